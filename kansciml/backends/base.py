@@ -1,0 +1,278 @@
+"""What every ODE backend is given, and what it must answer. Torch-free: NumPy only.
+
+A neural ODE here is du/dt = rate * net(z), z = (u - center) / scale, optionally squashed by tanh and raised to a power,
+where `net` is an MLP or a spline KAN described by a `FieldSpec`. All numbers are float64. Both backends read the *same
+flat parameter vector*; its order is `FieldSpec.layout()`:
+
+* MLP, per layer: ``weight`` as a C-ordered (in, out) array, then ``bias`` (out,).
+* KAN, per layer: ``base_weight`` (in, out), ``spline_weight`` (in, grid + spline_order, out), ``spline_scale`` (in, out).
+
+C-ordered (in, ..., out) is column-major (out, ..., in), so Julia reshapes the same memory to Lux's layout without
+permuting, and PyTorch transposes a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from kansciml._errors import UsageError, unknown_name
+
+ACTIVATIONS = ("tanh", "silu", "gelu", "relu", "sigmoid")
+MODELS = ("mlp", "kan")
+INPUT_SCALINGS = ("affine", "none", "tanh")
+
+
+@dataclass(frozen=True)
+class ParameterBlock:
+    """One named array inside the flat parameter vector: ``params[offset:offset + size].reshape(shape)``."""
+
+    layer: int
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """A learnable vector field, independent of the framework that evaluates it.
+
+    Args:
+        model: ``"mlp"`` (Linear layers, `activation` between them) or ``"kan"`` (spline KAN layers, Pal & Das 2024,
+            section 3: SiLU base branch, B-splines, one scale per edge, no bias).
+        widths: layer widths from state to derivative, e.g. ``(2, 50, 2)``; the first and last equal the state size.
+        activation: hidden activation of the MLP.
+        grid: number of grid intervals G of each spline.
+        spline_order: polynomial order S of each spline (3 = cubic).
+        grid_range: interval covered by the grid in every layer; outside, the splines fade to zero over S knots.
+        center, scale: state normalisation z = (u - center) / scale; empty means 0 and 1.
+        rate: factor on the output, in state units per time; empty means 1.
+        squash: apply tanh to z (after normalisation).
+        input_power: raise z element-wise to this odd power (3 gives the cubes some spiral tutorials feed in).
+
+    Raises:
+        UsageError: unknown name, fewer than two widths, a width, grid, or order out of range, mismatched lengths.
+    """
+
+    model: str
+    widths: tuple[int, ...]
+    activation: str = "tanh"
+    grid: int = 5
+    spline_order: int = 3
+    grid_range: tuple[float, float] = (-1.0, 1.0)
+    center: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    rate: tuple[float, ...] = ()
+    squash: bool = False
+    input_power: int = 1
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise unknown_name("model", self.model, MODELS)
+        if self.activation not in ACTIVATIONS:
+            raise unknown_name("activation", self.activation, ACTIVATIONS)
+        if len(self.widths) < 2 or min(self.widths) < 1:
+            raise UsageError(f"got widths {self.widths}: expected at least two positive layer widths, such as 2 50 2")
+        if self.widths[0] != self.widths[-1]:
+            raise UsageError(
+                f"got widths {self.widths}: the first and last must both be the state size, so that du/dt matches u"
+            )
+        if self.grid < 1 or self.spline_order < 1:
+            raise UsageError(
+                f"got grid {self.grid} and spline_order {self.spline_order}: expected both to be at least 1"
+            )
+        low, high = self.grid_range
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise UsageError(f"got grid_range {self.grid_range}: expected two finite numbers, lower then higher")
+        if self.input_power < 1 or self.input_power % 2 == 0:
+            raise UsageError(f"got input_power {self.input_power}: expected an odd positive integer, such as 1 or 3")
+        for name in ("center", "scale", "rate"):
+            values = getattr(self, name)
+            if values and len(values) != self.state_size:
+                raise UsageError(
+                    f"got {len(values)} values for {name}: expected {self.state_size}, one per state component"
+                )
+            if not np.all(np.isfinite(values)) or (name == "scale" and not np.all(np.array(values) > 0)):
+                raise UsageError(f"got {name} {values}: expected finite numbers (scale: positive)")
+
+    @property
+    def state_size(self) -> int:
+        return self.widths[0]
+
+    @property
+    def basis_size(self) -> int:
+        """Number of B-splines per edge, G + S."""
+        return self.grid + self.spline_order
+
+    def normalisation(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(center, scale, rate), each of shape (n,), with the defaults filled in."""
+        n = self.state_size
+        return (
+            np.array(self.center or np.zeros(n), dtype=np.float64),
+            np.array(self.scale or np.ones(n), dtype=np.float64),
+            np.array(self.rate or np.ones(n), dtype=np.float64),
+        )
+
+    def layout(self) -> tuple[ParameterBlock, ...]:
+        """The named arrays of the flat parameter vector, in order."""
+        return tuple(self._blocks())
+
+    def _blocks(self) -> Iterator[ParameterBlock]:
+        offset = 0
+        for layer, (n_in, n_out) in enumerate(zip(self.widths[:-1], self.widths[1:])):
+            if self.model == "mlp":
+                shapes = {"weight": (n_in, n_out), "bias": (n_out,)}
+            else:
+                shapes = {
+                    "base_weight": (n_in, n_out),
+                    "spline_weight": (n_in, self.basis_size, n_out),
+                    "spline_scale": (n_in, n_out),
+                }
+            for name, shape in shapes.items():
+                block = ParameterBlock(layer, name, shape, offset)
+                offset += block.size
+                yield block
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of learnable parameters: O(I+1) per MLP layer, I O (2+G+S) per KAN layer (Pal & Das, section 3.1)."""
+        last = self.layout()[-1]
+        return last.offset + last.size
+
+    def unpack(self, params: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """One dict of named array views per layer."""
+        layers: list[dict[str, np.ndarray]] = [{} for _ in self.widths[1:]]
+        for block in self.layout():
+            layers[block.layer][block.name] = params[block.offset : block.offset + block.size].reshape(block.shape)
+        return layers
+
+    def initial_parameters(self, seed: int) -> np.ndarray:
+        """Initial flat parameter vector (P,), the same for every backend.
+
+        MLP: Glorot-uniform weights, zero biases. KAN: Glorot-uniform base weights, spline coefficients
+        N(0, (0.1 / sqrt(in))^2), unit scales, so that both start as small, smooth fields.
+        """
+        rng = np.random.default_rng(seed)
+        params = np.zeros(self.n_parameters)
+        for layer in self.unpack(params):
+            for name, view in layer.items():
+                if name in ("weight", "base_weight"):
+                    bound = np.sqrt(6.0 / sum(view.shape))
+                    view[...] = rng.uniform(-bound, bound, view.shape)
+                elif name == "spline_weight":
+                    view[...] = rng.normal(0.0, 0.1 / np.sqrt(view.shape[0]), view.shape)
+                elif name == "spline_scale":
+                    view[...] = 1.0
+        return params
+
+    def label(self) -> str:
+        """Short name for tables, e.g. ``MLP 2-50-2`` or ``KAN 2-6-2 (G=5, S=3)``."""
+        widths = "-".join(map(str, self.widths))
+        return f"MLP {widths}" if self.model == "mlp" else f"KAN {widths} (G={self.grid}, S={self.spline_order})"
+
+
+@dataclass(frozen=True, eq=False)
+class OdeProblem:
+    """Learning problem: field, initial state, data to fit, and solver settings.
+
+    Loss (dimensionless): mean over save points and components of ((u(t_s; params) - data_s) / loss_scale)^2.
+
+    Args:
+        field: the vector field.
+        u0: initial state (n,) at `t0`.
+        saveat: times (T,), strictly increasing, all >= t0.
+        data: states to fit, (T, n).
+        t0: initial time.
+        loss_scale: (n,) positive weights' inverse; None means ones.
+        rtol, atol: solver tolerances, both positive.
+        max_steps: accepted and rejected steps after which the solve is given up with a SolveError.
+
+    Raises:
+        UsageError: wrong shape, non-finite numbers, unsorted times, non-positive tolerance.
+    """
+
+    field: FieldSpec
+    u0: np.ndarray
+    saveat: np.ndarray
+    data: np.ndarray
+    t0: float = 0.0
+    loss_scale: np.ndarray | None = None
+    rtol: float = 1e-7
+    atol: float = 1e-7
+    max_steps: int = 20_000
+
+    def __post_init__(self) -> None:
+        n = self.field.state_size
+        if self.loss_scale is None:
+            object.__setattr__(self, "loss_scale", np.ones(n))
+        for name, shape in (("u0", (n,)), ("saveat", (None,)), ("data", (None, n)), ("loss_scale", (n,))):
+            value = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+            if len(shape) != value.ndim or any(want not in (None, got) for want, got in zip(shape, value.shape)):
+                want = ", ".join("T" if size is None else str(size) for size in shape)
+                raise UsageError(f"got {name} of shape {value.shape}: expected ({want}), n = {n} state components")
+            if not np.all(np.isfinite(value)):
+                raise UsageError(f"{name} holds a number that is not finite: remove NaN and infinite values")
+            object.__setattr__(self, name, value)
+        if len(self.saveat) == 0 or len(self.saveat) != len(self.data):
+            raise UsageError(f"got {len(self.saveat)} save times and {len(self.data)} rows of data: expected as many")
+        if np.any(np.diff(self.saveat) <= 0) or self.saveat[0] < self.t0:
+            raise UsageError("saveat must be strictly increasing and start at t0 or later: sort it, drop repeats")
+        if not (self.rtol > 0 and self.atol > 0 and np.isfinite([self.rtol, self.atol]).all()):
+            raise UsageError(f"got rtol {self.rtol}, atol {self.atol}: expected positive tolerances, such as 1e-7")
+        if not np.all(self.loss_scale > 0):
+            raise UsageError(f"got loss_scale {self.loss_scale}: expected positive numbers")
+
+    def with_tolerance(self, tolerance: float) -> OdeProblem:
+        """The same problem at rtol = atol = tolerance."""
+        return replace(self, rtol=tolerance, atol=tolerance)
+
+    def to_message(self) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """JSON-able header and float64 arrays (u0, saveat, data, loss_scale), for a worker in another process."""
+        header = {
+            "field": asdict(self.field),
+            "t0": self.t0,
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "max_steps": self.max_steps,
+        }
+        return header, [self.u0, self.saveat, self.data, self.loss_scale]
+
+
+@runtime_checkable
+class OdeSolver(Protocol):
+    """An `OdeProblem` made ready by a backend. All arrays are float64 NumPy arrays.
+
+    `rhs`, `trajectory` and `value_and_grad` raise `SolveError` when the solution blows up or needs more than
+    `max_steps` steps, and never return NaN.
+    """
+
+    problem: OdeProblem
+    backend: str
+    """Name of the backend, ``"torch"`` or ``"julia"``."""
+    method: str
+    """How the gradient is computed, e.g. ``"replay"`` or ``"InterpolatingAdjoint"``."""
+
+    def rhs(self, u: np.ndarray, t: float, params: np.ndarray) -> np.ndarray:
+        """du/dt, shape (B, n), at a batch of states u (B, n)."""
+
+    def trajectory(
+        self,
+        params: np.ndarray,
+        saveat: np.ndarray | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> np.ndarray:
+        """States (T, n) at `saveat`; times and tolerances default to the problem's."""
+
+    def value_and_grad(self, params: np.ndarray, horizon: int | None = None) -> tuple[float, np.ndarray]:
+        """Loss over the first `horizon` save points (default all) and its gradient (P,)."""
+
+    def close(self) -> None:
+        """Free what the solver holds; calling it twice is allowed."""
