@@ -1,0 +1,70 @@
+"""Learnable vector fields for neural ODEs as torch modules, and their flat parameter vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kansciml.backends.base import FieldSpec
+from kansciml.layers.mlp import MLP
+from kansciml.layers.spline_kan import SplineKAN
+
+
+class VectorField(nn.Module):
+    """du/dt = rate * net(z), z = (u - center) / scale (Pal & Das 2024, Eq. 3), as `FieldSpec` describes it.
+
+    Called as ``field(t, u)`` with u of shape (..., n), in the argument order of torchdiffeq; `t` is not used (the
+    systems are autonomous).
+    """
+
+    center: Tensor
+    scale: Tensor
+    rate: Tensor
+
+    def __init__(self, spec: FieldSpec, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.spec = spec
+        for name, value in zip(("center", "scale", "rate"), spec.normalisation()):
+            self.register_buffer(name, torch.from_numpy(value).to(dtype))
+        self.net: nn.Module
+        if spec.model == "mlp":
+            self.net = MLP(spec.widths, spec.activation, dtype=dtype)
+        else:
+            self.net = nn.Sequential(
+                *(
+                    SplineKAN(n_in, n_out, spec.grid, spec.spline_order, spec.grid_range, dtype=dtype)
+                    for n_in, n_out in zip(spec.widths[:-1], spec.widths[1:])
+                )
+            )
+
+    def forward(self, t: Tensor, u: Tensor) -> Tensor:
+        z = (u - self.center) / self.scale
+        if self.spec.squash:
+            z = torch.tanh(z)
+        if self.spec.input_power != 1:
+            z = z**self.spec.input_power
+        return self.rate * self.net(z)
+
+    def _named_in_order(self) -> Sequence[Tensor]:
+        """Parameters in the order of `FieldSpec.layout()`."""
+        layers = self.net.layers if isinstance(self.net, MLP) else self.net
+        return [getattr(layers[block.layer], block.name) for block in self.spec.layout()]
+
+    def load_flat(self, params: np.ndarray | Tensor) -> VectorField:
+        """Set the parameters from a flat vector (P,) in the order of `FieldSpec.layout()`; returns self."""
+        flat = torch.as_tensor(params)
+        if flat.shape != (self.spec.n_parameters,):
+            raise ValueError(f"got parameters of shape {tuple(flat.shape)}: expected ({self.spec.n_parameters},)")
+        with torch.no_grad():
+            for block, target in zip(self.spec.layout(), self._named_in_order()):
+                value = flat[block.offset : block.offset + block.size].view(block.shape)
+                target.copy_(value.movedim(-1, 0))  # (in, ..., out) -> (out, in, ...)
+        return self
+
+    def to_flat(self, gradient: bool = False) -> np.ndarray:
+        """The parameters, or their gradients, as a flat vector (P,) in the order of `FieldSpec.layout()`."""
+        arrays = [p.grad if gradient else p.detach() for p in self._named_in_order()]
+        return torch.cat([a.movedim(0, -1).reshape(-1) for a in arrays]).to(torch.float64).numpy()
