@@ -1,0 +1,98 @@
+"""The resumable state of one optimisation, and its file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kansciml._errors import KansciError
+
+
+class Iterate(NamedTuple):
+    """Where the optimiser stands. Replaced as a whole, so that an interruption never sees half of it."""
+
+    step: int
+    params: np.ndarray
+    exp_avg: np.ndarray
+    exp_avg_sq: np.ndarray
+    updates: int
+
+
+class Best(NamedTuple):
+    """Lowest loss over all save points, and its parameters."""
+
+    loss: float
+    params: np.ndarray
+
+
+@dataclass
+class FlatState:
+    """All that a resumed run needs; `rows` are (iteration, loss, phase, seconds)."""
+
+    iterate: Iterate
+    best: Best
+    phase: int = 0
+    rate_factor: float = 1.0
+    recoveries: int = 0
+    evaluations: int = 0
+    wall_s: float = 0.0
+    status: str = "running"
+    message: str = ""
+    rows: list[tuple[int, float, int, float]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, initial: np.ndarray) -> FlatState:
+        params = np.array(initial, dtype=np.float64)
+        zeros = np.zeros_like(params)
+        return cls(Iterate(0, params, zeros, zeros, 0), Best(float("inf"), params))
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write atomically. KansciError if the folder cannot be written."""
+        iterate, best = self.iterate, self.best
+        scalars = {k: v for k, v in vars(self).items() if k not in ("iterate", "best", "rows")}
+        scalars |= {"step": iterate.step, "updates": iterate.updates, "identity": identity}
+        arrays = {
+            "header": np.frombuffer(json.dumps(scalars).encode(), dtype=np.uint8),
+            "params": iterate.params,
+            "exp_avg": iterate.exp_avg,
+            "exp_avg_sq": iterate.exp_avg_sq,
+            "best_loss": np.array(best.loss),
+            "best_params": best.params,
+            "rows": np.array(self.rows, dtype=np.float64).reshape(-1, 4),
+        }
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise KansciError(
+                f"cannot write the checkpoint {path}: {error.strerror or error}; free space or choose another folder"
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path, identity: str) -> FlatState | None:
+        """The state in a file, None without one. KansciError if it is corrupt or belongs to other settings."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {k: stored[k] for k in stored.files}
+            header = json.loads(arrays["header"].tobytes())
+            found = header.pop("identity")
+            rows = [(int(i), float(v), int(p), float(s)) for i, v, p, s in arrays["rows"]]
+            moments = arrays["exp_avg"], arrays["exp_avg_sq"]
+            iterate = Iterate(header.pop("step"), arrays["params"], *moments, header.pop("updates"))
+            state = cls(iterate, Best(float(arrays["best_loss"]), arrays["best_params"]), rows=rows, **header)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise KansciError(f"the checkpoint {path} cannot be read ({error}): delete it to start again") from error
+        if found != identity:
+            raise KansciError(f"the checkpoint {path} belongs to other settings: delete it or choose another folder")
+        return state

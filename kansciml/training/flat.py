@@ -1,0 +1,316 @@
+"""Adam, then L-BFGS, on a flat parameter vector: one optimiser for every ODE backend.
+
+Everything the optimiser needs from the outside is ``value_and_grad(params, horizon) -> (loss, gradient)``, so that a
+torch and a Julia backend are trained by the same arithmetic. The state can be written at any moment and read back: a
+run that was killed continues where it was and, from the same evaluations, ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import OptimizeResult, minimize
+
+from kansciml._errors import SolveError, UsageError
+from kansciml.training._flat_state import Best, FlatState, Iterate
+
+ValueAndGrad = Callable[[np.ndarray, "int | None"], "tuple[float, np.ndarray]"]
+ADAM, LBFGS = 0, 1
+PHASES = ("Adam", "L-BFGS")
+MAX_RECOVERIES = 5
+"""How often Adam may return to its best parameters at half the learning rate before the run counts as diverged."""
+
+
+@dataclass(frozen=True)
+class FlatTraining:
+    """Settings of one optimisation.
+
+    Args:
+        adam_steps: Adam steps (default 1000; beta 0.9, 0.999).
+        learning_rate: first learning rate of Adam (default 1e-2).
+        final_learning_rate: last one, reached by cosine annealing (default 1e-4).
+        lbfgs_steps: L-BFGS iterations after Adam (default 1000).
+        lbfgs_memory: curvature pairs kept (default 50).
+        lbfgs_chunk: iterations after which L-BFGS starts with an empty memory and a state that can be resumed
+            (default 200).
+        curriculum: shares of the save points fitted in successive equal parts of the first half of Adam, e.g.
+            ``(0.25, 0.5)``; all points from then on. Empty (default): all points from the start.
+
+    Raises:
+        UsageError: a negative count, a learning rate or share out of range.
+    """
+
+    adam_steps: int = 1000
+    learning_rate: float = 1e-2
+    final_learning_rate: float = 1e-4
+    lbfgs_steps: int = 1000
+    lbfgs_memory: int = 50
+    lbfgs_chunk: int = 200
+    curriculum: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min(self.adam_steps, self.lbfgs_steps) < 0 or min(self.lbfgs_memory, self.lbfgs_chunk) < 1:
+            raise UsageError("adam_steps and lbfgs_steps must be at least 0, lbfgs_memory and lbfgs_chunk at least 1")
+        if not (0 < self.final_learning_rate <= self.learning_rate < np.inf):
+            raise UsageError(
+                f"got learning_rate {self.learning_rate}, final_learning_rate {self.final_learning_rate}: expected"
+                " positive numbers, the final one not larger"
+            )
+        if any(not 0 < share <= 1 for share in self.curriculum):
+            raise UsageError(f"got curriculum {self.curriculum}: expected shares of the save points in (0, 1]")
+
+    def horizon(self, step: int, n_save: int) -> int | None:
+        """Number of save points fitted at an Adam step; None means all."""
+        part = self.adam_steps // 2
+        if step >= part or not self.curriculum:
+            return None
+        share = self.curriculum[min(step * len(self.curriculum) // part, len(self.curriculum) - 1)]
+        return max(2, round(share * n_save)) if share < 1 else None
+
+    def rate(self, step: int) -> float:
+        """Learning rate of an Adam step, by cosine annealing."""
+        progress = step / max(self.adam_steps - 1, 1)
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * 0.5 * (
+            1 + float(np.cos(np.pi * progress))
+        )
+
+
+@dataclass
+class FlatResult:
+    """Outcome of an optimisation.
+
+    Args:
+        params: parameters (P,) with the lowest loss over all save points.
+        loss: that loss.
+        status: ``"finished"``, or ``"diverged"`` (then `params` are the best ones before).
+        message: why it ended.
+        history: arrays of equal length: ``iteration``, ``loss`` (over the points fitted then), ``phase`` (0 Adam,
+            1 L-BFGS), ``seconds`` since the start.
+        evaluations: calls of value_and_grad.
+        wall_s: seconds spent, over all sessions of a resumed run.
+    """
+
+    params: np.ndarray
+    loss: float
+    status: str
+    message: str
+    history: dict[str, np.ndarray]
+    evaluations: int
+    wall_s: float
+
+
+Progress = Callable[[int, int, float, str], None]
+"""``progress(done, total, loss, phase)``, called after every iteration."""
+
+
+def train_flat(
+    value_and_grad: ValueAndGrad,
+    initial: np.ndarray,
+    settings: FlatTraining,
+    *,
+    n_save: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: float = 15.0,
+    identity: str = "",
+    progress: Progress | None = None,
+    log: Callable[[str], None] | None = None,
+) -> FlatResult:
+    """Minimise a loss over a flat parameter vector by Adam, then L-BFGS.
+
+    Args:
+        value_and_grad: loss and gradient (P,); raises SolveError where the loss does not exist.
+        initial: first parameters (P,).
+        settings: see `FlatTraining`.
+        n_save: number of save points, needed for a curriculum.
+        checkpoint: file the state is kept in; a state found there is resumed, a finished one returned at once.
+        checkpoint_every: seconds between two writes (default 15); on Ctrl-C it is written too.
+        identity: text that names the problem; a checkpoint with another one is refused.
+        progress, log: called after every iteration, and with one line at each event worth telling.
+
+    Raises:
+        KansciError: unreadable or foreign checkpoint, unwritable folder.
+        KeyboardInterrupt: passed on after the state was written.
+    """
+    identity = json.dumps([identity, asdict(settings), len(initial)])
+    state = FlatState.load(checkpoint, identity) if checkpoint else None
+    run = _Run(value_and_grad, settings, state or FlatState.start(initial), n_save, progress, log)
+    run.keep(checkpoint, checkpoint_every, identity)
+    return run.finish()
+
+
+class _Run:
+    def __init__(
+        self,
+        value_and_grad: ValueAndGrad,
+        settings: FlatTraining,
+        state: FlatState,
+        n_save: int,
+        progress: Progress | None,
+        log: Callable[[str], None] | None,
+    ) -> None:
+        self.value_and_grad, self.settings, self.state, self.n_save = value_and_grad, settings, state, n_save
+        self.progress, self.log = progress, log or (lambda line: None)
+
+    def keep(self, checkpoint: Path | None, every: float, identity: str) -> None:
+        self.checkpoint, self.every, self.identity = checkpoint, every, identity
+        self.started = self.last_save = time.monotonic()
+        self.seconds_before = self.state.wall_s
+
+    def finish(self) -> FlatResult:
+        state = self.state
+        if state.status == "running":
+            try:
+                if state.phase == ADAM:
+                    self._adam()
+                if state.status == "running":
+                    self._lbfgs()
+            except BaseException:
+                self._save()
+                raise
+            if state.status == "running":
+                state.status = "finished"
+            self._save()
+        columns = np.array(state.rows, dtype=np.float64).reshape(-1, 4).T
+        history = {
+            "iteration": columns[0].astype(np.int64),
+            "loss": columns[1],
+            "phase": columns[2].astype(np.int8),
+            "seconds": columns[3],
+        }
+        return FlatResult(
+            state.best.params, state.best.loss, state.status, state.message, history, state.evaluations, state.wall_s
+        )
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _save(self) -> None:
+        state = self.state
+        if state.phase == ADAM:  # a row is written before its step counts: an interruption in between drops it
+            del state.rows[state.iterate.step :]
+        state.wall_s = self._seconds()
+        if self.checkpoint:
+            state.save(self.checkpoint, self.identity)
+        self.last_save = time.monotonic()
+
+    def _evaluate(self, params: np.ndarray, horizon: int | None) -> tuple[float, np.ndarray]:
+        self.state.evaluations += 1
+        loss, gradient = self.value_and_grad(params, horizon)
+        if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
+            raise SolveError("the loss or its gradient is not finite")
+        if horizon is None and loss < self.state.best.loss:
+            self.state.best = Best(loss, params.copy())
+        return loss, gradient
+
+    def _record(self, loss: float, phase: int) -> None:
+        self.state.rows.append((len(self.state.rows), loss, phase, self._seconds()))
+        if self.progress:
+            total = self.settings.adam_steps + self.settings.lbfgs_steps
+            self.progress(len(self.state.rows), total, loss, PHASES[phase])
+
+    def _adam(self) -> None:
+        state, settings = self.state, self.settings
+        while (step := state.iterate.step) < settings.adam_steps:
+            try:
+                loss, gradient = self._evaluate(state.iterate.params, settings.horizon(step, self.n_save))
+            except SolveError as error:
+                if not self._recover(error):
+                    return
+                continue
+            following = adam_step(state.iterate, gradient, settings.rate(step) * state.rate_factor)
+            self._record(loss, ADAM)
+            state.iterate = following
+            if time.monotonic() - self.last_save > self.every:
+                self._save()
+        start = state.best.params if np.isfinite(state.best.loss) else state.iterate.params
+        state.iterate = state.iterate._replace(step=0, params=start)
+        state.phase = LBFGS
+
+    def _recover(self, error: SolveError) -> bool:
+        """Back to the best parameters with half the learning rate; False if the run is to be given up."""
+        state = self.state
+        state.recoveries += 1
+        if state.recoveries > MAX_RECOVERIES or state.iterate.step == 0:
+            state.status = "diverged"
+            state.message = f"diverged at Adam step {state.iterate.step}: {error}"
+            self.log(f"{state.message}; the best parameters so far are kept (loss {state.best.loss:.3g})")
+            return False
+        state.rate_factor *= 0.5
+        zeros = np.zeros_like(state.best.params)
+        state.iterate = Iterate(state.iterate.step, state.best.params, zeros, zeros, 0)
+        self.log(f"Adam step {state.iterate.step}: {error}; back to the best parameters, learning rate halved")
+        return True
+
+    def _lbfgs(self) -> None:
+        settings, state = self.settings, self.state
+        while (step := state.iterate.step) < settings.lbfgs_steps:
+            chunk = min(settings.lbfgs_chunk, settings.lbfgs_steps - step)
+            rows = len(state.rows)
+            try:
+                params, done = self._lbfgs_chunk(state.iterate.params, chunk)
+            except SolveError as error:
+                state.status, state.message = "diverged", f"diverged at the start of L-BFGS: {error}"
+                self.log(f"{state.message}; the best parameters so far are kept (loss {state.best.loss:.3g})")
+                return
+            except BaseException:
+                del state.rows[rows:]  # a resumed run does this chunk again from its start
+                raise
+            state.iterate = state.iterate._replace(step=step + done, params=params)
+            if done < chunk and done <= 2:  # even with an empty memory there is no way down
+                state.message = f"L-BFGS converged after {step + done} iterations"
+                return
+            self._save()
+        state.message = f"finished after {len(state.rows)} iterations"
+
+    def _lbfgs_chunk(self, start: np.ndarray, iterations: int) -> tuple[np.ndarray, int]:
+        """L-BFGS with an empty memory from `start`: the end point and the iterations done."""
+        first = self._evaluate(start, None)
+
+        def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+            if np.array_equal(x, start):
+                return first
+            try:
+                return self._evaluate(x, None)
+            except SolveError:  # a wall for the line search, which then shortens its step
+                return 1e3 * (1.0 + first[0]), np.zeros_like(x)
+
+        def after_iteration(intermediate_result: OptimizeResult) -> None:
+            self._record(float(intermediate_result.fun), LBFGS)
+
+        settings = {"maxcor": self.settings.lbfgs_memory, "ftol": 0.0, "gtol": 1e-14, "maxls": 40}
+        result = minimize(
+            objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            callback=after_iteration,
+            options={"maxiter": iterations, "maxfun": 40 * iterations, **settings},
+        )
+        return np.array(result.x), int(result.nit)
+
+
+def adam_step(iterate: Iterate, gradient: np.ndarray, learning_rate: float) -> Iterate:
+    """One step of `torch.optim.Adam` (its defaults) from a given state."""
+    params = torch.nn.Parameter(torch.from_numpy(iterate.params.copy()))
+    optimiser = torch.optim.Adam([params], lr=learning_rate, foreach=False)
+    optimiser.state[params] = {
+        "step": torch.tensor(float(iterate.updates)),
+        "exp_avg": torch.from_numpy(iterate.exp_avg.copy()),
+        "exp_avg_sq": torch.from_numpy(iterate.exp_avg_sq.copy()),
+    }
+    params.grad = torch.from_numpy(gradient.copy())
+    optimiser.step()
+    moments = optimiser.state[params]
+    return Iterate(
+        iterate.step + 1,
+        params.detach().numpy(),
+        moments["exp_avg"].numpy(),
+        moments["exp_avg_sq"].numpy(),
+        iterate.updates + 1,
+    )
