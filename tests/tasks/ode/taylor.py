@@ -1,4 +1,4 @@
-"""High-order Taylor integration of the five systems in 60-digit decimal arithmetic: the truth that the tests compare with.
+"""High-order Taylor integration of the five systems in 60-digit decimal arithmetic: the truth for the tests.
 
 Every right-hand side is written a second time here, as a recurrence for the Taylor coefficients of its solution
 (Hairer, Norsett & Wanner, Solving Ordinary Differential Equations I, section I.8), so that a wrong constant in either

@@ -1,0 +1,47 @@
+"""kansciml: when is a Kolmogorov-Arnold network worth its cost against an MLP?
+
+`import kansciml` alone loads neither PyTorch nor Julia nor matplotlib; each public name loads what it needs when it is
+first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "FieldSpec": "kansciml.backends.base",
+    "KansciError": "kansciml._errors",
+    "MLP": "kansciml.layers.mlp",
+    "OdeProblem": "kansciml.backends.base",
+    "SplineKAN": "kansciml.layers.spline_kan",
+    "UsageError": "kansciml._errors",
+    "VectorField": "kansciml.models.fields",
+}
+_MODULES = ("ode",)
+
+__all__ = ["__version__", *_EXPORTS, *_MODULES]
+
+if TYPE_CHECKING:
+    from kansciml import ode as ode
+    from kansciml._errors import KansciError as KansciError
+    from kansciml._errors import UsageError as UsageError
+    from kansciml.backends.base import FieldSpec as FieldSpec
+    from kansciml.backends.base import OdeProblem as OdeProblem
+    from kansciml.layers.mlp import MLP as MLP
+    from kansciml.layers.spline_kan import SplineKAN as SplineKAN
+    from kansciml.models.fields import VectorField as VectorField
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"kansciml.{name}")
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'kansciml' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

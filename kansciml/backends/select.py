@@ -1,0 +1,79 @@
+"""Open a backend by name. `auto` takes Julia where it starts, else PyTorch, and says which and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from kansciml._errors import BackendUnavailable, unknown_name
+from kansciml.backends.base import OdeProblem, OdeSolver
+
+BACKENDS = ("auto", "torch", "julia")
+
+
+class OdeBackend(Protocol):
+    """Makes solvers; `close` ends what it started."""
+
+    name: str
+
+    def solver(self, problem: OdeProblem) -> OdeSolver:
+        """The problem made ready."""
+
+    def close(self) -> None:
+        """Free what the backend holds; calling it twice is allowed."""
+
+
+def open_backend(
+    name: str = "auto",
+    *,
+    gradient: str | None = None,
+    sensealg: str | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> OdeBackend:
+    """Start a backend.
+
+    Args:
+        name: ``"torch"``, ``"julia"``, or ``"auto"``.
+        gradient: gradient method of the torch backend (default ``replay``).
+        sensealg: sensitivity algorithm of the Julia backend (default: the one measured to be fastest).
+        log: called with one line for each thing worth telling.
+
+    Raises:
+        UsageError: unknown backend, gradient or sensealg.
+        BackendUnavailable: Julia was asked for and does not start.
+    """
+    if name not in BACKENDS:
+        raise unknown_name("backend", name, BACKENDS)
+    if name != "torch":
+        try:
+            backend = _julia(sensealg, log, may_download=name == "julia")
+        except BackendUnavailable as error:
+            if name == "julia":
+                raise
+            log(f"backend: torch, because Julia does not start ({error})")
+        else:
+            log("backend: julia" + (", because it starts here" if name == "auto" else ""))
+            return backend
+    from kansciml.backends.torch import DEFAULT_GRADIENT, TorchBackend
+
+    return TorchBackend(gradient or DEFAULT_GRADIENT)
+
+
+def check_methods(gradient: str | None, sensealg: str | None) -> None:
+    """Raise UsageError for a method name that no backend has, before anything is started."""
+    if gradient is not None:
+        from kansciml.backends.torch import GRADIENTS
+
+        if gradient not in GRADIENTS:
+            raise unknown_name("gradient", gradient, GRADIENTS)
+    if sensealg is not None:
+        from kansciml.backends.julia import SENSEALGS
+
+        if sensealg not in SENSEALGS:
+            raise unknown_name("sensealg", sensealg, SENSEALGS)
+
+
+def _julia(sensealg: str | None, log: Callable[[str], None], may_download: bool) -> OdeBackend:
+    from kansciml.backends.julia import DEFAULT_SENSEALG, JuliaBackend
+
+    return JuliaBackend(sensealg or DEFAULT_SENSEALG, may_download=may_download).start(log)

@@ -1,0 +1,286 @@
+"""What an experiment is, and the runner that gives each configuration its folder, resumes it, and never repeats it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml.experiments._lock import FolderLock
+from kansciml.reporting import provenance
+from kansciml.reporting.files import append_json_line, make_folder, to_jsonable, write_json
+from kansciml.reporting.progress import Progress
+from kansciml.reporting.records import Record, load_record, save_record
+from kansciml.reporting.tables import Table
+
+
+@dataclass
+class Result:
+    """What an experiment computed.
+
+    Args:
+        result: numbers and text in JSON types (non-finite floats are stored as null).
+        arrays: named arrays of numbers.
+    """
+
+    result: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass
+class RunContext:
+    """What an experiment may use while it runs.
+
+    Args:
+        folder: results folder of this configuration.
+        progress: bars on standard error; see `kansciml.reporting.progress.Progress.task`.
+        log: takes one line for the user (never standard output, which belongs to results).
+    """
+
+    folder: Path
+    progress: Progress
+    log: Callable[[str], None]
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder for whatever lets an interrupted run resume; kept until a run is forced anew."""
+        return self.folder / "checkpoints"
+
+    def metrics(self, values: Mapping[str, Any]) -> None:
+        """Append `values`, with ``elapsed_s`` since this session began, to ``metrics.jsonl``."""
+        elapsed = round(time.monotonic() - self._began, 3)
+        append_json_line(self.folder / "metrics.jsonl", {"elapsed_s": elapsed, **values})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What each module of `kansciml.experiments` exports as ``EXPERIMENT``.
+
+    Args:
+        name: the module's name, and the name on the command line.
+        title: one line for lists. item: what it reproduces, e.g. ``"Figure 2"``.
+        config: frozen dataclass whose defaults are the paper's settings.
+        presets: configurations by name: ``smoke`` (seconds), ``small`` (minutes on 2 cores), ``paper``.
+        run: computes; plots nothing and writes nothing but checkpoints and metrics.
+        render: reads the record only; writes pictures and tables into the folder and returns their paths.
+        summary: the tables printed at the end of the command.
+    """
+
+    name: str
+    title: str
+    item: str
+    config: type
+    presets: Mapping[str, Any]
+    run: Callable[[Any, RunContext], Result]
+    render: Callable[[Record, Path], list[Path]]
+    summary: Callable[[Record], Table | list[Table]]
+
+    def preset(self, name: str) -> Any:
+        """The configuration of preset `name`.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if name not in self.presets:
+            raise unknown_name(f"preset of {self.name}", name, self.presets)
+        return self.presets[name]
+
+    def tables(self, record: Record) -> list[Table]:
+        """`summary` as a list."""
+        tables = self.summary(record)
+        return [tables] if isinstance(tables, Table) else list(tables)
+
+
+def config_hash(experiment: str, config: Any) -> str:
+    """Twelve hexadecimal digits that are equal exactly if `experiment` and `config` are.
+
+    SHA-256 of the sorted JSON of the dataclass. Numbers that compare equal hash equally (1 and 1.0). A path to a
+    file counts by the file's name and contents, so that edited data are a new configuration and moved data are not.
+    """
+    text = json.dumps({"experiment": experiment, "config": _hashable(config)}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, (float, np.floating)):
+        value = float(value)
+        if not math.isfinite(value):
+            return {"float": repr(value)}
+        return int(value) if value.is_integer() else value
+    if isinstance(value, PurePath):
+        path = Path(value)
+        if path.is_file():
+            return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return {"path": path.as_posix()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _hashable(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _hashable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hashable(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _hashable(value.tolist())
+    return to_jsonable(value)
+
+
+def result_folder(experiment: Experiment, config: Any, results: str | Path = "results") -> Path:
+    """``results/<experiment>/<config hash>``; nothing is created."""
+    return Path(results) / experiment.name / config_hash(experiment.name, config)
+
+
+def run_experiment(
+    experiment: Experiment,
+    config: Any,
+    *,
+    results: str | Path = "results",
+    force: bool = False,
+    log: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Run `experiment`, resume it, or return its finished record at once.
+
+    Args:
+        config: an instance of ``experiment.config``.
+        results: folder of all results.
+        force: discard what there is for this configuration, finished or not, and start anew.
+        log: takes lines for the user; default: standard error, above the bars.
+        progress: where bars go; default: standard error.
+
+    Returns:
+        The finished record, read back from disk.
+
+    Raises:
+        UsageError: `config` belongs to another experiment.
+        KansciError: unwritable or damaged folder, another process at work in it, or the experiment's own error.
+        KeyboardInterrupt: passed on after the state was saved and a line said how to resume.
+    """
+    progress = progress or Progress()
+    log = log or progress.log
+    if not isinstance(config, experiment.config):
+        raise UsageError(
+            f"got a {type(config).__name__} for {experiment.name}: expected its {experiment.config.__name__}"
+        )
+    folder = result_folder(experiment, config, results)
+    if not force:
+        done = _finished(folder)
+        if done is not None:
+            _report_finished(done, log)
+            return done
+    make_folder(folder)
+    with FolderLock(folder), progress:
+        done = None if force else _finished(folder)
+        if done is not None:  # another process finished it between the look and the lock
+            _report_finished(done, log)
+            return done
+        record = _begin(experiment, config, folder, force, log)
+        return _work(experiment, config, record, RunContext(folder, progress, log))
+
+
+def _finished(folder: Path) -> Record | None:
+    record = load_record(folder) if (folder / "record.json").exists() else None
+    return record if record is not None and record.status == "finished" else None
+
+
+def _report_finished(record: Record, log: Callable[[str], None]) -> None:
+    log(f"{record.experiment}: finished on {record.finished}, results in {record.folder} (--force runs it again)")
+
+
+def _begin(experiment: Experiment, config: Any, folder: Path, force: bool, log: Callable[[str], None]) -> Record:
+    """Clear or take over the folder, and write the record of a running session."""
+    earlier = load_record(folder) if (folder / "record.json").exists() and not force else None
+    if force:
+        _clear(folder)
+    make_folder(folder / "checkpoints")
+    write_json(folder / "config.json", config)
+    record = Record(
+        folder=folder,
+        experiment=experiment.name,
+        config=to_jsonable(config),
+        config_hash=folder.name,
+        status="running",
+        versions=provenance.package_versions(),
+        machine=provenance.machine(),
+        commit=provenance.package_commit(),
+        seeds=_seeds(config),
+        started=earlier.started if earlier else _now(),
+        wall_s=earlier.wall_s if earlier else 0.0,
+        sessions=earlier.sessions + 1 if earlier else 1,
+    )
+    save_record(record)
+    if earlier is not None:
+        state = {"running": "was killed", "failed": "had failed"}.get(earlier.status, "was interrupted")
+        log(f"{experiment.name}: resuming the run in {folder}, which {state}")
+    return record
+
+
+def _work(experiment: Experiment, config: Any, record: Record, context: RunContext) -> Record:
+    began = time.monotonic()
+
+    def closed(status: str, message: str = "", result: Result | None = None) -> Record:
+        own, workers = provenance.peak_memory_mb()
+        return replace(
+            record,
+            status=status,
+            message=message,
+            result=result.result if result else {},
+            arrays=result.arrays if result else {},
+            machine=provenance.machine(),  # by now the experiment has loaded what it computes with
+            finished=_now(),
+            wall_s=record.wall_s + time.monotonic() - began,
+            peak_memory_mb=own,
+            peak_memory_workers_mb=workers,
+        )
+
+    try:
+        result = experiment.run(config, context)
+        save_record(closed("finished", result=result))
+    except KeyboardInterrupt:
+        line = f"{experiment.name}: interrupted; the same command resumes it from {record.folder}"
+        _mark(closed("interrupted", line), context.log)
+        context.log(line)
+        raise
+    except Exception as error:
+        _mark(closed("failed", f"{type(error).__name__}: {error}"), context.log)
+        raise
+    return load_record(record.folder)
+
+
+def _mark(record: Record, log: Callable[[str], None]) -> None:
+    """Save the end of a run that went wrong, without hiding why behind a second error."""
+    try:
+        save_record(record)
+    except KansciError as error:
+        log(f"{record.experiment}: its state could not be saved: {error}")
+
+
+def _clear(folder: Path) -> None:
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("record.json", "arrays.npz", "metrics.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).unlink()
+
+
+def _seeds(config: Any) -> tuple[int, ...]:
+    """Seeds named by the configuration: a field ``seeds`` (a number n means 0 to n - 1, or a sequence) or ``seed``."""
+    seeds = getattr(config, "seeds", None)
+    if seeds is None:
+        seed = getattr(config, "seed", None)
+        return () if seed is None else (int(seed),)
+    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,319 @@
+"""Many trainings of neural ODEs: one job per system, variant, seed and backend, over a pool of processes.
+
+Every job keeps its own checkpoint, so an interrupted experiment resumes each of them where it was. Jobs on torch run
+in worker processes with one thread each; jobs on Julia run one after the other in the one Julia worker.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import numpy as np
+
+from kansciml._errors import KansciError, UsageError
+from kansciml.backends.base import FieldSpec
+from kansciml.backends.select import OdeBackend, open_backend
+from kansciml.experiments._base import Result, RunContext
+from kansciml.ode import resolve_system, train
+from kansciml.tasks.ode.data import full_data, training_data
+from kansciml.tasks.ode.problem import make_field
+from kansciml.tasks.ode.reference import reference_solution
+from kansciml.tasks.ode.system import System
+from kansciml.training.flat import FlatTraining
+
+WORKERS_VARIABLE = "KANSCIML_WORKERS"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training. `variant` names the model in tables: ``mlp``, ``kan-width``, ``kan-params``, ``kan-unscaled`` ..."""
+
+    system: str
+    variant: str
+    spec: FieldSpec
+    seed: int
+    backend: str
+    method: str | None
+    training: FlatTraining
+    rtol: float
+    atol: float
+    train_fraction: float = 1.0
+
+    @property
+    def id(self) -> str:
+        name = Path(self.system).stem
+        return f"{name}.{self.variant}.{self.backend}.{self.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class JobResult:
+    """What a job sends back: one row of the record, and its arrays."""
+
+    row: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class _Stopped(KeyboardInterrupt):
+    """The parent asked this worker to stop; the training has written its state."""
+
+
+def run_job(job: Job, backend: OdeBackend, checkpoint: Path, progress: Any, log: Any) -> JobResult:
+    """Train, re-evaluate, and put into the record's form."""
+    system = resolve_system(job.system, job.train_fraction)
+    run = train(
+        system,
+        job.spec,
+        seed=job.seed,
+        backend=backend,
+        training=job.training,
+        rtol=job.rtol,
+        atol=job.atol,
+        checkpoint=checkpoint,
+        progress=progress,
+        log=log,
+    )
+    row = {
+        "id": job.id,
+        "system": system.name,
+        "model": job.spec.model,
+        "variant": job.variant,
+        "label": job.spec.label(),
+        "n_parameters": job.spec.n_parameters,
+        "seed": job.seed,
+        "backend": run.backend,
+        "method": run.method,
+        "status": run.fit.status,
+        "message": run.fit.message,
+        "final_loss": run.fit.loss,
+        **run.metrics,
+        "evaluations": run.fit.evaluations,
+        "wall_s": run.fit.wall_s,
+    }
+    history = run.fit.history
+    arrays = {key: history[key] for key in ("iteration", "loss", "phase")}
+    arrays |= {"params": run.params, "trajectory": run.states}
+    return JobResult(row, {f"{job.id}.{key}": value for key, value in arrays.items()})
+
+
+def run_jobs(jobs: Sequence[Job], context: RunContext) -> Result:
+    """Run all jobs and collect the record: see `kansciml.reporting.ode` for its layout.
+
+    Raises:
+        UsageError: two jobs with one id, or no job.
+        KansciError: a worker process died.
+        KeyboardInterrupt: after every job wrote its state.
+    """
+    if not jobs or len({job.id for job in jobs}) != len(jobs):
+        raise UsageError(f"got {len(jobs)} runs with {len({job.id for job in jobs})} different names: expected as many")
+    total = sum(job.training.adam_steps + job.training.lbfgs_steps for job in jobs)
+    results: dict[str, JobResult] = {}
+    with context.progress.task("training", total) as bar:
+        board = _Board(bar, len(jobs))
+        for job, result in _run_all(jobs, context, board):
+            results[job.id] = result
+            context.metrics(result.row)
+            board.finish(job)
+    return _collect(jobs, [results[job.id] for job in jobs])
+
+
+class _Board:
+    """Adds up the progress of all jobs into one bar."""
+
+    def __init__(self, bar: Any, n_jobs: int) -> None:
+        self.bar, self.n_jobs, self.n_done = bar, n_jobs, 0
+        self.done: dict[str, int] = {}
+
+    def report(self, job_id: str, done: int, loss: float, phase: str) -> None:
+        self.done[job_id] = done
+        self.bar.update(completed=sum(self.done.values()), loss=loss, now=f"{job_id} {phase}", runs=self._runs())
+
+    def finish(self, job: Job) -> None:
+        self.n_done += 1
+        self.done[job.id] = job.training.adam_steps + job.training.lbfgs_steps
+        self.bar.update(completed=sum(self.done.values()), runs=self._runs())
+
+    def _runs(self) -> str:
+        return f"{self.n_done}/{self.n_jobs}"
+
+
+def _run_all(jobs: Sequence[Job], context: RunContext, board: _Board) -> Iterator[tuple[Job, JobResult]]:
+    n_workers = worker_count()
+    torch_jobs = [job for job in jobs if job.backend == "torch"]
+    pooled = torch_jobs if n_workers > 1 and len(torch_jobs) > 1 else []
+    inline = [job for job in jobs if job not in pooled]
+    if pooled:
+        yield from _run_pool(pooled, min(n_workers, len(pooled)), context, board)
+    for job in inline:
+        backend = shared_backend(job.backend, job.method, context.log)
+
+        def progress(done: int, total: int, loss: float, phase: str, job: Job = job) -> None:
+            board.report(job.id, done, loss, phase)
+
+        checkpoint = context.checkpoints / f"{job.id}.npz"
+        yield job, run_job(job, backend, checkpoint, progress, lambda line, job=job: context.log(f"{job.id}: {line}"))
+
+
+def worker_count() -> int:
+    """Number of worker processes: the environment variable KANSCIML_WORKERS, else the processors of this process.
+
+    Raises:
+        UsageError: the variable is not a positive integer.
+    """
+    text = os.environ.get(WORKERS_VARIABLE)
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"got {WORKERS_VARIABLE}={text!r}: expected a positive number of processes")
+    return int(text)
+
+
+_OPEN: dict[tuple[str, str | None], OdeBackend] = {}
+
+
+def shared_backend(name: str, method: str | None, log: Any) -> OdeBackend:
+    """A backend that is opened once in this process."""
+    key = (name, method)
+    if key not in _OPEN:
+        option = "sensealg" if name == "julia" else "gradient"
+        _OPEN[key] = open_backend(name, **{option: method}, log=log)
+    return _OPEN[key]
+
+
+def close_backends() -> None:
+    """Close every backend that `shared_backend` opened."""
+    while _OPEN:
+        _OPEN.popitem()[1].close()
+
+
+# ---- pool -----------------------------------------------------------------------------------------------------------
+
+_REPORT_EVERY_S = 0.25
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(queue: Any, stop: Any) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then asks us to stop
+    torch.set_num_threads(1)
+    _worker.update(queue=queue, stop=stop)
+
+
+def _work(job: Job, checkpoint: Path) -> JobResult | None:
+    last = 0.0
+
+    def progress(done: int, total: int, loss: float, phase: str) -> None:
+        nonlocal last
+        if _worker["stop"].is_set():
+            raise _Stopped
+        if time.monotonic() - last > _REPORT_EVERY_S:
+            last = time.monotonic()
+            _worker["queue"].put((job.id, done, loss, phase))
+
+    def log(line: str) -> None:
+        _worker["queue"].put(f"{job.id}: {line}")
+
+    if _worker["stop"].is_set():
+        return None
+    try:
+        return run_job(job, shared_backend(job.backend, job.method, log), checkpoint, progress, log)
+    except _Stopped:
+        return None
+
+
+def _run_pool(
+    jobs: Sequence[Job], n_workers: int, context: RunContext, board: _Board
+) -> Iterator[tuple[Job, JobResult]]:
+    spawn = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
+    queue, stop = spawn.Queue(), spawn.Event()
+    pool = ProcessPoolExecutor(n_workers, spawn, _start_worker, (queue, stop))
+    try:
+        pending = {pool.submit(_work, job, context.checkpoints / f"{job.id}.npz"): job for job in jobs}
+        while pending:
+            finished, _ = wait(pending, timeout=_REPORT_EVERY_S, return_when=FIRST_COMPLETED)
+            for message in _drain(queue):
+                if isinstance(message, str):
+                    context.log(message)
+                else:
+                    board.report(*message)
+            for future in finished:
+                job = pending.pop(future)
+                yield job, future.result()
+    except BrokenProcessPool as error:
+        raise KansciError(
+            f"a worker process died (out of memory?): the same command resumes the runs; {WORKERS_VARIABLE}=1 runs"
+            " them one by one"
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        queue.close()
+        queue.cancel_join_thread()
+
+
+def _drain(queue: Any) -> Iterator[Any]:
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
+
+
+# ---- record ---------------------------------------------------------------------------------------------------------
+
+
+def _collect(jobs: Sequence[Job], results: Sequence[JobResult]) -> Result:
+    arrays: dict[str, np.ndarray] = {}
+    systems: dict[str, Any] = {}
+    for job in jobs:
+        system = resolve_system(job.system, job.train_fraction)
+        if system.name not in systems:
+            systems[system.name], extra = _describe(system)
+            arrays |= extra
+    for result in results:
+        arrays |= result.arrays
+    return Result({"systems": systems, "runs": [result.row for result in results]}, arrays)
+
+
+def _describe(system: System) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    data = training_data(system)
+    described = {
+        "title": system.title,
+        "labels": list(system.labels),
+        "n": system.state_size,
+        "train_end": system.train_end,
+        "test_end": system.test_end,
+        "phase_plane": list(system.phase_plane) if system.phase_plane else None,
+        "loss_scale": np.asarray(system.loss_scale).tolist(),
+    }
+    arrays = {"t": system.test_saveat, "data_t": data.t, "data": data.states}
+    if system.rhs is not None:
+        arrays["truth"] = reference_solution(system, system.test_saveat)
+    else:
+        everything = full_data(system)
+        arrays |= {"data_t": everything.t, "data": everything.states}
+    return described, {f"{system.name}.{key}": np.asarray(value) for key, value in arrays.items()}
+
+
+# ---- variants -------------------------------------------------------------------------------------------------------
+
+
+def variant_fields(system: System, models: Sequence[str], matches: Sequence[str], **options: Any) -> dict[str, FieldSpec]:
+    """Variant name -> field: ``mlp``, ``kan-width`` (same hidden width), ``kan-params`` (no more parameters)."""
+    fields: dict[str, FieldSpec] = {}
+    if "mlp" in models:
+        fields["mlp"] = make_field(system, "mlp", **options)
+    if "kan" in models:
+        for match in matches:
+            fields[f"kan-{match}"] = make_field(system, "kan", match=match, **options)
+    return fields

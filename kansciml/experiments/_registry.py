@@ -1,0 +1,98 @@
+"""Finds the experiments: every module of this folder that assigns ``EXPERIMENT``. Loads one only when asked for it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from kansciml._errors import KansciError, unknown_name
+from kansciml.experiments._base import Experiment
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One line of a list of experiments; `error` says why a broken module cannot be used, else it is empty."""
+
+    name: str
+    title: str = ""
+    item: str = ""
+    presets: tuple[str, ...] = ()
+    error: str = ""
+
+
+def available_experiments(package: str = "kansciml.experiments") -> list[str]:
+    """Names of all experiments, sorted. No experiment is loaded: the files are only parsed.
+
+    Raises:
+        KansciError: a module and a subpackage have the same name.
+    """
+    folder = _folder(package)
+    files = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
+    names: dict[str, Path] = {}
+    for file in sorted(files):
+        name = file.parent.name if file.name == "__init__.py" and file.parent != folder else file.stem
+        if name.startswith("_") or not _defines_experiment(file):
+            continue
+        if name in names:
+            raise KansciError(f"two experiments are named {name!r}, in {names[name]} and {file}: rename one")
+        names[name] = file
+    return sorted(names)
+
+
+def get_experiment(name: str, package: str = "kansciml.experiments") -> Experiment:
+    """Load the experiment `name`.
+
+    Raises:
+        UsageError: there is none of that name; the message lists those there are.
+        KansciError: its module cannot be loaded, or does not define an `Experiment` of its own name.
+    """
+    names = available_experiments(package)
+    if name not in names:
+        raise unknown_name("experiment", name, names)
+    try:
+        module = importlib.import_module(f"{package}.{name}")
+    except Exception as error:  # whatever a module can raise while loading must not take the others with it
+        raise KansciError(f"experiment {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    experiment = module.EXPERIMENT
+    if not isinstance(experiment, Experiment):
+        raise KansciError(f"EXPERIMENT in {module.__file__} is a {type(experiment).__name__}: expected an Experiment")
+    if experiment.name != name:
+        taken = f", which {experiment.name}.py already has" if experiment.name in names else ""
+        raise KansciError(
+            f"the experiment in {module.__file__} is named {experiment.name!r}{taken}: name it {name!r}, as its module"
+        )
+    return experiment
+
+
+def describe_experiments(package: str = "kansciml.experiments") -> list[Listing]:
+    """All experiments with title, item, and presets; a module that cannot be loaded is listed with its error."""
+    listings = []
+    for name in available_experiments(package):
+        try:
+            experiment = get_experiment(name, package)
+        except KansciError as error:
+            listings.append(Listing(name, error=str(error)))
+        else:
+            listings.append(Listing(name, experiment.title, experiment.item, tuple(experiment.presets)))
+    return listings
+
+
+def _folder(package: str) -> Path:
+    module = importlib.import_module(package)
+    return Path(next(iter(module.__path__)))
+
+
+def _defines_experiment(file: Path) -> bool:
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError):
+        return True  # meant to be one for all we can tell: listed, and its error shown when it is asked for
+    targets = [
+        target
+        for node in body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    return any(isinstance(target, ast.Name) and target.id == "EXPERIMENT" for target in targets)

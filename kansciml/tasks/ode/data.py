@@ -1,0 +1,114 @@
+"""Training and test data of a system, and a system made from a user's own data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from kansciml._errors import UsageError
+from kansciml.tasks.ode.reference import reference_solution
+from kansciml.tasks.ode.system import System
+from kansciml.tasks.ode.trajectory import Trajectory, read_csv
+
+__all__ = [
+    "Trajectory",
+    "full_data",
+    "read_csv",
+    "system_from_trajectory",
+    "test_data",
+    "training_data",
+    "with_normalisation",
+]
+
+# Largest |z| on the training span after normalisation: a margin against the edge of the KAN grid, [-1, 1].
+FILL = 0.9
+# A component that varies by less than this fraction of its size is not stretched to the full grid: that would
+# magnify its noise, or divide by zero when it is constant.
+SMALLEST_VARIATION = 0.01
+
+
+def training_data(system: System) -> Trajectory:
+    """True states at `train_saveat`, or the observed rows of the training span."""
+    if system.observed is not None:
+        return system.observed.until(system.train_end)
+    return _reference(system, system.train_saveat)
+
+
+def full_data(system: System) -> Trajectory:
+    """True states at `test_saveat`, which covers training and test span (for plots), or all observed rows."""
+    return system.observed if system.observed is not None else _reference(system, system.test_saveat)
+
+
+def test_data(system: System) -> Trajectory | None:
+    """The part of `full_data` beyond the training span, never seen in training; None if there is no test span."""
+    return None if system.test_end is None else full_data(system).after(system.train_end)
+
+
+test_data.__test__ = False  # its name makes pytest take it for a test wherever it is imported
+
+
+def _reference(system: System, t: np.ndarray) -> Trajectory:
+    return Trajectory(t, reference_solution(system, t), system.labels, source="DOP853, rtol = atol = 1e-12")
+
+
+def system_from_trajectory(trajectory: Trajectory, name: str, train_fraction: float = 1.0) -> System:
+    """A system known only through its data. The first row is the initial state.
+
+    Args:
+        trajectory: the data, at least two rows.
+        name: name of the system.
+        train_fraction: the first round(train_fraction * T) rows, at least two, are trained on; the others are held out.
+
+    Raises:
+        UsageError: a fraction outside (0, 1], or fewer than two rows.
+    """
+    if not 0 < train_fraction <= 1:
+        raise UsageError(f"got train_fraction {train_fraction}: expected a number above 0 and up to 1, such as 0.7")
+    if len(trajectory) < 2:
+        raise UsageError(f"got {len(trajectory)} row of data: expected at least two, the first being the initial state")
+    rows = max(2, round(train_fraction * len(trajectory)))
+    t = trajectory.t
+    system = System(
+        name=name,
+        citation=trajectory.source,
+        u0=trajectory.states[0],
+        t0=float(t[0]),
+        train_end=float(t[rows - 1]),
+        test_end=float(t[-1]) if rows < len(t) else None,
+        train_saveat=t[:rows],
+        test_saveat=t,
+        labels=trajectory.labels,
+        observed=trajectory,
+    )
+    # Components in different units would otherwise count in the loss by the size of their unit.
+    states = trajectory.states[:rows]
+    return replace(with_normalisation(system), loss_scale=np.maximum(states.std(axis=0), _floor(states)))
+
+
+def with_normalisation(system: System) -> System:
+    """The system with center, scale and rate set from its training data, component by component.
+
+    center: mid-range. scale: half-range / 0.9, at least 1 % of the component's root mean square. rate: root mean square
+    slope between successive rows, weighted by their distance in time. Equations are sampled densely over the training
+    span, data as they are.
+    """
+    if system.observed is None:
+        data = _reference(system, np.linspace(system.t0, system.train_end, 1001))
+    else:
+        data = training_data(system)
+    low, high = data.states.min(axis=0), data.states.max(axis=0)
+    scale = np.maximum((high - low) / 2 / FILL, _floor(data.states))
+    dt = np.diff(data.t)
+    slope = np.diff(data.states, axis=0) / dt[:, None]
+    rate = np.sqrt(dt @ slope**2 / dt.sum())
+    # A constant component still gets a rate, slow over the span, so that its output weight has a gradient.
+    rate = np.maximum(rate, SMALLEST_VARIATION * scale / dt.sum())
+    center = (low + high) / 2
+    return replace(system, center=tuple(center.tolist()), scale=tuple(scale.tolist()), rate=tuple(rate.tolist()))
+
+
+def _floor(states: np.ndarray) -> np.ndarray:
+    """Smallest scale allowed per component, (n,): 1 % of its root mean square, or 1 for a component that is zero."""
+    size = np.sqrt(np.mean(states**2, axis=0))
+    return np.where(size > 0, SMALLEST_VARIATION * size, 1.0)

@@ -1,0 +1,105 @@
+"""Find systems by name, or in a user's own Python file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml.tasks.ode import systems
+from kansciml.tasks.ode.system import System
+
+
+def available_systems() -> tuple[str, ...]:
+    """Names of the built-in systems: every module of the folder `systems` defines one.
+
+    Raises:
+        UsageError: two files use one name, or a file does not define a `SYSTEM`.
+    """
+    return tuple(_built_in())
+
+
+def get_system(name_or_path: str | Path) -> System:
+    """A built-in system by name, or the `SYSTEM` of a Python file.
+
+    Args:
+        name_or_path: one of `available_systems()`, or a path ending in ``.py``.
+
+    Raises:
+        UsageError: unknown name; missing file; file that cannot be imported or does not define a `SYSTEM`, or whose
+            name is that of another, built-in system.
+        SolveError: the system leaves center, scale and rate to be derived, but cannot be integrated.
+    """
+    built_in = _built_in()
+    text = str(name_or_path)
+    if not text.endswith(".py"):
+        if text not in built_in:
+            raise unknown_name("system", text, [*built_in, "a path ending in .py"])
+        return _normalised(built_in[text][0])
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist: expected a Python file that defines SYSTEM, or a name of a system")
+    for system, origin in built_in.values():
+        if path.resolve() == origin.resolve():
+            return _normalised(system)
+    system = _system_of(_import_file(path), path)
+    if system.name in built_in:
+        raise UsageError(f"{path}: system name {system.name!r} is taken by a built-in system: choose another")
+    return _normalised(system)
+
+
+def _built_in() -> dict[str, tuple[System, Path]]:
+    """Name -> (system, its file)."""
+    found: dict[str, tuple[System, Path]] = {}
+    for system, path in _walk():
+        if system.name in found:
+            raise UsageError(
+                f"{path}: system name {system.name!r} is already taken by {found[system.name][1]}: choose another"
+            )
+        found[system.name] = (system, path)
+    return found
+
+
+def _walk() -> Iterable[tuple[System, Path]]:
+    for info in pkgutil.iter_modules(systems.__path__):
+        module = importlib.import_module(f"{systems.__name__}.{info.name}")
+        path = Path(str(module.__file__))
+        yield _system_of(module, path), path
+
+
+def _import_file(path: Path) -> ModuleType:
+    # The path is part of the name, so that two files called system.py do not meet in sys.modules.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"kansciml_user_system_{digest}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
+        text = " ".join(str(error).split())
+        what = text if isinstance(error, KansciError) else f"{type(error).__name__}: {text}"
+        raise UsageError(f"{path} cannot be imported: {what}") from error
+    return module
+
+
+def _system_of(module: ModuleType, path: Path) -> System:
+    if not hasattr(module, "SYSTEM"):
+        raise UsageError(f"{path} does not define SYSTEM: expected SYSTEM = System(...) of kansciml.tasks.ode.system")
+    if not isinstance(module.SYSTEM, System):
+        raise UsageError(f"{path}: SYSTEM is a {type(module.SYSTEM).__name__}, expected a System")
+    return module.SYSTEM
+
+
+def _normalised(system: System) -> System:
+    if system.scale:
+        return system
+    from kansciml.tasks.ode.data import with_normalisation  # imports SciPy, which built-in systems do not need
+
+    return with_normalisation(system)
