@@ -41,6 +41,12 @@ class Comparison:
     n_b: int
     reason: str
 
+    @property
+    def median_ratio(self) -> float:
+        """Median loss of b over that of a: above 1 if a is lower, infinite if b's median diverged, NaN if both did."""
+        with np.errstate(over="ignore"):
+            return float(np.power(10.0, -self.median_log10_ratio))
+
 
 def compare_losses(a: Sequence[float], b: Sequence[float], alpha: float = ALPHA) -> Comparison:
     """The claim "a converges to a lower loss than b".
@@ -63,9 +69,9 @@ def compare_losses(a: Sequence[float], b: Sequence[float], alpha: float = ALPHA)
         side = "either side" if len(a) == len(b) else "one side"
         return Comparison(UNDECIDED, math.nan, math.nan, math.nan, len(a), len(b), f"no runs on {side}")
     p_value = mann_whitney_p(a, b)
-    differences = np.sign(a[:, None] - b[None, :]) if np.isfinite([*a, *b]).all() else _signs(a, b)
-    effect = float(differences.mean())
-    ratio = _median_log10(a) - _median_log10(b) if not (_diverged(a) and _diverged(b)) else math.nan
+    effect = float(np.mean(a[:, None] > b) - np.mean(a[:, None] < b))
+    medians = _median_log10(a), _median_log10(b)
+    ratio = medians[0] - medians[1] if any(map(math.isfinite, medians)) else math.nan
     smallest = 2 / math.comb(len(a) + len(b), len(a))
     if smallest > alpha:
         verdict = UNDECIDED
@@ -99,7 +105,6 @@ def compare_by_factor(a: Sequence[float], b: Sequence[float], factor: float, alp
         return plain
     divided = compare_losses([loss / factor for loss in b], a, alpha)
     if divided.verdict == SUPPORTED:
-        reason = f"a loss {factor:g} times smaller would still be lower: {divided.reason}"
         reason = f"less than {factor:g} times: {divided.reason}"
         verdict, p_value = REFUTED, divided.p_value
     elif plain.verdict == SUPPORTED:
@@ -115,7 +120,8 @@ def mann_whitney_p(a: Sequence[float], b: Sequence[float]) -> float:
 
     All C(n_a + n_b, n_a) ways to hand out the pooled midranks are counted, and the share returned whose rank sum is at
     least as far from its mean as the observed one. Without ties this is SciPy's ``method="exact"``, which is not
-    defined with ties (several diverged runs are tied). Time grows as n_a (n_a + n_b)^3: a second at 200 runs.
+    defined with ties (several diverged runs are tied).
+    Time grows as n_a^2 (n_a + n_b)^2: about a second for 100 against 100.
 
     Args:
         a, b: numbers of lengths n_a, n_b >= 1; infinite ones are allowed, NaN is not.
@@ -142,15 +148,6 @@ def _ranked(name: str, losses: Sequence[float]) -> np.ndarray:
     if np.any(losses < 0):
         raise UsageError(f"got a negative loss {losses[losses < 0][0]:g} in {name}: expected losses of at least 0")
     return np.where(np.isnan(losses), np.inf, losses)
-
-
-def _signs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sign of a_i - b_j (n_a, n_b), where two infinite losses are equal."""
-    return (a[:, None] > b[None, :]).astype(float) - (a[:, None] < b[None, :])
-
-
-def _diverged(losses: np.ndarray) -> bool:
-    return bool(np.isinf(np.median(losses)))
 
 
 def _median_log10(losses: np.ndarray) -> float:

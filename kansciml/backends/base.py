@@ -213,7 +213,7 @@ class OdeProblem:
         if self.loss_scale is None:
             object.__setattr__(self, "loss_scale", np.ones(n))
         for name, shape in (("u0", (n,)), ("saveat", (None,)), ("data", (None, n)), ("loss_scale", (n,))):
-            value = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+            value = np.array(getattr(self, name), dtype=np.float64)  # a writable copy, as torch wants it
             if len(shape) != value.ndim or any(want not in (None, got) for want, got in zip(shape, value.shape)):
                 want = ", ".join("T" if size is None else str(size) for size in shape)
                 raise UsageError(f"got {name} of shape {value.shape}: expected ({want}), n = {n} state components")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -102,10 +103,15 @@ class Table:
         if width is None and not stream.isatty():
             width = 10_000
         console = Console(file=stream, width=width, highlight=False)
-        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for heading, numeric in zip(self.columns, self._numeric()):
-            table.add_column(Text(heading), justify="right" if numeric else "left", overflow="fold")
-        for row in self.cells():
+        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        cells = self.cells()
+        for index, (heading, numeric) in enumerate(zip(self.columns, self._numeric())):
+            if numeric:
+                # In a narrow terminal words may break over lines; numbers must not, so their headings do first.
+                longest = max(map(len, [row[index] for row in cells] + heading.split()))
+                heading = "\n".join(textwrap.wrap(heading, longest, break_on_hyphens=False))
+            table.add_column(Text(heading), justify="right" if numeric else "left", no_wrap=numeric, vertical="top")
+        for row in cells:
             table.add_row(*map(Text, row))
         console.print(Text(self.title, style="bold"))
         console.print(table)

@@ -1,0 +1,1 @@
+"""Speed and memory measurements: one module each, with `SUMMARY` and `main(arguments, out) -> exit code`."""

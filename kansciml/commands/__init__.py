@@ -1,0 +1,1 @@
+"""The commands of `kansciml`: one module each, with `SUMMARY`, and `main(arguments, out) -> exit code`."""

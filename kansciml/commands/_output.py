@@ -1,0 +1,127 @@
+"""What a command prints: results on standard output, everything else on standard error; with --json one document."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kansciml._errors import UsageError
+from kansciml.reporting.files import to_jsonable
+from kansciml.reporting.tables import Table
+
+T = TypeVar("T")
+
+
+class Output:
+    """The only place that writes to standard output. With `as_json` nothing but one JSON document goes there."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    def log(self, line: str) -> None:
+        """A line for the user, on standard error."""
+        print(line, file=sys.stderr, flush=True)
+
+    def result(self, document: dict[str, Any], tables: Sequence[Table] = (), lines: Sequence[str] = ()) -> None:
+        """The command's result: `document` with --json, else `tables` and then `lines`."""
+        if self.as_json:
+            print(json.dumps(to_jsonable(document), indent=1, allow_nan=False), flush=True)
+            return
+        for table in tables:
+            table.print()
+            print()
+        for line in lines:
+            print(line, flush=True)
+
+
+def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """Take ``--name VALUE`` or ``--name=VALUE`` out of the arguments: it decides the defaults of the others.
+
+    Raises:
+        UsageError: the value is missing.
+    """
+    rest, value = [], None
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == name:
+            value = next(remaining, None)
+            if value is None or value.startswith("--"):
+                raise UsageError(f"{name} wants a value")
+        elif argument.startswith(f"{name}="):
+            value = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    return value, rest
+
+
+def parse(kind: type[T], arguments: Sequence[str], command: str, default: Any = None) -> T:
+    """Make a dataclass from command-line flags.
+
+    Raises:
+        UsageError: unknown or malformed flags, in one line.
+        SystemExit: after ``--help``, with code 0.
+    """
+    import tyro
+
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
+    options = {} if default is None else {"default": default}
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(kind, prog=f"kansciml {command}", args=list(arguments), config=config, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(f"{_one_line(captured.getvalue())}; see kansciml {command} --help") from None
+
+
+def _one_line(message: str) -> str:
+    """tyro's framed, many-line message as one line of text."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
+    lines = [re.sub(r"[\u2500-\u257f]+", " ", line).strip() for line in plain.splitlines()]
+    kept = []
+    for line in lines:
+        if line.startswith(("For full helptext", "Perhaps you meant", "Similar arguments", "Argument helptext")) and kept:
+            break
+        if line and line not in ("Parsing error", "Required options", "Unrecognized options"):
+            kept.append(line)
+    return " ".join(kept) or "the arguments could not be read"
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonFlag:
+    """Output."""
+
+    json: bool = False
+    """Print exactly one JSON document on standard output."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFlags(JsonFlag):
+    """Where results go, and how."""
+
+    results: Path = Path("results")
+    """Folder of all results."""
+    workers: int | None = None
+    """Worker processes (default: the processors)."""
+    force: bool = False
+    """Run again, even if there is a finished or unfinished run of these settings."""
+
+
+def experiment_arguments(config: Any) -> type:
+    """A dataclass with the flags of a configuration (its values are the defaults) and `RunFlags`."""
+    return dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("config", type(config), dataclasses.field(default=config)),
+            ("flags", RunFlags, dataclasses.field(default=RunFlags())),
+        ],
+        frozen=True,
+    )

@@ -1,0 +1,87 @@
+"""``kansciml crosscheck``: prove that the backends agree; exit code 1 if they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kansciml._errors import BackendUnavailable, unknown_name
+from kansciml.commands._output import JsonFlag, Output, parse
+
+SUMMARY = "six gates between the backends: right-hand side, trajectory, loss, gradient, training"
+
+
+@dataclass(frozen=True)
+class Arguments(JsonFlag):
+    """Hold the gradient methods of torch against each other, and torch against Julia."""
+
+    system: str = "all"
+    """A system, a path ending in .py, or all."""
+    model: str = "both"
+    """mlp, kan, or both."""
+    backend: str = "auto"
+    """auto (with Julia if it starts), torch (torch alone), or julia (fails without Julia)."""
+    sensealg: str | None = None
+    """Sensitivity algorithm of the Julia backend."""
+    seed: int = 0
+    """Seed of the initial parameters."""
+
+
+def main(arguments: Sequence[str], out: Output) -> int:
+    import torch
+
+    from kansciml.backends.base import MODELS
+    from kansciml.backends.select import check_methods, open_backend
+    from kansciml.crosscheck import crosscheck_field
+    from kansciml.reporting.progress import Progress
+    from kansciml.reporting.tables import Table, format_number
+    from kansciml.tasks.ode.problem import make_field
+    from kansciml.tasks.ode.registry import available_systems, get_system
+
+    options = parse(Arguments, arguments, "crosscheck")
+    models = MODELS if options.model == "both" else (options.model,)
+    names = available_systems() if options.system == "all" else (options.system,)
+    systems = [get_system(name) for name in names]
+    fields = [(system, make_field(system, model, match="params")) for system in systems for model in models]
+    if options.backend not in ("auto", "torch", "julia"):
+        raise unknown_name("backend", options.backend, ("auto", "torch", "julia"))
+    check_methods(None, options.sensealg)
+    torch.set_num_threads(1)  # these tensors hold a few numbers: threads only cost time
+    julia, why = None, "not asked for"
+    if options.backend != "torch":
+        try:
+            julia = open_backend("julia" if options.backend == "julia" else "auto", sensealg=options.sensealg, log=out.log)
+            julia = julia if julia.name == "julia" else None
+            why = "Julia does not start here; kansciml doctor says why"
+        except BackendUnavailable:
+            raise
+    gates = []
+    try:
+        with Progress() as progress, progress.task("crosscheck", len(fields)) as bar:
+            for system, field in fields:
+                for gate in crosscheck_field(system, field, julia=julia, seed=options.seed):
+                    gates.append(gate)
+                    bar.update(advance=0, now=f"{system.name} {gate.pair}")
+                bar.update(advance=1)
+    finally:
+        if julia is not None:
+            julia.close()
+    failed = [gate for gate in gates if not gate.passed]
+    rows = [
+        [g.system, g.model, g.pair, g.number, g.quantity, format_number(g.measured, 2), format_number(g.allowed, 2),
+         "pass" if g.passed else "FAIL"]
+        for g in gates
+    ]  # fmt: skip
+    notes = ["float64, rtol = atol = 1e-10; torch with Julia: " + ("compared" if julia else f"not compared ({why})")]
+    columns = ["system", "model", "pair", "gate", "quantity", "measured", "allowed", ""]
+    verdict = f"{len(gates) - len(failed)} of {len(gates)} gates passed"
+    document = {
+        "passed": not failed,
+        "julia": julia is not None,
+        "gates": [{**asdict(gate), "passed": gate.passed} for gate in gates],
+    }
+    out.result(document, [Table("Cross-check", columns, rows, notes)], [verdict])
+    if failed:
+        out.log(f"error: {len(failed)} gates failed: " + "; ".join(f"{g.system} {g.model} {g.pair} gate {g.number}" for g in failed))
+    return 1 if failed else 0

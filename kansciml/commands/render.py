@@ -1,0 +1,41 @@
+"""``kansciml render EXPERIMENT``: write the pictures and tables of finished runs anew, from their records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kansciml._errors import KansciError, UsageError
+from kansciml.commands._output import JsonFlag, Output, parse
+
+SUMMARY = "write pictures and tables of a finished run anew"
+
+
+@dataclass(frozen=True)
+class Arguments(JsonFlag):
+    """Render the most recent finished run of an experiment, or the run in a folder."""
+
+    results: Path = Path("results")
+    """Folder of all results."""
+    folder: Path | None = None
+    """Folder of one run; default: the most recent finished one."""
+
+
+def main(arguments: Sequence[str], out: Output) -> int:
+    from kansciml.commands._experiments import report
+    from kansciml.experiments._registry import available_experiments, get_experiment
+    from kansciml.reporting.records import find_records, load_record
+
+    if not arguments or arguments[0].startswith("-") and "-h" not in arguments and "--help" not in arguments:
+        raise UsageError(f"render wants an experiment: one of {', '.join(available_experiments())}")
+    name, rest = ("", arguments) if arguments[0].startswith("-") else (arguments[0], arguments[1:])
+    options = parse(Arguments, rest, "render EXPERIMENT")
+    experiment = get_experiment(name)
+    folders = [options.folder] if options.folder else find_records(options.results, name)
+    records = [load_record(folder) for folder in folders]
+    finished = [record for record in records if record.status == "finished" and record.experiment == name]
+    if not finished:
+        where = options.folder or options.results
+        raise KansciError(f"no finished run of {name} in {where}: kansciml run {name} makes one")
+    return report(experiment, finished[0], out, render=True)

@@ -1,0 +1,28 @@
+"""``kansciml run EXPERIMENT``: reproduce a figure or table of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kansciml._errors import UsageError
+from kansciml.commands._experiments import run_from_flags
+from kansciml.commands._output import Output
+
+SUMMARY = "reproduce a figure or table: kansciml run fig2 --preset smoke|small|paper"
+
+
+def main(arguments: Sequence[str], out: Output) -> int:
+    from kansciml.experiments._ode_runs import close_backends
+    from kansciml.experiments._registry import available_experiments, get_experiment
+
+    if not arguments or arguments[0].startswith("-"):
+        if any(flag in arguments for flag in ("-h", "--help")):
+            print("usage: kansciml run EXPERIMENT [--preset smoke|small|paper] [flags]; experiments: ", end="")
+            print(", ".join(available_experiments()))
+            return 0
+        raise UsageError(f"run wants an experiment: one of {', '.join(available_experiments())}")
+    experiment = get_experiment(arguments[0])
+    try:
+        return run_from_flags(experiment, arguments[1:], out, f"run {experiment.name}")
+    finally:
+        close_backends()

@@ -1,0 +1,234 @@
+"""Six gates that two solvers of one problem must pass: right-hand side, trajectory, loss, gradient, training.
+
+    from kansciml.crosscheck import crosscheck
+
+    for gate in crosscheck("lotka", "kan"): print(gate)
+
+Within torch alone the built-in path (NumPy kernels, own dopri5, batched replay) is held against torch modules under
+SciPy's DOP853, against torchdiffeq with backprop and with the adjoint method, and against finite differences: four
+implementations that share no code. With Julia, the Julia solver is held against the torch one in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+
+from kansciml._errors import SolveError
+from kansciml.backends.base import FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.select import OdeBackend
+from kansciml.backends.torch import TorchOdeSolver
+from kansciml.models.fields import VectorField
+from kansciml.tasks.ode.data import training_data
+from kansciml.tasks.ode.problem import make_field, make_problem
+from kansciml.tasks.ode.system import System
+from kansciml.training._flat_state import Iterate
+from kansciml.training.flat import adam_step
+
+TOLERANCE = 1e-10
+ADAM_STEPS = 20
+ADAM_RATE = 1e-3
+RHS, TRAJECTORY, LOSS, GRADIENT, TRAINING = 1e-12, 1e-7, 1e-9, 1e-6, 1e-6
+"""Allowed differences: relative, absolute (state units), relative, relative, relative."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One measured difference against the allowed one."""
+
+    system: str
+    model: str
+    pair: str
+    number: int
+    quantity: str
+    measured: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.measured <= self.allowed)  # NaN does not pass
+
+
+class ReferenceSolver:
+    """Slow and independent: the torch module under SciPy's DOP853 at 1e-12, gradients by central differences."""
+
+    backend = "scipy"
+    method = "DOP853"
+
+    def __init__(self, problem: OdeProblem) -> None:
+        self.problem = problem
+        self._field = VectorField(problem.field)
+
+    def rhs(self, u: np.ndarray, t: float, params: np.ndarray) -> np.ndarray:
+        self._field.load_flat(params)
+        with torch.no_grad():
+            return self._field(torch.tensor(t), torch.tensor(u)).numpy()
+
+    def trajectory(
+        self,
+        params: np.ndarray,
+        saveat: np.ndarray | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> np.ndarray:
+        problem = self.problem
+        saveat = problem.saveat if saveat is None else saveat
+        self._field.load_flat(params)
+        t = torch.tensor(0.0)
+
+        def rhs(time: float, u: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                return self._field(t, torch.tensor(u)).numpy()
+
+        span = (problem.t0, float(saveat[-1]))
+        solution = solve_ivp(rhs, span, problem.u0, "DOP853", saveat, rtol=1e-12, atol=1e-12)
+        if not solution.success:
+            raise SolveError(f"SciPy's DOP853 failed: {solution.message}")
+        return solution.y.T
+
+    def loss(self, params: np.ndarray) -> float:
+        problem = self.problem
+        return float(np.mean(((self.trajectory(params) - problem.data) / problem.loss_scale) ** 2))
+
+    def slope(self, params: np.ndarray, direction: np.ndarray, step: float = 2e-3) -> float:
+        """Derivative of the loss along a unit direction: central differences, extrapolated to order 6."""
+        h = step * max(1.0, float(np.linalg.norm(params)) / np.sqrt(len(params)))
+        d = [
+            (self.loss(params + k * h * direction) - self.loss(params - k * h * direction)) / (2 * k * h)
+            for k in (1, 2, 3)
+        ]
+        return 1.5 * d[0] - 0.6 * d[1] + 0.1 * d[2]
+
+
+def relative(a: np.ndarray | float, b: np.ndarray | float) -> float:
+    """Largest difference over the largest magnitude."""
+    scale = max(float(np.max(np.abs(a))), float(np.max(np.abs(b))))
+    return float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) / scale if scale > 0 else 0.0
+
+
+def sample_states(system: System, count: int = 200, seed: int = 0) -> np.ndarray:
+    """States (count, n) over and around the training data, where a spline grid is left too."""
+    data = training_data(system).states
+    low, high = data.min(axis=0), data.max(axis=0)
+    rng = np.random.default_rng(seed)
+    return rng.uniform(low - 0.5 * (high - low), high + 0.5 * (high - low), (count, len(low)))
+
+
+def rhs_gate(a: OdeSolver, b: OdeSolver, states: np.ndarray, params: np.ndarray) -> float:
+    return relative(a.rhs(states, 0.0, params), b.rhs(states, 0.0, params))
+
+
+def trajectory_gate(a: OdeSolver, b: OdeSolver, params: np.ndarray) -> float:
+    return float(np.max(np.abs(a.trajectory(params) - b.trajectory(params))))
+
+
+def loss_allowed(loss: float, trajectory_difference: float, loss_scale: np.ndarray) -> float:
+    """Relative difference of two losses that a difference of their trajectories explains, at least 1e-9.
+
+    With residuals r, |L(u + e) - L(u)| <= 2 sqrt(L) |e| + |e|^2; near an optimum this exceeds 1e-9 L.
+    """
+    e = trajectory_difference / float(np.min(loss_scale))
+    return max(LOSS, (2 * np.sqrt(loss) * e + e * e) / loss) if loss > 0 else float("inf")
+
+
+def adam_losses(solver: OdeSolver, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Losses before each of the first Adam steps, and the parameters after them."""
+    zeros = np.zeros_like(params)
+    iterate = Iterate(0, params, zeros, zeros, 0)
+    losses = []
+    for _ in range(ADAM_STEPS):
+        loss, gradient = solver.value_and_grad(iterate.params)
+        losses.append(loss)
+        iterate = adam_step(iterate, gradient, ADAM_RATE)
+    return np.array(losses), iterate.params
+
+
+def compare(a: OdeSolver, b: OdeSolver, system: System, params: np.ndarray) -> Iterator[tuple[int, str, float, float]]:
+    """All six gates between two solvers: (number, quantity, measured, allowed)."""
+    scale = a.problem.loss_scale
+    yield 1, "right-hand side at 200 states, relative", rhs_gate(a, b, sample_states(system), params), RHS
+    difference = trajectory_gate(a, b, params)
+    yield 2, "trajectory, absolute", difference, TRAJECTORY
+    (loss_a, grad_a), (loss_b, grad_b) = a.value_and_grad(params), b.value_and_grad(params)
+    yield 3, "loss at the initial parameters, relative", relative(loss_a, loss_b), LOSS
+    yield 4, "gradient, relative", relative(grad_a, grad_b), GRADIENT
+    (losses_a, trained_a), (losses_b, trained_b) = adam_losses(a, params), adam_losses(b, params)
+    per_step = float(np.max(np.abs(losses_a / losses_b - 1)))
+    yield 5, f"loss over {ADAM_STEPS} Adam steps, relative", per_step, TRAINING
+    for name, trained in ((a, trained_a), (b, trained_b)):
+        loss, other = a.value_and_grad(trained)[0], b.value_and_grad(trained)[0]
+        allowed = loss_allowed(loss, trajectory_gate(a, b, trained), scale)
+        yield 6, f"loss of what {label(name)} trained, relative", relative(loss, other), allowed
+
+
+def compare_with_reference(
+    a: OdeSolver, reference: ReferenceSolver, system: System, params: np.ndarray
+) -> Iterator[tuple[int, str, float, float]]:
+    """Gates 1 to 4 against the independent reference; the gradient along itself and two random directions."""
+    yield 1, "right-hand side at 200 states, relative", rhs_gate(a, reference, sample_states(system), params), RHS
+    yield 2, "trajectory, absolute", trajectory_gate(a, reference, params), TRAJECTORY
+    loss, gradient = a.value_and_grad(params)
+    yield 3, "loss at the initial parameters, relative", relative(loss, reference.loss(params)), LOSS
+    rng = np.random.default_rng(0)
+    directions = [gradient, *rng.standard_normal((2, len(params)))]
+    worst = 0.0
+    for direction in directions:
+        direction = direction / np.linalg.norm(direction)
+        error = abs(float(gradient @ direction) - reference.slope(params, direction))
+        worst = max(worst, error / float(np.linalg.norm(gradient)))
+    yield 4, "gradient along 3 directions by differences, relative", worst, GRADIENT
+
+
+def label(solver: OdeSolver) -> str:
+    return f"{solver.backend} {solver.method}"
+
+
+def crosscheck_field(
+    system: System,
+    field: FieldSpec,
+    *,
+    torch_solver: Callable[..., OdeSolver] = TorchOdeSolver,
+    julia: OdeBackend | None = None,
+    seed: int = 0,
+) -> Iterator[Gate]:
+    """All gates for one system and field.
+
+    Args:
+        system, field: what to solve.
+        torch_solver: makes a solver from a problem and a gradient method; the solver under test.
+        julia: a started Julia backend to hold against torch, if there is one.
+        seed: of the initial parameters.
+    """
+    problem = make_problem(system, field, TOLERANCE, TOLERANCE)
+    params = field.initial_parameters(seed)
+    main = torch_solver(problem)
+    reference = ReferenceSolver(problem)
+    pairs: list[tuple[str, Iterator[tuple[int, str, float, float]]]] = [
+        (f"{label(main)} / {label(reference)}", compare_with_reference(main, reference, system, params))
+    ]
+    backprop = TorchOdeSolver(problem, "backprop")
+    pairs.append((f"{label(main)} / {label(backprop)}", compare(main, backprop, system, params)))
+    adjoint = TorchOdeSolver(problem, "adjoint")
+    pairs.append((f"{label(main)} / {label(adjoint)}", _gradient_only(main, adjoint, params)))
+    if julia is not None:
+        other = julia.solver(problem)
+        pairs.append((f"{label(main)} / {label(other)}", compare(main, other, system, params)))
+    for pair, gates in pairs:
+        for number, quantity, measured, allowed in gates:
+            yield Gate(system.name, field.label(), pair, number, quantity, measured, allowed)
+
+
+def _gradient_only(a: OdeSolver, b: OdeSolver, params: np.ndarray) -> Iterator[tuple[int, str, float, float]]:
+    yield 4, "gradient, relative", relative(a.value_and_grad(params)[1], b.value_and_grad(params)[1]), GRADIENT
+
+
+def crosscheck(system: System | str, model: str = "kan", **options) -> list[Gate]:
+    """All gates for a system (or its name) and ``"mlp"`` or ``"kan"`` at the default widths; see `crosscheck_field`."""
+    from kansciml.tasks.ode.registry import get_system
+
+    system = get_system(system) if isinstance(system, str) else system
+    return list(crosscheck_field(system, make_field(system, model, match="params"), **options))

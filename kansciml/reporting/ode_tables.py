@@ -1,0 +1,115 @@
+"""Tables of a neural-ODE experiment: final losses, and a verdict on each of the paper's claims about Figure 2."""
+
+from __future__ import annotations
+
+from kansciml.analysis.comparison import ALPHA, Comparison, compare_by_factor, compare_losses
+from kansciml.reporting.ode_runs import Group, OdeRecord
+from kansciml.reporting.tables import Table
+
+KINDS = {"": "as given", "width": "equal width", "params": "equal parameters", "unscaled": "unscaled state"}
+"""What the part of a variant's name after its model says, e.g. ``kan-params``."""
+UNSCALED = "kan-unscaled"
+LOWER_ON = ("lotka", "pleiades", "rigid", "spiral")
+"""Pal & Das 2024, Figure 2: systems on which MLPs end at a lower loss."""
+NOT_LOWER_ON = ("fitzhugh",)
+"""The exception of that figure, "where the difference in final loss is in the order of 10^-10"."""
+STRUGGLE_ON = ("pleiades", "spiral")
+"""Pal & Das 2024, section 4.1: systems that KANs struggle to fit."""
+STRUGGLE_FACTOR = 10.0
+
+
+def kind(variant: str) -> str:
+    """What is held equal in a comparison with `variant`, e.g. ``"equal parameters"``."""
+    suffix = variant.partition("-")[2]
+    return KINDS.get(suffix, suffix)
+
+
+def loss_table(ode: OdeRecord) -> Table:
+    """Final losses per system and variant, over seeds."""
+    any_diverged = any(group.n_diverged for group in ode.groups)
+    rows = []
+    for group in ode.groups:
+        system = ode.systems[group.system]
+        is_reference = group.variant == "mlp" and len(ode.of(group.system)) > 1
+        diverged = [f"{group.n_diverged} of {len(group.runs)}"] if any_diverged else []
+        errors = [group.median(), *group.spread(), group.median("train_relative_mse")]
+        test = group.median("test_relative_mse") if system.extrapolates else None
+        wall = sum(run.values["wall_s"] for run in group.runs) / len(group.runs)
+        about = [system.title, group.label, "reference" if is_reference else kind(group.variant)]
+        rows.append([*about, group.n_parameters, len(group.runs), *diverged, *errors, test, wall])
+    notes = [
+        "MSE: of the trained models solved again at rtol = atol = 1e-10, median over seeds (a diverged seed counts as"
+        " infinite), min and max over those that did not diverge. Relative: squared error over the variation of the"
+        " data, pooled over components; median. Test: the extrapolation span. Wall: mean seconds per seed."
+    ]
+    if ode.n_interrupted:
+        notes.append(f"{ode.n_interrupted} interrupted runs are left out.")
+    columns = ["System", "Model", "Comparison", "Parameters", "Seeds", *["Diverged"] * any_diverged]
+    columns += ["Train MSE", "min", "max", "Train relative MSE", "Test relative MSE", "Wall (s)"]
+    return Table("Final loss", columns, rows, notes)
+
+
+def verdict_tables(ode: OdeRecord) -> list[Table]:
+    """One table per claim, with a verdict per system and kind of comparison. Nothing to compare, no table."""
+    lower, struggles, scaling = [], [], []
+    for name in ode.systems:
+        groups = ode.of(name)
+        for group in groups.values():
+            reference = _reference(groups, group)
+            if reference is None:
+                continue
+            if group.variant != UNSCALED:  # not a setting of the paper: it has a claim of its own
+                says = "yes" if name in LOWER_ON else "no" if name in NOT_LOWER_ON else None
+                claim = compare_losses(reference.losses(), group.losses())
+                lower.append(_row(ode, reference, group, says, claim))
+            if name in STRUGGLE_ON:
+                losses = (side.losses("train_relative_mse") for side in (reference, group))
+                struggles.append(_row(ode, reference, group, "yes", compare_by_factor(*losses, STRUGGLE_FACTOR)))
+        scaled = _scaled(groups)
+        if scaled is not None:
+            claim = compare_losses(scaled.losses(), groups[UNSCALED].losses())
+            scaling.append(_row(ode, scaled, groups[UNSCALED], None, claim))
+    test = (
+        f"Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}, where a diverged seed ranks worst;"
+        " to decide takes at least 4 seeds a side (or 3 against 5). Ratios are of medians. Cliff's delta: -1 if every"
+        " seed of the model claimed to be lower is lower, 1 if none is. Paper: whether Pal & Das (2024, Figure 2 and"
+        " section 4.1) claim it; a dash where they say nothing."
+    )
+    factor = (
+        f"Supported if the KAN's median relative MSE is at least {STRUGGLE_FACTOR:g} times the MLP's and the difference"
+        f" is significant; refuted if it is significantly less than {STRUGGLE_FACTOR:g} times; undecided otherwise."
+    )
+    grid = "Outside its grid a spline is zero: an unscaled state leaves the KAN little but its base branch."
+    tables = []
+    for title, ratio, rows, note in (
+        ("Claim: the MLP ends at a lower train MSE than the KAN", "KAN / MLP", lower, None),
+        ("Claim: KANs struggle on this system (train relative MSE)", "KAN / MLP", struggles, factor),
+        ("Claim: a KAN ends lower with its state scaled into the grid", "unscaled / scaled", scaling, grid),
+    ):
+        columns = ["System", "Comparison", "Paper", "Verdict", ratio, "p", "Cliff's delta", "Seeds", "Why"]
+        if rows:
+            tables.append(Table(title, columns, rows, [text for text in (note, None if tables else test) if text]))
+    return tables
+
+
+def _row(ode: OdeRecord, first: Group, second: Group, says: str | None, claim: Comparison) -> list[object]:
+    seeds = f"{claim.n_a}, {claim.n_b}"
+    verdict = [claim.verdict, claim.median_ratio, claim.p_value, claim.effect, seeds, claim.reason]
+    return [ode.systems[first.system].title, kind(second.variant), says, *verdict]
+
+
+def _reference(groups: dict[str, Group], group: Group) -> Group | None:
+    """The MLP that a KAN is compared with: the one made for this kind of comparison, or the only one."""
+    model, _, suffix = group.variant.partition("-")
+    if model == "mlp":
+        return None
+    return groups.get(f"mlp-{suffix}") or groups.get("mlp")
+
+
+def _scaled(groups: dict[str, Group]) -> Group | None:
+    """The KAN that differs from the unscaled one in nothing but the scaling; None if either is missing."""
+    if UNSCALED not in groups:
+        return None
+    size = groups[UNSCALED].n_parameters
+    kans = [group for name, group in groups.items() if name.startswith("kan") and name != UNSCALED]
+    return next((group for group in kans if group.n_parameters == size), None)

@@ -1,0 +1,117 @@
+"""How pictures look: one publication style, one colour and line style per model variant, and files that are repeatable.
+
+matplotlib is imported inside functions and only through `Figure` objects: no pyplot, no global state, no display.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kansciml.reporting.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 7.0
+"""Figure width in inches: the text width of a two-column paper."""
+PNG_DPI = 200
+TRUTH = "#000000"
+SHADE = "#e9e9e9"
+FAINT = "#8a8a8a"
+
+RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that pictures agree between machines
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3,
+    "axes.formatter.useoffset": False,
+    "svg.fonttype": "none",  # text stays text: searchable, editable, small
+    "svg.hashsalt": "kansciml",  # element ids do not depend on the run
+}
+
+
+@dataclass(frozen=True)
+class VariantStyle:
+    """Name in legends, short name on axes, colour, and line style of one model variant."""
+
+    name: str
+    short: str
+    colour: str
+    line: str | tuple[int, tuple[float, ...]]
+    marker: str
+
+
+# Colours of Okabe and Ito (2008), told apart by the colour-blind; line styles tell them apart in grey.
+_KNOWN = {
+    "mlp": VariantStyle("MLP", "MLP", "#0072B2", "-", "o"),
+    "kan": VariantStyle("KAN", "KAN", "#D55E00", (0, (5, 1.5)), "s"),
+    "kan-width": VariantStyle("KAN, equal width", "KAN\nwidth", "#D55E00", (0, (5, 1.5)), "s"),
+    "kan-params": VariantStyle("KAN, equal parameters", "KAN\nparams", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
+    "kan-unscaled": VariantStyle("KAN, unscaled state", "KAN\nunscaled", "#CC79A7", (0, (1.2, 1.2)), "^"),
+}
+_OTHERS = (
+    ("#56B4E9", (0, (7, 2)), "v"),
+    ("#E69F00", (0, (3, 1.5)), "P"),
+    ("#666666", (0, (7, 1.5, 1.5, 1.5)), "X"),
+    ("#7A4FBF", (0, (3, 1, 1, 1, 1, 1)), "<"),
+)
+
+
+def variant_styles(variants: Iterable[str]) -> Mapping[str, VariantStyle]:
+    """A style for each of `variants`, in their order: the known ones always look the same, others take what is left."""
+    styles: dict[str, VariantStyle] = {}
+    others = iter(_OTHERS * 8)
+    for variant in dict.fromkeys(variants):
+        known = _KNOWN.get(variant)
+        styles[variant] = known or VariantStyle(variant, variant.replace("-", "\n"), *next(others))
+    return styles
+
+
+@contextmanager
+def publication_style() -> Iterator[None]:
+    """Within it, figures are made and drawn in the style of this module; the user's own settings come back after."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure of `width` x `height` inches in constrained layout. Call it within `publication_style`."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
+    """Write ``stem.svg`` (text as text, the same bytes each time) and ``stem.png`` (200 dpi); returns both paths.
+
+    Raises:
+        KansciError: unwritable folder or full disk.
+    """
+    paths = []
+    with publication_style():
+        for kind, metadata in (("svg", {"Date": None, "Creator": "kansciml"}), ("png", {"Software": "kansciml"})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
+            paths.append(write_bytes(folder / f"{stem}.{kind}", buffer.getvalue()))
+    return paths
