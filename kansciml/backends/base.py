@@ -5,7 +5,7 @@ where `net` is an MLP or a spline KAN described by a `FieldSpec`. All numbers ar
 flat parameter vector*; its order is `FieldSpec.layout()`:
 
 * MLP, per layer: ``weight`` as a C-ordered (in, out) array, then ``bias`` (out,).
-* KAN, per layer: ``base_weight`` (in, out), ``spline_weight`` (in, grid + spline_order, out), ``spline_scale`` (in, out).
+* KAN, per layer: ``base_weight`` (in, out), ``spline_weight`` (in, G + S, out), ``spline_scale`` (in, out).
 
 C-ordered (in, ..., out) is column-major (out, ..., in), so Julia reshapes the same memory to Lux's layout without
 permuting, and PyTorch transposes a view.

@@ -120,7 +120,8 @@ class TorchOdeSolver:
 
     def _check_batched(self) -> None:
         problem = self.problem
-        u = np.stack([problem.u0, problem.data[-1]])
+        # n + 1 rows: a field written for one state cannot mistake the batch for it
+        u = np.linspace(problem.u0, problem.data[-1] + 0.1, problem.field.state_size + 1)
         kernel = self._bind(problem.field.initial_parameters())
         single = np.empty_like(u)
         for row, out in zip(u, single):
@@ -193,9 +194,7 @@ class TorchOdeSolver:
     def _replay(self, params: np.ndarray, saveat: np.ndarray, data: np.ndarray) -> tuple[float, np.ndarray]:
         problem = self.problem
         kernel = self._bind(params)
-        steps = integrate(
-            kernel.rhs, problem.u0, problem.t0, saveat[-1], problem.rtol, problem.atol, problem.max_steps
-        )
+        steps = integrate(kernel.rhs, problem.u0, problem.t0, saveat[-1], problem.rtol, problem.atol, problem.max_steps)
         step, weights = steps.locate(saveat)
         residual = (steps.interpolate(step, weights) - data) / problem.loss_scale
         loss = float(_finite(np.mean(residual**2)))

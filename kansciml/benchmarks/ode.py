@@ -1,8 +1,8 @@
 """``kansciml bench ode``: one loss + gradient of a neural ODE, by every gradient method of every backend.
 
 Setting: the system's training data, rtol = atol = 1e-7, float64, one thread, at parameters near the solution. The
-baseline is torchdiffeq's ``dopri5`` with plain backpropagation through a `torch.nn.Module`; for the MLP that module is a
-bare ``nn.Sequential`` with the state scaling folded into its weights.
+baseline is torchdiffeq's ``dopri5`` with plain backpropagation through a `torch.nn.Module`; for the MLP that module is
+a bare ``nn.Sequential`` with the state scaling folded into its weights.
 """
 
 from __future__ import annotations

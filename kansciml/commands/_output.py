@@ -41,6 +41,11 @@ class Output:
             print(line, flush=True)
 
 
+def wants_help(arguments: Sequence[str]) -> bool:
+    """Whether -h or --help is among the arguments."""
+    return "-h" in arguments or "--help" in arguments
+
+
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     """Take ``--name VALUE`` or ``--name=VALUE`` out of the arguments: it decides the defaults of the others.
 
@@ -86,9 +91,10 @@ def _one_line(message: str) -> str:
     """tyro's framed, many-line message as one line of text."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
     lines = [re.sub(r"[\u2500-\u257f]+", " ", line).strip() for line in plain.splitlines()]
-    kept = []
+    hints = ("For full helptext", "Perhaps you meant", "Similar arguments", "Argument helptext")
+    kept: list[str] = []
     for line in lines:
-        if line.startswith(("For full helptext", "Perhaps you meant", "Similar arguments", "Argument helptext")) and kept:
+        if line.startswith(hints) and kept:
             break
         if line and line not in ("Parsing error", "Required options", "Unrecognized options"):
             kept.append(line)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from kansciml._errors import BackendUnavailable, unknown_name
+from kansciml._errors import unknown_name
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "six gates between the backends: right-hand side, trajectory, loss, gradient, training"
@@ -50,12 +49,9 @@ def main(arguments: Sequence[str], out: Output) -> int:
     torch.set_num_threads(1)  # these tensors hold a few numbers: threads only cost time
     julia, why = None, "not asked for"
     if options.backend != "torch":
-        try:
-            julia = open_backend("julia" if options.backend == "julia" else "auto", sensealg=options.sensealg, log=out.log)
-            julia = julia if julia.name == "julia" else None
-            why = "Julia does not start here; kansciml doctor says why"
-        except BackendUnavailable:
-            raise
+        opened = open_backend(options.backend, sensealg=options.sensealg, log=out.log)
+        julia = opened if opened.name == "julia" else None
+        why = "Julia does not start here; kansciml doctor says why"
     gates = []
     try:
         with Progress() as progress, progress.task("crosscheck", len(fields)) as bar:
@@ -83,5 +79,6 @@ def main(arguments: Sequence[str], out: Output) -> int:
     }
     out.result(document, [Table("Cross-check", columns, rows, notes)], [verdict])
     if failed:
-        out.log(f"error: {len(failed)} gates failed: " + "; ".join(f"{g.system} {g.model} {g.pair} gate {g.number}" for g in failed))
+        names = "; ".join(f"{g.system} {g.model} {g.pair} gate {g.number}" for g in failed)
+        out.log(f"error: {len(failed)} gates failed: {names}")
     return 1 if failed else 0

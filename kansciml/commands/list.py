@@ -35,7 +35,8 @@ def main(arguments: Sequence[str], out: Output) -> int:
             except KansciError as error:
                 out.log(str(error))
                 continue
-            runs.append({"experiment": listing.name, "folder": str(folder), "status": record.status, "wall_s": record.wall_s})
+            run = {"experiment": listing.name, "folder": str(folder), "status": record.status, "wall_s": record.wall_s}
+            runs.append(run)
     experiments = Table(
         "Experiments",
         ["name", "reproduces", "title", "presets"],

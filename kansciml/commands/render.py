@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.commands._output import JsonFlag, Output, parse
+from kansciml.commands._output import JsonFlag, Output, parse, wants_help
 
 SUMMARY = "write pictures and tables of a finished run anew"
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.experiments._registry import available_experiments, get_experiment
     from kansciml.reporting.records import find_records, load_record
 
-    if not arguments or arguments[0].startswith("-") and "-h" not in arguments and "--help" not in arguments:
+    if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
         raise UsageError(f"render wants an experiment: one of {', '.join(available_experiments())}")
     name, rest = ("", arguments) if arguments[0].startswith("-") else (arguments[0], arguments[1:])
     options = parse(Arguments, rest, "render EXPERIMENT")

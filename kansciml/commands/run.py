@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kansciml._errors import UsageError
 from kansciml.commands._experiments import run_from_flags
-from kansciml.commands._output import Output
+from kansciml.commands._output import Output, wants_help
 
 SUMMARY = "reproduce a figure or table: kansciml run fig2 --preset smoke|small|paper"
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.experiments._registry import available_experiments, get_experiment
 
     if not arguments or arguments[0].startswith("-"):
-        if any(flag in arguments for flag in ("-h", "--help")):
+        if wants_help(arguments):
             print("usage: kansciml run EXPERIMENT [--preset smoke|small|paper] [flags]; experiments: ", end="")
             print(", ".join(available_experiments()))
             return 0

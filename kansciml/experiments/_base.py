@@ -108,7 +108,8 @@ def config_hash(experiment: str, config: Any) -> str:
     """Twelve hexadecimal digits that are equal exactly if `experiment` and `config` are.
 
     SHA-256 of the sorted JSON of the dataclass. Numbers that compare equal hash equally (1 and 1.0). A path to a
-    file counts by the file's name and contents, so that edited data are a new configuration and moved data are not.
+    file, also as text with a suffix such as ``my_system.py``, counts by the file's name and contents, so that edited
+    data are a new configuration and moved data are not.
     """
     text = json.dumps({"experiment": experiment, "config": _hashable(config)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -120,7 +121,7 @@ def _hashable(value: Any) -> Any:
         if not math.isfinite(value):
             return {"float": repr(value)}
         return int(value) if value.is_integer() else value
-    if isinstance(value, PurePath):
+    if isinstance(value, PurePath) or (isinstance(value, str) and Path(value).suffix and Path(value).is_file()):
         path = Path(value)
         if path.is_file():
             return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -36,7 +36,7 @@ WORKERS_VARIABLE = "KANSCIML_WORKERS"
 
 @dataclass(frozen=True)
 class Job:
-    """One training. `variant` names the model in tables: ``mlp``, ``kan-width``, ``kan-params``, ``kan-unscaled`` ..."""
+    """One training. `variant` names the model in tables: ``mlp``, ``kan-width``, ``kan-params`` and so on."""
 
     system: str
     variant: str
@@ -236,6 +236,8 @@ def _run_pool(
 ) -> Iterator[tuple[Job, JobResult]]:
     spawn = multiprocessing.get_context("spawn")  # forking a process that has used torch's threads can hang
     queue, stop = spawn.Queue(), spawn.Event()
+    # BLAS reads these once, when a worker loads NumPy: one thread each, or the workers fight over the processors
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     pool = ProcessPoolExecutor(n_workers, spawn, _start_worker, (queue, stop))
     try:
         pending = {pool.submit(_work, job, context.checkpoints / f"{job.id}.npz"): job for job in jobs}
@@ -308,7 +310,9 @@ def _describe(system: System) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 # ---- variants -------------------------------------------------------------------------------------------------------
 
 
-def variant_fields(system: System, models: Sequence[str], matches: Sequence[str], **options: Any) -> dict[str, FieldSpec]:
+def variant_fields(
+    system: System, models: Sequence[str], matches: Sequence[str], **options: Any
+) -> dict[str, FieldSpec]:
     """Variant name -> field: ``mlp``, ``kan-width`` (same hidden width), ``kan-params`` (no more parameters)."""
     fields: dict[str, FieldSpec] = {}
     if "mlp" in models:

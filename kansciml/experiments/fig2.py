@@ -2,8 +2,8 @@
 
 Command: ``kansciml run fig2 --preset small``.
 Paper: "MLPs converge to a lower final loss compared to KANs in all problems (except FitzHugh-Nagumo where the
-difference in final loss is in the order of 1e-10)"; "KANs struggle to fit dynamical systems like the Pleiades and Spiral
-ODE problems" (section 4.1). The paper gives neither widths nor spans nor tolerances: those used are the literature's.
+difference in final loss is in the order of 1e-10)"; "KANs struggle to fit dynamical systems like the Pleiades and
+Spiral ODE problems" (section 4.1). The paper gives neither widths nor spans nor tolerances: those used are the literature's.
 Every comparison is run twice, at the MLP's hidden width and with no more parameters than the MLP has, and on the spiral
 also with the KAN's input left outside its grid.
 """
@@ -11,7 +11,6 @@ also with the KAN's input left outside its grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.backends.base import MODELS, FieldSpec
@@ -88,11 +87,11 @@ def run(config: Fig2Config, context: RunContext) -> Result:
     # The longest first, so that the pool does not wait for one of them at the end
     ordered = sorted(jobs(config), key=lambda job: -job.spec.state_size * job.spec.n_parameters)
     result = run_jobs(ordered, context)
-    place = {Path(name).stem: i for i, name in enumerate(config.systems)}
-    result.result["runs"].sort(key=lambda row: (place.get(row["system"], len(place)), row["variant"], row["seed"]))
+    place = {job.id: i for i, job in enumerate(jobs(config))}
+    result.result["runs"].sort(key=lambda row: place[row["id"]])
+    described = result.result["systems"]
     result.result["systems"] = {
-        name: result.result["systems"][name]
-        for name in sorted(result.result["systems"], key=lambda name: place.get(name, len(place)))
+        name: described[name] for name in dict.fromkeys(r["system"] for r in result.result["runs"])
     }
     return result
 

@@ -6,7 +6,8 @@ Expected of the record, besides what `kansciml.reporting.records` says:
 * ``result["runs"]``: id, system, model, variant, label, n_parameters, seed, backend, method, status ("finished",
   "diverged" or "interrupted"), message, final_loss, train_mse, train_relative_mse, test_mse, test_relative_mse,
   evaluations, wall_s; errors are re-evaluated at tolerance 1e-10, null where that fails or the truth is unknown.
-  Variants are named ``mlp``, ``kan``, ``kan-width`` (equal width), ``kan-params`` (equal parameters), ``kan-unscaled``.
+  Variants are named ``mlp``, ``kan``, ``kan-width`` (equal width), ``kan-params`` (equal parameters), ``kan-unscaled``
+  and ``kan-tanh`` (the state enters the grid as it is, or through tanh); others are drawn and listed under their name.
 * arrays per run: ``<id>.iteration``, ``.loss``, ``.phase`` (0 Adam, 1 L-BFGS), all (K,), and ``.trajectory`` (Td, n),
   NaN after a blow-up; per system: ``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown), ``.data_t``, ``.data``.
 """
@@ -36,8 +37,8 @@ def summary(record: Record) -> list[Table]:
 def render(record: Record, folder: Path) -> list[Path]:
     """Write all pictures (SVG and PNG) and tables (Markdown and JSON) into `folder`; returns their paths.
 
-    ``loss_curves``, ``final_losses``, ``phase_portraits``, ``trajectories_<system>``, for systems of bodies in a plane
-    ``orbits_<system>``, and ``tables``.
+    ``loss_curves``, ``final_losses`` (of more than one run), ``phase_portraits``, ``trajectories_<system>``, for
+    systems of bodies in a plane ``orbits_<system>``, and ``tables``.
 
     Raises:
         KansciError: the record holds no finished run of a neural ODE, or the folder cannot be written.
@@ -45,7 +46,9 @@ def render(record: Record, folder: Path) -> list[Path]:
     ode = OdeRecord.read(record)
     paths = save_tables(summary(record), folder, "tables")
     with publication_style():
-        figures = {"loss_curves": ode_figures.loss_curves(ode), "final_losses": ode_figures.final_losses(ode)}
+        figures = {"loss_curves": ode_figures.loss_curves(ode)}
+        if sum(len(group.runs) for group in ode.groups) > 1:
+            figures["final_losses"] = ode_figures.final_losses(ode)
         phases = ode_figures.phase_portraits(ode)
         if phases is not None:
             figures["phase_portraits"] = phases

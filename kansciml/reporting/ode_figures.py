@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml.reporting.ode_runs import Group, OdeRecord, OdeSystem
+from kansciml.reporting.ode_runs import Group, OdeRecord, OdeSystem, Run
 from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, new_figure, variant_styles
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ Styles = Mapping[str, VariantStyle]
 CURVE_POINTS = 400
 """Points drawn per loss curve: more than a printed figure can show."""
 MAX_COMPONENTS = 6
+MEDIAN_SEED = "models: the seed with the median training error"
+TRUTH_WIDTH = 2.2
+"""Wider than the models' lines, so that it shows on both sides of a model that matches it."""
 
 
 def loss_curves(ode: OdeRecord) -> Figure:
@@ -28,16 +31,17 @@ def loss_curves(ode: OdeRecord) -> Figure:
         groups = ode.of(name)
         for group in groups.values():
             style = styles[group.variant]
-            curves = [(run.array("iteration"), run.array("loss")) for run in group.runs]
-            curves = [(at, loss) for at, loss in curves if at is not None and loss is not None and len(loss)]
+            curves = [run for run in group.runs if run.array("loss") is not None and len(run.array("loss"))]
             if not curves:
                 continue
             grid, losses = _on_one_grid(curves)
             axes.plot(grid, np.median(losses, axis=0), color=style.colour, linestyle=style.line)
             if len(curves) > 1:
-                axes.fill_between(
-                    grid, losses.min(axis=0), losses.max(axis=0), color=style.colour, alpha=0.18, linewidth=0
-                )
+                high = np.max(losses, axis=0, where=np.isfinite(losses), initial=0.0)
+                axes.fill_between(grid, losses.min(axis=0), high, color=style.colour, alpha=0.18, linewidth=0)
+            for run in curves:
+                if run.diverged:
+                    axes.plot(run.array("iteration")[-1], run.array("loss")[-1], "x", color=style.colour, markersize=4)
         switch = _phase_switch(groups)
         if switch is not None:
             axes.axvline(switch, color=FAINT, linewidth=0.7, linestyle=":")
@@ -45,13 +49,14 @@ def loss_curves(ode: OdeRecord) -> Figure:
                 "L-BFGS", (switch, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
                 va="top", fontsize=6, color=FAINT,
             )  # fmt: skip
-        axes.set_yscale("log")
+        _log_axis(axes)
         axes.set_title(system.title)
         axes.margins(x=0.02)
         axes.xaxis.get_major_locator().set_params(nbins=4, integer=True)
     _label_outer(panels, "iteration", "training loss")
-    several = any(len(group.runs) > 1 for group in ode.groups)
-    _legend(figure, styles, [], "median over seeds; band: lowest to highest" if several else None)
+    notes = ["line: median over seeds, band: lowest to highest"] * any(len(group.runs) > 1 for group in ode.groups)
+    notes += ["cross: a seed diverged"] * any(group.n_diverged for group in ode.groups)
+    _legend(figure, styles, [], "; ".join(notes))
     return figure
 
 
@@ -67,15 +72,15 @@ def final_losses(ode: OdeRecord) -> Figure:
             _strip(axes, group, styles[group.variant], position + (rank - (len(groups) - 1) / 2) * step, step)
         if position:
             axes.axvline(position - 0.5, color=SHADE, linewidth=0.8, zorder=0)
-    axes.set_yscale("log")
+    _log_axis(axes)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.12)  # room for the row of diverged seeds
     axes.set_xlim(-0.5, len(ode.systems) - 0.5)
     axes.set_xticks(range(len(ode.systems)), [system.title for system in ode.systems.values()])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("relative MSE on the training span")
-    diverged = any(group.n_diverged for group in ode.groups)
-    _legend(figure, styles, [], "bar: median" + ("; x n/m: n of m seeds diverged" if diverged else ""), marks=True)
+    notes = ["mark: one seed, bar: median"] + ["on top: seeds that diverged"] * any(g.n_diverged for g in ode.groups)
+    _legend(figure, styles, [], "; ".join(notes), marks=True)
     return figure
 
 
@@ -87,23 +92,30 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
     figure = new_figure(0.55 + 1.15 * len(shown))
     panels = np.atleast_1d(figure.subplots(len(shown), sharex=True))
     times, states = system.reference
-    end = max(system.t[-1], times[-1])
+    end = float(max(system.t[-1], times[-1]))
+    beyond = end > system.train_end
     for axes, index in zip(panels, shown):
-        axes.axvspan(times[0], system.train_end, color=SHADE, linewidth=0, zorder=0)
+        if beyond:
+            axes.axvspan(times[0], system.train_end, color=SHADE, linewidth=0, zorder=0)
         if system.truth is not None:
-            axes.plot(times, states[:, index], color=TRUTH, linewidth=1.0)
+            axes.plot(times, states[:, index], color=TRUTH, linewidth=TRUTH_WIDTH)
         for group, path in _representatives(groups):
             style = styles[group.variant]
-            axes.plot(system.t[: len(path)], path[:, index], color=style.colour, linestyle=style.line)
-        axes.plot(system.data_t, system.data[:, index], "o", color=TRUTH, markersize=2.2, markerfacecolor="white",
-                  markeredgewidth=0.5, zorder=3)  # fmt: skip
+            axes.plot(system.t[: len(path)], path[:, index], color=style.colour, linestyle=style.line, linewidth=1.1)
+        axes.plot(system.data_t, system.data[:, index], "o", color=TRUTH, markersize=4.2, markerfacecolor="white",
+                  markeredgewidth=0.5, zorder=1.5)  # fmt: skip
         axes.set_ylim(*_limits(states[:, index]))
         axes.set_ylabel(system.labels[index])
     panels[0].set_xlim(times[0], end)
     panels[-1].set_xlabel(f"time {system.values.get('time_label', 't')} (dimensionless)")
     note = f"{len(shown)} of {len(system.labels)} components" if len(shown) < len(system.labels) else None
     panels[0].set_title(system.title + (f" ({note})" if note else ""))
-    _legend(figure, _of(groups, styles), ["truth"] * (system.truth is not None) + ["data", "training span"], None)
+    _legend(
+        figure,
+        _of(groups, styles),
+        ["truth"] * (system.truth is not None) + ["data"] + ["training span"] * beyond,
+        MEDIAN_SEED,
+    )
     return figure
 
 
@@ -118,19 +130,19 @@ def phase_portraits(ode: OdeRecord) -> Figure | None:
         first, second = system.values["phase_plane"]
         _, states = system.reference
         if system.truth is not None:
-            axes.plot(states[:, first], states[:, second], color=TRUTH, linewidth=1.0)
+            axes.plot(states[:, first], states[:, second], color=TRUTH, linewidth=TRUTH_WIDTH)
         for group, path in _representatives(ode.of(name)):
             style = styles[group.variant]
             axes.plot(path[:, first], path[:, second], color=style.colour, linestyle=style.line, linewidth=1.1)
-        axes.plot(system.data[:, first], system.data[:, second], "o", color=TRUTH, markersize=2,
-                  markerfacecolor="white", markeredgewidth=0.5, zorder=3)  # fmt: skip
+        axes.plot(system.data[:, first], system.data[:, second], "o", color=TRUTH, markersize=3.8,
+                  markerfacecolor="white", markeredgewidth=0.5, zorder=1.5)  # fmt: skip
         axes.set_xlim(*_limits(states[:, first]))
         axes.set_ylim(*_limits(states[:, second]))
         axes.set_xlabel(system.labels[first])
         axes.set_ylabel(system.labels[second])
         axes.set_title(system.title)
     known = any(system.truth is not None for system in planes.values())
-    _legend(figure, styles, ["truth"] * known + ["data"], None)
+    _legend(figure, styles, ["truth"] * known + ["data"], MEDIAN_SEED)
     return figure
 
 
@@ -139,15 +151,18 @@ def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
     groups = ode.of(system.name)
     styles = variant_styles(ode.variants)
     found = _representatives(groups)
-    count = max(len(found), 1)
-    figure = new_figure(2.9, width=max(3.2, min(7.0, 2.35 * count)))
-    panels = np.atleast_1d(figure.subplots(1, count, sharex=True, sharey=True))
     times, states = system.reference
     xs, ys = ([body[column] for body in system.bodies] for column in (1, 2))
     trained = times <= system.train_end
+    limits = _limits(states[:, xs]), _limits(states[:, ys])
+    count = max(len(found), 1)
+    width = max(3.2, min(7.0, 2.35 * count))
+    aspect = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
+    figure = new_figure(1.0 + min((width - 0.6) / count * aspect, 5.0), width)
+    panels = np.atleast_1d(figure.subplots(1, count, sharex=True, sharey=True))
     for axes, item in zip(panels, found or [None]):
         for number, x, y in system.bodies:
-            axes.plot(states[trained, x], states[trained, y], color=TRUTH, linewidth=0.9)
+            axes.plot(states[trained, x], states[trained, y], color=TRUTH, linewidth=1.8)
             axes.plot(states[~trained, x], states[~trained, y], color=TRUTH, linewidth=0.5, alpha=0.3)
             axes.plot(states[0, x], states[0, y], "o", color=TRUTH, markersize=2.5)
             axes.annotate(
@@ -156,16 +171,16 @@ def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
             if item is not None:
                 group, path = item
                 style, inside = styles[group.variant], system.t[: len(path)] <= system.train_end
-                axes.plot(path[inside, x], path[inside, y], color=style.colour, linestyle=style.line)
+                axes.plot(path[inside, x], path[inside, y], color=style.colour, linewidth=0.9)
                 axes.plot(path[~inside, x], path[~inside, y], color=style.colour, linewidth=0.7, alpha=0.35)
         axes.set_title(styles[item[0].variant].name if item is not None else system.title)
         axes.set_aspect("equal")
         axes.set_xlabel("x")
-    panels[0].set_xlim(*_limits(states[:, xs]))
-    panels[0].set_ylim(*_limits(states[:, ys]))
+    panels[0].set_xlim(*limits[0])
+    panels[0].set_ylim(*limits[1])
     panels[0].set_ylabel("y")
-    shown = {group.variant: styles[group.variant] for group, _ in found}
-    _legend(figure, shown, ["truth"], f"{system.title}: training span; pale: beyond")
+    note = f"{system.title}; coloured: model, dot: start, pale: beyond the training span"
+    _legend(figure, {}, ["truth"], note)
     return figure
 
 
@@ -190,18 +205,22 @@ def _representatives(groups: dict[str, Group]) -> list[tuple[Group, np.ndarray]]
     return found
 
 
-def _on_one_grid(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations (M,) and losses (seeds, M): a curve that ended early keeps its last value."""
-    union = np.unique(np.concatenate([at for at, _ in curves]))
+def _on_one_grid(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations (M,) and losses (runs, M), where the lowest and the median are finite.
+
+    After its end, a finished run keeps its last loss, and one that diverged counts as infinite.
+    """
+    union = np.unique(np.concatenate([run.array("iteration") for run in runs]))
     if len(union) > CURVE_POINTS:
         union = union[np.unique(np.linspace(0, len(union) - 1, CURVE_POINTS).round().astype(int))]
     rows = []
-    for at, loss in curves:
-        index = np.clip(np.searchsorted(at, union, side="right") - 1, 0, len(loss) - 1)
-        values = np.asarray(loss, dtype=np.float64)[index]
-        rows.append(np.where(values > 0, values, np.nan))  # zero, negative and NaN have no logarithm
+    for run in runs:
+        at, loss = run.array("iteration"), np.asarray(run.array("loss"), dtype=np.float64)
+        values = loss[np.clip(np.searchsorted(at, union, side="right") - 1, 0, None)]
+        values = np.where(values > 0, values, np.inf)  # NaN; zero has no place on a logarithmic axis
+        rows.append(np.where(union > at[-1], np.inf, values) if run.diverged else values)
     losses = np.array(rows)
-    kept = np.isfinite(losses).all(axis=0)
+    kept = np.isfinite(np.median(losses, axis=0))
     return union[kept], losses[:, kept]
 
 
@@ -229,7 +248,7 @@ def _strip(axes: Axes, group: Group, style: VariantStyle, x: float, step: float)
         axes.plot([x - 0.36 * step, x + 0.36 * step], [median, median], color=style.colour, linewidth=1.6)
     if group.n_diverged:
         axes.annotate(
-            f"x {group.n_diverged}/{len(losses)}", (x, 1), xycoords=("data", "axes fraction"), ha="center", va="top",
+            f"{group.n_diverged} of {len(losses)}", (x, 1), xycoords=("data", "axes fraction"), ha="center", va="top",
             fontsize=6, color=style.colour,
         )  # fmt: skip
 
@@ -272,25 +291,38 @@ def _of(groups: dict[str, Group], styles: Styles) -> Styles:
     return {variant: styles[variant] for variant in groups}
 
 
-def _legend(figure: Figure, styles: Styles, extras: list[str], note: str | None, marks: bool = False) -> None:
-    """One legend above all panels: `extras` ("truth", "data", "training span"), the variants, and a note."""
+def _log_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high > 1e3 * low:  # minor ticks of many decades run into one another
+        axes.minorticks_off()
+
+
+def _legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: bool = False) -> None:
+    """One legend above all panels: a row of `extras` (keys of `made`), a row of variants; `note` below."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     made: dict[str, Any] = {
-        "truth": lambda: Line2D([], [], color=TRUTH, linewidth=1.0),
-        "data": lambda: Line2D([], [], color=TRUTH, linestyle="", marker="o", markersize=2.5, markerfacecolor="white"),
-        "training span": lambda: Patch(color=SHADE, linewidth=0),
+        "truth": Line2D([], [], color=TRUTH, linewidth=TRUTH_WIDTH),
+        "data": Line2D(
+            [], [], color=TRUTH, linestyle="", marker="o", markersize=3.8, markeredgewidth=0.5, markerfacecolor="white"
+        ),
+        "training span": Patch(color=SHADE, linewidth=0),
     }
-    handles, labels = [made[name]() for name in extras], list(extras)
+    first = [(made[name], name) for name in extras]
+    second = []
     for style in styles.values():
         line = {"linestyle": "", "marker": style.marker} if marks else {"linestyle": style.line}
-        handles.append(Line2D([], [], color=style.colour, **line))
-        labels.append(style.name)
+        second.append((Line2D([], [], color=style.colour, **line), style.name))
+    columns = 2 if figure.get_figwidth() < 5 else 4
+    if len(first) + len(second) > columns and first and second:
+        first += [(Line2D([], [], linestyle=""), "")] * (-len(first) % columns)
+    entries = first + second
+    # matplotlib fills column by column: deal the entries out so that they read row by row.
+    columns = min(columns, len(entries))
+    entries = [entry for column in range(columns) for entry in entries[column::columns]]
+    handles, labels = zip(*entries)
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.4)
     if note:
-        handles.append(Line2D([], [], linestyle=""))
-        labels.append(note)
-    narrow = figure.get_figwidth() < 5
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=2 if narrow else 4, handlelength=2.4, columnspacing=1.4
-    )
+        figure.supxlabel(note, fontsize=6.5, color=FAINT)

@@ -14,6 +14,9 @@ import numpy as np
 from kansciml._errors import KansciError
 from kansciml.reporting.records import Record
 
+ORDER = ("mlp", "mlp-width", "mlp-params", "kan", "kan-width", "kan-params", "kan-unscaled", "kan-tanh")
+"""Order of variants in tables and legends; others follow as they appear in the record."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -142,7 +145,7 @@ class OdeSystem:
 
 @dataclass(frozen=True)
 class OdeRecord:
-    """Groups of runs by system and variant, in the order of the record."""
+    """Groups of runs by system, in the order of the record, and variant, in that of `ORDER`."""
 
     record: Record
     systems: dict[str, OdeSystem]
@@ -161,7 +164,9 @@ class OdeRecord:
                 name: OdeSystem(name, values, record.arrays) for name, values in record.result["systems"].items()
             }
             runs = [Run(values, record.arrays) for values in record.result["runs"]]
-            keys = dict.fromkeys((run.values["system"], run.values["variant"]) for run in runs)
+            variants = list(dict.fromkeys([*ORDER, *(run.values["variant"] for run in runs)]))
+            found = {(run.values["system"], run.values["variant"]) for run in runs}
+            keys = [(name, variant) for name in systems for variant in variants if (name, variant) in found]
         except (KeyError, TypeError, AttributeError) as error:
             raise KansciError(f"{record.folder} holds no neural-ODE result ({error!r}): run it again") from error
         groups = []
@@ -179,8 +184,9 @@ class OdeRecord:
 
     @property
     def variants(self) -> list[str]:
-        """All variants, in order of appearance."""
-        return list(dict.fromkeys(group.variant for group in self.groups))
+        """All variants, in the order of `ORDER`."""
+        found = dict.fromkeys(group.variant for group in self.groups)
+        return [*(variant for variant in ORDER if variant in found), *(name for name in found if name not in ORDER)]
 
     def of(self, system: str) -> dict[str, Group]:
         """Groups of `system` by variant."""

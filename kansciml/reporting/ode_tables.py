@@ -6,9 +6,16 @@ from kansciml.analysis.comparison import ALPHA, Comparison, compare_by_factor, c
 from kansciml.reporting.ode_runs import Group, OdeRecord
 from kansciml.reporting.tables import Table
 
-KINDS = {"": "as given", "width": "equal width", "params": "equal parameters", "unscaled": "unscaled state"}
+KINDS = {
+    "": "as given",
+    "width": "equal width",
+    "params": "equal parameters",
+    "unscaled": "unscaled state",
+    "tanh": "tanh of the state",
+}
 """What the part of a variant's name after its model says, e.g. ``kan-params``."""
-UNSCALED = "kan-unscaled"
+INPUT_VARIANTS = ("kan-unscaled", "kan-tanh")
+"""KANs that differ from one of the others only in how the state enters the grid; not settings of the paper."""
 LOWER_ON = ("lotka", "pleiades", "rigid", "spiral")
 """Pal & Das 2024, Figure 2: systems on which MLPs end at a lower loss."""
 NOT_LOWER_ON = ("fitzhugh",)
@@ -26,25 +33,26 @@ def kind(variant: str) -> str:
 
 def loss_table(ode: OdeRecord) -> Table:
     """Final losses per system and variant, over seeds."""
-    any_diverged = any(group.n_diverged for group in ode.groups)
-    rows = []
+    rows, diverged = [], []
     for group in ode.groups:
         system = ode.systems[group.system]
         is_reference = group.variant == "mlp" and len(ode.of(group.system)) > 1
-        diverged = [f"{group.n_diverged} of {len(group.runs)}"] if any_diverged else []
         errors = [group.median(), *group.spread(), group.median("train_relative_mse")]
         test = group.median("test_relative_mse") if system.extrapolates else None
         wall = sum(run.values["wall_s"] for run in group.runs) / len(group.runs)
         about = [system.title, group.label, "reference" if is_reference else kind(group.variant)]
-        rows.append([*about, group.n_parameters, len(group.runs), *diverged, *errors, test, wall])
+        rows.append([*about, group.n_parameters, len(group.runs), *errors, test, wall])
+        if group.n_diverged:
+            diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.runs)} diverged.")
     notes = [
         "MSE: of the trained models solved again at rtol = atol = 1e-10, median over seeds (a diverged seed counts as"
         " infinite), min and max over those that did not diverge. Relative: squared error over the variation of the"
         " data, pooled over components; median. Test: the extrapolation span. Wall: mean seconds per seed."
     ]
+    notes += diverged
     if ode.n_interrupted:
         notes.append(f"{ode.n_interrupted} interrupted runs are left out.")
-    columns = ["System", "Model", "Comparison", "Parameters", "Seeds", *["Diverged"] * any_diverged]
+    columns = ["System", "Model", "Comparison", "Parameters", "Seeds"]
     columns += ["Train MSE", "min", "max", "Train relative MSE", "Test relative MSE", "Wall (s)"]
     return Table("Final loss", columns, rows, notes)
 
@@ -58,19 +66,20 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
             reference = _reference(groups, group)
             if reference is None:
                 continue
-            if group.variant != UNSCALED:  # not a setting of the paper: it has a claim of its own
+            if group.variant not in INPUT_VARIANTS:  # those have a claim of their own
                 says = "yes" if name in LOWER_ON else "no" if name in NOT_LOWER_ON else None
                 claim = compare_losses(reference.losses(), group.losses())
                 lower.append(_row(ode, reference, group, says, claim))
             if name in STRUGGLE_ON:
                 losses = (side.losses("train_relative_mse") for side in (reference, group))
                 struggles.append(_row(ode, reference, group, "yes", compare_by_factor(*losses, STRUGGLE_FACTOR)))
-        scaled = _scaled(groups)
-        if scaled is not None:
-            claim = compare_losses(scaled.losses(), groups[UNSCALED].losses())
-            scaling.append(_row(ode, scaled, groups[UNSCALED], None, claim))
+        for variant in INPUT_VARIANTS:
+            scaled = _scaled(groups, variant)
+            if scaled is not None:
+                claim = compare_losses(scaled.losses(), groups[variant].losses())
+                scaling.append(_row(ode, scaled, groups[variant], None, claim))
     test = (
-        f"Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}, where a diverged seed ranks worst;"
+        f"Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}; a diverged seed ranks worst;"
         " to decide takes at least 4 seeds a side (or 3 against 5). Ratios are of medians. Cliff's delta: -1 if every"
         " seed of the model claimed to be lower is lower, 1 if none is. Paper: whether Pal & Das (2024, Figure 2 and"
         " section 4.1) claim it; a dash where they say nothing."
@@ -84,7 +93,7 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
     for title, ratio, rows, note in (
         ("Claim: the MLP ends at a lower train MSE than the KAN", "KAN / MLP", lower, None),
         ("Claim: KANs struggle on this system (train relative MSE)", "KAN / MLP", struggles, factor),
-        ("Claim: a KAN ends lower with its state scaled into the grid", "unscaled / scaled", scaling, grid),
+        ("Claim: a KAN ends lower with its state scaled into the grid", "other / scaled", scaling, grid),
     ):
         columns = ["System", "Comparison", "Paper", "Verdict", ratio, "p", "Cliff's delta", "Seeds", "Why"]
         if rows:
@@ -106,10 +115,9 @@ def _reference(groups: dict[str, Group], group: Group) -> Group | None:
     return groups.get(f"mlp-{suffix}") or groups.get("mlp")
 
 
-def _scaled(groups: dict[str, Group]) -> Group | None:
-    """The KAN that differs from the unscaled one in nothing but the scaling; None if either is missing."""
-    if UNSCALED not in groups:
+def _scaled(groups: dict[str, Group], variant: str) -> Group | None:
+    """The KAN that differs from `variant` in nothing but the scaling of its input; None if either is missing."""
+    if variant not in groups:
         return None
-    size = groups[UNSCALED].n_parameters
-    kans = [group for name, group in groups.items() if name.startswith("kan") and name != UNSCALED]
-    return next((group for group in kans if group.n_parameters == size), None)
+    kans = [group for name, group in groups.items() if name.startswith("kan") and name not in INPUT_VARIANTS]
+    return next((group for group in kans if group.n_parameters == groups[variant].n_parameters), None)

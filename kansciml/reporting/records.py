@@ -141,7 +141,10 @@ def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _unpack(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file:  # np.load leaves a file open that it cannot read
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is not an npz archive")
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise _corrupt(path, "the file is missing") from None

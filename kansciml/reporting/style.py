@@ -49,10 +49,9 @@ RC = {
 
 @dataclass(frozen=True)
 class VariantStyle:
-    """Name in legends, short name on axes, colour, and line style of one model variant."""
+    """Name in legends, colour, line style, and marker of one model variant."""
 
     name: str
-    short: str
     colour: str
     line: str | tuple[int, tuple[float, ...]]
     marker: str
@@ -60,17 +59,18 @@ class VariantStyle:
 
 # Colours of Okabe and Ito (2008), told apart by the colour-blind; line styles tell them apart in grey.
 _KNOWN = {
-    "mlp": VariantStyle("MLP", "MLP", "#0072B2", "-", "o"),
-    "kan": VariantStyle("KAN", "KAN", "#D55E00", (0, (5, 1.5)), "s"),
-    "kan-width": VariantStyle("KAN, equal width", "KAN\nwidth", "#D55E00", (0, (5, 1.5)), "s"),
-    "kan-params": VariantStyle("KAN, equal parameters", "KAN\nparams", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
-    "kan-unscaled": VariantStyle("KAN, unscaled state", "KAN\nunscaled", "#CC79A7", (0, (1.2, 1.2)), "^"),
+    "mlp": VariantStyle("MLP", "#0072B2", "-", "o"),
+    "kan": VariantStyle("KAN", "#D55E00", (0, (5, 1.5)), "s"),
+    "kan-width": VariantStyle("KAN, equal width", "#D55E00", (0, (5, 1.5)), "s"),
+    "kan-params": VariantStyle("KAN, equal parameters", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
+    "kan-unscaled": VariantStyle("KAN, unscaled state", "#CC79A7", (0, (1.2, 1.2)), "^"),
+    "kan-tanh": VariantStyle("KAN, tanh of the state", "#56B4E9", (0, (7, 2)), "v"),
 }
 _OTHERS = (
-    ("#56B4E9", (0, (7, 2)), "v"),
     ("#E69F00", (0, (3, 1.5)), "P"),
     ("#666666", (0, (7, 1.5, 1.5, 1.5)), "X"),
     ("#7A4FBF", (0, (3, 1, 1, 1, 1, 1)), "<"),
+    ("#8C6D31", (0, (2, 2.5)), ">"),
 )
 
 
@@ -80,7 +80,7 @@ def variant_styles(variants: Iterable[str]) -> Mapping[str, VariantStyle]:
     others = iter(_OTHERS * 8)
     for variant in dict.fromkeys(variants):
         known = _KNOWN.get(variant)
-        styles[variant] = known or VariantStyle(variant, variant.replace("-", "\n"), *next(others))
+        styles[variant] = known or VariantStyle(variant, *next(others))
     return styles
 
 

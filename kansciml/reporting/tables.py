@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 from kansciml.reporting.files import to_jsonable, write_json, write_text
 
+GAP = 2
+"""Blanks between columns."""
 MISSING = "-"
 """Shown for None and NaN: not measured, or not applicable."""
 
@@ -43,7 +45,7 @@ def format_number(value: Any, digits: int = 3) -> str:
     text = f"{number:.{digits - 1}e}"  # rounded first, so that 0.00099996 counts as 0.001
     exponent = int(text.partition("e")[2])
     if not -3 <= exponent < 5:
-        return text
+        return f"{text.partition('e')[0]}e{exponent}"
     return f"{float(text):.{max(digits - 1 - exponent, 0)}f}"
 
 
@@ -100,23 +102,43 @@ class Table:
         from rich.text import Text
 
         stream = sys.stdout if stream is None else stream
-        if width is None and not stream.isatty():
-            width = 10_000
-        console = Console(file=stream, width=width, highlight=False)
-        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        cells = self.cells()
-        for index, (heading, numeric) in enumerate(zip(self.columns, self._numeric())):
-            if numeric:
-                # In a narrow terminal words may break over lines; numbers must not, so their headings do first.
-                longest = max(map(len, [row[index] for row in cells] + heading.split()))
-                heading = "\n".join(textwrap.wrap(heading, longest, break_on_hyphens=False))
-            table.add_column(Text(heading), justify="right" if numeric else "left", no_wrap=numeric, vertical="top")
-        for row in cells:
+        if width is None:
+            width = Console(file=stream).width if stream.isatty() else 10_000
+        headings, widths = self._layout(width)
+        # A terminal too narrow for the numbers breaks the lines itself; cutting numbers off would lose them.
+        console = Console(file=stream, width=max(width, sum(widths) + GAP * len(widths)), highlight=False)
+        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        for heading, size, numeric in zip(headings, widths, self._numeric()):
+            table.add_column(Text(heading), justify="right" if numeric else "left", width=size, overflow="fold")
+        for row in self.cells():
             table.add_row(*map(Text, row))
         console.print(Text(self.title, style="bold"))
         console.print(table)
         for note in self.notes:
             console.print(Text(note, style="dim"))
+
+    def _layout(self, width: int) -> tuple[list[str], list[int]]:
+        """Headings and widths of the columns: text is broken between words where `width` is short, numbers never."""
+        cells, numeric = self.cells(), self._numeric()
+        headings, widths, least = [], [], []
+        for index, heading in enumerate(self.columns):
+            column = [row[index] for row in cells]
+            if numeric[index]:
+                longest = max(map(len, [*column, *heading.split()]))
+                heading = "\n".join(textwrap.wrap(heading, longest, break_on_hyphens=False))
+                widths.append(longest)
+            else:
+                widths.append(max(map(len, [heading, *column])))
+            headings.append(heading)
+            words = column if numeric[index] else [word for cell in column for word in cell.split()]
+            least.append(max(map(len, [*words, *heading.split()]), default=0))
+        while sum(widths) + GAP * len(widths) > width:
+            slack = [now - minimum for now, minimum in zip(widths, least)]
+            if max(slack, default=0) == 0:
+                break
+            # The column with most to give narrows first.
+            widths[slack.index(max(slack))] -= 1
+        return headings, widths
 
     def markdown(self) -> str:
         """A GitHub-flavoured Markdown table with its title as a heading."""

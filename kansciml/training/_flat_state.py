@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ class FlatState:
     def load(cls, path: Path, identity: str) -> FlatState | None:
         """The state in a file, None without one. KansciError if it is corrupt or belongs to other settings."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            content = io.BytesIO(path.read_bytes())  # np.load leaves a damaged file open
+            with np.load(content, allow_pickle=False) as stored:
                 arrays = {k: stored[k] for k in stored.files}
             header = json.loads(arrays["header"].tobytes())
             found = header.pop("identity")

@@ -96,6 +96,7 @@ class TestHash:
             (tmp_path / folder / "data.csv").write_text(text)
             hashes.append(config_hash("demo", Config(data=tmp_path / folder / "data.csv")))
         assert hashes[0] == hashes[1] != hashes[2]
+        assert config_hash("demo", Config(data=str(tmp_path / "a" / "data.csv"))) == hashes[0]
 
     def test_results_folder_does_not_matter(self, tmp_path):
         run = experiment(Counter())

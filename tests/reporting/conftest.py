@@ -1,10 +1,12 @@
-"""A made-up record of a neural-ODE experiment: smooth random curves in the schema that `reporting.ode` reads."""
+"""The fixture `make_record`: made-up neural-ODE records, smooth random curves in the schema of `reporting.ode`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from kansciml.reporting.records import Record
 
@@ -22,13 +24,15 @@ VARIANTS = {
     "kan-width": ("KAN 2-50-2 (G=5, S=3)", 2000, -6.0),
     "kan-params": ("KAN 2-6-2 (G=5, S=3)", 240, -4.0),
     "kan-unscaled": ("KAN 2-50-2 (G=5, S=3)", 2000, -2.0),
+    "rswaf": ("RSWAF 2-50-2", 1000, -4.5),
+    "kan-tanh": ("KAN 2-50-2 (G=5, S=3)", 2000, -3.0),
 }
 
 
-def make_record(
+def _make_record(
     folder: Path,
     systems: tuple[str, ...] = tuple(SYSTEMS),
-    variants: tuple[str, ...] = tuple(VARIANTS),
+    variants: tuple[str, ...] = ("mlp", "kan-width", "kan-params", "kan-unscaled"),
     seeds: int = 5,
     diverged: tuple[tuple[str, str, int], ...] = (("pleiades", "kan-width", 1),),
     interrupted: tuple[tuple[str, str, int], ...] = (),
@@ -102,3 +106,9 @@ def make_record(
                     }
                 )
     return Record(folder, "made-up", {}, "0" * 12, "finished", result=result, arrays=arrays)
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    """Makes a finished record from its folder, systems, variants, and number of seeds."""
+    return _make_record

@@ -1,0 +1,166 @@
+const ACTIVATIONS = (tanh = tanh, silu = swish, gelu = gelu_erf, relu = relu, sigmoid = sigmoid)
+
+# What a field is, without its parameters. The concrete type of everything downstream depends on `model` alone, so that
+# a precompiled gradient serves any widths, grid, order and activation.
+struct FieldSpec
+    model::Symbol
+    widths::Vector{Int}
+    activation::Symbol
+    grid::Int
+    spline_order::Int
+    grid_range::Tuple{Float64,Float64}
+    center::Vector{Float64}
+    scale::Vector{Float64}
+    rate::Vector{Float64}
+    squash::Bool
+    input_power::Int
+
+    function FieldSpec(
+        model, widths; activation = :tanh, grid = 5, spline_order = 3, grid_range = (-1, 1),
+        center = zeros(widths[1]), scale = ones(widths[1]), rate = ones(widths[1]), squash = false, input_power = 1,
+    )
+        n = widths[1]
+        model in (:mlp, :kan) || throw(ArgumentError("unknown model $model: expected mlp or kan"))
+        if !haskey(ACTIVATIONS, activation)
+            throw(ArgumentError("unknown activation $activation: expected one of $(join(keys(ACTIVATIONS), ", "))"))
+        end
+        if length(widths) < 2 || minimum(widths) < 1 || widths[end] != n
+            throw(ArgumentError("got widths $widths: expected at least two, positive, the first and last equal"))
+        end
+        for (name, values) in ((:center, center), (:scale, scale), (:rate, rate))
+            length(values) == n || throw(ArgumentError("got $(length(values)) values for $name: expected $n"))
+        end
+        if input_power < 1 || iseven(input_power)
+            throw(ArgumentError("got input_power $input_power: expected an odd positive integer"))
+        end
+        return new(
+            model, widths, activation, grid, spline_order, Float64.(grid_range), center, scale, rate, squash,
+            input_power,
+        )
+    end
+end
+
+# Where an array of the model lies in the flat parameter vector.
+struct ParameterBlock{N}
+    range::UnitRange{Int}
+    dims::NTuple{N,Int}
+end
+
+# One NamedTuple of blocks per layer, in the order of the flat vector; names as Lux gives them.
+function parameter_blocks(spec::FieldSpec)
+    offset = 0
+    function block(dims...)
+        range = (offset + 1):(offset + prod(dims))
+        offset = last(range)
+        return ParameterBlock(range, dims)
+    end
+    n_basis = spec.grid + spec.spline_order
+    return map(spec.widths[1:(end - 1)], spec.widths[2:end]) do n_in, n_out
+        if spec.model === :mlp
+            (weight = block(n_out, n_in), bias = block(n_out))
+        else
+            (
+                base_weight = block(n_out, n_in),
+                spline_weight = block(n_out, n_basis, n_in),
+                spline_scale = block(n_out, n_in),
+            )
+        end
+    end
+end
+
+"""
+    field(u, params)
+
+A learnable vector field `du/dt = rate .* net(z)`, `z = (u .- center) ./ scale`, optionally squashed by tanh and raised
+to a power; made by [`mlp_field`](@ref) or [`kan_field`](@ref). `u` is a state `(n,)` or a batch of states `(n, B)`;
+`params` is one flat vector. Its properties: `field.model`, the `Lux.Chain`; `field.state`, its states; `field.spec`.
+
+The flat vector holds, layer by layer, `weight (out, in)`, `bias (out)`, or `base_weight (out, in)`,
+`spline_weight (out, G + S, in)`, `spline_scale (out, in)`, each column-major: the order in which `Lux.setup` gives the
+parameters. `KanSciML.unpack(field, params)` gives them as the NamedTuple that Lux takes, without copying.
+"""
+struct Field{M,B<:NamedTuple,S}
+    spec::FieldSpec
+    model::M
+    blocks::B
+    state::S
+end
+
+function Field(spec::FieldSpec)
+    layers = map(eachindex(spec.widths[2:end])) do i
+        mapping = spec.widths[i] => spec.widths[i + 1]
+        if spec.model === :mlp
+            Dense(mapping, i + 1 < length(spec.widths) ? ACTIVATIONS[spec.activation] : identity)
+        else
+            SplineKANLayer(mapping; spec.grid, spec.spline_order, spec.grid_range)
+        end
+    end
+    model = Chain(layers...)
+    names = Tuple(Symbol(:layer_, i) for i in eachindex(layers))
+    blocks = NamedTuple{names}(Tuple(parameter_blocks(spec)))
+    return Field(spec, model, blocks, LuxCore.initialstates(Random.Xoshiro(0), model))
+end
+
+"""
+    mlp_field(widths; activation = :tanh, center, scale, rate, squash = false, input_power = 1)
+
+Vector field with an MLP: `Lux.Dense` layers of the given widths, e.g. `[2, 50, 2]`, and an activation between them
+(`:tanh`, `:silu`, `:gelu` by erf, `:relu` or `:sigmoid`). `center`, `scale` and `rate` are vectors of the state's
+size (default 0, 1, 1). See [`kan_field`](@ref) for the rest.
+"""
+mlp_field(widths; options...) = Field(FieldSpec(:mlp, collect(Int, widths); options...))
+
+"""
+    kan_field(widths; grid = 5, spline_order = 3, grid_range = (-1, 1), center, scale, rate,
+              squash = false, input_power = 1)
+
+Vector field with a spline KAN: [`SplineKANLayer`](@ref)s of the given widths, e.g. `[2, 6, 2]`. `center` and `scale`
+normalise the state (choose them so that it stays inside `grid_range`), `squash` applies tanh after that,
+`input_power` raises the result to an odd power, `rate` multiplies the output.
+
+Throws an `ArgumentError` if a value is out of range.
+"""
+kan_field(widths; options...) = Field(FieldSpec(:kan, collect(Int, widths); options...))
+
+"""
+    parameter_count(field)
+
+Length of the flat parameter vector.
+"""
+parameter_count(field::Field) = last(last(last(field.blocks)).range)
+
+"""
+    initial_parameters(rng, field)
+
+Flat vector of initial parameters, Float64. MLP: Glorot-uniform weights, zero biases. KAN: Glorot-uniform base weights,
+normal spline weights of deviation `0.1 / sqrt(in)`, unit scales.
+"""
+function initial_parameters(rng::AbstractRNG, field::Field)
+    params = zeros(parameter_count(field))
+    for layer in unpack(field, params), name in keys(layer)
+        array = layer[name]
+        if name in (:weight, :base_weight)
+            array .= sqrt(6 / sum(size(array))) .* (2 .* rand(rng, size(array)...) .- 1)
+        elseif name === :spline_weight
+            array .= 0.1 / sqrt(size(array, 3)) .* randn(rng, size(array)...)
+        elseif name === :spline_scale
+            array .= 1
+        end
+    end
+    return params
+end
+
+# Slices of a plain vector are views; those of a tape's vector are copies that it can follow.
+take(params::Vector, block::ParameterBlock) = reshape(view(params, block.range), block.dims)
+take(params::AbstractVector, block::ParameterBlock) = reshape(params[block.range], block.dims)
+
+unpack(field::Field, params) = map(layer -> map(block -> take(params, block), layer), field.blocks)
+
+function (field::Field)(u::AbstractVecOrMat, params::AbstractVector)
+    spec = field.spec
+    z = (u .- spec.center) ./ spec.scale
+    z = spec.squash ? tanh.(z) : z
+    z = spec.input_power == 1 ? z : z .^ spec.input_power
+    y, _ = LuxCore.apply(field.model, z, unpack(field, params), field.state)
+    return spec.rate .* y
+end

@@ -1,0 +1,63 @@
+"""Pictures are repeatable to the byte, keep their text as text, and leave the user's matplotlib settings alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from kansciml._errors import KansciError
+from kansciml.reporting.style import new_figure, publication_style, save_figure, variant_styles
+
+
+def draw():
+    with publication_style():
+        figure = new_figure(2.0)
+        axes = figure.subplots()
+        axes.plot([1, 2, 3], [1, 10, 100])
+        axes.fill_between([1, 2], [1, 2], [2, 3], alpha=0.3)
+        axes.set_title("a title")
+    return figure
+
+
+def test_svg_is_the_same_twice_and_holds_text(tmp_path):
+    first, png = save_figure(draw(), tmp_path / "a", "figure")
+    second, other = save_figure(draw(), tmp_path / "b", "figure")
+    assert first.read_bytes() == second.read_bytes() and png.read_bytes() == other.read_bytes()
+    texts = [element.text for element in ET.parse(first).iter("{http://www.w3.org/2000/svg}text")]
+    assert "a title" in texts
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
+
+
+def test_the_users_settings_neither_matter_nor_change(tmp_path):
+    import matplotlib
+
+    plain = save_figure(draw(), tmp_path / "a", "figure")[0].read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": True}):
+        assert save_figure(draw(), tmp_path / "b", "figure")[0].read_bytes() == plain
+        assert matplotlib.rcParams["font.size"] == 30 and matplotlib.rcParams["axes.grid"]
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KansciError, match="cannot write"):
+        save_figure(draw(), tmp_path / "file", "figure")
+
+
+def test_every_variant_looks_different_and_known_ones_always_the_same():
+    names = ["mlp", "kan-width", "kan-params", "kan-unscaled", "rswaf", "wavelet"]
+    styles = variant_styles(names)
+    assert list(styles) == names
+    for attribute in ("colour", "line", "marker", "name"):
+        assert len({getattr(style, attribute) for style in styles.values()}) == len(names)
+    assert variant_styles(["rswaf", "mlp"])["mlp"] == styles["mlp"]
+
+
+def test_only_drawing_loads_matplotlib():
+    code = (
+        "import sys; import kansciml.reporting.ode, kansciml.reporting.style, kansciml.reporting.records;"
+        "print([name for name in ('torch', 'matplotlib', 'juliacall') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -1,0 +1,160 @@
+"""The trainer: torch's Adam exactly, exact resume, divergence, corrupt checkpoints."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from kansciml._errors import KansciError, SolveError, UsageError
+from kansciml.training._flat_state import Iterate
+from kansciml.training.flat import FlatTraining, adam_step, train_flat
+
+MATRIX = np.diag([1.0, 10.0, 100.0])
+START = np.array([1.0, -2.0, 3.0])
+
+
+def quartic(params, horizon=None):
+    r = MATRIX @ params - 1
+    return float(np.mean(r**2) + np.mean(params**4)), (2 * MATRIX @ r + 4 * params**3) / 3
+
+
+class Interrupted:
+    """A function that is interrupted at its n-th call."""
+
+    def __init__(self, at):
+        self.calls, self.at = 0, at
+
+    def __call__(self, params, horizon):
+        self.calls += 1
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+        return quartic(params)
+
+
+def test_adam_step_is_torch_adam():
+    parameter = torch.nn.Parameter(torch.from_numpy(START.copy()))
+    optimiser = torch.optim.Adam([parameter], lr=0.1)
+    iterate = Iterate(0, START, np.zeros(3), np.zeros(3), 0)
+    for _ in range(25):
+        gradient = quartic(iterate.params)[1]
+        iterate = adam_step(iterate, gradient, 0.1)
+        parameter.grad = torch.from_numpy(quartic(parameter.detach().numpy())[1])
+        optimiser.step()
+    np.testing.assert_array_equal(iterate.params, parameter.detach().numpy())
+
+
+def test_finds_the_minimum_and_keeps_the_best():
+    result = train_flat(quartic, START, FlatTraining(200, 0.1, 0.01, 200))
+    assert result.status == "finished" and "converged" in result.message
+    assert np.linalg.norm(quartic(result.params)[1]) < 1e-6
+    assert result.loss == quartic(result.params)[0] <= result.history["loss"].min()
+    assert set(result.history["phase"]) == {0, 1}
+    assert np.all(np.diff(result.history["seconds"]) >= 0)
+
+
+@pytest.mark.parametrize("at", [1, 2, 17, 40, 41, 47, 58, 66])
+def test_an_interrupted_run_resumes_and_ends_in_the_same_bits(tmp_path, at):
+    settings = FlatTraining(40, 0.1, 0.01, 30, lbfgs_memory=3, lbfgs_chunk=8)
+    whole = train_flat(quartic, START, settings)
+    checkpoint = tmp_path / "state.npz"
+    with pytest.raises(KeyboardInterrupt):
+        train_flat(Interrupted(at), START, settings, checkpoint=checkpoint)
+    resumed = train_flat(quartic, START, settings, checkpoint=checkpoint)
+    np.testing.assert_array_equal(resumed.params, whole.params)
+    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
+    assert resumed.loss == whole.loss
+
+
+def test_a_finished_run_is_returned_without_another_evaluation(tmp_path):
+    settings = FlatTraining(5, 0.1, 0.01, 5)
+    first = train_flat(quartic, START, settings, checkpoint=tmp_path / "c")
+    again = train_flat(Interrupted(1), START, settings, checkpoint=tmp_path / "c")
+    np.testing.assert_array_equal(first.params, again.params)
+    assert first.wall_s == again.wall_s
+
+
+def test_other_settings_corruption_and_unwritable_folders_are_told_apart(tmp_path):
+    checkpoint = tmp_path / "state.npz"
+    train_flat(quartic, START, FlatTraining(5, 0.1, 0.01, 0), checkpoint=checkpoint)
+    with pytest.raises(KansciError, match="belongs to other settings: delete it"):
+        train_flat(quartic, START, FlatTraining(6, 0.1, 0.01, 0), checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:200])
+    with pytest.raises(KansciError, match="cannot be read .*: delete it to start again"):
+        train_flat(quartic, START, FlatTraining(5, 0.1, 0.01, 0), checkpoint=checkpoint)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KansciError, match="cannot write"):
+        train_flat(quartic, START, FlatTraining(5, 0.1, 0.01, 0), checkpoint=tmp_path / "file" / "state.npz")
+
+
+def test_divergence_stops_with_one_line_and_the_best_parameters():
+    def fails_far_out(params, horizon):
+        if np.abs(params).max() > 3.0001 or fails_far_out.calls > 20:
+            raise SolveError("the solution blows up near t = 1")
+        fails_far_out.calls += 1
+        return quartic(params)
+
+    fails_far_out.calls, lines = 0, []
+    result = train_flat(fails_far_out, START, FlatTraining(100, 0.1, 0.01, 10), log=lines.append)
+    assert result.status == "diverged" and np.isfinite(result.loss)
+    assert result.loss == quartic(result.params)[0] < quartic(START)[0]
+    assert lines[-1].startswith("diverged at Adam step 21: the solution blows up near t = 1; the best parameters")
+    assert sum("learning rate halved" in line for line in lines) == 5
+
+
+def test_nan_losses_and_an_unsolvable_start_count_as_diverged():
+    result = train_flat(lambda p, h: (float("nan"), p), START, FlatTraining(10, 0.1, 0.01, 10))
+    assert result.status == "diverged" and result.loss == np.inf
+    np.testing.assert_array_equal(result.params, START)
+    result = train_flat(lambda p, h: (float("nan"), p), START, FlatTraining(0, 0.1, 0.01, 10))
+    assert result.status == "diverged" and "start of L-BFGS" in result.message
+
+
+def test_lbfgs_steps_back_from_where_the_ode_cannot_be_solved():
+    def walled(params, horizon):
+        if params[0] > 1.05:
+            raise SolveError("wall")
+        return quartic(params)
+
+    result = train_flat(walled, START, FlatTraining(0, 0.1, 0.01, 100))
+    assert result.status == "finished" and np.linalg.norm(quartic(result.params)[1]) < 1e-6
+
+
+def test_curriculum_grows_in_the_first_half():
+    settings = FlatTraining(adam_steps=8, curriculum=(0.25, 0.5))
+    assert [settings.horizon(step, 20) for step in range(8)] == [5, 5, 10, 10, None, None, None, None]
+    seen = []
+    train_flat(
+        lambda p, h: (seen.append(h), quartic(p))[1], START, FlatTraining(8, 0.1, 0.01, 0, curriculum=(0.5,)), n_save=10
+    )
+    assert seen == [5, 5, 5, 5, None, None, None, None]
+
+
+def test_progress_reports_every_iteration():
+    calls = []
+    train_flat(quartic, START, FlatTraining(3, 0.1, 0.01, 2), progress=lambda *a: calls.append(a))
+    assert [c[0] for c in calls] == [1, 2, 3, 4, 5] and all(c[1] == 5 for c in calls)
+    assert [c[3] for c in calls] == ["Adam"] * 3 + ["L-BFGS"] * 2
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"adam_steps": -1}, "at least 0"),
+        ({"learning_rate": 0.0}, "positive numbers"),
+        ({"learning_rate": 1e-5}, "final one not larger"),
+        ({"curriculum": (0.0,)}, "shares"),
+        ({"lbfgs_chunk": 0}, "at least 1"),
+    ],
+)
+def test_bad_settings_are_named(options, message):
+    with pytest.raises(UsageError, match=message):
+        FlatTraining(**options)
+
+
+def test_checkpoint_holds_no_pickle(tmp_path):
+    train_flat(quartic, START, FlatTraining(2, 0.1, 0.01, 0), checkpoint=tmp_path / "c.npz")
+    with np.load(tmp_path / "c.npz", allow_pickle=False) as stored:
+        header = json.loads(stored["header"].tobytes())
+        assert header["status"] == "finished"
+        assert all(stored[name].dtype.kind in "fui" for name in stored.files)
