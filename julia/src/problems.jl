@@ -1,3 +1,18 @@
+# Arrays that the replay reuses from one gradient to the next.
+mutable struct ReplayMemory
+    states::Matrix{Float64}            # (n, 6N + 1): the Y_j; the last stage of a step is the first of the next
+    const slope_cotangents::Matrix{Float64}   # (n, 7): of the k_j of one step
+    const running::Vector{Float64}     # cotangent of the state between two steps
+    const pulled::Vector{Float64}
+    saved::Matrix{Float64}             # (n, T): states at the save points, then their cotangents
+    step::Vector{Int}                  # step that a save point lies in
+    theta::Vector{Float64}             # and where in it
+end
+
+function ReplayMemory(n)
+    return ReplayMemory(zeros(n, 0), zeros(n, STAGES), zeros(n), zeros(n), zeros(n, 0), Int[], Float64[])
+end
+
 """
     FitProblem(field, u0, saveat, data; t0 = 0, loss_scale = ones(n), rtol = 1e-7, atol = 1e-7,
                maxiters = 20_000)

@@ -6,20 +6,6 @@
 # over, so the field is visited as one batch; the recursion over the steps then needs one vector-Jacobian product a
 # stage; the parameter gradient is one batched product at the end.
 
-mutable struct ReplayMemory
-    states::Matrix{Float64}            # (n, 6N + 1): the Y_j; the last stage of a step is the first of the next
-    const slope_cotangents::Matrix{Float64}   # (n, 7): of the k_j of one step
-    const running::Vector{Float64}     # cotangent of the state between two steps
-    const pulled::Vector{Float64}
-    saved::Matrix{Float64}             # (n, T): states at the save points, then their cotangents
-    step::Vector{Int}                  # step that a save point lies in
-    theta::Vector{Float64}             # and where in it
-end
-
-function ReplayMemory(n)
-    return ReplayMemory(zeros(n, 0), zeros(n, STAGES), zeros(n), zeros(n), zeros(n, 0), Int[], Float64[])
-end
-
 function replay_loss_and_gradient!(gradient, problem::FitProblem, params, n_save::Int)
     kernel = bind!(problem.kernel, params)
     t_end = problem.saveat[n_save]
@@ -59,7 +45,7 @@ function compare_saved!(memory, problem, solution, n_save)
     saved = memory.saved
     total, factor, step = 0.0, 2 / (n * n_save), 1
     for s in 1:n_save
-        while solution.t[step + 1] < saveat[s]
+        while solution.t[step + 1] < saveat[s] && step < length(solution.t) - 1
             step += 1
         end
         h = solution.t[step + 1] - solution.t[step]

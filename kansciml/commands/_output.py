@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kansciml._errors import UsageError
-from kansciml.reporting.files import to_jsonable
+from kansciml._files import to_jsonable
 from kansciml.reporting.tables import Table
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml._files import append_json_line, make_folder, to_jsonable, write_json
 from kansciml.experiments._lock import FolderLock
 from kansciml.reporting import provenance
-from kansciml.reporting.files import append_json_line, make_folder, to_jsonable, write_json
 from kansciml.reporting.progress import Progress
 from kansciml.reporting.records import Record, load_record, save_record
 from kansciml.reporting.tables import Table

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kansciml._errors import KansciError
-from kansciml.reporting.files import write_failure
+from kansciml._files import write_failure
 
 try:
     import fcntl

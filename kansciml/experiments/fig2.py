@@ -3,7 +3,7 @@
 Command: ``kansciml run fig2 --preset small``.
 Paper: "MLPs converge to a lower final loss compared to KANs in all problems (except FitzHugh-Nagumo where the
 difference in final loss is in the order of 1e-10)"; "KANs struggle to fit dynamical systems like the Pleiades and
-Spiral ODE problems" (section 4.1). The paper gives neither widths nor spans nor tolerances: those used are the literature's.
+Spiral ODE problems" (section 4.1). The paper gives neither widths nor spans nor tolerances: these are the literature's.
 Every comparison is run twice, at the MLP's hidden width and with no more parameters than the MLP has, and on the spiral
 also with the KAN's input left outside its grid.
 """

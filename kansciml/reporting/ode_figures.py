@@ -18,6 +18,8 @@ Styles = Mapping[str, VariantStyle]
 CURVE_POINTS = 400
 """Points drawn per loss curve: more than a printed figure can show."""
 MAX_COMPONENTS = 6
+LEGEND_ENTRY = 1.75
+"""Inches that the longest name of a variant takes in a legend."""
 MEDIAN_SEED = "models: the seed with the median training error"
 TRUTH_WIDTH = 2.2
 """Wider than the models' lines, so that it shows on both sides of a model that matches it."""
@@ -315,7 +317,7 @@ def _legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks:
     for style in styles.values():
         line = {"linestyle": "", "marker": style.marker} if marks else {"linestyle": style.line}
         second.append((Line2D([], [], color=style.colour, **line), style.name))
-    columns = 2 if figure.get_figwidth() < 5 else 4
+    columns = max(1, int(figure.get_figwidth() / LEGEND_ENTRY))
     if len(first) + len(second) > columns and first and second:
         first += [(Line2D([], [], linestyle=""), "")] * (-len(first) % columns)
     entries = first + second

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import KansciError
-from kansciml.reporting.files import to_jsonable, write_bytes, write_json
+from kansciml._files import to_jsonable, write_bytes, write_json
 
 SCHEMA = 1
 STATUSES = ("running", "finished", "interrupted", "failed")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kansciml.reporting.files import write_bytes
+from kansciml._files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

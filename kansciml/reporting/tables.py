@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TextIO
 
-from kansciml.reporting.files import to_jsonable, write_json, write_text
+from kansciml._files import to_jsonable, write_json, write_text
 
 GAP = 2
 """Blanks between columns."""

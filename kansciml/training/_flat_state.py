@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kansciml._errors import KansciError
+from kansciml._files import write_bytes
 
 
 class Iterate(NamedTuple):
@@ -66,17 +67,9 @@ class FlatState:
             "best_params": best.params,
             "rows": np.array(self.rows, dtype=np.float64).reshape(-1, 4),
         }
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise KansciError(
-                f"cannot write the checkpoint {path}: {error.strerror or error}; free space or choose another folder"
-            ) from error
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_bytes(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path, identity: str) -> FlatState | None:
@@ -91,7 +84,7 @@ class FlatState:
             moments = arrays["exp_avg"], arrays["exp_avg_sq"]
             iterate = Iterate(header.pop("step"), arrays["params"], *moments, header.pop("updates"))
             state = cls(iterate, Best(float(arrays["best_loss"]), arrays["best_params"]), rows=rows, **header)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise KansciError(f"the checkpoint {path} cannot be read ({error}): delete it to start again") from error

@@ -131,6 +131,19 @@ class TestComponents:
         assert max(np.abs(axes.get_ylim())) < 10
 
 
+@pytest.mark.parametrize("systems", [("lotka",), ("lotka", "spiral"), ("lotka", "spiral", "rigid")])
+def test_legends_and_notes_fit_into_their_figure(make_record, tmp_path, systems):
+    variants = ("mlp", "kan-width", "kan-params", "kan-unscaled", "kan-tanh")
+    ode = OdeRecord.read(make_record(tmp_path, systems, variants, seeds=2, diverged=(("lotka", "mlp", 0),)))
+    for draw in (ode_figures.loss_curves, ode_figures.final_losses, ode_figures.phase_portraits):
+        with publication_style():
+            figure = draw(ode)
+            figure.canvas.draw()
+        for artist in (*figure.legends, figure._supxlabel):
+            box = artist.get_window_extent()
+            assert 0 <= box.x0 and box.x1 <= figure.bbox.x1, (draw.__name__, artist)
+
+
 class TestLossTable:
     def test_the_mlp_comes_first_whatever_the_order_of_the_record(self, make_record, tmp_path):
         record = make_record(tmp_path, ("lotka",), ("kan-unscaled", "rswaf", "kan-params", "mlp"), seeds=1)

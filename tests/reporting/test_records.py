@@ -9,8 +9,8 @@ import os
 import numpy as np
 import pytest
 
+from kansciml import _files as files
 from kansciml._errors import KansciError
-from kansciml.reporting import files
 from kansciml.reporting.records import Record, find_records, load_metrics, load_record, save_record
 
 

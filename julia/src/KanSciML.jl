@@ -1,0 +1,51 @@
+"""
+Neural ODEs with spline KANs and MLPs: Lux layers, `Tsit5()`, and gradients by name.
+
+    using KanSciML, Random
+
+    field = kan_field([2, 6, 2]; center = [3.5, 2.5], scale = [3.5, 2.5], rate = [5.0, 5.0])
+    t = collect(0:0.1:3.4)
+    problem = FitProblem(field, [1.0, 1.0], t, data)          # data: states (2, 35) at the times t
+    params = initial_parameters(Xoshiro(0), field)
+
+    for step in 1:500                                         # plain gradient descent; Optimisers.jl works as well
+        loss, gradient = loss_and_gradient(problem, params)
+        params .-= 0.01 .* gradient
+    end
+    trajectory(problem, params; saveat = 0:0.01:10)
+
+The layer alone is [`SplineKANLayer`](@ref), to be used like any other layer of Lux.
+"""
+module KanSciML
+
+using ChainRulesCore: ChainRulesCore, NoTangent, ProjectTo, unthunk
+using ConcreteStructs: @concrete
+using ForwardDiff: ForwardDiff
+using LinearAlgebra: mul!
+using Logging: NullLogger, with_logger
+using Lux: AbstractLuxLayer, Chain, Dense, LuxCore, glorot_uniform
+using NNlib: gelu_erf, relu, sigmoid, sigmoid_fast, swish, tanh_fast
+using OrdinaryDiffEqTsit5: Tsit5
+using PrecompileTools: @compile_workload, @setup_workload
+using Random: Random, AbstractRNG
+using SciMLBase: FullSpecialize, ODEProblem, ReturnCode, solve, successful_retcode
+using SpecialFunctions: erf
+
+export FitProblem, SENSEALGS, SolveFailure, SplineKANLayer
+export initial_parameters, kan_field, loss_and_gradient, mlp_field, parameter_count, trajectory
+
+include("errors.jl")
+include("bsplines.jl")
+include("spline_kan_layer.jl")
+include("fields.jl")
+include("kernels.jl")
+include("mlp_kernel.jl")
+include("kan_kernel.jl")
+include("tsit5.jl")
+include("problems.jl")
+include("replay.jl")
+include("gradients.jl")
+include("addresses.jl")
+include("precompile.jl")
+
+end

@@ -1,0 +1,77 @@
+"""Messages between a process and its Julia worker: a JSON header and raw float64 arrays, over a pipe.
+
+A frame is a magic word, the length of the header (4 bytes, little-endian), the header in UTF-8, then the arrays one
+after the other. The header's ``shapes`` give their shapes. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+
+MAGIC = b"KSC1"
+MAX_HEADER = 1 << 24
+MAX_NUMBERS = 1 << 30
+
+
+class FrameError(Exception):
+    """The stream ended inside a frame, or what came is not a frame."""
+
+
+def write_frame(stream: BinaryIO, header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+    """Write one frame and flush."""
+    arrays = [np.asarray(array, dtype="<f8", order="C") for array in arrays]
+    text = json.dumps(header | {"shapes": [array.shape for array in arrays]}).encode()
+    stream.write(MAGIC + struct.pack("<I", len(text)) + text)
+    for array in arrays:
+        stream.write(array.reshape(-1).data)
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Read one frame: header and arrays, the latter writable.
+
+    Raises:
+        EOFError: the stream ended before a frame began.
+        FrameError: it ended inside a frame, or holds something else.
+    """
+    start = stream.read(8)
+    if not start:
+        raise EOFError("the stream ended")
+    if start[:4] != MAGIC[: len(start)]:
+        raise FrameError(f"got {start!r} where a frame should begin")
+    (length,) = struct.unpack("<I", _exactly(start[4:] + stream.read(8 - len(start)), 4))
+    if length > MAX_HEADER:
+        raise FrameError(f"got a header of {length} bytes")
+    try:
+        header = json.loads(_exactly(stream.read(length), length))
+        shapes = [tuple(int(size) for size in shape) for shape in header.pop("shapes")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FrameError(f"got a malformed header: {error}") from error
+    return header, [_read_array(stream, shape) for shape in shapes]
+
+
+def _read_array(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    size = int(np.prod(shape, dtype=np.int64))
+    if min(shape, default=0) < 0 or size > MAX_NUMBERS:
+        raise FrameError(f"got an array of shape {shape}")
+    array = np.empty(shape, dtype="<f8")
+    if size:
+        view = memoryview(array.reshape(-1)).cast("B")
+        done = 0
+        while done < len(view):
+            count = stream.readinto(view[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise FrameError("the stream ended inside an array")
+            done += count
+    return array
+
+
+def _exactly(data: bytes, length: int) -> bytes:
+    if len(data) != length:
+        raise FrameError("the stream ended inside a header")
+    return data

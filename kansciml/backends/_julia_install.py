@@ -1,0 +1,126 @@
+"""What Julia there is on this machine, found without starting it. Imports neither torch nor juliacall."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from kansciml._errors import BackendUnavailable
+
+MINIMUM_VERSION = (1, 10)
+VERSION_TIMEOUT_S = 20.0
+
+EXE, PROJECT = "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"
+
+OWN_JULIA = f"to use a Julia of your own, put it on PATH, or set {EXE} and {PROJECT}"
+
+
+@dataclass(frozen=True)
+class JuliaInstallation:
+    """A Julia that the worker can start.
+
+    Args:
+        executable: path, or None if juliacall will download Julia at first use.
+        version: such as ``"1.10.8"``, or None with `executable`.
+        project: Julia environment that is used, if known.
+        source: where it was found, for people to read.
+        ready: the packages are installed, so that a start downloads nothing.
+    """
+
+    executable: str | None
+    version: str | None
+    project: str | None
+    source: str
+    ready: bool
+
+    def describe(self) -> str:
+        """One line, such as ``Julia 1.10.8 at /usr/bin/julia (on PATH), packages installed``."""
+        if self.executable is None:
+            return "no Julia yet: juliacall downloads one at first use"
+        packages = "packages installed" if self.ready else "packages not installed yet"
+        return f"Julia {self.version} at {self.executable} ({self.source}), {packages}"
+
+
+def find_julia() -> JuliaInstallation:
+    """The Julia that the backend would start.
+
+    Looks at PYTHON_JULIACALL_EXE and PYTHON_JULIACALL_PROJECT, at what juliacall set up before, and at PATH.
+
+    Raises:
+        BackendUnavailable: juliacall is not installed, Julia does not run or is too old; the message has the remedy.
+    """
+    if importlib.util.find_spec("juliacall") is None:
+        raise BackendUnavailable(
+            "the Python package juliacall is not installed: run pip install 'kansciml[julia]' (the first use then"
+            f" downloads Julia, if there is none, and its packages; {OWN_JULIA})"
+        )
+    exe, project = os.environ.get(EXE), os.environ.get(PROJECT)
+    if bool(exe) != bool(project):
+        given, missing = (EXE, PROJECT) if exe else (PROJECT, EXE)
+        raise BackendUnavailable(f"{given} is set without {missing}: set both, or neither")
+    if exe and project:
+        path = shutil.which(exe)
+        if path is None:
+            raise BackendUnavailable(f"{EXE}={exe} is not an executable file: correct it, or unset it and {PROJECT}")
+        if not Path(project).exists():
+            raise BackendUnavailable(f"{PROJECT}={project} does not exist: correct it, or unset it and {EXE}")
+        return JuliaInstallation(path, _checked_version(path), project, EXE, ready=True)
+    known = _set_up_before()
+    if known is not None:
+        return known
+    path = os.environ.get("PYTHON_JULIAPKG_EXE") or shutil.which("julia")
+    if path is None:
+        return JuliaInstallation(None, None, None, "download", ready=False)
+    source = "PYTHON_JULIAPKG_EXE" if os.environ.get("PYTHON_JULIAPKG_EXE") else "on PATH"
+    return JuliaInstallation(path, _checked_version(path), None, source, ready=False)
+
+
+def julia_version(executable: str) -> str | None:
+    """What ``julia --version`` tells, such as ``"1.10.8"``; None if that does not run or is not Julia."""
+    try:
+        done = subprocess.run(
+            [executable, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.match(r"julia version (\d+\.\d+\S*)", done.stdout.decode(errors="replace"))
+    return match.group(1) if done.returncode == 0 and match else None
+
+
+def _checked_version(executable: str) -> str:
+    version = julia_version(executable)
+    if version is None:
+        raise BackendUnavailable(f"{executable} does not answer to --version as Julia does: reinstall it; {OWN_JULIA}")
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if (major, minor) < MINIMUM_VERSION:
+        needed = ".".join(map(str, MINIMUM_VERSION))
+        raise BackendUnavailable(
+            f"found Julia {version} at {executable}: kansciml needs {needed} or newer; update it (juliaup update), or"
+            " take it off PATH and juliacall downloads one"
+        )
+    return version
+
+
+def _set_up_before() -> JuliaInstallation | None:
+    """The environment that juliapkg resolved in an earlier use, if nothing changed since."""
+    try:
+        from juliapkg.deps import can_skip_resolve
+        from juliapkg.state import STATE
+    except ImportError:
+        return None
+    try:
+        meta = can_skip_resolve()
+    except (OSError, KeyError, ValueError):  # a half-written file: juliapkg will write it anew
+        return None
+    if not meta or not any(package["name"] == "KanSciML" for package in meta["pkgs"]):
+        return None
+    return JuliaInstallation(meta["executable"], meta["version"], STATE["project"], "set up by juliacall", ready=True)

@@ -1,0 +1,176 @@
+"""The worker process: start, requests with a time limit, a clear error when it dies, a clean end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from kansciml._errors import KansciError
+from kansciml.backends._julia_frames import FrameError, read_frame, write_frame
+
+COMMAND = (sys.executable, "-m", "kansciml.backends._julia_worker")
+REPORT_EVERY_S = 15.0
+"""While a stage lasts, a line tells that it still does, and for how long."""
+CLOSE_TIMEOUT_S = 5.0
+
+Answer = tuple[dict[str, Any], list[np.ndarray]]
+
+
+class WorkerProcess:
+    """A running worker. One request at a time; every wait has a limit, after which the worker is ended.
+
+    Args:
+        command: what to run.
+        log: called with a line when a wait is long.
+        environment: variables to set for it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str] = COMMAND,
+        log: Callable[[str], None] = lambda line: None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.log = log
+        self.started = time.monotonic()
+        self._lock = threading.Lock()
+        self._last_lines: deque[str] = deque(maxlen=30)
+        self._deadline: float | None = None
+        self._waiting_for = ""
+        self._ended_because: str | None = None
+        self._process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=Path(__file__).resolve().parents[2],  # kansciml is found there, and no file of the user's in its place
+            env=os.environ | (environment or {}),
+            start_new_session=True,  # Ctrl-C in the terminal reaches this process alone, which then ends the worker
+        )
+        self._closed = threading.Event()
+        threading.Thread(target=self._read_errors, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
+        atexit.register(self.close)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+        """Send a request."""
+        try:
+            write_frame(self._stdin, header, arrays)
+        except (OSError, ValueError) as error:  # a broken pipe, or closed by us
+            raise self._death() from error
+
+    def receive(self, timeout: float, waiting_for: str) -> Answer:
+        """Wait for the next frame.
+
+        Raises:
+            KansciError: the worker died, or did not answer within `timeout` seconds.
+        """
+        self._waiting_for, self._deadline = waiting_for, time.monotonic() + timeout
+        try:
+            return read_frame(self._stdout)
+        except FrameError as error:
+            if self._process.poll() is None:
+                self._kill(f"it broke the protocol, {error}")
+            raise self._death() from error
+        except (EOFError, OSError, ValueError) as error:  # its end, or closed by us
+            raise self._death() from error
+        except BaseException:  # Ctrl-C: an answer may be half read, so this worker cannot be used any more
+            self._kill("it was interrupted")
+            raise
+        finally:
+            self._deadline = None
+
+    def request(
+        self, header: dict[str, Any], arrays: Sequence[np.ndarray] = (), timeout: float = 600.0, waiting_for: str = ""
+    ) -> Answer:
+        """Send a request and wait for its answer."""
+        with self._lock:
+            self.send(header, arrays)
+            return self.receive(timeout, waiting_for or str(header.get("do")))
+
+    def close(self) -> None:
+        """End the worker; calling it twice is allowed."""
+        atexit.unregister(self.close)
+        self._closed.set()
+        self._ended_because = self._ended_because or "it was closed"
+        if self._process.poll() is None:
+            try:
+                self._stdin.close()  # the worker returns when its requests end
+                self._process.wait(CLOSE_TIMEOUT_S)
+            except (OSError, subprocess.TimeoutExpired):
+                self._process.kill()
+                self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:  # what was still to be written has no reader any more
+                    pass
+
+    @property
+    def _stdin(self) -> BinaryIO:
+        assert self._process.stdin is not None
+        return self._process.stdin  # type: ignore[return-value]
+
+    @property
+    def _stdout(self) -> BinaryIO:
+        assert self._process.stdout is not None
+        return self._process.stdout  # type: ignore[return-value]
+
+    def _kill(self, reason: str) -> None:
+        self._ended_because = self._ended_because or reason
+        self._process.kill()
+
+    def _death(self) -> KansciError:
+        """The error for a worker that answers no more."""
+        reason = self._ended_because
+        try:
+            code = self._process.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:  # it closed its output and lives on
+            self._process.kill()
+            code = self._process.wait()
+        lines = [line for line in self._last_lines if line.strip()]
+        said = reason or (lines[-1][:200] if lines else "it said nothing, out of memory?")
+        return KansciError(
+            f"the Julia worker died (exit code {code}): {said}; the last checkpoint is kept, the same command resumes"
+        )
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stream:
+            for line in stream:
+                self._last_lines.append(line.decode(errors="replace").rstrip())
+
+    def _watch(self) -> None:
+        """Ends the worker at the deadline; until then reports long waits."""
+        reported = time.monotonic()
+        waited_for = ""
+        while not self._closed.wait(0.25):
+            deadline, now = self._deadline, time.monotonic()
+            if deadline is None or self._waiting_for != waited_for:
+                reported, waited_for = now, self._waiting_for
+            elif now > deadline:
+                self._kill(f"no answer in time while {waited_for}")
+            elif now - reported > REPORT_EVERY_S:
+                reported = now
+                detail = next((line for line in reversed(self._last_lines) if line.strip()), "")
+                self.log(f"julia: still {waited_for}, {self.elapsed:.0f} s" + (f" ({detail[:80]})" if detail else ""))

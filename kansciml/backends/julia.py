@@ -1,0 +1,288 @@
+"""Neural ODEs in Julia: Lux layers, OrdinaryDiffEq's Tsit5, gradients by any of `SENSEALGS`.
+
+Julia lives in a worker process (see `_julia_worker`); this process loads neither Julia nor juliacall. `find_julia`
+tells what there is without starting it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError, unknown_name
+from kansciml.backends._julia_install import JuliaInstallation, find_julia
+from kansciml.backends._julia_process import COMMAND, WorkerProcess
+from kansciml.backends.base import FieldSpec, OdeProblem
+
+__all__ = ["DEFAULT_SENSEALG", "SENSEALGS", "JuliaBackend", "JuliaInstallation", "JuliaOdeSolver", "find_julia"]
+
+SENSEALGS = (
+    "Replay",
+    "GaussAdjoint",
+    "InterpolatingAdjoint",
+    "QuadratureAdjoint",
+    "BacksolveAdjoint",
+    "ForwardDiff",
+    "ForwardDiffSensitivity",
+    "ReverseDiffAdjoint",
+)
+"""``Replay``: exact discrete gradient by replaying the accepted steps; ``ForwardDiff``: dual numbers through the
+solver; the others are SciMLSensitivity's."""
+DEFAULT_SENSEALG = "Replay"
+
+START_TIMEOUT_S = 3600.0
+"""The first use of all downloads and compiles packages."""
+REQUEST_TIMEOUT_S = 900.0
+
+# One thread each: the matrices are small, and juliacall is safe with one Julia thread only.
+ENVIRONMENT = {
+    "JULIA_NUM_THREADS": "1",
+    "PYTHON_JULIACALL_THREADS": "1",
+    "PYTHON_JULIACALL_HANDLE_SIGNALS": "no",
+    "PYTHON_JULIACALL_STARTUP_FILE": "no",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class JuliaCallError(KansciError):
+    """Julia raised an error that is none of the expected ones. Exit code 1."""
+
+
+class JuliaBackend:
+    """Makes solvers that run in a Julia worker; the counterpart of `kansciml.backends.torch.TorchBackend`.
+
+    Args:
+        sensealg: gradient method of its solvers, one of `SENSEALGS`.
+        may_download: let juliacall download Julia or its packages where they are missing.
+        start_timeout, request_timeout: seconds after which a worker that does not answer is ended.
+        command: what to run as the worker (for tests).
+
+    Use as a context manager, or call `start` and `close`.
+
+    Raises:
+        UsageError: unknown sensealg.
+    """
+
+    name = "julia"
+
+    def __init__(
+        self,
+        sensealg: str = DEFAULT_SENSEALG,
+        *,
+        may_download: bool = True,
+        start_timeout: float = START_TIMEOUT_S,
+        request_timeout: float = REQUEST_TIMEOUT_S,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self.sensealg = _checked(sensealg)
+        self.may_download = may_download
+        self.start_timeout, self.request_timeout = start_timeout, request_timeout
+        self.command = command
+        self.versions: dict[str, Any] = {}
+        """After the start: of Julia, its folder, the environment, and the number of threads."""
+        self._process: WorkerProcess | None = None
+        self._loaded: set[str] = set()
+        self._first_gradient = True
+
+    def start(self, progress: Callable[[str], None] = lambda line: None) -> JuliaBackend:
+        """Start the worker and load KanSciML; returns self.
+
+        Args:
+            progress: called with a line for each stage and the time since the start.
+
+        Raises:
+            BackendUnavailable: there is no Julia that can be started; the message has the remedy.
+        """
+        if self._process is not None:
+            return self
+        installation = find_julia()
+        if not installation.ready and not self.may_download:
+            raise BackendUnavailable(
+                "the Julia packages are not installed yet: run once with --backend julia, which downloads"
+                f" {'Julia and ' if installation.executable is None else ''}them"
+            )
+        progress(f"julia: {installation.describe()}")
+        if not installation.ready:
+            progress("julia: downloading and compiling packages, once; this takes 10 to 20 minutes")
+        environment = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+        process = WorkerProcess(self.command, progress, environment | _absolute_project())
+        try:
+            self.versions = self._follow_start(process, progress)
+            self._process = process
+            self._load(self.sensealg)
+        except BaseException as error:
+            self._process = None
+            process.close()
+            if isinstance(error, KansciError) and not isinstance(error, BackendUnavailable):
+                raise BackendUnavailable(f"Julia does not start: {error}") from error
+            raise
+        return self
+
+    def _follow_start(self, process: WorkerProcess, progress: Callable[[str], None]) -> dict[str, Any]:
+        stage = "starting the worker"
+        while True:
+            header, _ = process.receive(self.start_timeout, stage)
+            if "stage" in header:
+                stage = header["stage"]
+                progress(f"julia: {stage} ({process.elapsed:.1f} s)")
+            elif "ready" in header:
+                versions = header["ready"]
+                progress(f"julia: Julia {versions['julia']} ready ({process.elapsed:.1f} s)")
+                return versions
+            else:
+                raise BackendUnavailable(f"Julia does not start: {header.get('error', 'it said nothing')}")
+
+    def solver(self, problem: OdeProblem, sensealg: str | None = None) -> JuliaOdeSolver:
+        """The problem made ready in the worker.
+
+        Raises:
+            UsageError: unknown sensealg, or a field that is not a `FieldSpec`.
+            BackendUnavailable: SciMLSensitivity is needed and not installed.
+            KansciError: the backend is not started, or the worker died.
+        """
+        sensealg = _checked(sensealg or self.sensealg)
+        if not isinstance(problem.field, FieldSpec):
+            raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
+        self._load(sensealg)
+        header, arrays = problem.to_message()
+        normalisation = np.stack(problem.field.normalisation())
+        answer, _ = self.request({"do": "setup", **header}, [normalisation, *arrays], "setting up the problem")
+        return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]))
+
+    def _load(self, sensealg: str) -> None:
+        if sensealg in self._loaded:
+            return
+        try:
+            self.request({"do": "load", "sensealg": sensealg}, [], f"loading {sensealg}", self.start_timeout)
+        except JuliaCallError as error:
+            raise BackendUnavailable(
+                f"sensealg {sensealg} needs the Julia package SciMLSensitivity, which does not load ({error}): add it"
+                f" to {self.versions.get('project', 'the Julia environment')}, or take {DEFAULT_SENSEALG}"
+            ) from error
+        self._loaded.add(sensealg)
+
+    def request(
+        self,
+        header: dict[str, Any],
+        arrays: Sequence[np.ndarray] = (),
+        waiting_for: str = "",
+        timeout: float | None = None,
+    ) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Ask the worker.
+
+        Raises:
+            SolveError: the ODE could not be solved.
+            JuliaCallError: Julia raised another error.
+            KansciError: the backend is not started or was closed, the worker died or did not answer in time.
+        """
+        if self._process is None:
+            raise KansciError("the Julia backend is not running: call start() first")
+        answer, results = self._process.request(header, arrays, timeout or self.request_timeout, waiting_for)
+        if "error" in answer:
+            if answer.get("kind") == "solve":
+                raise SolveError(answer["error"])
+            raise JuliaCallError(f"Julia: {answer['error']}")
+        return answer, results
+
+    def tell_first_gradient(self, method: str) -> None:
+        """Report, once, how long it took from the start to the first gradient."""
+        if self._first_gradient and self._process is not None:
+            self._first_gradient = False
+            self._process.log(f"julia: first gradient ({method}) {self._process.elapsed:.1f} s after the start")
+
+    def close(self) -> None:
+        """End the worker; calling it twice is allowed."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+            self._loaded.clear()
+
+    def __enter__(self) -> JuliaBackend:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class JuliaOdeSolver:
+    """An `OdeProblem` in the Julia worker: see `kansciml.backends.base.OdeSolver`."""
+
+    backend = "julia"
+
+    def __init__(self, owner: JuliaBackend, problem: OdeProblem, sensealg: str, number: int) -> None:
+        self.problem, self.method = problem, sensealg
+        self._owner, self._number = owner, number
+        self._closed = False
+
+    def rhs(self, u: np.ndarray, t: float, params: np.ndarray) -> np.ndarray:
+        """du/dt (B, n) at states u (B, n), by the Lux model; the field does not depend on t."""
+        u = np.asarray(u, dtype=np.float64)
+        if u.ndim != 2 or u.shape[1] != self.problem.field.state_size:
+            raise UsageError(f"got states of shape {u.shape}: expected (B, {self.problem.field.state_size})")
+        return self._finite(self._ask("rhs", [u, self._params(params)])[1][0])
+
+    def trajectory(
+        self,
+        params: np.ndarray,
+        saveat: np.ndarray | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> np.ndarray:
+        """States (T, n) at `saveat`; times and tolerances default to the problem's."""
+        problem = self.problem
+        saveat = problem.saveat if saveat is None else np.asarray(saveat, dtype=np.float64)
+        if saveat.ndim != 1 or not len(saveat) or np.any(np.diff(saveat) <= 0) or saveat[0] < problem.t0:
+            raise UsageError("saveat must be strictly increasing and start at t0 or later: sort it, drop repeats")
+        tolerances = {"rtol": rtol or problem.rtol, "atol": atol or problem.atol}
+        return self._ask("trajectory", [self._params(params), saveat], **tolerances)[1][0]
+
+    def value_and_grad(self, params: np.ndarray, horizon: int | None = None) -> tuple[float, np.ndarray]:
+        """Loss over the first `horizon` save points (default all) and its gradient (P,)."""
+        n_save = len(self.problem.saveat[:horizon])
+        header, (gradient,) = self._ask("value_and_grad", [self._params(params)], n_save=n_save, sensealg=self.method)
+        self._owner.tell_first_gradient(self.method)
+        return float(header["loss"]), gradient
+
+    def _params(self, params: np.ndarray) -> np.ndarray:
+        params = np.asarray(params, dtype=np.float64)
+        expected = self.problem.field.n_parameters
+        if params.shape != (expected,):
+            raise UsageError(f"got parameters of shape {params.shape}: expected ({expected},)")
+        return params
+
+    def _ask(self, do: str, arrays: list[np.ndarray], **header: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
+        waiting_for = f"computing the gradient by {self.method}" if do == "value_and_grad" else f"computing {do}"
+        return self._owner.request({"do": do, "problem": self._number, **header}, arrays, waiting_for)
+
+    @staticmethod
+    def _finite(array: np.ndarray) -> np.ndarray:
+        if not np.all(np.isfinite(array)):
+            raise SolveError("du/dt is not finite: the field grew beyond float64")
+        return array
+
+    def close(self) -> None:
+        """Free the problem in the worker; calling it twice is allowed."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._owner.request({"do": "release", "problem": self._number})
+            except KansciError:  # the worker is gone, and the problem with it
+                pass
+
+
+def _checked(sensealg: str) -> str:
+    if sensealg not in SENSEALGS:
+        raise unknown_name("sensealg", sensealg, SENSEALGS)
+    return sensealg
+
+
+def _absolute_project() -> dict[str, str]:
+    """The worker runs in another folder: relative paths in its variables are made absolute."""
+    return {
+        name: os.path.abspath(value)
+        for name in ("PYTHON_JULIACALL_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIAPKG_EXE")
+        if (value := os.environ.get(name)) and os.path.exists(value)
+    }
