@@ -1,5 +1,6 @@
 """The command line as a user types it: results, one JSON document, one line per mistake, exit codes."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -169,12 +170,11 @@ def test_doctor_gives_a_verdict_per_backend(capsys):
 
 
 def test_julia_missing_is_one_line_with_the_remedy_and_exit_code_1(capsys, monkeypatch):
-    from kansciml.backends import julia
-
     for name in ("PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr(julia.importlib.util, "find_spec", lambda name: None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "juliacall" else find_spec(name))
     code, out, err = run(capsys, "ode", "--system", "lotka", *TINY, "--backend", "julia")
     assert code == 1 and out == "" and "pip install 'kansciml[julia]'" in err.splitlines()[-1]
     code, _, err = run(capsys, "ode", "--system", "lotka", *TINY, "--backend", "auto")

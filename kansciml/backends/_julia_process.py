@@ -88,7 +88,9 @@ class WorkerProcess:
         try:
             return read_frame(self._stdout)
         except FrameError as error:
-            if self._process.poll() is None:
+            try:
+                self._process.wait(0.5)  # it may have died while writing
+            except subprocess.TimeoutExpired:
                 self._kill(f"it broke the protocol, {error}")
             raise self._death() from error
         except (EOFError, OSError, ValueError) as error:  # its end, or closed by us

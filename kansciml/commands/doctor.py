@@ -71,7 +71,7 @@ def check_julia(start: bool, log: Any) -> dict[str, Any]:
         backend = JuliaBackend().start(log)
         try:
             error = _gradient_error(backend)
-            facts |= {key: str(value) for key, value in backend.versions().items()}
+            facts |= {key: str(value) for key, value in backend.versions.items()}
         finally:
             backend.close()
     except KansciError as error:

@@ -16,8 +16,8 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.experiments.ode import EXPERIMENT, OdeConfig, jobs
 
     def adjust(config: OdeConfig, out: Output) -> OdeConfig:
-        """Replace `auto` by the backend that starts, and report a bad request before anything is trained."""
-        jobs(config if config.backend != "auto" else replace(config, backend="torch"))
+        """Replace `auto` by the backend that starts; a bad request is reported before anything is started."""
+        jobs(replace(config, backend="torch"))
         if config.backend == "auto":
             config = replace(config, backend=shared_backend("auto", None, out.log).name)
         elif config.backend in ("julia", "both"):

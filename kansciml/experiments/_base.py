@@ -77,6 +77,7 @@ class Experiment:
         run: computes; plots nothing and writes nothing but checkpoints and metrics.
         render: reads the record only; writes pictures and tables into the folder and returns their paths.
         summary: the tables printed at the end of the command.
+        check: raises UsageError for whatever is wrong with a configuration, before a folder is made for it.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Experiment:
     run: Callable[[Any, RunContext], Result]
     render: Callable[[Record, Path], list[Path]]
     summary: Callable[[Record], Table | list[Table]]
+    check: Callable[[Any], object] = lambda config: None
 
     def preset(self, name: str) -> Any:
         """The configuration of preset `name`.
@@ -168,6 +170,7 @@ def run_experiment(
         KansciError: unwritable or damaged folder, another process at work in it, or the experiment's own error.
         KeyboardInterrupt: passed on after the state was saved and a line said how to resume.
     """
+    experiment.check(config)
     progress = progress or Progress()
     log = log or progress.log
     if not isinstance(config, experiment.config):

@@ -109,4 +109,5 @@ EXPERIMENT = Experiment(
     run=run,
     render=render,
     summary=summary,
+    check=jobs,
 )

@@ -155,4 +155,5 @@ EXPERIMENT = Experiment(
     run=run,
     render=render,
     summary=summary,
+    check=jobs,
 )

@@ -1,0 +1,93 @@
+smooth(field) = field.spec.activation !== :relu && !(field.spec.model === :kan && field.spec.spline_order == 1)
+
+@testset "trajectory and gradient: $(field.model)" for field in example_fields()
+    params, problem = example_parameters(field), example_problem(field)
+    (; u0, saveat, data, loss_scale) = problem
+    states = trajectory(problem, params)
+    truth = reduce(hcat, runge_kutta(u -> field(u, params), u0, 0.0, t, 3000) for t in saveat)
+    @test states ≈ truth atol = (smooth(field) ? 1e-7 : 1e-5)
+
+    for n_save in (length(saveat), 3)
+        loss, gradient = loss_and_gradient(problem, params; n_save)
+        residuals = ((states .- data) ./ loss_scale)[:, 1:n_save]
+        @test loss ≈ sum(abs2, residuals) / length(residuals) rtol = (n_save == 3 ? 1e-7 : 1e-12)
+        # The replay is the derivative of the very steps that dual numbers take.
+        forward_loss, forward_gradient = loss_and_gradient(problem, params; sensealg = :ForwardDiff, n_save)
+        @test loss ≈ forward_loss rtol = 1e-11
+        @test gradient ≈ forward_gradient rtol = 1e-9
+    end
+end
+
+@testset "the gradient is that of the true loss" begin
+    field = kan_field([2, 3, 2])
+    params, problem = example_parameters(field), example_problem(field; tolerance = 1e-11)
+    loss(p) = sum(abs2, (trajectory(problem, p) .- problem.data) ./ problem.loss_scale) / length(problem.data)
+    @test loss_and_gradient(problem, params)[2] ≈ central(loss, params, 1e-4) rtol = 1e-6
+end
+
+@testset "tableau and dense output are the solver's" begin
+    # Save points inside coarse steps: any difference would show.
+    field = mlp_field([2, 5, 2])
+    params, problem = example_parameters(field), example_problem(field; tolerance = 1e-3)
+    residuals = (trajectory(problem, params) .- problem.data) ./ problem.loss_scale
+    @test loss_and_gradient(problem, params)[1] ≈ sum(abs2, residuals) / length(residuals) rtol = 1e-14
+    @test sum(KanSciML.A; dims = 2) ≈ [0, 0.161, 0.327, 0.9, 0.9800255409045097, 1, 1] atol = 1e-12
+    @test sum(KanSciML.DENSE; dims = 2)[1:6] ≈ KanSciML.A[7, :] atol = 1e-12
+end
+
+@testset "errors fall with the tolerance" begin
+    field = mlp_field([2, 6, 2])
+    params = example_parameters(field)
+    errors = map((1e-4, 1e-6, 1e-8, 1e-10)) do tolerance
+        problem = example_problem(field; tolerance)
+        truth = runge_kutta(u -> field(u, params), problem.u0, 0.0, 1.5, 4000)
+        maximum(abs, trajectory(problem, params)[:, end] .- truth)
+    end
+    @test issorted(errors; rev = true)
+    @test errors[4] < 1e-9
+end
+
+@testset "only the initial state: no gradient" begin
+    field = mlp_field([2, 3, 2])
+    params, problem = example_parameters(field), example_problem(field)
+    expected = sum(abs2, (problem.u0 .- problem.data[:, 1]) ./ problem.loss_scale) / 2
+    @test loss_and_gradient(problem, params; n_save = 1) == (expected, zeros(length(params)))
+    @test trajectory(problem, params; saveat = [0.0]) == reshape(problem.u0, 2, 1)
+end
+
+@testset "failures are told" begin
+    field = mlp_field([2, 4, 2]; activation = :relu)
+    params, problem = abs.(example_parameters(field)), example_problem(field)
+    @test_throws SolveFailure trajectory(problem, 1e4 .* params)
+    @test_throws SolveFailure loss_and_gradient(problem, 1e4 .* params)
+    @test_throws SolveFailure loss_and_gradient(problem, 1e4 .* params; sensealg = :ForwardDiff)
+    (; u0, saveat, data) = problem
+    short = FitProblem(field, u0, saveat, data; maxiters = 3)
+    @test_throws "needs more than 3 steps" loss_and_gradient(short, params)
+    @test_throws ArgumentError loss_and_gradient(problem, params; sensealg = :Adjoint)
+    @test_throws DimensionMismatch loss_and_gradient(problem, params[1:3])
+    @test_throws ArgumentError loss_and_gradient(problem, params; n_save = 7)
+    @test_throws ArgumentError FitProblem(field, u0, reverse(saveat), data)
+    @test_throws DimensionMismatch FitProblem(field, u0, saveat, data')
+    @test_throws ArgumentError FitProblem(field, u0, saveat, data; rtol = -1)
+end
+
+if isnothing(Base.find_package("SciMLSensitivity"))
+    @info "SciMLSensitivity is not in this environment: its algorithms are not tested"
+    @testset "its algorithms ask for SciMLSensitivity" begin
+        field = mlp_field([2, 3, 2])
+        problem, params = example_problem(field), example_parameters(field)
+        @test_throws "using SciMLSensitivity" loss_and_gradient(problem, params; sensealg = :GaussAdjoint)
+    end
+else
+    @eval using SciMLSensitivity
+    @testset "$sensealg agrees with the replay: $(field.model)" for sensealg in SENSEALGS,
+        field in (mlp_field([2, 5, 2]), kan_field([2, 3, 2]))
+
+        params, problem = example_parameters(field), example_problem(field; tolerance = 1e-10)
+        loss, gradient = loss_and_gradient(problem, params; n_save = 4)
+        other_loss, other_gradient = loss_and_gradient(problem, params; sensealg, n_save = 4)
+        @test other_loss ≈ loss rtol = 1e-9
+        @test other_gradient ≈ gradient rtol = 1e-6
+    end
+end

@@ -1,0 +1,31 @@
+@testset "kernel, Lux model and derivatives agree: $(field.model)" for field in example_fields()
+    params, n = example_parameters(field), field.spec.widths[1]
+    u = randn(Xoshiro(5), n, 20)
+    kernel = bind!(FieldKernel(Float64, field.spec), params)
+    by_kernel = reduce(hcat, rhs!(zeros(n), collect(column), kernel) for column in eachcol(u))
+    @test by_kernel ≈ field(u, params) rtol = 1e-13
+    @test field(u[:, 1], params) ≈ by_kernel[:, 1] rtol = 1e-13
+
+    cotangent = randn(Xoshiro(6), n, 20)
+    linearise!(kernel, u, 20)
+    by_state = reduce(hcat, pull_state!(zeros(n), kernel, b, cotangent[:, b]) for b in 1:20)
+    by_params = pull_parameters!(zeros(length(params)), kernel, 20)
+    @test by_state ≈ ForwardDiff.gradient(u -> sum(cotangent .* field(u, params)), u) rtol = 1e-11
+    @test by_params ≈ ForwardDiff.gradient(p -> sum(cotangent .* field(u, p)), params) rtol = 1e-11
+    @test !any(iszero, by_params[1:2]) # no dead parameters at the front
+
+    dual = ForwardDiff.gradient(params) do p
+        bound = bind!(FieldKernel(eltype(p), field.spec), p)
+        sum(cotangent[:, 1] .* rhs!(zeros(eltype(p), n), u[:, 1], bound))
+    end
+    @test dual ≈ ForwardDiff.gradient(p -> sum(cotangent[:, 1] .* field(u[:, 1], p)), params) rtol = 1e-11
+end
+
+@testset "a kernel does not allocate" begin
+    for field in (mlp_field([2, 50, 2]), kan_field([2, 6, 2]))
+        kernel = bind!(FieldKernel(Float64, field.spec), example_parameters(field))
+        du, u = zeros(2), [0.1, 0.2]
+        rhs!(du, u, kernel)
+        @test (@allocated rhs!(du, u, kernel)) == 0
+    end
+end
