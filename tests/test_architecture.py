@@ -24,7 +24,9 @@ MAY = {
     "reporting": {"analysis", *FLOOR},
     "ode": {"backends", "backends.base", "tasks", "training", *FLOOR},
     "crosscheck": {"backends", "backends.base", "models", "tasks", "training", *FLOOR},
-    "experiments": {"ode", "backends", "backends.base", "models", "tasks", "training", "analysis", "reporting", *FLOOR},
+    "experiments": {
+        "ode", "crosscheck", "backends", "backends.base", "models", "tasks", "training", "analysis", "reporting", *FLOOR
+    },
     "benchmarks": {"commands", "backends", "backends.base", "models", "tasks", "training", "reporting", *FLOOR},
     "commands": {
         "experiments", "benchmarks", "crosscheck", "ode", "reporting", "tasks", "backends", "backends.base", *FLOOR

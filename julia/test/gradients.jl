@@ -1,6 +1,6 @@
 smooth(field) = field.spec.activation !== :relu && !(field.spec.model === :kan && field.spec.spline_order == 1)
 
-@testset "trajectory and gradient: $(field.model)" for field in example_fields()
+@testset "trajectory and gradient: $(label(field))" for field in example_fields()
     params, problem = example_parameters(field), example_problem(field)
     (; u0, saveat, data, loss_scale) = problem
     states = trajectory(problem, params)
@@ -81,7 +81,7 @@ if isnothing(Base.find_package("SciMLSensitivity"))
     end
 else
     @eval using SciMLSensitivity
-    @testset "$sensealg agrees with the replay: $(field.model)" for sensealg in SENSEALGS,
+    @testset "$sensealg agrees with the replay: $(label(field))" for sensealg in SENSEALGS,
         field in (mlp_field([2, 5, 2]), kan_field([2, 3, 2]))
 
         params, problem = example_parameters(field), example_problem(field; tolerance = 1e-10)

@@ -1,4 +1,4 @@
-@testset "kernel, Lux model and derivatives agree: $(field.model)" for field in example_fields()
+@testset "kernel, Lux model and derivatives agree: $(label(field))" for field in example_fields()
     params, n = example_parameters(field), field.spec.widths[1]
     u = randn(Xoshiro(5), n, 20)
     kernel = bind!(FieldKernel(Float64, field.spec), params)

@@ -34,7 +34,7 @@ end
     @test_throws ArgumentError kan_field([2, 5, 2]; scale = [1.0])
 end
 
-@testset "the flat vector has the order of Lux: $(field.model)" for field in example_fields()
+@testset "the flat vector has the order of Lux: $(label(field))" for field in example_fields()
     ps, _ = Lux.setup(Xoshiro(0), field.model)
     @test parameter_count(field) == Lux.parameterlength(field.model)
     ours = unpack(field, collect(1.0:parameter_count(field)))

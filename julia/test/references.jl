@@ -62,3 +62,8 @@ function example_problem(field; tolerance = 1e-9)
     u0, loss_scale = 0.4 .* randn(rng, n), 0.5 .+ rand(rng, n)
     return FitProblem(field, u0, saveat, data; loss_scale, rtol = tolerance, atol = tolerance)
 end
+
+function label(field)
+    (; model, widths, activation, grid, spline_order) = field.spec
+    return "$model $(join(widths, "-")) " * (model === :mlp ? "$activation" : "G=$grid S=$spline_order")
+end

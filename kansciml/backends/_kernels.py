@@ -203,14 +203,17 @@ class _SplineLayer:
         cell = np.where(inside, cell, 0.0)
         r = np.where(inside, u - cell, 0.0)
         exponents = np.arange(self.order + 1)
-        powers = r[..., None] ** exponents * inside[..., None]
-        slopes = np.zeros_like(powers)
-        slopes[..., 1:] = powers[..., :-1] * (exponents[1:] * self.per_cell)
-        index = cell.astype(np.intp)[..., None] + exponents
-        dense = np.zeros((2, *u.shape, self.basis_size + 2 * self.order))
+        powers, slopes = np.zeros((2, *u.shape, self.order + 1))
+        powers[..., 0] = inside
+        for p in range(1, self.order + 1):
+            np.multiply(powers[..., p - 1], r, out=powers[..., p])
+        np.multiply(powers[..., :-1], exponents[1:] * self.per_cell, out=slopes[..., 1:])
+        width = self.basis_size + 2 * self.order  # a cell near the edge also sees splines the layer does not have
+        index = (np.arange(u.size) * width)[:, None] + cell.astype(np.intp).reshape(-1, 1) + exponents
+        dense = np.zeros((2, u.size * width))
         for target, values in zip(dense, (powers, slopes)):
-            np.put_along_axis(target, index, values @ self.pieces.T, axis=-1)
-        return tuple(dense[..., self.order : self.order + self.basis_size])
+            target[index] = values.reshape(-1, self.order + 1) @ self.pieces.T
+        return tuple(dense.reshape(2, *u.shape, width)[..., self.order : self.order + self.basis_size])
 
     def linearise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Callable]:
         """Output (B, O), Jacobian (B, I, O), and the pullback of cotangents (B, O) to this layer's parameters."""

@@ -7,19 +7,21 @@ most 1e-5 (KAN-ODEs, Koenig et al. 2024, report 4.1e-5 and 8.3e-7 after 1e5 epoc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kansciml import crosscheck
 from kansciml._errors import UsageError, unknown_name
 from kansciml.backends.base import MODELS
 from kansciml.backends.select import check_methods
+from kansciml.backends.torch import DEFAULT_GRADIENT, TorchOdeSolver
 from kansciml.experiments._base import Experiment, Result, RunContext
-from kansciml.experiments._ode_runs import Job, run_jobs, variant_fields
+from kansciml.experiments._ode_runs import Job, run_jobs, shared_backend, variant_fields
 from kansciml.ode import resolve_system
 from kansciml.reporting.ode import render, summary
-from kansciml.tasks.ode.problem import MATCHES
+from kansciml.tasks.ode.problem import MATCHES, make_problem
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining
 
@@ -133,7 +135,25 @@ def jobs(config: OdeConfig) -> list[Job]:
 
 
 def run(config: OdeConfig, context: RunContext) -> Result:
-    return run_jobs(jobs(config), context)
+    result = run_jobs(jobs(config), context)
+    if config.backend == "both":
+        result.result["gates"] = list(backend_gates(config, context))
+    return result
+
+
+def backend_gates(config: OdeConfig, context: RunContext) -> Iterator[dict[str, Any]]:
+    """The six gates between torch and Julia on every variant; one row each."""
+    system = resolve_system(config.source, config.train_fraction)
+    julia = shared_backend("julia", config.sensealg, context.log)
+    with context.progress.task("cross-check", len(config.fields(system))) as bar:
+        for spec in config.fields(system).values():
+            problem = make_problem(system, spec, crosscheck.TOLERANCE, crosscheck.TOLERANCE)
+            solvers = TorchOdeSolver(problem, config.gradient or DEFAULT_GRADIENT), julia.solver(problem)
+            pair = " / ".join(map(crosscheck.label, solvers))
+            for gate in crosscheck.compare(*solvers, system, spec.initial_parameters(0)):
+                found = crosscheck.Gate(system.name, spec.label(), pair, *gate)
+                yield {**asdict(found), "passed": found.passed}
+            bar.update(advance=1)
 
 
 def preset(name: str, base: OdeConfig | None = None) -> OdeConfig:

@@ -8,6 +8,8 @@ Expected of the record, besides what `kansciml.reporting.records` says:
   evaluations, wall_s; errors are re-evaluated at tolerance 1e-10, null where that fails or the truth is unknown.
   Variants are named ``mlp``, ``kan``, ``kan-width`` (equal width), ``kan-params`` (equal parameters), ``kan-unscaled``
   and ``kan-tanh`` (the state enters the grid as it is, or through tanh); others are drawn and listed under their name.
+  A run on two backends names its variants ``variant@backend`` and has ``result["gates"]``, rows of
+  `kansciml.crosscheck.Gate`.
 * arrays per run: ``<id>.iteration``, ``.loss``, ``.phase`` (0 Adam, 1 L-BFGS), all (K,), and ``.trajectory`` (Td, n),
   NaN after a blow-up; per system: ``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown), ``.data_t``, ``.data``.
 """
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from kansciml.reporting import ode_figures
 from kansciml.reporting.ode_runs import OdeRecord
-from kansciml.reporting.ode_tables import loss_table, verdict_tables
+from kansciml.reporting.ode_tables import backend_tables, loss_table, verdict_tables
 from kansciml.reporting.records import Record
 from kansciml.reporting.style import publication_style, save_figure
 from kansciml.reporting.tables import Table, save_tables
@@ -31,7 +33,7 @@ def summary(record: Record) -> list[Table]:
         KansciError: the record holds no finished run of a neural ODE.
     """
     ode = OdeRecord.read(record)
-    return [loss_table(ode), *verdict_tables(ode)]
+    return [loss_table(ode), *verdict_tables(ode), *backend_tables(ode)]
 
 
 def render(record: Record, folder: Path) -> list[Path]:

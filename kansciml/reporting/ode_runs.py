@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,17 @@ from kansciml.reporting.records import Record
 
 ORDER = ("mlp", "mlp-width", "mlp-params", "kan", "kan-width", "kan-params", "kan-unscaled", "kan-tanh")
 """Order of variants in tables and legends; others follow as they appear in the record."""
+
+
+def in_order(variants: Iterable[str]) -> list[str]:
+    """Each variant once, in the order of `ORDER` (on each backend, where there are two), then the others."""
+    found = list(dict.fromkeys(variants))
+
+    def place(variant: str) -> int:
+        plain = variant.partition("@")[0]
+        return ORDER.index(plain) if plain in ORDER else len(ORDER)
+
+    return sorted(found, key=place)
 
 
 @dataclass(frozen=True)
@@ -164,7 +175,7 @@ class OdeRecord:
                 name: OdeSystem(name, values, record.arrays) for name, values in record.result["systems"].items()
             }
             runs = [Run(values, record.arrays) for values in record.result["runs"]]
-            variants = list(dict.fromkeys([*ORDER, *(run.values["variant"] for run in runs)]))
+            variants = in_order(run.values["variant"] for run in runs)
             found = {(run.values["system"], run.values["variant"]) for run in runs}
             keys = [(name, variant) for name in systems for variant in variants if (name, variant) in found]
         except (KeyError, TypeError, AttributeError) as error:
@@ -185,8 +196,7 @@ class OdeRecord:
     @property
     def variants(self) -> list[str]:
         """All variants, in the order of `ORDER`."""
-        found = dict.fromkeys(group.variant for group in self.groups)
-        return [*(variant for variant in ORDER if variant in found), *(name for name in found if name not in ORDER)]
+        return in_order(group.variant for group in self.groups)
 
     def of(self, system: str) -> dict[str, Group]:
         """Groups of `system` by variant."""

@@ -27,8 +27,10 @@ STRUGGLE_FACTOR = 10.0
 
 def kind(variant: str) -> str:
     """What is held equal in a comparison with `variant`, e.g. ``"equal parameters"``."""
+    variant, _, backend = variant.partition("@")
     suffix = variant.partition("-")[2]
-    return KINDS.get(suffix, suffix)
+    name = KINDS.get(suffix, suffix)
+    return f"{name}, {backend}" if backend else name
 
 
 def loss_table(ode: OdeRecord) -> Table:
@@ -36,11 +38,13 @@ def loss_table(ode: OdeRecord) -> Table:
     rows, diverged = [], []
     for group in ode.groups:
         system = ode.systems[group.system]
-        is_reference = group.variant == "mlp" and len(ode.of(group.system)) > 1
+        plain, _, backend = group.variant.partition("@")
+        is_reference = plain == "mlp" and len(ode.of(group.system)) > 1
         errors = [group.median(), *group.spread(), group.median("train_relative_mse")]
         test = group.median("test_relative_mse") if system.extrapolates else None
         wall = sum(run.values["wall_s"] for run in group.runs) / len(group.runs)
-        about = [system.title, group.label, "reference" if is_reference else kind(group.variant)]
+        reference = f"reference, {backend}" if backend else "reference"
+        about = [system.title, group.label, reference if is_reference else kind(group.variant)]
         rows.append([*about, group.n_parameters, len(group.runs), *errors, test, wall])
         if group.n_diverged:
             diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.runs)} diverged.")
@@ -101,6 +105,36 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
     return tables
 
 
+def backend_tables(ode: OdeRecord) -> list[Table]:
+    """What a run on two backends shows: the gates between them, and their final losses as distributions."""
+    gates = ode.record.result.get("gates", [])
+    if not gates:
+        return []
+    rows = [
+        [gate["model"], gate["number"], gate["quantity"], gate["measured"], gate["allowed"],
+         "pass" if gate["passed"] else "FAIL"]
+        for gate in gates
+    ]  # fmt: skip
+    note = "float64, rtol = atol = 1e-10, same parameters in both backends."
+    tables = [Table("Torch against Julia", ["Model", "Gate", "Quantity", "Measured", "Allowed", ""], rows, [note])]
+    rows = []
+    for name in ode.systems:
+        groups = ode.of(name)
+        for variant, group in groups.items():
+            plain, _, backend = variant.partition("@")
+            other = groups.get(f"{plain}@julia")
+            if backend == "torch" and other is not None:
+                both = compare_losses(group.losses(), other.losses())
+                told = "differ" if both.verdict != "undecided" else "not told apart"
+                rows.append(
+                    [ode.systems[name].title, group.label, group.median(), other.median(), both.p_value,
+                     f"{both.n_a}, {both.n_b}", told]
+                )  # fmt: skip
+    note = "Runs part after some tens of steps, as rounding errors grow, so only the distributions can be compared."
+    columns = ["System", "Model", "Torch median train MSE", "Julia median train MSE", "p", "Seeds", "Distributions"]
+    return [*tables, Table("Final losses by backend", columns, rows, [note])]
+
+
 def _row(ode: OdeRecord, first: Group, second: Group, says: str | None, claim: Comparison) -> list[object]:
     seeds = f"{claim.n_a}, {claim.n_b}"
     verdict = [claim.verdict, claim.median_ratio, claim.p_value, claim.effect, seeds, claim.reason]
@@ -109,10 +143,11 @@ def _row(ode: OdeRecord, first: Group, second: Group, says: str | None, claim: C
 
 def _reference(groups: dict[str, Group], group: Group) -> Group | None:
     """The MLP that a KAN is compared with: the one made for this kind of comparison, or the only one."""
-    model, _, suffix = group.variant.partition("-")
+    variant, at, backend = group.variant.partition("@")
+    model, _, suffix = variant.partition("-")
     if model == "mlp":
         return None
-    return groups.get(f"mlp-{suffix}") or groups.get("mlp")
+    return groups.get(f"mlp-{suffix}{at}{backend}") or groups.get(f"mlp{at}{backend}")
 
 
 def _scaled(groups: dict[str, Group], variant: str) -> Group | None:

@@ -75,12 +75,22 @@ _OTHERS = (
 
 
 def variant_styles(variants: Iterable[str]) -> Mapping[str, VariantStyle]:
-    """A style for each of `variants`, in their order: the known ones always look the same, others take what is left."""
+    """A style for each of `variants`, in their order: the known ones always look the same, others take what is left.
+
+    ``variant@backend``, of a run on two backends, has the variant's colour; on Julia it is dotted.
+    """
     styles: dict[str, VariantStyle] = {}
     others = iter(_OTHERS * 8)
     for variant in dict.fromkeys(variants):
-        known = _KNOWN.get(variant)
-        styles[variant] = known or VariantStyle(variant, *next(others))
+        plain, _, backend = variant.partition("@")
+        known = _KNOWN.get(plain)
+        if known is None:
+            styles[variant] = VariantStyle(variant, *next(others))
+        elif backend:
+            line, marker = ((0, (1, 1)), "*") if backend == "julia" else (known.line, known.marker)
+            styles[variant] = VariantStyle(f"{known.name} ({backend})", known.colour, line, marker)
+        else:
+            styles[variant] = known
     return styles
 
 
