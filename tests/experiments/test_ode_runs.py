@@ -1,4 +1,4 @@
-"""Many trainings: the pool gives what one process gives, resumed jobs are not repeated, configurations make their jobs."""
+"""Many trainings: the pool equals one process, resumed jobs are not repeated, configurations make their jobs."""
 
 import json
 from dataclasses import replace
