@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from kansciml._errors import UsageError
-from kansciml.commands._output import Output, experiment_arguments, parse, take_option
-from kansciml.experiments._base import Experiment, run_experiment
+from kansciml._errors import BackendUnavailable, UsageError
+from kansciml.commands._output import Output, RunFlags, experiment_arguments, parse, take_option
+from kansciml.experiments._base import Experiment, is_finished, run_experiment
 from kansciml.reporting.records import Record
 
 
@@ -17,17 +19,11 @@ def run_from_flags(
     arguments: Sequence[str],
     out: Output,
     command: str,
-    adjust: Callable[[Any, Output], Any] | None = None,
-    default: str | None = None,
 ) -> int:
-    """Parse ``--preset`` and the experiment's own flags, run or resume it, write pictures, print the tables.
+    """Parse ``--preset`` and the experiment's own flags, run or resume it, write pictures, print the tables."""
+    from kansciml.experiments._ode_runs import close_backends
 
-    Args:
-        adjust: changes the configuration before it is run, e.g. to replace ``auto`` by what was found.
-        default: preset used when none is named; None: the defaults of the configuration.
-    """
     preset, rest = take_option(arguments, "--preset")
-    preset = preset or default
     config = experiment.preset(preset) if preset else experiment.config()
     parsed = parse(experiment_arguments(config), rest, command)
     flags, config = parsed.flags, parsed.config
@@ -35,10 +31,35 @@ def run_from_flags(
         if flags.workers < 1:
             raise UsageError(f"got --workers {flags.workers}: expected at least 1")
         os.environ["KANSCIML_WORKERS"] = str(flags.workers)
-    if adjust is not None:
-        config = adjust(config, out)
-    record = run_experiment(experiment, config, results=flags.results, force=flags.force, log=out.log)
+    try:
+        config = _with_backend(experiment, config, flags, out)
+        record = run_experiment(experiment, config, results=flags.results, force=flags.force, log=out.log)
+    finally:
+        close_backends()
     return report(experiment, record, out)
+
+
+def _with_backend(experiment: Experiment, config: Any, flags: RunFlags, out: Output) -> Any:
+    """The configuration with backend ``auto`` replaced by the one that starts.
+
+    A bad request is reported before anything is started, Julia is started before a folder is made, and not at all
+    where the run is finished already.
+    """
+    from kansciml.backends.julia import find_julia
+    from kansciml.experiments._ode_runs import shared_backend
+
+    if getattr(config, "backend", "torch") == "torch":
+        return config
+    experiment.check(replace(config, backend="torch"))
+    found = replace(config, backend="julia") if config.backend == "auto" else config
+    if not flags.force and is_finished(experiment, found, flags.results):
+        with contextlib.suppress(BackendUnavailable):
+            find_julia()
+            return found
+    if config.backend == "auto":
+        return replace(config, backend=shared_backend("auto", config.sensealg, out.log).name)
+    shared_backend("julia", config.sensealg, out.log)
+    return config
 
 
 def report(experiment: Experiment, record: Record, out: Output, render: bool = False) -> int:

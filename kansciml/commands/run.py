@@ -12,7 +12,6 @@ SUMMARY = "reproduce a figure or table: kansciml run fig2 --preset smoke|small|p
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.experiments._ode_runs import close_backends
     from kansciml.experiments._registry import available_experiments, get_experiment
 
     if not arguments or arguments[0].startswith("-"):
@@ -22,7 +21,4 @@ def main(arguments: Sequence[str], out: Output) -> int:
             return 0
         raise UsageError(f"run wants an experiment: one of {', '.join(available_experiments())}")
     experiment = get_experiment(arguments[0])
-    try:
-        return run_from_flags(experiment, arguments[1:], out, f"run {experiment.name}")
-    finally:
-        close_backends()
+    return run_from_flags(experiment, arguments[1:], out, f"run {experiment.name}")

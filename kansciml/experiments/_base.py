@@ -193,6 +193,11 @@ def run_experiment(
         return _work(experiment, config, record, RunContext(folder, progress, log))
 
 
+def is_finished(experiment: Experiment, config: Any, results: str | Path = "results") -> bool:
+    """Whether `run_experiment` would return a finished record at once."""
+    return _finished(result_folder(experiment, config, results)) is not None
+
+
 def _finished(folder: Path) -> Record | None:
     record = load_record(folder) if (folder / "record.json").exists() else None
     return record if record is not None and record.status == "finished" else None

@@ -181,12 +181,13 @@ _OPEN: dict[tuple[str, str | None], OdeBackend] = {}
 
 
 def shared_backend(name: str, method: str | None, log: Any) -> OdeBackend:
-    """A backend that is opened once in this process."""
-    key = (name, method)
-    if key not in _OPEN:
-        option = "sensealg" if name == "julia" else "gradient"
-        _OPEN[key] = open_backend(name, **{option: method}, log=log)
-    return _OPEN[key]
+    """A backend that is opened once in this process. `method`: gradient of torch, sensealg of julia and of auto."""
+    if (name, method) not in _OPEN:
+        option = "gradient" if name == "torch" else "sensealg"
+        backend = open_backend(name, **{option: method}, log=log)
+        name, method = backend.name, method if backend.name == "julia" or name == "torch" else None
+        _OPEN[name, method] = backend
+    return _OPEN[name, method]
 
 
 def close_backends() -> None:

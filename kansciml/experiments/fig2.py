@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.backends.base import MODELS, FieldSpec
-from kansciml.backends.select import check_methods
+from kansciml.backends.select import BACKENDS, check_methods
 from kansciml.experiments._base import Experiment, Result, RunContext
 from kansciml.experiments._ode_runs import Job, run_jobs, variant_fields
 from kansciml.ode import get_system, make_field
@@ -37,7 +37,7 @@ class Fig2Config:
     seeds: int = 10
     """Number of seeds: 0, 1, ..."""
     backend: str = "torch"
-    """torch or julia."""
+    """torch, julia, or auto (Julia if it starts)."""
     gradient: str | None = None
     """Gradient of the torch backend: replay (default), backprop, adjoint."""
     sensealg: str | None = None
@@ -56,8 +56,8 @@ class Fig2Config:
     """Adam, then L-BFGS."""
 
     def __post_init__(self) -> None:
-        if self.backend not in ("torch", "julia"):
-            raise unknown_name("backend", self.backend, ("torch", "julia"))
+        if self.backend not in BACKENDS:
+            raise unknown_name("backend", self.backend, BACKENDS)
         if self.seeds < 1 or not self.systems:
             raise UsageError(f"got {self.seeds} seeds and {len(self.systems)} systems: expected at least 1 of each")
         check_methods(self.gradient, self.sensealg)
