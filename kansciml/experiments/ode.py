@@ -54,7 +54,7 @@ class OdeConfig:
     """affine (training span into [-1, 1]), none, or tanh."""
     input_power: int = 1
     """Odd power of the scaled state that the network is fed (3: cubes)."""
-    seeds: int = 3
+    seeds: int = 5
     """Number of seeds: 0, 1, ..."""
     backend: str = "auto"
     """auto (Julia if it starts, else torch), torch, julia, or both."""
@@ -159,7 +159,7 @@ def backend_gates(config: OdeConfig, context: RunContext) -> Iterator[dict[str, 
 def preset(name: str, base: OdeConfig | None = None) -> OdeConfig:
     """A preset applied to other settings."""
     base = base or OdeConfig()
-    steps: dict[str, Sequence[int]] = {"smoke": (30, 20, 2), "small": (1000, 1000, 3), "paper": (5000, 20000, 5)}
+    steps: dict[str, Sequence[int]] = {"smoke": (30, 20, 2), "small": (1000, 1000, 5), "paper": (5000, 20000, 5)}
     if name not in steps:
         raise unknown_name("preset", name, steps)
     adam, lbfgs, seeds = steps[name]
