@@ -114,8 +114,8 @@ def train(
     """Train a neural ODE by Adam, then L-BFGS.
 
     Args:
-        system: a `System`, its name, a path to a ``.py`` file defining SYSTEM or to a ``.csv`` file of times and
-            states, or a `Trajectory` of your own.
+        system: a `System`, its name, a path to a ``.py`` file defining SYSTEM, a ``.csv`` file of times and states (or
+            a `Path` of another ending), or a `Trajectory` of your own.
         model: ``"mlp"``, ``"kan"``, a `FieldSpec`, or a torch module called as ``module(t, u)`` (torch only).
         match, hidden, grid, spline_order, grid_range, input_scaling: see `make_field`.
         seed: of the initial parameters; the same for every backend.
@@ -172,7 +172,7 @@ def resolve_system(system: System | Trajectory | str | Path, train_fraction: flo
         return system
     if isinstance(system, Trajectory):
         return system_from_trajectory(system, system.source or "data", train_fraction)
-    if str(system).endswith(".csv"):
+    if str(system).endswith(".csv") or (isinstance(system, Path) and system.suffix != ".py"):
         path = Path(system)
         return system_from_trajectory(read_csv(path), path.stem, train_fraction)
     return get_system(system)

@@ -74,6 +74,8 @@ MISTAKES = [
     ("ode --workers 0", "got --workers 0"),
     ("ode --sytem lotka", "Unrecognized options: --sytem"),
     ("ode --data missing.csv", "missing.csv does not exist"),
+    ("ode --data missing.txt", "missing.txt does not exist"),
+    ("ode --data /dev/null", "holds no rows of data"),
     ("ode --train-fraction 2 --data good.csv", "got train_fraction 2.0"),
     ("ode --system missing.py", "missing.py does not exist"),
     ("run", "run wants an experiment: one of fig2, ode"),

@@ -38,7 +38,7 @@ WORKERS_VARIABLE = "KANSCIML_WORKERS"
 class Job:
     """One training. `variant` names the model in tables: ``mlp``, ``kan-width``, ``kan-params`` and so on."""
 
-    system: str
+    system: str | Path
     variant: str
     spec: FieldSpec
     seed: int

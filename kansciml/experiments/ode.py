@@ -85,9 +85,9 @@ class OdeConfig:
         check_methods(self.gradient, self.sensealg)
 
     @property
-    def source(self) -> str:
+    def source(self) -> str | Path:
         """What `kansciml.ode.resolve_system` is given."""
-        return self.system if self.data is None else str(self.data)
+        return self.system if self.data is None else self.data
 
     @property
     def backends(self) -> tuple[str, ...]:
