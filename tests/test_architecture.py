@@ -27,7 +27,7 @@ MAY = {
     "experiments": {
         "ode", "crosscheck", "backends", "backends.base", "models", "tasks", "training", "analysis", "reporting", *FLOOR
     },
-    "benchmarks": {"commands", "backends", "backends.base", "models", "tasks", "training", "reporting", *FLOOR},
+    "benchmarks": {"backends", "backends.base", "models", "tasks", "training", "reporting", *FLOOR},
     "commands": {
         "experiments", "benchmarks", "crosscheck", "ode", "reporting", "tasks", "backends", "backends.base", *FLOOR
     },

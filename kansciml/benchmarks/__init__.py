@@ -1,1 +1,2 @@
-"""Speed and memory measurements: one module each, with `SUMMARY` and `main(arguments, out) -> exit code`."""
+"""Speed and memory measurements: one module each, with a dataclass `Options` and
+`run(options, log) -> (document, tables)`."""

@@ -7,7 +7,7 @@ a bare ``nn.Sequential`` with the state scaling folded into its weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kansciml._errors import BackendUnavailable, SolveError, UsageError, unknown_name
+from kansciml._errors import SolveError, UsageError, unknown_name
 from kansciml.backends.base import MODELS, FieldSpec, OdeProblem, OdeSolver
-from kansciml.backends.select import BACKENDS
+from kansciml.backends.select import BACKENDS, open_backend
 from kansciml.backends.torch import DEFAULT_GRADIENT, GRADIENTS, ModuleField, TorchOdeSolver
 from kansciml.benchmarks._timing import interleaved
-from kansciml.commands._output import JsonFlag, Output, parse
 from kansciml.models.fields import VectorField
 from kansciml.reporting.progress import Progress
 from kansciml.reporting.tables import Table
 from kansciml.tasks.ode.problem import make_field, make_problem
 from kansciml.tasks.ode.registry import get_system
+from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining, train_flat
 
 SUMMARY = "one loss + gradient, by every gradient method and sensealg"
@@ -35,7 +35,7 @@ WARM_UP = FlatTraining(adam_steps=150, final_learning_rate=1e-3, lbfgs_steps=100
 
 
 @dataclass(frozen=True)
-class Arguments(JsonFlag):
+class Options:
     """Time one loss + gradient."""
 
     systems: tuple[str, ...] = ("lotka", "pleiades")
@@ -102,19 +102,18 @@ def candidates(problem: OdeProblem, params: np.ndarray, julia: Any) -> dict[str,
 
 
 def measure(
-    system_name: str, model: str, options: Arguments, julia: Any, report: Callable[[str], None]
+    system: System, model: str, options: Options, julia: Any, report: Callable[[str], None]
 ) -> tuple[FieldSpec, list[dict[str, Any]]]:
     """Rows of one system and model: name, median and quartiles in ms, ratio to the baseline, gradient difference."""
-    system = get_system(system_name)
     spec = make_field(system, model, match="params")
     problem = make_problem(system, spec, options.tolerance, options.tolerance)
-    report(f"{system_name} {model}: going near the solution")
+    report(f"{system.name} {model}: going near the solution")
     solver = TorchOdeSolver(problem)
     params = train_flat(solver.value_and_grad, spec.initial_parameters(0), WARM_UP).params
     exact = solver.value_and_grad(params)[1]
     calls, differences, failures = {}, {}, []
     for name, (candidate, its_params) in candidates(problem, params, julia).items():
-        report(f"{system_name} {model}: {name}")
+        report(f"{system.name} {model}: {name}")
         try:
             gradient = candidate.value_and_grad(its_params)[1]
         except SolveError as error:
@@ -123,7 +122,7 @@ def measure(
         comparable = len(gradient) == len(exact) and "nn.Module" not in name
         differences[name] = float(np.max(np.abs(gradient - exact)) / np.max(np.abs(exact))) if comparable else None
         calls[name] = lambda candidate=candidate, its_params=its_params: candidate.value_and_grad(its_params)
-    seconds = interleaved(calls, options.rounds, after_call=lambda name: report(f"{system_name} {model}: {name}"))
+    seconds = interleaved(calls, options.rounds, after_call=lambda name: report(f"{system.name} {model}: {name}"))
     base = seconds[BASELINE]
     rows = [
         {
@@ -139,48 +138,45 @@ def measure(
     return spec, rows + failures
 
 
-def main(arguments: Sequence[str], out: Output) -> int:
-    options = parse(Arguments, arguments, "bench ode")
+def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], list[Table]]:
+    """Measure everything; returns the JSON document and the tables.
+
+    Raises:
+        UsageError: unknown names, or too few rounds for a median.
+        BackendUnavailable: Julia was asked for and does not start.
+    """
     if options.backend not in BACKENDS:
         raise unknown_name("backend", options.backend, BACKENDS)
     if options.model not in (*MODELS, "both"):
         raise unknown_name("model", options.model, (*MODELS, "both"))
     if options.rounds < 3:
         raise UsageError(f"got rounds {options.rounds}: expected at least 3 for a median")
+    if not 0 < options.tolerance < 1:
+        raise UsageError(f"got tolerance {options.tolerance}: expected a number between 0 and 1, such as 1e-7")
+    systems = [get_system(name) for name in options.systems]
     models = MODELS if options.model == "both" else (options.model,)
     torch.set_num_threads(1)
-    julia = _julia(options.backend, out)
+    julia = None
+    if options.backend != "torch":
+        opened = open_backend(options.backend, log=log)
+        julia = opened if opened.name == "julia" else None
     tables, document = [], {"tolerance": options.tolerance, "baseline": BASELINE, "results": []}
     try:
-        with Progress() as progress, progress.task("bench ode", len(options.systems) * len(models)) as bar:
-            for name in options.systems:
+        with Progress() as progress, progress.task("bench ode", len(systems) * len(models)) as bar:
+            for system in systems:
                 for model in models:
-                    spec, rows = measure(name, model, options, julia, lambda text: bar.update(advance=0, now=text))
+                    spec, rows = measure(system, model, options, julia, lambda text: bar.update(advance=0, now=text))
                     bar.update(advance=1)
-                    document["results"].append({"system": name, "model": model, "label": spec.label(), "rows": rows})
-                    tables.append(_table(name, spec, rows, options))
+                    result = {"system": system.name, "model": model, "label": spec.label(), "rows": rows}
+                    document["results"].append(result)
+                    tables.append(_table(system.name, spec, rows, options))
     finally:
         if julia is not None:
             julia.close()
-    out.result(document, tables)
-    return 0
+    return document, tables
 
 
-def _julia(choice: str, out: Output) -> Any:
-    from kansciml.backends.select import open_backend
-
-    if choice == "torch":
-        return None
-    try:
-        backend = open_backend(choice, log=out.log)
-    except BackendUnavailable:
-        if choice == "julia":
-            raise
-        return None
-    return backend if backend.name == "julia" else None
-
-
-def _table(system: str, spec: FieldSpec, rows: list[dict[str, Any]], options: Arguments) -> Table:
+def _table(system: str, spec: FieldSpec, rows: list[dict[str, Any]], options: Options) -> Table:
     shown = [
         [row["method"], row["error"], None, None, None, None]
         if "error" in row

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Sequence
 
 from kansciml import benchmarks
 from kansciml._errors import UsageError, unknown_name
-from kansciml.commands._output import Output
+from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "measure speed: kansciml bench ode"
 
@@ -27,4 +28,16 @@ def main(arguments: Sequence[str], out: Output) -> int:
         raise UsageError(f"bench wants a name: one of {', '.join(names)}")
     if arguments[0] not in names:
         raise unknown_name("benchmark", arguments[0], names)
-    return importlib.import_module(f"kansciml.benchmarks.{arguments[0]}").main(arguments[1:], out)
+    benchmark = importlib.import_module(f"kansciml.benchmarks.{arguments[0]}")
+    kind = dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("options", benchmark.Options, dataclasses.field(default=benchmark.Options())),
+            ("output", JsonFlag, dataclasses.field(default=JsonFlag())),
+        ],
+        frozen=True,
+    )
+    parsed = parse(kind, arguments[1:], f"bench {arguments[0]}")
+    document, tables = benchmark.run(parsed.options, out.log)
+    out.result(document, tables)
+    return 0
