@@ -1,5 +1,7 @@
-# Gradients by the sensitivity algorithms of SciMLSensitivity, on the Lux model of a field. How vector-Jacobian products
-# are taken was chosen by measurement.
+# Gradients by the sensitivity algorithms of SciMLSensitivity, on the Lux model of a field.
+#
+# Of the ways to take vector-Jacobian products, compiled tapes of ReverseDiff are the fastest by a factor of 3 to 100.
+# They may be compiled: the only branches on values, the cells of the splines, are inside a rule that runs afresh.
 module KanSciMLSensitivityExt
 
 using KanSciML: KanSciML, Field, FitProblem, check, mean_square, quietly
@@ -13,12 +15,12 @@ ReverseDiff.@grad_from_chainrules KanSciML.bspline_basis(x::ReverseDiff.TrackedA
 const Adjoint = Union{Val{:GaussAdjoint},Val{:InterpolatingAdjoint},Val{:QuadratureAdjoint},Val{:BacksolveAdjoint}}
 const Differentiated = Union{Val{:ReverseDiffAdjoint},Val{:ForwardDiffSensitivity}}
 
-algorithm(::Val{:GaussAdjoint}, problem) = GaussAdjoint(; autojacvec = ReverseDiffVJP(false))
-algorithm(::Val{:InterpolatingAdjoint}, problem) = InterpolatingAdjoint(; autojacvec = ReverseDiffVJP(false))
+algorithm(::Val{:GaussAdjoint}, problem) = GaussAdjoint(; autojacvec = ReverseDiffVJP(true))
+algorithm(::Val{:InterpolatingAdjoint}, problem) = InterpolatingAdjoint(; autojacvec = ReverseDiffVJP(true))
 function algorithm(::Val{:QuadratureAdjoint}, problem)
-    return QuadratureAdjoint(; autojacvec = ReverseDiffVJP(false), abstol = problem.atol, reltol = problem.rtol)
+    return QuadratureAdjoint(; autojacvec = ReverseDiffVJP(true), abstol = problem.atol, reltol = problem.rtol)
 end
-algorithm(::Val{:BacksolveAdjoint}, problem) = BacksolveAdjoint(; autojacvec = ReverseDiffVJP(false))
+algorithm(::Val{:BacksolveAdjoint}, problem) = BacksolveAdjoint(; autojacvec = ReverseDiffVJP(true))
 algorithm(::Val{:ReverseDiffAdjoint}, problem) = ReverseDiffAdjoint()
 algorithm(::Val{:ForwardDiffSensitivity}, problem) = ForwardDiffSensitivity()
 

@@ -12,6 +12,7 @@ def interleaved(
     calls: Mapping[str, Callable[[], object]],
     rounds: int,
     budget_s: float = 60.0,
+    slow_s: float = 2.0,
     after_call: Callable[[str], None] = lambda name: None,
 ) -> dict[str, np.ndarray]:
     """Wall seconds of every call in every round, (rounds,) per name; each is called once before, uncounted.
@@ -19,19 +20,25 @@ def interleaved(
     Args:
         calls: what to time, by name. They run in turn, round by round, so that all see the same drift.
         rounds: wanted rounds; fewer (at least 3) once `budget_s` is spent.
+        budget_s: seconds for all rounds.
+        slow_s: a call that takes longer than this is not repeated: its first time is its only one.
         after_call: called with the name after each call, e.g. to move a progress bar.
     """
-    for name, call in calls.items():
-        call()
+
+    def timed(name: str) -> float:
+        began = time.perf_counter()
+        calls[name]()
+        taken = time.perf_counter() - began
         after_call(name)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+        return taken
+
+    warm_up = {name: timed(name) for name in calls}
+    seconds = {name: [taken] if taken > slow_s else [] for name, taken in warm_up.items()}
+    repeated = [name for name, taken in warm_up.items() if taken <= slow_s]
     start = time.monotonic()
     for done in range(rounds):
         if done >= 3 and time.monotonic() - start > budget_s:
             break
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - began)
-            after_call(name)
+        for name in repeated:
+            seconds[name].append(timed(name))
     return {name: np.array(values) for name, values in seconds.items()}
