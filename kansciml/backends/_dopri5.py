@@ -1,8 +1,10 @@
 """Dormand-Prince 5(4) in NumPy, keeping every stage of every accepted step.
 
 Steps, error control and dense output are those of torchdiffeq's ``dopri5`` (Dormand & Prince 1980 with Shampine's
-midpoint; step control and first step of Hairer, Norsett & Wanner I, sec. II.4), so both take the same steps up to
-rounding; the last step may reach beyond the end, and save points are read off the dense output. A solver written for
+midpoint; step control and first step of Hairer, Norsett & Wanner I, sec. II.4) with the maximum norm, so both take the
+same steps up to rounding; the last step may reach beyond the end, and save points are read off the dense output. The
+maximum norm because a root mean square over 28 components lets one of them err by five times the tolerance: where a
+spline's knots are crossed, that cost two digits of the loss for a tenth of the steps. A solver written for
 states of 2 to 30 numbers: torchdiffeq spends its time in the dispatch of some thirty small tensor operations a stage.
 """
 
@@ -119,14 +121,14 @@ def _integrate(rhs, u0, t0, t_end, rtol, atol, max_steps) -> Steps:
                 np.dot(row, k[:j], out=stage)
                 stage += start
                 rhs(t + c * h, stage, k[j])
-            # Weighted rms error over atol + rtol max(|u0|, |u1|)
+            # Largest error over atol + rtol max(|u0|, |u1|)
             np.dot(E, k, out=error)
             np.abs(stage, out=magnitude)
             np.maximum(last_magnitude, magnitude, out=tol)
             tol *= rtol
             tol += atol
             error /= tol
-            ratio = h * (float(error.dot(error)) / n) ** 0.5
+            ratio = h * float(np.abs(error, out=error).max())
             if ratio <= 1.0:
                 break
             rejected += 1
@@ -150,17 +152,17 @@ def _integrate(rhs, u0, t0, t_end, rtol, atol, max_steps) -> Steps:
 def _first_step(rhs: Rhs, t0: float, u0: np.ndarray, f0: np.ndarray, rtol: float, atol: float) -> float:
     """Starting step size of Hairer, Norsett & Wanner I, sec. II.4."""
     scale = atol + np.abs(u0) * rtol
-    d0, d1 = _rms(u0 / scale), _rms(f0 / scale)
+    d0, d1 = _size(u0 / scale), _size(f0 / scale)
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     f1 = np.empty_like(f0)
     rhs(t0 + h0, u0 + h0 * f0, f1)
-    d2 = _rms((f1 - f0) / scale) / h0
+    d2 = _size((f1 - f0) / scale) / h0
     h1 = max(1e-6, h0 * 1e-3) if d1 <= 1e-15 and d2 <= 1e-15 else (0.01 / max(d1, d2)) ** (1 / ORDER)
     return float(min(100 * h0, h1))
 
 
-def _rms(x: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(x * x)))
+def _size(x: np.ndarray) -> float:
+    return float(np.abs(x).max())
 
 
 def _failure(t: float, h: float, u: np.ndarray, accepted: int, rejected: int, max_steps: int) -> SolveError:

@@ -23,6 +23,7 @@ from kansciml._errors import UsageError, unknown_name
 
 ACTIVATIONS = ("tanh", "silu", "gelu", "relu", "sigmoid")
 MODELS = ("mlp", "kan")
+OUTPUT_GAIN = 0.1
 INPUT_SCALINGS = ("affine", "none", "tanh")
 
 
@@ -157,17 +158,20 @@ class FieldSpec:
         """Initial flat parameter vector (P,), the same for every backend.
 
         MLP: Glorot-uniform weights, zero biases. KAN: Glorot-uniform base weights, spline coefficients
-        N(0, (0.1 / sqrt(in))^2), unit scales, so that both start as small, smooth fields.
+        N(0, (0.1 / sqrt(in))^2), unit scales. The last layer starts at a tenth of that (`OUTPUT_GAIN`): du/dt is then
+        small, and the first trajectory stays near u0 instead of running out of the data, or to infinity.
         """
         rng = np.random.default_rng(seed)
         params = np.zeros(self.n_parameters)
-        for layer in self.unpack(params):
+        layers = self.unpack(params)
+        for layer in layers:
+            gain = OUTPUT_GAIN if layer is layers[-1] else 1.0
             for name, view in layer.items():
                 if name in ("weight", "base_weight"):
-                    bound = np.sqrt(6.0 / sum(view.shape))
+                    bound = gain * np.sqrt(6.0 / sum(view.shape))
                     view[...] = rng.uniform(-bound, bound, view.shape)
                 elif name == "spline_weight":
-                    view[...] = rng.normal(0.0, 0.1 / np.sqrt(view.shape[0]), view.shape)
+                    view[...] = rng.normal(0.0, gain * 0.1 / np.sqrt(view.shape[0]), view.shape)
                 elif name == "spline_scale":
                     view[...] = 1.0
         return params

@@ -214,7 +214,7 @@ class TorchOdeSolver:
         if len(times) == 1:
             return u0[None]
         method = odeint_adjoint if self.method == "adjoint" else odeint
-        options = {"max_num_steps": problem.max_steps}
+        options = {"max_num_steps": problem.max_steps, "norm": _largest}
         try:
             u = method(self._module, u0, times, rtol=rtol, atol=atol, method="dopri5", options=options)
         except AssertionError as error:  # how torchdiffeq tells that a solve failed
@@ -223,6 +223,11 @@ class TorchOdeSolver:
 
     def close(self) -> None:
         """Nothing is held outside this object."""
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The maximum norm, in which torchdiffeq is to control the error: see `kansciml.backends._dopri5`."""
+    return x.abs().max()
 
 
 def _finite(array: np.ndarray) -> np.ndarray:

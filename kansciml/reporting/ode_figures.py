@@ -20,6 +20,8 @@ CURVE_POINTS = 400
 MAX_COMPONENTS = 6
 LEGEND_ENTRY = 1.75
 """Inches that the longest name of a variant takes in a legend."""
+LEGEND_ROW = 0.17
+"""Inches."""
 MEDIAN_SEED = "models: the seed with the median training error"
 TRUTH_WIDTH = 2.2
 """Wider than the models' lines, so that it shows on both sides of a model that matches it."""
@@ -317,10 +319,14 @@ def _legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks:
     for style in styles.values():
         line = {"linestyle": "", "marker": style.marker} if marks else {"linestyle": style.line}
         second.append((Line2D([], [], color=style.colour, **line), style.name))
-    columns = max(1, int(figure.get_figwidth() / LEGEND_ENTRY))
+    longest = max(len(style.name) for style in styles.values()) if styles else 0
+    entry = max(LEGEND_ENTRY, 0.5 + 0.062 * longest)  # 0.062 inches a letter; names on two backends are long
+    columns = max(1, int(figure.get_figwidth() / entry))
     if len(first) + len(second) > columns and first and second:
         first += [(Line2D([], [], linestyle=""), "")] * (-len(first) % columns)
     entries = first + second
+    rows = -(-len(entries) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - 2))  # two rows are planned for
     # matplotlib fills column by column: deal the entries out so that they read row by row.
     columns = min(columns, len(entries))
     entries = [entry for column in range(columns) for entry in entries[column::columns]]

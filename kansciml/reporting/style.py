@@ -87,8 +87,8 @@ def variant_styles(variants: Iterable[str]) -> Mapping[str, VariantStyle]:
         if known is None:
             styles[variant] = VariantStyle(variant, *next(others))
         elif backend:
-            line, marker = ((0, (1, 1)), "*") if backend == "julia" else (known.line, known.marker)
-            styles[variant] = VariantStyle(f"{known.name} ({backend})", known.colour, line, marker)
+            line, marker = ((0, (1, 1)), "X") if backend == "julia" else (known.line, known.marker)
+            styles[variant] = VariantStyle(f"{known.name} ({backend.capitalize()})", known.colour, line, marker)
         else:
             styles[variant] = known
     return styles
