@@ -1,11 +1,14 @@
-"""The command line: ``kansciml COMMAND ...``. Exit codes: 0 done, 1 failed, 2 wrong request, 130 interrupted."""
+"""The command line: ``kansciml COMMAND ...``. Exit codes: 0 done, 1 failed, 2 wrong request, 130 interrupted,
+143 terminated."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import pkgutil
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from kansciml import __version__, commands
@@ -40,10 +43,20 @@ def run(arguments: Sequence[str], out: Output) -> int:
     return importlib.import_module(f"kansciml.commands.{name}").main(rest, out)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, from a batch system say: state is saved and workers are ended as after Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: one clear line for whatever the user can act on."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     out = Output(as_json="--json" in arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         return run(arguments, out)
     except KansciError as error:
@@ -51,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if out.as_json:
             out.result({"error": str(error), "exit_code": error.exit_code})
         return error.exit_code
+    except _Terminated:
+        out.log("terminated")
+        return 143
     except KeyboardInterrupt:
         out.log("interrupted")
         return 130

@@ -201,6 +201,7 @@ def crosscheck_field(
     torch_solver: Callable[..., OdeSolver] = TorchOdeSolver,
     julia: OdeBackend | None = None,
     seed: int = 0,
+    tolerance: float = TOLERANCE,
 ) -> Iterator[Gate]:
     """All gates for one system and field.
 
@@ -209,8 +210,9 @@ def crosscheck_field(
         torch_solver: makes a solver from a problem and a gradient method; the solver under test.
         julia: a started Julia backend to hold against torch, if there is one.
         seed: of the initial parameters.
+        tolerance: rtol and atol of the solvers under test.
     """
-    problem = make_problem(system, field, TOLERANCE, TOLERANCE)
+    problem = make_problem(system, field, tolerance, tolerance)
     params = field.initial_parameters(seed)
     main = torch_solver(problem)
     reference = ReferenceSolver(problem)

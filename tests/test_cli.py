@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -181,6 +182,37 @@ def test_julia_missing_is_one_line_with_the_remedy_and_exit_code_1(capsys, monke
     assert code == 1 and out == "" and "pip install 'kansciml[julia]'" in err.splitlines()[-1]
     code, _, err = run(capsys, "ode", "--system", "lotka", *TINY, "--backend", "auto")
     assert code == 0 and "backend: torch, because Julia does not start" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds worker processes through /proc")
+def test_a_killed_run_leaves_no_worker_behind_and_is_resumed(folder):
+    command = [sys.executable, "-m", "kansciml", "ode", "--system", "lotka", "--model", "mlp", "--backend", "torch"]
+    command += ["--adam-steps", "900", "--lbfgs-steps", "5", "--seeds", "2", "--results", str(folder)]
+    environment = {**os.environ, "KANSCIML_WORKERS": "2"}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+
+    def children():
+        pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def alive(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    deadline = time.monotonic() + 60
+    while len(workers := children()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(4)  # both are training by now
+    process.kill()
+    process.wait()
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(workers) == 2 and not any(map(alive, workers))
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0 and "it was killed" in done.stderr
 
 
 @pytest.mark.slow

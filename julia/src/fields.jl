@@ -164,3 +164,10 @@ function (field::Field)(u::AbstractVecOrMat, params::AbstractVector)
     y, _ = LuxCore.apply(field.model, z, unpack(field, params), field.state)
     return spec.rate .* y
 end
+
+function Base.show(io::IO, field::Field)
+    (; model, widths, activation, grid, spline_order) = field.spec
+    detail = model === :mlp ? "$activation" : "grid=$grid, spline_order=$spline_order"
+    print(io, model === :mlp ? "MLP" : "KAN", " field ", join(widths, "-"), " ($detail), ")
+    return print(io, parameter_count(field), " parameters")
+end

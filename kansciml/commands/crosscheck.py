@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from kansciml._errors import unknown_name
+from kansciml._errors import UsageError, unknown_name
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "six gates between the backends: right-hand side, trajectory, loss, gradient, training"
@@ -25,6 +25,8 @@ class Arguments(JsonFlag):
     """Sensitivity algorithm of the Julia backend."""
     seed: int = 0
     """Seed of the initial parameters."""
+    tolerance: float = 1e-10
+    """rtol and atol of the solvers. A gate that fails here and passes at 1e-12 shows a solver's error, not a fault."""
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
@@ -52,11 +54,15 @@ def main(arguments: Sequence[str], out: Output) -> int:
         opened = open_backend(options.backend, sensealg=options.sensealg, log=out.log)
         julia = opened if opened.name == "julia" else None
         why = "Julia does not start here; kansciml doctor says why"
+    if not 0 < options.tolerance < 1:
+        raise UsageError(f"got tolerance {options.tolerance}: expected a number between 0 and 1, such as 1e-10")
     gates = []
     try:
         with Progress() as progress, progress.task("crosscheck", len(fields)) as bar:
             for system, field in fields:
-                for gate in crosscheck_field(system, field, julia=julia, seed=options.seed):
+                for gate in crosscheck_field(
+                    system, field, julia=julia, seed=options.seed, tolerance=options.tolerance
+                ):
                     gates.append(gate)
                     bar.update(advance=0, now=f"{system.name} {gate.pair}")
                 bar.update(advance=1)
@@ -69,7 +75,10 @@ def main(arguments: Sequence[str], out: Output) -> int:
          "pass" if g.passed else "FAIL"]
         for g in gates
     ]  # fmt: skip
-    notes = ["float64, rtol = atol = 1e-10; torch with Julia: " + ("compared" if julia else f"not compared ({why})")]
+    notes = [
+        f"float64, rtol = atol = {options.tolerance:g}; torch with Julia: "
+        + ("compared" if julia else f"not compared ({why})")
+    ]
     columns = ["system", "model", "pair", "gate", "quantity", "measured", "allowed", ""]
     verdict = f"{len(gates) - len(failed)} of {len(gates)} gates passed"
     document = {

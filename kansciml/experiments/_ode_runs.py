@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -199,6 +200,8 @@ def close_backends() -> None:
 # ---- pool -----------------------------------------------------------------------------------------------------------
 
 _REPORT_EVERY_S = 0.25
+_WATCH_EVERY_S = 1.0
+_GRACE_S = 5.0
 _worker: dict[str, Any] = {}
 
 
@@ -208,6 +211,16 @@ def _start_worker(queue: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then asks us to stop
     torch.set_num_threads(1)
     _worker.update(queue=queue, stop=stop)
+    threading.Thread(target=_follow_parent, args=(os.getppid(), stop), daemon=True).start()
+
+
+def _follow_parent(parent: int, stop: Any) -> None:
+    """End this worker if its parent was killed: the pool's own pipes would keep it waiting for ever."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_EVERY_S)
+    stop.set()
+    time.sleep(_GRACE_S)  # for the training to write its state
+    os._exit(1)
 
 
 def _work(job: Job, checkpoint: Path) -> JobResult | None:
