@@ -212,7 +212,7 @@ def test_a_killed_run_leaves_no_worker_behind_and_is_resumed(folder):
         time.sleep(0.2)
     assert len(workers) == 2 and not any(map(alive, workers))
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0 and "it was killed" in done.stderr
+    assert done.returncode == 0 and "which was killed" in done.stderr
 
 
 @pytest.mark.slow
