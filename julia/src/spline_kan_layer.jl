@@ -57,7 +57,8 @@ function SplineKANLayer(
     end
     low, high = grid_range
     low < high || throw(ArgumentError("got grid_range $grid_range: expected the lower bound first"))
-    return SplineKANLayer(Int(n_in), Int(n_out), Int(grid), Int(spline_order), (Float64(low), Float64(high)), init_weight)
+    range = (Float64(low), Float64(high))
+    return SplineKANLayer(Int(n_in), Int(n_out), Int(grid), Int(spline_order), range, init_weight)
 end
 
 function Base.show(io::IO, l::SplineKANLayer)

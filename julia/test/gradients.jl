@@ -11,8 +11,8 @@ smooth(field) = field.spec.activation !== :relu && !(field.spec.model === :kan &
         loss, gradient = loss_and_gradient(problem, params; n_save)
         residuals = ((states .- data) ./ loss_scale)[:, 1:n_save]
         @test loss ≈ sum(abs2, residuals) / length(residuals) rtol = (n_save == 3 ? 1e-7 : 1e-12)
-        # Dual numbers take the steps that the replay goes back over, up to rounding. That moves the steps a little, which
-        # tells where they cross a knot: splines are smooth to a finite order only.
+        # Dual numbers take the steps that the replay goes back over, up to rounding. That moves the steps a little,
+        # which tells where they cross a knot: splines are smooth to a finite order only.
         forward_loss, forward_gradient = loss_and_gradient(problem, params; sensealg = :ForwardDiff, n_save)
         @test loss ≈ forward_loss rtol = 1e-10
         @test gradient ≈ forward_gradient rtol = (field.spec.model === :mlp ? 1e-9 : 1e-6)

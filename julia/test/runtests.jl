@@ -1,5 +1,5 @@
-# Run by `Pkg.test()`, or by `julia --project=julia julia/test/runtests.jl` where the packages are installed. The tests
-# of SciMLSensitivity's algorithms run if that package is in the environment.
+# Run in julia/ by `Pkg.test(; julia_args = ["--check-bounds=auto"])`: the default checks bounds in every package, and
+# all of them are then compiled anew. SciMLSensitivity's algorithms are tested if it is in the environment.
 
 using ForwardDiff, KanSciML, Lux, Random, Test
 using KanSciML: FieldKernel, bind!, bspline_basis, linearise!, pull_parameters!, pull_state!, rhs!, unpack

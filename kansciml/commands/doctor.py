@@ -20,7 +20,7 @@ class Arguments(JsonFlag):
     """Look at this installation."""
 
     start: bool = False
-    """Also start Julia and compute a gradient (without it, Julia is looked for but not started)."""
+    """Also start Julia and compute a gradient; exit code 1 if that fails. Otherwise Julia is only looked for."""
 
 
 def check_torch() -> dict[str, Any]:
@@ -108,4 +108,5 @@ def main(arguments: Sequence[str], out: Output) -> int:
     ]
     tables = [Table("Installation", ["what", "found"], rows), Table("Backends", ["backend", "what", "found"], backends)]
     out.result(document, tables)
-    return 0 if torch_facts["works"] else 1
+    asked = [torch_facts, julia_facts] if options.start else [torch_facts]
+    return 0 if all(facts["works"] for facts in asked) else 1
