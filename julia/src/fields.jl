@@ -133,16 +133,19 @@ parameter_count(field::Field) = last(last(last(field.blocks)).range)
     initial_parameters(rng, field)
 
 Flat vector of initial parameters, Float64. MLP: Glorot-uniform weights, zero biases. KAN: Glorot-uniform base weights,
-normal spline weights of deviation `0.1 / sqrt(in)`, unit scales.
+normal spline weights of deviation `0.1 / sqrt(in)`, unit scales. The last layer starts at a tenth of that, so that
+du/dt is small and the first trajectory stays near its start.
 """
 function initial_parameters(rng::AbstractRNG, field::Field)
     params = zeros(parameter_count(field))
-    for layer in unpack(field, params), name in keys(layer)
+    layers = unpack(field, params)
+    for (number, layer) in enumerate(layers), name in keys(layer)
         array = layer[name]
+        gain = number == length(layers) ? 0.1 : 1.0
         if name in (:weight, :base_weight)
-            array .= sqrt(6 / sum(size(array))) .* (2 .* rand(rng, size(array)...) .- 1)
+            array .= gain * sqrt(6 / sum(size(array))) .* (2 .* rand(rng, size(array)...) .- 1)
         elseif name === :spline_weight
-            array .= 0.1 / sqrt(size(array, 3)) .* randn(rng, size(array)...)
+            array .= gain * 0.1 / sqrt(size(array, 3)) .* randn(rng, size(array)...)
         elseif name === :spline_scale
             array .= 1
         end

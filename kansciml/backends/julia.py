@@ -7,6 +7,7 @@ tells what there is without starting it.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,6 +87,7 @@ class JuliaBackend:
         self._process: WorkerProcess | None = None
         self._loaded: set[str] = set()
         self._first_gradient = True
+        self._started = 0.0
 
     def start(self, progress: Callable[[str], None] = lambda line: None) -> JuliaBackend:
         """Start the worker and load KanSciML; returns self.
@@ -113,6 +115,7 @@ class JuliaBackend:
             self.versions = self._follow_start(process, progress)
             self._process = process
             self._load(self.sensealg)
+            self._started = process.elapsed
         except BaseException as error:
             self._process = None
             process.close()
@@ -187,11 +190,11 @@ class JuliaBackend:
             raise JuliaCallError(f"Julia: {answer['error']}")
         return answer, results
 
-    def tell_first_gradient(self, method: str) -> None:
-        """Report, once, how long it took from the start to the first gradient."""
+    def tell_first_gradient(self, method: str, seconds: float) -> None:
+        """Report, once, what the start and the first gradient cost."""
         if self._first_gradient and self._process is not None:
             self._first_gradient = False
-            self._process.log(f"julia: first gradient ({method}) {self._process.elapsed:.1f} s after the start")
+            self._process.log(f"julia: first gradient ({method}) after {self._started:.1f} s + {seconds:.1f} s")
 
     def close(self) -> None:
         """End the worker; calling it twice is allowed."""
@@ -242,8 +245,9 @@ class JuliaOdeSolver:
     def value_and_grad(self, params: np.ndarray, horizon: int | None = None) -> tuple[float, np.ndarray]:
         """Loss over the first `horizon` save points (default all) and its gradient (P,)."""
         n_save = len(self.problem.saveat[:horizon])
+        began = time.monotonic()
         header, (gradient,) = self._ask("value_and_grad", [self._params(params)], n_save=n_save, sensealg=self.method)
-        self._owner.tell_first_gradient(self.method)
+        self._owner.tell_first_gradient(self.method, time.monotonic() - began)
         return float(header["loss"]), gradient
 
     def _params(self, params: np.ndarray) -> np.ndarray:

@@ -1,0 +1,302 @@
+"""The Julia worker from outside, without Julia: frames, what is installed, workers that fail, clear messages."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError
+from kansciml.backends import _julia_install, julia
+from kansciml.backends._julia_frames import MAGIC, FrameError, read_frame, write_frame
+from kansciml.backends._julia_worker import package_path
+from kansciml.backends.base import FieldSpec, OdeProblem
+from kansciml.backends.julia import JuliaBackend, JuliaInstallation, find_julia
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# ---- frames ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (0, 4), (2, 1, 2)])
+def test_frame_comes_back_as_it_was_sent(shape):
+    array = np.random.default_rng(0).normal(size=shape)
+    stream = io.BytesIO()
+    write_frame(stream, {"do": "it", "text": "größer"}, [array, np.array([np.nan, np.inf, -0.0])])
+    stream.seek(0)
+    header, (first, second) = read_frame(stream)
+    assert header == {"do": "it", "text": "größer"}
+    assert first.shape == shape and np.array_equal(first, array)
+    assert second.tobytes() == np.array([np.nan, np.inf, -0.0]).tobytes()
+    with pytest.raises(EOFError):
+        read_frame(stream)
+
+
+def test_frame_of_a_transposed_array_holds_its_values():
+    array = np.arange(6.0).reshape(2, 3).T
+    stream = io.BytesIO()
+    write_frame(stream, {}, [array])
+    stream.seek(0)
+    assert np.array_equal(read_frame(stream)[1][0], array)
+
+
+def _frame(header: bytes) -> bytes:
+    return MAGIC + len(header).to_bytes(4, "little") + header
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Julia says hello",
+        b"KS",
+        MAGIC + b"\xff\xff\xff\xff",
+        _frame(b"no json"),
+        _frame(b"[1]"),
+        _frame(b"{}"),
+        _frame(b'{"shapes": [[-1]]}'),
+        _frame(b'{"shapes": [[2]]}') + b"12345678",
+        _frame(b'{"shapes": []}')[:-3],
+    ],
+)
+def test_malformed_frame_is_an_error(data):
+    with pytest.raises(FrameError):
+        read_frame(io.BytesIO(data))
+
+
+# ---- what is installed ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clean(monkeypatch, tmp_path):
+    """juliacall seems installed and never used; no Julia on PATH."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: object() if name == "juliacall" else real(name, *rest)
+    )
+    monkeypatch.setattr(_julia_install, "_set_up_before", lambda: None)
+    for name in ("PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT", "PYTHON_JULIAPKG_EXE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def _fake_julia(folder: Path, body: str) -> Path:
+    path = folder / "julia"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_without_juliacall_the_message_has_the_remedy(clean, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
+    with pytest.raises(BackendUnavailable, match=r"pip install 'kansciml\[julia\]'") as caught:
+        find_julia()
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 1
+
+
+def test_without_julia_it_would_be_downloaded(clean):
+    found = find_julia()
+    assert (found.executable, found.ready) == (None, False)
+    assert "downloads" in found.describe()
+
+
+def test_julia_on_path_is_found(clean):
+    path = _fake_julia(clean, "echo julia version 1.11.3")
+    assert find_julia() == JuliaInstallation(str(path), "1.11.3", None, "on PATH", ready=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("echo julia version 1.9.4", r"found Julia 1\.9\.4 at .*julia: kansciml needs 1\.10 or newer"),
+        ("echo julia version 0.7.0", r"found Julia 0\.7\.0"),
+        ("echo something else", "does not answer to --version"),
+        ("exit 3", "does not answer to --version"),
+    ],
+)
+def test_wrong_or_broken_julia_is_one_clear_line(clean, body, message):
+    _fake_julia(clean, body)
+    with pytest.raises(BackendUnavailable, match=message) as caught:
+        JuliaBackend().start()
+    assert "\n" not in str(caught.value)
+
+
+def test_own_julia_needs_both_variables(clean, monkeypatch):
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", "/nowhere/julia")
+    with pytest.raises(BackendUnavailable, match="PYTHON_JULIACALL_EXE is set without PYTHON_JULIACALL_PROJECT"):
+        find_julia()
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", str(clean))
+    with pytest.raises(BackendUnavailable, match="/nowhere/julia is not an executable file"):
+        find_julia()
+    path = _fake_julia(clean, "echo julia version 1.10.8")
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", str(path))
+    assert find_julia() == JuliaInstallation(str(path), "1.10.8", str(clean), "PYTHON_JULIACALL_EXE", ready=True)
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", str(clean / "missing"))
+    with pytest.raises(BackendUnavailable, match="missing does not exist"):
+        find_julia()
+
+
+def test_nothing_is_downloaded_unless_allowed(clean):
+    with pytest.raises(BackendUnavailable, match="--backend julia, which downloads Julia and them"):
+        JuliaBackend(may_download=False, command=("false",)).start()
+
+
+def test_unknown_sensealg_lists_the_known_ones():
+    with pytest.raises(UsageError, match="unknown sensealg 'Adjoint': expected one of Replay, "):
+        JuliaBackend("Adjoint")
+
+
+def test_this_process_loads_neither_torch_nor_juliacall():
+    code = """
+        import sys
+        from kansciml.backends import julia
+        try:
+            julia.find_julia()
+        except julia.BackendUnavailable:
+            pass
+        print([name for name in ("torch", "juliacall") if name in sys.modules])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_julia_package_and_python_package_agree():
+    text = (package_path() / "Project.toml").read_text()
+    pins = json.loads((package_path() / "juliapkg.json").read_text())["packages"]
+    assert f'uuid = "{pins["KanSciML"]["uuid"]}"' in text
+    assert f'SciMLSensitivity = "{pins["SciMLSensitivity"]["version"]}"' in text
+    assert pins["KanSciML"]["path"] == "." and pins["KanSciML"]["dev"] is True
+
+
+# ---- a worker that fails --------------------------------------------------------------------------------------------
+
+SPEC = FieldSpec("mlp", (2, 3, 2))
+PROBLEM = OdeProblem(SPEC, np.ones(2), np.array([0.0, 1.0]), np.ones((2, 2)))
+PARAMS = SPEC.initial_parameters(0)
+
+FAKE_WORKER = """
+import os, sys, time
+from kansciml.backends._julia_frames import read_frame, write_frame
+requests, replies = sys.stdin.buffer, sys.stdout.buffer
+write_frame(replies, {"stage": "starting Julia"})
+write_frame(replies, {"ready": {"julia": "1.10.0", "project": "p"}})
+while True:
+    try:
+        header, arrays = read_frame(requests)
+    except EOFError:
+        break
+    if header["do"] == "setup":
+        write_frame(replies, {"problem": 1})
+    elif header["do"] in ("load", "release"):
+        write_frame(replies, {})
+    elif header["do"] == "value_and_grad":
+        #ON_GRADIENT
+    else:
+        write_frame(replies, {}, [arrays[0]])
+"""
+
+
+@pytest.fixture
+def fake_backend(monkeypatch):
+    """A started backend whose worker runs the given statements when a gradient is asked for."""
+    started: list[JuliaBackend] = []
+    monkeypatch.setattr(julia, "find_julia", lambda: JuliaInstallation("julia", "1.10.0", None, "test", ready=True))
+
+    def start(on_gradient: str, **options) -> JuliaBackend:
+        code = FAKE_WORKER.replace("#ON_GRADIENT", on_gradient)
+        started.append(JuliaBackend(command=(sys.executable, "-c", code), **options).start())
+        return started[-1]
+
+    yield start
+    for backend in started:
+        backend.close()
+
+
+@pytest.mark.parametrize(
+    ("on_gradient", "message"),
+    [
+        ("os.kill(os.getpid(), 9)", r"the Julia worker died \(exit code -9\): .*the last checkpoint is kept"),
+        ("print('OutOfMemoryError', file=sys.stderr); sys.exit(3)", r"\(exit code 3\): OutOfMemoryError;"),
+        ("print('not a frame', flush=True); time.sleep(60)", "broke the protocol"),
+    ],
+)
+def test_worker_that_dies_is_one_clear_line(fake_backend, on_gradient, message):
+    solver = fake_backend(on_gradient).solver(PROBLEM)
+    for _ in range(2):  # and it stays that way
+        with pytest.raises(KansciError, match="the Julia worker died") as caught:
+            solver.value_and_grad(PARAMS)
+        assert "\n" not in str(caught.value) and caught.value.exit_code == 1
+    solver.close()
+    with pytest.raises(KansciError, match=message):
+        solver.value_and_grad(PARAMS)
+
+
+def test_worker_that_hangs_is_ended(fake_backend):
+    backend = fake_backend("time.sleep(60)", request_timeout=0.3)
+    with pytest.raises(KansciError, match="no answer in time while computing the gradient by Replay"):
+        backend.solver(PROBLEM).value_and_grad(PARAMS)
+
+
+def test_solver_failure_and_other_errors_are_told_apart(fake_backend):
+    solver = fake_backend('write_frame(replies, {"error": "blows up near t = 1", "kind": "solve"})').solver(PROBLEM)
+    with pytest.raises(SolveError, match="blows up near t = 1"):
+        solver.value_and_grad(PARAMS)
+    solver = fake_backend('write_frame(replies, {"error": "MethodError", "kind": "julia"})').solver(PROBLEM)
+    with pytest.raises(KansciError, match="Julia: MethodError") as caught:
+        solver.value_and_grad(PARAMS)
+    assert not isinstance(caught.value, SolveError)
+    assert np.array_equal(solver.rhs(np.ones((1, 2)), 0.0, PARAMS), np.ones((1, 2)))  # the worker lives on
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_interruption_ends_the_worker(fake_backend):
+    backend = fake_backend("time.sleep(60)")
+    solver = backend.solver(PROBLEM)
+    process = backend._process._process
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        solver.value_and_grad(PARAMS)
+    timer.join()
+    assert process.wait(5) == -signal.SIGKILL
+
+
+def test_closing_ends_the_worker_and_may_be_repeated(fake_backend):
+    backend = fake_backend("pass")
+    process = backend._process._process
+    backend.close()
+    backend.close()
+    assert process.returncode == 0
+    with pytest.raises(KansciError, match="not running"):
+        backend.solver(PROBLEM)
+
+
+def test_worker_that_does_not_start_makes_the_backend_unavailable(monkeypatch):
+    monkeypatch.setattr(julia, "find_julia", lambda: JuliaInstallation("julia", "1.10.0", None, "test", ready=True))
+    code = "import sys; sys.exit('ERROR: could not load library')"
+    with pytest.raises(BackendUnavailable, match=r"does not start: .*could not load library"):
+        JuliaBackend(command=(sys.executable, "-c", code)).start()
+
+
+def test_progress_names_the_stages_and_the_first_gradient(monkeypatch):
+    monkeypatch.setattr(julia, "find_julia", lambda: JuliaInstallation("julia", "1.10.0", None, "test", ready=True))
+    code = FAKE_WORKER.replace("#ON_GRADIENT", 'write_frame(replies, {"loss": 0.5}, arrays)')
+    lines: list[str] = []
+    backend = JuliaBackend(command=(sys.executable, "-c", code)).start(lines.append)
+    solver = backend.solver(PROBLEM)
+    assert solver.value_and_grad(PARAMS)[0] == 0.5
+    solver.value_and_grad(PARAMS)
+    backend.close()
+    assert [line.partition(" (")[0] for line in lines[1:3]] == ["julia: starting Julia", "julia: Julia 1.10.0 ready"]
+    assert len(lines) == 4 and lines[3].startswith("julia: first gradient (Replay) after ")
