@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError, unknown_name
-from kansciml.backends._julia_install import JuliaInstallation, find_julia
+from kansciml.backends._julia_install import OWN_JULIA, JuliaInstallation, find_julia
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
 from kansciml.backends.base import FieldSpec, OdeProblem
 
@@ -119,9 +119,12 @@ class JuliaBackend:
         except BaseException as error:
             self._process = None
             process.close()
-            if isinstance(error, KansciError) and not isinstance(error, BackendUnavailable):
-                raise BackendUnavailable(f"Julia does not start: {error}") from error
-            raise
+            if not isinstance(error, KansciError):
+                raise
+            message = str(error) if isinstance(error, BackendUnavailable) else f"Julia does not start: {error}"
+            if not installation.ready:
+                message += f" (while downloading: check the network, then try again; {OWN_JULIA})"
+            raise BackendUnavailable(message) from error
         return self
 
     def _follow_start(self, process: WorkerProcess, progress: Callable[[str], None]) -> dict[str, Any]:
