@@ -92,7 +92,7 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
         f"Supported if the KAN's median relative MSE is at least {STRUGGLE_FACTOR:g} times the MLP's and the difference"
         f" is significant; refuted if it is significantly less than {STRUGGLE_FACTOR:g} times; undecided otherwise."
     )
-    grid = "Outside its grid a spline is zero: an unscaled state leaves the KAN little but its base branch."
+    grid = "Beyond its grid a spline fades to zero over S knots; base branch and hidden layer may make up for it."
     tables = []
     for title, ratio, rows, note in (
         ("Claim: the MLP ends at a lower train MSE than the KAN", "KAN / MLP", lower, None),
