@@ -188,7 +188,7 @@ def test_julia_missing_is_one_line_with_the_remedy_and_exit_code_1(capsys, monke
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds worker processes through /proc")
 def test_a_killed_run_leaves_no_worker_behind_and_is_resumed(folder):
     command = [sys.executable, "-m", "kansciml", "ode", "--system", "lotka", "--model", "mlp", "--backend", "torch"]
-    command += ["--adam-steps", "900", "--lbfgs-steps", "5", "--seeds", "2", "--results", str(folder)]
+    command += ["--adam-steps", "3000", "--lbfgs-steps", "5", "--seeds", "2", "--results", str(folder)]
     environment = {**os.environ, "KANSCIML_WORKERS": "2"}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
 
@@ -218,7 +218,7 @@ def test_a_killed_run_leaves_no_worker_behind_and_is_resumed(folder):
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(folder):
     command = [sys.executable, "-m", "kansciml", "ode", "--system", "lotka", "--model", "mlp", "--backend", "torch"]
-    command += ["--adam-steps", "600", "--lbfgs-steps", "5", "--seeds", "2", "--workers", "2", "--results", str(folder)]
+    command += ["--adam-steps", "3000", "--lbfgs-steps", "5", "--seeds", "2", "--workers", "2", "--results", str(folder)]
     environment = {**os.environ, "KANSCIML_WORKERS": "2"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
     deadline = time.monotonic() + 60
