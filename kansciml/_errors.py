@@ -23,10 +23,6 @@ class SolveError(KansciError, ArithmeticError):
     """The ODE solver could not reach the end of the time span with these parameters. Exit code 1."""
 
 
-class TrainingDiverged(KansciError):
-    """The loss is not finite and cannot be recovered; the best parameters so far are kept. Exit code 1."""
-
-
 def unknown_name(kind: str, got: object, valid: object) -> UsageError:
     """The error for a name that is not one of the valid ones, which it lists."""
     return UsageError(f"unknown {kind} {got!r}: expected one of {', '.join(map(str, valid))}")

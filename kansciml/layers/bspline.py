@@ -9,8 +9,22 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
+
+OUTSIDE = ("zero", "clamp", "linear")
+"""What the splines do outside the grid: fade to zero over S knots, keep their value at its end, or go on straight."""
+
+
+class SplineSpec(NamedTuple):
+    """What a kernel must know of a spline layer beside its tensors."""
+
+    grid: int
+    spline_order: int
+    uniform: bool
+    outside: str
+    activation: str | None
 
 
 @cache

@@ -1,39 +1,61 @@
-"""B-spline KAN layer (Liu et al. 2024; Pal & Das 2024, section 3), correct at any order and grid."""
+"""B-spline KAN layer (Liu et al. 2024; Pal & Das 2024, section 3): any order, any knots, only x kept for backward."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .bspline import uniform_knots, uniform_pieces
+from . import _refit, _spline_import, _spline_init
+from ._activations import ACTIVATIONS
+from ._basis import evaluate
+from ._spline_op import BACKENDS, apply
+from .bspline import OUTSIDE, SplineSpec, uniform_knots
+from .regularisation import regularisation
+
+INITS = tuple(_spline_init.INITS)
+
+
+def _one_of(kind: str, got: object, valid: tuple) -> None:
+    if got not in valid:
+        raise ValueError(f"got {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
 
 
 class SplineKAN(nn.Module):
     r"""KAN layer with a learnable univariate function on every edge.
 
-    .. math:: y_o = \sum_i w_{oi}\,\mathrm{silu}(x_i) + s_{oi} \sum_{m=1}^{G+S} c_{oim} B_m(x_i)
+    .. math:: y_o = b_o + \sum_i w_{io}\,\mathrm{act}(x_i) + s_{io} \sum_{m=1}^{G+S} c_{imo} B_m(x_i)
 
-    Parameters: I O (2 + G + S) with `spline_scale`, as in section 3.1 of the paper (no bias).
+    Parameters: I O (2 + G + S) with the defaults, as in section 3.1 of the paper. The backward pass keeps x and
+    rebuilds the basis; the basis is evaluated in float32 at least, whatever the dtype of the weights.
 
     Args:
         in_features, out_features: I and O, at least 1.
         grid: number of grid intervals G (default 5).
-        spline_order: polynomial order S (default 3, cubic).
-        grid_range: interval the grid covers (default [-1, 1]). Outside it the splines fade to zero over S knots and
-            only the SiLU branch is left.
+        spline_order: polynomial order S, at least 0 (default 3, cubic).
+        grid_range: interval the grid covers (default [-1, 1]).
         spline_scale: learn one factor per edge on the spline (default), as the paper counts it.
+        bias: learn one constant per output (default: none, as in the paper).
+        base_activation: ``silu`` (default), ``gelu``, ``tanh``, ``relu``, ``identity``, or None for no base branch.
+        outside: the splines outside the grid: ``zero`` (default: they fade to zero over S knots, as in the paper's
+            sources), ``clamp`` (constant), ``linear`` (go on straight).
+        init: ``glorot`` (default), ``noise``, ``variance`` or ``zero``; see `reset_parameters`.
+        backend: ``auto`` (default: C++ on a CPU where it was built), ``torch``, ``cpp``.
         device, dtype: as in `torch.nn.Linear`.
 
-    Shapes: input (..., I), output (..., O). `base_weight` (O, I), `spline_weight` (O, I, G + S), `spline_scale` (O, I):
-    the layout and names of efficient-kan, except that its `spline_scaler` is `spline_scale` here.
+    Shapes: input (..., I), output (..., O). `base_weight` (I, O), `spline_weight` (I, G + S, O), `spline_scale` (I, O),
+    `bias` (O,): inputs first, the order in which the matrix product reads them. Buffer `knots` (I, G + 2S + 1),
+    float64, part of the state. NaN in a row of the input gives NaN in that row of the output.
 
     Raises:
-        ValueError: a size, grid or order below 1, an empty grid_range, or an input whose last axis is not I.
+        ValueError: a size out of range, an unknown name, an empty grid_range, or an input whose last axis is not I.
     """
 
-    pieces: Tensor
+    knots: Tensor
+    cells: Tensor
 
     def __init__(
         self,
@@ -43,73 +65,247 @@ class SplineKAN(nn.Module):
         spline_order: int = 3,
         grid_range: tuple[float, float] = (-1.0, 1.0),
         spline_scale: bool = True,
+        bias: bool = False,
+        base_activation: str | None = "silu",
+        outside: str = "zero",
+        init: str = "glorot",
+        backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if min(in_features, out_features, grid, spline_order) < 1:
+        if min(in_features, out_features, grid) < 1 or spline_order < 0:
             raise ValueError(
                 f"got in_features {in_features}, out_features {out_features}, grid {grid}, spline_order {spline_order}:"
-                " expected each to be at least 1"
+                " expected each to be at least 1 (spline_order: at least 0)"
             )
-        if not grid_range[0] < grid_range[1]:
-            raise ValueError(f"got grid_range {tuple(grid_range)}: expected the lower bound first")
+        low, high = (float(end) for end in grid_range)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"got grid_range {tuple(grid_range)}: expected two finite numbers, the lower one first")
+        _one_of("base_activation", base_activation, (None, *ACTIVATIONS))
+        _one_of("outside", outside, OUTSIDE)
+        _one_of("init", init, INITS)
+        _one_of("backend", backend, BACKENDS)
         self.in_features, self.out_features = in_features, out_features
-        self.grid, self.spline_order = grid, spline_order
-        self.grid_range = (float(grid_range[0]), float(grid_range[1]))
-        options = {"device": device, "dtype": dtype}
-        self.base_weight = nn.Parameter(torch.empty(out_features, in_features, **options))
-        self.spline_weight = nn.Parameter(torch.empty(out_features, in_features, grid + spline_order, **options))
-        if spline_scale:
-            self.spline_scale = nn.Parameter(torch.empty(out_features, in_features, **options))
-        else:
-            self.register_parameter("spline_scale", None)
-        # float64 whatever the dtype of the weights: these constants are exact there and cost a few hundred bytes
-        pieces = torch.from_numpy(uniform_pieces(spline_order)).to(device)
-        self.register_buffer("pieces", pieces, persistent=False)
+        self.spline_order, self.outside, self.base_activation = spline_order, outside, base_activation
+        self.init, self.backend = init, backend
+
+        def parameter(wanted: bool, *shape: int) -> nn.Parameter | None:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
+
+        edges = (in_features, out_features)
+        self.base_weight = parameter(base_activation is not None, *edges)
+        self.spline_weight = parameter(True, in_features, grid + spline_order, out_features)
+        self.spline_scale = parameter(spline_scale, *edges)
+        self.bias = parameter(bias, out_features)
+        knots = torch.from_numpy(uniform_knots(grid, spline_order, (low, high)))
+        self.register_buffer("knots", knots.repeat(in_features, 1).to(device))
+        self.register_buffer("cells", None, persistent=False)
+        self._refresh(uniform=True)
         self.reset_parameters()
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Glorot-uniform base weights, spline coefficients N(0, 0.01 / I), unit scales."""
-        bound = math.sqrt(6.0 / (self.in_features + self.out_features))
-        with torch.no_grad():
-            self.base_weight.uniform_(-bound, bound, generator=generator)
-            self.spline_weight.normal_(0.0, 0.1 / math.sqrt(self.in_features), generator=generator)
-            if self.spline_scale is not None:
-                self.spline_scale.fill_(1.0)
+    @property
+    def grid(self) -> int:
+        """Number of grid intervals G."""
+        return self.knots.shape[1] - 2 * self.spline_order - 1
 
     @property
-    def knots(self) -> Tensor:
-        """The G + 2S + 1 knots, (K,), float64."""
-        return torch.from_numpy(uniform_knots(self.grid, self.spline_order, self.grid_range))
+    def grid_range(self) -> tuple[float, float]:
+        """Lowest and highest end of the inputs' grids."""
+        ends = self.knots[:, self.spline_order : self.spline_order + self.grid + 1]
+        return float(ends.min()), float(ends.max())
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew by the layer's `init`; biases are zero.
+
+        ``glorot``: Glorot-uniform base weights, coefficients N(0, 0.01 / I), unit scales. ``noise``: as the paper's
+        sources do, splines through noise of amplitude 0.1 / G at the knots, Kaiming-uniform base weights and scales.
+        ``variance``: base branch and splines each give half of unit variance for inputs spread over the grid.
+        ``zero``: splines are zero, so that the layer starts as its base branch.
+        """
+        _spline_init.INITS[self.init](self, generator)
+        if self.bias is not None:
+            self.bias.zero_()
+
+    def set_knots(self, knots: Tensor) -> None:
+        """Replace the knots, (I, G + 2S + 1), strictly increasing; the coefficients stay as they are.
+
+        Raises:
+            ValueError: another shape, knots not increasing or not finite.
+        """
+        expected = (self.in_features, self.spline_weight.shape[1] + self.spline_order + 1)
+        if knots.shape != expected:
+            raise ValueError(f"got knots of shape {tuple(knots.shape)}: expected {expected}, (I, G + 2S + 1)")
+        if not bool(torch.isfinite(knots).all()) or not bool((knots.diff(dim=1) > 0).all()):
+            raise ValueError("got knots that do not increase strictly, or are not finite: expected t_1 < t_2 < ...")
+        self.knots = knots.detach().to(self.knots.device, self.knots.dtype).clone()
+        self._refresh()
+
+    def _refresh(self, uniform: bool | None = None) -> None:
+        """Derive what the kernels read from the knots, in their dtype; `uniform` None: look if they are even."""
+        order, knots = self.spline_order, self.knots
+        low, high = knots[:, order], knots[:, order + self.grid]
+        width = (high - low) / self.grid
+        if uniform is None:
+            steps = torch.arange(-order, self.grid + order + 1, dtype=knots.dtype, device=knots.device)
+            even = low[:, None] + width[:, None] * steps
+            # float32 knots from elsewhere count as even where only their rounding is not
+            uniform = bool(((knots - even).abs() <= 1e-6 * width[:, None]).all())
+        self.spec = SplineSpec(self.grid, order, uniform, self.outside, self.base_activation)
+        compute = torch.promote_types(self.spline_weight.dtype, torch.float32)
+        self.cells = (torch.stack([low, 1 / width]) if uniform else knots).to(compute)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> SplineKAN:
+        # Casting a module casts its buffers: narrower knots would move every spline, so they follow the device alone.
+        knots = self.knots
+        super()._apply(fn, recurse)
+        if self.knots.dtype != knots.dtype:
+            self.knots = knots.to(self.knots.device)
+        self._refresh(self.spec.uniform)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+        knots, weight = state_dict.get(prefix + "knots"), state_dict.get(prefix + "spline_weight")
+        if knots is not None and weight is not None and knots.shape[0] == self.in_features == weight.shape[0]:
+            if knots.shape[1] - self.spline_order - 1 == weight.shape[1] != self.spline_weight.shape[1]:
+                # a state of another grid, as after `extend_grid`: take its size
+                self.spline_weight = nn.Parameter(
+                    self.spline_weight.new_empty(self.in_features, weight.shape[1], self.out_features)
+                )
+                self.knots = self.knots.new_empty(knots.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._refresh(self.spec.uniform if self.knots.device.type == "meta" else None)
 
     def basis(self, x: Tensor) -> Tensor:
-        """The B-splines at x: (...,) -> (..., G + S). Differentiable in x."""
-        order, size = self.spline_order, self.grid + self.spline_order
-        low, high = self.grid_range
-        u = (x - low) * (self.grid / (high - low)) + order  # position in cells from the first knot
-        cell = u.detach().floor()
-        inside = (cell >= 0) & (cell < self.grid + 2 * order)
-        cell = torch.where(inside, cell, 0)
-        r = torch.where(inside, u, 0) - cell
-        powers = torch.stack([r**p for p in range(order + 1)], dim=-1)  # (..., S + 1)
-        local = (powers @ self.pieces.to(x.dtype).T) * inside.unsqueeze(-1)
-        # A cell near the edge also sees splines that the layer does not have: scatter into a padded row, then cut.
-        index = cell.long().unsqueeze(-1) + torch.arange(order + 1, device=x.device)
-        padded = local.new_zeros(*x.shape, size + 2 * order).scatter(-1, index, local)
-        return padded[..., order : order + size]
+        """The B-splines at x: (..., I) -> (..., I, G + S). Differentiable in x."""
+        self._check(x)
+        flat = x.reshape(-1, self.in_features)
+        values = evaluate(self.spec, flat.t().to(self.cells.dtype), self.cells)[0]  # (I, P, N)
+        return values.permute(2, 0, 1).reshape(*x.shape, -1).to(x.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _check(self, x: Tensor) -> None:
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
-        spline = self.spline_weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        weights = (self.base_weight, self.spline_weight, self.spline_scale)
+        if torch.is_autocast_enabled(x.device.type):
+            narrow = torch.get_autocast_dtype(x.device.type)
+            weights = tuple(None if w is None else w.to(narrow) for w in weights)
+        elif x.dtype != self.spline_weight.dtype:
+            raise ValueError(f"got input of {x.dtype}: expected {self.spline_weight.dtype}, the dtype of the weights")
+        y = apply(self.spec, self.backend, x.reshape(-1, self.in_features), self.cells, *weights)
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    @torch.no_grad()
+    def update_grid(self, x: Tensor, blend: float = 0.02) -> _refit.RefitError:
+        """Move the knots to where the inputs are and refit the coefficients, so that the function stays.
+
+        Args:
+            x: inputs (..., I) that the layer sees, finite; at least a few per interval.
+            blend: 0 puts equally many inputs into each interval, 1 spaces the knots evenly (and keeps the fast path).
+
+        Returns:
+            The refit's error over these inputs: how much the splines' outputs changed there.
+
+        Raises:
+            ValueError: no inputs, inputs that are not finite, or another width than I.
+        """
+        samples = self._samples(x)
+        return self._refit(_refit.adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
+
+    @torch.no_grad()
+    def extend_grid(self, grid: int, x: Tensor | None = None) -> _refit.RefitError:
+        """Refine to `grid` intervals: exactly where `grid` is a multiple of the present one, else by least squares.
+
+        The coefficients become a new parameter of another shape: make the optimiser anew.
+
+        Args:
+            grid: new number of intervals, at least the present one.
+            x: inputs (..., I) over which to fit and to tell the error; None: points spread over the grid.
+
+        Raises:
+            ValueError: a smaller `grid`, or inputs as in `update_grid`.
+        """
+        if grid < self.grid:
+            raise ValueError(f"got grid {grid}: expected at least {self.grid}, the present one")
+        return self._refit(
+            _refit.extended_knots(self.knots, self.spline_order, grid), None if x is None else self._samples(x)
+        )
+
+    def _samples(self, x: Tensor) -> Tensor:
+        self._check(x)
+        return x.detach().reshape(-1, self.in_features).to(self.knots.device, torch.float64)
+
+    def _refit(self, knots: Tensor, samples: Tensor | None) -> _refit.RefitError:
+        old = self.knots.double()
+        arguments = (old, knots, self.spline_order, samples, self.outside)
+        coefficients, error = _refit.refit(self.spline_weight.detach().double(), *arguments)
+        if self.spline_scale is not None:  # the error of the function, not of its coefficients before the scale
+            error = _refit.refit((self.spline_weight * self.spline_scale.unsqueeze(1)).detach().double(), *arguments)[1]
+        if coefficients.shape == self.spline_weight.shape:
+            self.spline_weight.copy_(coefficients)
+        else:
+            self.spline_weight = nn.Parameter(coefficients.to(self.spline_weight.dtype))
+        self.set_knots(knots)
+        return error
+
+    def edge_norms(self) -> Tensor:
+        """Mean absolute spline coefficient of every edge, scale included, plus |base weight|: (I, O), differentiable.
+
+        The size of an edge's function without data; on a grid no spline exceeds it.
+        """
+        norms = self.spline_weight.abs().mean(1)
         if self.spline_scale is not None:
-            spline = spline * self.spline_scale.unsqueeze(-1)
-        base = nn.functional.linear(nn.functional.silu(x), self.base_weight)
-        return base + nn.functional.linear(self.basis(x).flatten(-2), spline.flatten(-2))
+            norms = norms * self.spline_scale.abs()
+        return norms if self.base_weight is None else norms + self.base_weight.abs()
+
+    def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
+        """l1 * sum of the edge norms + entropy * their entropy (Liu et al. 2024, section 2.5); always finite."""
+        return regularisation(self.edge_norms(), l1, entropy)
+
+    @torch.no_grad()
+    def edge_curves(self, points: int = 101) -> tuple[Tensor, Tensor]:
+        """Every edge's function over its grid: x (n, I) and values (n, I, O), base branch included, float64."""
+        order = self.spline_order
+        low, high = self.knots[:, order].double(), self.knots[:, order + self.grid].double()
+        x = low + (high - low) * torch.linspace(0, 1, points, dtype=torch.float64, device=low.device)[:, None]
+        basis = evaluate(self.spec, x.t(), self.cells.double())[0]  # (I, P, n)
+        weight = self.spline_weight.double()
+        if self.spline_scale is not None:
+            weight = weight * self.spline_scale.double().unsqueeze(1)
+        y = torch.einsum("ipn,ipo->nio", basis, weight)
+        if self.base_weight is not None:
+            y = y + ACTIVATIONS[self.base_activation](x).unsqueeze(-1) * self.base_weight.double()
+        return x, y
+
+    @classmethod
+    def from_efficient_kan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> SplineKAN:
+        """The layer of an efficient-kan layer's state, with its knots, dtype and device.
+
+        Args:
+            state_dict: ``base_weight``, ``spline_weight``, ``grid``, and ``spline_scaler`` if there is one.
+            options: further arguments of this class, such as `base_activation` (efficient-kan's default: silu).
+
+        Raises:
+            ValueError: keys or shapes that are not efficient-kan's.
+        """
+        state, order = _spline_import.read(state_dict)
+        weight = state["spline_weight"]
+        n_in, size, n_out = weight.shape
+        own = {"spline_scale": "spline_scale" in state, "device": weight.device, "dtype": weight.dtype}
+        layer = cls(n_in, n_out, size - order, order, **{**own, **options})
+        layer.load_state_dict(state)
+        return layer
 
     def extra_repr(self) -> str:
         return (
             f"{self.in_features}, {self.out_features}, grid={self.grid}, spline_order={self.spline_order}, "
-            f"grid_range={self.grid_range}, spline_scale={self.spline_scale is not None}"
+            f"grid_range={self.grid_range}, spline_scale={self.spline_scale is not None}, "
+            f"bias={self.bias is not None}, base_activation={self.base_activation}, "
+            f"outside={self.outside}, backend={self.backend}"
         )

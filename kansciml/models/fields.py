@@ -48,10 +48,13 @@ class VectorField(nn.Module):
             z = z**self.spec.input_power
         return self.rate * self.net(z)
 
-    def _named_in_order(self) -> Sequence[Tensor]:
-        """Parameters in the order of `FieldSpec.layout()`."""
+    def _named_in_order(self, gradient: bool = False) -> Sequence[Tensor]:
+        """Parameters, or their gradients, in the order and shapes of `FieldSpec.layout()`, as views."""
         layers = self.net.layers if isinstance(self.net, MLP) else self.net
-        return [getattr(layers[block.layer], block.name) for block in self.spec.layout()]
+        found = [getattr(layers[block.layer], block.name) for block in self.spec.layout()]
+        found = [p.grad if gradient else p.detach() for p in found]
+        # a Linear has its outputs first; KAN layers have the layout's order already
+        return [p.movedim(0, -1) for p in found] if isinstance(self.net, MLP) else found
 
     def load_flat(self, params: np.ndarray | Tensor) -> VectorField:
         """Set the parameters from a flat vector (P,) in the order of `FieldSpec.layout()`; returns self."""
@@ -60,11 +63,9 @@ class VectorField(nn.Module):
             raise ValueError(f"got parameters of shape {tuple(flat.shape)}: expected ({self.spec.n_parameters},)")
         with torch.no_grad():
             for block, target in zip(self.spec.layout(), self._named_in_order()):
-                value = flat[block.offset : block.offset + block.size].view(block.shape)
-                target.copy_(value.movedim(-1, 0))  # (in, ..., out) -> (out, in, ...)
+                target.copy_(flat[block.offset : block.offset + block.size].view(block.shape))
         return self
 
     def to_flat(self, gradient: bool = False) -> np.ndarray:
         """The parameters, or their gradients, as a flat vector (P,) in the order of `FieldSpec.layout()`."""
-        arrays = [p.grad if gradient else p.detach() for p in self._named_in_order()]
-        return torch.cat([a.movedim(0, -1).reshape(-1) for a in arrays]).to(torch.float64).numpy()
+        return torch.cat([a.reshape(-1) for a in self._named_in_order(gradient)]).to(torch.float64).numpy()

@@ -127,6 +127,7 @@ def test_flat_vector_round_trip_and_documented_order(spec):
     params = spec.initial_parameters(0)
     field = VectorField(spec).load_flat(params)
     np.testing.assert_array_equal(field.to_flat(), params)
-    first = field.net.layers[0].weight if spec.model == "mlp" else field.net[0].base_weight
-    np.testing.assert_array_equal(first.detach().numpy().ravel(order="F"), params[: first.numel()])
+    # inputs first: a Linear stores its outputs first, a KAN layer has the documented order itself
+    first = field.net.layers[0].weight.T if spec.model == "mlp" else field.net[0].base_weight
+    np.testing.assert_array_equal(first.detach().numpy().ravel(), params[: first.numel()])
     assert sum(p.numel() for p in field.parameters()) == spec.n_parameters

@@ -1,0 +1,150 @@
+"""One spline KAN layer as one differentiable operation that keeps nothing for its backward pass but its arguments.
+
+Four doors to the same function, chosen by `apply`:
+
+* eager: an autograd function over the kernels (plain PyTorch or C++);
+* eager, with a graph of the gradient wanted (Hessians): its backward pass is the composite's, differentiable again;
+* under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
+* under `torch.func` transforms or forward-mode differentiation: the composite itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from . import _cpp, _plain
+from ._activations import ACTIVATIONS
+from ._basis import evaluate
+from .bspline import SplineSpec
+
+BACKENDS = ("auto", "torch", "cpp")
+
+
+def composite(
+    spec: SplineSpec,
+    x: Tensor,
+    cells: Tensor,
+    base_weight: Tensor | None,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+) -> Tensor:
+    """The layer in differentiable PyTorch operations, to any order and under any transform."""
+    weight = _plain.scaled(spline_weight, spline_scale)
+    values = evaluate(spec, x.t().to(cells.dtype), cells)[0].to(weight.dtype)
+    y = values.flatten(0, 1).t() @ weight.flatten(0, 1)
+    return y if base_weight is None else y + ACTIVATIONS[spec.activation](x).to(weight.dtype) @ base_weight
+
+
+def kernels(backend: str, x: Tensor, weight: Tensor) -> Any:
+    """The module whose `forward` and `backward` run this layer.
+
+    Raises:
+        ValueError: C++ was asked for and cannot run this.
+    """
+    if backend == "torch":
+        return _plain
+    ordinary = x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter)
+    if ordinary and weight.dtype in (torch.float32, torch.float64) and _cpp.available():
+        return _cpp
+    if backend == "cpp" and ordinary:
+        got = f"{weight.dtype} weights" if _cpp.available() else _cpp.reason()
+        raise ValueError(f"backend 'cpp' cannot run this layer ({got}): use float32 or float64, or backend 'auto'")
+    return _plain
+
+
+class _Spline(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, spec, backend, x, cells, base_weight, spline_weight, spline_scale):
+        ctx.spec, ctx.backend = spec, backend
+        ctx.save_for_backward(x, cells, base_weight, spline_weight, spline_scale)
+        run = kernels(backend, x, spline_weight)
+        return run.forward(spec, x, cells, base_weight, spline_weight, spline_scale)
+
+    @staticmethod
+    def backward(ctx, gy):
+        saved = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        if torch.is_grad_enabled():
+            y = composite(ctx.spec, *saved)
+            inputs = [tensor for tensor, want in zip(saved, wanted) if want]
+            found = iter(torch.autograd.grad(y, inputs, gy, create_graph=True, allow_unused=True))
+            return None, None, *(next(found) if want else None for want in wanted)
+        x, _, *weights = saved
+        run = kernels(ctx.backend, x, weights[1])
+        needs = wanted[0], any(wanted[2:])
+        gx, *grads = run.backward(ctx.spec, gy.contiguous(), *saved, *needs)
+        return None, None, gx, None, *(grad if want else None for grad, want in zip(grads, wanted[2:]))
+
+
+_ARGUMENTS = (
+    "Tensor x, Tensor cells, Tensor? base_weight, Tensor spline_weight, Tensor? spline_scale, "
+    "int grid, int spline_order, bool uniform, str outside, str? activation, str backend"
+)
+
+
+@torch.library.custom_op("kansciml::spline_forward", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+def _forward_op(x, cells, base_weight, spline_weight, spline_scale, grid, order, uniform, outside, activation, backend):
+    spec = SplineSpec(grid, order, uniform, outside, activation)
+    return kernels(backend, x, spline_weight).forward(spec, x, cells, base_weight, spline_weight, spline_scale)
+
+
+@_forward_op.register_fake
+def _(x, cells, base_weight, spline_weight, *rest):
+    return x.new_empty(x.shape[0], spline_weight.shape[-1], dtype=spline_weight.dtype)
+
+
+@torch.library.custom_op(
+    "kansciml::spline_backward",
+    mutates_args=(),
+    schema=f"(Tensor gy, {_ARGUMENTS}, bool need_x, bool need_weights) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def _backward_op(gy, x, cells, base_weight, spline_weight, spline_scale, *options):
+    *spec, backend, need_x, need_weights = options
+    tensors = (gy.contiguous(), x, cells, base_weight, spline_weight, spline_scale)
+    found = kernels(backend, x, spline_weight).backward(SplineSpec(*spec), *tensors, need_x, need_weights)
+    return tuple(x.new_empty(0) if grad is None else grad.contiguous() for grad in found)  # operators return tensors
+
+
+@_backward_op.register_fake
+def _(gy, x, cells, base_weight, spline_weight, spline_scale, *rest):
+    need_x, need_weights = rest[-2:]
+    wanted = (need_x, need_weights and base_weight is not None, need_weights, need_weights and spline_scale is not None)
+    tensors = (x, base_weight, spline_weight, spline_scale)
+    return tuple(t.new_empty(t.shape) if want else x.new_empty(0) for t, want in zip(tensors, wanted))
+
+
+def _setup(ctx, inputs, output):
+    *tensors, grid, order, uniform, outside, activation, backend = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.options = (grid, order, uniform, outside, activation, backend)
+
+
+def _gradient(ctx, gy):
+    wanted = ctx.needs_input_grad[:5]
+    found = _backward_op(gy, *ctx.saved_tensors, *ctx.options, wanted[0], any(wanted[2:]))
+    gx, *weights = [grad if want else None for grad, want in zip(found, (wanted[0], *wanted[2:]))]
+    return gx, None, *weights, *(None,) * 6
+
+
+_forward_op.register_autograd(_gradient, setup_context=_setup)
+
+
+def apply(
+    spec: SplineSpec,
+    backend: str,
+    x: Tensor,
+    cells: Tensor,
+    base_weight: Tensor | None,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+) -> Tensor:
+    """y (N, O) of a spline KAN layer at x (N, I)."""
+    if torch.compiler.is_compiling():
+        return _forward_op(x, cells, base_weight, spline_weight, spline_scale, *spec, backend)
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return composite(spec, x, cells, base_weight, spline_weight, spline_scale)
+    return _Spline.apply(spec, backend, x, cells, base_weight, spline_weight, spline_scale)
