@@ -172,6 +172,13 @@ def test_doctor_gives_a_verdict_per_backend(capsys):
     assert document["backends"]["julia"]["verdict"]
 
 
+def test_a_failed_crosscheck_exits_1(capsys):
+    # a solver this coarse cannot agree with the reference to what the gates allow
+    flags = ["--system", "lotka", "--model", "mlp", "--backend", "torch", "--tolerance", "1e-3"]
+    code, out, _ = run(capsys, "crosscheck", *flags)
+    assert code == 1 and "no" in out
+
+
 def test_julia_missing_is_one_line_with_the_remedy_and_exit_code_1(capsys, monkeypatch):
     for name in ("PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
         monkeypatch.delenv(name, raising=False)

@@ -14,7 +14,7 @@ permuting, and PyTorch transposes a view.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -232,10 +232,6 @@ class OdeProblem:
             raise UsageError(f"got rtol {self.rtol}, atol {self.atol}: expected positive tolerances, such as 1e-7")
         if not np.all(self.loss_scale > 0):
             raise UsageError(f"got loss_scale {self.loss_scale}: expected positive numbers")
-
-    def with_tolerance(self, tolerance: float) -> OdeProblem:
-        """The same problem at rtol = atol = tolerance."""
-        return replace(self, rtol=tolerance, atol=tolerance)
 
     def to_message(self) -> tuple[dict[str, Any], list[np.ndarray]]:
         """JSON-able header and float64 arrays (u0, saveat, data, loss_scale), for a worker in another process."""
