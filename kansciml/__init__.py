@@ -13,9 +13,11 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "FieldSpec": "kansciml.backends.base",
+    "KAN": "kansciml.layers.kan",
     "KansciError": "kansciml._errors",
     "MLP": "kansciml.layers.mlp",
     "OdeProblem": "kansciml.backends.base",
+    "RSWAFKAN": "kansciml.layers.rswaf_kan",
     "SplineKAN": "kansciml.layers.spline_kan",
     "UsageError": "kansciml._errors",
     "VectorField": "kansciml.models.fields",
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from kansciml._errors import UsageError as UsageError
     from kansciml.backends.base import FieldSpec as FieldSpec
     from kansciml.backends.base import OdeProblem as OdeProblem
+    from kansciml.layers.kan import KAN as KAN
     from kansciml.layers.mlp import MLP as MLP
+    from kansciml.layers.rswaf_kan import RSWAFKAN as RSWAFKAN
     from kansciml.layers.spline_kan import SplineKAN as SplineKAN
     from kansciml.models.fields import VectorField as VectorField
 

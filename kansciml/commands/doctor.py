@@ -55,6 +55,14 @@ def _gradient_error(backend: Any) -> float:
     return abs(slope / (2 * h) - float(gradient @ direction)) / float(np.linalg.norm(gradient))
 
 
+def check_layers() -> dict[str, Any]:
+    """Which kernels run the spline layers on a CPU; plain PyTorch is as good an answer as C++."""
+    from kansciml.layers import _cpp
+
+    chosen = "cpp" if _cpp.available() else "torch"
+    return {"backend": chosen, "works": True, "verdict": f"{chosen} ({_cpp.reason()})"}
+
+
 def check_julia(start: bool, log: Any) -> dict[str, Any]:
     """Whether Julia is there, and with `start` whether it runs."""
     from kansciml.backends.julia import JuliaBackend, find_julia
@@ -95,7 +103,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
         "python": {"version": platform.python_version(), "path": sys.executable},
         "versions": versions,
         "machine": machine(),
-        "backends": {"torch": torch_facts, "julia": julia_facts},
+        "backends": {"torch": torch_facts, "julia": julia_facts, "KAN layers": check_layers()},
     }
     rows = [["kansciml", __version__], ["python", f"{platform.python_version()} ({sys.executable})"]]
     rows += [[name, version] for name, version in versions.items() if name not in ("python", "kansciml")]

@@ -25,7 +25,9 @@ FLOAT32_STEP = 1e-5
 """Narrowest cell, in magnitudes of the samples: about 100 float32 roundings, so that kernels see distinct knots."""
 CONSTANT = 1e-7
 """Span of a feature, in its magnitudes, below which it is rounding alone."""
-BLOCK = 1 << 16
+SPREAD = 1e-2
+"""Weight of a point that is there to keep the splines where no data lie: too little to show where data do."""
+BLOCK = 1 << 18
 """Numbers in one block of a basis: temporaries stay in the cache."""
 
 
@@ -150,9 +152,10 @@ def refit(
 ) -> tuple[Tensor, RefitError]:
     r"""Coefficients on new knots which keep the splines, by least squares over samples.
 
-    Samples are those of x that lie on the new grid, and 2S + 2 points in each new cell, all of one weight: where no
-    data lie the splines are kept all the same. Normal equations with unit diagonal, inverted through `eigh` with a
-    cut-off, and one step of iterative refinement, which brings back the digits that squaring the condition number lost.
+    Samples are those of x that lie on the new grid, and 2S + 2 points in each new cell of 1 % of a sample's weight:
+    where no data lie the splines are kept all the same. Normal equations with unit diagonal, inverted through `eigh`
+    with a cut-off, and one step of iterative refinement, which brings back the digits lost in squaring the condition
+    number.
 
     Args:
         coefficients: (I, P_old, O).
@@ -192,8 +195,9 @@ def refit(
         before = evaluate(old, points, old_knots[part])[0]  # (I, P, N)
         after = evaluate(new, points, new_knots[part])[0]
         ends = new_knots[part][:, [spline_order, spline_order + new.grid]]
-        on_grid = ((points >= ends[:, :1]) & (points <= ends[:, 1:])).to(points.dtype)
-        maps, change = _least_squares(after, before, on_grid)
+        weight = ((points >= ends[:, :1]) & (points <= ends[:, 1:])).to(points.dtype)
+        weight[:, : new.grid * (2 * spline_order + 2)] = SPREAD
+        maps, change = _least_squares(after, before, weight)
         result[part] = maps @ weights[part]
         # squares through the (P, P) Gram matrices of what is summed; the maximum needs every sample of every edge
         lowest, highest = (change.mT @ weights[part]).aminmax()  # without a copy for abs

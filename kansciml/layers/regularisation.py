@@ -8,7 +8,7 @@ from torch import Tensor
 SMALLEST_SHARE = 1e-12
 """Share of an edge below which the logarithm's slope no longer grows: it would be infinite at a zero edge."""
 SMALLEST_SUM = 1e-18
-"""Sum of norms at and below which a layer counts as all zero."""
+"""Sum of norms at and below which a layer counts as all zero (more in float16: the slope grows as 1 over the sum)."""
 
 
 def l1(edge_norms: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def entropy(edge_norms: Tensor) -> Tensor:
     """
     norms = _checked(edge_norms)
     total = norms.sum()
-    present = total > SMALLEST_SUM
+    present = total > max(SMALLEST_SUM, 32 / torch.finfo(edge_norms.dtype).max)  # 32 > -log(SMALLEST_SHARE) + 1
     # both sides of `where` must be finite, or its gradient is NaN
     shares = norms * torch.where(present, 1 / torch.where(present, total, 1.0), 0.0)
     entropy = -(shares * shares.clamp(min=SMALLEST_SHARE).log()).sum()

@@ -1,0 +1,35 @@
+"""Build hook: compiles the C++ kernels at installation where a compiler is found, and never fails it.
+
+The library lands next to its source, so an editable installation has it as well as a wheel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class SplineBuildHook(BuildHookInterface):
+    """Adds the built library to a wheel, which then is of this platform; without it the wheel is of any."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel" or os.environ.get("KANSCIML_NO_CPP", "") not in ("", "0"):
+            return
+        native = Path(self.root) / "kansciml" / "layers" / "_native"
+        spec = importlib.util.spec_from_file_location("kansciml_native_build", native / "build.py")
+        builder = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(builder)
+            library = builder.build()
+        except (RuntimeError, OSError) as error:
+            self.app.display_warning(f"kansciml is installed without its C++ kernels: {error}")
+            return
+        build_data["artifacts"].append(str(library.relative_to(self.root)))
+        build_data["pure_python"] = False
+        from packaging.tags import sys_tags
+
+        build_data["tag"] = f"py3-none-{next(iter(sys_tags())).platform}"

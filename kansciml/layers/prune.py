@@ -1,0 +1,102 @@
+"""Pruning of a spline KAN (Liu et al. 2024, section 2.5.1): edges that do little, and nodes that nothing needs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .kan import KAN
+from .spline_kan import SplineKAN
+
+
+def _layers(network: KAN) -> list[SplineKAN]:
+    layers = list(network.layers)
+    if not all(isinstance(layer, SplineKAN) for layer in layers):
+        raise ValueError("got a KAN with other layers than SplineKAN: expected KAN(widths, layer='spline')")
+    return layers
+
+
+@torch.no_grad()
+def node_scores(network: KAN) -> list[Tensor]:
+    """For each hidden layer, (width,): the smaller of a node's largest incoming and largest outgoing edge norm.
+
+    Raises:
+        ValueError: layers other than `SplineKAN`.
+    """
+    norms = [layer.edge_norms() for layer in _layers(network)]
+    return [torch.minimum(into.amax(0), out.amax(1)) for into, out in zip(norms[:-1], norms[1:])]
+
+
+@torch.no_grad()
+def prune_edges(network: KAN, threshold: float) -> int:
+    """Set every edge whose norm (`SplineKAN.edge_norms`) is below `threshold` to zero, in place; returns their number.
+
+    Training may bring them back: prune again at its end.
+
+    Raises:
+        ValueError: a negative threshold, or layers other than `SplineKAN`.
+    """
+    _check(threshold)
+    pruned = 0
+    for layer in _layers(network):
+        norms = layer.edge_norms()
+        weak = (norms < threshold) & (norms > 0)
+        pruned += int(weak.sum())
+        layer.spline_weight.masked_fill_(weak.unsqueeze(1), 0.0)
+        if layer.base_weight is not None:
+            layer.base_weight.masked_fill_(weak, 0.0)
+    return pruned
+
+
+@torch.no_grad()
+def prune_nodes(network: KAN, threshold: float) -> KAN:
+    """A smaller network without the hidden nodes whose score (`node_scores`) is below `threshold`.
+
+    Inputs and outputs stay, and of every hidden layer at least its strongest node. The network given is not changed.
+    A removed node's value at zero input is not added anywhere: the splines' constant parts go with it.
+
+    Raises:
+        ValueError: a negative threshold, or layers other than `SplineKAN`.
+    """
+    _check(threshold)
+    layers = _layers(network)
+    kept = [torch.arange(layers[0].in_features)]
+    for scores in node_scores(network):
+        strong = torch.nonzero(scores >= threshold).flatten()
+        kept.append(strong if len(strong) else scores.argmax()[None])
+    kept.append(torch.arange(layers[-1].out_features))
+    smaller = KAN.__new__(KAN)
+    nn.Module.__init__(smaller)
+    smaller.layers = nn.ModuleList(_part(layer, *pair) for layer, pair in zip(layers, zip(kept[:-1], kept[1:])))
+    return smaller
+
+
+def _part(layer: SplineKAN, inputs: Tensor, outputs: Tensor) -> SplineKAN:
+    """The layer between some of its inputs and some of its outputs."""
+    weight = layer.spline_weight
+    inputs, outputs = inputs.to(weight.device), outputs.to(weight.device)
+    part = SplineKAN(
+        len(inputs),
+        len(outputs),
+        layer.grid,
+        layer.spline_order,
+        spline_scale=layer.spline_scale is not None,
+        bias=layer.bias is not None,
+        base_activation=layer.base_activation,
+        outside=layer.outside,
+        init=layer.init,
+        backend=layer.backend,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    state = {}
+    for name, value in layer.state_dict().items():
+        chosen = value if name == "bias" else value[inputs]
+        state[name] = chosen if name == "knots" else chosen[..., outputs]
+    part.load_state_dict(state)
+    return part
+
+
+def _check(threshold: float) -> None:
+    if not threshold >= 0:
+        raise ValueError(f"got threshold {threshold}: expected a number of at least 0")

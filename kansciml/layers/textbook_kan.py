@@ -1,0 +1,113 @@
+"""B-spline KAN layer as the recursion is written in textbooks: slow and memory-hungry, for comparisons only."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .bspline import uniform_knots
+
+
+class TextbookKAN(nn.Module):
+    r"""The function of `SplineKAN` with ``outside="zero"``, computed by the Cox-de Boor recursion on whole tensors.
+
+    .. math:: y_o = \sum_i w_{oi}\,\mathrm{silu}(x_i) + s_{oi} \sum_{m=1}^{G+S} c_{oim} B_{m,S}(x_i)
+
+    with :math:`B_{m,0}(x) = 1` on :math:`[t_m, t_{m+1})`, else 0, and
+
+    .. math:: B_{m,k}(x) = \frac{x - t_m}{t_{m+k} - t_m} B_{m,k-1}(x)
+        + \frac{t_{m+k+1} - x}{t_{m+k+1} - t_{m+1}} B_{m+1,k-1}(x).
+
+    This is how the implementation behind Pal & Das (2024), section 3, works: every level of the recursion is a tensor
+    (N, I, G + 2S - k), and autograd keeps most of them. `kansciml.analysis.cost.textbook_layer` counts what that costs.
+    Use `SplineKAN` for work.
+
+    Args:
+        in_features, out_features: I and O, at least 1.
+        grid: number of grid intervals G (default 5).
+        spline_order: polynomial order S (default 3, cubic), at least 1.
+        grid_range: interval the grid covers (default [-1, 1]); the splines fade to zero over S knots outside it.
+        spline_scale: learn one factor per edge on the spline (default).
+        device, dtype: as in `torch.nn.Linear`.
+
+    Shapes: input (..., I), output (..., O). `base_weight` (O, I), `spline_weight` (O, I, G + S), `spline_scale` (O, I),
+    buffer `knots` (I, G + 2S + 1).
+
+    Raises:
+        ValueError: a size, grid or order below 1, an empty grid_range, or an input whose last axis is not I.
+    """
+
+    knots: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        grid: int = 5,
+        spline_order: int = 3,
+        grid_range: tuple[float, float] = (-1.0, 1.0),
+        spline_scale: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if min(in_features, out_features, grid, spline_order) < 1:
+            raise ValueError(
+                f"got in_features {in_features}, out_features {out_features}, grid {grid}, spline_order {spline_order}:"
+                " expected each to be at least 1"
+            )
+        if not grid_range[0] < grid_range[1]:
+            raise ValueError(f"got grid_range {tuple(grid_range)}: expected the lower bound first")
+        self.in_features, self.out_features = in_features, out_features
+        self.grid, self.spline_order = grid, spline_order
+        self.grid_range = (float(grid_range[0]), float(grid_range[1]))
+        options = {"device": device, "dtype": dtype}
+        self.base_weight = nn.Parameter(torch.empty(out_features, in_features, **options))
+        self.spline_weight = nn.Parameter(torch.empty(out_features, in_features, grid + spline_order, **options))
+        if spline_scale:
+            self.spline_scale = nn.Parameter(torch.empty(out_features, in_features, **options))
+        else:
+            self.register_parameter("spline_scale", None)
+        knots = torch.tensor(uniform_knots(grid, spline_order, self.grid_range).tolist(), **options)
+        self.register_buffer("knots", knots.repeat(in_features, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Glorot-uniform base weights, spline coefficients N(0, 0.01 / I), unit scales."""
+        bound = math.sqrt(6.0 / (self.in_features + self.out_features))
+        with torch.no_grad():
+            self.base_weight.uniform_(-bound, bound, generator=generator)
+            self.spline_weight.normal_(0.0, 0.1 / math.sqrt(self.in_features), generator=generator)
+            if self.spline_scale is not None:
+                self.spline_scale.fill_(1.0)
+
+    def basis(self, x: Tensor) -> Tensor:
+        """The B-splines at x: (N, I) -> (N, I, G + S), by the recursion."""
+        t = self.knots  # (I, G + 2S + 1)
+        x = x.unsqueeze(-1)
+        basis = ((x >= t[:, :-1]) & (x < t[:, 1:])).to(x.dtype)  # (N, I, G + 2S)
+        for k in range(1, self.spline_order + 1):
+            rising = (x - t[:, : -k - 1]) / (t[:, k:-1] - t[:, : -k - 1])
+            falling = (t[:, k + 1 :] - x) / (t[:, k + 1 :] - t[:, 1:-k])
+            basis = rising * basis[..., :-1] + falling * basis[..., 1:]  # (N, I, G + 2S - k)
+        return basis
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
+        rows = x.reshape(-1, self.in_features)
+        spline = self.spline_weight
+        if self.spline_scale is not None:
+            spline = spline * self.spline_scale.unsqueeze(-1)
+        base = F.linear(F.silu(rows), self.base_weight)
+        y = base + F.linear(self.basis(rows).flatten(1), spline.flatten(1))
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_features}, {self.out_features}, grid={self.grid}, spline_order={self.spline_order}, "
+            f"grid_range={self.grid_range}, spline_scale={self.spline_scale is not None}"
+        )

@@ -1,0 +1,239 @@
+"""New knots hold every sample and increase; a refit has the error of least squares, and of rounding on nested knots."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import BSpline
+
+from kansciml.layers._refit import adaptive_knots, basis, extended_knots, refit
+from kansciml.layers.bspline import uniform_knots
+
+ORDERS = range(6)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def grid_of(knots, order):
+    return knots[:, order : knots.shape[1] - order]
+
+
+def even(features, grid, order, ends=(-1.0, 1.0)):
+    return torch.from_numpy(uniform_knots(grid, order, ends)).repeat(features, 1)
+
+
+def spline(knots, coefficients, order, x):
+    """(n, O) by SciPy, for one feature."""
+    return BSpline(knots.numpy(), coefficients.double().numpy(), order)(x)
+
+
+# --- knots
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize("blend", [0.0, 0.02, 1.0])
+def test_adaptive_knots_increase_and_hold_every_sample(order, blend):
+    x = normal(300, 4) * torch.tensor([1.0, 1e-6, 1e5, 0.1]) + torch.tensor([0.0, 0.0, 7.0, -3.0])
+    knots = adaptive_knots(x, 7, order, blend)
+    assert knots.shape == (4, 7 + 2 * order + 1) and knots.dtype == torch.float64
+    assert (knots.diff(dim=1) > 0).all()
+    inner = grid_of(knots, order)
+    assert (inner[:, 0] < x.amin(0)).all() and (inner[:, -1] > x.amax(0)).all()
+    assert (inner[:, -1] - inner[:, 0] < 1.01 * (x.amax(0) - x.amin(0))).all()
+
+
+def test_inner_knots_are_quantiles_or_even_or_their_blend():
+    x = normal(5000, 2)
+    quantiles = torch.quantile(x, torch.linspace(0, 1, 6, dtype=x.dtype), dim=0).t()
+    knots = {blend: grid_of(adaptive_knots(x, 5, 3, blend), 3) for blend in (0.0, 0.25, 1.0)}
+    torch.testing.assert_close(knots[0.0][:, 1:-1], quantiles[:, 1:-1], rtol=0, atol=1e-12)
+    width = knots[1.0].diff(dim=1)
+    torch.testing.assert_close(width, width[:, :1].expand_as(width), rtol=1e-12, atol=0)
+    torch.testing.assert_close(knots[0.25], 0.75 * knots[0.0] + 0.25 * knots[1.0], rtol=0, atol=1e-12)
+
+
+def test_repeated_samples_and_constant_features_still_give_cells_of_some_width():
+    x = torch.zeros(100, 4)
+    x[:, 1] = 1e6
+    x[0, 2] = 1.0  # all but one at 0: every quantile but the last is 0
+    x[:, 3] = torch.arange(100) % 2
+    knots = adaptive_knots(x, 5, 3, 0.0)
+    widths = knots.float().diff(dim=1)  # also in the kernels' float32
+    assert (widths > 0).all()
+    assert (knots[2].diff() >= 0.01 * 1.002 / 5 * (1 - 1e-9)).all()
+    inner = grid_of(knots, 3)
+    torch.testing.assert_close(inner[0, [0, -1]], torch.tensor([-1.0, 1.0], dtype=torch.float64))
+    assert (inner[:, 0] < x.amin(0)).all() and (inner[:, -1] > x.amax(0)).all()
+
+
+def test_min_width_is_kept_and_widens_the_grid_where_it_must():
+    x = normal(1000, 3) * torch.tensor([1.0, 0.01, 0.0])
+    knots = adaptive_knots(x, 8, 2, 0.0, min_width=0.1)
+    assert (knots.diff(dim=1) >= 0.1 * (1 - 1e-9)).all()
+    torch.testing.assert_close(knots[1].diff(), torch.full((12,), 0.1, dtype=torch.float64))
+    assert grid_of(knots, 2)[1, 0] < x[:, 1].min() and grid_of(knots, 2)[1, -1] > x[:, 1].max()
+
+
+@pytest.mark.parametrize(
+    "x, blend, width, message",
+    [
+        (torch.zeros(0, 2), 0.0, None, r"shape \(0, 2\)"),
+        (torch.zeros(3), 0.0, None, r"shape \(3,\)"),
+        (torch.tensor([[0.0], [float("nan")]]), 0.0, None, "1 samples that are NaN or infinite"),
+        (torch.tensor([[0.0], [float("inf")]]), 0.0, None, "1 samples that are NaN or infinite"),
+        (torch.zeros(2, 1), 1.1, None, "got blend 1.1"),
+        (torch.zeros(2, 1), 0.5, 0.0, "got min_width 0.0"),
+        (torch.tensor([[1.0]] * 50 + [[2.0]]), 0.0, 1e-20, "rounding"),
+    ],
+)
+def test_bad_samples_are_one_clear_line(x, blend, width, message):
+    with pytest.raises(ValueError, match=message) as error:
+        adaptive_knots(x, 5, 3, blend, width)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 7])
+def test_extended_knots_of_a_multiple_hold_the_old_ones_to_the_bit(factor):
+    old = adaptive_knots(normal(200, 3), 5, 3, 0.02)
+    new = extended_knots(old, 3, 5 * factor)
+    assert new.shape == (3, 5 * factor + 7) and (new.diff(dim=1) > 0).all()
+    assert torch.equal(grid_of(new, 3)[:, ::factor], grid_of(old, 3))
+    cells = grid_of(new, 3).diff(dim=1).reshape(3, 5, factor)
+    torch.testing.assert_close(cells, cells[..., :1].expand_as(cells))
+
+
+def test_extended_knots_otherwise_keep_the_ends_and_the_density():
+    old = adaptive_knots(normal(2000, 1), 10, 3, 0.0)
+    new = grid_of(extended_knots(old, 3, 7), 3)[0].numpy()
+    inner = grid_of(old, 3)[0].numpy()
+    np.testing.assert_allclose(new, np.interp(np.linspace(0, 10, 8), np.arange(11), inner), atol=1e-14)
+    torch.testing.assert_close(extended_knots(even(1, 5, 3), 3, 8), even(1, 8, 3))  # even stays even
+    with pytest.raises(ValueError, match="grid 0"):
+        extended_knots(old, 3, 0)
+
+
+# --- basis
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_basis_equals_scipy_on_uneven_knots(order):
+    knots = adaptive_knots(normal(50, 2), 4, order, 0.1)
+    inside = grid_of(knots, order)
+    x = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None] * (inside[:, -1] - inside[:, 0]) + inside[:, 0]
+    x[-1] = inside[:, -1]
+    values = basis(x, knots, order)
+    for i in range(2):
+        expected = BSpline.design_matrix(x[:, i].numpy(), knots[i].numpy(), order).toarray()
+        np.testing.assert_allclose(values[:, i], expected, atol=1e-13)
+    torch.testing.assert_close(values[-1].sum(-1), torch.ones(2, dtype=torch.float64))  # the right end is in
+
+
+# --- refit
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("factor", [1, 2, 5])
+def test_refinement_keeps_the_function_to_rounding(order, factor):
+    x = normal(400, 3)
+    old = adaptive_knots(x, 6, order, 0.02)
+    new = extended_knots(old, order, 6 * factor)
+    coefficients = normal(3, 6 + order, 4, seed=1)
+    for samples in (None, x, x[:5]):
+        result, error = refit(coefficients, old, new, order, samples)
+        assert error.max_abs < 1e-12 and error.rms < 1e-13 and error.relative < 1e-12
+        for i in range(3):
+            ends = grid_of(old, order)[i, [0, -1]].numpy()
+            at = np.random.default_rng(0).uniform(*ends, 500)
+            before, after = spline(old[i], coefficients[i], order, at), spline(new[i], result[i], order, at)
+            np.testing.assert_allclose(after, before, atol=1e-11)
+
+
+@pytest.mark.parametrize("grid, new_grid", [(5, 5), (5, 8), (12, 4)])
+def test_error_on_the_data_is_that_of_lstsq_within_1_percent(grid, new_grid):
+    x = torch.rand(1024, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    old, new = even(6, grid, 3), adaptive_knots(x**3, new_grid, 3, 0.1)
+    coefficients = normal(6, grid + 3, 5)
+    result, error = refit(coefficients, old, new, 3, x)
+    matrix, target = basis(x, new, 3).transpose(0, 1), basis(x, old, 3).transpose(0, 1) @ coefficients
+    best = (matrix @ torch.linalg.lstsq(matrix, target).solution - target).square().mean().sqrt()
+    ours = (matrix @ result - target).square().mean().sqrt()
+    assert best > 1e-3  # not a refinement: there is an error to compare
+    assert best * (1 - 1e-9) <= ours <= 1.01 * best
+    assert abs(error.rms / ours - 1) < 0.5 and error.max_abs >= (matrix @ result - target).abs().max() * (1 - 1e-9)
+    assert abs(error.relative / (error.rms / target.square().mean().sqrt()) - 1) < 0.1
+
+
+def test_where_no_data_lie_the_function_is_kept():
+    coefficients = normal(1, 13, 2)
+    old, new = even(1, 10, 3), even(1, 20, 3)
+    data = torch.full((3000, 1), 0.31, dtype=torch.float64)
+    result, _ = refit(coefficients, old, new, 3, data)
+    at = np.linspace(-1, 1, 301)
+    before, after = spline(old[0], coefficients[0], 3, at), spline(new[0], result[0], 3, at)
+    np.testing.assert_allclose(after, before, atol=1e-9)
+
+
+def test_data_decide_where_they_lie():
+    coefficients = normal(1, 23, 1)
+    old, new = even(1, 20, 3), even(1, 6, 3)
+    x = torch.linspace(-0.2, 0.2, 2000, dtype=torch.float64)[:, None]
+    before = basis(x, old, 3)[:, 0] @ coefficients[0]
+    miss = [
+        (basis(x, new, 3)[:, 0] @ refit(coefficients, old, new, 3, samples)[0][0] - before).square().mean()
+        for samples in (None, x)
+    ]
+    assert miss[1] < 0.9 * miss[0]
+
+
+@pytest.mark.parametrize("outside, beyond", [("clamp", 0.0), ("linear", 1.0)])
+def test_a_wider_grid_takes_up_what_the_splines_did_outside(outside, beyond):
+    # 0.5 + x on [-1, 1]: coefficients of a line are its values at the Greville points
+    old = even(1, 4, 3)
+    greville = (old[:, 1:-3] + old[:, 2:-2] + old[:, 3:-1]) / 3
+    new = even(1, 8, 3, (-2.0, 2.0))
+    result, error = refit((0.5 + greville).unsqueeze(-1), old, new, 3, None, outside)
+    at = np.linspace(-0.5, 0.5, 50)
+    if outside == "linear":
+        assert error.max_abs < 1e-12
+        at = np.linspace(-2, 2, 50)
+    np.testing.assert_allclose(
+        spline(new[0], result[0], 3, at)[:, 0], 0.5 + at, atol=0.05 if outside == "clamp" else 1e-11
+    )
+    right = spline(new[0], result[0], 3, np.array([2.0]))[0, 0]
+    assert abs(right - (1.5 + beyond)) < 0.05
+
+
+def test_error_counts_data_off_the_grid_that_the_fit_leaves_out():
+    coefficients = torch.ones(1, 8, 1, dtype=torch.float64)
+    old, new = even(1, 5, 3), even(1, 10, 3)
+    far = torch.tensor([[1.3]], dtype=torch.float64)  # the splines fade faster over finer knots
+    result, error = refit(coefficients, old, new, 3, far)
+    torch.testing.assert_close(result, refit(coefficients, old, new, 3)[0])
+    change = (basis(far, new, 3).sum() - basis(far, old, 3).sum()).abs().item()
+    assert error.max_abs == pytest.approx(change) and change > 0.1
+
+
+def test_narrow_cells_and_dtypes():
+    x = torch.cat([normal(500, 1) * 1e-3, normal(20, 1)])
+    old = adaptive_knots(x, 12, 3, 0.0)
+    coefficients = normal(1, 15, 3).float()
+    result, error = refit(coefficients, old, extended_knots(old, 3, 24), 3, x.float())
+    assert result.dtype == torch.float32 and error.max_abs < 1e-10 * float(coefficients.abs().max())
+    zero, error = refit(torch.zeros(1, 15, 3), old, even(1, 5, 3), 3)
+    assert not zero.any() and error == (0.0, 0.0, 0.0)
+
+
+def test_shapes_that_do_not_belong_together_are_one_clear_line():
+    knots, coefficients = even(2, 5, 3), torch.zeros(2, 8, 1)
+    bad = [
+        (lambda: refit(torch.zeros(2, 7, 1), knots, knots, 3), "coefficients of shape"),
+        (lambda: refit(coefficients, knots, even(3, 5, 3), 3), "new knots of 3 features"),
+        (lambda: refit(coefficients, knots, knots, 3, torch.zeros(4, 3)), "samples of shape"),
+        (lambda: refit(coefficients, knots, knots, 3, torch.full((4, 2), float("nan"))), "NaN"),
+        (lambda: refit(coefficients, knots, knots, 3, None, "wrap"), "outside 'wrap'"),
+        (lambda: basis(torch.zeros(4, 2), knots[:, :7], 3), "knots of shape"),
+    ]
+    for call, message in bad:
+        with pytest.raises(ValueError, match=message):
+            call()
