@@ -1,4 +1,4 @@
-"""The C++ kernels of the spline layer: equality with SciPy's B-splines, edge cases, and how they are built and found."""
+"""The C++ kernels of the spline layer: equality with SciPy's B-splines, edge cases, building and finding them."""
 
 import os
 import subprocess
@@ -107,9 +107,9 @@ def test_float32_loses_no_more_than_its_rounding(way, order):
         assert (got - expected).norm() <= (1e-5 if order > 1 else 1e-3) * expected.norm()
 
 
-@pytest.mark.parametrize("order, even", product(range(6), (True, False)))
+@pytest.mark.parametrize("order, even", list(product(range(6), (True, False))))
 def test_knots_belong_to_the_interval_on_their_right_but_the_last(way, order, even):
-    spec, gy, x, cells, base, weight, scale, knots = problem(order, even, "zero", rows=GRID + 1)
+    spec, gy, x, cells, _, weight, scale, knots = problem(order, even, "zero", rows=GRID + 1)
     if even:  # a grid whose knots and positions are exact in binary
         cells = torch.tensor([[-1.0] * N_IN, [GRID / 2] * N_IN], dtype=x.dtype)
         knots = np.stack([uniform_knots(GRID, order, (-1, 1))] * N_IN)
@@ -117,7 +117,9 @@ def test_knots_belong_to_the_interval_on_their_right_but_the_last(way, order, ev
     inside = x.clone()
     inside[-1] = torch.nextafter(x[-1], torch.tensor(-np.inf, dtype=x.dtype))
     inside[:-1] += 1e-13
-    for got, expected in zip(run(spec, gy, x, cells, None, weight, scale), run(spec, gy, inside, cells, None, weight, scale)):
+    for got, expected in zip(
+        run(spec, gy, x, cells, None, weight, scale), run(spec, gy, inside, cells, None, weight, scale)
+    ):
         assert got is None or (got - expected).abs().max() <= 1e-10 * expected.abs().max().clamp(min=1)
 
 

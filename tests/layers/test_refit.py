@@ -67,6 +67,12 @@ def test_repeated_samples_and_constant_features_still_give_cells_of_some_width()
     assert (inner[:, 0] < x.amin(0)).all() and (inner[:, -1] > x.amax(0)).all()
 
 
+def test_knots_far_from_zero_stay_distinct_in_float32():
+    x = torch.full((100, 1), 1000.0, dtype=torch.float64)
+    x[::50] += 0.01  # a span of 160 float32 steps, and quantiles that coincide
+    assert (adaptive_knots(x, 5, 3, 0.0).float().diff(dim=1) > 0).all()
+
+
 def test_min_width_is_kept_and_widens_the_grid_where_it_must():
     x = normal(1000, 3) * torch.tensor([1.0, 0.01, 0.0])
     knots = adaptive_knots(x, 8, 2, 0.0, min_width=0.1)
