@@ -23,7 +23,7 @@ NOTES = (
     "FC: fully connected layer with bias, then SiLU. Eq. (1), (2): Pal & Das 2024, section 3.2; they give only extras.",
     "Eq. (1) prints I (O + 1) for the parameters of an FC layer; it has O (I + 1). Without effect where I = O.",
     "textbook: Cox-de Boor recursion on whole tensors, as the paper's sources compute it; autograd keeps each level.",
-    "ours: SplineKAN (backend torch, CPU) keeps its input and rebuilds the splines block by block; its peaks are at most.",
+    "ours: SplineKAN (backend torch, CPU) keeps its input and rebuilds the splines in blocks; peaks: at most.",
     "RSWAF: 8 frozen grid points, LayerNorm, no base branch, no bias; grid and order play no part.",
     "An element is one number: 4 bytes in float32. Peaks leave out the input, optimiser state and other layers.",
     "extra elements: (parameters + buffers + peak) beyond those of the FC layer.",

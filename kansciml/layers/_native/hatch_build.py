@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.tags import sys_tags
 
 
 class SplineBuildHook(BuildHookInterface):
@@ -28,8 +29,8 @@ class SplineBuildHook(BuildHookInterface):
         except (RuntimeError, OSError) as error:
             self.app.display_warning(f"kansciml is installed without its C++ kernels: {error}")
             return
-        build_data["artifacts"].append(str(library.relative_to(self.root)))
+        build_data["artifacts"].append(library.relative_to(self.root).as_posix())
         build_data["pure_python"] = False
-        from packaging.tags import sys_tags
-
-        build_data["tag"] = f"py3-none-{next(iter(sys_tags())).platform}"
+        # plain ctypes: any Python 3. A library linked here must not claim to run on every Linux.
+        here = next(tag.platform for tag in sys_tags() if not tag.platform.startswith(("manylinux", "musllinux")))
+        build_data["tag"] = f"py3-none-{here}"

@@ -1,0 +1,225 @@
+"""What a layer costs by count: parameters, operations, and elements of memory. No tensors, no torch.
+
+Sizes: I inputs, O outputs, B samples, G grid intervals, S spline order. An element is one number (4 bytes in float32).
+`equation_1` is the paper's estimate (Pal & Das 2024, section 3); the functions ``*_layer`` count what an implementation
+does, tensor by tensor, and agree with what `kansciml.analysis.memory` measures.
+
+Conventions. One addition, multiplication, comparison or exponential is one floating-point operation (FLOP), so a
+multiply-add is two. Memory is above what the call was given: parameters, buffers and the input are not in the peaks.
+The step is a forward and a backward pass down to the input's gradient; the caller holds output and cotangent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kansciml._errors import UsageError
+
+SILU_FORWARD, SILU_BACKWARD = 5, 9
+"""FLOPs per element: x / (1 + exp(-x)) and g s (1 + x (1 - s)), the sigmoid s counted again."""
+RSWAF_POINTS = 8
+BLOCK_BYTES = 1 << 20
+"""Bytes of one block of basis values in `SplineKAN` on a CPU."""
+BLOCK_ROWS = 1024
+BLOCK_TEMPORARIES = {"value": 5, "slope": 7, "step or hat": 9}
+"""At most so many blocks are alive at once: building splines, splines with slopes, and either at order 1."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of one layer, each at least 1.
+
+    Raises:
+        UsageError: a size below 1.
+    """
+
+    inputs: int
+    outputs: int
+    batch: int
+    grid: int = 5
+    spline_order: int = 3
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise UsageError(f"got {name} {value}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Cost of one layer.
+
+    Args:
+        parameters: learnable numbers.
+        buffers: constants it keeps beside them.
+        forward_flops, backward_flops: operations of one pass each.
+        saved: elements kept for the backward pass, the input included and parameters apart.
+        forward_peak: most elements alive at once in the forward pass.
+        step_peak: most elements alive at once in a forward and backward pass, gradients included.
+    """
+
+    parameters: int
+    buffers: int
+    forward_flops: int
+    backward_flops: int
+    saved: int
+    forward_peak: int
+    step_peak: int
+
+    @property
+    def footprint(self) -> int:
+        """Parameters, buffers and the peak of a step: all the layer needs to be trained without an optimiser."""
+        return self.parameters + self.buffers + self.step_peak
+
+
+@dataclass(frozen=True)
+class Equation:
+    """The terms of Equation (1), in elements that a KAN layer needs beyond a fully connected one.
+
+    Args:
+        forward: I (1 + G + S) B. backward: I (G + S - 1) B - O B. parameters: as printed, or corrected.
+    """
+
+    forward: int
+    backward: int
+    parameters: int
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return self.forward + self.backward + self.parameters
+
+
+def equation_1(sizes: Sizes, corrected: bool = False) -> Equation:
+    """Equation (1) of the paper, as printed or corrected.
+
+    A fully connected layer has O (I + 1) parameters. The paper says so in its text, but subtracts I (O + 1) in the
+    equation, which is off by O - I: the corrected difference is I O (2 + G + S) - O (I + 1) = I O (1 + G + S) - O.
+    """
+    i, o, b, size = sizes.inputs, sizes.outputs, sizes.batch, sizes.grid + sizes.spline_order
+    linear = o * (i + 1) if corrected else i * (o + 1)
+    return Equation(i * (1 + size) * b, i * (size - 1) * b - o * b, i * o * (2 + size) - linear)
+
+
+def equation_2(sizes: Sizes) -> int:
+    """Equation (2) of the paper as printed, I [2 (G + S) B + (G + S + 1) O - 1] - O B: the total of Equation (1)."""
+    i, o, b, size = sizes.inputs, sizes.outputs, sizes.batch, sizes.grid + sizes.spline_order
+    return i * (2 * size * b + (size + 1) * o - 1) - o * b
+
+
+def linear_layer(sizes: Sizes) -> LayerCost:
+    """Fully connected layer with bias, then SiLU: it keeps its input and what goes into the SiLU."""
+    i, o, b = sizes.inputs, sizes.outputs, sizes.batch
+    bi, bo, weights = b * i, b * o, i * o
+    return LayerCost(
+        parameters=weights + o,
+        buffers=0,
+        forward_flops=2 * b * weights + bo + SILU_FORWARD * bo,
+        backward_flops=4 * b * weights + bo + SILU_BACKWARD * bo,
+        saved=bi + bo,
+        forward_peak=2 * bo,
+        # y, its cotangent, SiLU's input and its gradient; later the three gradients take the place of SiLU's input
+        step_peak=max(4 * bo, 3 * bo + bi + weights + o),
+    )
+
+
+def textbook_layer(sizes: Sizes) -> LayerCost:
+    """B-spline KAN layer by the Cox-de Boor recursion on whole tensors, one scale per edge: `TextbookKAN`.
+
+    Level k of the recursion has P_k = G + 2S - k splines. Autograd keeps the indicator (P_0), and from level 2 on both
+    factors of both products, the two fractions (P_k each) and the level below (P_{k-1}); of level 1 only the
+    denominators are left, since the indicator has no gradient.
+    """
+    i, o, b, order = sizes.inputs, sizes.outputs, sizes.batch, sizes.spline_order
+    bi, bo, weights = b * i, b * o, i * o
+    splines = [sizes.grid + 2 * order - k for k in range(order + 1)]
+    size = splines[order]
+    kept = [splines[0]]  # per input and sample, up to level k
+    for k in range(1, order + 1):
+        kept.append(kept[-1] + (2 * splines[k] + splines[k - 1] if k > 1 else 0))
+    denominators = [2 * i * sum(splines[1 : k + 1]) for k in range(order + 1)]
+    scaled = weights * size
+    # at level k: the SiLU, what is kept, level 1's fractions (variables hold them), two products and their sum
+    level_peaks = [
+        bi * (1 + kept[k] + (2 * splines[1] if k == 1 else 0) + 3 * splines[k]) + denominators[k]
+        for k in range(1, order + 1)
+    ]
+    recursion = bi * (1 + kept[order]) + denominators[order]
+    forward_peak = max(
+        max(level_peaks) + scaled + bo,
+        recursion + bi * size + scaled + 3 * bo,  # base and spline parts, and their sum
+    )
+    step_peak = max(
+        forward_peak,
+        recursion + 2 * bi * size + 2 * scaled + 2 * bo,  # gradients of the splines and of the scaled weight
+        # second product of the last level: its factors' gradients, beside those of the first, one of them padded
+        recursion + bi * ((3 * size + splines[order - 1]) if order > 1 else 0) + scaled + 2 * bo,
+        3 * scaled + 2 * weights + 2 * bo + bi,  # the scaled weight's gradient becomes two
+    )
+    basis_flops = 2 * splines[0] + sum(7 * p for p in splines[1:])
+    slope_flops = sum(11 * p for p in splines[1:])
+    return LayerCost(
+        parameters=weights * (2 + size),
+        buffers=i * (sizes.grid + 2 * order + 1),
+        forward_flops=bi * (SILU_FORWARD + basis_flops) + 2 * b * weights * (1 + size) + scaled + bo,
+        backward_flops=bi * (SILU_BACKWARD + slope_flops) + 4 * b * weights * (1 + size) + 3 * scaled,
+        saved=recursion + bi * (1 + size) + scaled,
+        forward_peak=forward_peak,
+        step_peak=step_peak,
+    )
+
+
+def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
+    """`SplineKAN` on a CPU in plain PyTorch, one scale per edge: it keeps its input alone and rebuilds the splines.
+
+    The splines are built in blocks that stay in cache, so the peaks hold a few blocks and not I (G + S) B elements; how
+    many (`BLOCK_TEMPORARIES`) is a bound, so these peaks are "at most".
+    """
+    i, o, b, order = sizes.inputs, sizes.outputs, sizes.batch, sizes.spline_order
+    size = sizes.grid + order
+    bi, bo, weights = b * i, b * o, i * o
+    scaled = weights * size
+    rows = min(BLOCK_ROWS, b)
+    inputs = min(i, max(1, BLOCK_BYTES // (rows * size * element_bytes)))
+    block = inputs * rows * size
+    values, slopes = ("value", "slope") if order > 1 else ("step or hat",) * 2
+    terms = order // 2 + 1  # truncated powers of the closed form
+    basis_flops = size * (3 + terms * (order + 3))
+    slope_flops = basis_flops + size * (2 + 2 * terms + 3)
+    forward_peak = scaled + bo + max(bi + bo, BLOCK_TEMPORARIES[values] * block + rows * i)
+    return LayerCost(
+        parameters=weights * (2 + size),
+        buffers=i * (sizes.grid + 2 * order + 1) + 2 * i,  # knots, and the grid's ends and steps
+        forward_flops=bi * (SILU_FORWARD + basis_flops) + 2 * b * weights * (1 + size) + scaled + bo,
+        backward_flops=bi * (SILU_BACKWARD + slope_flops) + 4 * b * weights * (1 + size) + 4 * scaled,
+        saved=bi,
+        forward_peak=forward_peak,
+        step_peak=max(
+            forward_peak,
+            # y, its cotangent, the input's gradient; the scaled weight, its gradient and, at the end, two products
+            2 * bo + 2 * weights + 3 * scaled + bi + max(bi, BLOCK_TEMPORARIES[slopes] * block + rows * i),
+        ),
+    )
+
+
+def rswaf_layer(sizes: Sizes) -> LayerCost:
+    """RSWAF layer in plain autograd operations: LayerNorm, phi = 1 - tanh((x - g) / h)^2 at 8 points, one weight each.
+
+    No base branch and no bias. The 8 grid points are frozen and count as buffers; the paper's table counts them as
+    parameters. Kept: the input with its mean and scale per sample, the tanh, and phi. G and S play no part.
+    """
+    i, o, b, points = sizes.inputs, sizes.outputs, sizes.batch, RSWAF_POINTS
+    bi, bo, weights = b * i, b * o, i * o * points
+    statistics = 2 * b
+    return LayerCost(
+        parameters=weights + 2 * i,
+        buffers=points,
+        forward_flops=bi * (8 + 5 * points) + 2 * b * weights,
+        backward_flops=bi * (12 + 5 * points) + 4 * b * weights,
+        saved=bi * (1 + 2 * points) + statistics,
+        forward_peak=max(3 * points * bi, 2 * points * bi + bo) + statistics,
+        step_peak=max(
+            max(3 * points * bi, 2 * points * bi + bo) + statistics,
+            5 * points * bi + weights + 2 * bo + statistics,  # autograd's power rule makes three of the five
+        ),
+    )

@@ -1,0 +1,228 @@
+"""What ``kansciml bench layers`` compares, and how one layer is measured: CPU seconds, and bytes kept for backward."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from kansciml.benchmarks._peers import installed_peers
+from kansciml.benchmarks._timing import interleaved
+from kansciml.layers import _cpp, _refit
+from kansciml.layers.bspline import uniform_knots
+from kansciml.layers.rswaf_kan import RSWAFKAN
+from kansciml.layers.spline_kan import SplineKAN
+from kansciml.layers.textbook_kan import TextbookKAN
+
+SHAPES: dict[str, tuple[int, int, int]] = {
+    "S1": (64, 64, 256),
+    "S2": (192, 768, 1024),
+    "S3": (256, 256, 4096),
+    "S4": (768, 3072, 256),
+    "S5": (784, 64, 64),
+}
+"""Name -> (inputs, outputs, batch)."""
+SPLINE_ORDER = 3
+BASELINE = "Linear + SiLU"
+TEXTBOOK = "textbook KAN"
+TORCH, CPP = "SplineKAN, torch", "SplineKAN, C++"
+FLOOR = "the GEMMs alone"
+UNSCALED = ", no edge scale"
+COMPILED = ", compiled"
+CALL_S = 0.004
+"""Calls shorter than this are repeated until they take as long, so that the clock's own cost does not count."""
+
+
+@dataclass
+class Case:
+    """One candidate at one shape: a module and its input, which wants a gradient as it would inside a network."""
+
+    module: nn.Module
+    x: Tensor
+    parameters: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
+        with torch.no_grad():
+            self.cotangent = torch.ones_like(self.module(self.x))
+
+    def forward(self) -> Tensor:
+        return self.module(self.x)
+
+    def both(self) -> tuple[Tensor | None, ...]:
+        """Forward, and backward to the input and to every parameter."""
+        return torch.autograd.grad(self.module(self.x), [self.x, *self.parameters], self.cotangent, allow_unused=True)
+
+
+class Product(nn.Module):
+    """x W with x of K = I (G + S + 1) columns: forward and backward are the three products of a KAN layer."""
+
+    def __init__(self, columns: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(columns, out_features) / math.sqrt(columns))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+def cpp_available() -> bool:
+    return bool(_cpp.available())
+
+
+def modules(shape: tuple[int, int, int], grid: int, compiled: bool = False) -> dict[str, Callable[[], nn.Module]]:
+    """Every candidate that can run here, by name, as a function that makes it; the baseline comes first."""
+    inputs, outputs, _ = shape
+
+    def spline(backend: str, scale: bool) -> Callable[[], nn.Module]:
+        return lambda: SplineKAN(inputs, outputs, grid, SPLINE_ORDER, spline_scale=scale, backend=backend)
+
+    found: dict[str, Callable[[], nn.Module]] = {
+        BASELINE: lambda: nn.Sequential(nn.Linear(inputs, outputs), nn.SiLU()),
+        TEXTBOOK: lambda: TextbookKAN(inputs, outputs, grid, SPLINE_ORDER),
+    }
+    for name, backend in ((TORCH, "torch"), (CPP, "cpp")):
+        if backend == "torch" or cpp_available():
+            found[name] = spline(backend, True)
+            found[name + UNSCALED] = spline(backend, False)
+    found["RSWAFKAN"] = lambda: RSWAFKAN(inputs, outputs, grid + SPLINE_ORDER)
+    found[FLOOR] = lambda: Product(inputs * (grid + SPLINE_ORDER + 1), outputs)
+    if compiled:
+        for name in (TEXTBOOK, TORCH):
+            found[name + COMPILED] = lambda make=found[name]: torch.compile(make(), dynamic=False)
+    for name, build in installed_peers(shape, compiled).items():
+        found[name] = lambda build=build: build(inputs, outputs, grid)
+    return found
+
+
+def make_case(name: str, make: Callable[[], nn.Module], shape: tuple[int, int, int], grid: int, dtype: Any) -> Case:
+    """The candidate's module and its input, 0.5 N(0, 1)."""
+    columns = shape[0] * (grid + SPLINE_ORDER + 1) if name == FLOOR else shape[0]
+    x = 0.5 * torch.randn(shape[2], columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return Case(make().to(dtype), x.to(dtype).requires_grad_())
+
+
+def cpu_seconds(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    budget_s: float = 20.0,
+    after_call: Callable[[str], None] = lambda name: None,
+) -> dict[str, np.ndarray]:
+    """Seconds of processor time of every call in every round, as `interleaved` takes turns; slow calls have one."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    repeats = dict.fromkeys(calls, 1)
+
+    def spend(name: str) -> None:
+        began = time.process_time()
+        for _ in range(repeats[name]):
+            calls[name]()
+        seconds[name].append((time.process_time() - began) / repeats[name])
+
+    def turn(name: str) -> None:
+        if not seconds[name]:  # the warm-up: what compiles or is allocated once must not set the repeats
+            calls[name]()
+            spend(name)
+            repeats[name] = max(1, min(100, math.ceil(CALL_S / max(seconds[name][0], 1e-7))))
+        else:
+            spend(name)
+
+    interleaved({name: lambda name=name: turn(name) for name in calls}, rounds, budget_s, after_call=after_call)
+    return {name: np.array(taken[1:] or taken) for name, taken in seconds.items()}
+
+
+def saved_bytes(run: Callable[[], object], apart: Iterable[Tensor] = ()) -> tuple[int, int]:
+    """Bytes of the storages that autograd keeps for the backward pass of ``run()``, each storage once.
+
+    Returns:
+        bytes kept, without those of `apart`; and the bytes of those of `apart` that are kept.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in apart}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = run()  # alive until counted: a storage that is freed could lend its address to another
+    total, parameters = sum(sizes.values()), sum(size for key, size in sizes.items() if key in own)
+    del kept
+    return total - parameters, parameters
+
+
+def saved_per_input(case: Case, inputs: int) -> tuple[float, float]:
+    """Bytes saved for backward per input element, and bytes saved whatever the batch (copies of weights).
+
+    Two batches tell them apart: what grows with the batch is counted per input, the rest is not.
+    """
+    apart = [*case.module.parameters(), *case.module.buffers()]
+    batch = len(case.x)
+    half = case.x.detach()[: batch // 2].clone().requires_grad_()
+    whole = saved_bytes(case.forward, apart)[0]
+    part = saved_bytes(lambda: case.module(half), apart)[0]
+    per_row = (whole - part) / (batch - len(half))
+    return per_row / inputs, whole - per_row * batch
+
+
+REFIT_FEATURES, REFIT_OUTPUTS, REFIT_SAMPLES = 32, 64, 1024
+REFIT_GRIDS = 5, 8
+PER_EDGE, PER_FEATURE = "lstsq, one problem per edge", "lstsq, one problem per feature"
+
+
+def refit_against_lstsq(rounds: int, report: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+    """A grid refit against a batched `torch.linalg.lstsq` of the edges' values, in float64 at the same samples.
+
+    The refit also weighs points of its own a little, so its change over the samples may be larger by a trace. The
+    rivals fit each edge by itself (as pykan does), or all edges of a feature at once (as efficient-kan does).
+
+    Returns:
+        Sizes, ``ms`` and ``error`` (rms change of the splines over the samples) of the refit, and per rival its own,
+        ``speed_ratio`` (rival / refit) and ``error_ratio`` (refit / rival).
+    """
+    generator = torch.Generator().manual_seed(0)
+    order = SPLINE_ORDER
+    old, new = (
+        torch.from_numpy(uniform_knots(grid, order, (-1.0, 1.0))).repeat(REFIT_FEATURES, 1) for grid in REFIT_GRIDS
+    )
+    shape = (REFIT_FEATURES, REFIT_GRIDS[0] + order, REFIT_OUTPUTS)
+    coefficients = torch.randn(shape, generator=generator, dtype=torch.float64)
+    x = 2 * torch.rand(REFIT_SAMPLES, REFIT_FEATURES, generator=generator, dtype=torch.float64) - 1
+
+    def values(knots: Tensor) -> Tensor:
+        return _refit.basis(x, knots, order).transpose(0, 1)  # (I, N, P)
+
+    def refit() -> Tensor:
+        return _refit.refit(coefficients, old, new, order, x)[0]
+
+    def per_feature() -> Tensor:
+        return torch.linalg.lstsq(values(new), values(old) @ coefficients).solution
+
+    def per_edge() -> Tensor:
+        matrices = values(new).unsqueeze(1).expand(-1, REFIT_OUTPUTS, -1, -1)
+        curves = (values(old) @ coefficients).transpose(1, 2).unsqueeze(-1)  # (I, O, N, 1)
+        return torch.linalg.lstsq(matrices, curves).solution.squeeze(-1).transpose(1, 2)
+
+    calls = {"refit": refit, PER_EDGE: per_edge, PER_FEATURE: per_feature}
+    seconds = cpu_seconds(calls, rounds, after_call=lambda name: report(f"grid refit: {name}"))
+    target, basis = values(old) @ coefficients, values(new)
+    errors = {name: float((basis @ call() - target).square().mean().sqrt()) for name, call in calls.items()}
+    middle = {name: 1e3 * float(np.median(taken)) for name, taken in seconds.items()}
+    rivals = [
+        {
+            "method": name,
+            "ms": middle[name],
+            "error": errors[name],
+            "speed_ratio": middle[name] / middle["refit"],
+            "error_ratio": errors["refit"] / errors[name],
+        }
+        for name in (PER_EDGE, PER_FEATURE)
+    ]
+    sizes = {"inputs": REFIT_FEATURES, "outputs": REFIT_OUTPUTS, "samples": REFIT_SAMPLES, "grids": list(REFIT_GRIDS)}
+    return {**sizes, "ms": middle["refit"], "error": errors["refit"], "rivals": rivals}

@@ -1,0 +1,348 @@
+"""``kansciml bench layers``: time and memory of one KAN layer against an MLP's, and against what the hardware allows.
+
+Setting: forward, and forward + backward (to the input and all parameters), of one layer at x ~ 0.5 N(0, 1), cubic
+splines on [-1, 1], one thread. Time is the processor time of this process, the candidates take turns, and ratios are
+medians of the ratios round by round: on a shared machine only those can be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kansciml._errors import UsageError, unknown_name
+from kansciml.analysis.memory import measure as measure_memory
+from kansciml.analysis.memory import training_step
+from kansciml.benchmarks import _layer_cases as cases
+from kansciml.benchmarks._layer_cases import BASELINE, COMPILED, CPP, FLOOR, SHAPES, TEXTBOOK, TORCH, UNSCALED, Case
+from kansciml.benchmarks._peers import third_party
+from kansciml.reporting.progress import Progress
+from kansciml.reporting.tables import Table
+
+SUMMARY = "one KAN layer against an MLP's: time, bytes kept for backward, peak memory, and the targets"
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+STACK_SHAPE, STACK_LAYERS = "S3", 4
+FINE_SHAPE, FINE_GRID = "S2", 20
+"""Where the layer must not slow down with the grid: only S + 1 of the G + S splines are non-zero."""
+
+TARGET_GRID, TARGET_DTYPE = 5, "float32"
+"""The setting that the targets are stated for."""
+SAVED = 4.0
+OVER_TEXTBOOK = {
+    TORCH: {"S1": 0.35, "S2": 0.48, "S3": 0.17, "S4": 0.60, "S5": 0.25},
+    CPP: {"S1": 0.12, "S2": 0.40, "S3": 0.11, "S4": 0.56, "S5": 0.10},
+}
+OVER_FLOOR = {"S2": 1.1, "S3": 1.1, "S4": 1.1}
+FINE_OVER_TEXTBOOK = 0.18
+STACK_OVER_MLP = 1.05
+REFIT_OVER_LSTSQ = 30.0
+REFIT_ERROR = 1.01
+"""Largest ratio of the refit's error to least squares' that counts as the same."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time one layer, and count its memory."""
+
+    shapes: tuple[str, ...] = tuple(SHAPES)
+    """Shapes, from S1 (64 -> 64, batch 256) to S5 (784 -> 64, batch 64)."""
+    rounds: int = 9
+    """Interleaved rounds; medians are reported."""
+    dtype: str = "float32"
+    """float32 or float64."""
+    grid: int = 5
+    """Grid intervals G."""
+    compiled: bool = False
+    """Also time torch.compile of the plain layers: needs a C++ compiler, and about a minute."""
+    plot: Path | None = None
+    """Draw the ratios to PLOT.png and PLOT.svg."""
+
+
+def measure_shape(
+    shape: tuple[int, int, int],
+    makers: Mapping[str, Callable[[], nn.Module]],
+    grid: int,
+    rounds: int,
+    dtype: torch.dtype = torch.float32,
+    report: Callable[[str], None] = lambda name: None,
+) -> list[dict[str, Any]]:
+    """Rows of one shape, one per candidate; the first of `makers` is what the others' ratios refer to.
+
+    A third party's layer, or a compiled one, that fails has a row with its ``error``.
+    """
+    ready: dict[str, Case] = {}
+    failures = []
+    for name, make in makers.items():
+        report(name)
+        try:
+            case = cases.make_case(name, make, shape, grid, dtype)
+            case.both()
+        except Exception as error:  # whatever a third party's package raises must not end the measurement of ours
+            if not (third_party(name) or name.endswith(COMPILED)):
+                raise
+            lines = str(error).splitlines() or [type(error).__name__]
+            failures.append({"layer": name, "error": lines[0][:120]})
+        else:
+            ready[name] = case
+    forward = cases.cpu_seconds({n: case.forward for n, case in ready.items()}, rounds, after_call=report)
+    both = cases.cpu_seconds({n: case.both for n, case in ready.items()}, rounds, after_call=report)
+    first = next(iter(makers))
+    rows = []
+    for name, case in ready.items():
+        per_input, fixed = cases.saved_per_input(case, shape[0])
+        row = {
+            "layer": name,
+            **_quartiles("forward", forward[name]),
+            **_quartiles("both", both[name]),
+            "forward_ratio": ratio(forward[name], forward[first]),
+            "both_ratio": ratio(both[name], both[first]),
+            "saved_bytes_per_input": per_input,
+            "saved_bytes_fixed": fixed,
+            "parameters": sum(p.numel() for p in case.parameters),
+        }
+        for key, other in (("over_textbook", TEXTBOOK), ("over_floor", FLOOR)):
+            row[key] = ratio(both[name], both[other]) if other in both else None
+        rows.append(row)
+    return rows + failures
+
+
+def ratio(values: np.ndarray, base: np.ndarray) -> float:
+    """Median of the ratios round by round, which drift does not move; ratio of the medians if one was timed once."""
+    if len(values) != len(base):
+        return float(np.median(values) / np.median(base))
+    return float(np.median(values / base))
+
+
+def _quartiles(kind: str, seconds: np.ndarray) -> dict[str, float]:
+    low, middle, high = (1e3 * float(np.quantile(seconds, q)) for q in (0.25, 0.5, 0.75))
+    return {f"{kind}_ms": middle, f"{kind}_low_ms": low, f"{kind}_high_ms": high, f"{kind}_rounds": len(seconds)}
+
+
+def stack_peaks(grid: int, dtype: torch.dtype, report: Callable[[str], None]) -> dict[str, Any]:
+    """Most bytes alive at once in forward + backward of four layers of S3, gradients counted, by candidate."""
+    shape = SHAPES[STACK_SHAPE]
+    peaks: dict[str, int] = {}
+    for name, make in cases.modules(shape, grid).items():
+        if name == FLOOR or third_party(name):
+            continue
+        report(f"peak memory: {name}")
+        stack = nn.Sequential(*(make() for _ in range(STACK_LAYERS))).to(dtype)
+        x = torch.randn(shape[2], shape[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        peaks[name] = measure_memory(training_step(stack, (0.5 * x).to(dtype).requires_grad_())).peak_bytes
+    rows = [{"layer": n, "peak_bytes": peak, "ratio": peak / peaks[BASELINE]} for n, peak in peaks.items()]
+    return {"shape": STACK_SHAPE, "layers": STACK_LAYERS, "rows": rows}
+
+
+def fine_grid(rounds: int, dtype: torch.dtype, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The rows of G = 20 at S2: the textbook layer and ours."""
+    shape = SHAPES[FINE_SHAPE]
+    wanted = (TEXTBOOK, TORCH, CPP)
+    makers = {name: make for name, make in cases.modules(shape, FINE_GRID).items() if name in wanted}
+    return measure_shape(shape, makers, FINE_GRID, rounds, dtype, lambda name: report(f"G = {FINE_GRID}: {name}"))
+
+
+def _checked(options: Options) -> torch.dtype:
+    if not options.shapes:
+        raise UsageError(f"got no shapes: expected some of {', '.join(SHAPES)}")
+    for name in options.shapes:
+        if name not in SHAPES:
+            raise unknown_name("shape", name, SHAPES)
+    if options.dtype not in DTYPES:
+        raise unknown_name("dtype", options.dtype, DTYPES)
+    if options.rounds < 3:
+        raise UsageError(f"got rounds {options.rounds}: expected at least 3 for a median")
+    if options.grid < 1:
+        raise UsageError(f"got grid {options.grid}: expected at least 1 grid interval")
+    if options.plot is not None and not options.plot.name:
+        raise UsageError(f"got plot {str(options.plot)!r}: expected a file name without its ending, such as layers")
+    return DTYPES[options.dtype]
+
+
+def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], list[Table]]:
+    """Measure everything; returns the JSON document and the tables.
+
+    Raises:
+        UsageError: unknown names, too few rounds for a median, or no grid.
+        KansciError: the plot cannot be written.
+    """
+    dtype = _checked(options)
+    names = tuple(dict.fromkeys(options.shapes))
+    extras = (STACK_SHAPE in names) + (FINE_SHAPE in names) + 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with Progress() as progress, progress.task("bench layers", len(names) + extras) as bar:
+
+            def report(text: str) -> None:
+                bar.update(advance=0, now=text)
+
+            document: dict[str, Any] = {"machine": facts(), "baseline": BASELINE, "grid": options.grid}
+            document |= {"spline_order": cases.SPLINE_ORDER, "dtype": options.dtype, "results": []}
+            for name in names:
+                torch.compiler.reset()  # a function compiled for too many shapes would silently run uncompiled
+                makers = cases.modules(SHAPES[name], options.grid, options.compiled)
+                sizes = dict(zip(("inputs", "outputs", "batch"), SHAPES[name]))
+                rows = measure_shape(
+                    SHAPES[name],
+                    makers,
+                    options.grid,
+                    options.rounds,
+                    dtype,
+                    lambda text, name=name: report(f"{name}: {text}"),
+                )
+                document["results"].append({"shape": name, **sizes, "rows": rows})
+                bar.update(advance=1)
+            document["stack"] = stack_peaks(options.grid, dtype, report) if STACK_SHAPE in names else None
+            document["fine_grid"] = None
+            if FINE_SHAPE in names:
+                rows = fine_grid(options.rounds, dtype, report)
+                document["fine_grid"] = {"shape": FINE_SHAPE, "grid": FINE_GRID, "rows": rows}
+            report("grid refit")
+            document["refit"] = cases.refit_against_lstsq(options.rounds, report)
+            bar.update(advance=extras)
+    finally:
+        torch.set_num_threads(threads)
+    document["targets"] = target_rows(document)
+    if options.plot is not None:
+        document["plots"] = [str(path) for path in _draw(document, options.plot)]
+        log(f"drawn: {', '.join(document['plots'])}")
+    return document, tables(document)
+
+
+def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per target: what, the number wanted, the number reached, and whether it is met (None: not measured)."""
+    stated = document["grid"] == TARGET_GRID and document["dtype"] == TARGET_DTYPE
+    rows = {
+        (result["shape"], row["layer"]): row
+        for result in document["results"]
+        for row in result["rows"]
+        if stated and "error" not in row
+    }
+    found = []
+    for kind, name in (("eager", TORCH), ("eager", CPP), ("compiled", TORCH + COMPILED)):
+        saved = [row["saved_bytes_per_input"] for (_, layer), row in rows.items() if layer == name]
+        what = f"bytes saved per input, {kind}: {name.removesuffix(COMPILED)}, most of all shapes"
+        found.append(_at_most(what, SAVED, max(saved, default=None)))
+    for name, targets in OVER_TEXTBOOK.items():
+        for shape, wanted in targets.items():
+            reached = rows.get((shape, name), {}).get("over_textbook")
+            found.append(_at_most(f"{name} over textbook, {shape}", wanted, reached))
+    for shape, wanted in OVER_FLOOR.items():
+        reached = rows.get((shape, CPP + UNSCALED), {}).get("over_floor")
+        found.append(_at_most(f"{CPP}{UNSCALED} over the GEMMs alone, {shape}", wanted, reached))
+    fine = document["fine_grid"] if document["dtype"] == TARGET_DTYPE else None
+    reached = next((row["over_textbook"] for row in fine["rows"] if row["layer"] == CPP), None) if fine else None
+    found.append(_at_most(f"{CPP} over textbook, G = 20, S2 (sparse)", FINE_OVER_TEXTBOOK, reached))
+    stack = document["stack"] if stated else None
+    peaks = {row["layer"]: row["ratio"] for row in stack["rows"]} if stack else {}
+    for name in (TORCH, CPP):
+        found.append(_at_most(f"peak of four layers of S3 over {BASELINE}: {name}", STACK_OVER_MLP, peaks.get(name)))
+    for rival in document["refit"]["rivals"]:
+        speed = rival["speed_ratio"]
+        met = speed >= REFIT_OVER_LSTSQ and rival["error_ratio"] <= REFIT_ERROR
+        what = f"grid refit, times faster at the same error: {rival['method']}"
+        found.append({"target": what, "wanted": f">= {REFIT_OVER_LSTSQ:g}", "reached": speed, "met": met})
+    return found
+
+
+def _at_most(what: str, wanted: float, reached: float | None) -> dict[str, Any]:
+    met = None if reached is None else reached <= wanted
+    return {"target": what, "wanted": f"<= {wanted:g}", "reached": reached, "met": met}
+
+
+def _draw(document: dict[str, Any], stem: Path) -> list[Path]:
+    from kansciml.reporting.layers_bench import layer_ratios
+    from kansciml.reporting.style import publication_style, save_figure
+
+    with publication_style():
+        figure = layer_ratios(document)
+    return save_figure(figure, stem.parent, stem.name)
+
+
+def facts() -> dict[str, Any]:
+    """What the numbers depend on: PyTorch, its threads, the processor's vector instructions, and our C++ kernels."""
+    return {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpp": cases.cpp_available(),
+    }
+
+
+COLUMNS = {
+    "forward_ms": "forward [ms]",
+    "both_ms": "both [ms]",
+    "both_low_ms": "25 % [ms]",
+    "both_high_ms": "75 % [ms]",
+    "forward_ratio": "forward, x {}",
+    "both_ratio": "both, x {}",
+    "over_textbook": "both, x textbook",
+    "over_floor": "both, x GEMMs",
+    "saved_bytes_per_input": "saved [B/input]",
+    "saved_bytes_fixed": "saved apart [B]",
+}
+"""Keys of a row -> headings of a table, with the name of its baseline to be filled in."""
+
+
+def _shape_table(
+    result: dict[str, Any], document: dict[str, Any], grid: int, keys: list[str], baseline: str = "MLP"
+) -> Table:
+    facts = document["machine"]
+    rows = [
+        [row["layer"], row["error"], *[None] * (len(keys) - 1)]
+        if "error" in row
+        else [row["layer"], *(row[key] for key in keys)]
+        for row in result["rows"]
+    ]
+    notes = [
+        f"{document['dtype']}, S = {document['spline_order']}, one thread ({facts['cpu_capability']}), "
+        f"PyTorch {facts['torch']}: processor time, interleaved medians. Both: forward + backward.",
+        "Saved for backward: what grows with the batch, per input element; apart: what does not, such as copies of "
+        "weights. Parameters themselves are not counted.",
+    ]
+    if "over_floor" in keys:
+        notes.append("x textbook: compare layers with an edge scale, which the textbook layer has; x GEMMs: without.")
+    title = f"{result['shape']}: {result['inputs']} -> {result['outputs']}, batch {result['batch']}, G = {grid}"
+    return Table(title, ["layer", *(COLUMNS[key].format(baseline) for key in keys)], rows, notes)
+
+
+def tables(document: dict[str, Any]) -> list[Table]:
+    """One table per shape, the peak memory, and the targets."""
+    found = []
+    for result in document["results"]:
+        found.append(_shape_table(result, document, document["grid"], list(COLUMNS)))
+    if document["fine_grid"] is not None:
+        fine = document["fine_grid"]
+        sizes = dict(zip(("inputs", "outputs", "batch"), SHAPES[fine["shape"]]))
+        keys = [key for key in COLUMNS if not key.startswith("over_")]  # its baseline is the textbook layer already
+        found.append(_shape_table({**fine, **sizes}, document, fine["grid"], keys, "textbook"))
+    if document["stack"] is not None:
+        stack = document["stack"]
+        found.append(
+            Table(
+                f"Peak of {stack['layers']} layers of {stack['shape']}, forward + backward",
+                ["layers", "peak [MB]", "x MLP"],
+                [[row["layer"], row["peak_bytes"] / 1e6, row["ratio"]] for row in stack["rows"]],
+                ["Tensors alive at once: gradients counted; weights, input, and what a kernel takes for itself not."],
+            )
+        )
+    rows = [[row["target"], row["wanted"], row["reached"], row["met"]] for row in document["targets"]]
+    found.append(
+        Table(
+            "Targets",
+            ["target", "wanted", "reached", "met"],
+            rows,
+            [
+                "The textbook layer stands for efficient-kan: the same recursion and the same parameters.",
+                "Against it ours has an edge scale too; against the GEMMs alone it has none.",
+                "A dash was not measured: a shape left out, not G = 5 in float32, not compiled, or no C++ here.",
+            ],
+        )
+    )
+    return found
