@@ -225,7 +225,8 @@ def test_a_killed_run_leaves_no_worker_behind_and_is_resumed(folder):
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(folder):
     command = [sys.executable, "-m", "kansciml", "ode", "--system", "lotka", "--model", "mlp", "--backend", "torch"]
-    command += ["--adam-steps", "3000", "--lbfgs-steps", "5", "--seeds", "2", "--workers", "2", "--results", str(folder)]
+    command += ["--adam-steps", "3000", "--lbfgs-steps", "5", "--seeds", "2", "--workers", "2"]
+    command += ["--results", str(folder)]
     environment = {**os.environ, "KANSCIML_WORKERS": "2"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
     deadline = time.monotonic() + 60

@@ -6,8 +6,8 @@ and against batch size (section 3). Its caption gives no ranges: these are ours.
 Beside them the same maps are measured: parameters, buffers and the peak of one forward and backward pass of a layer,
 less those of ``nn.Linear`` + SiLU, for the recursion the equations are about (`TextbookKAN`) and for `SplineKAN`.
 The peaks are counted storage by storage on fake tensors, so no map needs the memory that it shows.
-Expected: the textbook layer takes several times Equation (2) at large batches (5 to 10 times; measured independently
-for its source: 6.0 to 9.6 times). Cost: seconds for ``smoke``, about a minute for ``small``.
+Expected: the textbook layer takes 3 to 7 times Equation (2), most at large batches (measured independently
+for its source: 6.0 to 9.6 times). Cost: seconds for ``smoke``, under a minute for ``small`` and ``paper``.
 """
 
 from __future__ import annotations

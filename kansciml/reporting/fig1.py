@@ -67,9 +67,7 @@ def summary(record: Record) -> list[Table]:
             f"Numbers kept for the backward pass at I = O = {width}, B = {batch}",
             ["layer", "per input and sample"],
             [[name, kept[kind]] for kind, name in names.items()],
-            [
-                "The textbook layer's share per weight is counted in. Over the layers of a deep network all this adds up."
-            ],
+            ["The textbook layer's share per weight is counted in. Over the layers of a deep network it adds up."],
         ),
     ]
 
