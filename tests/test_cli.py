@@ -34,7 +34,8 @@ def test_help_names_every_command(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert all(name in out for name in cli.command_names())
-    assert {"ode", "crosscheck", "bench", "doctor", "list", "reference", "render", "run"} <= set(cli.command_names())
+    expected = {"ode", "crosscheck", "bench", "cost", "doctor", "list", "reference", "render", "run"}
+    assert expected <= set(cli.command_names())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ MISTAKES = [
     ("ode --data /dev/null", "holds no rows of data"),
     ("ode --train-fraction 2 --data good.csv", "got train_fraction 2.0"),
     ("ode --system missing.py", "missing.py does not exist"),
-    ("run", "run wants an experiment: one of fig2, ode"),
+    ("run", "run wants an experiment: one of fig1, fig2, ode"),
     ("run fig9", "unknown experiment 'fig9'"),
     ("run fig2 --systems lorenz", "unknown system 'lorenz'"),
     ("run fig2 --backend both", "unknown backend 'both'"),

@@ -21,6 +21,9 @@ RSWAF_POINTS = 8
 BLOCK_BYTES = 1 << 20
 """Bytes of one block of basis values in `SplineKAN` on a CPU."""
 BLOCK_ROWS = 1024
+"""Samples in such a block, at most."""
+SCALED_INPUTS = 16
+"""Inputs at a time whose weights' gradients get the edges' factors."""
 BLOCK_TEMPORARIES = {"value": 5, "slope": 7, "step or hat": 9}
 """At most so many blocks are alive at once: building splines, splines with slopes, and either at order 1."""
 
@@ -182,11 +185,12 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
     rows = min(BLOCK_ROWS, b)
     inputs = min(i, max(1, BLOCK_BYTES // (rows * size * element_bytes)))
     block = inputs * rows * size
+    part = inputs * size * o  # scaled weights of one block
     values, slopes = ("value", "slope") if order > 1 else ("step or hat",) * 2
     terms = order // 2 + 1  # truncated powers of the closed form
     basis_flops = size * (3 + terms * (order + 3))
     slope_flops = basis_flops + size * (2 + 2 * terms + 3)
-    forward_peak = scaled + bo + max(bi + bo, BLOCK_TEMPORARIES[values] * block + rows * i)
+    forward_peak = bo + max(bi + bo, part + BLOCK_TEMPORARIES[values] * block + rows * i)
     return LayerCost(
         parameters=weights * (2 + size),
         buffers=i * (sizes.grid + 2 * order + 1) + 2 * i,  # knots, and the grid's ends and steps
@@ -196,8 +200,13 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
         forward_peak=forward_peak,
         step_peak=max(
             forward_peak,
-            # y, its cotangent, the input's gradient; the scaled weight, its gradient and, at the end, two products
-            2 * bo + 2 * weights + 3 * scaled + bi + max(bi, BLOCK_TEMPORARIES[slopes] * block + rows * i),
+            # y, its cotangent, gradients; then the base branch, or a block of splines and weights, or the scales'
+            # gradients of some inputs
+            2 * bo
+            + 2 * weights
+            + scaled
+            + bi
+            + max(bi, part + BLOCK_TEMPORARIES[slopes] * block + 2 * rows * i, min(i, SCALED_INPUTS) * (size + 1) * o),
         ),
     )
 

@@ -5,8 +5,8 @@ midpoint; step control and first step of Hairer, Norsett & Wanner I, sec. II.4) 
 same steps up to rounding; the last step may reach beyond the end, and save points are read off the dense output. The
 maximum norm because a root mean square over 28 components lets one of them err by five times the tolerance: where a
 spline's knots are crossed, that cost one to two digits of the loss, and saved 12 to 27 % of the steps. A solver
-written for states of 2 to 30 numbers: torchdiffeq spends its time in the dispatch of some thirty small tensor operations a
-stage.
+written for states of 2 to 30 numbers: torchdiffeq spends its time in the dispatch of some thirty small tensor
+operations a stage.
 """
 
 from __future__ import annotations

@@ -280,6 +280,9 @@ def _clear(folder: Path) -> None:
     for name in ("record.json", "arrays.npz", "metrics.jsonl"):
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
+    for old in folder.iterdir():  # pictures and tables of the run before would pass for those of the new one
+        if old.suffix in (".svg", ".png", ".md") or old.name == "tables.json":
+            old.unlink()
 
 
 def _seeds(config: Any) -> tuple[int, ...]:

@@ -18,6 +18,8 @@ from .bspline import SplineSpec
 
 ROWS = 1024
 """Samples in a block: enough that packing the weights for a GEMM costs little against the GEMM."""
+_SCALED = 16
+"""Inputs at a time whose gradients get the edges' factors."""
 BLOCK_BYTES = 1 << 20
 """Bytes of one block of the basis: it and its temporaries fit a core's second-level cache."""
 
@@ -43,6 +45,11 @@ def _blocks(spec: SplineSpec, x: Tensor, cells: Tensor) -> Iterator[tuple[slice,
 def scaled(spline_weight: Tensor, spline_scale: Tensor | None) -> Tensor:
     """The weights of the splines with each edge's factor on them: (I, P, O)."""
     return spline_weight if spline_scale is None else spline_weight * spline_scale.unsqueeze(1)
+
+
+def _part(spline_weight: Tensor, spline_scale: Tensor | None, column: slice) -> Tensor:
+    """`scaled` for some inputs: a part is still in the cache when the product reads it."""
+    return scaled(spline_weight[column], None if spline_scale is None else spline_scale[column])
 
 
 class _Filler:
@@ -88,10 +95,12 @@ class _Filler:
         return values, slopes
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b; a sum over blocks is kept in float32 where the factors are narrower."""
+def _add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
+    """total += a @ b (= if `first`); a sum over blocks is kept in float32 where the factors are narrower."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a, b, beta=0 if first else 1)
+    elif first:
+        total.copy_(a @ b)
     else:
         total += a @ b
 
@@ -109,8 +118,7 @@ def forward(
     spline_scale: Tensor | None,
 ) -> Tensor:
     """y (N, O) of a spline KAN layer at x (N, I), in the dtype of the weights."""
-    weight = scaled(spline_weight, spline_scale)
-    n_out, dtype = weight.shape[-1], weight.dtype
+    n_out, dtype = spline_weight.shape[-1], spline_weight.dtype
     if base_weight is None:
         y = x.new_zeros(len(x), n_out, dtype=_sum_dtype(dtype))
     else:
@@ -118,7 +126,7 @@ def forward(
     fill = _Filler(spec, slope=False)
     for row, column, part, part_cells in _blocks(spec, x, cells):
         values = fill(part, part_cells)[0].to(dtype)
-        _add_product(y[row], values.flatten(0, 1).t(), weight[column].flatten(0, 1))
+        _add_product(y[row], values.flatten(0, 1).t(), _part(spline_weight, spline_scale, column).flatten(0, 1))
     return y.to(dtype)
 
 
@@ -134,11 +142,11 @@ def backward(
     need_weights: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed."""
-    weight = scaled(spline_weight, spline_scale) if need_x else spline_weight
-    dtype = weight.dtype
+    dtype = spline_weight.dtype
     gx = gbase = gspline = gscale = None
     if need_weights:
-        gspline = torch.zeros_like(weight, dtype=_sum_dtype(dtype))
+        fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
+        gspline = fresh(spline_weight, dtype=_sum_dtype(dtype))
     if need_x:
         gx = torch.zeros_like(x)
     if base_weight is not None:
@@ -151,11 +159,16 @@ def backward(
         values, slopes = fill(part, part_cells)
         cotangent = gy[row]
         if need_weights:
-            _add_product(gspline[column].view(-1, gy.shape[1]), values.to(dtype).flatten(0, 1), cotangent)
+            grad = gspline[column].view(-1, gy.shape[1])
+            _add_product(grad, values.to(dtype).flatten(0, 1), cotangent, first=row.start == 0)
         if need_x:
-            of_basis = (weight[column].flatten(0, 1) @ cotangent.t()).view(slopes.shape)
+            weight = _part(spline_weight, spline_scale, column)
+            of_basis = (weight.flatten(0, 1) @ cotangent.t()).view(slopes.shape)
             gx[row, column] += slopes.mul_(of_basis).sum(1).t().to(gx.dtype)
     if need_weights and spline_scale is not None:
-        gscale = (gspline * spline_weight).sum(1).to(dtype)
-        gspline *= spline_scale.unsqueeze(1)
+        gscale = torch.empty_like(spline_scale)
+        tensors = (spline_weight, spline_scale, gspline, gscale)
+        for weight, scale, grad, total in zip(*(tensor.split(_SCALED) for tensor in tensors)):
+            total.copy_((grad * weight).sum(1))
+            grad *= scale.unsqueeze(1)
     return gx, gbase, gspline if gspline is None else gspline.to(dtype), gscale

@@ -9,6 +9,7 @@ from kansciml._errors import UsageError
 from kansciml.analysis.cost import (
     BLOCK_BYTES,
     BLOCK_ROWS,
+    SCALED_INPUTS,
     Sizes,
     equation_1,
     equation_2,
@@ -141,7 +142,7 @@ def test_our_layer_keeps_its_input_alone_and_stays_below_its_bound(sizes):
 
 
 def test_blocks_are_those_of_the_layer():
-    assert (BLOCK_BYTES, BLOCK_ROWS) == (_plain.BLOCK_BYTES, _plain.ROWS)
+    assert (BLOCK_BYTES, BLOCK_ROWS, SCALED_INPUTS) == (_plain.BLOCK_BYTES, _plain.ROWS, _plain._SCALED)
 
 
 def test_the_textbook_layer_keeps_what_peers_were_measured_to_keep():
