@@ -95,7 +95,7 @@ class _Filler:
         return values, slopes
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
+def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
     """total += a @ b (= if `first`); a sum over blocks is kept in float32 where the factors are narrower."""
     if total.dtype == a.dtype:
         total.addmm_(a, b, beta=0 if first else 1)
@@ -126,7 +126,7 @@ def forward(
     fill = _Filler(spec, slope=False)
     for row, column, part, part_cells in _blocks(spec, x, cells):
         values = fill(part, part_cells)[0].to(dtype)
-        _add_product(y[row], values.flatten(0, 1).t(), _part(spline_weight, spline_scale, column).flatten(0, 1))
+        add_product(y[row], values.flatten(0, 1).t(), _part(spline_weight, spline_scale, column).flatten(0, 1))
     return y.to(dtype)
 
 
@@ -160,7 +160,7 @@ def backward(
         cotangent = gy[row]
         if need_weights:
             grad = gspline[column].view(-1, gy.shape[1])
-            _add_product(grad, values.to(dtype).flatten(0, 1), cotangent, first=row.start == 0)
+            add_product(grad, values.to(dtype).flatten(0, 1), cotangent, first=row.start == 0)
         if need_x:
             weight = _part(spline_weight, spline_scale, column)
             of_basis = (weight.flatten(0, 1) @ cotangent.t()).view(slopes.shape)

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from ._plain import add_product
+
 ROWS = 512
 """Samples in a block: enough that packing the weights for a GEMM costs little against the GEMM."""
 BLOCK_BYTES = 1 << 19
@@ -107,14 +109,6 @@ def _columns(z: Tensor, size: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_in))
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b; a sum over blocks is kept in float32 where the factors are narrower."""
-    if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
-
-
 def _norm(x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None) -> tuple[Tensor, Tensor] | None:
     dtype = _compute(x.dtype)
     return None if norm_weight is None else (norm_weight.to(dtype), norm_bias.to(dtype))
@@ -137,7 +131,7 @@ def forward(
     for row, _, z, _, _ in _row_blocks(x, _norm(x, norm_weight, norm_bias), eps, size):
         for column in _columns(z, size):
             values = evaluate(z[column], grid_points, h, shared, False, constants)[0].to(dtype)
-            _add_product(y[row], values.flatten(0, 1).t(), weight[column].flatten(0, 1))
+            add_product(y[row], values.flatten(0, 1).t(), weight[column].flatten(0, 1))
     return y.to(dtype)
 
 
@@ -169,7 +163,7 @@ def backward(
         for column in _columns(z, size):
             values, slopes = evaluate(z[column], grid_points, h, shared, slope, constants)
             if need_weight:
-                _add_product(gweight[column].view(-1, gy.shape[1]), values.to(dtype).flatten(0, 1), cotangent)
+                add_product(gweight[column].view(-1, gy.shape[1]), values.to(dtype).flatten(0, 1), cotangent)
             if slope:
                 of_basis = (weight[column].flatten(0, 1) @ cotangent.t()).view(slopes.shape)
                 slopes *= of_basis

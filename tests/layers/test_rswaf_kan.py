@@ -147,30 +147,14 @@ def test_vmap_over_an_ensemble():
     torch.testing.assert_close(y, torch.stack([layer(x) for layer in layers]))
 
 
-def saved_bytes(layer, x, call=None):
-    """Bytes kept for backward, each storage once, the layer's own parameters and buffers left out."""
-    own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *layer.buffers())}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = (layer if call is None else call)(x)
-    return sum(kept.values()), y
-
-
 @pytest.mark.parametrize("learn_grid", [True, False])
-def test_keeps_four_bytes_per_input_for_backward(learn_grid):
+def test_keeps_four_bytes_per_input_for_backward(learn_grid, saved_bytes):
     layer = layer_with(16, 8, torch.float32, learn_grid=learn_grid)
     x = draw(64, 16, dtype=torch.float32).requires_grad_()
     assert saved_bytes(layer, x)[0] == 4 * x.numel()
 
 
-def test_counting_sees_a_kept_basis():
+def test_counting_sees_a_kept_basis(saved_bytes):
     layer, x = layer_with(16, 8, torch.float32), draw(64, 16, dtype=torch.float32).requires_grad_()
     plain = nn.Sequential(nn.LayerNorm(16), nn.Tanh(), nn.Linear(16, 8))
     assert saved_bytes(plain, x)[0] > 8 * x.numel() > saved_bytes(layer, x)[0]
@@ -178,7 +162,7 @@ def test_counting_sees_a_kept_basis():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("learn_grid", [True, False])
-def test_compiles_as_one_graph_and_still_keeps_x_alone(learn_grid):
+def test_compiles_as_one_graph_and_still_keeps_x_alone(learn_grid, saved_bytes):
     layer = layer_with(16, 8, torch.float32, learn_grid=learn_grid, bias=True)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = draw(64, 16, dtype=torch.float32).requires_grad_()
