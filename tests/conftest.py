@@ -1,6 +1,15 @@
-"""What every test run says loudly: how many tests of Julia or of a GPU could not run."""
+"""Every test starts from the same random numbers; a run says loudly which tests of Julia or a GPU could not run."""
 
 from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers_whatever_ran_before():
+    """Modules take their first weights from torch's global generator: no test may depend on which tests came first."""
+    torch.manual_seed(0)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

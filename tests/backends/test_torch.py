@@ -97,7 +97,8 @@ def test_any_module_is_replayed_with_its_own_time():
         TorchOdeSolver(problem, g).value_and_grad(params) for g in ("replay", "backprop")
     )
     assert loss == pytest.approx(other_loss, rel=1e-12)
-    np.testing.assert_allclose(exact, other, rtol=1e-6)
+    # Measured against the largest component: backprop also passes through the choice of the step's length.
+    np.testing.assert_allclose(exact, other, rtol=1e-6, atol=1e-7 * np.abs(other).max())
 
 
 def test_a_module_that_takes_no_batch_is_refused_by_replay_and_served_by_backprop():
