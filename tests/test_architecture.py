@@ -33,7 +33,7 @@ MAY = {
     },
     "commands": {
         "experiments", "benchmarks", "crosscheck", "ode", "reporting", "analysis", "tasks", "backends",
-        "backends.base", "layers", *FLOOR
+        "backends.base", "layers", "models", *FLOOR
     },
     "cli": {"commands", *FLOOR},
 }  # fmt: skip

@@ -1,4 +1,7 @@
-"""``kansciml cost --in 64 --out 64 --batch 128``: what one KAN layer costs, by the paper's equations and in truth."""
+"""``kansciml cost --in 64 --out 64 --batch 128``: what one KAN layer costs, by the paper's equations and in truth.
+
+``kansciml cost --model deit-tiny``: what a whole vision model costs (`kansciml.commands._model_cost`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Annotated
 
 from kansciml.commands._output import JsonFlag, Output, parse
 
-SUMMARY = "parameters, operations and memory of one KAN layer, by the paper's equations and in truth"
+SUMMARY = "parameters, operations and memory of a KAN layer, by the paper and in truth; --model: of a vision model"
 FIGURES = (
     ("parameters", "parameters"),
     ("FLOPs, forward", "forward_flops"),
@@ -47,11 +50,15 @@ def _arguments() -> type:
         for flag, name, value, text in flags
     ]
     made = dataclasses.make_dataclass("Arguments", fields, bases=(JsonFlag,), frozen=True)
-    made.__doc__ = "Cost of one layer."
+    made.__doc__ = "Cost of one layer. Of a whole vision model: kansciml cost --model deit-tiny (--help for its flags)."
     return made
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
+    if any(argument.partition("=")[0] == "--model" for argument in arguments):
+        from kansciml.commands import _model_cost
+
+        return _model_cost.main(arguments, out)
     from kansciml.analysis import cost
     from kansciml.reporting.tables import Table
 

@@ -78,13 +78,13 @@ class RSWAFKAN(nn.Module):
         self.layernorm = nn.LayerNorm(in_features, device=device, dtype=dtype) if layer_norm else None
         self.spline_weight = nn.Parameter(torch.empty(in_features, grid, out_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
-        points = torch.linspace(low, high, grid, dtype=torch.float64)
-        # decided on the host copy: a device is not asked, and a layer on "meta" works
+        points = torch.linspace(low, high, grid, dtype=torch.float64, device="cpu")
+        # decided on a copy that is always the host's: a device is not asked, and a layer on "meta" works
         self._shared = not learn_grid and self._is_narrow(points)
         if learn_grid:
-            self.grid_points = nn.Parameter(points.to(device, self.spline_weight.dtype))
+            self.grid_points = nn.Parameter(points.to(self.spline_weight))
         else:
-            self.register_buffer("grid_points", points.to(device))
+            self.register_buffer("grid_points", points.to(self.spline_weight.device))
         self.reset_parameters()
 
     @property

@@ -1,0 +1,131 @@
+"""KANs of the size of given MLPs: hidden widths with as many parameters, or as many operations. No torch.
+
+"A fairer comparison" (Yu, Yu & Wang 2024) gives both networks the same budget; the paper's models do not. Which MLPs
+there are is told by `Slot`-like objects, as `kansciml.models._base.VisionConfig.slots` returns them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from kansciml._errors import UsageError, unknown_name
+from kansciml.analysis import cost
+
+MEASURES = ("params", "flops")
+IMAGES = 64
+"""Images per step in the counts of operations: what a KAN layer does once per step is shared among them."""
+TOLERANCE = 0.1
+"""Largest relative difference of the slots' sums that still counts as a match."""
+
+
+class Slot(Protocol):
+    """What `kansciml.models._base.Slot` offers; its fields are described there."""
+
+    name: str
+    widths: tuple[int, ...]
+    rows: int
+    count: int
+    lost: int
+
+
+def mlp_size(slot: Slot, by: str) -> float:
+    """Parameters, or forward FLOPs per image, of one MLP of the slot, with the parameters that its KAN form drops.
+
+    Activations between the layers count as SiLUs do (`kansciml.analysis.cost`); there is none after the last.
+    """
+    _measure(by)
+    pairs = list(zip(slot.widths[:-1], slot.widths[1:]))
+    layers = [cost.linear_layer(cost.Sizes(n_in, n_out, slot.rows * IMAGES)) for n_in, n_out in pairs]
+    if by == "params":
+        return sum(layer.parameters for layer in layers) + slot.lost
+    return sum(layer.forward_flops for layer in layers) / IMAGES - cost.SILU_FORWARD * slot.rows * slot.widths[-1]
+
+
+def kan_size(
+    widths: Sequence[int], rows: int, layer: str, by: str, grid: int = 5, spline_order: int = 3, bias: bool = False
+) -> float:
+    """Parameters, or forward FLOPs per image, of a KAN applied `rows` times per image.
+
+    Raises:
+        UsageError: an unknown measure or layer; splines of order 0, or an RSWAF grid other than 8 points, for which
+            there is no formula.
+    """
+    _measure(by)
+    if layer not in ("spline", "rswaf"):
+        raise unknown_name("KAN layer", layer, ("spline", "rswaf"))
+    if layer == "rswaf" and grid != cost.RSWAF_POINTS:
+        raise UsageError(f"got {grid} RSWAF grid points: expected {cost.RSWAF_POINTS} where sizes are to be counted")
+    total = 0.0
+    for n_in, n_out in zip(widths[:-1], widths[1:]):
+        if layer == "spline":
+            found = cost.spline_layer(cost.Sizes(n_in, n_out, rows * IMAGES, grid, spline_order))
+        else:
+            found = cost.rswaf_layer(cost.Sizes(n_in, n_out, rows * IMAGES))
+        if by == "params":
+            total += found.parameters + bias * n_out
+        else:
+            total += found.forward_flops / IMAGES + bias * rows * n_out
+    return total
+
+
+def matched_hidden(slots: Sequence[Slot], layer: str, by: str, **options: Any) -> tuple[int, ...]:
+    """Hidden width of every slot's KAN such that all KANs together are as large as all MLPs.
+
+    The size is linear in a hidden width, so each follows from two values. Slots with the coarsest steps come first;
+    what rounding leaves over is made up for by the next.
+
+    Args:
+        slots: the MLPs. layer: ``spline`` or ``rswaf``. by: ``params`` or ``flops`` (forward).
+        options: ``grid``, ``spline_order`` and ``bias`` of the KANs.
+
+    Raises:
+        UsageError: unknown names, or no widths come within 10 %.
+    """
+
+    def size(slot: Slot, hidden: int) -> float:
+        return kan_size((slot.widths[0], hidden, slot.widths[-1]), slot.rows, layer, by, **options) * slot.count
+
+    def step(slot: Slot) -> float:
+        return size(slot, 2) - size(slot, 1)
+
+    wanted = sum(mlp_size(slot, by) * slot.count for slot in slots)
+    found: dict[int, int] = {}
+    left = 0.0
+    for index in sorted(range(len(slots)), key=lambda index: -step(slots[index])):
+        slot = slots[index]
+        left += mlp_size(slot, by) * slot.count
+        found[index] = max(1, round((left - size(slot, 1)) / step(slot)) + 1)
+        left -= size(slot, found[index])
+    if abs(left) > TOLERANCE * wanted:
+        what = "parameters" if by == "params" else "operations"
+        raise UsageError(
+            f"no hidden width gives {layer} KANs as many {what} as the MLPs ({100 * -left / wanted:+.0f} % at best):"
+            " choose a smaller grid, or compare without matching"
+        )
+    return tuple(found[index] for index in range(len(slots)))
+
+
+def matched(config: Any, by: str) -> Any:
+    """The configuration with `kan_hidden` such that its KANs are as large as the MLPs in whose place they stand.
+
+    Args:
+        config: a `kansciml.models._base.VisionConfig` of a KAN variant.
+        by: ``params`` or ``flops`` (of a forward pass).
+
+    Raises:
+        UsageError: an MLP variant, KANs added beside what they would have to match, or as in `matched_hidden`.
+    """
+    _measure(by)
+    if config.kan_layer is None:
+        raise UsageError(f"got variant {config.variant!r} to match: expected a KAN variant")
+    if config.keeps_mlps:
+        raise UsageError("got KANs beside what they are to match: expected them in its place (placement 'replace')")
+    options = {"grid": config.kan_grid, "spline_order": config.spline_order, "bias": config.fair}
+    return dataclasses.replace(config, kan_hidden=matched_hidden(config.slots(), config.kan_layer, by, **options))
+
+
+def _measure(by: str) -> None:
+    if by not in MEASURES:
+        raise unknown_name("measure to match", by, MEASURES)

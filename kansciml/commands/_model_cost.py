@@ -1,0 +1,117 @@
+"""``kansciml cost --model deit-tiny --variant kan-spline``: parameters and operations of a whole vision model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kansciml._errors import UsageError, unknown_name
+from kansciml.commands._output import JsonFlag, Output, parse
+
+NOTES = (
+    "ours: parameters of kansciml's model, all of which the forward pass uses; RSWAF grid points count, as in Table 1.",
+    "printed: Table 1 of Pal & Das 2024. dead: parameters that its source builds in every block and never uses.",
+    "with dead: ours and the dead ones; what is printed, before rounding.",
+    "mixing: learnable ones in the MLPs, or in the KANs in their place; with KANs beside what they augment, in both.",
+    "mixing FLOPs: forward, per image; an activation counts as SiLU does in kansciml cost --in.",
+)
+COLUMNS = ("variant", "ours", "mixing", "printed", "dead", "with dead", "ours / MLP", "mixing FLOPs", "widths")
+
+
+@dataclass(frozen=True)
+class Arguments(JsonFlag):
+    """Cost of a whole vision model."""
+
+    model: str = ""
+    """Its name, such as deit-tiny, mixer-nano or conv-mixer-256-8."""
+    variant: str = ""
+    """mlp, kan-spline or kan-rswaf (default: all three)."""
+    fair: bool = False
+    """Give the KANs biases as the MLPs have them."""
+    match: str = ""
+    """params or flops: hidden widths that make the KANs as large as the MLPs."""
+    placement: str = ""
+    """Of the KANs in conv-mixer: append, replace or head."""
+    image_size: int | None = None
+    """Height and width of the images (default: the model's)."""
+    channels: int | None = None
+    """Channels of the images."""
+    classes: int | None = None
+    """Number of classes."""
+    patch: int | None = None
+    """Height and width of a patch."""
+
+
+def main(arguments: Sequence[str], out: Output) -> int:
+    from kansciml.models._base import VARIANTS
+    from kansciml.models.registry import find
+    from kansciml.reporting.tables import Table
+
+    options = parse(Arguments, arguments, "cost")
+    model, preset = find(options.model)
+    if options.variant and options.variant not in VARIANTS:
+        raise unknown_name("variant", options.variant, VARIANTS)
+    if options.match and options.variant == "mlp":
+        raise UsageError("got --match with --variant mlp: expected a KAN variant, whose size can be matched to it")
+    chosen = {
+        name: getattr(options, name)
+        for name in ("image_size", "channels", "classes", "patch", "placement")
+        if getattr(options, name) not in (None, "")
+    }
+    wanted = [options.variant] if options.variant else list(VARIANTS)
+    found = {}
+    for variant in dict.fromkeys(["mlp", *wanted]):
+        config = model.config(preset, variant, fair=options.fair, **chosen)
+        if options.match and variant != "mlp":
+            from kansciml.analysis.matching import matched
+
+            config = matched(config, options.match)
+        as_published = config == model.config(preset, variant)
+        found[variant] = _figures(model, config, model.printed.get((preset, variant)) if as_published else None)
+    for figures in found.values():
+        figures["over_mlp"] = figures["parameters"] / found["mlp"]["parameters"]
+    keys = ("parameters", "mixing_parameters", "printed", "dead", "with_dead", "over_mlp", "mixing_flops", "widths")
+    rows = [[variant, *(found[variant][key] for key in keys)] for variant in wanted]
+    for row in rows:
+        row[-1] = "; ".join("-".join(map(str, widths)) for widths in row[-1])
+    document = {
+        "model": options.model,
+        "options": {**chosen, "fair": options.fair, "match": options.match or None},
+        "variants": {variant: found[variant] for variant in wanted},
+        "notes": list(NOTES),
+    }
+    size = model.config(preset, **chosen)
+    title = f"{options.model}: {size.image_size} x {size.image_size} x {size.channels}, {size.classes} classes"
+    out.result(document, [Table(title, list(COLUMNS), rows, NOTES)])
+    return 0
+
+
+def _figures(model: Any, config: Any, printed: int | None) -> dict[str, Any]:
+    from kansciml.analysis.matching import kan_size, mlp_size
+
+    counts, dead, slots = model.count(config), config.dead_parameters(), config.slots()
+    widths = list(config.kan_widths()) if config.kan_layer else [slot.widths for slot in slots]
+    totals = dict.fromkeys(("params", "flops"), 0.0)
+    for by in totals:
+        for slot, found in zip(slots, widths):
+            size = 0.0
+            if config.kan_layer is None or config.keeps_mlps:
+                size += mlp_size(dataclasses.replace(slot, lost=0), by)
+            if config.kan_layer is not None:
+                how = {"grid": config.kan_grid, "spline_order": config.spline_order, "bias": config.fair}
+                size += kan_size(found, slot.rows, config.kan_layer, by, **how)
+            totals[by] += size * slot.count
+    return {
+        "parameters": counts.active,
+        "trainable": counts.trainable,
+        "grid_points": counts.grid_points,
+        "mixing_parameters": round(totals["params"]),
+        "mixing_flops": round(totals["flops"]),
+        "printed": printed,
+        "dead": dead,
+        "with_dead": counts.active + dead,
+        "widths": [list(found) for found in widths],
+        "config": dataclasses.asdict(config),
+    }

@@ -1,0 +1,237 @@
+"""What a vision model is: presets of one frozen configuration, three variants, and a function that builds the module.
+
+Every model file defines one `MODEL`. Its configuration describes the multi-layer perceptrons (`Slot`) whose place the
+KANs take, so that parameters and operations can be compared, and matched, without building anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from kansciml._errors import UsageError, unknown_name
+from kansciml.layers.kan import KAN
+from kansciml.layers.mlp import MLP
+from kansciml.layers.rswaf_kan import RSWAFKAN
+
+VARIANTS = ("mlp", "kan-spline", "kan-rswaf")
+DEFAULT_GRID = {"spline": 5, "rswaf": 8}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One kind of MLP in a model, and where KANs may take its place.
+
+    Args:
+        name: what it mixes.
+        widths: of the MLP, from input to output; two widths are one linear layer.
+        rows: times it is applied per image.
+        count: how many of them there are.
+        lost: parameters beside it that its KAN form drops.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    rows: int
+    count: int
+    lost: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """Sizes and options that all vision models have.
+
+    Args:
+        variant: ``mlp``, ``kan-spline`` or ``kan-rswaf``.
+        image_size, channels, classes: of the data (CIFAR-10: 32, 3, 10; MNIST: 28, 1, 10; digits: 8, 1, 10).
+        patch: height and width of a patch; divides the image.
+        width, depth: features per patch, and number of blocks.
+        grid: intervals of the splines, or points of the RSWAF grid; None: 5 and 8, as in Table 1.
+        spline_order: of the splines.
+        grid_range: interval of the grid; None: the layer's own default.
+        kan_hidden: hidden width of each slot's KAN; None: as published.
+        fair: give the KANs what the MLPs have: biases everywhere, and the same drop-path.
+        drop_path: largest rate of stochastic depth; None: as the source has it for this variant.
+
+    Raises:
+        UsageError: a size below 1, a patch that does not divide the image, an unknown variant, a rate outside [0, 1).
+    """
+
+    variant: str = "mlp"
+    image_size: int = 32
+    channels: int = 3
+    classes: int = 10
+    patch: int = 4
+    width: int = 128
+    depth: int = 8
+    grid: int | None = None
+    spline_order: int = 3
+    grid_range: tuple[float, float] | None = None
+    kan_hidden: tuple[int, ...] | None = None
+    fair: bool = False
+    drop_path: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise unknown_name("variant", self.variant, VARIANTS)
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if type(value) is int and item.name != "spline_order" and value < 1:
+                raise UsageError(f"got {item.name} {value}: expected at least 1")
+        if self.spline_order < 0:
+            raise UsageError(f"got spline_order {self.spline_order}: expected at least 0")
+        if self.image_size % self.patch:
+            raise UsageError(
+                f"got patch {self.patch} for images of {self.image_size} x {self.image_size}:"
+                " expected a patch that divides the image"
+            )
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise UsageError(f"got drop_path {self.drop_path}: expected at least 0 and less than 1")
+        if self.kan_hidden is not None and (not self.kan_hidden or min(self.kan_hidden) < 1):
+            raise UsageError(f"got kan_hidden {self.kan_hidden}: expected widths of at least 1, or None")
+
+    @property
+    def kan_layer(self) -> str | None:
+        """``spline``, ``rswaf``, or None in the MLP variant."""
+        return self.variant.partition("-")[2] or None
+
+    @property
+    def kan_grid(self) -> int | None:
+        """The grid size in use; None in the MLP variant."""
+        return self.grid or DEFAULT_GRID[self.kan_layer] if self.kan_layer else None
+
+    @property
+    def keeps_mlps(self) -> bool:
+        """Whether the KANs stand beside the slots' MLPs, and not in their place."""
+        return False
+
+    def slots(self) -> tuple[Slot, ...]:
+        """The MLPs of the ``mlp`` variant; of every variant the same."""
+        raise NotImplementedError
+
+    def kan_widths(self) -> tuple[tuple[int, ...], ...]:
+        """Widths of the KAN in each slot."""
+        raise NotImplementedError
+
+    def _with_hidden(self, default: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """Each slot's input, hidden and output width; `default` unless `kan_hidden` says otherwise."""
+        slots, hidden = self.slots(), self.kan_hidden or default
+        if len(hidden) != len(slots):
+            names = ", ".join(slot.name for slot in slots)
+            raise UsageError(f"got kan_hidden {hidden}: expected {len(slots)} widths ({names})")
+        return tuple((slot.widths[0], width, slot.widths[-1]) for slot, width in zip(slots, hidden))
+
+    def mixing(self, index: int) -> nn.Module:
+        """The MLP or KAN of slot `index`, (..., I) -> (..., O)."""
+        if self.kan_layer is None:
+            return MLP(self.slots()[index].widths, "gelu")
+        options: dict[str, Any] = {"grid": self.kan_grid, "bias": self.fair}
+        if self.kan_layer == "spline":
+            options["spline_order"] = self.spline_order
+        if self.grid_range is not None:
+            options["grid_range"] = self.grid_range
+        device = torch.get_default_device()
+        with torch.device("cpu"):  # grids are worked out on the host, also where the weights are on "meta"
+            return KAN(self.kan_widths()[index], self.kan_layer, device=device, **options)
+
+    def dead_parameters(self) -> int:
+        """Parameters that the source's KAN model holds and never uses, and this one does not have."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of one model.
+
+    Args:
+        trainable: learnable numbers. grid_points: constant points of the RSWAF grids, which Table 1 counts with them.
+    """
+
+    trainable: int
+    grid_points: int
+
+    @property
+    def active(self) -> int:
+        """All that the forward pass uses, as the paper counts it."""
+        return self.trainable + self.grid_points
+
+
+@dataclass(frozen=True)
+class Model:
+    """A family of vision models.
+
+    Args:
+        name: as on the command line, before the preset: ``deit`` and ``tiny`` make ``deit-tiny``.
+        title: one line.
+        presets: name -> configuration of the ``mlp`` variant.
+        module: builds the network, with freshly drawn weights, from a configuration.
+        printed: (preset, variant) -> number of parameters that the paper prints.
+    """
+
+    name: str
+    title: str
+    presets: Mapping[str, VisionConfig]
+    module: Callable[[Any], nn.Module]
+    printed: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    def config(self, preset: str, variant: str = "mlp", **options: Any) -> VisionConfig:
+        """The configuration of a preset with other options.
+
+        Raises:
+            UsageError: an unknown preset, variant or option, or a value that the configuration refuses.
+        """
+        if preset not in self.presets:
+            raise unknown_name(f"preset of {self.name}", preset, self.presets)
+        base = self.presets[preset]
+        valid = [item.name for item in dataclasses.fields(base)]
+        for name in options:
+            if name not in valid:
+                raise unknown_name(f"option of {self.name}", name, valid)
+        return dataclasses.replace(base, variant=variant, **options)
+
+    def build(self, config: VisionConfig, generator: torch.Generator | None = None) -> nn.Module:
+        """The network of a configuration; its weights are drawn from `generator` (None: torch's own).
+
+        Raises:
+            UsageError: sizes that do not fit each other.
+        """
+        try:
+            network = self.module(config)
+        except ValueError as error:  # a layer's refusal
+            raise error if isinstance(error, UsageError) else UsageError(f"{self.name}: {error}") from None
+        network.reset_parameters(generator)
+        return network
+
+    def count(self, config: VisionConfig) -> Counts:
+        """Parameters of a configuration; no memory is taken for them."""
+        with torch.device("meta"):
+            return count_parameters(self.module(config))
+
+
+def count_parameters(network: nn.Module) -> Counts:
+    """Count a network's learnable numbers, and the constant grid points of its RSWAF layers."""
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    grids = [m.grid_points for m in network.modules() if isinstance(m, RSWAFKAN)]
+    return Counts(trainable, sum(g.numel() for g in grids if not isinstance(g, nn.Parameter)))
+
+
+@torch.no_grad()
+def draw_weights(network: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw all weights anew: PyTorch's own distributions for linear layers and convolutions, each KAN layer's own.
+
+    Linear layers and convolutions: uniform within 1 / sqrt(fan-in), biases too; norms are neutral.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            bound = module.weight[0].numel() ** -0.5
+            module.weight.uniform_(-bound, bound, generator=generator)
+            if module.bias is not None:
+                module.bias.uniform_(-bound, bound, generator=generator)
+        elif module is not network and hasattr(module, "reset_parameters"):
+            takes = not isinstance(module, (nn.LayerNorm, nn.BatchNorm2d))
+            module.reset_parameters(generator) if takes else module.reset_parameters()

@@ -1,0 +1,143 @@
+"""Finds the vision models: every module of this folder that assigns ``MODEL``. Loads one only when asked for it.
+
+A model is named by its file and a preset: ``deit-tiny`` is the preset ``tiny`` of `MODEL` in ``deit.py``,
+``conv-mixer-256-8`` the preset ``256-8`` of ``conv_mixer.py``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kansciml._errors import KansciError, unknown_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from kansciml.models._base import Model, VisionConfig
+
+PACKAGE = "kansciml.models"
+
+
+def available_families(package: str = PACKAGE) -> list[str]:
+    """Names of all families of models, sorted: ``deit`` ... No model is loaded, nor torch: the files are only parsed.
+
+    Raises:
+        KansciError: two files give one name.
+    """
+    names: dict[str, Path] = {}
+    for file in sorted(_folder(package).glob("*.py")):
+        if file.name.startswith("_") or not _defines_model(file):
+            continue
+        name = _name(file)
+        if name in names:
+            raise KansciError(f"two families of models are named {name!r}, in {names[name]} and {file}: rename one")
+        names[name] = file
+    return sorted(names)
+
+
+def available_models(package: str = PACKAGE) -> list[str]:
+    """All names with their presets, sorted: ``deit-tiny`` ... Loads every family, and so torch.
+
+    Raises:
+        KansciError: a module that cannot be loaded, or a name that two families give.
+    """
+    owners: dict[str, str] = {}
+    for family in available_families(package):
+        for preset in get_family(family, package).presets:
+            name = f"{family}-{preset}"
+            if name in owners:
+                raise KansciError(f"model {name!r} is both in {owners[name]!r} and {family!r}: rename one")
+            owners[name] = family
+    return sorted(owners)
+
+
+def get_family(name: str, package: str = PACKAGE) -> Model:
+    """Load the family `name`.
+
+    Raises:
+        UsageError: there is none of that name; the message lists those there are.
+        KansciError: its module cannot be loaded, or does not define a `Model` of its own name.
+    """
+    names = available_families(package)
+    if name not in names:
+        raise unknown_name("family of models", name, names)
+    try:
+        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
+    except Exception as error:  # whatever a module can raise while loading: one line for it
+        text = " ".join(str(error).split())
+        raise KansciError(f"model {name!r} cannot be loaded: {type(error).__name__}: {text}") from error
+    from kansciml.models._base import Model
+
+    model = module.MODEL
+    if not isinstance(model, Model):
+        raise KansciError(f"MODEL in {module.__file__} is a {type(model).__name__}: expected a Model")
+    if model.name != name:
+        raise KansciError(f"the model in {module.__file__} is named {model.name!r}: name it {name!r}, as its file")
+    return model
+
+
+def find(name: str, package: str = PACKAGE) -> tuple[Model, str]:
+    """The family and the preset of a name such as ``deit-tiny``.
+
+    Raises:
+        UsageError: there is none of that name; the message lists those there are.
+    """
+    for family in available_families(package):
+        preset = name.removeprefix(f"{family}-")
+        if preset != name:
+            model = get_family(family, package)
+            if preset in model.presets:
+                return model, preset
+    raise unknown_name("model", name, available_models(package))
+
+
+def model_config(name: str, variant: str = "mlp", **options: Any) -> VisionConfig:
+    """The configuration of the model `name`; `options` are fields of its configuration, such as ``classes=100``.
+
+    Raises:
+        UsageError: an unknown name, variant or option, or a value that the configuration refuses.
+    """
+    model, preset = find(name)
+    return model.config(preset, variant, **options)
+
+
+def build_model(
+    name: str, variant: str = "mlp", generator: torch.Generator | None = None, **options: Any
+) -> torch.nn.Module:
+    """The network `name`, such as ``build_model("mixer-nano", "kan-spline", image_size=28, channels=1)``.
+
+    Args:
+        variant: ``mlp``, ``kan-spline`` or ``kan-rswaf``.
+        generator: of the first weights; None: torch's own.
+        options: fields of the model's configuration.
+
+    Raises:
+        UsageError: as `model_config`, or sizes that do not fit each other.
+    """
+    model, preset = find(name)
+    return model.build(model.config(preset, variant, **options), generator)
+
+
+def _folder(package: str) -> Path:
+    return Path(next(iter(importlib.import_module(package).__path__)))
+
+
+def _name(file: Path) -> str:
+    return file.stem.replace("_", "-")
+
+
+def _defines_model(file: Path) -> bool:
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError):
+        return True  # meant to be one for all we can tell: listed, and its error shown when it is asked for
+    targets = [
+        target
+        for node in body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    return any(isinstance(target, ast.Name) and target.id == "MODEL" for target in targets)

@@ -1,0 +1,179 @@
+"""Downloads checked against a published checksum, and archives unpacked file by file, each whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import posixpath
+import shutil
+import tarfile
+import threading
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from kansciml._errors import KansciError
+
+MANIFEST = "kansciml.sha256"
+"""Beside files that came out of a verified archive: their checksums, as ``sha256sum -c`` reads them."""
+TIMEOUT_S = 30
+
+
+class Progress(Protocol):
+    """Draws bars: `task(description, total)` gives a handle with `update(advance)` and `close()`."""
+
+    def task(self, description: str, total: float) -> Any: ...
+
+
+def download(urls: Sequence[str], md5: str, path: Path, title: str, progress: Progress | None) -> None:
+    """Download `path` from the first of the mirrors `urls` that gives the file with this checksum.
+
+    A file already at `path` with the right checksum is kept. pooch writes beside it and renames, so that `path` is
+    always whole.
+
+    Raises:
+        KansciError: no mirror could be reached or all gave something else; or the folder cannot be written.
+    """
+    import pooch
+
+    logger = pooch.get_logger()
+    level, failures = logger.level, []
+    logger.setLevel(logging.WARNING)  # its announcements would tear the bar
+    make_cache(path.parent)
+    try:
+        for url in urls:
+            bar = None if progress is None else _Bar(progress, f"{title}: {path.name}")
+            downloader = pooch.HTTPDownloader(progressbar=bar or False, timeout=TIMEOUT_S, chunk_size=1 << 16)
+            try:
+                pooch.retrieve(url, known_hash=f"md5:{md5}", fname=path.name, path=path.parent, downloader=downloader)
+                return
+            except ValueError as error:
+                if "hash" not in str(error):
+                    raise
+                failures.append(f"{url} gave a file with another checksum, truncated or changed")
+            except OSError as error:  # requests' errors are among these
+                if error.errno is not None and not _is_network(error):
+                    raise cache_failure(path, error) from error
+                failures.append(f"{url} {_reason(error)}")
+            finally:
+                if bar is not None:
+                    bar.close()
+    finally:
+        logger.setLevel(level)
+    raise KansciError(
+        f"cannot download {title}: {'; '.join(failures)}: try again later, or unpack the official archive into a folder"
+        " and name it with --data-dir"
+    )
+
+
+def unpack(archive: Path, members: Sequence[str], folder: Path) -> None:
+    """Write the named members of a tar archive, and nothing else of it, into `folder`, with their `MANIFEST`.
+
+    A member is found by its path in the archive and written under its last name, so that no path in the archive can
+    lead out of the folder. They are written in the archive's order: going back means unpacking from the start.
+
+    Raises:
+        KansciError: a damaged archive, a missing member, or a folder that cannot be written.
+    """
+    make_cache(folder)
+    sums: dict[str, str] = {}
+    try:
+        with tarfile.open(archive) as tar:
+            for entry in tar:
+                name = posixpath.normpath(entry.name)
+                if name in members and entry.isfile():
+                    sums[name] = _write(tar.extractfile(entry), folder / posixpath.basename(name))
+        missing = [name for name in members if name not in sums]
+        if missing:
+            raise tarfile.TarError(f"it has no file {missing[0]}")
+        lines = [f"{sums[name]}  {posixpath.basename(name)}\n" for name in members]
+        (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # gzip's errors are OSErrors without a number
+            raise cache_failure(folder, error) from error
+        text = " ".join(str(error).split())
+        raise KansciError(f"{archive} cannot be unpacked: {text}: delete it, so that it is downloaded again") from error
+
+
+def manifest_sum(path: Path) -> str | None:
+    """The checksum noted when `path` was unpacked from a verified archive, or None if it was not."""
+    try:
+        lines = (path.parent / MANIFEST).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return next((line.split("  ")[0] for line in lines if line.endswith(f"  {path.name}")), None)
+
+
+def make_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cache_failure(folder, error) from error
+
+
+def cache_failure(path: Path, error: OSError) -> KansciError:
+    return KansciError(
+        f"cannot write {path}: {error.strerror or error}: make room or the folder writable, or unpack the official"
+        " archive elsewhere and name that folder with --data-dir"
+    )
+
+
+def _write(stream: Any, path: Path) -> str:
+    """Copy to a temporary name, then rename; returns the SHA-256."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with open(temporary, "wb+") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest.hexdigest()
+
+
+class _Bar:
+    """What pooch asks of a progress bar: `total` is set before the first `update`; `reset` comes before the last."""
+
+    def __init__(self, progress: Progress, description: str) -> None:
+        self.total = 0
+        self._progress, self._description, self._task = progress, description, None
+
+    def update(self, size: int) -> None:
+        if self._task is None:
+            self._task = self._progress.task(self._description, self.total)
+        self._task.update(advance=size)
+
+    def reset(self) -> None:
+        """pooch starts over to draw a full bar at the end; the bar is full already."""
+        self.close()
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.close()
+        self._task = _Closed()
+
+
+class _Closed:
+    def update(self, **_: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _is_network(error: OSError) -> bool:
+    import requests
+
+    return isinstance(error, (requests.RequestException, ConnectionError, TimeoutError))
+
+
+def _reason(error: OSError) -> str:
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"answered {response.status_code}"
+    return "did not answer in time" if "timed out" in str(error).lower() else "cannot be reached"

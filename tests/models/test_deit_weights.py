@@ -1,0 +1,130 @@
+"""Loading pretrained weights: what fits is copied, what does not is told, and nothing changes on an error."""
+
+import argparse
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kansciml._errors import UsageError
+from kansciml.models.deit_weights import load_deit_weights, resize_positions
+from kansciml.models.registry import build_model
+
+SMALL = {"image_size": 16, "patch": 4, "classes": 5, "width": 12, "depth": 2, "heads": 3}
+
+
+def source(**options):
+    return build_model("deit-tiny", **{**SMALL, **options})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model's state in a file of either kind."""
+
+    def save(state, kind):
+        path = tmp_path / f"w.{kind}"
+        save_file(state, path) if kind == "safetensors" else torch.save({"model": state}, path)
+        return path
+
+    return save
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_all_of_it_loads_into_the_same_model(saved, kind):
+    theirs, ours = source().eval(), source().eval()
+    found = load_deit_weights(ours, saved(theirs.state_dict(), kind))
+    assert set(found.loaded) == set(theirs.state_dict()) and not (found.left or found.kept or found.interpolated)
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(ours(x), theirs(x))
+
+
+def test_a_head_for_other_classes_is_left(saved):
+    theirs, ours = source(classes=9), source()
+    head = ours.head.weight.clone()
+    found = load_deit_weights(ours, saved(theirs.state_dict(), "safetensors"))
+    assert set(found.left) == set(found.kept) == {"head.weight", "head.bias"}
+    assert torch.equal(ours.head.weight, head) and torch.equal(ours.cls_token, theirs.cls_token)
+
+
+@pytest.mark.parametrize("fair", [False, True])
+def test_kans_take_all_but_the_mlps(saved, fair):
+    theirs, ours = source(), build_model("deit-tiny", "kan-spline", fair=fair, **SMALL)
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    found = load_deit_weights(ours, saved(theirs.state_dict(), "pth"))
+    left = {name for name in theirs.state_dict() if ".mlp." in name or (not fair and name.endswith("qkv.bias"))}
+    assert set(found.left) == left and all(".kan." in name for name in found.kept)
+    assert set(found.loaded) | set(found.kept) == set(ours.state_dict())
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name] if name in found.loaded else before[name])
+
+
+def test_positions_follow_the_image_size(saved):
+    theirs, ours = source(), source(image_size=32)
+    found = load_deit_weights(ours, saved(theirs.state_dict(), "safetensors"))
+    assert found.interpolated == ("pos_embed",) and not found.kept
+    assert torch.equal(ours.pos_embed[:, 0], theirs.pos_embed[:, 0])
+    assert ours(torch.randn(1, 3, 32, 32)).isfinite().all()
+
+
+def test_interpolation_keeps_constants_and_follows_ramps():
+    """Bicubic: exact on linear functions away from the border, whose pixel centres are (i + 1/2) / n."""
+    old, new = 8, 16
+
+    def ramp(n):
+        centres = (torch.arange(n) + 0.5) / n
+        y, x = torch.meshgrid(centres, centres, indexing="ij")
+        return torch.stack([3 * y - 2 * x, torch.ones_like(x)], -1)
+
+    positions = torch.cat([torch.full((1, 1, 2), 9.0), ramp(old).reshape(1, -1, 2)], 1)
+    found = resize_positions(positions, new * new + 1)
+    assert torch.equal(found[0, 0], torch.tensor([9.0, 9.0]))
+    grid, expected = found[0, 1:].reshape(new, new, 2), ramp(new)
+    torch.testing.assert_close(grid[4:-4, 4:-4], expected[4:-4, 4:-4], rtol=0, atol=1e-5)
+    torch.testing.assert_close(grid[..., 1], torch.ones(new, new), rtol=0, atol=1e-5)
+    torch.testing.assert_close(resize_positions(positions, old * old + 1), positions, rtol=0, atol=1e-6)
+
+
+def test_half_precision_files_fill_float32_models(saved):
+    theirs, ours = source(), source()
+    load_deit_weights(ours, saved({k: v.half() for k, v in theirs.state_dict().items()}, "safetensors"))
+    assert ours.norm.weight.dtype == torch.float32
+    torch.testing.assert_close(ours.head.weight, theirs.head.weight, rtol=1e-3, atol=1e-4)
+
+
+def without(state, name):
+    return {key: value for key, value in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: without(s, "blocks.1.norm1.weight"), "has no blocks.1.norm1.weight: expected a whole"),
+        (lambda s: {**s, "blocks.2.norm1.weight": torch.zeros(12)}, "has blocks.2.norm1.weight, which this model"),
+        (lambda s: {**s, "norm.weight": torch.zeros(13)}, r"norm.weight has shape \(13,\), and \(12,\) in this model"),
+        (lambda s: {**s, "dist_token": torch.zeros(1, 1, 12)}, "is a distilled DeiT"),
+        (lambda s: {**s, "pos_embed": torch.zeros(1, 19, 12)}, "got 19 positions, for 17 of the model"),
+        (lambda s: {**s, "patch_embed.proj.weight": torch.zeros(12, 1, 4, 4)}, "patch_embed.proj.weight has shape"),
+        (lambda s: {}, "holds no named tensors"),
+    ],
+)
+def test_another_architecture_is_refused_and_changes_nothing(saved, change, message):
+    model = source()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UsageError, match=message) as caught:
+        load_deit_weights(model, saved(change(source().state_dict()), "pth"))
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_broken_files_are_told_in_one_line(tmp_path):
+    code = tmp_path / "code.pth"
+    torch.save({"model": source().state_dict(), "args": argparse.Namespace(lr=1)}, code)
+    whole = code.read_bytes()
+    files = {"cut.pth": whole[:-500], "text.pth": b"hello", "none.pth": b"", "x.safetensors": b"\x05", "w.h5": b"x"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    for name in [*files, "code.pth", "absent.pth"]:
+        with pytest.raises(UsageError) as caught:
+            load_deit_weights(source(), tmp_path / name)
+        text = str(caught.value)
+        assert name in text and "\n" not in text and len(text) < 400
