@@ -77,7 +77,8 @@ def evaluate(
         # a product, not `where`: NaN must stay NaN
         r = (t * on_right).unsqueeze(1) * right
         r.addcmul_((t * ~on_right).unsqueeze(1), left)
-        sign = torch.where(on_right, -2.0 / h, 2.0 / h).to(z.dtype).unsqueeze(1) if slope else None
+        # by arithmetic in z's dtype: `where` of two Python numbers is float32
+        sign = (2.0 / h - (4.0 / h) * on_right.to(z.dtype)).unsqueeze(1) if slope else None
     else:
         offset = wide.unsqueeze(1) - grid_points.detach().double().view(1, -1, 1)
         sign = (offset.sign() * (-2.0 / h)).to(z.dtype) if slope else None

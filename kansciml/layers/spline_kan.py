@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _refit, _spline_import, _spline_init
+from . import _refit, _refit_knots, _spline_import, _spline_init
 from ._activations import ACTIVATIONS
 from ._basis import evaluate
 from ._spline_op import BACKENDS, apply
@@ -99,7 +99,7 @@ class SplineKAN(nn.Module):
         self.spline_scale = parameter(spline_scale, *edges)
         self.bias = parameter(bias, out_features)
         knots = torch.from_numpy(uniform_knots(grid, spline_order, (low, high)))
-        self.register_buffer("knots", knots.repeat(in_features, 1).to(device))
+        self.register_buffer("knots", knots.repeat(in_features, 1).to(self.spline_weight.device))
         self.register_buffer("cells", None, persistent=False)
         self._refresh(uniform=True)
         self.reset_parameters()
@@ -216,7 +216,7 @@ class SplineKAN(nn.Module):
             ValueError: no inputs, inputs that are not finite, or another width than I.
         """
         samples = self._samples(x)
-        return self._refit(_refit.adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
+        return self._refit(_refit_knots.adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
 
     @torch.no_grad()
     def extend_grid(self, grid: int, x: Tensor | None = None) -> _refit.RefitError:
@@ -234,7 +234,7 @@ class SplineKAN(nn.Module):
         if grid < self.grid:
             raise ValueError(f"got grid {grid}: expected at least {self.grid}, the present one")
         return self._refit(
-            _refit.extended_knots(self.knots, self.spline_order, grid), None if x is None else self._samples(x)
+            _refit_knots.extended_knots(self.knots, self.spline_order, grid), None if x is None else self._samples(x)
         )
 
     def _samples(self, x: Tensor) -> Tensor:
@@ -242,11 +242,9 @@ class SplineKAN(nn.Module):
         return x.detach().reshape(-1, self.in_features).to(self.knots.device, torch.float64)
 
     def _refit(self, knots: Tensor, samples: Tensor | None) -> _refit.RefitError:
-        old = self.knots.double()
-        arguments = (old, knots, self.spline_order, samples, self.outside)
-        coefficients, error = _refit.refit(self.spline_weight.detach().double(), *arguments)
-        if self.spline_scale is not None:  # the error of the function, not of its coefficients before the scale
-            error = _refit.refit((self.spline_weight * self.spline_scale.unsqueeze(1)).detach().double(), *arguments)[1]
+        coefficients, error = _refit.refit(
+            self.spline_weight.detach(), self.knots, knots, self.spline_order, samples, self.outside, self.spline_scale
+        )
         if coefficients.shape == self.spline_weight.shape:
             self.spline_weight.copy_(coefficients)
         else:

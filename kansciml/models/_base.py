@@ -135,9 +135,7 @@ class VisionConfig:
             options["spline_order"] = self.spline_order
         if self.grid_range is not None:
             options["grid_range"] = self.grid_range
-        device = torch.get_default_device()
-        with torch.device("cpu"):  # grids are worked out on the host, also where the weights are on "meta"
-            return KAN(self.kan_widths()[index], self.kan_layer, device=device, **options)
+        return KAN(self.kan_widths()[index], self.kan_layer, **options)
 
     def dead_parameters(self) -> int:
         """Parameters that the source's KAN model holds and never uses, and this one does not have."""

@@ -109,7 +109,7 @@ def document(over_textbook: float, speed: float, error: float = 1.0) -> dict:
     rival = {"method": "lstsq", "speed_ratio": speed, "error_ratio": error}
     return {
         "grid": 5, "dtype": "float32", "results": [{"shape": "S3", "rows": [row]}], "fine_grid": None, "stack": None,
-        "refit": {"rivals": [rival]},
+        "refit": {"samples": 1024, "rivals": [rival], "more_samples": {"samples": 4096, "rivals": [rival]}},
     }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_targets_are_met_missed_or_not_measured():
     def met(given: dict) -> dict:
         return {row["target"]: row["met"] for row in layers.target_rows(given)}
 
-    ours, refit = f"{cases.TORCH} over textbook, S3", "grid refit, times faster at the same error: lstsq"
+    ours, refit = f"{cases.TORCH} over textbook, S3", "grid refit, times faster at the same error: lstsq, 1024 samples"
     good, bad = met(document(0.1, 50.0)), met(document(0.2, 20.0))
     assert good[ours] is True and good[refit] is True
     assert bad[ours] is False and bad[refit] is False

@@ -124,3 +124,11 @@ def test_an_efficient_kan_network_keeps_its_layers_in_order():
         KAN.from_efficient_kan({"weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"got layers \[1\]"):
         KAN.from_efficient_kan({k: v for k, v in state.items() if ".1." in k})
+
+
+@pytest.mark.parametrize("layer", ["spline", "rswaf"])
+def test_a_network_built_where_tensors_go_by_default_is_wholly_there(layer):
+    with torch.device("meta"):
+        net = KAN((3, 4, 2), layer)
+    held = [*net.parameters(), *net.buffers()]
+    assert held and {tensor.device.type for tensor in held} == {"meta"}

@@ -5,8 +5,11 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kansciml.layers._refit import adaptive_knots, basis, extended_knots, refit
-from kansciml.layers.bspline import uniform_knots
+from kansciml.layers import _refit, _refit_cells
+from kansciml.layers._basis import evaluate
+from kansciml.layers._refit import basis, refit
+from kansciml.layers._refit_knots import adaptive_knots, extended_knots
+from kansciml.layers.bspline import SplineSpec, uniform_knots
 
 ORDERS = range(6)
 
@@ -166,8 +169,88 @@ def test_error_on_the_data_is_that_of_lstsq_within_1_percent(grid, new_grid):
     ours = (matrix @ result - target).square().mean().sqrt()
     assert best > 1e-3  # not a refinement: there is an error to compare
     assert best * (1 - 1e-9) <= ours <= 1.01 * best
-    assert abs(error.rms / ours - 1) < 0.5 and error.max_abs >= (matrix @ result - target).abs().max() * (1 - 1e-9)
-    assert abs(error.relative / (error.rms / target.square().mean().sqrt()) - 1) < 0.1
+    largest = (matrix @ result - target).abs().max()
+    assert error.rms == pytest.approx(float(ours), rel=1e-9)  # from moments, without the samples' values
+    assert error.relative == pytest.approx(float(ours / target.square().mean().sqrt()), rel=1e-9)
+    assert largest * (1 - 1e-9) <= error.max_abs <= 1.2 * largest
+    # factors of the edges leave the fit as it is, and count in the error
+    scale = torch.linspace(-2, 3, 30, dtype=torch.float64).reshape(6, 5)
+    same, scaled = refit(coefficients, old, new, 3, x, scale=scale)
+    ours = ((matrix @ result - target) * scale.unsqueeze(1)).square().mean().sqrt()
+    assert torch.equal(same, result) and scaled.rms == pytest.approx(float(ours), rel=1e-9)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("outside", ["zero", "clamp", "linear"])
+def test_error_is_that_of_every_sample_on_and_off_both_grids(order, outside):
+    x = 0.8 * normal(700, 2)
+    x[:100, 0], x[100:200, 0], x[:, 1] = 1.0, 0.5, x[:, 1].round(decimals=1)  # ends, knots, few values
+    old, new = even(2, 4, order), even(2, 7, order, (-0.9, 1.0))
+    coefficients = normal(2, 4 + order, 3, seed=1)
+    result, error = refit(coefficients, old, new, order, x, outside)
+    before, after = (
+        evaluate(SplineSpec(n, order, False, outside, None), x.t(), knots)[0].mT @ c
+        for n, knots, c in ((4, old, coefficients), (7, new, result))
+    )
+    change = after - before
+    assert error.rms == pytest.approx(float(change.square().mean().sqrt()), rel=1e-9)
+    assert error.relative == pytest.approx(float(change.norm() / before.norm()), rel=1e-9)
+    largest = float(change.abs().max())
+    assert largest * (1 - 1e-9) <= error.max_abs and error.rms < error.max_abs
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_samples_at_the_right_end_of_the_grid_count_in_the_fit(order):
+    x, coefficients = normal(300, 1).clamp(-1, 1), normal(1, 11 + order, 2)
+    old, new = even(1, 11, order), even(1, 4, order)
+    result, _ = refit(coefficients, old, new, order, x)
+    assert (x == 1).sum() > 30
+    just_inside, _ = refit(coefficients, old, new, order, x.clamp(max=1 - 1e-12))
+    torch.testing.assert_close(result, just_inside, rtol=0, atol=1e-8)
+    without, _ = refit(coefficients, old, new, order, x[x[:, 0] < 1])
+    assert (result - without).abs().max() > 1e-3
+
+
+def test_a_singular_fit_falls_back_without_harm(monkeypatch):
+    x, coefficients = normal(300, 2), normal(2, 9, 3)
+    old, new = even(2, 6, 3, (-4, 4)), even(2, 9, 3, (-4, 4))
+    result, error = refit(coefficients, old, new, 3, x)
+    monkeypatch.setattr(_refit, "SMALLEST_PIVOT", 2.0)  # no pivot is as large: `eigh` everywhere
+    other, same = refit(coefficients, old, new, 3, x)
+    torch.testing.assert_close(other, result, rtol=1e-8, atol=1e-9)
+    assert same == pytest.approx(error, rel=1e-8)
+    monkeypatch.undo()
+    gram = torch.diag(torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))[None]
+    torch.testing.assert_close(_refit._inverse(gram), gram)
+
+
+def test_blocks_of_features_change_nothing(monkeypatch):
+    x, coefficients = normal(300, 5), normal(5, 9, 3)
+    old, new = even(5, 6, 3, (-4, 4)), even(5, 9, 3, (-4, 4))
+    result, error = refit(coefficients, old, new, 3, x)
+    monkeypatch.setattr(_refit, "BLOCK", 1)
+    monkeypatch.setattr(_refit, "CACHED", 1)
+    monkeypatch.setattr(_refit_cells, "CACHED", 1)
+    other, same = refit(coefficients, old, new, 3, x)
+    torch.testing.assert_close(other, result, rtol=0, atol=1e-11)
+    assert same == pytest.approx(error, rel=1e-9)
+
+
+def test_sums_of_runs_are_those_that_other_devices_form():
+    number = torch.tensor([0, 10, 0, 0, 35, 5, 0])
+    values = normal(50)
+    sums = _refit_cells._adder(number)(values)
+    torch.testing.assert_close(sums, torch.segment_reduce(values, "sum", lengths=number))
+    torch.testing.assert_close(sums, torch.stack([part.sum() for part in values.split(number.tolist())]))
+
+
+def test_a_lone_sample_in_each_cell_has_its_own_error():
+    coefficients = normal(1, 8, 1)
+    old, new = even(1, 5, 3), even(1, 6, 3)
+    x = torch.tensor([[-0.9], [0.1], [0.75]], dtype=torch.float64)
+    result, error = refit(coefficients, old, new, 3, x)
+    change = (basis(x, new, 3)[:, 0] @ result[0] - basis(x, old, 3)[:, 0] @ coefficients[0]).abs().max()
+    assert error.max_abs == pytest.approx(float(change), rel=1e-9)
 
 
 def test_where_no_data_lie_the_function_is_kept():
@@ -238,6 +321,7 @@ def test_shapes_that_do_not_belong_together_are_one_clear_line():
         (lambda: refit(coefficients, knots, knots, 3, torch.zeros(4, 3)), "samples of shape"),
         (lambda: refit(coefficients, knots, knots, 3, torch.full((4, 2), float("nan"))), "NaN"),
         (lambda: refit(coefficients, knots, knots, 3, None, "wrap"), "outside 'wrap'"),
+        (lambda: refit(coefficients, knots, knots, 3, scale=torch.ones(1, 2)), "scale of shape"),
         (lambda: basis(torch.zeros(4, 2), knots[:, :7], 3), "knots of shape"),
     ]
     for call, message in bad:

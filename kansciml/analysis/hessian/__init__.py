@@ -1,0 +1,45 @@
+"""Curvature of a loss: Hessian-vector products, spectra, extreme eigenvalues, traces, sharpness."""
+
+from ._basis_store import BasisPlan, plan_basis
+from ._loss import supervised
+from ._plan import MemoryPlan, available_memory
+from ._probes import Estimate
+from .eigenvalues import Eigenpairs, top_eigenvalues
+from .lanczos import Tridiagonal, lanczos
+from .operator import HessianOperator, hvp
+from .scales import adaptive_scale, filter_scale
+from .sharpness import Sharpness, matrix_of, sharpness
+from .spectrum import Spectrum, count_above, spectral_density, symlog_edges
+from .symmetric import MatrixOperator, ScaledOperator, SymmetricOperator
+from .trace import trace
+from .verdicts import SharpnessVerdict, compare_sharpness
+
+__all__ = [
+    "BasisPlan",
+    "Eigenpairs",
+    "Estimate",
+    "HessianOperator",
+    "MatrixOperator",
+    "MemoryPlan",
+    "ScaledOperator",
+    "Sharpness",
+    "SharpnessVerdict",
+    "Spectrum",
+    "SymmetricOperator",
+    "Tridiagonal",
+    "adaptive_scale",
+    "available_memory",
+    "compare_sharpness",
+    "count_above",
+    "filter_scale",
+    "hvp",
+    "lanczos",
+    "matrix_of",
+    "plan_basis",
+    "sharpness",
+    "spectral_density",
+    "supervised",
+    "symlog_edges",
+    "top_eigenvalues",
+    "trace",
+]

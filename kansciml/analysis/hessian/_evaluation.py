@@ -1,0 +1,145 @@
+"""A loss evaluated over all batches and processes: its gradient, its gradients' graphs, and what those take."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kansciml._errors import KansciError
+
+from . import _check, _loss, _plan
+from ._batches import Batches
+from ._loss import GradientGraph, Loss
+from ._parameters import FlatParameters
+from ._plan import GraphUse
+from ._processes import Processes
+from ._state import BufferState, Keeper, RandomState
+
+
+class Evaluation:
+    """The mean loss over all samples, differentiated by the parameters of `flat`, in one unchanging random state."""
+
+    def __init__(
+        self, module: nn.Module, loss: Loss, flat: FlatParameters, batches: Batches, processes: Processes
+    ) -> None:
+        self.module, self.loss, self.flat, self.batches, self.processes = module, loss, flat, batches, processes
+        self.value: float | None = None
+        self.passed = False
+        """The check: the loss is deterministic and leaves buffers alone."""
+        self._random = RandomState(batches.generators)
+        self._keeper = Keeper(module, flat.tensors, batches.generators)
+        self._versions = flat.versions()
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """In it, the loss can be differentiated twice, and finds the random numbers of the construction."""
+        # a loss that passed the check leaves buffers alone: no copy of them is needed
+        with self._keeper.preserved(buffers=not self.passed):
+            self._random.restore()
+            with self._keeper.twice_differentiable():
+                yield
+
+    def require_unchanged(self) -> None:
+        """Raises:
+        KansciError: a parameter was written to or replaced.
+        """
+        if self.flat.versions() != self._versions:
+            raise KansciError("the parameters changed since this operator was made: make a new one")
+
+    def graphs(self) -> Iterator[tuple[GradientGraph, int]]:
+        """The graphs of the micro-batches' gradients, one at a time, and their numbers of samples."""
+        for batch, size in self.batches:
+            yield self.graph(batch), size
+
+    def graph(self, batch: Any) -> GradientGraph:
+        return GradientGraph.of(_loss.evaluate(self.loss, self.module, batch), self.flat.tensors)
+
+    def first_order(self) -> tuple[Tensor, float]:
+        """Gradient, and the mean of the batches' gradient norms; remembers the loss in `value`."""
+        total, value, norms, samples = self.flat.zeros(), 0.0, 0.0, 0
+        with self.processes.together():
+            self.require_unchanged()
+            for batch, size in self.batches:
+                part = _loss.evaluate(self.loss, self.module, batch)
+                value += size * float(part.detach())
+                found = _loss.gradients(part, self.flat.tensors)
+                norms += size * sum(float(torch.linalg.vector_norm(g)) ** 2 for g in found if g is not None) ** 0.5
+                self.flat.add_to(total, found, size)
+                samples += size
+                del part, found
+        value, norms, everyone = self.processes.sum_numbers(value, norms, samples)
+        self.mean_(total, samples)
+        self.value = value / everyone
+        return total, norms / everyone
+
+    def mean_(self, total: Tensor, samples: float) -> Tensor:
+        """The weighted sum of this process into the mean over all of them, in place."""
+        (everyone,) = self.processes.sum_numbers(samples)
+        return self.processes.sum_(total).div_(everyone)
+
+    def check(self) -> None:
+        """Twice the gradient, random states moved on in between: see `_check`."""
+        with self.begun():
+            with self.processes.together():
+                _check.require_mean(self.loss, self.module, self.batches)
+                for batch, _ in itertools.islice(self.batches, 1):
+                    _loss.require_twice(_loss.evaluate(self.loss, self.module, batch))
+            first, scale = self.first_order()
+            value = self.value
+            _check.require_finite(self.flat.split(first))
+            buffers = BufferState(self.module)
+            second, _ = self.first_order()
+            self.value = value
+            with self.processes.together():
+                _check.compare(self.module, first, second, scale, buffers.changed())
+        self.passed = True
+
+    def slope_along(self, direction: Tensor, step: float | None) -> Tensor:
+        """The gradient's derivative along a unit direction by central differences; the parameters are put back."""
+        before = [p.detach().clone() for p in self.flat.tensors]
+        if step is None:
+            length = sum(float(torch.linalg.vector_norm(p)) ** 2 for p in before) ** 0.5
+            step = torch.finfo(self.flat.dtype).eps ** (1 / 3) * max(1.0, length)
+        found = []
+        with self.begun():
+            value = self.value
+            try:
+                for signed in (step, -step):
+                    self._random.restore()
+                    for p, old, part in zip(self.flat.tensors, before, self.flat.parts(direction)):
+                        p.data.copy_(old).add_(part, alpha=signed)  # through `data`: no new version of the parameter
+                    found.append(self.first_order()[0])
+            finally:
+                self.value = value
+                for p, old in zip(self.flat.tensors, before):
+                    p.data.copy_(old)
+        return found[0].sub_(found[1]).div_(2 * step)
+
+    @functools.cached_property
+    def use(self) -> GraphUse:
+        """Memory of one product of the first micro-batch, by doing one."""
+        with self.begun():
+            batch, size = next(iter(self.batches))
+            vector = self.flat.parts(self.flat.zeros())
+
+            def through(graph: GradientGraph) -> object:
+                return graph.product(self.flat.tensors, vector, keep=True)
+
+            return _plan.measure_graph(lambda: self.graph(batch), through, size, self.flat.device)
+
+    @functools.cached_property
+    def samples(self) -> int:
+        """Samples of this process."""
+        with self.begun():
+            return sum(size for _, size in self.batches.whole())
+
+    @property
+    def kept_bytes(self) -> int:
+        """All graphs, in proportion to the samples, and what one product takes on top."""
+        return int(self.use.live_bytes * self.samples / self.use.samples + self.use.peak_bytes - self.use.live_bytes)

@@ -1,0 +1,167 @@
+"""What each measure of sharpness is, which changes of a model leave it as it is, and its value from a spectrum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._probes import Estimate
+from .spectrum import RESOLVED, Spectrum
+
+PLAIN, ADAPTIVE, FILTER = "plain", "adaptive", "filter"
+NAMES = {PLAIN: "H", ADAPTIVE: "adaptive |w| H |w|", FILTER: "filter-normalised H"}
+RELATIVE = (1e-1, 1e-2, 1e-3)
+ABSOLUTE = (1.0, 1e-2, 1e-4)
+LOSS, LAYERS, SIZE = "loss", "layers", "size"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One measure.
+
+    Args:
+        name: key in records. spectrum: ``"plain"``, ``"adaptive"`` or ``"filter"``. text: what it is.
+        invariant: what may change without changing it: ``"loss"`` (the loss times a number), ``"layers"`` (a layer of a
+            ReLU network times a > 0 and the next over a), ``"size"`` (eigenvalues that repeat, or a share instead of a
+            number: no growth with the number of parameters by itself).
+        sharper: whether a larger value means a sharper minimum; False for what only describes the spectrum.
+    """
+
+    name: str
+    spectrum: str
+    text: str
+    invariant: tuple[str, ...] = ()
+    sharper: bool = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """A spectrum as it is measured: by quadrature, or all eigenvalues; and its two ends with their residuals."""
+
+    spectrum: Spectrum | None
+    eigenvalues: np.ndarray | None
+    top: Estimate
+    bottom: Estimate
+
+    @property
+    def size(self) -> int:
+        return self.spectrum.size if self.eigenvalues is None else len(self.eigenvalues)
+
+    def sums(self, *functions: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Per probe, the sums over all eigenvalues of each function: (probes, functions)."""
+        if self.eigenvalues is not None:
+            return np.array([[function(self.eigenvalues).sum() for function in functions]])
+        s = self.spectrum
+        columns = [
+            function(s.locked).sum() + (s.size - len(s.locked)) * (s.weights * function(s.nodes)).sum(1)
+            for function in functions
+        ]
+        return np.stack(columns, axis=1)
+
+    def estimate(self, combine: Callable[..., float], *functions: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+        """combine(sums), with its standard error by leaving out one probe at a time (the jackknife)."""
+        samples = self.sums(*functions)
+        value = float(combine(*samples.mean(0)))
+        if self.eigenvalues is not None:
+            return Estimate(value, 0.0, 0)
+        count = len(samples)
+        if count == 1:
+            return Estimate(value, math.nan, 1)
+        left_out = (samples.sum(0) - samples) / (count - 1)
+        varied = np.array([combine(*row) for row in left_out])
+        return Estimate(value, float(np.sqrt((count - 1) / count * ((varied - varied.mean()) ** 2).sum())), count)
+
+    def count_above(self, threshold: float) -> Estimate:
+        if self.eigenvalues is not None:
+            return Estimate(float((self.eigenvalues > threshold).sum()), 0.0, 0)
+        return self.spectrum.count_above(threshold)
+
+    def count_below(self, threshold: float) -> Estimate:
+        found, size = self.count_above(threshold), self.size
+        return Estimate(size - found.value, found.standard_error, found.probes, size - found.upper, size - found.lower)
+
+
+def kinds(relative: Sequence[float] = RELATIVE, absolute: Sequence[float] = ABSOLUTE) -> tuple[Kind, ...]:
+    """All measures, in the order of tables."""
+    found = [
+        Kind("top", PLAIN, "largest eigenvalue"),
+        Kind("top_over_loss", PLAIN, "largest eigenvalue / loss", (LOSS,)),
+        Kind("trace", PLAIN, "trace"),
+        Kind("mean", PLAIN, "trace / n", (SIZE,)),
+        Kind("positive_count", PLAIN, "positive eigenvalues", (LOSS,)),
+        Kind("positive_share", PLAIN, "positive eigenvalues / n", (LOSS, SIZE)),
+        *(Kind(f"count_above_{t:g}", PLAIN, f"eigenvalues > {t:g}") for t in absolute),
+        *(Kind(f"mass_above_{t:g}", PLAIN, f"share of sum |eigenvalue| > {t:g}", (SIZE,)) for t in absolute),
+        *(Kind(f"count_above_{t:g}_top", PLAIN, f"eigenvalues > {t:g} of the largest", (LOSS,)) for t in relative),
+        *(
+            Kind(
+                f"mass_above_{t:g}_top", PLAIN, f"share of sum |eigenvalue| > {t:g} of the largest", (LOSS, SIZE), False
+            )
+            for t in relative
+        ),
+    ]
+    for spectrum in (ADAPTIVE, FILTER):
+        found += [
+            Kind(f"{spectrum}_top", spectrum, "largest eigenvalue", (LAYERS,)),
+            Kind(f"{spectrum}_top_over_loss", spectrum, "largest eigenvalue / loss", (LOSS, LAYERS)),
+            Kind(f"{spectrum}_trace", spectrum, "trace", (LAYERS,)),
+            Kind(f"{spectrum}_mean", spectrum, "trace / n", (LAYERS, SIZE)),
+            Kind(f"{spectrum}_count_above_loss", spectrum, "eigenvalues > loss", (LOSS, LAYERS)),
+            Kind(f"{spectrum}_count_above_0.01_top", spectrum, "eigenvalues > 0.01 of the largest", (LOSS, LAYERS)),
+        ]
+    for spectrum, prefix, layers in ((PLAIN, "", ()), (ADAPTIVE, "adaptive_", (LAYERS,))):
+        found += [
+            Kind(f"{prefix}effective_rank", spectrum, "effective rank (tr H)^2 / tr H^2", (LOSS, *layers), False),
+            Kind(
+                f"{prefix}negative_mass", spectrum, "negative share of sum |eigenvalue|", (LOSS, SIZE, *layers), False
+            ),
+            Kind(f"{prefix}bottom", spectrum, "smallest eigenvalue", layers, False),
+        ]
+    return tuple(found)
+
+
+def measure(
+    source: Source, spectrum: str, loss: float | None, relative: Sequence[float], absolute: Sequence[float]
+) -> dict[str, Estimate]:
+    """Values of all measures of one of the three spectra, by name."""
+    prefix, size, top = "" if spectrum == PLAIN else f"{spectrum}_", source.size, source.top.value
+    trace = source.estimate(lambda s: s, lambda v: v)
+    found = {"top": source.top, "bottom": source.bottom, "trace": trace, "mean": scaled(trace, 1 / size)}
+    found["effective_rank"] = source.estimate(_effective_rank, lambda v: v, np.square)
+    found["negative_mass"] = source.estimate(_share, lambda v: np.maximum(-v, 0), np.abs)
+    if loss is not None and loss > 0:
+        found["top_over_loss"] = scaled(source.top, 1 / loss)
+        found["count_above_loss"] = source.count_above(loss)
+    zero = RESOLVED * max(abs(top), abs(source.bottom.value))
+    found["positive_count"] = source.count_above(zero)
+    found["positive_share"] = scaled(found["positive_count"], 1 / size)
+    limits = [(f"{t:g}_top", t * top) for t in relative]
+    if spectrum == PLAIN:
+        limits += [(f"{t:g}", t) for t in absolute]
+    elif 0.01 not in relative:
+        limits += [("0.01_top", 0.01 * top)]
+    for name, limit in limits:
+        found[f"count_above_{name}"] = source.count_above(limit)
+        found[f"mass_above_{name}"] = source.estimate(
+            _share, lambda v, limit=limit: np.where(v > limit, np.abs(v), 0), np.abs
+        )
+    wanted = {kind.name for kind in kinds(relative, absolute) if kind.spectrum == spectrum}
+    return {prefix + name: estimate for name, estimate in found.items() if prefix + name in wanted}
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """The estimate times a positive number."""
+    values = (estimate.value, estimate.standard_error, estimate.lower, estimate.upper)
+    value, error, lower, upper = (factor * number for number in values)
+    return Estimate(value, error, estimate.probes, lower, upper)
+
+
+def _effective_rank(total: float, squares: float) -> float:
+    return total**2 / squares if squares > 0 else 0.0
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0

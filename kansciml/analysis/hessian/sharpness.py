@@ -1,0 +1,263 @@
+"""How sharp a minimum is, by many measures at once: the largest eigenvalue alone depends on the scale of the weights.
+
+A KAN and an MLP differ in the scale and number of their parameters. So besides largest eigenvalue, trace and counts,
+the same is measured of D H D, where D is made of the weights' sizes (`adaptive_scale`, `filter_scale`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..._errors import KansciError, UsageError, unknown_name
+from ._measures import ABSOLUTE, ADAPTIVE, FILTER, PLAIN, RELATIVE, Source, kinds, measure
+from ._probes import Estimate
+from .eigenvalues import top_eigenvalues
+from .scales import adaptive_scale, filter_scale
+from .spectrum import Spectrum, spectral_density
+from .symmetric import MatrixOperator, ScaledOperator, SymmetricOperator
+
+EXACT = ("auto", "both", "never")
+EXACT_LIMIT = 3000
+"""Largest number of parameters of which the matrix is formed: 72 MB, and some seconds for its eigenvalues."""
+DEFLATE = 10
+"""Largest eigenpairs found first and counted exactly. A few large ones make nearly all of a trained network's trace,
+and what ten random vectors tell of a single eigenvector is off by a third, and its standard error often too small."""
+_END_TOLERANCE = 1e-8
+_COLUMNS = 16
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Measures of the sharpness of one minimum.
+
+    Args:
+        size: number n of parameters. loss: at the minimum; None if unknown.
+        measures: name to `Estimate`; see `kinds` for what they are. From all eigenvalues (no error) if `exact`.
+        exact: whether the matrix was formed.
+        relative, absolute: thresholds of counts and masses, as shares of the largest eigenvalue, and as they are.
+        sampled: the measures by quadrature, where both were asked for, to be checked; else empty.
+        spectra: the quadrature rules by name (``plain``, ``adaptive``, ``filter``).
+        eigenvalues: with `exact`, all of them, ascending.
+    """
+
+    size: int
+    loss: float | None
+    measures: Mapping[str, Estimate]
+    exact: bool = False
+    relative: tuple[float, ...] = RELATIVE
+    absolute: tuple[float, ...] = ABSOLUTE
+    sampled: Mapping[str, Estimate] = field(default_factory=dict)
+    spectra: Mapping[str, Spectrum] = field(default_factory=dict, repr=False, compare=False)
+    eigenvalues: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """All but spectra and eigenvalues, which `arrays` gives, in JSON types (NaN stays a float)."""
+        return {
+            "size": self.size,
+            "loss": self.loss,
+            "exact": self.exact,
+            "relative": list(self.relative),
+            "absolute": list(self.absolute),
+            "measures": {name: vars(estimate).copy() for name, estimate in self.measures.items()},
+            "sampled": {name: vars(estimate).copy() for name, estimate in self.sampled.items()},
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Sharpness:
+        """The inverse of `to_json`; null counts as NaN.
+
+        Raises:
+            KansciError: something is missing.
+        """
+        try:
+            measures, sampled = (
+                {name: _estimate(values) for name, values in content[key].items()} for key in ("measures", "sampled")
+            )
+            relative, absolute = tuple(content["relative"]), tuple(content["absolute"])
+            return cls(content["size"], content["loss"], measures, content["exact"], relative, absolute, sampled)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise KansciError(f"not a saved sharpness ({error!r}): expected what to_json() gives") from error
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """``<spectrum>.nodes``, ``.weights`` (probes, steps), ``.locked`` (r,); with `exact` ``.eigenvalues`` (n,)."""
+        found = {}
+        for name, spectrum in self.spectra.items():
+            found |= {f"{name}.{key}": getattr(spectrum, key) for key in ("nodes", "weights", "locked")}
+        return found | {f"{name}.eigenvalues": values for name, values in self.eigenvalues.items()}
+
+
+def sharpness(
+    operator: SymmetricOperator,
+    module: nn.Module | None = None,
+    *,
+    loss: float | None = None,
+    scales: Mapping[str, Tensor] | None = None,
+    steps: int = 100,
+    probes: int = 10,
+    seed: int = 0,
+    deflate: int = DEFLATE,
+    exact: str = "auto",
+    relative: Sequence[float] = RELATIVE,
+    absolute: Sequence[float] = ABSOLUTE,
+    basis: str = "auto",
+    checkpoints: Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Sharpness:
+    """Measure H, T_w H T_w (elementwise) and its filter-normalised form by Lanczos quadrature, and their ends.
+
+    By quadrature that takes some 3 steps probes products. Where n is less, forming the matrix by n products and taking
+    all its eigenvalues costs less and has no error.
+
+    Args:
+        operator: H: a `HessianOperator`, or any other.
+        module: the operator's, whose weights give the scales; None: only H is measured, unless `scales` are given.
+        loss: at the minimum; default: the operator's, if it has `loss_value`.
+        scales: ``adaptive`` and ``filter``, (n,) each, to be used instead of the module's.
+        steps, probes, seed, basis: see `spectral_density`.
+        deflate: largest eigenpairs that are found first and counted exactly (default 10, at most n / 2).
+        exact: ``"auto"`` (default): take all eigenvalues if n is at most 3000 and at most the number of products by
+            quadrature; ``"both"``: take them, and run the quadrature too, to be checked by them; ``"never"``.
+        relative, absolute: thresholds > 0, as shares of the largest eigenvalue, and as they are.
+        checkpoints: folder in which each probe is saved when done (with `exact`, each block of columns), and from which
+            the same call resumes.
+        progress: called as ``progress(done, total, what)`` after each probe or block of columns.
+
+    Raises:
+        UsageError: a threshold that is not positive, unknown scales or `exact`, ``"both"`` with more than 3000
+            parameters.
+        KansciError: see `spectral_density`.
+    """
+    if not all(t > 0 for t in (*relative, *absolute)):
+        raise UsageError(f"got thresholds {(*relative, *absolute)}: expected positive numbers")
+    if exact not in EXACT:
+        raise unknown_name("exact", exact, EXACT)
+    if exact == "both" and operator.size > EXACT_LIMIT:
+        raise UsageError(f"got {operator.size} parameters: expected at most {EXACT_LIMIT} for exact 'both'; use 'auto'")
+    if scales is None:
+        both = {ADAPTIVE: adaptive_scale, FILTER: filter_scale}
+        scales = {} if module is None else {name: scale(operator, module) for name, scale in both.items()}
+    elif not set(scales) <= {ADAPTIVE, FILTER}:
+        raise UsageError(f"got scales {', '.join(scales)}: expected {ADAPTIVE} and {FILTER}")
+    if loss is None and hasattr(operator, "loss_value"):
+        loss = operator.loss_value()
+    products = (1 + len(scales)) * steps * probes
+    formed = exact == "both" or (exact == "auto" and operator.size <= min(EXACT_LIMIT, products))
+    sampling = exact == "both" or not formed
+    total = (operator.size if formed else 0) + (probes * (1 + len(scales)) if sampling else 0)
+    report = _Report(progress, total)
+    if formed:
+        path = None if checkpoints is None else checkpoints / "matrix.npz"
+        operator = MatrixOperator(matrix_of(operator, checkpoint=path, progress=report.columns))
+    spectra, eigenvalues, measures, sampled = {}, {}, {}, {}
+    limits = (relative, absolute)
+    for name, part in {PLAIN: operator, **{n: ScaledOperator(operator, s) for n, s in scales.items()}}.items():
+        if sampling:
+            spectra[name] = spectral_density(
+                part,
+                steps=steps,
+                probes=probes,
+                seed=seed,
+                deflate=min(deflate, operator.size // 2),
+                basis=basis,
+                checkpoint=None if checkpoints is None or formed else checkpoints / f"{name}.npz",
+                progress=report.probe(name),
+            )
+            sampled |= measure(Source(spectra[name], None, *_ends(part, seed, basis)), name, loss, *limits)
+        if formed:
+            eigenvalues[name] = _eigenvalues(part)
+            ends = [Estimate(float(value), 0.0, 0) for value in eigenvalues[name][[-1, 0]]]
+            measures |= measure(Source(None, eigenvalues[name], *ends), name, loss, *limits)
+    if not formed:
+        measures, sampled = sampled, {}
+    thresholds = tuple(map(float, relative)), tuple(map(float, absolute))
+    order = [kind.name for kind in kinds(*thresholds)]
+    measures, sampled = ({name: side[name] for name in order if name in side} for side in (measures, sampled))
+    return Sharpness(operator.size, loss, measures, formed, *thresholds, sampled, spectra, eigenvalues)
+
+
+def matrix_of(
+    operator: SymmetricOperator,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The matrix, (n, n) in float64, from n products with unit vectors; what rounding makes of its symmetry is undone.
+
+    Args:
+        checkpoint: npz file in which the columns found are kept. progress: ``progress(done, n)`` after each block.
+
+    Raises:
+        UsageError: a checkpoint of another operator.
+    """
+    from ._columns import load_columns, save_columns
+
+    size = operator.size
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    done = 0
+    if checkpoint is not None and checkpoint.exists():
+        saved = load_columns(checkpoint, operator.fingerprint)
+        done = saved.shape[1]
+        matrix[:, :done] = torch.from_numpy(saved)
+    saved_at = done
+    while done < size:
+        width = min(_COLUMNS, size - done)
+        block = torch.zeros(size, width, dtype=operator.dtype, device=operator.device)
+        block[torch.arange(done, done + width), torch.arange(width)] = 1
+        matrix[:, done : done + width] = operator.matvec(block).to("cpu", torch.float64)
+        done += width
+        # The whole file is written each time: in steps that grow with it, writing stays cheaper than computing
+        if checkpoint is not None and (done - saved_at >= max(_COLUMNS, saved_at // 4) or done == size):
+            save_columns(checkpoint, operator.fingerprint, matrix[:, :done].numpy())
+            saved_at = done
+        if progress is not None:
+            progress(done, size)
+    return (matrix + matrix.T) / 2
+
+
+class _Report:
+    """Adds up the progress of all parts."""
+
+    def __init__(self, progress: Callable[[int, int, str], None] | None, total: int) -> None:
+        self.progress, self.total, self.before = progress, total, 0
+
+    def _tell(self, done: int, last: bool, what: str) -> None:
+        if self.progress is not None:
+            self.progress(self.before + done, self.total, what)
+        if last:
+            self.before += done
+
+    def columns(self, done: int, total: int) -> None:
+        self._tell(done, done == total, "matrix")
+
+    def probe(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._tell(done, done == total, name)
+
+
+def _ends(operator: SymmetricOperator, seed: int, basis: str) -> tuple[Estimate, Estimate]:
+    """Largest and smallest eigenvalue; the error is the residual, within which an eigenvalue lies."""
+    pairs = top_eigenvalues(
+        operator, which="both", tol=_END_TOLERANCE, seed=seed, verify=False, vectors=False, basis=basis
+    )
+    top, bottom = int(np.argmax(pairs.values)), int(np.argmin(pairs.values))
+    return tuple(Estimate(float(pairs.values[i]), float(pairs.residuals[i]), 0) for i in (top, bottom))
+
+
+def _eigenvalues(operator: SymmetricOperator) -> np.ndarray:
+    """All eigenvalues of a `MatrixOperator`, or of one scaled, ascending."""
+    inner = operator.operator if isinstance(operator, ScaledOperator) else operator
+    matrix = inner.matrix
+    if isinstance(operator, ScaledOperator):
+        matrix = operator.scale[:, None] * matrix * operator.scale
+    return torch.linalg.eigvalsh(matrix).numpy()
+
+
+def _estimate(values: Mapping[str, Any]) -> Estimate:
+    numbers = {name: float("nan") if values[name] is None else values[name] for name in vars(Estimate(0.0, 0.0, 0))}
+    return Estimate(**numbers)

@@ -1,0 +1,141 @@
+"""New knots for a spline layer: where its inputs are, or finer ones over the same grid; float64 inside."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MARGIN = 1e-3
+"""What a grid reaches beyond the samples on each side, in spans of the samples."""
+NARROWEST = 1e-2
+"""Narrowest cell, in cells of the even grid: narrower ones make the basis ill-conditioned."""
+FLOAT32_STEP = 1e-5
+"""Narrowest cell, in magnitudes of the samples: about 100 float32 roundings, so that kernels see distinct knots."""
+CONSTANT = 1e-7
+"""Span of a feature, in its magnitudes, below which it is rounding alone."""
+
+
+def adaptive_knots(x: Tensor, grid: int, spline_order: int, blend: float, min_width: float | None = None) -> Tensor:
+    r"""Knots that follow the samples: (1 - blend) * quantiles + blend * even, between each feature's ends.
+
+    The ends lie 0.1 % of the span beyond the samples; S intervals as wide as the cell at the end follow on both sides.
+    Cells narrower than `min_width` are widened at the cost of the others. A constant feature c gets an even grid over
+    c - max(1, |c|) ... c + max(1, |c|).
+
+    Args:
+        x: samples (N, I), any real dtype.
+        grid, spline_order: G >= 1 and S >= 0.
+        blend: 0 (quantiles alone) to 1 (even).
+        min_width: narrowest cell in units of x (default: 1 % of an even cell, and 1e-5 of the largest |x|).
+
+    Returns:
+        Knots (I, G + 2S + 1), float64, strictly increasing.
+
+    Raises:
+        ValueError: x empty, not 2-D, NaN or infinite; grid, spline_order, blend or min_width out of range.
+    """
+    if x.ndim != 2 or x.numel() == 0:
+        raise ValueError(f"got samples of shape {tuple(x.shape)}: expected (N, I) with at least one sample and feature")
+    _check_sizes(grid, spline_order)
+    if not 0 <= blend <= 1:
+        raise ValueError(f"got blend {blend}: expected 0 (quantiles) to 1 (even grid)")
+    if min_width is not None and not (math.isfinite(min_width) and min_width > 0):
+        raise ValueError(f"got min_width {min_width}: expected a number above 0, or None")
+    x = x.detach().double()
+    ordered = ordered_samples(x)
+    low, high = ordered[:, 0], ordered[:, -1]
+    magnitude = torch.maximum(low.abs(), high.abs())
+    constant = high - low <= CONSTANT * magnitude
+    half = torch.where(constant, magnitude.clamp(min=1.0), (0.5 + MARGIN) * (high - low))
+    centre = 0.5 * (low + high)
+
+    at = torch.linspace(0, ordered.shape[1] - 1, grid + 1, dtype=x.dtype, device=x.device)
+    below = at.floor().long()
+    above = (below + 1).clamp(max=ordered.shape[1] - 1)
+    points = torch.lerp(ordered[:, below], ordered[:, above], at - below)
+    ends = torch.stack([centre - half, centre + half], dim=1)
+    points[:, [0, -1]] = ends
+    widths = (1 - blend) * points.diff(dim=1) + blend * (2 * half / grid)[:, None]
+    widths = torch.where(constant[:, None], (2 * half / grid)[:, None], widths)
+
+    narrowest = torch.maximum(NARROWEST * 2 * half / grid, FLOAT32_STEP * magnitude)
+    if min_width is not None:
+        narrowest = torch.full_like(half, min_width)
+    half = torch.maximum(half, 0.5 * grid * narrowest)
+    spare = (widths - narrowest[:, None]).relu()
+    # the identity where no cell is too narrow; an even grid where all are
+    share = spare / spare.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    widths = narrowest[:, None] + (2 * half - grid * narrowest).relu()[:, None] * share
+    inner = torch.cat([torch.zeros_like(half)[:, None], widths.cumsum(1)], dim=1) + (centre - half)[:, None]
+    if not bool((inner.diff(dim=1) > 0).all()):
+        raise ValueError(f"got min_width {min_width}: expected more than the rounding of samples this large")
+    return _with_ends(inner, spline_order)
+
+
+def extended_knots(knots: Tensor, spline_order: int, new_grid: int) -> Tensor:
+    """Knots of `new_grid` intervals over the same grid: old intervals split evenly if G divides new_grid.
+
+    Otherwise the old inner knots are interpolated linearly in their index, so that their density stays. In the first
+    case the new knots contain the old inner ones to the bit, and every old spline is one of the new ones on the grid.
+
+    Args:
+        knots: (I, G + 2S + 1), strictly increasing.
+        spline_order: S.
+        new_grid: at least 1.
+
+    Returns:
+        (I, new_grid + 2S + 1), float64.
+
+    Raises:
+        ValueError: a size out of range.
+    """
+    _check_sizes(new_grid, spline_order)
+    grid = grid_of(knots, spline_order)
+    inner = knots.detach().double()[:, spline_order : spline_order + grid + 1]
+    steps = torch.arange(new_grid + 1, device=knots.device) * grid
+    cell = torch.div(steps, new_grid, rounding_mode="floor")  # integers: an old knot is met exactly
+    part = (steps - cell * new_grid).to(inner.dtype) / new_grid
+    above = (cell + 1).clamp(max=grid)
+    return _with_ends(inner[:, cell] + part * (inner[:, above] - inner[:, cell]), spline_order)
+
+
+def ordered_samples(x: Tensor) -> Tensor:
+    """Every feature's samples in ascending order: x (N, I) -> (I, N).
+
+    Raises:
+        ValueError: NaN or infinite samples.
+    """
+    ordered = x.detach().t().clone(memory_format=torch.contiguous_format)
+    if x.device.type == "cpu":  # NumPy sorts with vector instructions, and in place
+        ordered.numpy().sort(axis=1)
+    else:
+        ordered = ordered.sort(dim=1).values
+    if not bool(torch.isfinite(ordered[:, [0, -1]]).all()):  # NaN is the largest
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"got {bad} samples that are NaN or infinite: expected finite samples; remove those rows")
+    return ordered
+
+
+def grid_of(knots: Tensor, order: int) -> int:
+    grid = knots.shape[-1] - 2 * order - 1
+    if knots.ndim != 2 or grid < 1 or order < 0:
+        raise ValueError(
+            f"got knots of shape {tuple(knots.shape)} for spline_order {order}:"
+            " expected (I, G + 2S + 1) with G at least 1"
+        )
+    return grid
+
+
+def _with_ends(inner: Tensor, order: int) -> Tensor:
+    """Inner knots with S intervals more on both sides, as wide as the cell next to them."""
+    steps = torch.arange(1, order + 1, dtype=inner.dtype, device=inner.device)
+    left = inner[:, :1] - (inner[:, 1:2] - inner[:, :1]) * steps.flip(0)
+    right = inner[:, -1:] + (inner[:, -1:] - inner[:, -2:-1]) * steps
+    return torch.cat([left, inner, right], dim=1)
+
+
+def _check_sizes(grid: int, order: int) -> None:
+    if grid < 1 or order < 0:
+        raise ValueError(f"got grid {grid}, spline_order {order}: expected grid at least 1, spline_order at least 0")

@@ -1,0 +1,178 @@
+"""Lanczos: T holds the moments of the start vector, V stays orthonormal, and where the basis lives does not matter."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import eigvalsh_tridiagonal
+
+from kansciml._errors import KansciError, UsageError
+from kansciml.analysis.hessian import _basis_store
+from kansciml.analysis.hessian._basis_store import BasisStore, plan_basis
+from kansciml.analysis.hessian.lanczos import lanczos
+from kansciml.analysis.hessian.symmetric import MatrixOperator, ScaledOperator, SymmetricOperator
+
+F64 = torch.float64
+OUTLIERS = [100.0, 40.0, 20.0, 10.0, 5.0, -2.0]
+
+
+def operator_with(eigenvalues, seed=0, dtype=F64):
+    """A dense symmetric matrix with the given eigenvalues and random eigenvectors."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.as_tensor(np.asarray(eigenvalues), dtype=F64)
+    vectors = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=F64))[0]
+    return MatrixOperator((vectors * values) @ vectors.T, dtype)
+
+
+def hessian_like(n=300, seed=0):
+    """A few outliers, a bulk close to zero, a small negative tail."""
+    return np.concatenate([OUTLIERS, 0.01 * np.random.default_rng(seed).standard_normal(n - len(OUTLIERS))])
+
+
+def start(n, seed=1):
+    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def test_the_recurrence_holds_and_the_basis_is_orthonormal():
+    operator, steps = operator_with(hessian_like()), 80
+    found = lanczos(operator, start(300), steps, basis="memory", keep_basis=True)
+    with found.basis as basis:
+        v = basis.combine(torch.eye(steps, dtype=F64))
+    t = torch.diag(torch.from_numpy(found.alpha))
+    t += torch.diag(torch.from_numpy(found.beta[:-1]), 1) + torch.diag(torch.from_numpy(found.beta[:-1]), -1)
+    assert float((v.T @ v - torch.eye(steps, dtype=F64)).abs().max()) < 1e-14
+    remainder = operator.matvec(v) - v @ t
+    assert float(remainder[:, :-1].abs().max()) < 1e-12
+    assert float(remainder[:, -1].norm()) == pytest.approx(found.beta[-1], rel=1e-10)
+    assert found.matvecs == steps
+
+
+@pytest.mark.parametrize("basis", ["memory", "disk", "selective"])
+def test_no_ghost_copies(basis):
+    found = lanczos(operator_with(hessian_like()), start(300), 100, basis=basis)
+    assert np.sum(found.ritz()[0] > 1) == 5
+
+
+def test_without_reorthogonalisation_ghosts_appear():
+    found = lanczos(operator_with(hessian_like()), start(300), 100, basis="none")
+    assert np.sum(found.ritz()[0] > 1) > 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_basis_on_disk_gives_the_same_bits_as_one_in_memory(dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(_basis_store, "BLOCK_BYTES", 1 << 16)  # several blocks of columns
+    operator = operator_with(hessian_like(), dtype=dtype)
+    a, b = (lanczos(operator, start(300), 60, basis=kind, folder=tmp_path) for kind in ("memory", "disk"))
+    assert np.array_equal(a.alpha, b.alpha) and np.array_equal(a.beta, b.beta)
+    assert not list(tmp_path.iterdir())
+
+
+def test_selective_gives_the_same_tridiagonal_to_rounding():
+    operator = operator_with(hessian_like())
+    full, selective = (lanczos(operator, start(300), 100, basis=kind) for kind in ("memory", "selective"))
+    assert np.abs(full.alpha - selective.alpha).max() < 1e-11 * 100
+    assert selective.matvecs > full.matvecs  # the price of not storing
+
+
+def test_float32_vectors_keep_the_recurrence_in_float64():
+    found = lanczos(operator_with(hessian_like(), dtype=torch.float32), start(300), 60, basis="memory")
+    assert found.alpha.dtype == np.float64
+    assert eigvalsh_tridiagonal(found.alpha, found.beta[:-1])[-5:] == pytest.approx([5, 10, 20, 40, 100], rel=1e-5)
+
+
+@pytest.mark.parametrize("values", [[3.0], [0.0] * 9, [2.0] * 9, [1.0, -1.0] * 6, [3.0, 2.0, 1.0] + [0.0] * 40])
+@pytest.mark.parametrize("basis", ["memory", "selective"])
+def test_an_invariant_space_ends_the_recurrence(values, basis):
+    found = lanczos(operator_with(values), start(len(values)), 50, basis=basis)
+    distinct = sorted(set(values))
+    assert found.exhausted and len(distinct) <= len(found.alpha) <= len(distinct) + 1
+    distances = np.abs(found.ritz()[0][:, None] - distinct)  # a step into rounding error doubles a node
+    assert distances.min(0).max() < 1e-13 and distances.min(1).max() < 1e-13
+
+
+def test_locked_vectors_are_not_seen():
+    values = hessian_like()
+    operator = operator_with(values)
+    vectors = torch.linalg.eigh(operator.matrix)[1][:, -3:]
+    found = lanczos(operator, start(300), 60, locked=vectors)
+    assert found.ritz()[0].max() == pytest.approx(10, rel=1e-10)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_basis_store, "_claim", full)
+    with pytest.raises(KansciError, match="No space left on device: free some space") as caught:
+        BasisStore("disk", 10, 100, F64, "cpu", tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_one_line(tmp_path):
+    with pytest.raises(KansciError, match="name a folder"):
+        BasisStore("disk", 10, 100, F64, "cpu", tmp_path / "missing")
+
+
+def test_the_file_goes_when_a_product_fails(tmp_path):
+    operator = operator_with(hessian_like())
+    operator.matrix[0, 0] = float("nan")
+    descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    with pytest.raises(KansciError, match="NaN or infinite"):
+        lanczos(operator, start(300), 20, basis="disk", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+    if descriptors:
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_the_plan_takes_the_first_place_that_fits(monkeypatch):
+    class Free:
+        free = 1000
+
+    monkeypatch.setattr(_basis_store, "available_memory", lambda device: 400)
+    monkeypatch.setattr(_basis_store.shutil, "disk_usage", lambda place: Free)
+    kinds = [plan_basis(1, rows, F64).kind for rows in (25, 26, 100, 101)]  # 200, 208, 800, 808 bytes
+    assert kinds == ["memory", "disk", "disk", "selective"]
+    assert lanczos(operator_with(hessian_like()), start(300), 50).kind == "selective"
+
+
+def test_rotation_in_place_equals_combination():
+    rng = torch.Generator().manual_seed(3)
+    rows = torch.randn(8, 200, generator=rng, dtype=F64)
+    s = torch.linalg.qr(torch.randn(8, 3, generator=rng, dtype=F64))[0]
+    with BasisStore("memory", 8, 200, F64, "cpu") as store:
+        for index, row in enumerate(rows):
+            store.put(index, row)
+        assert torch.allclose(store.combine(s), rows.T @ s)
+        store.rotate(s)
+        assert torch.allclose(torch.stack([store.get(i) for i in range(3)]), s.T @ rows)
+
+
+def test_a_scaled_operator_is_d_a_d():
+    operator, d = operator_with([1.0, 2.0, -3.0, 4.0]), torch.tensor([1.0, 2.0, 0.5, 0.0], dtype=F64)
+    scaled = ScaledOperator(operator, d)
+    assert isinstance(scaled, SymmetricOperator) and isinstance(operator, SymmetricOperator)
+    assert torch.allclose(scaled.matvec(torch.eye(4, dtype=F64)), d[:, None] * operator.matrix * d)
+    assert torch.equal(scaled.matvec(d), scaled.matvec(d[:, None])[:, 0])
+    assert scaled.fingerprint != operator.fingerprint != operator_with([1.0, 2.0, -3.0, 5.0]).fingerprint
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: MatrixOperator(torch.ones(2, 3)),
+        lambda: MatrixOperator(torch.tensor([[0.0, 1.0], [2.0, 0.0]])),
+        lambda: MatrixOperator(torch.tensor([[float("nan")]])),
+        lambda: ScaledOperator(operator_with([1.0, 2.0]), torch.ones(3)),
+        lambda: lanczos(operator_with([1.0, 2.0]), start(2), 0),
+        lambda: lanczos(operator_with([1.0, 2.0]), start(3), 2),
+        lambda: lanczos(operator_with([1.0, 2.0]), torch.zeros(2), 2),
+        lambda: lanczos(operator_with([1.0, 2.0]), start(2), 2, basis="tape"),
+        lambda: lanczos(operator_with([1.0, 2.0]), start(2), 2, basis="selective", keep_basis=True),
+    ],
+)
+def test_bad_arguments_are_one_line(call):
+    with pytest.raises(UsageError, match="expected") as caught:
+        call()
+    assert "\n" not in str(caught.value)
