@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM as a wish that the training loop grants after the step it is in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class StopSignals:
+    """Within, the first SIGINT or SIGTERM sets `wanted`; the second, or one while `at_once`, raises at once.
+
+    Only the main thread may handle signals: in another one nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.at_once = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.wanted or self.at_once:
+            raise KeyboardInterrupt
+        self.wanted = True

@@ -1,0 +1,150 @@
+"""Two processes compute what one does: the same loss, weights and running statistics for the same global batch."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+from kansciml.training._sync_norm import synchronised
+from kansciml.training.loop import MEASURED, TrainConfig, train
+
+CONFIG = TrainConfig(
+    epochs=3, batch_size=16, learning_rate=0.02, warmup_epochs=1, ema_decay=0.9, log_every=2, accelerator="cpu"
+)
+STEPS = 5
+
+
+class Images:
+    def __init__(self, epoch, part=(0, 1)):
+        self.epoch, self.part = epoch, part
+
+    def __len__(self):
+        return STEPS
+
+    def __iter__(self):
+        for place in range(STEPS):
+            generator = torch.Generator().manual_seed(100 * self.epoch + place)
+            # unlike halves: statistics of one half would show
+            x = torch.randn(16, 3, 6, 6, generator=generator) + torch.linspace(-2, 2, 16).view(16, 1, 1, 1)
+            y = (x.mean((1, 2, 3)) > 0).long()
+            rank, world = self.part
+            own = slice(rank * 16 // world, (rank + 1) * 16 // world)
+            yield {"x": x[own], "y": y[own]}
+
+
+class Sharded(Images):
+    def shard(self, rank, world):
+        return Sharded(self.epoch, (rank, world))
+
+
+def net():
+    torch.manual_seed(5)
+    # no bias before a normalisation: its gradient is rounding alone, which AdamW scales up to whole steps
+    first = nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.GELU(), nn.Flatten()
+    second = nn.Linear(96, 8, bias=False), nn.BatchNorm1d(8, momentum=None), nn.Linear(8, 2)
+    return nn.Sequential(*first, *second)
+
+
+def loss(module, batch):
+    y = module(batch["x"])
+    return F.cross_entropy(y, batch["y"]), {"count": len(y), "accuracy": (y.argmax(1) == batch["y"]).sum()}
+
+
+def evaluate(module):
+    batch = next(iter(Images(99)))
+    return {"loss": F.cross_entropy(module(batch["x"]), batch["y"])}
+
+
+def run(folder, batches=Images, **options):
+    return train(net(), CONFIG, batches=batches, loss=loss, evaluate=evaluate, folder=folder, **options)
+
+
+def assert_near(history, expected):
+    assert len(history) == len(expected) == 3
+    for row, other in zip(history, expected):
+        assert set(row) == set(other)
+        for name in set(row) - set(MEASURED):
+            assert row[name] == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
+
+
+def torchrun(folder, *what, code=0):
+    """Run `main` in two processes over the loopback: what each of them found, in both of its trainings."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", __file__, str(folder), *what]
+    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode == 0) == (code == 0), done.stderr
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_of_one(tmp_path):
+    """Whether each takes its part of the whole batch, or has its part made."""
+    alone = run(tmp_path / "one")
+    for result in torchrun(tmp_path, "Images", "Sharded"):
+        assert result["world"] == 2 and result["status"] == "finished"
+        assert_near(result["history"], alone.history)
+    one = load_file(sorted((tmp_path / "one" / "checkpoints").iterdir())[-1])
+    for batches in ("Images", "Sharded"):
+        two = load_file(sorted((tmp_path / batches / "checkpoints").iterdir())[-1])
+        assert set(one) == set(two)
+        for name, value in one.items():
+            assert torch.allclose(two[name], value, rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_processes_stop_together_and_go_on_together(tmp_path):
+    """One process alone is asked to stop; both do at the next row of the log, and the rest is what it would be."""
+    assert torchrun(tmp_path, "Images", "interrupt", code=1) == []
+    assert sorted((tmp_path / "Images" / "checkpoints").iterdir())[-1].stem == "step-0000000008"  # asked to in step 7
+    whole = run(tmp_path / "one")
+    for result in torchrun(tmp_path, "Images"):
+        assert_near(result["history"], whole.history)
+
+
+def test_one_process_leaves_batch_normalisation_as_it_is():
+    model = net()
+    with synchronised(model, 1):
+        assert "forward" not in vars(model[1])
+    with synchronised(model, 2):
+        assert "forward" in vars(model[1]) and "forward" in vars(model[5])
+        model.eval()
+        x = torch.randn(4, 3, 6, 6)
+        inside = model(x)
+    assert "forward" not in vars(model[1]) and torch.equal(model(x), inside)
+
+
+def main(folder, batches, interrupt):
+    rank = int(os.environ["RANK"])
+
+    def stopping(module, batch):
+        stopping.calls += 1
+        if stopping.calls == 7 and rank == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return loss(module, batch)
+
+    stopping.calls = 0
+    config = replace(CONFIG, log_every=4) if interrupt else CONFIG
+    options = {"loss": stopping if interrupt else loss, "evaluate": evaluate, "folder": folder / batches.__name__}
+    result = train(net(), config, batches=batches, **options)
+    found = {name: value for name, value in asdict(result).items() if name in ("history", "status")}
+    found["world"] = torch.distributed.get_world_size()
+    (folder / f"rank-{rank}-{batches.__name__}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    for name in ("Images", "Sharded"):
+        if name in sys.argv:
+            main(Path(sys.argv[1]), {"Images": Images, "Sharded": Sharded}[name], "interrupt" in sys.argv)
