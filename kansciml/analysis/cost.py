@@ -22,8 +22,10 @@ BLOCK_BYTES = 1 << 20
 """Bytes of one block of basis values in `SplineKAN` on a CPU."""
 BLOCK_ROWS = 1024
 """Samples in such a block, at most."""
-SCALED_INPUTS = 16
-"""Inputs at a time whose weights' gradients get the edges' factors."""
+PART_BYTES = 1 << 22
+"""Bytes of the weights that meet such a block, at most."""
+SPLIT_BYTES = 1 << 19
+"""Bytes of the products of weights and gradients that are summed to the scales' gradients at a time."""
 BLOCK_TEMPORARIES = {"value": 5, "slope": 7, "step or hat": 9}
 """At most so many blocks are alive at once: building splines, splines with slopes, and either at order 1."""
 
@@ -183,9 +185,11 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
     bi, bo, weights = b * i, b * o, i * o
     scaled = weights * size
     rows = min(BLOCK_ROWS, b)
-    inputs = min(i, max(1, BLOCK_BYTES // (rows * size * element_bytes)))
+    per_input = size * element_bytes
+    inputs = min(i, max(1, min(BLOCK_BYTES // (rows * per_input), PART_BYTES // (o * per_input))))
     block = inputs * rows * size
     part = inputs * size * o  # scaled weights of one block
+    splits = min(inputs, max(1, SPLIT_BYTES // (o * per_input)))
     values, slopes = ("value", "slope") if order > 1 else ("step or hat",) * 2
     terms = order // 2 + 1  # truncated powers of the closed form
     basis_flops = size * (3 + terms * (order + 3))
@@ -200,13 +204,13 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
         forward_peak=forward_peak,
         step_peak=max(
             forward_peak,
-            # y, its cotangent, gradients; then the base branch, or a block of splines and weights, or the scales'
-            # gradients of some inputs
+            # y, its cotangent, gradients; then the base branch, or a block of splines and weights, with the products
+            # of some weights and their gradients
             2 * bo
             + 2 * weights
             + scaled
             + bi
-            + max(bi, part + BLOCK_TEMPORARIES[slopes] * block + 2 * rows * i, min(i, SCALED_INPUTS) * (size + 1) * o),
+            + max(bi, part + BLOCK_TEMPORARIES[slopes] * block + 2 * rows * i + splits * (size + 1) * o),
         ),
     )
 

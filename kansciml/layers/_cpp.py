@@ -17,6 +17,7 @@ from torch import Tensor
 from . import _plain
 from ._activations import ACTIVATIONS, times_slope
 from ._native.build import HERE, library_name
+from ._spline_second import plain_terms, tangent_of
 from .bspline import OUTSIDE, SplineSpec
 
 MAX_ORDER = 5
@@ -25,6 +26,8 @@ ROWS, BLOCK_BYTES = 1024, 1 << 20
 """Samples and bytes of a block of the basis in the dense way: it stays in the second-level cache."""
 SPARSE_SHARE = 0.85
 """Largest share of splines that are not zero at an input for which the sparse way was the faster one."""
+_INTERFACE = 2
+"""Of the functions' arguments, as the library tells it: an older build must not be called with others."""
 _SETS = ("portable", "AVX2", "AVX-512")
 
 
@@ -36,17 +39,19 @@ def load(path: Path) -> ctypes.CDLL:
     """The library at `path`, with its functions' types.
 
     Raises:
-        OSError: it is not there or not for this machine.
+        OSError: it is not there, not for this machine, or built from another version of its source.
     """
     library = ctypes.CDLL(str(path))
+    if not hasattr(library, "kansciml_interface") or library.kansciml_interface() != _INTERFACE:
+        raise OSError("built from another version of its source")
     number, pointer = ctypes.c_longlong, ctypes.c_void_p
     grid = ctypes.POINTER(_Grid)
     for real in "fd":
         getattr(library, f"kansciml_dense_{real}_").argtypes = [
-            grid, pointer, number, number, number, pointer, pointer, pointer, number
+            grid, pointer, pointer, number, number, number, pointer, pointer, pointer, number
         ]  # fmt: skip
-        getattr(library, f"kansciml_forward_{real}_").argtypes = [grid, pointer, *[number] * 3, *[pointer] * 4]
-        getattr(library, f"kansciml_backward_{real}_").argtypes = [grid, *[pointer] * 2, *[number] * 3, *[pointer] * 5]
+        getattr(library, f"kansciml_forward_{real}_").argtypes = [grid, *[pointer] * 2, *[number] * 3, *[pointer] * 4]
+        getattr(library, f"kansciml_backward_{real}_").argtypes = [grid, *[pointer] * 3, *[number] * 3, *[pointer] * 6]
     return library
 
 
@@ -116,6 +121,91 @@ def _blocks(spec: SplineSpec, n_rows: int, n_in: int, cells: Tensor):
             yield slice(r, min(r + rows, n_rows)), slice(i, min(i + inputs, n_in)), r * n_in + i, at
 
 
+def _matrix(memory: Tensor, rows: int, columns: int) -> Tensor:
+    """A contiguous (rows, columns) at the start of `memory`."""
+    return memory[: rows * columns].view(rows, columns)
+
+
+def _memory(spec: SplineSpec, x: Tensor, cells: Tensor) -> Tensor:
+    """Memory for the largest block, the first."""
+    row, column, *_ = next(_blocks(spec, *x.shape, cells), (slice(0, 0), slice(0, 0)))
+    return x.new_empty(row.stop * column.stop * (spec.grid + spec.spline_order))
+
+
+def _add_splines(
+    spec: SplineSpec,
+    x: Tensor,
+    along: Tensor | None,
+    cells: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    y: Tensor,
+) -> None:
+    """y += B scaled(weight), or with `along` (N, I) how that changes when x moves along it; contiguous, one dtype."""
+    n_rows, n_in = x.shape
+    grid = _arguments(spec, cells)
+    if prefer_sparse(spec):
+        sizes = n_rows, n_in, weight.shape[-1]
+        pointers = map(_pointer, (cells, weight, scale, y))
+        _function("forward", x.dtype)(grid, _pointer(x), _pointer(along), *sizes, *pointers)
+        return
+    fill = _function("dense", x.dtype)
+    memory, weight_of = _memory(spec, x, cells), _plain.Scaler(weight, scale)
+    for row, column, at_x, at_cell in _blocks(spec, n_rows, n_in, cells):
+        shape = row.stop - row.start, column.stop - column.start
+        if row.start == 0:
+            part = weight_of(column)
+        block = _matrix(memory, shape[0], part.shape[0])
+        positions = _pointer(x, at_x), _pointer(along, at_x)
+        fill(grid, *positions, n_in, *shape, _pointer(cells, at_cell), _pointer(block), None, 1)
+        y[row].addmm_(block, part)
+
+
+def _add_gradients(
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    along: Tensor | None,
+    cells: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    gx: Tensor | None,
+    gweight: Tensor | None,
+    gscale: Tensor | None,
+) -> None:
+    """Gradients of `_add_splines`: added to gx, written to the others; without gscale, of scaled weights."""
+    n_rows, n_in = x.shape
+    n_out = weight.shape[-1]
+    if n_rows == 0:
+        for grad in (gweight, gscale):
+            if grad is not None:
+                grad.zero_()
+        return
+    grid = _arguments(spec, cells)
+    if prefer_sparse(spec):
+        positions = map(_pointer, (gy, x, along))
+        pointers = map(_pointer, (cells, weight, scale, gx, gweight, gscale))
+        _function("backward", x.dtype)(grid, *positions, n_rows, n_in, n_out, *pointers)
+        return
+    run = _function("dense", x.dtype)
+    memory, weight_of = _memory(spec, x, cells), _plain.Scaler(weight, scale)
+    for row, column, at_x, at_cell in _blocks(spec, n_rows, n_in, cells):
+        shape = row.stop - row.start, column.stop - column.start
+        cotangent = gy[row]
+        block = _matrix(memory, shape[0], shape[1] * weight.shape[1])
+        if gx is not None:
+            if row.start == 0:
+                part = weight_of(column)
+            torch.mm(cotangent, part.t(), out=block)
+        pointers = _pointer(cells, at_cell), _pointer(block), _pointer(gx, at_x)
+        run(grid, _pointer(x, at_x), _pointer(along, at_x), n_in, *shape, *pointers, int(gweight is not None))
+        if gweight is not None:
+            total = gweight[column].view(-1, n_out)
+            _plain.add_product(total, block.t(), cotangent, first=row.start == 0)
+    if gscale is not None:
+        _plain.split_scale(weight, scale, gweight, gscale)
+
+
 def forward(
     spec: SplineSpec,
     x: Tensor,
@@ -127,39 +217,15 @@ def forward(
     """y (N, O) of a spline KAN layer at x (N, I), in the dtype of the weights."""
     if not _runs(spec):
         return _plain.forward(spec, x, cells, base_weight, spline_weight, spline_scale)
-    n_rows, n_in = x.shape
-    n_out, dtype = spline_weight.shape[-1], spline_weight.dtype
-    x = x.to(dtype).contiguous()
-    cells, spline_weight = cells.to(dtype).contiguous(), spline_weight.contiguous()
-    y = x.new_zeros(n_rows, n_out) if base_weight is None else ACTIVATIONS[spec.activation](x) @ base_weight
-    grid = _arguments(spec, cells)
-    if prefer_sparse(spec):
-        scale = None if spline_scale is None else spline_scale.contiguous()
-        sizes = n_rows, n_in, n_out
-        pointers = map(_pointer, (cells, spline_weight, scale, y))
-        _function("forward", dtype)(grid, _pointer(x), *sizes, *pointers)
-        return y
-    weight = _plain.scaled(spline_weight, spline_scale)
-    fill = _function("dense", dtype)
-    memory = _memory(spec, x, cells)
-    for row, column, at_x, at_cell in _blocks(spec, n_rows, n_in, cells):
-        shape = row.stop - row.start, column.stop - column.start
-        part = weight[column].flatten(0, 1)
-        block = _matrix(memory, shape[0], part.shape[0])
-        fill(grid, _pointer(x, at_x), n_in, *shape, _pointer(cells, at_cell), _pointer(block), None, 1)
-        y[row].addmm_(block, part)
+    dtype = spline_weight.dtype
+    x, cells, weight, scale = _ready(dtype, x, cells, spline_weight, spline_scale)
+    y = x.new_zeros(len(x), weight.shape[-1]) if base_weight is None else ACTIVATIONS[spec.activation](x) @ base_weight
+    _add_splines(spec, x, None, cells, weight, scale, y)
     return y
 
 
-def _matrix(memory: Tensor, rows: int, columns: int) -> Tensor:
-    """A contiguous (rows, columns) at the start of `memory`."""
-    return memory[: rows * columns].view(rows, columns)
-
-
-def _memory(spec: SplineSpec, x: Tensor, cells: Tensor) -> Tensor:
-    """Memory for the largest block, the first."""
-    row, column, *_ = next(_blocks(spec, *x.shape, cells), (slice(0, 0), slice(0, 0)))
-    return x.new_empty(row.stop * column.stop * (spec.grid + spec.spline_order))
+def _ready(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if t is None else t.to(dtype).contiguous() for t in tensors]
 
 
 def backward(
@@ -177,41 +243,55 @@ def backward(
     if not _runs(spec):
         arguments = (gy, x, cells, base_weight, spline_weight, spline_scale, need_x, need_weights)
         return _plain.backward(spec, *arguments)
-    n_rows, n_in = x.shape
-    n_out, dtype, dtype_x = spline_weight.shape[-1], spline_weight.dtype, x.dtype
-    x, gy = x.to(dtype).contiguous(), gy.to(dtype).contiguous()
-    cells, spline_weight = cells.to(dtype).contiguous(), spline_weight.contiguous()
-    gx = gbase = gspline = gscale = None
+    if not need_x and not need_weights:
+        return None, None, None, None
+    dtype, dtype_x = spline_weight.dtype, x.dtype
+    gy, x, cells, weight, scale = _ready(dtype, gy, x, cells, spline_weight, spline_scale)
+    gx = gbase = None
     if base_weight is not None and need_weights:
         gbase = ACTIVATIONS[spec.activation](x).t() @ gy
     if need_x:
         gx = torch.zeros_like(x) if base_weight is None else gy @ base_weight.t()
         if base_weight is not None:
             gx = times_slope(spec.activation, gx, x).contiguous()
-    grid = _arguments(spec, cells)
-    if not need_x and not need_weights:
-        return None, None, None, None
-    if prefer_sparse(spec):
-        gspline = torch.zeros_like(spline_weight) if need_weights else None
-        scale = None if spline_scale is None else spline_scale.contiguous()
-        pointers = map(_pointer, (cells, spline_weight, scale, gx, gspline))
-        _function("backward", dtype)(grid, _pointer(gy), _pointer(x), n_rows, n_in, n_out, *pointers)
-    else:
-        gspline = torch.zeros_like(spline_weight) if need_weights else None
-        weight = _plain.scaled(spline_weight, spline_scale) if need_x else spline_weight
-        run = _function("dense", dtype)
-        memory = _memory(spec, x, cells)
-        for row, column, at_x, at_cell in _blocks(spec, n_rows, n_in, cells):
-            shape = row.stop - row.start, column.stop - column.start
-            part, cotangent = weight[column].flatten(0, 1), gy[row]
-            block = _matrix(memory, shape[0], part.shape[0])
-            if need_x:
-                torch.mm(cotangent, part.t(), out=block)
-            pointers = _pointer(cells, at_cell), _pointer(block), _pointer(gx, at_x) if need_x else None
-            run(grid, _pointer(x, at_x), n_in, *shape, *pointers, int(need_weights))
-            if need_weights:
-                gspline[column].view(-1, n_out).addmm_(block.t(), cotangent)
-    if need_weights and spline_scale is not None:
-        gscale = (gspline * spline_weight).sum(1)
-        gspline *= spline_scale.unsqueeze(1)
+    gspline = torch.empty_like(weight) if need_weights else None
+    gscale = torch.empty_like(scale) if need_weights and scale is not None else None
+    _add_gradients(spec, gy, x, None, cells, weight, scale, gx, gspline, gscale)
     return (gx.to(dtype_x) if need_x else None), gbase, gspline, gscale
+
+
+def second_terms(
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    cells: Tensor,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+    hx: Tensor | None,
+    hspline: Tensor | None,
+    hscale: Tensor | None,
+    ggy: Tensor | None,
+    gx: Tensor | None,
+    of_moved: Tensor | None,
+    of_values: Tensor | None,
+) -> None:
+    """`_spline_second.plain_terms` by these kernels: a forward and a backward pass along hx, and another for V."""
+    if not _runs(spec):
+        tensors = (gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, ggy, gx, of_moved, of_values)
+        return plain_terms(spec, *tensors)
+    dtype = spline_weight.dtype
+    gy, x, cells, weight, scale, hx = _ready(dtype, gy, x, cells, spline_weight, spline_scale, hx)
+    added = gx if gx is None or gx.dtype == dtype else torch.zeros_like(x)
+    passes = []
+    if hx is not None:
+        passes.append((hx, weight, scale, of_moved))
+    if hspline is not None or hscale is not None:
+        tangent = tangent_of(*_ready(dtype, weight, scale, hspline, hscale)).contiguous()
+        passes.append((None, tangent, None, of_values))
+    for along, factor, its_scale, total in passes:
+        if ggy is not None:
+            _add_splines(spec, x, along, cells, factor, its_scale, ggy)
+        if gx is not None or total is not None:
+            _add_gradients(spec, gy, x, along, cells, factor, its_scale, added, total, None)
+    if added is not gx:
+        gx += added

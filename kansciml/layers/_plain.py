@@ -18,19 +18,22 @@ from .bspline import SplineSpec
 
 ROWS = 1024
 """Samples in a block: enough that packing the weights for a GEMM costs little against the GEMM."""
-_SCALED = 16
-"""Inputs at a time whose gradients get the edges' factors."""
 BLOCK_BYTES = 1 << 20
-"""Bytes of one block of the basis: it and its temporaries fit a core's second-level cache."""
+"""Bytes of one block of the basis, at most."""
+PART_BYTES = 1 << 22
+"""Bytes of the weights that meet one block, at most: they are scaled just before, and read again from the cache."""
+SPLIT_BYTES = 1 << 19
+"""Bytes of weights whose scales' gradients are taken at a time: with their gradients in the second-level cache."""
 
 
-def _blocks(spec: SplineSpec, x: Tensor, cells: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+def blocks(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     """Row slice, input slice, x of the block transposed to (i, n) in the dtype to compute in, and the block's cells."""
     n_rows, n_in = x.shape
     size = spec.grid + spec.spline_order
     if x.device.type == "cpu":
         rows = min(ROWS, max(n_rows, 1))
-        inputs = max(1, BLOCK_BYTES // (rows * size * cells.element_size()))
+        per_input = size * cells.element_size()
+        inputs = max(1, min(BLOCK_BYTES // (rows * per_input), PART_BYTES // (n_out * per_input)))
     else:  # on a device the launches cost more than the memory
         rows = max(1, (1 << 26) // (n_in * size))
         inputs = n_in
@@ -47,52 +50,81 @@ def scaled(spline_weight: Tensor, spline_scale: Tensor | None) -> Tensor:
     return spline_weight if spline_scale is None else spline_weight * spline_scale.unsqueeze(1)
 
 
-def _part(spline_weight: Tensor, spline_scale: Tensor | None, column: slice) -> Tensor:
-    """`scaled` for some inputs: a part is still in the cache when the product reads it."""
-    return scaled(spline_weight[column], None if spline_scale is None else spline_scale[column])
-
-
-class _Filler:
+class Filler:
     """Evaluates the splines of block after block into the same buffers: fresh memory would cost more than the sums."""
 
-    def __init__(self, spec: SplineSpec, slope: bool) -> None:
-        self.spec, self.slope = spec, slope
-        self.in_place = spec.uniform and spec.outside == "zero" and spec.spline_order > 1
+    def __init__(self, spec: SplineSpec, derivatives: int) -> None:
+        self.spec, self.derivatives = spec, derivatives
+        smooth = spec.spline_order > max(1, derivatives)  # no steps among the derivatives
+        self.in_place = spec.uniform and spec.outside == "zero" and smooth
         self.buffers: list[Tensor] = []
 
-    def __call__(self, x: Tensor, cells: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, x: Tensor, cells: Tensor) -> tuple[list[Tensor], Tensor]:
+        """B and derivatives over powers of a factor (i, 1), each (i, P, n), at x (i, n); the factor."""
         if not self.in_place:
-            return evaluate(self.spec, x, cells, self.slope)
+            return evaluate(self.spec, x, cells, self.derivatives), x.new_ones(1, 1)
         order, size = self.spec.spline_order, self.spec.grid + self.spec.spline_order
         shape = (x.shape[0], size, x.shape[1])
         n = x.shape[0] * size * x.shape[1]
         if not self.buffers or self.buffers[0].numel() < n:
-            self.buffers = [x.new_empty(n) for _ in range(5 if self.slope else 4)]
-        a, t, lower, values, *rest = (buffer[:n].view(shape) for buffer in self.buffers)
+            self.buffers = [x.new_empty(n) for _ in range(4 + self.derivatives + bool(self.derivatives))]
+        t, lower, a, *found = (buffer[:n].view(shape) for buffer in self.buffers)
         centres = torch.arange(size, dtype=x.dtype, device=x.device).add_(0.5 * (1 - order))
         u = (x - cells[0][:, None]).mul_(cells[1][:, None])
-        torch.sub(u.unsqueeze(1), centres[:, None], out=a)
-        slopes = rest[0].zero_() if self.slope else None
-        d = a.sign() if self.slope else None
-        a.abs_()
+        torch.sub(centres[:, None], u.unsqueeze(1), out=a)
+        left = found.pop() if self.derivatives else a
+        torch.abs(a, out=left)
         for j in range(order // 2 + 1):
-            torch.sub(0.5 * (order + 1) - j, a, out=t).clamp_min_(0)
-            factor = (-1) ** j * comb(order + 1, j) / factorial(order)
-            if order == 2:
-                lower.copy_(t)
+            # t ** S carries the coefficient, so that no pass over the block is needed for it
+            root = (comb(order + 1, j) / factorial(order)) ** (1 / order)
+            torch.sub(0.5 * (order + 1) * root - j * root, left, alpha=root, out=t).clamp_min_(0)
+            self._add(found, j, t, lower, root)
+        if self.derivatives:
+            torch.copysign(found[1], a, out=found[1])  # each falls on both sides of its centre
+        return found, cells[1][:, None]
+
+    def _add(self, found: list[Tensor], j: int, t: Tensor, lower: Tensor, root: float) -> None:
+        """(-1) ** j times t ** S and its derivatives in t / root to `found`; to the first, j = 0, they are written."""
+        order, sign = self.spec.spline_order, (-1) ** j
+        power = t
+        for k in range(2, order + 1):
+            if k >= order - self.derivatives + 1:  # now t ** (k - 1)
+                derivative = order - k + 1
+                factor = sign * root**derivative * (order if derivative == 1 else order * (order - 1))
+                if j == 0:
+                    torch.mul(power, factor, out=found[derivative])
+                else:
+                    found[derivative].add_(power, alpha=factor)
+            if k == order and j == 0:
+                torch.mul(power, t, out=found[0])
+            elif k == order:
+                found[0].addcmul_(power, t, value=sign)
             else:
-                torch.mul(t, t, out=lower)
-                for _ in range(order - 3):
-                    lower.mul_(t)
-            if j == 0:
-                torch.mul(lower, t, out=values).mul_(factor)
-            else:
-                values.addcmul_(lower, t, value=factor)
-            if slopes is not None:
-                slopes.add_(lower, alpha=-factor * order)
-        if slopes is not None:
-            slopes.mul_(d).mul_(cells[1][:, None, None])
-        return values, slopes
+                power = torch.mul(power, t, out=lower)
+
+    def product(self, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+        """a @ b in the shape of `like`, a block's splines; until the next block or product."""
+        if self.in_place and self.buffers[0].dtype == a.dtype:
+            memory = self.buffers[0][: like.numel()].view(a.shape[0], b.shape[1])
+            return torch.mm(a, b, out=memory).view(like.shape)
+        return (a @ b).view(like.shape)
+
+
+class Scaler:
+    """The scaled weights of some inputs after others, flat (i P, O): in the same buffer, which stays in the cache."""
+
+    def __init__(self, spline_weight: Tensor, spline_scale: Tensor | None) -> None:
+        self.weight, self.scale = spline_weight, spline_scale
+        self.buffer: Tensor | None = None
+
+    def __call__(self, column: slice) -> Tensor:
+        weight = self.weight[column]
+        if self.scale is None:
+            return weight.flatten(0, 1)
+        if self.buffer is None:  # the first part is the largest
+            self.buffer = torch.empty_like(weight, memory_format=torch.contiguous_format)
+        part = self.buffer[: len(weight)]
+        return torch.mul(weight, self.scale[column].unsqueeze(1), out=part).flatten(0, 1)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
@@ -105,8 +137,19 @@ def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> Non
         total += a @ b
 
 
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+def split_scale(spline_weight: Tensor, spline_scale: Tensor, gspline: Tensor, gscale: Tensor) -> None:
+    """From the gradient of the scaled weights in gspline, those of both factors: in place, and to gscale."""
+    tensors = (spline_weight, spline_scale, gspline, gscale)
+    at_a_time = max(1, SPLIT_BYTES // (gspline[0].numel() * gspline.element_size()))
+    products = torch.empty_like(gspline[:at_a_time], memory_format=torch.contiguous_format)
+    for weight, scale, grad, total in zip(*(tensor.split(at_a_time) for tensor in tensors)):
+        product = torch.mul(grad, weight, out=products[: len(grad)])
+        total.copy_(product.sum(1))
+        grad *= scale.unsqueeze(1)
 
 
 def forward(
@@ -120,13 +163,13 @@ def forward(
     """y (N, O) of a spline KAN layer at x (N, I), in the dtype of the weights."""
     n_out, dtype = spline_weight.shape[-1], spline_weight.dtype
     if base_weight is None:
-        y = x.new_zeros(len(x), n_out, dtype=_sum_dtype(dtype))
+        y = x.new_zeros(len(x), n_out, dtype=sum_dtype(dtype))
     else:
-        y = (ACTIVATIONS[spec.activation](x).to(dtype) @ base_weight).to(_sum_dtype(dtype))
-    fill = _Filler(spec, slope=False)
-    for row, column, part, part_cells in _blocks(spec, x, cells):
-        values = fill(part, part_cells)[0].to(dtype)
-        add_product(y[row], values.flatten(0, 1).t(), _part(spline_weight, spline_scale, column).flatten(0, 1))
+        y = (ACTIVATIONS[spec.activation](x).to(dtype) @ base_weight).to(sum_dtype(dtype))
+    fill, weight_of = Filler(spec, 0), Scaler(spline_weight, spline_scale)
+    for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+        values = fill(part, part_cells)[0][0].to(dtype)
+        add_product(y[row], values.flatten(0, 1).t(), weight_of(column))
     return y.to(dtype)
 
 
@@ -146,7 +189,8 @@ def backward(
     gx = gbase = gspline = gscale = None
     if need_weights:
         fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
-        gspline = fresh(spline_weight, dtype=_sum_dtype(dtype))
+        gspline = fresh(spline_weight, dtype=sum_dtype(dtype))
+        gscale = None if spline_scale is None else fresh(spline_scale)
     if need_x:
         gx = torch.zeros_like(x)
     if base_weight is not None:
@@ -154,21 +198,16 @@ def backward(
             gbase = ACTIVATIONS[spec.activation](x).to(dtype).t() @ gy
         if need_x:
             gx = times_slope(spec.activation, (gy @ base_weight.t()).to(x.dtype), x)
-    fill = _Filler(spec, slope=need_x)
-    for row, column, part, part_cells in _blocks(spec, x, cells):
-        values, slopes = fill(part, part_cells)
+    fill, weight_of = Filler(spec, int(need_x)), Scaler(spline_weight, spline_scale)
+    for row, column, part, part_cells in blocks(spec, x, cells, gy.shape[1]):
+        (values, *slopes), per = fill(part, part_cells)
         cotangent = gy[row]
         if need_weights:
             grad = gspline[column].view(-1, gy.shape[1])
             add_product(grad, values.to(dtype).flatten(0, 1), cotangent, first=row.start == 0)
+            if gscale is not None and row.stop == len(x):
+                split_scale(spline_weight[column], spline_scale[column], gspline[column], gscale[column])
         if need_x:
-            weight = _part(spline_weight, spline_scale, column)
-            of_basis = (weight.flatten(0, 1) @ cotangent.t()).view(slopes.shape)
-            gx[row, column] += slopes.mul_(of_basis).sum(1).t().to(gx.dtype)
-    if need_weights and spline_scale is not None:
-        gscale = torch.empty_like(spline_scale)
-        tensors = (spline_weight, spline_scale, gspline, gscale)
-        for weight, scale, grad, total in zip(*(tensor.split(_SCALED) for tensor in tensors)):
-            total.copy_((grad * weight).sum(1))
-            grad *= scale.unsqueeze(1)
+            of_basis = fill.product(weight_of(column), cotangent.t(), values)
+            gx[row, column] += slopes[0].mul_(of_basis).sum(1).mul_(per).t().to(gx.dtype)
     return gx, gbase, gspline if gspline is None else gspline.to(dtype), gscale

@@ -3,9 +3,10 @@
 Four doors to the same function, chosen by `apply`:
 
 * eager: an autograd function over the kernels (plain PyTorch or C++);
-* eager, with a graph of the gradient wanted (Hessians): its backward pass is the composite's, differentiable again;
+* eager, with a graph of the gradient wanted (Hessians): its backward pass is an autograd function of its own, whose
+  backward is in closed form too (`_spline_second`) and keeps nothing either; third derivatives are the composite's;
 * under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
-* under `torch.func` transforms or forward-mode differentiation: the composite itself.
+* under `torch.func` transforms (there in backward passes too) or forward-mode differentiation: the composite itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _cpp, _plain
+from . import _cpp, _plain, _spline_second
 from ._activations import ACTIVATIONS
 from ._basis import evaluate
 from .bspline import SplineSpec
@@ -66,18 +67,81 @@ class _Spline(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gy):
-        saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
-            y = composite(ctx.spec, *saved)
-            inputs = [tensor for tensor, want in zip(saved, wanted) if want]
-            found = iter(torch.autograd.grad(y, inputs, gy, create_graph=True, allow_unused=True))
-            return None, None, *(next(found) if want else None for want in wanted)
-        x, _, *weights = saved
-        run = kernels(ctx.backend, x, weights[1])
-        needs = wanted[0], any(wanted[2:])
-        gx, *grads = run.backward(ctx.spec, gy.contiguous(), *saved, *needs)
-        return None, None, gx, None, *(grad if want else None for grad, want in zip(grads, wanted[2:]))
+        wanted, graph = ctx.needs_input_grad[2:], torch.is_grad_enabled()
+        if _transformed(gy):
+            with torch.enable_grad():
+                return None, None, *_by_composite(ctx.spec, wanted, gy, _views(ctx.saved_tensors), graph)
+        if graph:
+            return None, None, *_Gradient.apply(ctx.spec, ctx.backend, wanted, gy, *ctx.saved_tensors)
+        return None, None, *_gradients(ctx.spec, ctx.backend, wanted, gy, *ctx.saved_tensors)
+
+
+def _gradients(spec, backend, wanted, gy, x, cells, *weights) -> tuple[Tensor | None, ...]:
+    """Gradients of x, cells (None) and the weights, by the kernels, where wanted."""
+    run = kernels(backend, x, weights[1])
+    gx, *grads = run.backward(spec, gy.contiguous(), x, cells, *weights, wanted[0], any(wanted[2:]))
+    return gx, None, *(grad if want else None for grad, want in zip(grads, wanted[2:]))
+
+
+class _Gradient(torch.autograd.Function):
+    """`_gradients` as a function of gy, x and the weights."""
+
+    @staticmethod
+    def forward(ctx, spec, backend, wanted, gy, *tensors):
+        ctx.spec, ctx.backend, ctx.wanted = spec, backend, wanted
+        ctx.save_for_backward(gy, *tensors)
+        ctx.set_materialize_grads(False)
+        return _gradients(spec, backend, wanted, gy, *tensors)
+
+    @staticmethod
+    def backward(ctx, hx, _, *h):
+        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        graph = torch.is_grad_enabled()
+        if graph or _transformed(hx, *h):
+            with torch.enable_grad():
+                return None, None, None, *_third(ctx.spec, ctx.wanted, needs, saved, (hx, None, *h), graph)
+        gy, x, cells, *weights = saved
+        tensors = (gy.contiguous(), x, cells, *weights, hx, *h)
+        wanted = needs[0], needs[1], any(needs[3:])
+        terms = _cpp.second_terms if kernels(ctx.backend, x, weights[1]) is _cpp else _spline_second.plain_terms
+        ggy, gx, *grads = _spline_second.double_backward(terms, ctx.spec, *tensors, *wanted)
+        found = (ggy, gx, None, *grads)
+        return None, None, None, *(grad if need else None for grad, need in zip(found, needs))
+
+
+def _transformed(*cotangents: Tensor | None) -> bool:
+    """Whether a transform is active, or cotangents are batched, as of a vectorised Jacobian or Hessian."""
+    batched = torch._C._functorch.is_legacy_batchedtensor  # autograd's own vmap is not one of torch.func's
+    return torch._C._are_functorch_transforms_active() or any(t is not None and batched(t) for t in cotangents)
+
+
+def _views(tensors) -> list[Tensor | None]:
+    """The tensors as views of themselves, with respect to which a derivative is partial.
+
+    One argument may be made from another (gy from x, or x from weights that are used twice): what flows through that is
+    for autograd to count, once.
+    """
+    return [None if t is None else t.view_as(t) for t in tensors]
+
+
+def _by_composite(spec, wanted, gy, own, graph) -> list[Tensor | None]:
+    """Gradients of x, cells (None) and the weights by autograd."""
+    inputs = [t for t, want in zip(own, wanted) if want]
+    found = iter(torch.autograd.grad(composite(spec, *own), inputs, gy, create_graph=graph, allow_unused=True))
+    return [next(found) if want else None for want in wanted]
+
+
+def _third(spec, wanted, needs, saved, cotangents, graph) -> list[Tensor | None]:
+    """Gradients of the gradient by autograd through the composite: differentiable to any order, under any transform."""
+    own = _views(saved)
+    pairs = zip(_by_composite(spec, wanted, own[0], own[1:], True), cotangents)
+    pairs = [(grad, h) for grad, h in pairs if h is not None and grad is not None and grad.requires_grad]
+    if not pairs:
+        return [None] * len(needs)
+    asked = [t for t, need in zip(own, needs) if need]
+    outputs, along = zip(*pairs)
+    found = iter(torch.autograd.grad(outputs, asked, along, create_graph=graph, allow_unused=True))
+    return [next(found) if need else None for need in needs]
 
 
 _ARGUMENTS = (
@@ -145,6 +209,6 @@ def apply(
     """y (N, O) of a spline KAN layer at x (N, I)."""
     if torch.compiler.is_compiling():
         return _forward_op(x, cells, base_weight, spline_weight, spline_scale, *spec, backend)
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if _transformed() or forward_ad._current_level >= 0:
         return composite(spec, x, cells, base_weight, spline_weight, spline_scale)
     return _Spline.apply(spec, backend, x, cells, base_weight, spline_weight, spline_scale)

@@ -9,7 +9,8 @@ from kansciml._errors import UsageError
 from kansciml.analysis.cost import (
     BLOCK_BYTES,
     BLOCK_ROWS,
-    SCALED_INPUTS,
+    PART_BYTES,
+    SPLIT_BYTES,
     Sizes,
     equation_1,
     equation_2,
@@ -142,7 +143,8 @@ def test_our_layer_keeps_its_input_alone_and_stays_below_its_bound(sizes):
 
 
 def test_blocks_are_those_of_the_layer():
-    assert (BLOCK_BYTES, BLOCK_ROWS, SCALED_INPUTS) == (_plain.BLOCK_BYTES, _plain.ROWS, _plain._SCALED)
+    assert (BLOCK_BYTES, PART_BYTES, SPLIT_BYTES) == (_plain.BLOCK_BYTES, _plain.PART_BYTES, _plain.SPLIT_BYTES)
+    assert BLOCK_ROWS == _plain.ROWS
 
 
 def test_the_textbook_layer_keeps_what_peers_were_measured_to_keep():

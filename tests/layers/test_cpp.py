@@ -188,6 +188,15 @@ def test_an_environment_variable_switches_them_off():
     assert done.stdout == "False C++ kernels switched off by KANSCIML_NO_CPP\n"
 
 
+def test_a_library_built_from_another_source_is_refused(monkeypatch):
+    path = build.HERE / build.library_name()
+    if not path.exists():
+        pytest.skip("no C++ kernels are installed")
+    monkeypatch.setattr(_cpp, "_INTERFACE", _cpp._INTERFACE + 1)  # other arguments than it takes would crash
+    with pytest.raises(OSError, match="another version of its source"):
+        _cpp.load(path)
+
+
 def test_a_missing_or_failing_compiler_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"cannot build spline.cpp: .*"):
         build.build(tmp_path, compiler=[sys.executable, "-c", "raise SystemExit('error: broken')"])

@@ -1,65 +1,15 @@
-// The S + 1 splines that may differ from zero at each position of a tile, with their slopes; part of spline.cpp.
+// The S + 1 splines that may differ from zero at each position, with up to two derivatives; part of spline.cpp.
 
 #pragma once
 
-#include <stdlib.h>
-#include <string.h>
+#include "lanes.h"
 
 namespace {
-
-typedef long long Int;
 
 struct Grid {  // shared with Python: keep the order
     Int grid, order, uniform, outside;  // outside: 0 zero, 1 clamp, 2 linear
     Int n_cells;                        // row length of `cells`: I (uniform) or G + 2S + 1
     Int threads;
-};
-
-template <class T> struct Lanes;
-template <> struct Lanes<float> {
-    typedef float V __attribute__((vector_size(64)));
-    typedef int M __attribute__((vector_size(64)));
-    typedef float H __attribute__((vector_size(32)));
-    typedef float Q __attribute__((vector_size(16)));
-    static const int n = 16;
-};
-template <> struct Lanes<double> {
-    typedef double V __attribute__((vector_size(64)));
-    typedef Int M __attribute__((vector_size(64)));
-    typedef double H __attribute__((vector_size(32)));
-    typedef double Q __attribute__((vector_size(16)));
-    static const int n = 8;
-};
-
-template <class T> inline typename Lanes<T>::V load(const T* p) {
-    typename Lanes<T>::V v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-template <class T> inline void store(T* p, const typename Lanes<T>::V& v) { memcpy(p, &v, sizeof v); }
-
-template <class T> inline T sum_lanes(const typename Lanes<T>::V& v) {
-    typename Lanes<T>::H h[2];
-    memcpy(h, &v, sizeof v);
-    h[0] += h[1];
-    typename Lanes<T>::Q q[2];
-    memcpy(q, h, sizeof q);
-    q[0] += q[1];
-    T t[16 / sizeof(T)], total = 0;
-    memcpy(t, q, sizeof t);
-    for (unsigned k = 0; k < 16 / sizeof(T); k++) total += t[k];
-    return total;
-}
-
-template <class T> struct Buffer {  // aligned to a cache line; scratch memory of one thread
-    T* p;
-    explicit Buffer(Int n) {
-        void* q = 0;
-        if (posix_memalign(&q, 64, (n + 64) * sizeof(T))) abort();
-        p = static_cast<T*>(q);
-    }
-    ~Buffer() { free(p); }
-    Buffer(const Buffer&) = delete;
 };
 
 // Splines beyond either end of the weights are dropped, so that a position always reads weights c ... c + S.
@@ -71,15 +21,22 @@ template <class T, int S> inline void put(Int e, Int G, const T* v, T* out) {
     }
 }
 
-// S + 1 values (and slopes per interval) of uniform splines at u, positions in intervals from the grid's left end.
-template <class T, int S, bool SLOPE>
-void uniform_basis(const Grid& g, const T* u, Int count, int* cell, T* value, T* slope) {
+// A derivative of the splines of order S, out[0 ... S], from one less of those of order S - 1, over their widths.
+template <int S, class V> inline void lowered(const V* v, V* out) {
+    out[0] = -v[0];
+    for (int q = 1; q < S; q++) out[q] = v[q - 1] - v[q];
+    if (S > 0) out[S] = v[S - 1];
+}
+
+// S + 1 values (and D derivatives per interval) of uniform splines at u, positions in intervals from the grid's left.
+template <class T, int S, int D>
+void uniform_basis(const Grid& g, const T* u, Int count, int* cell, T* const* to) {
     typedef typename Lanes<T>::V V;
     typedef typename Lanes<T>::M M;
     const int L = Lanes<T>::n;
     const T G = T(g.grid), low = g.outside ? T(0) : T(-S), high = g.outside ? G : G + S;
     const V zero = {}, one = zero + T(1);
-    for (Int k = 0; k < count; k += L) {  // u, value, slope, cell hold a whole number of vectors
+    for (Int k = 0; k < count; k += L) {  // u, cell and the outputs hold a whole number of vectors
         const V at = load(u + k);
         const M nan = at != at, below = at < zero + low, above = at > zero + high;
         V x = below ? zero + low : at;
@@ -89,16 +46,14 @@ void uniform_basis(const Grid& g, const T* u, Int count, int* cell, T* value, T*
         f = f > x ? f - one : f;
         f = x == zero + G ? zero + (G - 1) : f;  // the right end belongs to the last interval
         const V r = x - f;
-        V v[S + 2], s[S + 1];
+        V all[3][S + 2], *v = all[0], *s = all[1], *c = all[2];
         v[0] = one;
-        for (int q = 0; q <= S; q++) s[q] = zero;
+        for (int q = 0; q <= S; q++) s[q] = c[q] = zero;
 #pragma GCC unroll 8
         for (int o = 1; o <= S; o++) {
-            if (o == S) {
-                s[0] = -v[0];
-                for (int q = 1; q < S; q++) s[q] = v[q - 1] - v[q];
-                s[S] = v[S - 1];
-            }
+            if (D > 1 && o == S - 1) lowered<S - 1>(v, s);
+            if (D > 1 && o == S && S > 1) lowered<S>(s, c);
+            if (o == S) lowered<S>(v, s);  // a straight continuation needs it too
             const T scale = T(1) / T(o);
             v[o] = r * scale * v[o - 1];
             for (int q = o - 1; q > 0; q--)
@@ -107,43 +62,38 @@ void uniform_basis(const Grid& g, const T* u, Int count, int* cell, T* value, T*
         }
         if (g.outside == 2) {
             const V beyond = at - x;
-            for (int q = 0; q <= S; q++) v[q] += beyond * s[q];
+            for (int q = 0; q <= S; q++) {
+                v[q] += beyond * s[q];
+                c[q] = below | above ? zero : c[q];
+            }
         } else {
             const M out = below | above;
             for (int q = 0; q <= S; q++) {
                 s[q] = out ? zero : s[q];
+                c[q] = out ? zero : c[q];
                 if (g.outside == 0) v[q] = out ? zero : v[q];
             }
         }
-        for (int q = 0; q <= S; q++) {
-            v[q] = nan ? at : v[q];
-            s[q] = nan ? at : s[q];
-        }
         const M e = __builtin_convertvector(f, M);
-        alignas(64) T vs[S + 1][L], ss[S + 1][L];
-        for (int q = 0; q <= S; q++) {
-            store(vs[q], v[q]);
-            if (SLOPE) store(ss[q], s[q]);
-        }
+        alignas(64) T t[D + 1][S + 1][L];
+        for (int d = 0; d <= D; d++)
+            for (int q = 0; q <= S; q++) store(t[d][q], V(nan ? at : all[d][q]));
         const M outer = (e < 0) | (e >= __builtin_convertvector(zero + G, M));
         Int any = 0;
         if (g.outside == 0)
             for (int j = 0; j < L; j++) any |= outer[j];
         for (int j = 0; j < L; j++) {
             cell[k + j] = int(e[j]);
-            for (int q = 0; q <= S; q++) value[(k + j) * (S + 1) + q] = vs[q][j];
-            if (SLOPE)
-                for (int q = 0; q <= S; q++) slope[(k + j) * (S + 1) + q] = ss[q][j];
+            for (int d = 0; d <= D; d++)
+                for (int q = 0; q <= S; q++) to[d][(k + j) * (S + 1) + q] = t[d][q][j];
         }
         if (any)
             for (int j = 0; j < L; j++)
                 if (outer[j]) {
-                    T a[S + 1];
-                    for (int q = 0; q <= S; q++) a[q] = vs[q][j];
-                    put<T, S>(e[j], g.grid, a, value + (k + j) * (S + 1));
-                    if (SLOPE) {
-                        for (int q = 0; q <= S; q++) a[q] = ss[q][j];
-                        put<T, S>(e[j], g.grid, a, slope + (k + j) * (S + 1));
+                    for (int d = 0; d <= D; d++) {
+                        T a[S + 1];
+                        for (int q = 0; q <= S; q++) a[q] = t[d][q][j];
+                        put<T, S>(e[j], g.grid, a, to[d] + (k + j) * (S + 1));
                     }
                     cell[k + j] = e[j] < 0 ? 0 : int(g.grid - 1);
                 }
@@ -152,63 +102,65 @@ void uniform_basis(const Grid& g, const T* u, Int count, int* cell, T* value, T*
 
 // The same for one position on any knots, by the Cox-de Boor recursion. `t` has S made-up knots beyond both ends; only
 // splines that the weights do not have stand on them.
-template <class T, int S>
-void knots_basis(const Grid& g, const T* t, T at, int* cell, T* value, T* slope) {
+template <class T, int S, int D>
+void knots_basis(const Grid& g, const T* t, T at, int* cell, T* const* to, Int offset) {
     const Int G = g.grid;
-    const Int from = g.outside ? 2 * S : S, to = g.outside ? 2 * S + G : 3 * S + G;  // knots that bound the splines
-    const bool below = at < t[from], above = at > t[to], nan = at != at;
-    const T x = nan ? t[2 * S] : below ? t[from] : above ? t[to] : at;
-    Int lo = from, hi = to;  // t[lo] <= x < t[hi]
+    const Int first = g.outside ? 2 * S : S, last = g.outside ? 2 * S + G : 3 * S + G;  // knots that bound the splines
+    const bool below = at < t[first], above = at > t[last], nan = at != at;
+    const T x = nan ? t[2 * S] : below ? t[first] : above ? t[last] : at;
+    Int lo = first, hi = last;  // t[lo] <= x < t[hi]
     while (hi - lo > 1) {
         const Int mid = (lo + hi) / 2;
         if (x >= t[mid]) lo = mid; else hi = mid;
     }
     if (x == t[2 * S + G]) lo = 2 * S + G - 1;
-    T v[S + 2], s[S + 1] = {};
+    T all[3][S + 2] = {}, *v = all[0], *s = all[1], *c = all[2];
     v[0] = T(1);
     for (int o = 1; o <= S; o++) {
-        T carried = 0, before = 0;
+        T carried = 0, weighted[S + 1], curved[S + 1];
         for (int q = 0; q < o; q++) {
-            const T right = t[lo + q + 1], left = t[lo + q + 1 - o], weighted = v[q] / (right - left);
-            if (o == S) s[q] = S * (before - weighted);
-            before = weighted;
-            v[q] = carried + (right - x) * weighted;
-            carried = (x - left) * weighted;
+            const T right = t[lo + q + 1], left = t[lo + q + 1 - o], per = T(1) / (right - left);
+            weighted[q] = o * per * v[q];
+            if (D > 1) curved[q] = o * per * s[q];
+            v[q] = carried + (right - x) * per * v[q];
+            carried = (x - left) * weighted[q] / o;
         }
         v[o] = carried;
-        if (o == S) s[S] = S * before;
+        if (D > 1 && o == S && S > 1) lowered<S>(curved, c);
+        if (D > 1 && o == S - 1) lowered<S - 1>(weighted, s);
+        if (o == S) lowered<S>(weighted, s);
     }
     for (int q = 0; q <= S; q++) {
-        if (nan) v[q] = s[q] = at;
+        if (nan) v[q] = s[q] = c[q] = at;
         else if (g.outside == 2) v[q] += (at - x) * s[q];
         else if (below || above) {
             s[q] = 0;
             if (g.outside == 0) v[q] = 0;
         }
+        if (below || above) c[q] = 0;
     }
     const Int e = lo - 2 * S;
     *cell = int(e < 0 ? 0 : e > G - 1 ? G - 1 : e);
-    put<T, S>(e, G, v, value);
-    if (slope) put<T, S>(e, G, s, slope);
+    for (int d = 0; d <= D; d++) put<T, S>(e, G, all[d], to[d] + offset);
 }
 
 template <class T> struct Scratch {  // the basis of a tile of rows x inputs, one position after the other
-    Buffer<T> u, value, slope, padded;
+    Buffer<T> u, value, slope, curve, padded;
     Buffer<int> cell;
-    Scratch(const Grid& g, Int count)
+    Scratch(const Grid& g, Int count, bool curved)
         : u(count), value((count + 16) * (g.order + 1)), slope((count + 16) * (g.order + 1)),
-          padded(g.grid + 4 * g.order + 1), cell(count) {}
+          curve(curved ? (count + 16) * (g.order + 1) : 0), padded(g.grid + 4 * g.order + 1), cell(count) {}
 };
 
-// Basis at x[n, i], n < rows, i < inputs (x and cells point to the tile). Slopes: per interval (uniform) or per unit of x.
-template <class T, int S, bool SLOPE>
-void basis(const Grid& g, const T* x, Int ldx, Int rows, Int inputs, const T* cells, Scratch<T>& b) {
+template <class T, int S, int D>
+void fill_basis(const Grid& g, const T* x, Int ldx, Int rows, Int inputs, const T* cells, Scratch<T>& b) {
+    T* const to[3] = {b.value.p, b.slope.p, b.curve.p};
     if (g.uniform) {
         const T *low = cells, *per = cells + g.n_cells;
         for (Int n = 0; n < rows; n++)
             for (Int i = 0; i < inputs; i++) b.u.p[n * inputs + i] = (x[n * ldx + i] - low[i]) * per[i];
         for (Int k = rows * inputs; k % Lanes<T>::n; k++) b.u.p[k] = 0;
-        uniform_basis<T, S, SLOPE>(g, b.u.p, rows * inputs, b.cell.p, b.value.p, b.slope.p);
+        uniform_basis<T, S, D>(g, b.u.p, rows * inputs, b.cell.p, to);
         return;
     }
     const Int size = g.grid + 2 * S + 1;
@@ -221,10 +173,25 @@ void basis(const Grid& g, const T* x, Int ldx, Int rows, Int inputs, const T* ce
         }
         for (Int n = 0; n < rows; n++) {
             const Int k = n * inputs + i;
-            knots_basis<T, S>(g, t, x[n * ldx + i], b.cell.p + k, b.value.p + k * (S + 1),
-                              SLOPE ? b.slope.p + k * (S + 1) : 0);
+            knots_basis<T, S, D>(g, t, x[n * ldx + i], b.cell.p + k, to, k * (S + 1));
         }
     }
+}
+
+// Basis at x[n, i], n < rows, i < inputs (x, h and cells point to the tile), D derivatives per interval (uniform) or
+// per unit of x. With h, instead of each the next one times h per unit of x: how the basis changes along h.
+template <class T, int S, int D>
+void basis(const Grid& g, const T* x, const T* h, Int ldx, Int rows, Int inputs, const T* cells, Scratch<T>& b) {
+    if (!h) return fill_basis<T, S, D>(g, x, ldx, rows, inputs, cells, b);
+    fill_basis<T, S, D + 1>(g, x, ldx, rows, inputs, cells, b);
+    for (Int n = 0; n < rows; n++)
+        for (Int i = 0; i < inputs; i++) {
+            const Int k = (n * inputs + i) * (S + 1);
+            const T along = h[n * ldx + i] * (g.uniform ? cells[g.n_cells + i] : T(1));
+            for (int q = 0; q <= S; q++) b.value.p[k + q] = along * b.slope.p[k + q];
+            if (D > 0)
+                for (int q = 0; q <= S; q++) b.slope.p[k + q] = along * b.curve.p[k + q];
+        }
 }
 
 }  // namespace

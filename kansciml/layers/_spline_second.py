@@ -1,0 +1,184 @@
+"""The gradient of a spline KAN layer as a differentiable operation, so that Hessians do not take its loops apart.
+
+With W' = spline_scale * spline_weight and B at x (contract of `_plain`), the layer's gradient is, for a cotangent gy,
+
+    gx = act'(x) (gy base_weight^T) + sum_m B_m' (W'_m gy),  gbase = act(x)^T gy,  gW' = B^T gy.
+
+Let hx, hbase, V be the cotangents of these three (V = hspline * spline_scale + hscale * spline_weight). Their sum of
+products is <gy, the change of y along (hx, hbase, V)>, hence the double backward
+
+    gy:     (hx act'(x)) base_weight + act(x) hbase + (hx B') W' + B V
+    x:      act''(x) hx (gy base_weight^T) + act'(x) (gy hbase^T) + hx B'' . (W' gy) + B' . (V gy)
+    base:   (hx act'(x))^T gy
+    W':     (hx B')^T gy,  and B^T gy where both factors of W' vary.
+
+One product of matrices per term; the splines and their two derivatives are rebuilt in blocks, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ._activations import ACTIVATIONS, times_slope
+from ._plain import Filler, Scaler, add_product, blocks, sum_dtype
+from .bspline import SplineSpec
+
+
+def times_second(name: str, cotangent: Tensor, x: Tensor) -> Tensor | None:
+    """cotangent * act''(x); None for the activations that bend nowhere."""
+    if name == "silu":
+        s = torch.sigmoid(x)
+        return cotangent * (s * (1 - s) * (2 + x * (1 - 2 * s)))
+    if name == "gelu":
+        return cotangent * ((2 - x * x) * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi))
+    if name == "tanh":
+        t = torch.tanh(x)
+        return cotangent * (-2 * t * (1 - t * t))
+    return None
+
+
+def tangent_of(
+    spline_weight: Tensor, spline_scale: Tensor | None, hspline: Tensor | None, hscale: Tensor | None
+) -> Tensor | None:
+    """V, the tangent of the scaled weights along (hspline, hscale); None where it is zero."""
+    if spline_scale is None or hspline is None:
+        return hspline if hscale is None else spline_weight * hscale.unsqueeze(1)
+    moved = hspline * spline_scale.unsqueeze(1)
+    return moved if hscale is None else moved.addcmul_(spline_weight, hscale.unsqueeze(1))
+
+
+def base_terms(
+    spec: SplineSpec, gy: Tensor, x: Tensor, base_weight: Tensor | None, hx: Tensor | None, hbase: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The base branch's share of the gradients of gy, x and base_weight; the first two are fresh, to be added to."""
+    dtype = gy.dtype
+    ggy = torch.zeros(gy.shape, dtype=sum_dtype(dtype), device=gy.device)
+    gx, gbase, name = torch.zeros_like(x, memory_format=torch.contiguous_format), None, spec.activation
+    if base_weight is None:
+        return ggy, gx, None
+    if hx is not None:
+        moved = times_slope(name, hx, x).to(dtype)
+        add_product(ggy, moved, base_weight)
+        gbase = moved.t() @ gy
+        second = times_second(name, hx, x)
+        if second is not None:
+            gx += second * (gy @ base_weight.t()).to(x.dtype)
+    if hbase is not None:
+        add_product(ggy, ACTIVATIONS[name](x).to(dtype), hbase)
+        gx += times_slope(name, (gy @ hbase.t()).to(x.dtype), x)
+    return ggy, gx, gbase
+
+
+def split_gradient(
+    of_moved: Tensor | None,
+    of_values: Tensor | None,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+    hspline: Tensor | None,
+    hscale: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of spline_weight and spline_scale from (hx B')^T gy (overwritten) and B^T gy, either may be None."""
+    if spline_scale is None:
+        return of_moved, None
+    gspline = gscale = None
+    if of_moved is not None:
+        gscale = (of_moved * spline_weight).sum(1)
+        gspline = of_moved.mul_(spline_scale.unsqueeze(1))
+    if of_values is not None and hspline is not None:
+        share = (of_values * hspline).sum(1)
+        gscale = share if gscale is None else gscale + share
+    if of_values is not None and hscale is not None:
+        share = of_values.mul_(hscale.unsqueeze(1))
+        gspline = share if gspline is None else gspline.add_(share)
+    return gspline, gscale
+
+
+def plain_terms(
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    cells: Tensor,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+    hx: Tensor | None,
+    hspline: Tensor | None,
+    hscale: Tensor | None,
+    ggy: Tensor | None,
+    gx: Tensor | None,
+    of_moved: Tensor | None,
+    of_values: Tensor | None,
+) -> None:
+    """The splines' terms in plain PyTorch: added to ggy and gx, written to of_moved and of_values; None: not wanted."""
+    dtype = spline_weight.dtype
+    varies = hspline is not None or hscale is not None
+    bends = hx is not None and gx is not None
+    fill = Filler(spec, 2 if bends else 1 if hx is not None or gx is not None else 0)
+    weight_of = Scaler(spline_weight, spline_scale)
+    for row, column, part, part_cells in blocks(spec, x, cells, gy.shape[1]):
+        (values, *derivatives), per = fill(part, part_cells)
+        cotangent, first = gy[row], row.start == 0
+        pairs = []  # a left factor of a product with its weights, and where its product with gy goes
+        if hx is not None:
+            along = hx[row, column].t().to(values.dtype) * per
+            weight = weight_of(column)
+            if bends:
+                of_weight = derivatives[1].mul_(fill.product(weight, cotangent.t(), values)).sum(1)
+                gx[row, column] += of_weight.mul_(along).mul_(per).t().to(gx.dtype)
+            pairs.append(((derivatives[0] * along.unsqueeze(1)).to(dtype), weight, of_moved))
+        if varies:
+            parts = (None if t is None else t[column] for t in (spline_weight, spline_scale, hspline, hscale))
+            tangent = tangent_of(*parts).flatten(0, 1)
+            if gx is not None:
+                of_tangent = derivatives[0].mul_(fill.product(tangent, cotangent.t(), values))
+                gx[row, column] += of_tangent.sum(1).mul_(per).t().to(gx.dtype)
+            pairs.append((values.to(dtype), tangent, of_values))
+        for factor, weight, total in pairs:
+            if ggy is not None:
+                add_product(ggy[row], factor.flatten(0, 1).t(), weight)
+            if total is not None:
+                add_product(total[column].view(-1, gy.shape[1]), factor.flatten(0, 1), cotangent, first)
+
+
+def double_backward(
+    terms: Callable[..., None],
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    cells: Tensor,
+    base_weight: Tensor | None,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+    hx: Tensor | None,
+    hbase: Tensor | None,
+    hspline: Tensor | None,
+    hscale: Tensor | None,
+    need_gy: bool,
+    need_x: bool,
+    need_weights: bool,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of gy, x, base_weight, spline_weight, spline_scale of the layer's gradient.
+
+    Args:
+        terms: `plain_terms` or another backend's.
+        hx, hbase, hspline, hscale: cotangents of the gradients of x and of the weights; None is zero.
+        need_gy, need_x, need_weights: which to compute; None is returned where not needed, or zero.
+    """
+    dtype = spline_weight.dtype
+    ggy, gx, gbase = base_terms(spec, gy, x, base_weight, hx, hbase)
+    varies = hspline is not None or hscale is not None
+    fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
+    of_moved = fresh(spline_weight, dtype=sum_dtype(dtype)) if need_weights and hx is not None else None
+    of_values = None
+    if need_weights and spline_scale is not None and varies:
+        of_values = fresh(spline_weight, dtype=sum_dtype(dtype))
+    wanted = ggy if need_gy else None, gx if need_x else None, of_moved, of_values
+    if hx is not None or varies:
+        terms(spec, gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, *wanted)
+    gspline, gscale = split_gradient(of_moved, of_values, spline_weight, spline_scale, hspline, hscale)
+    weights = (gbase, gspline, gscale) if need_weights else (None,) * 3
+    found = (wanted[0], wanted[1], *weights)
+    return tuple(None if t is None else t.to(own) for t, own in zip(found, (dtype, x.dtype, dtype, dtype, dtype)))

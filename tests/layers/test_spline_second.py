@@ -1,0 +1,298 @@
+"""Second derivatives of SplineKAN: closed forms against finite differences, the composite and SciPy; what is kept."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import BSpline
+from torch.func import functional_call, grad
+
+from kansciml import SplineKAN
+from kansciml.layers import _cpp, _spline_op, _spline_second
+from kansciml.layers._activations import ACTIVATIONS
+from kansciml.layers._basis import evaluate
+from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
+
+ORDERS = (1, 2, 3, 4, 5)
+BACKENDS = [
+    "torch",
+    pytest.param("cpp", marks=pytest.mark.skipif(not _cpp.available(), reason="C++ kernels are not built here")),
+]
+
+
+def layer_with(order, even, n_in=2, n_out=2, grid=3, dtype=torch.float64, **options):
+    """A layer with weights drawn, on even knots or on knots drawn for each input."""
+    layer = SplineKAN(n_in, n_out, grid, order, dtype=dtype, **options)
+    generator = torch.Generator().manual_seed(order)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    if not even:
+        widths = 0.2 + torch.rand(layer.knots.diff(dim=1).shape, generator=generator, dtype=torch.float64)
+        layer.set_knots(torch.cat([torch.zeros(n_in, 1), widths.cumsum(1)], 1).double() * 0.5 - 1.2)
+    assert layer.spec.uniform == even
+    return layer
+
+
+def as_function(layer):
+    names, values = zip(*layer.named_parameters())
+    return lambda x, *values: functional_call(layer, dict(zip(names, values)), (x,)), values
+
+
+def gradient(call, cotangent, x, *values):
+    """The gradients of <cotangent, call(x, *values)> with a graph."""
+    return torch.autograd.grad(call(x, *values), (x, *values), cotangent, create_graph=True)
+
+
+def composite_call(layer):
+    names = [name for name, _ in layer.named_parameters()]
+
+    def call(x, *values):
+        own = dict(zip(names, values))
+        tensors = (own.get("base_weight"), own["spline_weight"], own.get("spline_scale"))
+        y = _spline_op.composite(layer.spec, x, layer.cells, *tensors)
+        return y + own["bias"] if "bias" in own else y
+
+    return call
+
+
+def double_gradients(call, x, values, generator):
+    """Gradients of <h, gradient> with respect to the cotangent, x and the weights, at h drawn."""
+    y = call(x, *values)
+    cotangent = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.dtype).requires_grad_()
+    grads = gradient(call, cotangent, x, *values)
+    along = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
+    return torch.autograd.grad(grads, (cotangent, x, *values), along, allow_unused=True, materialize_grads=True)
+
+
+def inputs(layer, rows=40):
+    """In every cell, outside on both sides, and far away; no knots."""
+    x = torch.randn(rows, layer.in_features, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * 1.5
+    x[0], x[1] = 30.0, -30.0
+    return x.to(layer.spline_weight.dtype)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order, even, outside", list(product(ORDERS, (True, False), OUTSIDE)))
+def test_gradgradcheck_in_every_order_and_policy(order, even, outside, backend):
+    layer = layer_with(order, even, outside=outside, bias=True, backend=backend)
+    call, values = as_function(layer)
+    x = torch.tensor([[0.11, -0.52], [1.73, 0.37], [-1.91, 0.08]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(call, (x, *values))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scale, base, bias", list(product((True, False), ("gelu", "relu", None), (True, False))))
+def test_every_choice_of_weights_equals_the_composite(scale, base, bias, backend):
+    layer = layer_with(
+        3, True, 7, 5, 4, spline_scale=scale, base_activation=base, bias=bias, outside="linear", backend=backend
+    )
+    call, values = as_function(layer)
+    x = inputs(layer).requires_grad_()
+    found = double_gradients(call, x, values, torch.Generator().manual_seed(1))
+    expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
+    for got, truth in zip(found, expected):
+        torch.testing.assert_close(got, truth, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order, even, outside", list(product((0, 1, 3, 4, 6), (True, False), OUTSIDE)))
+def test_many_rows_and_blocks_equal_the_composite(order, even, outside, backend):
+    layer = layer_with(order, even, 5, 19, outside=outside, backend=backend)
+    call, values = as_function(layer)
+    x = inputs(layer, 1100).requires_grad_()  # more rows than a block has
+    found = double_gradients(call, x, values, torch.Generator().manual_seed(1))
+    expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
+    for got, truth in zip(found, expected):
+        assert (got - truth).abs().max() <= 1e-11 * truth.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_both_ways_of_the_cpp_kernels_agree(sparse, monkeypatch):
+    if not _cpp.available():
+        pytest.skip("C++ kernels are not built here")
+    monkeypatch.setattr(_cpp, "prefer_sparse", lambda spec: sparse)
+    layer = layer_with(3, True, 5, 19, backend="cpp")
+    call, values = as_function(layer)
+    x = inputs(layer, 1100).requires_grad_()
+    found = double_gradients(call, x, values, torch.Generator().manual_seed(1))
+    expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
+    for got, truth in zip(found, expected):
+        assert (got - truth).abs().max() <= 1e-11 * truth.abs().max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order, even", list(product((2, 3, 5), (True, False))))
+def test_float32_loses_no_more_than_its_rounding(order, even, backend):
+    exact = layer_with(order, even, 6, 4, 5, backend=backend)
+    single = layer_with(order, even, 6, 4, 5, backend=backend).float()
+    with torch.no_grad():
+        for p, q in zip(exact.parameters(), single.parameters()):
+            p.copy_(q)
+    results = []
+    for layer in (exact, single):
+        call, values = as_function(layer)
+        x = inputs(single).to(layer.spline_weight.dtype).requires_grad_()
+        results.append(double_gradients(call, x, values, torch.Generator().manual_seed(1)))
+    for truth, got in zip(*results):
+        assert got.dtype == torch.float32
+        assert (got - truth).norm() <= (2e-5 if order > 2 else 2e-3) * truth.norm()
+
+
+def scipy_splines(knots, order, x, derivative):
+    size = len(knots) - order - 1
+    pad = np.arange(1, order + 2)  # so that all of a spline's support is SciPy's base interval
+    padded = np.concatenate([knots[0] - pad[::-1], knots, knots[-1] + pad])
+    every = BSpline(padded, np.eye(size + 2 * order + 2)[:, order + 1 : -order - 1], order, extrapolate=False)
+    return np.nan_to_num(every(x, nu=derivative)) if derivative <= order else np.zeros((len(x), size))
+
+
+@pytest.mark.parametrize("order, even, outside", list(product((0, *ORDERS), (True, False), OUTSIDE)))
+def test_second_derivative_of_the_basis_equals_scipy_also_at_knots(order, even, outside):
+    grid = 4
+    if even:  # knots and positions that are exact in binary
+        knots = uniform_knots(grid, order, (-1, 1))
+        cells = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
+    else:
+        knots = np.random.default_rng(order).uniform(0.2, 1, grid + 2 * order + 1).cumsum() - 2.0
+        cells = torch.tensor(knots)[None]
+    low, high = knots[order], knots[order + grid]
+    x = np.concatenate([np.linspace(low - 1, high + 1, 101), knots[order : order + grid + 1]])
+    spec = SplineSpec(grid, order, even, outside, None)
+    found = evaluate(spec, torch.tensor(x)[None], cells, 2)
+    assert len(found) == 3
+    at = np.where(x == high, np.nextafter(high, -np.inf), x)  # belongs to the last interval
+    expected = scipy_splines(knots, order, at, 2)
+    if outside != "zero":
+        expected = expected * ((x >= low) & (x <= high))[:, None]
+    np.testing.assert_allclose(found[2][0].T, expected, atol=1e-11 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order, even, outside", list(product((2, 3), (True, False), OUTSIDE)))
+def test_curvature_at_knots_is_that_on_the_right_and_at_the_end_that_on_the_left(order, even, outside, backend):
+    layer = layer_with(order, even, 1, 1, 4, base_activation=None, outside=outside, backend=backend)
+    knots = layer.knots[0, order : order + 5]
+
+    def curvature(at):
+        x = at[:, None].clone().requires_grad_()
+        slope = torch.autograd.grad(layer(x).sum(), x, create_graph=True)[0]
+        return torch.autograd.grad(slope.sum(), x)[0]
+
+    beside = knots + 1e-9
+    beside[-1] = knots[-1] - 1e-9
+    torch.testing.assert_close(curvature(knots), curvature(beside), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order, even", list(product((1, 2, 3), (True, False))))
+def test_nan_stays_in_its_row(order, even, backend):
+    layer = layer_with(order, even, 3, 4, backend=backend)
+    call, values = as_function(layer)
+    x = inputs(layer, 6)
+    x[3, 1] = float("nan")
+    y = call(x.requires_grad_(), *values)
+    cotangent = torch.ones_like(y).requires_grad_()
+    gx = torch.autograd.grad(y, x, cotangent, create_graph=True)[0]
+    ggy, second = torch.autograd.grad(gx, (cotangent, x), torch.ones_like(x))
+    clear = [0, 1, 2, 4, 5]
+    assert ggy[clear].isfinite().all() and second[clear].isfinite().all()
+    assert ggy[3].isnan().all() and second[3, 1].isnan()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_layer_used_twice_and_a_cotangent_made_from_its_output(backend):
+    # gy depends on x and on the weights, and x on the weights: nothing of that may be counted twice
+    layer = layer_with(4, True, 3, 3, 4, backend=backend)
+    call, values = as_function(layer)
+    x = inputs(layer, 5)[2:]
+    generator = torch.Generator().manual_seed(2)
+    tangents = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in values]
+
+    def loss(t):
+        own = [v.detach() + t * tangent for v, tangent in zip(values, tangents)]
+        return call(call(x, *own).tanh(), *own).square().sum()
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    found, of_loss = loss(t), loss
+    for _ in range(3):
+        found = torch.autograd.grad(found, t, create_graph=True)[0]
+        of_loss = grad(of_loss)  # by the composite
+        torch.testing.assert_close(found, of_loss(t), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_third_derivatives(backend):
+    layer = layer_with(4, True, 2, 2, 3, backend=backend)
+    call, values = as_function(layer)
+    x = inputs(layer, 4)[2:].requires_grad_()
+    cotangent = torch.tensor([[0.3, -1.0], [0.7, 0.2]], dtype=torch.float64, requires_grad=True)
+
+    def slopes(cotangent, x, *values):
+        return gradient(call, cotangent, x, *values)
+
+    arguments = (cotangent, x, *(v.detach().requires_grad_() for v in values))
+    assert torch.autograd.gradgradcheck(slopes, arguments)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_graph_of_a_gradient_keeps_arguments_alone(backend):
+    layer = SplineKAN(12, 8, backend=backend)
+    x = torch.randn(50, 12, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    own = {t.untyped_storage().data_ptr() for t in (x, *layer.parameters(), *layer.buffers())}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = layer(x)
+        cotangent = torch.ones_like(y).requires_grad_()
+        grads = torch.autograd.grad(y, (x, *layer.parameters()), cotangent, create_graph=True)
+    assert sum(kept.values()) == 4 * cotangent.numel()
+    # and the same graph serves again and again
+    along = [torch.ones_like(g) for g in grads]
+    first, second = (torch.autograd.grad(grads, x, along, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_vectorised_jacobians_and_hessians(backend):
+    layer = layer_with(3, True, 3, 2, 4, backend=backend)
+    x = inputs(layer, 3)[2]
+
+    def of_weight(weight):
+        return functional_call(layer, {"spline_weight": weight}, (x,)).square().sum()
+
+    for function, at in (
+        (lambda x: layer(x).square().sum(), x),
+        (of_weight, layer.spline_weight.detach()),
+    ):
+        row_by_row = torch.autograd.functional.hessian(function, at)
+        torch.testing.assert_close(torch.autograd.functional.hessian(function, at, vectorize=True), row_by_row)
+    row_by_row = torch.autograd.functional.jacobian(layer, x)
+    torch.testing.assert_close(torch.autograd.functional.jacobian(layer, x, vectorize=True), row_by_row)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_rows(backend):
+    layer = layer_with(3, True, backend=backend)
+    call, values = as_function(layer)
+    x = torch.zeros(0, 2, dtype=torch.float64, requires_grad=True)
+    found = double_gradients(call, x, values, torch.Generator().manual_seed(1))
+    assert all(not g.any() for g in found) and found[1].shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_second_derivatives_of_activations_equal_autograd(name):
+    x = torch.linspace(-4, 4, 41, dtype=torch.float64).requires_grad_()
+    slope = torch.autograd.grad(ACTIVATIONS[name](x).sum(), x, create_graph=True)[0]
+    bends = slope.requires_grad and slope.grad_fn is not None and name not in ("relu", "identity")
+    found = _spline_second.times_second(name, torch.ones_like(x), x)
+    assert (found is not None) == bends
+    if bends:
+        torch.testing.assert_close(found, torch.autograd.grad(slope.sum(), x)[0], rtol=1e-12, atol=1e-12)
