@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePath
@@ -20,6 +20,7 @@ import numpy as np
 from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml._files import append_json_line, make_folder, to_jsonable, write_json
 from kansciml.experiments._lock import FolderLock
+from kansciml.experiments._trained import TrainedModel
 from kansciml.reporting import provenance
 from kansciml.reporting.progress import Progress
 from kansciml.reporting.records import Record, load_record, save_record
@@ -78,6 +79,7 @@ class Experiment:
         render: reads the record only; writes pictures and tables into the folder and returns their paths.
         summary: the tables printed at the end of the command.
         check: raises UsageError for whatever is wrong with a configuration, before a folder is made for it.
+        trained: the models of a finished run, for studies of their minima; None where nothing is trained.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Experiment:
     render: Callable[[Record, Path], list[Path]]
     summary: Callable[[Record], Table | list[Table]]
     check: Callable[[Any], object] = lambda config: None
+    trained: Callable[[Record], Sequence[TrainedModel]] | None = None
 
     def preset(self, name: str) -> Any:
         """The configuration of preset `name`.
@@ -111,7 +114,7 @@ def config_hash(experiment: str, config: Any) -> str:
 
     SHA-256 of the sorted JSON of the dataclass. Numbers that compare equal hash equally (1 and 1.0). A path to a
     file, also as text with a suffix such as ``my_system.py``, counts by the file's name and contents, so that edited
-    data are a new configuration and moved data are not.
+    data are a new configuration and moved data are not. A field with ``compare=False`` does not count.
     """
     text = json.dumps({"experiment": experiment, "config": _hashable(config)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -129,7 +132,8 @@ def _hashable(value: Any) -> Any:
             return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         return {"path": path.as_posix()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _hashable(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        counting = [item.name for item in dataclasses.fields(value) if item.compare]
+        return {name: _hashable(getattr(value, name)) for name in counting}
     if isinstance(value, Mapping):
         return {str(key): _hashable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -17,8 +17,11 @@ from kansciml.backends.base import MODELS, FieldSpec
 from kansciml.backends.select import BACKENDS, check_methods
 from kansciml.experiments._base import Experiment, Result, RunContext
 from kansciml.experiments._ode_runs import Job, run_jobs, variant_fields
+from kansciml.experiments._ode_trained import trained_fields
+from kansciml.experiments._trained import TrainedModel, config_of
 from kansciml.ode import get_system, make_field
 from kansciml.reporting.ode import render, summary
+from kansciml.reporting.records import Record
 from kansciml.tasks.ode.problem import MATCHES
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining
@@ -96,6 +99,11 @@ def run(config: Fig2Config, context: RunContext) -> Result:
     return result
 
 
+def trained(record: Record) -> list[TrainedModel]:
+    """The models of a finished run, for `kansciml hessian`."""
+    return trained_fields(record, jobs(config_of(Fig2Config, record.config)))
+
+
 EXPERIMENT = Experiment(
     name="fig2",
     title="Learning dynamical systems by neural ODEs: KAN against MLP",
@@ -110,4 +118,5 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     check=jobs,
+    trained=trained,
 )

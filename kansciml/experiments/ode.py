@@ -19,8 +19,11 @@ from kansciml.backends.select import check_methods
 from kansciml.backends.torch import DEFAULT_GRADIENT, TorchOdeSolver
 from kansciml.experiments._base import Experiment, Result, RunContext
 from kansciml.experiments._ode_runs import Job, run_jobs, shared_backend, variant_fields
+from kansciml.experiments._ode_trained import trained_fields
+from kansciml.experiments._trained import TrainedModel, config_of
 from kansciml.ode import resolve_system
 from kansciml.reporting.ode import render, summary
+from kansciml.reporting.records import Record
 from kansciml.tasks.ode.problem import MATCHES, make_problem
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining
@@ -166,6 +169,11 @@ def preset(name: str, base: OdeConfig | None = None) -> OdeConfig:
     return replace(base, seeds=seeds, training=replace(base.training, adam_steps=adam, lbfgs_steps=lbfgs))
 
 
+def trained(record: Record) -> list[TrainedModel]:
+    """The models of a finished run, for `kansciml hessian`."""
+    return trained_fields(record, jobs(config_of(OdeConfig, record.config)))
+
+
 EXPERIMENT = Experiment(
     name="ode",
     title="Neural ODE: KAN against MLP on one system or on your own data",
@@ -176,4 +184,5 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     check=jobs,
+    trained=trained,
 )

@@ -29,7 +29,7 @@ EXACT_LIMIT = 3000
 DEFLATE = 10
 """Largest eigenpairs found first and counted exactly. A few large ones make nearly all of a trained network's trace,
 and what ten random vectors tell of a single eigenvector is off by a third, and its standard error often too small."""
-_END_TOLERANCE = 1e-8
+_END_TOLERANCE = 1e-6
 _COLUMNS = 16
 
 

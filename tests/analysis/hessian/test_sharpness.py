@@ -221,3 +221,25 @@ def test_seeds_are_compared_by_rank():
 def test_bad_requests(options, message):
     with pytest.raises(UsageError, match=message):
         sharpness(MatrixOperator(rotated(SPECTRUM)), **options)
+
+
+def test_both_halves_of_a_complex_weight_get_its_modulus_and_transposed_convolutions_their_outputs():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Parameter(torch.tensor([3.0 + 4.0j, 1.0j], dtype=torch.complex128))
+            self.up = nn.ConvTranspose1d(2, 3, 2, bias=False).double()
+
+        def forward(self, x):
+            return self.up((self.mix[:, None] * x).abs())
+
+    module = Mixed()
+    x = torch.rand(4, 2, 5, dtype=torch.float64)
+    operator = HessianOperator(module, lambda m, batch: m(batch).square().mean(), x)
+    assert adaptive_scale(operator, module)[:4].tolist() == pytest.approx([5, 5, 1, 1])
+    filters = operator.split(filter_scale(operator, module))["up.weight"]
+    assert torch.allclose(filters[0, 1], module.up.weight[:, 1].norm())
+    first = operator.split(filter_scale(operator, module, axes={"up.weight": 0}))["up.weight"]
+    assert torch.allclose(first[1, 2], module.up.weight[1].norm())
+    with pytest.raises(UsageError, match="got axis 3 for up.weight"):
+        filter_scale(operator, module, axes={"up.weight": 3})
