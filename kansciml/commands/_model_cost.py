@@ -1,4 +1,4 @@
-"""``kansciml cost --model deit-tiny --variant kan-spline``: parameters and operations of a whole vision model."""
+"""``kansciml cost --model deit-tiny --variant kan-spline``: parameters and operations of a whole model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,25 @@ NOTES = (
     "mixing: learnable ones in the MLPs, or in the KANs in their place; with KANs beside what they augment, in both.",
     "mixing FLOPs: forward, per image; an activation counts as SiLU does in kansciml cost --in.",
 )
+OPERATOR_NOTES = (
+    "ours: real parameters, a complex weight being two; RSWAF grid points count.",
+    "as numel: with complex weights counted once, as PyTorch counts them where they are held as complex numbers.",
+    "mixing: learnable ones in lift and projection, as MLPs or as KANs. mixing FLOPs: forward, per sample of"
+    " resolution^2 points.",
+)
 COLUMNS = ("variant", "ours", "mixing", "printed", "dead", "with dead", "ours / MLP", "mixing FLOPs", "widths")
+KEYS = ("parameters", "mixing_parameters", "printed", "dead", "with_dead", "over_mlp", "mixing_flops", "widths")
+OPERATOR_COLUMNS = ("variant", "ours", "as numel", "mixing", "ours / MLP", "mixing FLOPs", "widths")
+OPERATOR_KEYS = ("parameters", "numel_with_complex", "mixing_parameters", "over_mlp", "mixing_flops", "widths")
+SIZES = ("image_size", "channels", "classes", "patch", "placement", "blocks", "resolution")
 
 
 @dataclass(frozen=True)
 class Arguments(JsonFlag):
-    """Cost of a whole vision model."""
+    """Cost of a whole model."""
 
     model: str = ""
-    """Its name, such as deit-tiny, mixer-nano or conv-mixer-256-8."""
+    """Its name, such as deit-tiny, mixer-nano, conv-mixer-256-8 or fno-wt."""
     variant: str = ""
     """mlp, kan-spline or kan-rswaf (default: all three)."""
     fair: bool = False
@@ -42,24 +52,27 @@ class Arguments(JsonFlag):
     """Number of classes."""
     patch: int | None = None
     """Height and width of a patch."""
+    blocks: int | None = None
+    """Blocks of a Fourier neural operator."""
+    resolution: int | None = None
+    """Points per side where the operations of a neural operator are counted."""
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.models._base import VARIANTS
-    from kansciml.models.registry import find
+    from kansciml.models.registry import available_families, find
     from kansciml.reporting.tables import Table
 
     options = parse(Arguments, arguments, "cost")
-    model, preset = find(options.model)
+    model, preset = find(options.model, kind=None)
+    operator = model.name in available_families(kind="operator")
     if options.variant and options.variant not in VARIANTS:
         raise unknown_name("variant", options.variant, VARIANTS)
     if options.match and options.variant == "mlp":
         raise UsageError("got --match with --variant mlp: expected a KAN variant, whose size can be matched to it")
-    chosen = {
-        name: getattr(options, name)
-        for name in ("image_size", "channels", "classes", "patch", "placement")
-        if getattr(options, name) not in (None, "")
-    }
+    if options.match and operator:
+        raise UsageError(f"got --match with {options.model}: expected a vision model")
+    chosen = {name: getattr(options, name) for name in SIZES if getattr(options, name) not in (None, "")}
     wanted = [options.variant] if options.variant else list(VARIANTS)
     found = {}
     for variant in dict.fromkeys(["mlp", *wanted]):
@@ -72,7 +85,10 @@ def main(arguments: Sequence[str], out: Output) -> int:
         found[variant] = _figures(model, config, model.printed.get((preset, variant)) if as_published else None)
     for figures in found.values():
         figures["over_mlp"] = figures["parameters"] / found["mlp"]["parameters"]
-    keys = ("parameters", "mixing_parameters", "printed", "dead", "with_dead", "over_mlp", "mixing_flops", "widths")
+        if operator:  # an RSWAF lift has no LayerNorm, which the formula for layers counts
+            rest = found["mlp"]["trainable"] - found["mlp"]["mixing_parameters"]
+            figures["mixing_parameters"] = figures["trainable"] - rest
+    keys, columns, notes = (OPERATOR_KEYS, OPERATOR_COLUMNS, OPERATOR_NOTES) if operator else (KEYS, COLUMNS, NOTES)
     rows = [[variant, *(found[variant][key] for key in keys)] for variant in wanted]
     for row in rows:
         row[-1] = "; ".join("-".join(map(str, widths)) for widths in row[-1])
@@ -80,11 +96,10 @@ def main(arguments: Sequence[str], out: Output) -> int:
         "model": options.model,
         "options": {**chosen, "fair": options.fair, "match": options.match or None},
         "variants": {variant: found[variant] for variant in wanted},
-        "notes": list(NOTES),
+        "notes": list(notes),
     }
-    size = model.config(preset, **chosen)
-    title = f"{options.model}: {size.image_size} x {size.image_size} x {size.channels}, {size.classes} classes"
-    out.result(document, [Table(title, list(COLUMNS), rows, NOTES)])
+    title = f"{options.model}: {model.config(preset, **chosen).data}"
+    out.result(document, [Table(title, list(columns), rows, notes)])
     return 0
 
 
@@ -105,6 +120,7 @@ def _figures(model: Any, config: Any, printed: int | None) -> dict[str, Any]:
             totals[by] += size * slot.count
     return {
         "parameters": counts.active,
+        "numel_with_complex": counts.active - config.complex_weights,
         "trainable": counts.trainable,
         "grid_points": counts.grid_points,
         "mixing_parameters": round(totals["params"]),

@@ -7,6 +7,7 @@ trained anew is measured anew; which models were asked for is not in it: those m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml._files import make_folder, to_jsonable
@@ -217,11 +219,12 @@ def _each(
         began = time.monotonic()
         loaded = one.load()
         batches = loaded.batches if settings.samples is None else FirstSamples(loaded.batches, settings.samples)
-        operator = HessianOperator(loaded.module, loaded.loss, batches)
-        exact = "never" if operator.size > EXACT_LIMIT else settings.exact
-        plan = operator.memory_needed(settings.steps + settings.deflate)
-        log(f"{one.name} ({number} of {len(models)}): {_one_line(plan.text())}{_matrix_note(settings, operator.size)}")
-        with progress.task(f"{one.name} ({number}/{len(models)})", 1) as bar:
+        title = f"{one.name} ({number}/{len(models)})"
+        with _threads(loaded.threads), progress.task(title, 1) as bar:
+            operator = HessianOperator(loaded.module, loaded.loss, batches)
+            exact = "never" if operator.size > EXACT_LIMIT else settings.exact
+            plan = operator.memory_needed(settings.steps + settings.deflate)
+            log(f"{title}: {_one_line(plan.text())}{_matrix_note(settings, operator.size)}")
 
             def report(done: int, total: int, what: str, bar: Any = bar) -> None:
                 bar.update(completed=done, total=total, now=what)
@@ -263,6 +266,16 @@ def _matrix_note(settings: HessianSettings, size: int) -> str:
     if settings.exact == "never" or size > EXACT_LIMIT:
         return "" if settings.exact != "both" else f"; {size} parameters are more than {EXACT_LIMIT}: quadrature alone"
     return f"; where the matrix is formed, {4 * 8 * size**2 / 1e6:.3g} MB for it and its eigenvalues"
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_line(text: str) -> str:

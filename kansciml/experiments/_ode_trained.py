@@ -88,7 +88,8 @@ def load_field(problem: OdeProblem, params: np.ndarray) -> LoadedModel:
     module = VectorField(problem.field).load_flat(params)
     step, weights = steps.locate(problem.saveat)
     batch = tuple(map(torch.from_numpy, (step, weights, problem.data)))
-    return LoadedModel(module, TrajectoryLoss.of(module, problem, steps), batch)
+    # thousands of operations on a few numbers: a second thread only waits for the first
+    return LoadedModel(module, TrajectoryLoss.of(module, problem, steps), batch, threads=1)
 
 
 @dataclass(frozen=True, eq=False)

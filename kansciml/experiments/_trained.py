@@ -25,11 +25,13 @@ class LoadedModel:
         module: with the trained parameters, in the mode (train or eval) in which the loss is to be taken.
         loss: ``loss(module, batch)``, the mean over the batch's samples, twice differentiable.
         batches: one batch, or an iterable over batches that can be read again and again.
+        threads: as many as its operations are large enough for; None: as many as PyTorch has.
     """
 
     module: nn.Module
     loss: Callable[[nn.Module, Any], Tensor]
     batches: Any
+    threads: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

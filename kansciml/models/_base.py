@@ -1,7 +1,8 @@
-"""What a vision model is: presets of one frozen configuration, three variants, and a function that builds the module.
+"""What a model is: presets of one frozen configuration, three variants, and a function that builds the module.
 
-Every model file defines one `MODEL`. Its configuration describes the multi-layer perceptrons (`Slot`) whose place the
-KANs take, so that parameters and operations can be compared, and matched, without building anything.
+Every file of a vision model defines one `MODEL`, every file of a neural operator one `OPERATOR`. Its configuration
+describes the multi-layer perceptrons (`Slot`) whose place the KANs take, so that parameters and operations can be
+compared, and matched, without building anything.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -43,55 +44,37 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionConfig:
-    """Sizes and options that all vision models have.
+class VariantConfig:
+    """Options that all models have: of the KANs in place of their MLPs.
 
     Args:
         variant: ``mlp``, ``kan-spline`` or ``kan-rswaf``.
-        image_size, channels, classes: of the data (CIFAR-10: 32, 3, 10; MNIST: 28, 1, 10; digits: 8, 1, 10).
-        patch: height and width of a patch; divides the image.
-        width, depth: features per patch, and number of blocks.
         grid: intervals of the splines, or points of the RSWAF grid; None: 5 and 8, as in Table 1.
         spline_order: of the splines.
         grid_range: interval of the grid; None: the layer's own default.
-        kan_hidden: hidden width of each slot's KAN; None: as published.
+        kan_hidden: hidden widths of the slots' KANs; None: as published.
         fair: give the KANs what the MLPs have: biases everywhere, and the same drop-path.
-        drop_path: largest rate of stochastic depth; None: as the source has it for this variant.
 
     Raises:
-        UsageError: a size below 1, a patch that does not divide the image, an unknown variant, a rate outside [0, 1).
+        UsageError: a size below 1, an unknown variant.
     """
 
+    MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset({"spline_order"})
+
     variant: str = "mlp"
-    image_size: int = 32
-    channels: int = 3
-    classes: int = 10
-    patch: int = 4
-    width: int = 128
-    depth: int = 8
     grid: int | None = None
     spline_order: int = 3
     grid_range: tuple[float, float] | None = None
     kan_hidden: tuple[int, ...] | None = None
     fair: bool = False
-    drop_path: float | None = None
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise unknown_name("variant", self.variant, VARIANTS)
         for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if type(value) is int and item.name != "spline_order" and value < 1:
-                raise UsageError(f"got {item.name} {value}: expected at least 1")
-        if self.spline_order < 0:
-            raise UsageError(f"got spline_order {self.spline_order}: expected at least 0")
-        if self.image_size % self.patch:
-            raise UsageError(
-                f"got patch {self.patch} for images of {self.image_size} x {self.image_size}:"
-                " expected a patch that divides the image"
-            )
-        if self.drop_path is not None and not 0 <= self.drop_path < 1:
-            raise UsageError(f"got drop_path {self.drop_path}: expected at least 0 and less than 1")
+            value, least = getattr(self, item.name), 0 if item.name in self.MAY_BE_ZERO else 1
+            if type(value) is int and value < least:
+                raise UsageError(f"got {item.name} {value}: expected at least {least}")
         if self.kan_hidden is not None and (not self.kan_hidden or min(self.kan_hidden) < 1):
             raise UsageError(f"got kan_hidden {self.kan_hidden}: expected widths of at least 1, or None")
 
@@ -110,6 +93,16 @@ class VisionConfig:
         """Whether the KANs stand beside the slots' MLPs, and not in their place."""
         return False
 
+    @property
+    def data(self) -> str:
+        """The data it is for, in a few words."""
+        raise NotImplementedError
+
+    @property
+    def complex_weights(self) -> int:
+        """Complex numbers among the parameters, each held as two real ones."""
+        return 0
+
     def slots(self) -> tuple[Slot, ...]:
         """The MLPs of the ``mlp`` variant; of every variant the same."""
         raise NotImplementedError
@@ -126,11 +119,11 @@ class VisionConfig:
             raise UsageError(f"got kan_hidden {hidden}: expected {len(slots)} widths ({names})")
         return tuple((slot.widths[0], width, slot.widths[-1]) for slot, width in zip(slots, hidden))
 
-    def mixing(self, index: int) -> nn.Module:
-        """The MLP or KAN of slot `index`, (..., I) -> (..., O)."""
+    def mixing(self, index: int, **further: Any) -> nn.Module:
+        """The MLP or KAN of slot `index`, (..., I) -> (..., O); `further` options go to a KAN's layers."""
         if self.kan_layer is None:
             return MLP(self.slots()[index].widths, "gelu")
-        options: dict[str, Any] = {"grid": self.kan_grid, "bias": self.fair}
+        options: dict[str, Any] = {"grid": self.kan_grid, "bias": self.fair, **further}
         if self.kan_layer == "spline":
             options["spline_order"] = self.spline_order
         if self.grid_range is not None:
@@ -140,6 +133,44 @@ class VisionConfig:
     def dead_parameters(self) -> int:
         """Parameters that the source's KAN model holds and never uses, and this one does not have."""
         return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig(VariantConfig):
+    """Sizes and options that all vision models have, with those of `VariantConfig`.
+
+    Args:
+        image_size, channels, classes: of the data (CIFAR-10: 32, 3, 10; MNIST: 28, 1, 10; digits: 8, 1, 10).
+        patch: height and width of a patch; divides the image.
+        width, depth: features per patch, and number of blocks.
+        drop_path: largest rate of stochastic depth; None: as the source has it for this variant.
+
+    Raises:
+        UsageError: as `VariantConfig`, a patch that does not divide the image, a rate outside [0, 1).
+    """
+
+    image_size: int = 32
+    channels: int = 3
+    classes: int = 10
+    patch: int = 4
+    width: int = 128
+    depth: int = 8
+    drop_path: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size % self.patch:
+            raise UsageError(
+                f"got patch {self.patch} for images of {self.image_size} x {self.image_size}:"
+                " expected a patch that divides the image"
+            )
+        if self.drop_path is not None and not 0 <= self.drop_path < 1:
+            raise UsageError(f"got drop_path {self.drop_path}: expected at least 0 and less than 1")
+
+    @property
+    def data(self) -> str:
+        """The data it is for, in a few words."""
+        return f"{self.image_size} x {self.image_size} x {self.channels}, {self.classes} classes"
 
 
 @dataclass(frozen=True)
@@ -161,7 +192,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Model:
-    """A family of vision models.
+    """A family of models.
 
     Args:
         name: as on the command line, before the preset: ``deit`` and ``tiny`` make ``deit-tiny``.
@@ -173,11 +204,11 @@ class Model:
 
     name: str
     title: str
-    presets: Mapping[str, VisionConfig]
+    presets: Mapping[str, Any]
     module: Callable[[Any], nn.Module]
     printed: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
-    def config(self, preset: str, variant: str = "mlp", **options: Any) -> VisionConfig:
+    def config(self, preset: str, variant: str = "mlp", **options: Any) -> Any:
         """The configuration of a preset with other options.
 
         Raises:
@@ -192,7 +223,7 @@ class Model:
                 raise unknown_name(f"option of {self.name}", name, valid)
         return dataclasses.replace(base, variant=variant, **options)
 
-    def build(self, config: VisionConfig, generator: torch.Generator | None = None) -> nn.Module:
+    def build(self, config: VariantConfig, generator: torch.Generator | None = None) -> nn.Module:
         """The network of a configuration; its weights are drawn from `generator` (None: torch's own).
 
         Raises:
@@ -205,7 +236,7 @@ class Model:
         network.reset_parameters(generator)
         return network
 
-    def count(self, config: VisionConfig) -> Counts:
+    def count(self, config: VariantConfig) -> Counts:
         """Parameters of a configuration; no memory is taken for them."""
         with torch.device("meta"):
             return count_parameters(self.module(config))

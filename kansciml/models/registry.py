@@ -1,4 +1,5 @@
-"""Finds the vision models: every module of this folder that assigns ``MODEL``. Loads one only when asked for it.
+"""Finds the models: every module of this folder that assigns ``MODEL`` (vision models) or ``OPERATOR`` (neural
+operators). Loads one only when asked for it.
 
 A model is named by its file and a preset: ``deit-tiny`` is the preset ``tiny`` of `MODEL` in ``deit.py``,
 ``conv-mixer-256-8`` the preset ``256-8`` of ``conv_mixer.py``.
@@ -16,20 +17,25 @@ from kansciml._errors import KansciError, unknown_name
 if TYPE_CHECKING:
     import torch
 
-    from kansciml.models._base import Model, VisionConfig
+    from kansciml.models._base import Model
 
 PACKAGE = "kansciml.models"
+SYMBOLS = {"vision": "MODEL", "operator": "OPERATOR"}
+"""Kind of model -> the symbol that its files assign."""
 
 
-def available_families(package: str = PACKAGE) -> list[str]:
-    """Names of all families of models, sorted: ``deit`` ... No model is loaded, nor torch: the files are only parsed.
+def available_families(package: str = PACKAGE, kind: str = "vision") -> list[str]:
+    """Names of all families of a kind, sorted: ``deit`` ... No model is loaded, nor torch: the files are only parsed.
+
+    Args:
+        kind: ``vision`` (default) or ``operator``.
 
     Raises:
         KansciError: two files give one name.
     """
     names: dict[str, Path] = {}
     for file in sorted(_folder(package).glob("*.py")):
-        if file.name.startswith("_") or not _defines_model(file):
+        if file.name.startswith("_") or not _defines(file, SYMBOLS[kind]):
             continue
         name = _name(file)
         if name in names:
@@ -38,15 +44,15 @@ def available_families(package: str = PACKAGE) -> list[str]:
     return sorted(names)
 
 
-def available_models(package: str = PACKAGE) -> list[str]:
+def available_models(package: str = PACKAGE, kind: str = "vision") -> list[str]:
     """All names with their presets, sorted: ``deit-tiny`` ... Loads every family, and so torch.
 
     Raises:
         KansciError: a module that cannot be loaded, or a name that two families give.
     """
     owners: dict[str, str] = {}
-    for family in available_families(package):
-        for preset in get_family(family, package).presets:
+    for family in available_families(package, kind):
+        for preset in get_family(family, package, kind).presets:
             name = f"{family}-{preset}"
             if name in owners:
                 raise KansciError(f"model {name!r} is both in {owners[name]!r} and {family!r}: rename one")
@@ -54,14 +60,14 @@ def available_models(package: str = PACKAGE) -> list[str]:
     return sorted(owners)
 
 
-def get_family(name: str, package: str = PACKAGE) -> Model:
-    """Load the family `name`.
+def get_family(name: str, package: str = PACKAGE, kind: str = "vision") -> Model:
+    """Load the family `name` of a kind.
 
     Raises:
         UsageError: there is none of that name; the message lists those there are.
         KansciError: its module cannot be loaded, or does not define a `Model` of its own name.
     """
-    names = available_families(package)
+    names = available_families(package, kind)
     if name not in names:
         raise unknown_name("family of models", name, names)
     try:
@@ -71,43 +77,49 @@ def get_family(name: str, package: str = PACKAGE) -> Model:
         raise KansciError(f"model {name!r} cannot be loaded: {type(error).__name__}: {text}") from error
     from kansciml.models._base import Model
 
-    model = module.MODEL
+    symbol = SYMBOLS[kind]
+    model = getattr(module, symbol)
     if not isinstance(model, Model):
-        raise KansciError(f"MODEL in {module.__file__} is a {type(model).__name__}: expected a Model")
+        raise KansciError(f"{symbol} in {module.__file__} is a {type(model).__name__}: expected a Model")
     if model.name != name:
         raise KansciError(f"the model in {module.__file__} is named {model.name!r}: name it {name!r}, as its file")
     return model
 
 
-def find(name: str, package: str = PACKAGE) -> tuple[Model, str]:
+def find(name: str, package: str = PACKAGE, kind: str | None = "vision") -> tuple[Model, str]:
     """The family and the preset of a name such as ``deit-tiny``.
+
+    Args:
+        kind: ``vision`` (default), ``operator``, or None for any.
 
     Raises:
         UsageError: there is none of that name; the message lists those there are.
     """
-    for family in available_families(package):
-        preset = name.removeprefix(f"{family}-")
-        if preset != name:
-            model = get_family(family, package)
-            if preset in model.presets:
-                return model, preset
-    raise unknown_name("model", name, available_models(package))
+    kinds = [kind] if kind else list(SYMBOLS)
+    for one in kinds:
+        for family in available_families(package, one):
+            preset = name.removeprefix(f"{family}-")
+            if preset != name:
+                model = get_family(family, package, one)
+                if preset in model.presets:
+                    return model, preset
+    raise unknown_name("model", name, sorted(valid for one in kinds for valid in available_models(package, one)))
 
 
-def model_config(name: str, variant: str = "mlp", **options: Any) -> VisionConfig:
-    """The configuration of the model `name`; `options` are fields of its configuration, such as ``classes=100``.
+def model_config(name: str, variant: str = "mlp", **options: Any) -> Any:
+    """The configuration of the model `name`, of any kind; `options` are its fields, such as ``classes=100``.
 
     Raises:
         UsageError: an unknown name, variant or option, or a value that the configuration refuses.
     """
-    model, preset = find(name)
+    model, preset = find(name, kind=None)
     return model.config(preset, variant, **options)
 
 
 def build_model(
     name: str, variant: str = "mlp", generator: torch.Generator | None = None, **options: Any
 ) -> torch.nn.Module:
-    """The network `name`, such as ``build_model("mixer-nano", "kan-spline", image_size=28, channels=1)``.
+    """The network `name`, of any kind, such as ``build_model("mixer-nano", "kan-spline", image_size=28, channels=1)``.
 
     Args:
         variant: ``mlp``, ``kan-spline`` or ``kan-rswaf``.
@@ -117,7 +129,7 @@ def build_model(
     Raises:
         UsageError: as `model_config`, or sizes that do not fit each other.
     """
-    model, preset = find(name)
+    model, preset = find(name, kind=None)
     return model.build(model.config(preset, variant, **options), generator)
 
 
@@ -129,15 +141,16 @@ def _name(file: Path) -> str:
     return file.stem.replace("_", "-")
 
 
-def _defines_model(file: Path) -> bool:
+def _defines(file: Path, symbol: str) -> bool:
     try:
         body = ast.parse(file.read_bytes()).body
     except (SyntaxError, ValueError):
-        return True  # meant to be one for all we can tell: listed, and its error shown when it is asked for
+        # meant to be one for all we can tell: listed, and its error shown when it is asked for
+        return symbol == SYMBOLS["vision"]
     targets = [
         target
         for node in body
         if isinstance(node, (ast.Assign, ast.AnnAssign))
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
     ]
-    return any(isinstance(target, ast.Name) and target.id == "MODEL" for target in targets)
+    return any(isinstance(target, ast.Name) and target.id == symbol for target in targets)

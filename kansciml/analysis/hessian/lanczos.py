@@ -4,7 +4,8 @@ Without reorthogonalisation the vectors lose their orthogonality as soon as an e
 grows ghost copies of it (Paige 1976). Three ways to keep it:
 
 * the full basis, on the device, in the host's memory or in a file: every new vector is made orthogonal to all before
-  it, twice, which is enough (Giraud, Langou, Rozloznik, van den Eshof 2005);
+  it, and once more if that took away more than it left; twice is enough (Daniel, Gragg, Kaufman and Stewart 1976;
+  Giraud, Langou, Rozloznik, van den Eshof 2005);
 * ``"selective"`` (Parlett and Scott 1979): only the directions of converged Ritz vectors, in which alone orthogonality
   is lost, are kept and taken out. The basis is not stored: when a Ritz pair converges, the recurrence is run again from
   the start to form its vector. Memory: as many vectors as pairs converge, plus three; price: matrix products again;
@@ -25,7 +26,7 @@ from ..._errors import KansciError, UsageError
 from ._basis_store import BasisStore, check_basis, plan_basis
 from .symmetric import SymmetricOperator
 
-ROWS = 1 << 18  # of a block of vectors in float64
+ROWS = 1 << 16  # of a block of vectors in float64
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,15 @@ def lanczos(
     if keep_basis and kind in ("selective", "none"):
         raise UsageError(f"got basis {kind!r} with keep_basis: expected one that is stored (memory, host or disk)")
     run = _Recurrence(operator, locked)
-    first = run.begin(start)
-    if first is None or steps == 0:
+    if not run.begin(start) or steps == 0:
         return Tridiagonal(np.empty(0), np.empty(0), None, 0, kind)
     if kind == "selective":
-        run.keeper = _Selective(run, first)
+        run.keeper = _Selective(run, run.first)
     elif kind != "none":
-        run.keeper = _Full(BasisStore(kind, steps, operator.size, operator.dtype, operator.device, folder))
+        store = BasisStore(kind, steps, operator.size, operator.dtype, operator.device, folder)
+        run.keeper = _Full(store, on_device=kind == "memory")
     try:
-        run.forward(first, steps)
+        run.forward(steps)
     except BaseException:
         run.keeper.close()
         raise
@@ -122,9 +123,32 @@ def lanczos(
     return Tridiagonal(np.array(run.alpha), np.array(run.beta), store, run.matvecs, kind)
 
 
+def _row_blocks(size: int) -> list[slice]:
+    return [slice(first, first + ROWS) for first in range(0, size, ROWS)]
+
+
+def _wide_dot(vector: Tensor, w: Tensor) -> float:
+    """<vector, w> in float64, of a float64 `w`, without a float64 copy of the whole vector."""
+    return float(sum(vector[rows].to(torch.float64) @ w[rows] for rows in _row_blocks(len(w))))
+
+
+def _subtract(w: Tensor, factor: float, vector: Tensor) -> None:
+    """w -= factor * vector for a float64 `w`, likewise."""
+    for rows in _row_blocks(len(w)):
+        w[rows].sub_(vector[rows].to(torch.float64), alpha=factor)
+
+
+def _divided(w: Tensor, norm: float, dtype: torch.dtype) -> Tensor:
+    """w / norm, rounded to `dtype`, likewise."""
+    out = torch.empty(len(w), dtype=dtype, device=w.device)
+    for rows in _row_blocks(len(w)):
+        out[rows] = w[rows].to(torch.float64) / norm
+    return out
+
+
 def project_out(w: Tensor, vectors: Tensor) -> None:
     """Take out of a float64 `w` (n,), in place and twice, its parts along orthonormal columns `vectors` (n, r)."""
-    blocks = [slice(first, first + ROWS) for first in range(0, len(w), ROWS)]  # no float64 copy of all the vectors
+    blocks = _row_blocks(len(w))  # no float64 copy of all the vectors
     for _ in range(2):
         coefficients = sum(vectors[rows].to(torch.float64).T @ w[rows] for rows in blocks)
         for rows in blocks:
@@ -136,8 +160,9 @@ class _Bare:
 
     store: BasisStore | None = None
 
-    def add(self, vector: Tensor) -> None:
-        """A new basis vector."""
+    def add(self, vector: Tensor) -> Tensor:
+        """A new basis vector; returns it, where it is kept."""
+        return vector
 
     def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> None:
         """Make `w` orthogonal, in place, to what is kept, after `step` steps."""
@@ -151,16 +176,18 @@ class _Bare:
 
 
 class _Full(_Bare):
-    def __init__(self, store: BasisStore) -> None:
-        self.store, self.count = store, 0
+    def __init__(self, store: BasisStore, on_device: bool) -> None:
+        self.store, self.count, self.on_device = store, 0, on_device
 
-    def add(self, vector: Tensor) -> None:
+    def add(self, vector: Tensor) -> Tensor:
         self.store.put(self.count, vector)
         self.count += 1
+        return self.store.get(self.count - 1) if self.on_device else vector
 
     def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> None:
-        self.store.remove_from(w, self.count)
-        self.store.remove_from(w, self.count)
+        # What one pass leaves along the basis is eps of what it took away.
+        if self.store.remove_from(w, self.count).norm() > torch.linalg.vector_norm(w):
+            self.store.remove_from(w, self.count)
 
     def close(self) -> None:
         self.store.close()
@@ -169,21 +196,26 @@ class _Full(_Bare):
 class _Recurrence:
     def __init__(self, operator: SymmetricOperator, locked: Tensor | None) -> None:
         self.operator, self.keeper, self.matvecs, self.scale = operator, _Bare(), 0, 0.0
+        self.first: Tensor | None = None
         self.alpha: list[float] = []
         self.beta: list[float] = []
         self.locked = None if locked is None or locked.shape[1] == 0 else locked.to(operator.device)
 
-    def begin(self, start: Tensor) -> Tensor | None:
-        """First basis vector; None if nothing of `start` is left outside the locked vectors."""
-        w = start.to(self.operator.device, torch.float64, copy=True)
-        before = float(torch.linalg.vector_norm(w))
+    def begin(self, start: Tensor) -> bool:
+        """Make the first basis vector; False if nothing of `start` is left outside the locked vectors."""
+        before = sum(float(start[rows].to(torch.float64).square().sum()) for rows in _row_blocks(len(start))) ** 0.5
         if not 0 < before < float("inf"):
             raise UsageError(f"got a start vector of norm {before}: expected a finite vector that is not zero")
+        if self.locked is None:
+            self.first = _divided(start.to(self.operator.device), before, self.operator.dtype)
+            return True
+        w = start.to(self.operator.device, torch.float64, copy=True)
         self.unlock(w)
         norm = float(torch.linalg.vector_norm(w))
         if norm <= 100 * torch.finfo(torch.float64).eps * before:
-            return None
-        return (w / norm).to(self.operator.dtype)
+            return False
+        self.first = _divided(w, norm, self.operator.dtype)
+        return True
 
     def unlock(self, w: Tensor) -> None:
         """Take out of `w` its parts along the locked vectors."""
@@ -197,26 +229,25 @@ class _Recurrence:
         w = self.operator.matvec(vector).to(torch.float64, copy=True)
         self.matvecs += 1
         if previous is not None:
-            w -= beta * previous.to(torch.float64)
-        wide = vector.to(torch.float64)
+            _subtract(w, beta, previous)
         if alpha is None:
-            alpha = float(wide @ w)
+            alpha = _wide_dot(vector, w)
             if not np.isfinite(alpha):
                 raise KansciError(
                     f"a product with the matrix has NaN or infinite entries (step {len(self.alpha) + 1}): expected "
                     "finite ones: check that the loss and its first two derivatives are finite"
                 )
-        w -= alpha * wide
+        _subtract(w, alpha, vector)
         self.unlock(w)
         return w, alpha
 
-    def forward(self, vector: Tensor, steps: int) -> None:
+    def forward(self, steps: int) -> None:
         """Up to `steps` steps."""
         eps = torch.finfo(self.operator.dtype).eps
-        previous, beta = None, 0.0
+        previous, beta, vector, self.first = None, 0.0, self.first, None  # only where it is stored
         room = self.operator.size - (0 if self.locked is None else self.locked.shape[1])
         for step in range(steps):
-            self.keeper.add(vector)
+            vector = self.keeper.add(vector)
             w, alpha = self.product(vector, previous, beta, None)
             self.keeper.remove(w, vector, previous, step)
             self.alpha.append(alpha)
@@ -230,7 +261,8 @@ class _Recurrence:
             if beta <= 10 * eps * self.scale or step + 1 == room:
                 self.beta[-1] = 0.0
                 return
-            previous, vector = vector, (w / beta).to(self.operator.dtype)
+            previous, vector = vector, w.div_(beta).to(self.operator.dtype)
+            del w  # not beside the next product
 
 
 class _Selective(_Bare):
@@ -287,5 +319,5 @@ class _Selective(_Bare):
             if any(since == step + 1 for since, _ in self.vectors):
                 self.remove(w, vector, previous, step + 1)
             beta = run.beta[step]
-            previous, vector = vector, (w / beta).to(run.operator.dtype)
+            previous, vector = vector, w.div_(beta).to(run.operator.dtype)
         return out
