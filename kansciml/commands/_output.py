@@ -90,7 +90,7 @@ def parse(kind: type[T], arguments: Sequence[str], command: str, default: Any = 
 def _one_line(message: str) -> str:
     """tyro's framed, many-line message as one line of text."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
-    lines = [re.sub(r"[\u2500-\u257f]+", " ", line).strip() for line in plain.splitlines()]
+    lines = [re.sub(r"[\u2500-\u257f]+|-{3,}", " ", line).strip() for line in plain.splitlines()]
     hints = ("For full helptext", "Perhaps you meant", "Similar arguments", "Argument helptext")
     kept: list[str] = []
     for line in lines:
@@ -98,7 +98,9 @@ def _one_line(message: str) -> str:
             break
         if line and line not in ("Parsing error", "Required options", "Unrecognized options"):
             kept.append(line)
-    return " ".join(kept) or "the arguments could not be read"
+    # what a configuration itself refuses is its own line, without tyro's words about where it was built
+    text = re.sub(r"^(Value error )?(Error parsing (?!--)[^\s:]+: )?", "", " ".join(kept))
+    return text or "the arguments could not be read"
 
 
 @dataclasses.dataclass(frozen=True)

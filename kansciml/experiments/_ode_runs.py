@@ -200,7 +200,6 @@ def close_backends() -> None:
 # ---- pool -----------------------------------------------------------------------------------------------------------
 
 _REPORT_EVERY_S = 0.25
-_WATCH_EVERY_S = 1.0
 _GRACE_S = 5.0
 _worker: dict[str, Any] = {}
 
@@ -211,13 +210,14 @@ def _start_worker(queue: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then asks us to stop
     torch.set_num_threads(1)
     _worker.update(queue=queue, stop=stop)
-    threading.Thread(target=_follow_parent, args=(os.getppid(), stop), daemon=True).start()
+    threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
 
 
-def _follow_parent(parent: int, stop: Any) -> None:
+def _follow_parent(stop: Any) -> None:
     """End this worker if its parent was killed: the pool's own pipes would keep it waiting for ever."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH_EVERY_S)
+    parent = multiprocessing.parent_process()  # not os.getppid(): the parent may be dead before this worker has started
+    if parent is not None:
+        parent.join()
     stop.set()
     time.sleep(_GRACE_S)  # for the training to write its state
     os._exit(1)

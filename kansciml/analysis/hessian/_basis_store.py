@@ -22,7 +22,7 @@ from ..._errors import KansciError, UsageError, unknown_name
 from ._plan import available_memory
 
 KINDS = ("auto", "memory", "host", "disk", "selective", "none")
-BLOCK_BYTES = 1 << 26  # of float64 work space per block
+BLOCK_BYTES = 1 << 22  # of float64 work space per block: more would be fresh memory at each use, and four times slower
 MEMORY_SHARE, DISK_SHARE = 0.5, 0.8  # of what is free: the rest is left to the module, its graph, and others
 
 

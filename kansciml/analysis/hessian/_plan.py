@@ -34,13 +34,13 @@ class MemoryPlan:
     Args:
         parameters: length n of the vectors.
         gradient_bytes: one vector of that length.
-        vectors_bytes: vector and accumulated product, two of them.
+        vectors_bytes: start, vector and accumulated product, three of them.
         graph_bytes: graph, result and temporaries of one product of one micro-batch at the peak, as measured.
         kept_graph_bytes: the same if the graphs of all micro-batches are kept.
         graph_kept: whether they are.
         samples, micro_batch: samples in all (of this process), and in the micro-batch that was measured.
         steps, probes: Lanczos steps, and probes whose bases are held at once.
-        basis_bytes: steps * probes vectors.
+        basis_bytes: steps * probes vectors, and the work space of one block of them.
         available_bytes: what may be used.
     """
 
@@ -82,7 +82,7 @@ class MemoryPlan:
         bases = "" if self.probes == 1 else f" x {self.probes} probes"
         lines = [
             f"Hessian of {self.parameters:,} parameters, {amount(self.gradient_bytes)} a vector",
-            f"  vector and accumulated product: {amount(self.vectors_bytes)}",
+            f"  start, vector and accumulated product: {amount(self.vectors_bytes)}",
             f"  {graph}",
             f"  Lanczos basis, {self.steps} steps{bases}: {amount(self.basis_bytes)}",
             f"  in all {amount(self.total_bytes)} of {amount(self.available_bytes)} available",

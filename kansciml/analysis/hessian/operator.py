@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kansciml._errors import UsageError
 
 from . import _plan
+from ._basis_store import BLOCK_BYTES
 from ._batches import Batches
 from ._evaluation import Evaluation
 from ._fingerprint import fingerprint
@@ -202,7 +203,7 @@ class HessianOperator:
         return MemoryPlan(
             parameters=self.size,
             gradient_bytes=vector,
-            vectors_bytes=2 * vector,
+            vectors_bytes=3 * vector,
             graph_bytes=use.peak_bytes,
             kept_graph_bytes=self._evaluation.kept_bytes,
             graph_kept=self.graph_kept,
@@ -210,7 +211,7 @@ class HessianOperator:
             micro_batch=use.samples,
             steps=steps,
             probes=probes,
-            basis_bytes=steps * probes * vector,
+            basis_bytes=steps * probes * vector + min(8 * steps * self.size, BLOCK_BYTES),
             available_bytes=available or _plan.available_memory(self.device),
         )
 

@@ -1,0 +1,185 @@
+"""Generate the samples that a folder lacks, over a pool of processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from kansciml._errors import KansciError, UsageError
+from kansciml._files import make_folder
+from kansciml.tasks.darcy._shards import Manifest, fault, parts, write_shard
+from kansciml.tasks.darcy.config import SPLITS, DarcyConfig
+from kansciml.tasks.darcy.field import coefficient
+from kansciml.tasks.darcy.solver import solve
+
+WORKERS_VARIABLE = "KANSCIML_WORKERS"
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+SMALL = 1_500_000
+"""Nodes of all samples together, below which starting processes takes longer than the work."""
+
+Part = tuple[str, int, int]
+"""Split, start, stop."""
+
+
+class Progress(Protocol):
+    """Draws bars: `task(description, total)` gives a handle with `update(advance=, completed=)` and `close()`."""
+
+    def task(self, description: str, total: float) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Where a data set lies, how many of its samples were made now and kept from before, and the wall time."""
+
+    folder: Path
+    made: int
+    kept: int
+    seconds: float
+
+
+def make_sample(config: DarcyConfig, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """a and u of one sample, (size, size) float32: solved in float64 at the full resolution, then subsampled."""
+    a = coefficient(config, split, index)
+    u = solve(a, config.forcing, config.solver)
+    kept = (slice(None, None, config.subsample),) * 2
+    return a[kept].astype(np.float32), u[kept].astype(np.float32)
+
+
+def generate(
+    config: DarcyConfig,
+    folder: Path,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Generated:
+    """Make the samples of both splits that `folder` does not hold yet; a killed generation goes on where it was.
+
+    Files that are missing or corrupt are made anew. A sample is the same whatever the number of workers and of samples.
+    With more than one worker, a script that calls this needs the usual ``if __name__ == "__main__":``.
+
+    Args:
+        config: the data set.
+        folder: its folder, made if need be.
+        workers: processes; default: the environment variable KANSCIML_WORKERS, else the processors of this process.
+        progress: shows a bar, e.g. a `kansciml.reporting.progress.Progress`; default: silent.
+        log: takes a line about each file made anew.
+
+    Raises:
+        UsageError: a folder with a data set of other settings; a number of workers below 1.
+        KansciError: the folder cannot be written, a worker died, or the solver did not converge.
+    """
+    began, n_workers = time.monotonic(), worker_count(workers)
+    manifest = Manifest.read(make_folder(Path(folder)), config)
+    missing = _missing(manifest, log or (lambda line: None))
+    jobs = [(config, split, index) for split, start, stop in missing for index in range(start, stop)]
+    kept = config.n_train + config.n_test - len(jobs)
+    bar = progress.task(f"Darcy flow {config.id}", kept + len(jobs)) if progress is not None and jobs else None
+    if len(jobs) * config.resolution**2 < SMALL:
+        n_workers = 1
+    try:
+        if bar is not None:
+            bar.update(completed=kept)
+        with _samples(jobs, min(n_workers, len(jobs))) as samples:
+            for split, start, stop in missing:
+                arrays = np.empty((2, stop - start, config.size, config.size), np.float32)
+                for i in range(stop - start):
+                    arrays[:, i] = next(samples)
+                    if bar is not None:
+                        bar.update(advance=1)
+                manifest.add(write_shard(manifest.folder, split, start, *arrays))
+    finally:
+        if bar is not None:
+            bar.close()
+    return Generated(manifest.folder, len(jobs), kept, time.monotonic() - began)
+
+
+def worker_count(workers: int | None = None) -> int:
+    """`workers`, or the environment variable KANSCIML_WORKERS, or the processors of this process.
+
+    Raises:
+        UsageError: not a positive number.
+    """
+    text = os.environ.get(WORKERS_VARIABLE) if workers is None else str(workers)
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        name = WORKERS_VARIABLE if workers is None else "workers"
+        raise UsageError(f"got {name} {text}: expected a positive number of processes")
+    return int(text)
+
+
+def _missing(manifest: Manifest, log: Callable[[str], None]) -> list[Part]:
+    missing = []
+    for split in SPLITS:
+        for start, stop in parts(manifest.config, split):
+            shard = manifest.find(split, start, stop)
+            problem = None if shard is None else fault(manifest.folder, shard)
+            if shard is not None and problem is not None:
+                log(f"{manifest.folder / shard.name} {problem}: making it anew")
+            if shard is None or problem is not None:
+                missing.append((split, start, stop))
+    return missing
+
+
+@contextmanager
+def _samples(jobs: Sequence[tuple[DarcyConfig, str, int]], n_workers: int) -> Iterator[Iterator[Any]]:
+    """The samples of the jobs, in their order."""
+    if n_workers <= 1:
+        yield (make_sample(*job) for job in jobs)
+        return
+    # BLAS reads these when a worker loads NumPy: one thread each, or the workers fight over the processors
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    spawn = multiprocessing.get_context("spawn")  # forking a process that has used threads can hang
+    pool = ProcessPoolExecutor(n_workers, spawn, _start_worker)
+    try:
+        yield _in_order(pool, jobs, ahead=4 * n_workers)
+    except BrokenProcessPool as error:
+        raise KansciError(
+            "a worker process died (out of memory, or a script without if __name__ == '__main__'?): the same call"
+            " goes on where it was; one worker needs no processes"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _in_order(pool: ProcessPoolExecutor, jobs: Sequence[tuple[DarcyConfig, str, int]], ahead: int) -> Iterator[Any]:
+    """Results in order, with at most `ahead` samples in memory or in work."""
+    waiting: deque[Any] = deque()
+    for job in jobs:
+        waiting.append(pool.submit(make_sample, *job))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """End this worker if its parent was killed: the pool's own pipes would keep it waiting for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,121 @@
+"""Darcy flow data sets: generated once into a folder, then loaded; and samples in memory.
+
+config = DarcyConfig(n_train=64, n_test=32)
+generate(config, dataset_folder(config))
+train, test = load(config), load(config, split="test")
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kansciml._errors import KansciError, UsageError
+from kansciml.tasks.darcy._generate import Generated, generate, make_sample
+from kansciml.tasks.darcy._shards import MANIFEST, Manifest, parts, read_shard
+from kansciml.tasks.darcy.config import SOLVERS, SPLITS, DarcyConfig, check_subsample
+
+__all__ = [
+    "SOLVERS",
+    "SPLITS",
+    "DarcyConfig",
+    "DarcyData",
+    "Generated",
+    "dataset_folder",
+    "generate",
+    "load",
+    "make_sample",
+]
+
+VARIABLE = "KANSCIML_DATA"
+
+
+@dataclass(frozen=True, eq=False)
+class DarcyData:
+    """Samples of Darcy flow, in memory.
+
+    Args:
+        a: coefficients (N, s, s) at the nodes of the unit square, boundary included; [n, i, j] at x = i / (s - 1),
+            y = j / (s - 1).
+        u: solutions (N, s, s), of the same floating type.
+        source: where they come from.
+
+    Raises:
+        UsageError: other shapes or types.
+    """
+
+    a: np.ndarray
+    u: np.ndarray
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.a.ndim != 3 or self.a.shape[1] != self.a.shape[2] or self.a.shape != self.u.shape:
+            raise UsageError(
+                f"got coefficients of shape {self.a.shape}, solutions of shape {self.u.shape}: expected both (N, s, s)"
+            )
+        if self.a.dtype != self.u.dtype or self.a.dtype not in (np.float32, np.float64):
+            raise UsageError(
+                f"got {self.a.dtype} coefficients and {self.u.dtype} solutions: expected float32 or float64 for both"
+            )
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    @property
+    def size(self) -> int:
+        """Nodes along a side, s."""
+        return self.a.shape[1]
+
+    @property
+    def x(self) -> np.ndarray:
+        """Coordinates (s,) of the nodes along a side, of the type of a and u."""
+        return np.linspace(0, 1, self.size, dtype=self.a.dtype)
+
+    def subsampled(self, factor: int) -> DarcyData:
+        """Every factor-th node.
+
+        Raises:
+            UsageError: factor does not divide s - 1; the message lists the valid ones.
+        """
+        check_subsample(self.size, factor)
+        kept = (slice(None), slice(None, None, factor), slice(None, None, factor))
+        return DarcyData(np.ascontiguousarray(self.a[kept]), np.ascontiguousarray(self.u[kept]), self.source)
+
+
+def dataset_folder(config: DarcyConfig, cache_dir: Path | str | None = None) -> Path:
+    """Folder of a data set: `config.id` below `cache_dir`; without it below ``darcy`` in the folder named by the
+    environment variable KANSCIML_DATA, if it is there, else in the user's cache folder."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser() / config.id
+    if os.environ.get(VARIABLE):
+        folder = Path(os.environ[VARIABLE]).expanduser() / "darcy" / config.id
+        if (folder / MANIFEST).is_file():
+            return folder
+    import pooch  # knows where each system keeps its caches
+
+    return Path(pooch.os_cache("kansciml")) / "darcy" / config.id
+
+
+def load(config: DarcyConfig, cache_dir: Path | str | None = None, split: str = "train") -> DarcyData:
+    """The samples of a split from the folder `dataset_folder(config, cache_dir)`, float32, each file checked.
+
+    Raises:
+        UsageError: unknown split.
+        KansciError: samples not generated yet, or a missing or corrupt file; the message says what to do.
+    """
+    n, folder = config.count(split), dataset_folder(config, cache_dir)
+    manifest = Manifest.read(folder, config)
+    a, u = np.empty((2, n, config.size, config.size), np.float32)
+    for start, stop in parts(config, split):
+        shard = manifest.find(split, start, stop)
+        if shard is None:
+            raise KansciError(
+                f"{folder} holds {manifest.available(split)} of {n} {split} samples: generate them with kansciml darcy"
+                " and the same settings"
+            )
+        arrays = read_shard(folder, shard, config.size)
+        a[start:stop], u[start:stop] = (arrays[name][: stop - start] for name in ("a", "u"))
+    return DarcyData(a, u, str(folder))

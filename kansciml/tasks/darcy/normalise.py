@@ -1,0 +1,62 @@
+"""Normalisation of fields, node by node, to mean 0 and standard deviation 1 over the training samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kansciml._errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+EPS = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class PointwiseNormaliser:
+    """encode: z = (x - mean) / (std + eps), decode: x = z (std + eps) + mean, at each node by itself.
+
+    Where the training samples do not vary, as solutions on the boundary, std is 0, and eps alone divides: decoding
+    brings such a node back to its mean whatever the network says there.
+
+    Source: Li et al., Fourier neural operator for parametric partial differential equations (2021), code.
+
+    Args:
+        mean, std: (s, s) each, NumPy arrays or tensors; `fit` makes them.
+        eps: default 1e-5.
+    """
+
+    mean: Any
+    std: Any
+    eps: float = EPS
+
+    @classmethod
+    def fit(cls, x: np.ndarray, eps: float = EPS) -> PointwiseNormaliser:
+        """From samples (N, s, s), N >= 2: mean and unbiased standard deviation, summed in float64, of the type of x.
+
+        Raises:
+            UsageError: another shape, or fewer than two samples.
+        """
+        if x.ndim < 2 or len(x) < 2:
+            raise UsageError(f"got training samples of shape {x.shape}: expected (N, s, s) with at least 2 samples")
+        mean = x.mean(0, dtype=np.float64)
+        std = x.std(0, dtype=np.float64, ddof=1)
+        return cls(mean.astype(x.dtype), std.astype(x.dtype), eps)
+
+    def to_torch(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> PointwiseNormaliser:
+        """The same for tensors on a device, of type `dtype` (default: that of the arrays)."""
+        import torch
+
+        mean, std = (torch.as_tensor(x).to(device, dtype) for x in (self.mean, self.std))
+        return PointwiseNormaliser(mean, std, self.eps)
+
+    def encode(self, x: Any) -> Any:
+        """Normalised x (..., s, s), array or tensor as `mean` is."""
+        return (x - self.mean) / (self.std + self.eps)
+
+    def decode(self, z: Any) -> Any:
+        """The inverse of `encode`."""
+        return z * (self.std + self.eps) + self.mean
