@@ -69,7 +69,7 @@ MISTAKES = [
     ("ode --grid-range 1 -1", "lower then higher"),
     ("ode --activation swish", "unknown activation 'swish'"),
     ("ode --input-scaling log", "unknown input_scaling 'log'"),
-    ("ode --seeds 0", "got seeds 0"),
+    ("ode --seeds 0", "got seeds 0: expected at least 1; see kansciml ode"),
     ("ode --adam-steps x", "--adam-steps"),
     ("ode --preset huge", "unknown preset of ode 'huge': expected one of smoke, small, paper"),
     ("ode --preset", "--preset wants a value"),
@@ -78,7 +78,6 @@ MISTAKES = [
     ("ode --data missing.csv", "missing.csv does not exist"),
     ("ode --data missing.txt", "missing.txt does not exist"),
     ("ode --data /dev/null", "holds no rows of data"),
-    ("ode --seeds 0", "error: got seeds 0: expected at least 1; see kansciml ode --help"),
     ("ode --train-fraction 2 --data good.csv", "got train_fraction 2.0"),
     ("ode --system missing.py", "missing.py does not exist"),
     ("run", "run wants an experiment: one of fig1, fig2"),
@@ -104,6 +103,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, folder, command, message)
     code, out, err = run(capsys, *command.split())
     assert code == 2 and out == ""
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert "parsing config" not in err  # where the parser was when a setting was refused
     assert not (folder / "results").exists()
     code, out, _ = run(capsys, *command.split(), "--json")
     assert code == 2 and message in json.loads(out)["error"]
