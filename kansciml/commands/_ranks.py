@@ -1,0 +1,37 @@
+"""An experiment whose trainings spread over the processes of torchrun: the first one runs the command, all train."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+from kansciml.commands._experiments import run_from_flags
+from kansciml.commands._output import Output, experiment_arguments, parse, take_option
+from kansciml.experiments import _ranks
+from kansciml.experiments._base import Experiment, RunContext, result_folder
+from kansciml.reporting.progress import Progress
+
+
+def run_on_ranks(experiment: Experiment, arguments: Sequence[str], out: Output, command: str) -> int:
+    """As `run_from_flags`; under torchrun the first process alone writes and prints, and the others train with it.
+
+    `experiment.run` has to call `_ranks.call` before its first collective work, as `_vision_runs.run_jobs` does.
+    """
+    if _ranks.size() == 1:
+        return run_from_flags(experiment, arguments, out, command)
+    _ranks.join()
+    if _ranks.rank() == 0:
+        try:
+            return run_from_flags(experiment, arguments, out, command)
+        finally:
+            _ranks.send_home()
+    if not _ranks.called():
+        return 0
+    preset, rest = take_option(arguments, "--preset")
+    config = experiment.preset(preset) if preset else experiment.config()
+    parsed = parse(experiment_arguments(config), rest, command)
+    folder = result_folder(experiment, parsed.config, parsed.flags.results)
+    silent = Progress(io.StringIO(), live=False, interval_s=math.inf)
+    experiment.run(parsed.config, RunContext(folder, silent, lambda line: None))
+    return 0

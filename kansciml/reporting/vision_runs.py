@@ -1,0 +1,130 @@
+"""The record of trained image classifiers as groups of runs: what figures, tables and verdicts all read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kansciml._errors import KansciError
+from kansciml.reporting.records import Record
+from kansciml.reporting.style import VariantStyle, variant_styles
+
+STYLES = {
+    "kan-spline": VariantStyle("KAN, splines", "#D55E00", (0, (5, 1.5)), "s"),
+    "kan-rswaf": VariantStyle("KAN, RSWAF", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
+    "kan-spline-params": VariantStyle("KAN, splines, equal parameters", "#CC79A7", (0, (1.2, 1.2)), "^"),
+    "kan-spline-flops": VariantStyle("KAN, splines, equal FLOPs", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), "P"),
+    "kan-rswaf-params": VariantStyle("KAN, RSWAF, equal parameters", "#56B4E9", (0, (7, 2)), "v"),
+    "kan-rswaf-flops": VariantStyle("KAN, RSWAF, equal FLOPs", "#666666", (0, (7, 1.5, 1.5, 1.5)), "X"),
+}
+"""Colours of Okabe and Ito (2008), told apart by the colour-blind; line styles tell them apart in grey."""
+ORDER = ("mlp", *STYLES)
+REFERENCE = "mlp"
+
+
+@dataclass(frozen=True)
+class Group:
+    """All seeds of one kind of model on one task.
+
+    Args:
+        task, name: which. rows: of the record, by seed. arrays: those of the record.
+    """
+
+    task: str
+    name: str
+    rows: tuple[Mapping[str, Any], ...]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def label(self) -> str:
+        return self.rows[0]["label"]
+
+    @property
+    def n_diverged(self) -> int:
+        return sum(row["status"] == "diverged" for row in self.rows)
+
+    def value(self, name: str) -> Any:
+        """What all seeds share, such as the number of parameters."""
+        return self.rows[0].get(name)
+
+    def values(self, name: str) -> list[float]:
+        """`name` of every seed that did not diverge and has it."""
+        found = [row.get(name) for row in self.rows if row["status"] != "diverged"]
+        return [float(value) for value in found if value is not None]
+
+    def median(self, name: str) -> float:
+        """Median over the seeds that did not diverge; NaN if all did."""
+        return float(np.median(self.values(name))) if self.values(name) else math.nan
+
+    def spread(self, name: str) -> tuple[float, float]:
+        """Smallest and largest value of the seeds that did not diverge; NaN if all did."""
+        found = self.values(name)
+        return (min(found), max(found)) if found else (math.nan, math.nan)
+
+    @property
+    def errors(self) -> list[float]:
+        """Share of the test images that each seed got wrong; infinite where it diverged."""
+        return [math.inf if row["status"] == "diverged" else 1 - row["top1"] for row in self.rows]
+
+    def curves(self, name: str) -> np.ndarray:
+        """A curve of every seed (seeds, epochs), NaN after the end of a shorter one."""
+        found = [np.asarray(self.arrays[f"{row['id']}.{name}"], dtype=np.float64) for row in self.rows]
+        longest = max((len(curve) for curve in found), default=0)
+        return np.array([np.pad(curve, (0, longest - len(curve)), constant_values=np.nan) for curve in found])
+
+
+@dataclass(frozen=True)
+class VisionRecord:
+    """Groups of runs by task, in the order of the record, and by kind of model, in that of `ORDER`."""
+
+    record: Record
+    groups: tuple[Group, ...]
+
+    @classmethod
+    def read(cls, record: Record) -> VisionRecord:
+        """Group the runs of `record`.
+
+        Raises:
+            KansciError: it holds no trained classifiers, or lacks what the schema promises.
+        """
+        try:
+            rows = [row for row in record.result["runs"] if row["status"] in ("finished", "diverged")]
+            names = list(dict.fromkeys(row["group"] for row in rows))
+            names.sort(key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+            keys = [(task, name) for task in dict.fromkeys(row["task"] for row in rows) for name in names]
+            own = {key: tuple(row for row in rows if (row["task"], row["group"]) == key) for key in keys}
+            record.result["data"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise KansciError(
+                f"{record.folder} holds no trained image classifiers ({error!r}): run it again"
+            ) from error
+        groups = tuple(Group(*key, found, record.arrays) for key, found in own.items() if found)
+        if not groups:
+            raise KansciError(f"{record.folder} holds no finished run: resume the experiment first")
+        return cls(record, groups)
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(group.task for group in self.groups))
+
+    def of(self, task: str) -> dict[str, Group]:
+        """Groups of a task by name."""
+        return {group.name: group for group in self.groups if group.task == task}
+
+    def title(self, task: str) -> str:
+        """``mixer-nano on CIFAR-10``, or ``mixer-nano (width 64, depth 4) on Digits``."""
+        group = next(iter(self.of(task).values()))
+        sizes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in (group.value("resized") or {}).items())
+        model = group.value("model") + (f" ({sizes})" if sizes else "")
+        return f"{model} on {self.record.result['data'][group.value('dataset')]['title']}"
+
+    @property
+    def styles(self) -> dict[str, VariantStyle]:
+        """A style for every kind of model."""
+        names = list(dict.fromkeys(group.name for group in self.groups))
+        others = variant_styles(name for name in names if name not in STYLES)
+        return {name: STYLES.get(name) or others[name] for name in names}
