@@ -77,5 +77,6 @@ def report(experiment: Experiment, record: Record, out: Output, render: bool = F
     runs = record.result.get("runs", [])
     diverged = [run for run in runs if run.get("status") == "diverged"]
     for run in diverged:
-        out.log(f"{run['id']}: {run['message']}; its best parameters were kept")
+        kept = "" if "kept" in run["message"] else "; its best parameters were kept"
+        out.log(f"{run['id']}: {run['message']}{kept}")
     return 1 if runs and len(diverged) == len(runs) else 0

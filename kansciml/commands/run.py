@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kansciml._errors import UsageError
-from kansciml.commands._experiments import run_from_flags
 from kansciml.commands._output import Output, wants_help
 
 SUMMARY = "reproduce a figure or table: kansciml run fig2 --preset smoke|small|paper"
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
+    from kansciml.commands._ranks import run_on_ranks
     from kansciml.experiments._registry import available_experiments, get_experiment
 
     if not arguments or arguments[0].startswith("-"):
@@ -21,4 +21,4 @@ def main(arguments: Sequence[str], out: Output) -> int:
             return 0
         raise UsageError(f"run wants an experiment: one of {', '.join(available_experiments())}")
     experiment = get_experiment(arguments[0])
-    return run_from_flags(experiment, arguments[1:], out, f"run {experiment.name}")
+    return run_on_ranks(experiment, arguments[1:], out, f"run {experiment.name}")

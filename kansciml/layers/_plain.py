@@ -35,7 +35,7 @@ def blocks(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Iterator[t
         per_input = size * cells.element_size()
         inputs = max(1, min(BLOCK_BYTES // (rows * per_input), PART_BYTES // (n_out * per_input)))
     else:  # on a device the launches cost more than the memory
-        rows = max(1, (1 << 26) // (n_in * size))
+        rows = max(1, (1 << 24) // (n_in * size))
         inputs = n_in
     for r in range(0, n_rows, rows):
         row = slice(r, min(r + rows, n_rows))

@@ -93,7 +93,7 @@ def evaluate(
 def _row_blocks(x: Tensor, norm: tuple[Tensor, Tensor] | None, eps: float, size: int) -> Iterator[tuple]:
     """Row slice, x and LayerNorm(x) of it transposed to (I, n) in the dtype to compute in, mean and 1 / deviation."""
     on_cpu = x.device.type == "cpu"
-    rows = ROWS if on_cpu else max(1, (1 << 26) // (x.shape[1] * size))
+    rows = ROWS if on_cpu else max(1, (1 << 24) // (x.shape[1] * size))
     for start in range(0, len(x), rows):
         row = slice(start, min(start + rows, len(x)))
         part = x[row].to(_compute(x.dtype))

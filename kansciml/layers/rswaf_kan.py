@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _rswaf
+from ._autocast import autocast_dtype
 
 UPSTREAM_DENOMINATOR = 0.33
 """h of the RSWAF layers that keep it as a plain number, outside their state (Vision-KAN, early faster-kan)."""
@@ -79,8 +80,8 @@ class RSWAFKAN(nn.Module):
         self.spline_weight = nn.Parameter(torch.empty(in_features, grid, out_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
         points = torch.linspace(low, high, grid, dtype=torch.float64, device="cpu")
-        # decided on a copy that is always the host's: a device is not asked, and a layer on "meta" works
-        self._shared = not learn_grid and self._is_narrow(points)
+        # decided from the numbers given: no device is asked, and a layer on "meta" or of fake tensors works
+        self._shared = not learn_grid and self._is_narrow(low, high if grid > 1 else low)
         if learn_grid:
             self.grid_points = nn.Parameter(points.to(self.spline_weight))
         else:
@@ -177,9 +178,9 @@ class RSWAFKAN(nn.Module):
             raise ValueError(f"got a state that does not fit {n_in} inputs and {n_out} outputs: {reason}") from None
         return layer
 
-    def _is_narrow(self, points: Tensor) -> bool:
+    def _is_narrow(self, low: float, high: float) -> bool:
         """Whether one exponential per input can serve all grid points without leaving float32's range."""
-        return float(points.max() - points.min()) / self.denominator <= _rswaf.MAX_EXPONENT
+        return (high - low) / self.denominator <= _rswaf.MAX_EXPONENT
 
     def _apply(self, fn: Any, recurse: bool = True) -> RSWAFKAN:
         # Casting a module casts its buffers: narrower grid points would move, so constant ones follow the device alone.
@@ -193,7 +194,7 @@ class RSWAFKAN(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
         if not isinstance(self.grid_points, nn.Parameter) and self.grid_points.device.type != "meta":
             self.grid_points = self.grid_points.double()  # assign=True takes the state's dtype
-            self._shared = self._is_narrow(self.grid_points)
+            self._shared = self._is_narrow(float(self.grid_points.min()), float(self.grid_points.max()))
 
     def _check(self, x: Tensor) -> None:
         if x.shape[-1:] != (self.in_features,):
@@ -202,8 +203,9 @@ class RSWAFKAN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
         weight = self.spline_weight
-        if torch.is_autocast_enabled(x.device.type):
-            weight = weight.to(torch.get_autocast_dtype(x.device.type))
+        narrow = autocast_dtype(x)
+        if narrow is not None:
+            weight = weight.to(narrow)
         elif x.dtype != weight.dtype:
             raise ValueError(f"got input of {x.dtype}: expected {weight.dtype}, the dtype of the weights")
         norm = self.layernorm

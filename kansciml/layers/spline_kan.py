@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import _refit, _refit_knots, _spline_import, _spline_init
 from ._activations import ACTIVATIONS
+from ._autocast import autocast_dtype
 from ._basis import evaluate
 from ._spline_op import BACKENDS, apply
 from .bspline import OUTSIDE, SplineSpec, uniform_knots
@@ -191,8 +192,8 @@ class SplineKAN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
         weights = (self.base_weight, self.spline_weight, self.spline_scale)
-        if torch.is_autocast_enabled(x.device.type):
-            narrow = torch.get_autocast_dtype(x.device.type)
+        narrow = autocast_dtype(x)
+        if narrow is not None:
             weights = tuple(None if w is None else w.to(narrow) for w in weights)
         elif x.dtype != self.spline_weight.dtype:
             raise ValueError(f"got input of {x.dtype}: expected {self.spline_weight.dtype}, the dtype of the weights")

@@ -63,6 +63,12 @@ _KNOWN = {
     "kan": VariantStyle("KAN", "#D55E00", (0, (5, 1.5)), "s"),
     "kan-width": VariantStyle("KAN, equal width", "#D55E00", (0, (5, 1.5)), "s"),
     "kan-params": VariantStyle("KAN, equal parameters", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
+    "kan-spline": VariantStyle("KAN, splines", "#D55E00", (0, (5, 1.5)), "s"),
+    "kan-rswaf": VariantStyle("KAN, RSWAF", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
+    "kan-spline-params": VariantStyle("KAN, splines, equal parameters", "#CC79A7", (0, (1.2, 1.2)), "^"),
+    "kan-spline-flops": VariantStyle("KAN, splines, equal FLOPs", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), "P"),
+    "kan-rswaf-params": VariantStyle("KAN, RSWAF, equal parameters", "#56B4E9", (0, (7, 2)), "v"),
+    "kan-rswaf-flops": VariantStyle("KAN, RSWAF, equal FLOPs", "#666666", (0, (7, 1.5, 1.5, 1.5)), "X"),
     "kan-unscaled": VariantStyle("KAN, unscaled state", "#CC79A7", (0, (1.2, 1.2)), "^"),
     "kan-tanh": VariantStyle("KAN, tanh of the state", "#56B4E9", (0, (7, 2)), "v"),
 }

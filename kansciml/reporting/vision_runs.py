@@ -13,15 +13,10 @@ from kansciml._errors import KansciError
 from kansciml.reporting.records import Record
 from kansciml.reporting.style import VariantStyle, variant_styles
 
-STYLES = {
-    "kan-spline": VariantStyle("KAN, splines", "#D55E00", (0, (5, 1.5)), "s"),
-    "kan-rswaf": VariantStyle("KAN, RSWAF", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
-    "kan-spline-params": VariantStyle("KAN, splines, equal parameters", "#CC79A7", (0, (1.2, 1.2)), "^"),
-    "kan-spline-flops": VariantStyle("KAN, splines, equal FLOPs", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), "P"),
-    "kan-rswaf-params": VariantStyle("KAN, RSWAF, equal parameters", "#56B4E9", (0, (7, 2)), "v"),
-    "kan-rswaf-flops": VariantStyle("KAN, RSWAF, equal FLOPs", "#666666", (0, (7, 1.5, 1.5, 1.5)), "X"),
-}
-"""Colours of Okabe and Ito (2008), told apart by the colour-blind; line styles tell them apart in grey."""
+STYLES = variant_styles(
+    ("kan-spline", "kan-rswaf", "kan-spline-params", "kan-spline-flops", "kan-rswaf-params", "kan-rswaf-flops")
+)
+"""How each kind of KAN is drawn, in the order of tables."""
 ORDER = ("mlp", *STYLES)
 REFERENCE = "mlp"
 
@@ -125,6 +120,4 @@ class VisionRecord:
     @property
     def styles(self) -> dict[str, VariantStyle]:
         """A style for every kind of model."""
-        names = list(dict.fromkeys(group.name for group in self.groups))
-        others = variant_styles(name for name in names if name not in STYLES)
-        return {name: STYLES.get(name) or others[name] for name in names}
+        return dict(variant_styles(group.name for group in self.groups))

@@ -1,0 +1,14 @@
+"""The dtype that autocast asks of a layer's weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """That of x's kind of device where autocast is on; None where it is off, or unknown as on "meta"."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return None
