@@ -11,8 +11,8 @@ Expected, MB per sample (batch at which 16 GB are full), measured independently 
 3.84 (4038) with MLPs, 138.7 (111) with KANs; ``mixer-nano`` 5.74 (2702) and 205.3 (75). Measured here: 3.84 (4147),
 139.6 (113), 5.74 (2779) and 207.2 (76), and with `SplineKAN` 2.79 (5653) and 4.05 (3914): less than with MLPs. The
 whole of 16 GB (10^9 bytes) is used here, which the expected batches do not say of theirs.
-In the blocks of a GPU (``--device gpu``) `SplineKAN` holds as many, but up to a batch between 128 and 1024 takes more in
-all than the MLPs, at 128 1.3 and 1.7 times as much: a block alone may be 2^24 numbers.
+In the blocks of a GPU (``--device gpu``) `SplineKAN` holds as many, but up to a batch between 128 and 1024 takes more
+in all than the MLPs, at 128 1.3 and 1.7 times as much: a block alone may be 2^24 numbers.
 Cost on one core: ``smoke`` 7 s, ``small`` 65 s, ``paper`` 145 s, with ``--device gpu`` 45 s; 0.5 GB of memory, no GPU.
 """
 
