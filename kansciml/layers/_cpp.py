@@ -17,7 +17,7 @@ from torch import Tensor
 from . import _plain
 from ._activations import ACTIVATIONS, times_slope
 from ._native.build import HERE, library_name
-from ._spline_second import plain_terms, tangent_of
+from ._spline_second import base_curvature, by_terms, plain_terms, tangent_of
 from .bspline import OUTSIDE, SplineSpec
 
 MAX_ORDER = 5
@@ -26,7 +26,7 @@ ROWS, BLOCK_BYTES = 1024, 1 << 20
 """Samples and bytes of a block of the basis in the dense way: it stays in the second-level cache."""
 SPARSE_SHARE = 0.85
 """Largest share of splines that are not zero at an input for which the sparse way was the faster one."""
-_INTERFACE = 2
+_INTERFACE = 3
 """Of the functions' arguments, as the library tells it: an older build must not be called with others."""
 _SETS = ("portable", "AVX2", "AVX-512")
 
@@ -52,6 +52,9 @@ def load(path: Path) -> ctypes.CDLL:
         ]  # fmt: skip
         getattr(library, f"kansciml_forward_{real}_").argtypes = [grid, *[pointer] * 2, *[number] * 3, *[pointer] * 4]
         getattr(library, f"kansciml_backward_{real}_").argtypes = [grid, *[pointer] * 3, *[number] * 3, *[pointer] * 6]
+        getattr(library, f"kansciml_second_{real}_").argtypes = [
+            grid, *[pointer] * 3, *[number] * 3, *[pointer] * 11, number
+        ]  # fmt: skip
     return library
 
 
@@ -295,3 +298,75 @@ def second_terms(
             _add_gradients(spec, gy, x, along, cells, factor, its_scale, added, total, None)
     if added is not gx:
         gx += added
+
+
+def second_splines(
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    cells: Tensor,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+    hx: Tensor | None,
+    hspline: Tensor | None,
+    hscale: Tensor | None,
+    ggy: Tensor | None,
+    gx: Tensor | None,
+    need_weights: bool,
+    known: Known | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """`_spline_second.plain_splines` by these kernels: in one where inputs and weights vary, else by `second_terms`."""
+    varies = hspline is not None or hscale is not None
+    if hx is None or not varies or not len(x) or not _runs(spec) or not prefer_sparse(spec):
+        tensors = (gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, ggy, gx)
+        return by_terms(second_terms, spec, *tensors, need_weights)
+    dtype = spline_weight.dtype
+    grid = _arguments(spec, cells)
+    tensors = _ready(dtype, gy, x, hx, cells, spline_weight, spline_scale, hspline, hscale)
+    gy, x, hx, cells, weight, scale, hspline, hscale = tensors
+    moved = torch.zeros_like(gy) if ggy is None else ggy
+    added = gx if gx is not None and gx.dtype == dtype else torch.zeros_like(x)
+    gspline = torch.empty_like(weight) if need_weights else None
+    gscale = bend = values = None
+    if known is not None:
+        bend, values = known
+    have_values = values is not None
+    if need_weights and scale is not None:
+        gscale = torch.empty_like(scale)
+        values = torch.empty_like(weight) if values is None else values
+    pointers = map(_pointer, (cells, weight, scale, hspline, hscale, moved, added, gspline, gscale, bend, values))
+    positions = map(_pointer, (gy, x, hx))
+    _function("second", dtype)(grid, *positions, *x.shape, weight.shape[-1], *pointers, int(have_values))
+    if gx is not None and added is not gx:
+        gx += added
+    return gspline, gscale
+
+
+Known = tuple[Tensor, "Tensor | None"]
+"""Of a gradient's graph that serves many products: B'' . (W' gy) (N, I), and B^T gy (I, P, O) where it is kept."""
+
+
+def known(
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    cells: Tensor,
+    base_weight: Tensor | None,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+) -> Known | None:
+    """What `second_splines` computes in every product and the tangents do not change; None where it would not use it.
+
+    It takes no more memory than x and gy, which the graph keeps anyway: weights' gradients only where rows are many.
+    """
+    if not len(x) or not _runs(spec) or not prefer_sparse(spec):
+        return None
+    gy, x, cells, weight, scale = _ready(spline_weight.dtype, gy, x, cells, spline_weight, spline_scale)
+    bend = base_curvature(spec, gy, x, base_weight)
+    bend = torch.zeros_like(x) if bend is None else bend
+    _add_gradients(spec, gy, x, torch.ones_like(x), cells, weight, scale, bend, None, None)
+    if scale is None or weight.numel() > gy.numel():
+        return bend, None
+    values = torch.empty_like(weight)
+    _add_gradients(spec, gy, x, None, cells, weight, None, None, values, None)
+    return bend, values

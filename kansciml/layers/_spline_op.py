@@ -4,13 +4,15 @@ Four doors to the same function, chosen by `apply`:
 
 * eager: an autograd function over the kernels (plain PyTorch or C++);
 * eager, with a graph of the gradient wanted (Hessians): its backward pass is an autograd function of its own, whose
-  backward is in closed form too (`_spline_second`) and keeps nothing either; third derivatives are the composite's;
+  backward is in closed form too (`_spline_second`). It keeps nothing either, until a backward pass that keeps its graph
+  goes through it: then, in C++, what all such passes share (`_cpp.known`). Third derivatives are the composite's;
 * under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
 * under `torch.func` transforms (there in backward passes too) or forward-mode differentiation: the composite itself.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,12 +103,25 @@ class _Gradient(torch.autograd.Function):
             with torch.enable_grad():
                 return None, None, None, *_third(ctx.spec, ctx.wanted, needs, saved, (hx, None, *h), graph)
         gy, x, cells, *weights = saved
-        tensors = (gy.contiguous(), x, cells, *weights, hx, *h)
+        gy = gy.contiguous()
+        tensors = (gy, x, cells, *weights, hx, *h)
         wanted = needs[0], needs[1], any(needs[3:])
-        terms = _cpp.second_terms if kernels(ctx.backend, x, weights[1]) is _cpp else _spline_second.plain_terms
-        ggy, gx, *grads = _spline_second.double_backward(terms, ctx.spec, *tensors, *wanted)
+        splines, known = _spline_second.plain_splines, None
+        if kernels(ctx.backend, x, weights[1]) is _cpp:
+            if hx is not None and any(t is not None for t in h[1:]):  # of the splines' weights
+                if not hasattr(ctx, "known") and _graph_is_kept():
+                    ctx.known = _cpp.known(ctx.spec, gy, x, cells, *weights)
+                known = getattr(ctx, "known", None)
+            splines = partial(_cpp.second_splines, known=known)
+        ggy, gx, *grads = _spline_second.double_backward(splines, ctx.spec, *tensors, *wanted, known is None)
         found = (ggy, gx, None, *grads)
         return None, None, None, *(grad if need else None for grad, need in zip(found, needs))
+
+
+def _graph_is_kept() -> bool:
+    """Whether the backward pass that runs now was asked to keep its graph, for more passes to come."""
+    told = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # not in every version
+    return told is not None and told()
 
 
 def _transformed(*cotangents: Tensor | None) -> bool:

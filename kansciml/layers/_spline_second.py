@@ -13,12 +13,14 @@ products is <gy, the change of y along (hx, hbase, V)>, hence the double backwar
     W':     (hx B')^T gy,  and B^T gy where both factors of W' vary.
 
 One product of matrices per term; the splines and their two derivatives are rebuilt in blocks, and nothing is kept.
+Free of hx, hbase and V, hence the same in all products with one graph: the factor of hx in the second line, and B^T gy.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -51,26 +53,42 @@ def tangent_of(
     return moved if hscale is None else moved.addcmul_(spline_weight, hscale.unsqueeze(1))
 
 
+def base_curvature(spec: SplineSpec, gy: Tensor, x: Tensor, base_weight: Tensor | None) -> Tensor | None:
+    """act''(x) (gy base_weight^T), (N, I): the base branch's second derivative along x; None where it is zero."""
+    if base_weight is None or spec.activation in ("relu", "identity"):
+        return None
+    return times_second(spec.activation, (gy @ base_weight.t()).to(x.dtype), x)
+
+
 def base_terms(
-    spec: SplineSpec, gy: Tensor, x: Tensor, base_weight: Tensor | None, hx: Tensor | None, hbase: Tensor | None
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    base_weight: Tensor | None,
+    hx: Tensor | None,
+    hbase: Tensor | None,
+    bends: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The base branch's share of the gradients of gy, x and base_weight; the first two are fresh, to be added to."""
+    """The base branch's share of the gradients of gy, x and base_weight; the first two are fresh, to be added to.
+
+    Without `bends`, less hx times the `base_curvature`.
+    """
     dtype = gy.dtype
-    ggy = torch.zeros(gy.shape, dtype=sum_dtype(dtype), device=gy.device)
-    gx, gbase, name = torch.zeros_like(x, memory_format=torch.contiguous_format), None, spec.activation
-    if base_weight is None:
-        return ggy, gx, None
-    if hx is not None:
+    gx, gbase, name = None, None, spec.activation
+    if base_weight is not None and hx is not None:
         moved = times_slope(name, hx, x).to(dtype)
-        add_product(ggy, moved, base_weight)
+        ggy = (moved @ base_weight).to(sum_dtype(dtype))
         gbase = moved.t() @ gy
-        second = times_second(name, hx, x)
-        if second is not None:
-            gx += second * (gy @ base_weight.t()).to(x.dtype)
-    if hbase is not None:
+        second = base_curvature(spec, gy, x, base_weight) if bends else None
+        gx = None if second is None else second.mul_(hx)
+    else:
+        ggy = torch.zeros(gy.shape, dtype=sum_dtype(dtype), device=gy.device)
+    if base_weight is not None and hbase is not None:
         add_product(ggy, ACTIVATIONS[name](x).to(dtype), hbase)
-        gx += times_slope(name, (gy @ hbase.t()).to(x.dtype), x)
-    return ggy, gx, gbase
+        along = times_slope(name, (gy @ hbase.t()).to(x.dtype), x)
+        gx = along if gx is None else gx.add_(along)
+    gx = torch.zeros_like(x) if gx is None else gx
+    return ggy, gx.contiguous(), gbase
 
 
 def split_gradient(
@@ -143,8 +161,38 @@ def plain_terms(
                 add_product(total[column].view(-1, gy.shape[1]), factor.flatten(0, 1), cotangent, first)
 
 
-def double_backward(
+def by_terms(
     terms: Callable[..., None],
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    cells: Tensor,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+    hx: Tensor | None,
+    hspline: Tensor | None,
+    hscale: Tensor | None,
+    ggy: Tensor | None,
+    gx: Tensor | None,
+    need_weights: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of spline_weight and spline_scale by `terms` (as `plain_terms`); the other terms go to ggy and gx."""
+    varies = hspline is not None or hscale is not None
+    fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
+    of_moved = of_values = None
+    if need_weights and hx is not None:
+        of_moved = fresh(spline_weight, dtype=sum_dtype(spline_weight.dtype))
+    if need_weights and spline_scale is not None and varies:
+        of_values = fresh(spline_weight, dtype=sum_dtype(spline_weight.dtype))
+    terms(spec, gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, ggy, gx, of_moved, of_values)
+    return split_gradient(of_moved, of_values, spline_weight, spline_scale, hspline, hscale)
+
+
+plain_splines = partial(by_terms, plain_terms)
+
+
+def double_backward(
+    splines: Callable[..., tuple[Tensor | None, Tensor | None]],
     spec: SplineSpec,
     gy: Tensor,
     x: Tensor,
@@ -159,26 +207,23 @@ def double_backward(
     need_gy: bool,
     need_x: bool,
     need_weights: bool,
+    bends: bool = True,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of gy, x, base_weight, spline_weight, spline_scale of the layer's gradient.
 
     Args:
-        terms: `plain_terms` or another backend's.
+        splines: `plain_splines` or another backend's.
         hx, hbase, hspline, hscale: cotangents of the gradients of x and of the weights; None is zero.
         need_gy, need_x, need_weights: which to compute; None is returned where not needed, or zero.
+        bends: False where `splines` adds hx times the `base_curvature` too.
     """
     dtype = spline_weight.dtype
-    ggy, gx, gbase = base_terms(spec, gy, x, base_weight, hx, hbase)
-    varies = hspline is not None or hscale is not None
-    fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
-    of_moved = fresh(spline_weight, dtype=sum_dtype(dtype)) if need_weights and hx is not None else None
-    of_values = None
-    if need_weights and spline_scale is not None and varies:
-        of_values = fresh(spline_weight, dtype=sum_dtype(dtype))
-    wanted = ggy if need_gy else None, gx if need_x else None, of_moved, of_values
-    if hx is not None or varies:
-        terms(spec, gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, *wanted)
-    gspline, gscale = split_gradient(of_moved, of_values, spline_weight, spline_scale, hspline, hscale)
+    ggy, gx, gbase = base_terms(spec, gy, x, base_weight, hx, hbase, bends)
+    wanted = ggy if need_gy else None, gx if need_x else None
+    gspline = gscale = None
+    if hx is not None or hspline is not None or hscale is not None:
+        tensors = (gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale)
+        gspline, gscale = splines(spec, *tensors, *wanted, need_weights)
     weights = (gbase, gspline, gscale) if need_weights else (None,) * 3
-    found = (wanted[0], wanted[1], *weights)
+    found = (*wanted, *weights)
     return tuple(None if t is None else t.to(own) for t, own in zip(found, (dtype, x.dtype, dtype, dtype, dtype)))

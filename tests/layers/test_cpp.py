@@ -134,6 +134,26 @@ def test_knots_belong_to_the_interval_on_their_right_but_the_last(way, order, ev
         assert got is None or (got - expected).abs().max() <= 1e-10 * expected.abs().max().clamp(min=1)
 
 
+@pytest.mark.parametrize("order", range(1, 6))
+def test_splines_fade_to_zero_over_the_knots_beyond_the_grid(way, order):
+    spec, gy, _, _, _, weight, scale, _ = problem(order, True, "zero", rows=1)
+    knots = uniform_knots(GRID, order, (-1, 1))  # and positions in binary
+    cells = torch.tensor([[-1.0] * N_IN, [GRID / 2] * N_IN], dtype=torch.float64)
+    at = np.concatenate([knots, knots[:-1] + 0.125, [knots[0] - 0.125, knots[-1] + 0.125]])
+    x = torch.tensor(np.stack([np.roll(at, i) for i in range(N_IN)], 1))  # all lanes of a vector meet all places
+    gy = gy.expand(len(x), -1).contiguous()
+    y, gx, _, gweight, _ = run(spec, gy, x, cells, None, weight, scale)
+    splines = [scipy_splines(knots, order, x[:, i].numpy(), "zero") for i in range(N_IN)]
+    values, slopes = (torch.tensor(np.stack(part, 1)) for part in zip(*splines))
+    scaled = weight * scale[:, None]
+    torch.testing.assert_close(y, torch.einsum("nim,imo->no", values, scaled), rtol=1e-12, atol=1e-12)
+    if order > 1:  # steps at knots are another test's
+        torch.testing.assert_close(gx, torch.einsum("nim,imo,no->ni", slopes, scaled, gy), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        gweight, torch.einsum("nim,no->imo", values, gy) * scale[:, None], rtol=1e-12, atol=1e-12
+    )
+
+
 @pytest.mark.parametrize("order, even, outside", list(product((0, 1, 3), (True, False), ("zero", "clamp"))))
 def test_nan_stays_in_its_row_and_infinity_makes_none(way, order, even, outside):
     spec, gy, x, cells, _, weight, scale, _ = problem(order, even, outside, rows=20)

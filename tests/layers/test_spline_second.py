@@ -20,6 +20,9 @@ BACKENDS = [
     pytest.param("cpp", marks=pytest.mark.skipif(not _cpp.available(), reason="C++ kernels are not built here")),
 ]
 
+KEPT = "_get_current_graph_task_keep_graph"
+cpp_only = pytest.mark.skipif(not _cpp.available(), reason="C++ kernels are not built here")
+
 
 def layer_with(order, even, n_in=2, n_out=2, grid=3, dtype=torch.float64, **options):
     """A layer with weights drawn, on even knots or on knots drawn for each input."""
@@ -120,6 +123,94 @@ def test_both_ways_of_the_cpp_kernels_agree(sparse, monkeypatch):
     expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
     for got, truth in zip(found, expected):
         assert (got - truth).abs().max() <= 1e-11 * truth.abs().max()
+
+
+def relative(found, expected):
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected))
+
+
+@cpp_only
+@pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+@pytest.mark.parametrize("n_out, scale", list(product((1, 16, 40, 70), (True, False))))
+def test_every_width_and_any_number_of_threads_equal_the_composite(n_out, scale, dtype, close):
+    layer = layer_with(3, True, 9, n_out, 6, spline_scale=scale, backend="cpp").to(dtype)
+    call, values = as_function(layer)
+    x = inputs(layer, 1100).requires_grad_()
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3, 3):
+            torch.set_num_threads(threads)
+            found.append(double_gradients(call, x, values, torch.Generator().manual_seed(1)))
+    finally:
+        torch.set_num_threads(before)
+    expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
+    for one in found:
+        assert relative(one, expected) < close
+    assert all(torch.equal(a, b) for a, b in zip(found[1], found[2]))  # the order of sums is fixed
+
+
+def products(layer, rows, kept):
+    """A gradient's graph, and products with two vectors: with one graph kept, or each with a graph of its own."""
+    call, values = as_function(layer)
+    x = inputs(layer, rows).requires_grad_()
+    cotangent = torch.linspace(-1, 1, rows * layer.out_features, dtype=x.dtype).view(rows, -1).requires_grad_()
+    generator, found = torch.Generator().manual_seed(3), []
+    arguments = (cotangent, x, *values)
+    grads = gradient(call, cotangent, x, *values)
+    for _ in range(2):
+        along = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
+        found.append(torch.autograd.grad(grads, arguments, along, retain_graph=kept))
+        if not kept:
+            grads = gradient(call, cotangent, x, *values)
+    return grads, found
+
+
+@cpp_only
+@pytest.mark.parametrize("rows", [12, 300])  # few rows: the weights' share is not kept
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "relu"}, {"outside": "linear"}],
+)
+def test_a_kept_graph_gives_the_same_products(rows, options):
+    layer = layer_with(3, True, 5, 7, 6, backend="cpp", **options)
+    for again, once in zip(products(layer, rows, True)[1], products(layer, rows, False)[1]):
+        assert relative(again, once) < 1e-12
+
+
+@cpp_only
+def test_a_kept_graph_serves_directions_in_which_not_everything_varies():
+    layer = layer_with(3, True, 5, 7, 6, backend="cpp")
+    grads, _ = products(layer, 50, True)
+    others, _ = products(layer, 50, False)
+    targets = list(layer.parameters())
+    for pick in ([0], [2], [0, 1], [0, 2], [0, 3]):
+        along = [torch.ones_like(grads[k]) for k in pick]
+        found = torch.autograd.grad([grads[k] for k in pick], targets, along, retain_graph=True, materialize_grads=True)
+        fresh = torch.autograd.grad(
+            [others[k] for k in pick], targets, along, retain_graph=True, materialize_grads=True
+        )
+        assert all(torch.allclose(a, b, rtol=1e-11, atol=1e-11) for a, b in zip(found, fresh))
+
+
+@cpp_only
+@pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")
+def test_what_a_kept_graph_holds_beside_its_arguments_is_no_more_than_they_are(monkeypatch):
+    layer = layer_with(3, True, 5, 7, 6, backend="cpp")
+    held = []
+    original = _cpp.known
+
+    def known(*arguments):
+        held.append([(t.shape, t.dtype) for t in original(*arguments) if t is not None])
+        return original(*arguments)
+
+    monkeypatch.setattr(_cpp, "known", known)
+    products(layer, 300, False)
+    assert held == []  # a graph that serves once pays nothing
+    products(layer, 300, True)
+    products(layer, 12, True)
+    many, few = ([list(shape) for shape, _ in one] for one in held)  # once each, though there were two products
+    assert many == [[300, 5], [5, 9, 7]] and few == [[12, 5]]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

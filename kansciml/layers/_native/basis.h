@@ -17,7 +17,7 @@ template <class T, int S> inline void put(Int e, Int G, const T* v, T* out) {
     const Int c = e < 0 ? 0 : e > G - 1 ? G - 1 : e;
     for (int q = 0; q <= S; q++) {
         const Int from = q + c - e;
-        out[q] = from >= 0 && from <= S ? v[from] : T(0);
+        out[q * Lanes<T>::n] = from >= 0 && from <= S ? v[from] : T(0);
     }
 }
 
@@ -26,6 +26,20 @@ template <int S, class V> inline void lowered(const V* v, V* out) {
     out[0] = -v[0];
     for (int q = 1; q < S; q++) out[q] = v[q - 1] - v[q];
     if (S > 0) out[S] = v[S - 1];
+}
+
+// Splines moved down by `left` places and up by `right`, lane by lane: as `put`, in steps of 1, 2 and 4 places.
+template <class T, int S> inline void shifted(typename Lanes<T>::V* v, const typename Lanes<T>::M& left,
+                                              const typename Lanes<T>::M& right) {
+    const typename Lanes<T>::V zero = {};
+#pragma GCC unroll 3
+    for (int step = 1; step <= S + 1; step *= 2) {  // S + 1 at the very end of the last spline
+        const typename Lanes<T>::M down = (left & step) != 0, up = (right & step) != 0;
+#pragma GCC unroll 8
+        for (int q = 0; q <= S; q++) v[q] = down ? (q + step <= S ? v[q + step] : zero) : v[q];
+#pragma GCC unroll 8
+        for (int q = S; q >= 0; q--) v[q] = up ? (q >= step ? v[q - step] : zero) : v[q];
+    }
 }
 
 // S + 1 values (and D derivatives per interval) of uniform splines at u, positions in intervals from the grid's left.
@@ -74,29 +88,17 @@ void uniform_basis(const Grid& g, const T* u, Int count, int* cell, T* const* to
                 if (g.outside == 0) v[q] = out ? zero : v[q];
             }
         }
-        const M e = __builtin_convertvector(f, M);
-        alignas(64) T t[D + 1][S + 1][L];
-        for (int d = 0; d <= D; d++)
-            for (int q = 0; q <= S; q++) store(t[d][q], V(nan ? at : all[d][q]));
-        const M outer = (e < 0) | (e >= __builtin_convertvector(zero + G, M));
-        Int any = 0;
-        if (g.outside == 0)
-            for (int j = 0; j < L; j++) any |= outer[j];
-        for (int j = 0; j < L; j++) {
-            cell[k + j] = int(e[j]);
-            for (int d = 0; d <= D; d++)
-                for (int q = 0; q <= S; q++) to[d][(k + j) * (S + 1) + q] = t[d][q][j];
+        const M e = __builtin_convertvector(f, M), none = {}, end = __builtin_convertvector(zero + (G - 1), M);
+        const M outer = (e < none) | (e > end);
+        if (g.outside == 0 && any_bit(&outer)) {
+            const M left = e < none ? none - e : none, right = e > end ? e - end : none;
+            for (int d = 0; d <= D; d++) shifted<T, S>(all[d], left, right);
         }
-        if (any)
-            for (int j = 0; j < L; j++)
-                if (outer[j]) {
-                    for (int d = 0; d <= D; d++) {
-                        T a[S + 1];
-                        for (int q = 0; q <= S; q++) a[q] = t[d][q][j];
-                        put<T, S>(e[j], g.grid, a, to[d] + (k + j) * (S + 1));
-                    }
-                    cell[k + j] = e[j] < 0 ? 0 : int(g.grid - 1);
-                }
+        const M inner = e < none ? none : e > end ? end : e;
+        const typename Lanes<T>::C c_at = __builtin_convertvector(inner, typename Lanes<T>::C);
+        memcpy(cell + k, &c_at, sizeof c_at);
+        for (int d = 0; d <= D; d++)
+            for (int q = 0; q <= S; q++) store(to[d] + k * (S + 1) + q * L, V(nan ? at : all[d][q]));
     }
 }
 
@@ -144,12 +146,13 @@ void knots_basis(const Grid& g, const T* t, T at, int* cell, T* const* to, Int o
     for (int d = 0; d <= D; d++) put<T, S>(e, G, all[d], to[d] + offset);
 }
 
-template <class T> struct Scratch {  // the basis of a tile of rows x inputs, one position after the other
-    Buffer<T> u, value, slope, curve, padded;
+template <class T> struct Scratch {  // the basis of a tile of rows x inputs, numbers of a position as `place` tells
+    Buffer<T> u, value, slope, curve, moved, padded;
     Buffer<int> cell;
-    Scratch(const Grid& g, Int count, bool curved)
+    Scratch(const Grid& g, Int count, bool curved, bool second = false)
         : u(count), value((count + 16) * (g.order + 1)), slope((count + 16) * (g.order + 1)),
-          curve(curved ? (count + 16) * (g.order + 1) : 0), padded(g.grid + 4 * g.order + 1), cell(count) {}
+          curve(curved ? (count + 16) * (g.order + 1) : 0), moved(second ? (count + 16) * (g.order + 1) : 0),
+          padded(g.grid + 4 * g.order + 1), cell(count) {}
 };
 
 template <class T, int S, int D>
@@ -173,9 +176,17 @@ void fill_basis(const Grid& g, const T* x, Int ldx, Int rows, Int inputs, const 
         }
         for (Int n = 0; n < rows; n++) {
             const Int k = n * inputs + i;
-            knots_basis<T, S, D>(g, t, x[n * ldx + i], b.cell.p + k, to, k * (S + 1));
+            knots_basis<T, S, D>(g, t, x[n * ldx + i], b.cell.p + k, to, place<T, S>(k));
         }
     }
+}
+
+// b.u = h, in intervals where knots are even; a whole number of vectors.
+template <class T> void lengths(const Grid& g, const T* h, Int ldx, Int rows, Int inputs, const T* cells, Scratch<T>& b) {
+    for (Int n = 0; n < rows; n++)
+        for (Int i = 0; i < inputs; i++)
+            b.u.p[n * inputs + i] = g.uniform ? h[n * ldx + i] * cells[g.n_cells + i] : h[n * ldx + i];
+    for (Int k = rows * inputs; k % Lanes<T>::n; k++) b.u.p[k] = 0;
 }
 
 // Basis at x[n, i], n < rows, i < inputs (x, h and cells point to the tile), D derivatives per interval (uniform) or
@@ -184,14 +195,16 @@ template <class T, int S, int D>
 void basis(const Grid& g, const T* x, const T* h, Int ldx, Int rows, Int inputs, const T* cells, Scratch<T>& b) {
     if (!h) return fill_basis<T, S, D>(g, x, ldx, rows, inputs, cells, b);
     fill_basis<T, S, D + 1>(g, x, ldx, rows, inputs, cells, b);
-    for (Int n = 0; n < rows; n++)
-        for (Int i = 0; i < inputs; i++) {
-            const Int k = (n * inputs + i) * (S + 1);
-            const T along = h[n * ldx + i] * (g.uniform ? cells[g.n_cells + i] : T(1));
-            for (int q = 0; q <= S; q++) b.value.p[k + q] = along * b.slope.p[k + q];
-            if (D > 0)
-                for (int q = 0; q <= S; q++) b.slope.p[k + q] = along * b.curve.p[k + q];
+    typedef typename Lanes<T>::V V;
+    const int L = Lanes<T>::n;
+    lengths(g, h, ldx, rows, inputs, cells, b);
+    for (Int k = 0; k < rows * inputs; k += L) {
+        const V along = load(b.u.p + k);
+        for (Int j = k * (S + 1); j < (k + L) * (S + 1); j += L) {
+            store(b.value.p + j, V(along * load(b.slope.p + j)));
+            if (D > 0) store(b.slope.p + j, V(along * load(b.curve.p + j)));
         }
+    }
 }
 
 }  // namespace

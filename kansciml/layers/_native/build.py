@@ -22,6 +22,8 @@ FLAGS = (
     *("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi", "-Wno-unknown-pragmas"),
 )
+PORTABLE = ("-O2", "-ftree-vectorize")
+"""In place of -O3: as fast, and half the time to compile vectors that the processor has to take apart."""
 X86 = {
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"),
@@ -96,7 +98,7 @@ def _build(compiler: list[str], scratch: str, parallel: tuple[str, ...], instruc
     def compiled(name: str, *flags: str) -> str | None:
         return _run([*command, *flags, f"-DISA={name}", "-c", str(SOURCE), "-o", objects[name]])
 
-    error = compiled("portable")
+    error = compiled("portable", *PORTABLE)
     if error is not None:
         return error
     linked = [objects["portable"]]

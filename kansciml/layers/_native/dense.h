@@ -11,9 +11,10 @@ namespace {
 template <class T, int S, bool SLOPE>
 void dense(const Grid& g, const T* x, const T* h, Int ldx, Int rows, Int inputs, const T* cells, T* block, T* gx,
            Int fill) {
+    const int L = Lanes<T>::n;
     const Int P = g.grid + S, width = inputs * P, step = least(rows, inputs > 1024 ? 1 : 1024 / inputs);
 #ifdef _OPENMP
-#pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && rows > step)
+#pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && rows > step && rows * width > 100000)
 #endif
     {
         Scratch<T> b(g, step * inputs, SLOPE && h);
@@ -28,15 +29,18 @@ void dense(const Grid& g, const T* x, const T* h, Int ldx, Int rows, Int inputs,
                 const Int k0 = n * inputs;
                 if (SLOPE)
                     for (Int i = 0; i < inputs; i++) {
-                        const T *of = row + i * P + b.cell.p[k0 + i], *s = b.slope.p + (k0 + i) * (S + 1);
+                        const T *of = row + i * P + b.cell.p[k0 + i], *s = b.slope.p + place<T, S>(k0 + i);
                         T total = 0;
-                        for (int q = 0; q <= S; q++) total += of[q] * s[q];
+                        for (int q = 0; q <= S; q++) total += of[q] * s[q * L];
                         gx[(n0 + n) * ldx + i] += g.uniform ? total * cells[g.n_cells + i] : total;
                     }
                 if (!fill) continue;
                 memset(row, 0, width * sizeof(T));
-                for (Int i = 0; i < inputs; i++)
-                    memcpy(row + i * P + b.cell.p[k0 + i], b.value.p + (k0 + i) * (S + 1), (S + 1) * sizeof(T));
+                for (Int i = 0; i < inputs; i++) {
+                    T* to = row + i * P + b.cell.p[k0 + i];
+                    const T* from = b.value.p + place<T, S>(k0 + i);
+                    for (int q = 0; q <= S; q++) to[q] = from[q * L];
+                }
             }
         }
     }

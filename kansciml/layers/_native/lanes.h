@@ -4,6 +4,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 namespace {
 
@@ -15,6 +18,7 @@ template <class T> struct Lanes;
 template <> struct Lanes<float> {
     typedef float V __attribute__((vector_size(64)));
     typedef int M __attribute__((vector_size(64)));
+    typedef M C;  // integers, as many
     typedef float H __attribute__((vector_size(32)));
     typedef float Q __attribute__((vector_size(16)));
     static const int n = 16;
@@ -22,6 +26,7 @@ template <> struct Lanes<float> {
 template <> struct Lanes<double> {
     typedef double V __attribute__((vector_size(64)));
     typedef Int M __attribute__((vector_size(64)));
+    typedef int C __attribute__((vector_size(32)));
     typedef double H __attribute__((vector_size(32)));
     typedef double Q __attribute__((vector_size(16)));
     static const int n = 8;
@@ -46,6 +51,22 @@ template <class T> inline T sum_lanes(const typename Lanes<T>::V& v) {
     for (unsigned k = 0; k < 16 / sizeof(T); k++) total += t[k];
     return total;
 }
+
+inline bool any_bit(const void* vector) {  // of 64 bytes
+    typedef Int H __attribute__((vector_size(32)));
+    typedef Int Q __attribute__((vector_size(16)));
+    H h[2];
+    memcpy(h, vector, sizeof h);
+    h[0] |= h[1];
+    Q q[2];
+    memcpy(q, h, sizeof q);
+    q[0] |= q[1];
+    return q[0][0] | q[0][1];
+}
+
+// Where the first of a position's S + 1 numbers stands; the next are Lanes::n apart. So whole vectors of positions are
+// computed and stored as they are.
+template <class T, int S> inline Int place(Int position) { return position + (position & -Int(Lanes<T>::n)) * S; }
 
 template <class T> struct Buffer {  // aligned to a cache line; scratch memory of one thread
     T* p;

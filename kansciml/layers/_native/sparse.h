@@ -55,6 +55,17 @@ template <class T, int NV> inline void get_row(const T* p, Int columns, typename
     }
 }
 
+template <class T, int NV> inline void put_row(const typename Lanes<T>::V* v, Int columns, T* p) {
+    const int L = Lanes<T>::n;
+    if (columns == NV * L) {
+        for (int a = 0; a < NV; a++) store(p + a * L, v[a]);
+    } else {
+        alignas(64) T t[NV * L];
+        for (int a = 0; a < NV; a++) store(t + a * L, v[a]);
+        memcpy(p, t, columns * sizeof(T));
+    }
+}
+
 template <class T, int S, int NV>
 void add_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* y, Int O, Int columns) {
     typedef typename Lanes<T>::V V;
@@ -63,21 +74,17 @@ void add_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* y
         V acc[NV];
         get_row<T, NV>(y + n * O, columns, acc);
         const int* cell = b.cell.p + n * inputs;
-        const T* value = b.value.p + n * inputs * (S + 1);
         for (Int i = 0; i < inputs; i++) {
-            const T* from = w + (i * P + cell[i]) * width;
+            const T *from = w + (i * P + cell[i]) * width, *value = b.value.p + place<T, S>(n * inputs + i);
+            V t[NV] = {};  // a sum of its own: shorter chains of additions that wait for each other
 #pragma GCC unroll 8
             for (int q = 0; q <= S; q++)
 #pragma GCC unroll 4
-                for (int a = 0; a < NV; a++) acc[a] += value[i * (S + 1) + q] * load(from + q * width + a * L);
+                for (int a = 0; a < NV; a++) t[a] += value[q * L] * load(from + q * width + a * L);
+#pragma GCC unroll 4
+            for (int a = 0; a < NV; a++) acc[a] += t[a];
         }
-        if (columns == width) {
-            for (int a = 0; a < NV; a++) store(y + n * O + a * L, acc[a]);
-        } else {
-            alignas(64) T t[NV * L];
-            for (int a = 0; a < NV; a++) store(t + a * L, acc[a]);
-            memcpy(y + n * O, t, columns * sizeof(T));
-        }
+        put_row<T, NV>(acc, columns, y + n * O);
     }
 }
 
@@ -90,16 +97,15 @@ void gradients(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* 
         V of[NV];
         get_row<T, NV>(gy + n * O, columns, of);
         const int* cell = b.cell.p + n * inputs;
-        const T *value = b.value.p + n * inputs * (S + 1), *slope = b.slope.p + n * inputs * (S + 1);
         if (gx)
             for (Int i = 0; i < inputs; i++) {
-                const T* from = w + (i * P + cell[i]) * width;
+                const T *from = w + (i * P + cell[i]) * width, *slope = b.slope.p + place<T, S>(n * inputs + i);
                 V total = {};
 #pragma GCC unroll 4
                 for (int a = 0; a < NV; a++) {
                     V t = {};
 #pragma GCC unroll 8
-                    for (int q = 0; q <= S; q++) t += slope[i * (S + 1) + q] * load(from + q * width + a * L);
+                    for (int q = 0; q <= S; q++) t += slope[q * L] * load(from + q * width + a * L);
                     total += t * of[a];
                 }
                 gx[n * inputs + i] += sum_lanes<T>(total);
@@ -107,23 +113,25 @@ void gradients(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* 
         if (gw)
             for (Int i = 0; i < inputs; i++) {
                 T* to = gw + (i * P + cell[i]) * width;
+                const T* value = b.value.p + place<T, S>(n * inputs + i);
 #pragma GCC unroll 8
                 for (int q = 0; q <= S; q++)
 #pragma GCC unroll 4
                     for (int a = 0; a < NV; a++) {
                         T* p = to + q * width + a * L;
-                        store(p, V(load(p) + value[i * (S + 1) + q] * of[a]));
+                        store(p, V(load(p) + value[q * L] * of[a]));
                     }
             }
     }
 }
 
-const Int ROWS = 512;       // of a block: its basis stays in the second-level cache
-const Int TILE = 1 << 15;   // bytes of packed weights: the first-level cache
+const Int ROWS = 512;  // of a block: its basis stays in the second-level cache
+// Bytes of packed weights: with those of a gradient, or of a tangent, still the first-level cache.
+const Int TILE_FORWARD = 1 << 15, TILE = 1 << 14;
 
-template <class T> Int tile_inputs(Int I, Int P, Int O) {
+template <class T> Int tile_inputs(Int I, Int P, Int O, Int bytes = TILE) {
     const Int width = least(4, (O + Lanes<T>::n - 1) / Lanes<T>::n) * 64;
-    const Int n = TILE / (P * width);
+    const Int n = bytes / (P * width);
     return least(I, n < 4 ? 4 : n > 64 ? 64 : n);
 }
 
@@ -132,7 +140,7 @@ inline Int vectors(Int columns, Int L) { return columns <= L ? 1 : columns <= 2 
 template <class T, int S>
 void sparse_forward(const Grid& g, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w,
                     const T* scale, T* y) {
-    const Int P = g.grid + S, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O);
+    const Int P = g.grid + S, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O, TILE_FORWARD);
     Int rows = (N + g.threads - 1) / g.threads;
     rows = rows > ROWS ? ROWS : rows < 1 ? 1 : rows;
 #ifdef _OPENMP

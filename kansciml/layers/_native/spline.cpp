@@ -8,7 +8,7 @@
 // of splines c ... c + S. The dense kernels scatter them into the left factor of a GEMM, the sparse ones gather weights.
 
 #include "dense.h"
-#include "sparse.h"
+#include "second.h"
 
 #define JOIN_(a, b, c) a##b##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
@@ -40,12 +40,21 @@
         const Grid* g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, \
         const T* scale, T* gx, T* gw, T* gs) { \
         ORDERS(BACKWARD) \
+    } \
+    extern "C" __attribute__((visibility("hidden"))) int JOIN(second_, NAME, ISA)( \
+        const Grid* g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, \
+        const T* scale, const T* hw, const T* hscale, T* ggy, T* gx, T* gw, T* gs, const T* bend, T* values, \
+        Int known) { \
+        ORDERS(SECOND) \
     }
 #define DENSE(S) \
     if (gx) dense<Real, S, true>(*g, x, h, ldx, rows, inputs, cells, block, gx, fill); \
     else dense<Real, S, false>(*g, x, h, ldx, rows, inputs, cells, block, gx, fill)
 #define FORWARD(S) sparse_forward<Real, S>(*g, x, h, N, I, O, cells, w, scale, y)
 #define BACKWARD(S) sparse_backward<Real, S>(*g, gy, x, h, N, I, O, cells, w, scale, gx, gw, gs)
+
+#define SECOND(S) \
+    second<Real, S>(*g, gy, x, h, N, I, O, cells, w, scale, hw, hscale, ggy, gx, gw, gs, bend, values, known)
 
 #ifdef ISA
 #define Real float
@@ -78,7 +87,7 @@ EXPORT int kansciml_isa() {
     return 0;
 }
 
-EXPORT int kansciml_interface() { return 2; }  // raised with every change of the functions' arguments
+EXPORT int kansciml_interface() { return 3; }  // raised with every change of the functions' arguments
 
 EXPORT int kansciml_openmp() {
 #ifdef _OPENMP
@@ -110,7 +119,12 @@ EXPORT int kansciml_openmp() {
     FORWARD_TO(backward_##N, \
                (const Grid* g, const T* gy, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, \
                 const T* s, T* gx, T* gw, T* gs), \
-               (g, gy, x, h, n, i, o, cells, w, s, gx, gw, gs))
+               (g, gy, x, h, n, i, o, cells, w, s, gx, gw, gs)) \
+    FORWARD_TO(second_##N, \
+               (const Grid* g, const T* gy, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, \
+                const T* s, const T* hw, const T* hs, T* ggy, T* gx, T* gw, T* gs, const T* bend, T* values, \
+                Int known), \
+               (g, gy, x, h, n, i, o, cells, w, s, hw, hs, ggy, gx, gw, gs, bend, values, known))
 ALL(float, f_)
 ALL(double, d_)
 #endif

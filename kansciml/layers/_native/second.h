@@ -1,0 +1,206 @@
+// The gradient's own gradient, where inputs and weights both vary, in one pass over the weights; part of spline.cpp.
+
+#pragma once
+
+#include "sparse.h"
+
+namespace {
+
+#if defined(__AVX512F__)
+const int WIDEST = 4;  // vectors of 64 bytes that registers hold of each row; and code that the compiler makes
+#elif defined(__AVX2__)
+const int WIDEST = 2;
+#else
+const int WIDEST = 1;
+#endif
+
+// Tangent of the scaled weights, hw * scale + w * hscale (a null pointer: hw is zero, scale is one, hscale is zero),
+// packed as `pack` does it.
+template <class T>
+void pack_tangent(const T* w, const T* scale, const T* hw, const T* hscale, Int O, Int P, Int inputs, Int columns,
+                  Int width, T* out) {
+    if (!hscale) return pack(hw, scale, O, P, inputs, columns, width, out);
+    for (Int i = 0; i < inputs; i++)
+        for (Int m = 0; m < P; m++, out += width) {
+            const Int at = (i * P + m) * O;
+            for (Int o = 0; o < columns; o++) out[o] = w[at + o] * hscale[i * O + o];
+            if (hw)
+                for (Int o = 0; o < columns; o++) out[o] += hw[at + o] * scale[i * O + o];
+            memset(out + columns, 0, (width - columns) * sizeof(T));
+        }
+}
+
+// From the gradients of the scaled weights, gw along hx and gv of the values, those of weights (in place) and scales.
+template <class T>
+void split_tangent(const T* w, const T* scale, const T* hw, const T* hscale, Int O, Int P, Int inputs, Int columns,
+                   T* gw, const T* gv, T* gs) {
+    for (Int i = 0; i < inputs; i++) {
+        memset(gs + i * O, 0, columns * sizeof(T));
+        for (Int m = 0; m < P; m++) {
+            const Int at = (i * P + m) * O;
+            T *to = gs + i * O, *weights = gw + at;
+            const T *s = scale + i * O, *values = gv + at;
+            for (Int c = 0; c < columns; c++) {
+                to[c] += weights[c] * w[at + c];
+                weights[c] *= s[c];
+            }
+            if (hw)
+                for (Int c = 0; c < columns; c++) to[c] += values[c] * hw[at + c];
+            if (hscale)
+                for (Int c = 0; c < columns; c++) weights[c] += values[c] * hscale[i * O + c];
+        }
+    }
+}
+
+// ggy += (hx B') W + B V, and to gx, over hx where BENDS is false: hx B'' . (W gy) + B' . (V gy).
+template <class T, int S, int NV, bool BENDS>
+void second_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy, Int O,
+                 Int columns, T* gx) {
+    typedef typename Lanes<T>::V V;
+    const int L = Lanes<T>::n, width = NV * L;
+    for (Int n = 0; n < rows; n++) {
+        V of[NV], acc[NV];
+        get_row<T, NV>(gy + n * O, columns, of);
+        get_row<T, NV>(ggy + n * O, columns, acc);
+        const int* cell = b.cell.p + n * inputs;
+        for (Int i = 0; i < inputs; i++) {
+            const Int at = place<T, S>(n * inputs + i), from = (i * P + cell[i]) * width;
+            const T *value = b.value.p + at, *slope = b.slope.p + at, *moved = b.moved.p + at, *bent = b.curve.p + at;
+            V total = {};
+#pragma GCC unroll 4
+            for (int a = 0; a < NV; a++) {
+                V t = {}, s = {};
+#pragma GCC unroll 8
+                for (int q = 0; q <= S; q++) {
+                    const V weight = load(w + from + q * width + a * L), tangent = load(v + from + q * width + a * L);
+                    s += moved[q * L] * weight;
+                    s += value[q * L] * tangent;
+                    t += slope[q * L] * tangent;
+                    if (BENDS) t += bent[q * L] * weight;
+                }
+                total += t * of[a];
+                acc[a] += s;
+            }
+            gx[n * inputs + i] += sum_lanes<T>(total);
+        }
+        put_row<T, NV>(acc, columns, ggy + n * O);
+    }
+}
+
+// gw += (hx B')^T gy and, unless null, gv += B^T gy.
+template <class T, int S, int NV>
+void second_weights(Int P, const Scratch<T>& b, Int rows, Int inputs, T* gw, T* gv, const T* gy, Int O, Int columns) {
+    typedef typename Lanes<T>::V V;
+    const int L = Lanes<T>::n, width = NV * L;
+    for (Int n = 0; n < rows; n++) {
+        V of[NV];
+        get_row<T, NV>(gy + n * O, columns, of);
+        const int* cell = b.cell.p + n * inputs;
+        for (Int i = 0; i < inputs; i++) {
+            const Int at = place<T, S>(n * inputs + i), to = (i * P + cell[i]) * width;
+            for (int part = 0; part < (gv ? 2 : 1); part++) {
+                const T* factor = (part ? b.value.p : b.moved.p) + at;
+                T* p = (part ? gv : gw) + to;
+#pragma GCC unroll 8
+                for (int q = 0; q <= S; q++)
+#pragma GCC unroll 4
+                    for (int a = 0; a < NV; a++, p += L) store(p, V(load(p) + factor[q * L] * of[a]));
+            }
+        }
+    }
+}
+
+template <class T, int S, int NV>
+void second_tile(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy, Int O,
+                 Int columns, T* gx, T* gw, T* gv, bool bend_known) {
+    if (bend_known) second_rows<T, S, NV, false>(P, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
+    else second_rows<T, S, NV, true>(P, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
+    if (gw) second_weights<T, S, NV>(P, b, rows, inputs, gw, gv, gy, O, columns);
+}
+
+// All terms of `_spline_second.plain_terms`, and the gradients of both factors of the scaled weights, where hx and a
+// tangent of the weights (hw or hscale) are given. `bend` (N, I), hx B'' . (W gy) over hx, and `values` (I, P, O), B^T gy,
+// do not depend on the tangents: where `known`, they are read, else `bend` is null and `values` written; values and gs
+// are null without a scale, gw where weights need no gradient.
+template <class T, int S>
+void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w,
+            const T* scale, const T* hw, const T* hscale, T* ggy, T* gx, T* gw, T* gs, const T* bend, T* values,
+            Int known) {
+    typedef typename Lanes<T>::V V;
+    const Int P = g.grid + S, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O), rows = N < 1 ? 1 : least(N, ROWS);
+    const bool parallel = g.threads > 1 && N * I * O > 100000;
+    const Int threads = parallel ? g.threads : 1;
+    Buffer<T> sums(threads > 1 ? threads * rows * O : 0);  // of each thread, for a block of rows
+#ifdef _OPENMP
+#pragma omp parallel num_threads(int(threads)) if (parallel)
+#endif
+    {
+        Scratch<T> b(g, rows * inputs, !bend, true);
+        const Int size = inputs * P * WIDEST * L;
+        Buffer<T> tile(size), tangent(size), of_moved(gw ? size : 0), of_values(values && !known ? size : 0);
+        Buffer<T> gxs(rows * inputs);
+#ifdef _OPENMP
+        const Int thread = omp_get_thread_num(), team = omp_get_num_threads();
+#else
+        const Int thread = 0, team = 1;
+#endif
+        for (Int n = 0; n < N; n += rows) {
+            const Int count = least(rows, N - n);
+            T* own = team > 1 ? sums.p + thread * rows * O : ggy + n * O;
+            if (team > 1) memset(own, 0, count * O * sizeof(T));
+#ifdef _OPENMP
+#pragma omp for schedule(static)
+#endif
+            for (Int i = 0; i < I; i += inputs) {
+                const Int ni = least(inputs, I - i), at = n * I + i, places = count * ni;
+                const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
+                if (bend) fill_basis<T, S, 1>(g, x + at, I, count, ni, tile_cells, b);
+                else fill_basis<T, S, 2>(g, x + at, I, count, ni, tile_cells, b);
+                lengths(g, h + at, I, count, ni, tile_cells, b);
+                for (Int k = 0; k < places; k += L) {
+                    const V along = load(b.u.p + k);
+                    for (Int j = k * (S + 1); j < (k + L) * (S + 1); j += L) {
+                        store(b.moved.p + j, V(along * load(b.slope.p + j)));
+                        if (!bend) store(b.curve.p + j, V(along * load(b.curve.p + j)));
+                    }
+                }
+                memset(gxs.p, 0, places * sizeof(T));
+                for (Int o = 0; o < O;) {
+                    const Int nv = least(vectors(O - o, L), WIDEST), columns = least(O - o, nv * L), width = nv * L;
+                    const Int from = i * P * O + o, edge = i * O + o;
+                    const T *s = scale ? scale + edge : 0, *hs = hscale ? hscale + edge : 0, *v = hw ? hw + from : 0;
+                    pack(w + from, s, O, P, ni, columns, width, tile.p);
+                    pack_tangent(w + from, s, v, hs, O, P, ni, columns, width, tangent.p);
+                    T *gt = gw ? of_moved.p : 0, *gvt = gw && values && !known ? of_values.p : 0;
+                    if (gt) memset(gt, 0, ni * P * width * sizeof(T));
+                    if (gvt) memset(gvt, 0, ni * P * width * sizeof(T));
+                    const T* of = gy + n * O + o;
+                    const auto run = nv == 1   ? second_tile<T, S, 1>
+                                     : nv == 2 ? second_tile<T, S, WIDEST < 2 ? WIDEST : 2>
+                                               : second_tile<T, S, WIDEST>;
+                    run(P, b, count, ni, tile.p, tangent.p, of, own + o, O, columns, gxs.p, gt, gvt, bend);
+                    if (gt) unpack(gt, P, ni, columns, width, O, n > 0, gw + from);
+                    if (gvt) unpack(gvt, P, ni, columns, width, O, n > 0, values + from);
+                    if (gt && gs && n + count == N)
+                        split_tangent(w + from, s, v, hs, O, P, ni, columns, gw + from, values + from, gs + edge);
+                    o += columns;
+                }
+                for (Int r = 0; r < count; r++)
+                    for (Int k = 0; k < ni; k++) {
+                        const Int p = at + r * I + k;
+                        const T d = gxs.p[r * ni + k];
+                        gx[p] += (g.uniform ? d * cells[g.n_cells + i + k] : d) + (bend ? h[p] * bend[p] : T(0));
+                    }
+            }
+            if (team > 1) {
+#ifdef _OPENMP
+#pragma omp for schedule(static)
+#endif
+                for (Int k = 0; k < count * O; k++)
+                    for (Int t = 0; t < team; t++) ggy[n * O + k] += sums.p[t * rows * O + k];
+            }
+        }
+    }
+}
+
+}  // namespace
