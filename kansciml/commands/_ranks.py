@@ -23,15 +23,16 @@ def run_on_ranks(experiment: Experiment, arguments: Sequence[str], out: Output, 
     _ranks.join()
     if _ranks.rank() == 0:
         try:
-            return run_from_flags(experiment, arguments, out, command)
+            code = run_from_flags(experiment, arguments, out, command)
         finally:
             _ranks.send_home()
+        _ranks.end(code)
     if not _ranks.called():
-        return 0
+        _ranks.end(0)
     preset, rest = take_option(arguments, "--preset")
     config = experiment.preset(preset) if preset else experiment.config()
     parsed = parse(experiment_arguments(config), rest, command)
     folder = result_folder(experiment, parsed.config, parsed.flags.results)
     silent = Progress(io.StringIO(), live=False, interval_s=math.inf)
     experiment.run(parsed.config, RunContext(folder, silent, lambda line: None))
-    return 0
+    _ranks.end(0)

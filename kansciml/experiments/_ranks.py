@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import atexit
 import os
-from typing import Any, TypeVar
+import sys
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -63,6 +64,21 @@ def called() -> bool:
     """On a follower: wait for the leader's word; whether there is a training to join."""
     join()
     return agree(False)
+
+
+def end(code: int) -> NoReturn:
+    """End this process, whose work is done and written, without the interpreter's own end.
+
+    There, a thread of gloo's that comes back from its last work asks for an interpreter that is closing, and that
+    aborts the process, which torchrun takes for a failure of all.
+    """
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _tell(word: bool) -> None:
