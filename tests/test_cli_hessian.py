@@ -1,7 +1,11 @@
 """``kansciml hessian`` as a user types it: results, resuming, and one line per mistake."""
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -173,3 +177,37 @@ def test_help_names_the_flags(capsys):
         "--force",
     )
     assert stop.value.code == 0 and all(flag in out for flag in flags)
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+
+def torchrun(*arguments):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "-m", "kansciml", "hessian"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exact", ["never", "both"])
+def test_two_processes_find_what_one_does_and_the_first_alone_speaks(capsys, folder, tmp_path, exact):
+    flags = ["--steps", "6", "--probes", "3", "--exact", exact, "--json"]
+    alone = json.loads(run(capsys, folder, *flags, "--out", tmp_path / "one")[1])
+    done = torchrun(folder, *flags, "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)  # one document
+    for one, two in zip(alone["result"]["models"], together["result"]["models"]):
+        assert (one["processes"], two["processes"]) == (1, 2) and one["sharpness"] == two["sharpness"]
+    assert together["result"]["verdicts"] == alone["result"]["verdicts"]
+
+
+@pytest.mark.slow
+def test_a_mistake_under_torchrun_is_one_line_and_nobody_waits(folder):
+    done = torchrun(folder, "--models", "cnn")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode != 0 and len(lines) == 1 and "unknown model 'cnn'" in lines[0]

@@ -1,4 +1,7 @@
-"""``kansciml hessian RUN ...``: how sharp the minima of a run's models are, KAN against MLP, by many measures."""
+"""``kansciml hessian RUN ...``: how sharp the minima of a run's models are, KAN against MLP, by many measures.
+
+With several processes: ``torchrun --nproc-per-node 4 -m kansciml hessian RUN --exact never`` splits the probes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Annotated
 
 from kansciml._errors import UsageError
 from kansciml.commands._output import JsonFlag, Output, parse, wants_help
+from kansciml.experiments import _ranks
 
 SUMMARY = "sharpness of a run's minima: Hessian spectra, KAN against MLP: kansciml hessian results/ode/..."
 
@@ -44,6 +48,24 @@ def _arguments() -> type:
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
+    """Under torchrun the first process reads the flags, writes and prints; the others measure with it."""
+    if _ranks.size() == 1:
+        return _lead(arguments, out)
+    from kansciml.experiments import _hessian_ranks
+
+    _hessian_ranks.join()
+    if _ranks.rank() > 0:
+        from kansciml.experiments._hessian_runs import follow
+
+        _ranks.end(follow())
+    try:
+        code = _lead(arguments, out)
+    finally:
+        _hessian_ranks.send_home()
+    _ranks.end(code)
+
+
+def _lead(arguments: Sequence[str], out: Output) -> int:
     if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
         raise UsageError("hessian wants the folder of a finished run first, such as results/ode/1a2b3c4d5e6f")
     from kansciml.experiments._hessian_runs import measure_run, merged

@@ -24,11 +24,13 @@ import torch
 from kansciml._errors import UsageError, unknown_name
 from kansciml._files import make_folder, to_jsonable
 from kansciml.analysis.hessian._measures import ABSOLUTE, RELATIVE
+from kansciml.analysis.hessian._plan import SHARE, available_memory
 from kansciml.analysis.hessian.operator import HessianOperator
 from kansciml.analysis.hessian.sharpness import DEFLATE, EXACT, EXACT_LIMIT, Sharpness, sharpness
 from kansciml.analysis.hessian.verdicts import compare_sharpness
+from kansciml.experiments import _hessian_ranks, _ranks
 from kansciml.experiments._lock import FolderLock
-from kansciml.experiments._trained import FirstSamples, TrainedModel, chosen_models, trained_models
+from kansciml.experiments._trained import FirstSamples, LoadedModel, TrainedModel, chosen_models, trained_models
 from kansciml.reporting import provenance
 from kansciml.reporting.progress import Progress
 from kansciml.reporting.records import Record, load_record, save_record
@@ -214,34 +216,22 @@ def _each(
     log: Any,
     progress: Progress,
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Row and arrays of each model."""
+    """Row and arrays of each model; under torchrun the other processes measure it along with this one."""
     for number, one in enumerate(models, 1):
         began = time.monotonic()
-        loaded = one.load()
-        batches = loaded.batches if settings.samples is None else FirstSamples(loaded.batches, settings.samples)
+        made = _load(one, settings)  # before the others do: whatever it has to download is then there
+        loaded, operator = made
         title = f"{one.name} ({number}/{len(models)})"
         with _threads(loaded.threads), progress.task(title, 1) as bar:
-            operator = HessianOperator(loaded.module, loaded.loss, batches)
-            exact = "never" if operator.size > EXACT_LIMIT else settings.exact
             plan = operator.memory_needed(settings.steps + settings.deflate)
-            log(f"{title}: {_one_line(plan.text())}{_matrix_note(settings, operator.size)}")
+            log(f"{title}: {_one_line(plan.text())}{_matrix_note(settings, operator.size)}{_ranks_note()}")
 
             def report(done: int, total: int, what: str, bar: Any = bar) -> None:
                 bar.update(completed=done, total=total, now=what)
 
-            found = sharpness(
-                operator,
-                loaded.module,
-                steps=settings.steps,
-                probes=settings.probes,
-                seed=settings.seed,
-                deflate=settings.deflate,
-                exact=exact,
-                relative=RELATIVE,
-                absolute=settings.threshold,
-                checkpoints=folder / "checkpoints" / one.name,
-                progress=report,
-            )
+            with _hessian_ranks.offered((source.folder, one.name, settings)):
+                _hessian_ranks.together(lambda made=made: made, _identity)
+                found = _sharpness(loaded, operator, settings, folder / "checkpoints" / one.name, report)
         row = {
             "name": one.name,
             "run": source.config_hash,
@@ -255,11 +245,76 @@ def _each(
             "metrics": dict(one.metrics),
             "fingerprint": operator.fingerprint,
             "memory_bytes": plan.total_bytes,
+            "processes": _ranks.size(),
             "wall_s": time.monotonic() - began,
             "sharpness": to_jsonable(found.to_json()),
         }
         prefix = f"{source.config_hash}.{one.name}."
         yield row, {prefix + name: array for name, array in found.arrays().items()}
+
+
+def follow() -> int:
+    """On the other processes of torchrun: measure with the first what it measures; the exit code.
+
+    Each takes its share of probes and columns; eigenpairs that are deflated and the ends of the spectra all find by
+    themselves. It writes and says nothing that the first one does.
+
+    Raises:
+        KansciError: this process failed where the first cannot know why.
+    """
+    try:
+        for run, name, settings in _hessian_ranks.jobs():
+
+            def load(run: Path = run, name: str = name, settings: HessianSettings = settings) -> Any:
+                return _load(next(one for one in trained_models(load_record(run)) if one.name == name), settings)
+
+            loaded, operator = _hessian_ranks.together(load, _identity)
+            with _threads(loaded.threads), _hessian_ranks.company():
+                _sharpness(loaded, operator, settings, None, None)
+    except _hessian_ranks.Gone:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _load(one: TrainedModel, settings: HessianSettings) -> tuple[LoadedModel, HessianOperator]:
+    loaded = one.load()
+    batches = loaded.batches if settings.samples is None else FirstSamples(loaded.batches, settings.samples)
+    sharing, memory = _hessian_ranks.share(), None
+    place = next(loaded.module.parameters()).device
+    if sharing > 1 and place.type == "cpu":
+        memory = max(1, int(SHARE * available_memory(place) / sharing))
+    with _threads(loaded.threads):
+        return loaded, HessianOperator(loaded.module, loaded.loss, batches, memory=memory)
+
+
+def _identity(made: tuple[LoadedModel, HessianOperator]) -> str:
+    loaded, operator = made
+    with _threads(loaded.threads):
+        return operator.fingerprint
+
+
+def _sharpness(
+    loaded: LoadedModel, operator: HessianOperator, settings: HessianSettings, checkpoints: Path | None, report: Any
+) -> Sharpness:
+    return sharpness(
+        operator,
+        loaded.module,
+        steps=settings.steps,
+        probes=settings.probes,
+        seed=settings.seed,
+        deflate=settings.deflate,
+        exact="never" if operator.size > EXACT_LIMIT else settings.exact,
+        relative=RELATIVE,
+        absolute=settings.threshold,
+        checkpoints=checkpoints,
+        progress=report,
+    )
+
+
+def _ranks_note() -> str:
+    return f"; {_ranks.size()} processes need that much each" if _ranks.size() > 1 else ""
 
 
 def _matrix_note(settings: HessianSettings, size: int) -> str:

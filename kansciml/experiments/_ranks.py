@@ -9,9 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(days=7)
+"""PyTorch's half hour is less than one process may work alone for; one that ends without a word, torchrun notices."""
 
 _told = False
 
@@ -34,7 +38,7 @@ def join() -> None:
     if size() == 1 or distributed.is_initialized():
         return
     # gloo for what is said here: no GPU is chosen before the training loop chooses it
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     atexit.register(distributed.destroy_process_group)
 
 

@@ -133,7 +133,7 @@ def test_a_finished_training_is_not_repeated_and_an_interrupted_one_goes_on_to_t
     assert again.sessions == 2 and len(steps) == count + 6
 
 
-def plain_batches_begin_in_the_middle_of_an_epoch():
+def test_plain_batches_begin_in_the_middle_of_an_epoch():
     data = VisionData.load("digits", subset=100)
     batches = Batches(data.train, data.dataset, 32, drop_last=True, seed=3)
     whole, rest = list(Epoch(batches, 1)), list(Epoch(batches, 1).seek(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ NAMES = {PLAIN: "H", ADAPTIVE: "adaptive |w| H |w|", FILTER: "filter-normalised 
 RELATIVE = (1e-1, 1e-2, 1e-3)
 ABSOLUTE = (1.0, 1e-2, 1e-4)
 LOSS, LAYERS, SIZE = "loss", "layers", "size"
+WHOLE = 1e-6
+"""How near to a whole number a count is that number."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ class Source:
     def count_above(self, threshold: float) -> Estimate:
         if self.eigenvalues is not None:
             return Estimate(float((self.eigenvalues > threshold).sum()), 0.0, 0)
-        return self.spectrum.count_above(threshold)
+        found = self.spectrum.count_above(threshold)
+        whole = round(found.value)
+        # sums of weights round: what is a whole number to rounding is that number, and two zeros are equal
+        return dataclasses.replace(found, value=float(whole)) if abs(found.value - whole) < WHOLE else found
 
     def count_below(self, threshold: float) -> Estimate:
         found, size = self.count_above(threshold), self.size

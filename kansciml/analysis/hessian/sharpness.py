@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import KansciError, UsageError, unknown_name
+from ._matrix import matrix_of
 from ._measures import ABSOLUTE, ADAPTIVE, FILTER, PLAIN, RELATIVE, Source, kinds, measure
 from ._probes import Estimate
 from .eigenvalues import top_eigenvalues
@@ -30,7 +31,6 @@ DEFLATE = 10
 """Largest eigenpairs found first and counted exactly. A few large ones make nearly all of a trained network's trace,
 and what ten random vectors tell of a single eigenvector is off by a third, and its standard error often too small."""
 _END_TOLERANCE = 1e-6
-_COLUMNS = 16
 
 
 @dataclass(frozen=True)
@@ -180,45 +180,6 @@ def sharpness(
     order = [kind.name for kind in kinds(*thresholds)]
     measures, sampled = ({name: side[name] for name in order if name in side} for side in (measures, sampled))
     return Sharpness(operator.size, loss, measures, formed, *thresholds, sampled, spectra, eigenvalues)
-
-
-def matrix_of(
-    operator: SymmetricOperator,
-    *,
-    checkpoint: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """The matrix, (n, n) in float64, from n products with unit vectors; what rounding makes of its symmetry is undone.
-
-    Args:
-        checkpoint: npz file in which the columns found are kept. progress: ``progress(done, n)`` after each block.
-
-    Raises:
-        UsageError: a checkpoint of another operator.
-    """
-    from ._columns import load_columns, save_columns
-
-    size = operator.size
-    matrix = torch.zeros(size, size, dtype=torch.float64)
-    done = 0
-    if checkpoint is not None and checkpoint.exists():
-        saved = load_columns(checkpoint, operator.fingerprint)
-        done = saved.shape[1]
-        matrix[:, :done] = torch.from_numpy(saved)
-    saved_at = done
-    while done < size:
-        width = min(_COLUMNS, size - done)
-        block = torch.zeros(size, width, dtype=operator.dtype, device=operator.device)
-        block[torch.arange(done, done + width), torch.arange(width)] = 1
-        matrix[:, done : done + width] = operator.matvec(block).to("cpu", torch.float64)
-        done += width
-        # The whole file is written each time: in steps that grow with it, writing stays cheaper than computing
-        if checkpoint is not None and (done - saved_at >= max(_COLUMNS, saved_at // 4) or done == size):
-            save_columns(checkpoint, operator.fingerprint, matrix[:, :done].numpy())
-            saved_at = done
-        if progress is not None:
-            progress(done, size)
-    return (matrix + matrix.T) / 2
 
 
 class _Report:
