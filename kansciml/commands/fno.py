@@ -1,0 +1,16 @@
+"""``kansciml fno``: train neural operators on Darcy flow; under torchrun on many devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kansciml.commands._output import Output
+
+SUMMARY = "train neural operators on Darcy flow, lift and projection by MLPs and by KANs"
+
+
+def main(arguments: Sequence[str], out: Output) -> int:
+    from kansciml.commands._ranks import run_on_ranks
+    from kansciml.experiments.fno import EXPERIMENT
+
+    return run_on_ranks(EXPERIMENT, arguments, out, "fno")
