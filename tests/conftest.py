@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch is loaded, and for the processes that tests start: the problems are too small for a second thread, which
+# would only wait for the first, and results that are compared to the bit must not depend on how work was divided.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
+
 import pytest
 import torch
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
