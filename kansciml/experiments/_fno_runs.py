@@ -19,20 +19,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from kansciml._errors import KansciError, UsageError
+from kansciml._errors import KansciError
 from kansciml._files import write_json
 from kansciml.experiments import _ranks
 from kansciml.experiments._base import Result, RunContext
 from kansciml.experiments._fno_data import SHOWN, Fields, FieldsSpec, resampled
 from kansciml.experiments._fno_jobs import FnoJob, network_values
 from kansciml.experiments._fno_steps import Epoch, RelativeError, Samples, errors, mean_error, predictions, share
+from kansciml.experiments._trainings import DONE, TrainingBoard, train_each
 from kansciml.experiments._vision_steps import device_of
 from kansciml.tasks.darcy.dataset import DarcyData
 from kansciml.training._checkpoint import load_tensors, save_tensors
 from kansciml.training.ema import entries
 from kansciml.training.loop import TrainResult, train
 
-DONE = "done.json"
 WEIGHTS = "weights.safetensors"
 ARRAYS = "arrays.safetensors"
 CURVES = {
@@ -54,23 +54,20 @@ def run_jobs(jobs: Sequence[FnoJob], context: RunContext) -> Result:
         KansciError: data that cannot be had, memory that ran out.
         KeyboardInterrupt: after the training was saved.
     """
-    if not jobs or len({job.id for job in jobs}) != len(jobs):
-        raise UsageError(f"got {len(jobs)} runs with {len({job.id for job in jobs})} different names: expected as many")
-    _ranks.call()
     data = _Data(context)
-    with context.progress.task("training", sum(job.steps for job in jobs)) as bar:
-        board = _Board(bar, len(jobs))
-        for job in jobs:
-            folder = context.checkpoints / job.id
-            if not _ranks.agree((folder / DONE).exists()):
-                _train_job(job, data, folder, context, board)
-            board.finish(job)
+    train_each(
+        jobs,
+        context,
+        lambda job, folder, board: _train_job(job, data, folder, context, board),
+        unit="samples",
+        score=("eval_relative_l2", "test"),
+    )
     if _ranks.rank() > 0:
         return Result({})
     return _collect([_read(context.checkpoints / job.id) for job in jobs])
 
 
-def _train_job(job: FnoJob, data: _Data, folder: Path, context: RunContext, board: _Board) -> None:
+def _train_job(job: FnoJob, data: _Data, folder: Path, context: RunContext, board: TrainingBoard) -> None:
     """One training from its beginning or its last checkpoint, its errors, and its final weights."""
     fields = data.of(job.fields)
     others = {factor: data.tests(job.fields.at(factor)) for factor in job.eval_subsamples}
@@ -202,33 +199,3 @@ class _Data:
             spec.make(self.context.progress, self.context.log)
             self.found[spec] = spec.split("test")
         return self.found[spec]
-
-
-class _Board:
-    """Adds up the steps of all jobs into one bar; the training loop takes it for its own."""
-
-    def __init__(self, bar: Any, n_jobs: int) -> None:
-        self.bar, self.n_jobs, self.n_done, self.before = bar, n_jobs, 0, 0
-        self.name = ""
-
-    def begin(self, job: FnoJob) -> None:
-        self.name = f"{job.group} seed {job.seed}"
-
-    def task(self, description: str, total: float) -> _Board:
-        return self
-
-    def update(self, completed: float, epoch: int = 0, loss: float | None = None, **shown: Any) -> None:
-        values: dict[str, Any] = {"run": f"{self.n_done + 1}/{self.n_jobs} {self.name}", "epoch": epoch}
-        if loss is not None:
-            values |= {"loss": loss, "samples/s": shown.get("samples_per_s", 0.0)}
-        if "eval_relative_l2" in shown:
-            values["test"] = shown["eval_relative_l2"]
-        self.bar.update(completed=self.before + completed, **values)
-
-    def close(self) -> None:
-        """The bar belongs to all jobs."""
-
-    def finish(self, job: FnoJob) -> None:
-        self.n_done += 1
-        self.before += job.steps
-        self.bar.update(completed=self.before)

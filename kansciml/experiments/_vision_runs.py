@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from kansciml._errors import KansciError, UsageError
+from kansciml._errors import KansciError
 from kansciml._files import write_json
 from kansciml.experiments import _ranks
 from kansciml.experiments._base import Result, RunContext
+from kansciml.experiments._trainings import DONE, TrainingBoard, train_each
 from kansciml.experiments._vision_jobs import VisionData, VisionJob, network_values
 from kansciml.experiments._vision_steps import (
     EVALUATION_FACTOR,
@@ -37,7 +38,6 @@ from kansciml.training._checkpoint import save_tensors
 from kansciml.training.ema import entries
 from kansciml.training.loop import TrainResult, train
 
-DONE = "done.json"
 WEIGHTS = "weights.safetensors"
 CURVES = {
     "epoch": "epoch",
@@ -61,23 +61,20 @@ def run_jobs(jobs: Sequence[VisionJob], context: RunContext) -> Result:
         KansciError: data that cannot be had, memory that ran out.
         KeyboardInterrupt: after the training was saved.
     """
-    if not jobs or len({job.id for job in jobs}) != len(jobs):
-        raise UsageError(f"got {len(jobs)} runs with {len({job.id for job in jobs})} different names: expected as many")
-    _ranks.call()
     data = _Data(context)
-    with context.progress.task("training", sum(job.steps for job in jobs)) as bar:
-        board = _Board(bar, len(jobs))
-        for job in jobs:
-            folder = context.checkpoints / job.id
-            if not _ranks.agree((folder / DONE).exists()):
-                train_job(job, data.of(job), folder, context, board)
-            board.finish(job)
+    train_each(
+        jobs,
+        context,
+        lambda job, folder, board: train_job(job, data.of(job), folder, context, board),
+        unit="images",
+        score=("eval_top1", "top-1"),
+    )
     if _ranks.rank() > 0:
         return Result({})
     return _collect([_read(context.checkpoints / job.id / DONE) for job in jobs])
 
 
-def train_job(job: VisionJob, data: VisionData, folder: Path, context: RunContext, board: _Board) -> None:
+def train_job(job: VisionJob, data: VisionData, folder: Path, context: RunContext, board: TrainingBoard) -> None:
     """One training from its beginning or its last checkpoint, its scores, and its final weights."""
     device = device_of(job.training.accelerator)
     if device.type == "cuda":
@@ -208,33 +205,3 @@ class _Data:
             if _ranks.rank() > 0:
                 self.found[key] = VisionData.load(*key)
         return self.found[key]
-
-
-class _Board:
-    """Adds up the steps of all jobs into one bar; the training loop takes it for its own."""
-
-    def __init__(self, bar: Any, n_jobs: int) -> None:
-        self.bar, self.n_jobs, self.n_done, self.before = bar, n_jobs, 0, 0
-        self.name = ""
-
-    def begin(self, job: VisionJob) -> None:
-        self.name = f"{job.group} seed {job.seed}"
-
-    def task(self, description: str, total: float) -> _Board:
-        return self
-
-    def update(self, completed: float, epoch: int = 0, loss: float | None = None, **shown: Any) -> None:
-        values = {"run": f"{self.n_done + 1}/{self.n_jobs} {self.name}", "epoch": epoch}
-        if loss is not None:
-            values |= {"loss": loss, "images/s": shown.get("samples_per_s", 0.0)}
-        if "eval_top1" in shown:
-            values["top-1"] = shown["eval_top1"]
-        self.bar.update(completed=self.before + completed, **values)
-
-    def close(self) -> None:
-        """The bar belongs to all jobs."""
-
-    def finish(self, job: VisionJob) -> None:
-        self.n_done += 1
-        self.before += job.steps
-        self.bar.update(completed=self.before)
