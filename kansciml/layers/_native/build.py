@@ -23,7 +23,7 @@ FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi", "-Wno-unknown-pragmas"),
 )
 PORTABLE = ("-O2", "-ftree-vectorize")
-"""In place of -O3: as fast, and half the time to compile vectors that the processor has to take apart."""
+"""In place of -O3, which works long on wide vectors that have to be taken apart; its speed was not compared there."""
 X86 = {
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"),
