@@ -22,6 +22,7 @@ from kansciml._files import append_json_line, make_folder, to_jsonable, write_js
 from kansciml.experiments._lock import FolderLock
 from kansciml.experiments._trained import TrainedModel
 from kansciml.reporting import provenance
+from kansciml.reporting.findings import Finding
 from kansciml.reporting.progress import Progress
 from kansciml.reporting.records import Record, load_record, save_record
 from kansciml.reporting.tables import Table
@@ -80,6 +81,8 @@ class Experiment:
         summary: the tables printed at the end of the command.
         check: raises UsageError for whatever is wrong with a configuration, before a folder is made for it.
         trained: the models of a finished run, for studies of their minima; None where nothing is trained.
+        findings: what a finished run says about the paper's claims, from the record alone; None where the paper
+            claims nothing of it.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Experiment:
     summary: Callable[[Record], Table | list[Table]]
     check: Callable[[Any], object] = lambda config: None
     trained: Callable[[Record], Sequence[TrainedModel]] | None = None
+    findings: Callable[[Record], Sequence[Finding]] | None = None
 
     def preset(self, name: str) -> Any:
         """The configuration of preset `name`.
@@ -109,12 +113,17 @@ class Experiment:
         return [tables] if isinstance(tables, Table) else list(tables)
 
 
+COUNTS_IF_SET = {"counts_if_set": True}
+"""Metadata of a field of a configuration that changes its hash only where it differs from its default."""
+
+
 def config_hash(experiment: str, config: Any) -> str:
     """Twelve hexadecimal digits that are equal exactly if `experiment` and `config` are.
 
     SHA-256 of the sorted JSON of the dataclass. Numbers that compare equal hash equally (1 and 1.0). A path to a
     file, also as text with a suffix such as ``my_system.py``, counts by the file's name and contents, so that edited
-    data are a new configuration and moved data are not. A field with ``compare=False`` does not count.
+    data are a new configuration and moved data are not. A field with ``compare=False`` does not count, one with
+    `COUNTS_IF_SET` does where it differs from its default.
     """
     text = json.dumps({"experiment": experiment, "config": _hashable(config)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -132,7 +141,7 @@ def _hashable(value: Any) -> Any:
             return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         return {"path": path.as_posix()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        counting = [item.name for item in dataclasses.fields(value) if item.compare]
+        counting = [item.name for item in dataclasses.fields(value) if item.compare and not _left_out(item, value)]
         return {name: _hashable(getattr(value, name)) for name in counting}
     if isinstance(value, Mapping):
         return {str(key): _hashable(item) for key, item in value.items()}
@@ -141,6 +150,10 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return _hashable(value.tolist())
     return to_jsonable(value)
+
+
+def _left_out(item: dataclasses.Field, value: Any) -> bool:
+    return "counts_if_set" in item.metadata and getattr(value, item.name) == item.default
 
 
 def result_folder(experiment: Experiment, config: Any, results: str | Path = "results") -> Path:
@@ -289,13 +302,25 @@ def _clear(folder: Path) -> None:
             old.unlink()
 
 
+def seed_range(config: Any) -> range:
+    """The seeds of a configuration with a number ``seeds``, from its ``first_seed`` (0 if it has none) on.
+
+    Raises:
+        UsageError: the first seed is negative.
+    """
+    first = getattr(config, "first_seed", 0)
+    if first < 0:
+        raise UsageError(f"got first_seed {first}: expected 0 or more")
+    return range(first, first + config.seeds)
+
+
 def _seeds(config: Any) -> tuple[int, ...]:
-    """Seeds named by the configuration: a field ``seeds`` (a number n means 0 to n - 1, or a sequence) or ``seed``."""
+    """Seeds named by the configuration: a field ``seeds`` (a number or a sequence) or ``seed``."""
     seeds = getattr(config, "seeds", None)
     if seeds is None:
         seed = getattr(config, "seed", None)
         return () if seed is None else (int(seed),)
-    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+    return tuple(seed_range(config)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
 
 
 def _now() -> str:

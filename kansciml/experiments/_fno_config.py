@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
+from kansciml.experiments._base import COUNTS_IF_SET
 from kansciml.experiments._fno_data import FieldsSpec
 from kansciml.layers.spectral_conv import fourier_basis
 from kansciml.models._base import VARIANTS
@@ -50,7 +51,9 @@ class FnoRunConfig:
     data_seed: int = 0
     """Seed of generated samples."""
     seeds: int = 1
-    """Number of seeds: 0, 1, ..."""
+    """Number of seeds, one after the other."""
+    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
+    """The first of those seeds: several processes or machines can share them out."""
     epochs: int = 10
     """Passes over the training samples."""
     batch_size: int = 16

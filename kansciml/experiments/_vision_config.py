@@ -8,6 +8,7 @@ from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.analysis.matching import MEASURES, matched
+from kansciml.experiments._base import COUNTS_IF_SET
 from kansciml.models._base import VARIANTS, VisionConfig
 from kansciml.models.registry import available_families, find, get_family
 from kansciml.tasks.vision.augment import preset as augmentation_preset
@@ -42,7 +43,9 @@ class VisionRunConfig:
     subset: int | None = None
     """Train on so many images, the same number of every class (default: all)."""
     seeds: int = 1
-    """Number of seeds: 0, 1, ..."""
+    """Number of seeds, one after the other."""
+    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
+    """The first of those seeds: several processes or machines can share them out."""
     epochs: int = 20
     """Passes over the training images."""
     batch_size: int = 128

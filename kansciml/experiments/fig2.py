@@ -10,12 +10,12 @@ also with the KAN's input left outside its grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.backends.base import MODELS, FieldSpec
 from kansciml.backends.select import BACKENDS, check_methods
-from kansciml.experiments._base import Experiment, Result, RunContext
+from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext, seed_range
 from kansciml.experiments._ode_runs import Job, run_jobs, variant_fields
 from kansciml.experiments._ode_trained import trained_fields
 from kansciml.experiments._trained import TrainedModel, config_of
@@ -38,7 +38,9 @@ class Fig2Config:
     systems: tuple[str, ...] = SYSTEMS
     """Names of systems, or paths to .py files that define SYSTEM."""
     seeds: int = 10
-    """Number of seeds: 0, 1, ..."""
+    """Number of seeds, one after the other."""
+    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
+    """The first of those seeds: several processes or machines can share them out."""
     backend: str = "torch"
     """torch, julia, or auto (Julia if it starts)."""
     gradient: str | None = None
@@ -82,7 +84,7 @@ def jobs(config: Fig2Config) -> list[Job]:
         Job(name, variant, spec, seed, config.backend, method, config.training, config.rtol, config.atol)
         for name in config.systems
         for variant, spec in config.fields(get_system(name)).items()
-        for seed in range(config.seeds)
+        for seed in seed_range(config)
     ]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from kansciml._errors import UsageError, unknown_name
 from kansciml._files import to_jsonable
 from kansciml.experiments import _ranks
-from kansciml.experiments._base import Experiment, Result, RunContext
+from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext
 from kansciml.experiments._hessian_runs import HessianSettings, measure_run
 from kansciml.experiments._trained import LoadedModel, TrainedModel
 from kansciml.experiments._vision_jobs import VisionJob
@@ -54,7 +54,9 @@ class Fig3Config:
     placement: str = "append"
     """KANs of ConvMixers: append (after the 1x1 convolutions), replace, or head."""
     seeds: int = 5
-    """Number of seeds: 0, 1, ... Fewer than 4 decide nothing."""
+    """Number of seeds, one after the other. Fewer than 4 decide nothing."""
+    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
+    """The first of those seeds: several processes or machines can share them out."""
     dataset: str = "cifar10"
     """digits, mnist, cifar10 or cifar100."""
     data_dir: Path | None = field(default=None, compare=False)
@@ -104,8 +106,8 @@ class Fig3Config:
     def classifier(self, model: str, variant: str) -> VisionRunConfig:
         """The settings of one kind of model, for `kansciml.experiments.vision.jobs`."""
         same = (
-            "seeds", "dataset", "data_dir", "subset", "epochs", "batch_size", "learning_rate", "warmup", "augmentation",
-            "label_smoothing", "width", "depth", "grid", "spline_order", "precision", "accelerator",
+            "seeds", "first_seed", "dataset", "data_dir", "subset", "epochs", "batch_size", "learning_rate", "warmup",
+            "augmentation", "label_smoothing", "width", "depth", "grid", "spline_order", "precision", "accelerator",
         )  # fmt: skip
         options: dict[str, Any] = {name: getattr(self, name) for name in same}
         options |= {name: recipe(model, self.dataset)[name] for name in ("weight_decay", "min_lr")}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
-from kansciml.experiments._base import Experiment, Result, RunContext
+from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext
 from kansciml.experiments._fno_config import FnoRunConfig
 from kansciml.experiments._fno_data import FieldsSpec
 from kansciml.experiments._fno_jobs import FnoJob
@@ -44,7 +44,9 @@ class Fig5Config:
     residual: str = "both"
     """without, with, or both."""
     seeds: int = 5
-    """Number of seeds: 0, 1, ... Fewer than 4 decide nothing."""
+    """Number of seeds, one after the other. Fewer than 4 decide nothing."""
+    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
+    """The first of those seeds: several processes or machines can share them out."""
     model: str = "fno-wt"
     """fno-wt (weight-tied), fno-injection, fno-plain or fno-original."""
     data: Path | None = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from kansciml._errors import UsageError
 from kansciml.experiments import _ranks
-from kansciml.experiments._base import Experiment, Result, RunContext
+from kansciml.experiments._base import Experiment, Result, RunContext, seed_range
 from kansciml.experiments._fno_config import FnoRunConfig
 from kansciml.experiments._fno_jobs import FnoJob
 from kansciml.experiments._fno_runs import run_jobs
@@ -33,7 +33,7 @@ def jobs(config: FnoRunConfig) -> list[FnoJob]:
             eval_subsamples=config.eval_subsamples,
         )
         for variant in config.variants
-        for seed in range(config.seeds)
+        for seed in seed_range(config)
     ]
 
 

@@ -8,7 +8,7 @@ most 1e-5 (KAN-ODEs, Koenig et al. 2024, report 4.1e-5 and 8.3e-7 after 1e5 epoc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kansciml._errors import UsageError, unknown_name
 from kansciml.backends.base import MODELS
 from kansciml.backends.select import check_methods
 from kansciml.backends.torch import DEFAULT_GRADIENT, TorchOdeSolver
-from kansciml.experiments._base import Experiment, Result, RunContext
+from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext, seed_range
 from kansciml.experiments._ode_runs import Job, run_jobs, shared_backend, variant_fields
 from kansciml.experiments._ode_trained import trained_fields
 from kansciml.experiments._trained import TrainedModel, config_of
@@ -58,7 +58,9 @@ class OdeConfig:
     input_power: int = 1
     """Odd power of the scaled state that the network is fed (3: cubes)."""
     seeds: int = 5
-    """Number of seeds: 0, 1, ..."""
+    """Number of seeds, one after the other."""
+    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
+    """The first of those seeds: several processes or machines can share them out."""
     backend: str = "auto"
     """auto (Julia if it starts, else torch), torch, julia, or both."""
     gradient: str | None = None
@@ -119,7 +121,7 @@ def jobs(config: OdeConfig) -> list[Job]:
     found = []
     for backend in config.backends:
         for variant, spec in config.fields(system).items():
-            for seed in range(config.seeds):
+            for seed in seed_range(config):
                 found.append(
                     Job(
                         system=config.source,

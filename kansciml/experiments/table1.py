@@ -23,7 +23,7 @@ from typing import Any
 from kansciml._errors import UsageError, unknown_name
 from kansciml.analysis.matching import MEASURES
 from kansciml.experiments import _ranks
-from kansciml.experiments._base import Experiment, Result, RunContext
+from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext
 from kansciml.experiments._table1_costs import PRINTED, SIZES, costs, printed_variants, published_rows
 from kansciml.experiments._trained import TrainedModel
 from kansciml.experiments._vision_jobs import VisionJob, network_of
@@ -54,7 +54,9 @@ class Table1Config:
     match: tuple[str, ...] = MEASURES
     """What KANs and MLPs of protocol fair have as many of: params, flops, or both in turn."""
     seeds: int = 4
-    """Number of seeds: 0, 1, ... Fewer than 4 decide nothing."""
+    """Number of seeds, one after the other. Fewer than 4 decide nothing."""
+    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
+    """The first of those seeds: several processes or machines can share them out."""
     weights: tuple[Path, ...] = ()
     """Pretrained weights for protocol paper, a file per size (default: all from scratch)."""
     dataset: str = "cifar100"
@@ -119,9 +121,9 @@ class Table1Config:
             shrunk |= {} if variant == "mlp" else {"kan_hidden": (KAN_HIDDEN // self.shrink,)}
         paired = dict(zip(self.sizes, self.weights)) if match == "none" else {}
         same = (
-            "dataset", "data_dir", "subset", "seeds", "image_size", "patch", "depth", "epochs", "batch_size",
-            "learning_rate", "weight_decay", "warmup", "augmentation", "label_smoothing", "precision", "compile",
-            "accelerator",
+            "dataset", "data_dir", "subset", "seeds", "first_seed", "image_size", "patch", "depth", "epochs",
+            "batch_size", "learning_rate", "weight_decay", "warmup", "augmentation", "label_smoothing", "precision",
+            "compile", "accelerator",
         )  # fmt: skip
         return VisionRunConfig(
             f"deit-{size}", variant, match=match, fair=match != "none", weights=paired.get(size), clip=None,

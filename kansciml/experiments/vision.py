@@ -11,7 +11,7 @@ from typing import Any
 
 from kansciml._errors import UsageError
 from kansciml.experiments import _ranks
-from kansciml.experiments._base import Experiment, Result, RunContext
+from kansciml.experiments._base import Experiment, Result, RunContext, seed_range
 from kansciml.experiments._vision_config import FIRST_LOOK, FIRST_LOOK_MODEL, VisionRunConfig
 from kansciml.experiments._vision_jobs import VisionJob
 from kansciml.experiments._vision_runs import run_jobs
@@ -37,7 +37,7 @@ def jobs(config: VisionRunConfig) -> list[VisionJob]:
             data_dir=config.data_dir,
         )
         for variant in config.variants
-        for seed in range(config.seeds)
+        for seed in seed_range(config)
     ]
 
 

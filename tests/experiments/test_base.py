@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,7 +14,17 @@ import numpy as np
 import pytest
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.experiments._base import Experiment, Result, RunContext, config_hash, result_folder, run_experiment
+from kansciml.experiments import fig2
+from kansciml.experiments._base import (
+    Experiment,
+    Result,
+    RunContext,
+    config_hash,
+    result_folder,
+    run_experiment,
+    seed_range,
+)
+from kansciml.experiments.fig2 import Fig2Config
 from kansciml.reporting.records import load_metrics, load_record
 from kansciml.reporting.tables import Table
 
@@ -246,3 +257,19 @@ def test_tables_of_a_single_table_is_a_list(tmp_path):
         "a",
         "b",
     ]
+
+
+def test_first_seed_moves_the_seeds_and_counts_only_where_it_is_set():
+    plain, shifted = Fig2Config(seeds=3), Fig2Config(seeds=3, first_seed=4)
+    assert list(seed_range(shifted)) == [4, 5, 6]
+    fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain) if f.name != "first_seed"}
+    older = dataclasses.make_dataclass("Older", list(fields), frozen=True)(**fields)  # as before there was such a field
+    assert config_hash("fig2", plain) == config_hash("fig2", older) != config_hash("fig2", shifted)
+    with pytest.raises(UsageError, match="got first_seed -1"):
+        seed_range(Fig2Config(first_seed=-1))
+
+
+def test_jobs_of_shared_out_seeds_are_those_of_the_whole():
+    whole = fig2.jobs(Fig2Config(seeds=3, systems=("lotka",)))
+    parts = [fig2.jobs(Fig2Config(seeds=1, first_seed=k, systems=("lotka",))) for k in range(3)]
+    assert {job.id for job in whole} == {job.id for part in parts for job in part}
