@@ -72,6 +72,8 @@ class TrainingBoard:
         values: dict[str, Any] = {"run": f"{self.n_done + 1}/{self.n_jobs} {self.name}", "epoch": epoch}
         if loss is not None:
             values |= {"loss": loss, f"{self.unit}/s": shown.get("samples_per_s", 0.0)}
+        if "peak_memory_mb" in shown:
+            values["peak MB"] = shown["peak_memory_mb"]
         key, name = self.score
         if key in shown:
             values[name] = shown[key]
