@@ -20,6 +20,7 @@ import numpy as np
 from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml._files import append_json_line, make_folder, to_jsonable, write_json
 from kansciml.experiments._lock import FolderLock
+from kansciml.experiments._scoring import Scoring
 from kansciml.experiments._trained import TrainedModel
 from kansciml.reporting import provenance
 from kansciml.reporting.findings import Finding
@@ -81,6 +82,7 @@ class Experiment:
         summary: the tables printed at the end of the command.
         check: raises UsageError for whatever is wrong with a configuration, before a folder is made for it.
         trained: the models of a finished run, for studies of their minima; None where nothing is trained.
+        scoring: how ``kansciml evaluate`` scores the weights that a run kept; None where none are kept.
         findings: what a finished run says about the paper's claims, from the record alone; None where the paper
             claims nothing of it.
     """
@@ -95,6 +97,7 @@ class Experiment:
     summary: Callable[[Record], Table | list[Table]]
     check: Callable[[Any], object] = lambda config: None
     trained: Callable[[Record], Sequence[TrainedModel]] | None = None
+    scoring: Scoring | None = None
     findings: Callable[[Record], Sequence[Finding]] | None = None
 
     def preset(self, name: str) -> Any:

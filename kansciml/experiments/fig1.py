@@ -21,6 +21,7 @@ from kansciml._errors import UsageError
 from kansciml.analysis.cost import Sizes, equation_1, equation_2
 from kansciml.experiments._base import Experiment, Result, RunContext
 from kansciml.reporting.fig1 import render, summary
+from kansciml.reporting.fig1_findings import findings
 
 ELEMENT_BYTES = 4
 MEASURED = ("textbook", "ours")
@@ -151,4 +152,5 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     check=check,
+    findings=findings,
 )

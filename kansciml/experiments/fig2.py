@@ -20,6 +20,7 @@ from kansciml.experiments._ode_runs import Job, run_jobs, variant_fields
 from kansciml.experiments._ode_trained import trained_fields
 from kansciml.experiments._trained import TrainedModel, config_of
 from kansciml.ode import get_system, make_field
+from kansciml.reporting.fig2_findings import findings
 from kansciml.reporting.ode import render, summary
 from kansciml.reporting.records import Record
 from kansciml.tasks.ode.problem import MATCHES
@@ -121,4 +122,5 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=jobs,
     trained=trained,
+    findings=findings,
 )

@@ -28,6 +28,7 @@ from kansciml.experiments._hessian_runs import HessianSettings, measure_run
 from kansciml.experiments._trained import LoadedModel, TrainedModel
 from kansciml.experiments._vision_jobs import VisionJob
 from kansciml.experiments._vision_runs import device_of, run_jobs
+from kansciml.experiments._vision_scores import SCORING
 from kansciml.experiments._vision_trained import trained_networks
 from kansciml.experiments.vision import VisionRunConfig, recipe
 from kansciml.experiments.vision import check as check_vision
@@ -35,6 +36,7 @@ from kansciml.experiments.vision import jobs as vision_jobs
 from kansciml.models._base import VARIANTS
 from kansciml.models.registry import find
 from kansciml.reporting.fig3 import render, summary
+from kansciml.reporting.fig3_findings import findings
 from kansciml.reporting.records import Record, save_record
 
 NAME = "fig3"
@@ -209,4 +211,6 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=check,
     trained=trained,
+    scoring=SCORING,
+    findings=findings,
 )

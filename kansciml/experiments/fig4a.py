@@ -40,6 +40,7 @@ from kansciml.experiments._memory_steps import (
     to_textbook,
 )
 from kansciml.reporting.fig4 import render, summary
+from kansciml.reporting.fig4_findings import findings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -171,4 +172,5 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     check=check,
+    findings=findings,
 )

@@ -33,6 +33,7 @@ from kansciml.experiments._memory_steps import (
     require_different,
 )
 from kansciml.reporting.fig4 import render, summary
+from kansciml.reporting.fig4_findings import findings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -168,4 +169,5 @@ EXPERIMENT = Experiment(
     run=run,
     render=render,
     summary=summary,
+    findings=findings,
 )

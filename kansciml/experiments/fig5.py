@@ -23,12 +23,14 @@ from kansciml.experiments._fno_config import FnoRunConfig
 from kansciml.experiments._fno_data import FieldsSpec
 from kansciml.experiments._fno_jobs import FnoJob
 from kansciml.experiments._fno_runs import run_jobs
+from kansciml.experiments._fno_scores import SCORING
 from kansciml.experiments._fno_trained import trained_networks
 from kansciml.experiments.fno import SMOKE
 from kansciml.experiments.fno import check as check_fno
 from kansciml.experiments.fno import jobs as fno_jobs
 from kansciml.models._base import VARIANTS
 from kansciml.reporting.fig5 import render, summary
+from kansciml.reporting.fig5_findings import findings
 
 RESIDUAL = {"without": (False,), "with": (True,), "both": (False, True)}
 OWN = ("variants", "residual")
@@ -160,4 +162,6 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=check,
     trained=trained_networks,
+    scoring=SCORING,
+    findings=findings,
 )

@@ -28,6 +28,7 @@ from kansciml.experiments._table1_costs import PRINTED, SIZES, costs, printed_va
 from kansciml.experiments._trained import TrainedModel
 from kansciml.experiments._vision_jobs import VisionJob, network_of
 from kansciml.experiments._vision_runs import run_jobs
+from kansciml.experiments._vision_scores import SCORING
 from kansciml.experiments._vision_trained import trained_networks
 from kansciml.experiments.vision import VisionRunConfig
 from kansciml.experiments.vision import check as check_vision
@@ -36,6 +37,7 @@ from kansciml.models.deit import KAN_HIDDEN
 from kansciml.models.registry import find
 from kansciml.reporting.records import Record
 from kansciml.reporting.table1 import render, summary
+from kansciml.reporting.table1_findings import findings
 from kansciml.reporting.table1_rows import SCRATCH
 
 PROTOCOLS = ("paper", "fair")
@@ -247,4 +249,6 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=check,
     trained=trained,
+    scoring=SCORING,
+    findings=findings,
 )

@@ -42,7 +42,7 @@ def summary(record: Record) -> list[Table]:
     Raises:
         KansciError: the record holds no finished run of fig1.
     """
-    arrays = _arrays(record)
+    arrays = read_arrays(record)
     ratios = record.result["ratio_to_equation_2"]
     rows = []
     for kind in ("textbook", "ours"):
@@ -91,7 +91,7 @@ def render(record: Record, folder: Path) -> list[Path]:
     Raises:
         KansciError: the record holds no finished run of fig1, or the folder cannot be written.
     """
-    arrays = _arrays(record)
+    arrays = read_arrays(record)
     paths = save_tables(summary(record), folder, "tables")
     with publication_style():
         figure = heat_maps(record.config, arrays)
@@ -149,7 +149,12 @@ def _ratios(axes: Axes, values: np.ndarray, ratios: np.ndarray, colour_of: Any) 
         axes.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
 
 
-def _arrays(record: Record) -> dict[str, np.ndarray]:
+def read_arrays(record: Record) -> dict[str, np.ndarray]:
+    """The maps, in bytes.
+
+    Raises:
+        KansciError: the record holds no finished run of fig1.
+    """
     wanted = [f"{name}.{kind}" for name in MAPS for kind in (*PANELS, "corrected")]
     if record.experiment != "fig1" or any(name not in record.arrays for name in wanted):
         raise KansciError(f"{record.folder} holds no finished run of fig1: kansciml run fig1 makes one")

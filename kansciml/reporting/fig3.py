@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,39 @@ LINE_HEIGHT = 0.13
 """Inches of a line of text below a panel."""
 
 
+@dataclass(frozen=True)
+class MixerClaim:
+    """A claim of the paper on a KAN against its MLP, and what the seeds say, or a count.
+
+    Args:
+        name: a key of `CLAIMED`, ``"accuracy"`` or ``"parameters"``. text: the claim in words.
+        group, reference: the KANs and the MLPs.
+        verdict: supported, refuted or undecided. kan, mlp: medians over seeds.
+        p_value, n_kan, n_mlp: of the test; None of a count. reason: why.
+        resolved: of the pairs of one KAN and one MLP, the share in which an eigenvalue measure differs in the
+            verdict's direction by more than the errors of its probes and of the quadrature; None of the others.
+    """
+
+    name: str
+    text: str
+    group: Group
+    reference: Group
+    verdict: str
+    kan: float
+    mlp: float
+    p_value: float | None
+    n_kan: int | None
+    n_mlp: int | None
+    reason: str
+    resolved: float | None = None
+
+
 def overview_table(record: Record) -> Table:
     """What each kind of model reaches, holds, and how sharp its minima are: what the paper's figure shows."""
     vision, body = _read(record), []
     for group in vision.groups:
-        measures = _measures(record, group)
-        values = [_over_seeds(measures, name) for name in SHOWN]
+        measures = measures_of(record, group)
+        values = [over_seeds(measures, name) for name in SHOWN]
         body.append(
             [vision.title(group.task), group.label, group.value("parameters"), len(group.rows),
              _plus_minus([100 * value for value in group.values("top1")]), group.median("minimum_loss"), *values]
@@ -61,29 +89,56 @@ def overview_table(record: Record) -> Table:
     return Table("Figure 3: accuracy, parameters and spectra", columns, body, notes)
 
 
-def claim_table(record: Record) -> Table:
-    """The paper's claims on its Figure 3, decided by the seeds of this run."""
-    vision, body = _read(record), []
+def claims(record: Record) -> list[MixerClaim]:
+    """The paper's claims on its Figure 3, decided by the seeds of this run.
+
+    Raises:
+        KansciError: the record is no finished run of fig3.
+    """
+    vision, found = _read(record), []
     for task in vision.tasks:
         groups = vision.of(task)
         reference = groups.get(REFERENCE)
         for group in groups.values():
             if reference is None or group is reference:
                 continue
-            first = [vision.title(task), group.label]
             sharp = [row for row in record.result["verdicts"] if (row["task"], row["group"]) == (task, group.name)]
-            for row in sharp:
-                if row["measure"] in CLAIMED:
-                    found = [WORDS[row["verdict"]], row["b"], row["a"], row["p_value"], f"{row['n_b']} / {row['n_a']}"]
-                    body.append([*first, CLAIMED[row["measure"]], *found, row["reason"]])
+            found += [_sharpness(row, group, reference) for row in sharp if row["measure"] in CLAIMED]
             lower = compare_losses(reference.errors, group.errors)
-            tops = [100 * side.median("top1") for side in (reference, group)]
-            body.append([*first, "lower final accuracy (%)", lower.verdict, *tops, lower.p_value,
-                         f"{lower.n_a} / {lower.n_b}", lower.reason])  # fmt: skip
-            sizes = [side.value("parameters") for side in (reference, group)]
-            verdict = SUPPORTED if sizes[1] > sizes[0] else REFUTED
-            ratio = f"counted: {format_number(sizes[1] / sizes[0])} times as many"
-            body.append([*first, "more parameters", verdict, *sizes, None, None, ratio])
+            tops = [100 * side.median("top1") for side in (group, reference)]
+            found.append(
+                MixerClaim("accuracy", "lower final accuracy (%)", group, reference, lower.verdict, *tops,
+                           lower.p_value, lower.n_b, lower.n_a, lower.reason)
+            )  # fmt: skip
+            kan, mlp = (side.value("parameters") for side in (group, reference))
+            verdict = SUPPORTED if kan > mlp else REFUTED
+            ratio = f"counted: {format_number(kan / mlp)} times as many"
+            found.append(
+                MixerClaim(
+                    "parameters", "more parameters", group, reference, verdict, kan, mlp, None, None, None, ratio
+                )
+            )
+    return found
+
+
+def _sharpness(row: Mapping[str, Any], group: Group, reference: Group) -> MixerClaim:
+    ways = {"sharper": "pairs_sharper", "flatter": "pairs_flatter"}
+    resolved = row[ways[row["verdict"]]] / row["pairs"] if row["verdict"] in ways else None
+    return MixerClaim(
+        row["measure"], CLAIMED[row["measure"]], group, reference, WORDS[row["verdict"]], row["a"], row["b"],
+        row["p_value"], row["n_a"], row["n_b"], row["reason"], resolved,
+    )  # fmt: skip
+
+
+def claim_table(record: Record) -> Table:
+    """`claims` as a table."""
+    vision, body = _read(record), []
+    for claim in claims(record):
+        seeds = None if claim.n_mlp is None else f"{claim.n_mlp} / {claim.n_kan}"
+        body.append(
+            [vision.title(claim.group.task), claim.group.label, claim.text, claim.verdict, claim.mlp, claim.kan,
+             claim.p_value, seeds, claim.reason]
+        )  # fmt: skip
     columns = ["Task", "KAN", "Claim: than the MLP", "Verdict", "MLP", "KAN ", "p", "Seeds", "Why"]
     notes = [
         "The paper's claims on its Figure 3. MLP, KAN: medians over seeds. Verdict: exact two-sided Mann-Whitney U test"
@@ -154,13 +209,13 @@ def _read(record: Record) -> VisionRecord:
     return vision
 
 
-def _measures(record: Record, group: Group) -> list[Mapping[str, Any]]:
+def measures_of(record: Record, group: Group) -> list[Mapping[str, Any]]:
     """The measures of every model of a group whose spectrum was taken."""
     names = {row["id"] for row in group.rows}
     return [row["sharpness"]["measures"] for row in record.result["models"] if row["name"] in names]
 
 
-def _over_seeds(measures: list[Mapping[str, Any]], name: str, digits: int = 4) -> str | None:
+def over_seeds(measures: list[Mapping[str, Any]], name: str, digits: int = 4) -> str | None:
     """Mean +- standard error over the seeds, or over the probes of one, with what the quadrature leaves open."""
     found = [one[name] for one in measures if name in one]
     if len(found) == 1:  # whose standard error includes that
@@ -190,7 +245,7 @@ def _accuracy_line(group: Group) -> str:
 
 
 def _count_line(record: Record, group: Group) -> str:
-    count = _over_seeds(_measures(record, group), "positive_count", 3)
+    count = over_seeds(measures_of(record, group), "positive_count", 3)
     return f"{_short(group)}: {count or 'none measured'} of {group.value('parameters'):,} positive"
 
 

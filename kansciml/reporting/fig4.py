@@ -48,6 +48,13 @@ ACTIVATIONS = 0.95
 """Least share of what is kept per sample, the input among it, that the slope must have where activations dominate."""
 HIGHER, MUCH_HIGHER = 1.05, 2.0
 """Ratios to the MLPs' memory per sample from which the verdict calls it higher, and significantly higher."""
+SIGNIFICANT, SLIGHT, NOT_HIGHER, TOO_SMALL = (
+    "significantly higher",
+    "higher, but not by much",
+    "not higher",
+    "too small",
+)
+"""What `rating` says."""
 
 
 def variant_styles(variants: list[str]) -> Mapping[str, VariantStyle]:
@@ -61,12 +68,12 @@ def summary(record: Record) -> list[Table]:
     Raises:
         KansciError: the record holds no finished run of figure 4.
     """
-    curves, limit = _curves(record), record.config["limit_gb"]
+    curves, limit = read_curves(record), record.config["limit_gb"]
     styles = variant_styles([row["variant"] for row in curves])
     above = {(row["model"], row["variant"]): above_up_to(record, row["model"], row["variant"]) for row in curves}
     rows = []
     for row in curves:
-        base = _baseline(curves, row["model"])
+        base = baseline(curves, row["model"])
         rows.append(
             [
                 row["model"],
@@ -140,30 +147,34 @@ def verdict(
     Args:
         above: (model, variant) -> `above_up_to`, told of variants that take no more per sample.
     """
-    base = _baseline(curves, model)
+    base = baseline(curves, model)
     if base is None:
         return f"{title}: no verdict without the MLPs' own memory."
     styles = variant_styles([row["variant"] for row in curves])
     parts = []
     for row in (row for row in curves if row["model"] == model and row["variant"] != BASELINE):
         ratio = row["slope_bytes"] / base["slope_bytes"]
-        words = (
-            "batch sizes too small to tell: gradients outweigh activations"
-            if any(too_small(found) for found in (row, base))
-            else "significantly higher, as the paper says"
-            if ratio >= MUCH_HIGHER
-            else "higher, but not by much"
-            if ratio > HIGHER
-            else "not higher"
-        )
+        rated = rating(row, base)
+        words = {
+            TOO_SMALL: "batch sizes too small to tell: gradients outweigh activations",
+            SIGNIFICANT: "significantly higher, as the paper says",
+        }.get(rated, rated)
         up_to = (above or {}).get((model, row["variant"]))
-        if words == "not higher" and up_to is not None:
+        if rated == NOT_HIGHER and up_to is not None:
             words += f", but more in all up to batch {up_to}"
         name = styles[row["variant"]].name.removeprefix("KAN, ")
         parts.append(
             f"{name} {ratio:.3g} times ({words}; largest batch {row['full_batch']} against {base['full_batch']})"
         )
     return f"{title}: memory per sample over the MLPs': {'; '.join(parts) or 'no KAN was measured'}."
+
+
+def rating(row: dict[str, Any], base: dict[str, Any]) -> str:
+    """How a curve's memory per sample stands to the MLPs': `SIGNIFICANT`, `SLIGHT`, `NOT_HIGHER` or `TOO_SMALL`."""
+    if too_small(row) or too_small(base):
+        return TOO_SMALL
+    ratio = row["slope_bytes"] / base["slope_bytes"]
+    return SIGNIFICANT if ratio >= MUCH_HIGHER else SLIGHT if ratio > HIGHER else NOT_HIGHER
 
 
 def too_small(row: dict[str, Any]) -> bool:
@@ -186,7 +197,7 @@ def render(record: Record, folder: Path) -> list[Path]:
 def memory_figure(record: Record) -> Figure:
     """One panel per model, memory in all against batch size; hollow marks are out of memory. Within
     `publication_style`."""
-    curves, limit = _curves(record), record.config["limit_gb"]
+    curves, limit = read_curves(record), record.config["limit_gb"]
     titles = record.result["titles"]
     styles = variant_styles([row["variant"] for row in curves])
     columns = min(len(titles), 3)
@@ -287,12 +298,18 @@ def _legend(figure: Figure, styles: Mapping[str, VariantStyle]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.4, handlelength=2.6)
 
 
-def _baseline(curves: list[dict[str, Any]], model: str) -> dict[str, Any] | None:
+def baseline(curves: list[dict[str, Any]], model: str) -> dict[str, Any] | None:
+    """The curve of a model's MLPs; None where they were not measured."""
     found = [row for row in curves if row["model"] == model and row["variant"] == BASELINE]
     return found[0] if found else None
 
 
-def _curves(record: Record) -> list[dict[str, Any]]:
+def read_curves(record: Record) -> list[dict[str, Any]]:
+    """``result["curves"]``.
+
+    Raises:
+        KansciError: the record holds no finished run of figure 4.
+    """
     curves = record.result.get("curves", ())
     wanted = [f"{row['model']}.{row['variant']}.{key}" for row in curves for key in ("batch", "peak", "total")]
     if record.experiment not in EXPERIMENTS or not curves or any(name not in record.arrays for name in wanted):

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from kansciml.analysis.comparison import ALPHA, compare_losses
-from kansciml.reporting.fno_runs import RESIDUALS, FnoRecord
+from dataclasses import dataclass
+
+from kansciml.analysis.comparison import ALPHA, Comparison, compare_losses
+from kansciml.reporting.fno_runs import RESIDUALS, FnoRecord, OperatorGroup
 from kansciml.reporting.tables import Table
+
+
+@dataclass(frozen=True)
+class FnoClaim:
+    """Which of two kinds of network ends at the lower test error, and what the seeds say.
+
+    Args:
+        text: the claim in words. group: the network in question. other: the one it is compared with.
+        helps: about residual connections, which both kinds of network are compared with and without.
+        outcome: of the comparison of their seeds: supported if the claim is.
+    """
+
+    text: str
+    group: OperatorGroup
+    other: OperatorGroup
+    helps: bool
+    outcome: Comparison
+
+    @property
+    def ratio(self) -> float | None:
+        """Median error of `group` over that of `other`."""
+        return _over(self.group.median("relative_l2"), self.other.median("relative_l2"))
 
 
 def error_table(fno: FnoRecord) -> Table:
@@ -68,24 +92,36 @@ def cost_table(fno: FnoRecord) -> Table:
     return Table("Cost of training", columns, rows, notes)
 
 
-def claims_table(fno: FnoRecord) -> Table | None:
-    """The paper's two claims, and whether residual connections help; None where no two groups are compared."""
-    rows = []
+def claims(fno: FnoRecord) -> list[FnoClaim]:
+    """The paper's two claims on KANs against MLPs, and whether residual connections help, for every task."""
+    found = []
     for task in fno.tasks:
         for group in fno.of(task):
             base = fno.find(task, "mlp", group.residual)
             if base is None or group.variant == "mlp":
                 continue
             lower, upper = (group, base) if group.residual else (base, group)
-            claim = f"{'KAN' if group.residual else 'MLP'} lower, {RESIDUALS[group.residual]}"
-            ratio = _over(group.median("relative_l2"), base.median("relative_l2"))
-            rows.append([fno.title(task), claim, group.label, "yes", *_judged(lower.errors, upper.errors, ratio)])
+            text = f"{'KAN' if group.residual else 'MLP'} lower, {RESIDUALS[group.residual]}"
+            found.append(FnoClaim(text, group, base, False, compare_losses(lower.errors, upper.errors)))
         for group in fno.of(task, residual=True):
             plain = fno.find(task, group.variant, residual=False)
             if plain is not None:
-                ratio = _over(group.median("relative_l2"), plain.median("relative_l2"))
-                judged = _judged(group.errors, plain.errors, ratio)
-                rows.append([fno.title(task), "residual lower than without", group.label, "-", *judged])
+                outcome = compare_losses(group.errors, plain.errors)
+                found.append(FnoClaim("residual lower than without", group, plain, True, outcome))
+    return found
+
+
+def claimed(claim: FnoClaim) -> bool:
+    """Whether the paper claims it: of residual connections it says so for KANs alone (caption of Figure 5)."""
+    return not claim.helps or claim.group.variant != "mlp"
+
+
+def claims_table(fno: FnoRecord) -> Table | None:
+    """`claims` as a table; None where no two groups are compared."""
+    rows = [
+        [fno.title(claim.group.task), claim.text, claim.group.label, "yes" if claimed(claim) else "-", *_judged(claim)]
+        for claim in claims(fno)
+    ]
     if not rows:
         return None
     columns = ["Task", "Claim", "Model", "Paper", "Verdict", "Error over other", "p", "Cliff's delta", "Seeds", "Why"]
@@ -104,9 +140,9 @@ def all_tables(fno: FnoRecord) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def _judged(lower: list[float], upper: list[float], ratio: float | None) -> list[object]:
-    claim = compare_losses(lower, upper)
-    return [claim.verdict, ratio, claim.p_value, claim.effect, f"{claim.n_a} / {claim.n_b}", claim.reason]
+def _judged(claim: FnoClaim) -> list[object]:
+    found = claim.outcome
+    return [found.verdict, claim.ratio, found.p_value, found.effect, f"{found.n_a} / {found.n_b}", found.reason]
 
 
 def _median(values: list[float | None]) -> float | None:

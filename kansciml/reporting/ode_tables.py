@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kansciml.analysis.comparison import ALPHA, Comparison, compare_by_factor, compare_losses
 from kansciml.reporting.ode_runs import Group, OdeRecord
 from kansciml.reporting.tables import Table
@@ -23,6 +25,22 @@ NOT_LOWER_ON = ("fitzhugh",)
 STRUGGLE_ON = ("pleiades", "spiral")
 """Pal & Das 2024, section 4.1: systems that KANs struggle to fit."""
 STRUGGLE_FACTOR = 10.0
+
+
+@dataclass(frozen=True)
+class OdeClaim:
+    """That one model of a system ends lower than another, or lower by a factor; and what the seeds say.
+
+    Args:
+        first: the group said to be lower. second: the one it is compared with.
+        paper: whether Pal & Das claim it, ``"yes"`` or ``"no"``; None where they say nothing.
+        outcome: of the comparison of their seeds.
+    """
+
+    first: Group
+    second: Group
+    paper: str | None
+    outcome: Comparison
 
 
 def kind(variant: str) -> str:
@@ -61,27 +79,42 @@ def loss_table(ode: OdeRecord) -> Table:
     return Table("Final loss", columns, rows, notes)
 
 
-def verdict_tables(ode: OdeRecord) -> list[Table]:
-    """One table per claim, with a verdict per system and kind of comparison. Nothing to compare, no table."""
-    lower, struggles, scaling = [], [], []
+def lower_claims(ode: OdeRecord) -> list[OdeClaim]:
+    """That the MLP ends at a lower train MSE than the KAN, per system and kind of comparison."""
+    found = []
+    for name, reference, group in _pairs(ode):
+        if group.variant not in INPUT_VARIANTS:  # those have a claim of their own
+            says = "yes" if name in LOWER_ON else "no" if name in NOT_LOWER_ON else None
+            found.append(OdeClaim(reference, group, says, compare_losses(reference.losses(), group.losses())))
+    return found
+
+
+def struggle_claims(ode: OdeRecord) -> list[OdeClaim]:
+    """That the KAN's relative MSE is `STRUGGLE_FACTOR` times the MLP's, on the systems that KANs are said to struggle
+    with."""
+    found = []
+    for name, reference, group in _pairs(ode):
+        if name in STRUGGLE_ON:
+            losses = (side.losses("train_relative_mse") for side in (reference, group))
+            found.append(OdeClaim(reference, group, "yes", compare_by_factor(*losses, STRUGGLE_FACTOR)))
+    return found
+
+
+def scaling_claims(ode: OdeRecord) -> list[OdeClaim]:
+    """That a KAN whose state is scaled into its grid ends lower than the same with another input."""
+    found = []
     for name in ode.systems:
         groups = ode.of(name)
-        for group in groups.values():
-            reference = _reference(groups, group)
-            if reference is None:
-                continue
-            if group.variant not in INPUT_VARIANTS:  # those have a claim of their own
-                says = "yes" if name in LOWER_ON else "no" if name in NOT_LOWER_ON else None
-                claim = compare_losses(reference.losses(), group.losses())
-                lower.append(_row(ode, reference, group, says, claim))
-            if name in STRUGGLE_ON:
-                losses = (side.losses("train_relative_mse") for side in (reference, group))
-                struggles.append(_row(ode, reference, group, "yes", compare_by_factor(*losses, STRUGGLE_FACTOR)))
         for variant in INPUT_VARIANTS:
             scaled = _scaled(groups, variant)
             if scaled is not None:
-                claim = compare_losses(scaled.losses(), groups[variant].losses())
-                scaling.append(_row(ode, scaled, groups[variant], None, claim))
+                outcome = compare_losses(scaled.losses(), groups[variant].losses())
+                found.append(OdeClaim(scaled, groups[variant], None, outcome))
+    return found
+
+
+def verdict_tables(ode: OdeRecord) -> list[Table]:
+    """One table per claim, with a verdict per system and kind of comparison. Nothing to compare, no table."""
     test = (
         f"Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}; a diverged seed ranks worst;"
         " to decide takes at least 4 seeds a side (or 3 against 5). Ratios are of medians. Cliff's delta: -1 if every"
@@ -94,12 +127,13 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
     )
     grid = "Beyond its grid a spline fades to zero over S knots; base branch and hidden layer may make up for it."
     tables = []
-    for title, ratio, rows, note in (
-        ("Claim: the MLP ends at a lower train MSE than the KAN", "KAN / MLP", lower, None),
-        ("Claim: KANs struggle on this system (train relative MSE)", "KAN / MLP", struggles, factor),
-        ("Claim: a KAN ends lower with its state scaled into the grid", "other / scaled", scaling, grid),
+    for title, ratio, claims, note in (
+        ("Claim: the MLP ends at a lower train MSE than the KAN", "KAN / MLP", lower_claims(ode), None),
+        ("Claim: KANs struggle on this system (train relative MSE)", "KAN / MLP", struggle_claims(ode), factor),
+        ("Claim: a KAN ends lower with its state scaled into the grid", "other / scaled", scaling_claims(ode), grid),
     ):
         columns = ["System", "Comparison", "Paper", "Verdict", ratio, "p", "Cliff's delta", "Seeds", "Why"]
+        rows = [_row(ode, claim) for claim in claims]
         if rows:
             tables.append(Table(title, columns, rows, [text for text in (note, None if tables else test) if text]))
     return tables
@@ -135,10 +169,17 @@ def backend_tables(ode: OdeRecord) -> list[Table]:
     return [*tables, Table("Final losses by backend", columns, rows, [note])]
 
 
-def _row(ode: OdeRecord, first: Group, second: Group, says: str | None, claim: Comparison) -> list[object]:
-    seeds = f"{claim.n_a}, {claim.n_b}"
-    verdict = [claim.verdict, claim.median_ratio, claim.p_value, claim.effect, seeds, claim.reason]
-    return [ode.systems[first.system].title, kind(second.variant), says, *verdict]
+def _row(ode: OdeRecord, claim: OdeClaim) -> list[object]:
+    found = claim.outcome
+    seeds = f"{found.n_a}, {found.n_b}"
+    verdict = [found.verdict, found.median_ratio, found.p_value, found.effect, seeds, found.reason]
+    return [ode.systems[claim.first.system].title, kind(claim.second.variant), claim.paper, *verdict]
+
+
+def _pairs(ode: OdeRecord) -> list[tuple[str, Group, Group]]:
+    """System, MLP, KAN, of all KANs that there is an MLP for."""
+    pairs = [(name, _reference(ode.of(name), group), group) for name in ode.systems for group in ode.of(name).values()]
+    return [(name, reference, group) for name, reference, group in pairs if reference is not None]
 
 
 def _reference(groups: dict[str, Group], group: Group) -> Group | None:

@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison, compare_losses
 from kansciml.reporting.records import Record
-from kansciml.reporting.table1_rows import SCRATCH, caveat, mean_error, rows_of
+from kansciml.reporting.table1_rows import SCRATCH, Row, caveat, mean_error, rows_of
 from kansciml.reporting.tables import Table, format_number
 from kansciml.reporting.vision_runs import Group, VisionRecord
 
 MARGINS = {"kan-spline": (10.0, 12.0), "kan-rswaf": (8.0, 10.0)}
 """Points by which MLPs are said to be better than each kind of KAN (Pal & Das 2024, section 4.2)."""
+BETTER, MARGIN, FEWER = "better", "margin", "parameters"
+
+
+@dataclass(frozen=True)
+class TableClaim:
+    """A claim of the paper on one row of Table 1, by its own numbers, and by the seeds of a run or a count.
+
+    Args:
+        name: `BETTER`, `MARGIN` or `FEWER`. text: the claim in words.
+        row: that of the KAN. mlp: that of the MLP printed beside it.
+        printed: what the paper's own numbers give: points, or times as many parameters. holds: whether they bear it
+            out. Of the fair protocol nothing is printed; then these are of the row whose KAN it changes.
+        reference: the trainings of the MLP; None where it was not trained, and for a count.
+        outcome: of the seeds, None where they were not trained, and for a count.
+        verdict: supported, refuted or undecided; None where there is no outcome.
+        found: what is measured or counted, with its error; None where nothing is.
+        reason: why.
+    """
+
+    name: str
+    text: str
+    row: Row
+    mlp: Row
+    printed: float
+    holds: bool
+    reference: Group | None
+    outcome: Comparison | None
+    verdict: str | None
+    found: str | None
+    reason: str
 
 
 def margin(better: Sequence[float], worse: Sequence[float], low: float, high: float) -> Comparison:
@@ -37,41 +68,56 @@ def _with(one: Comparison, verdict: str, reason: str) -> Comparison:
     return Comparison(verdict, one.p_value, math.nan, math.nan, one.n_a, one.n_b, reason)
 
 
-def claim_table(record: Record) -> Table:
-    """The paper's claims on Table 1, by its own numbers and by the seeds of this run."""
+def claims(record: Record) -> list[TableClaim]:
+    """The paper's claims on Table 1, for every KAN of it and of the fair protocol.
+
+    Raises:
+        KansciError: the record is no finished run of table1.
+    """
     rows = rows_of(record)
     mlps = {row.published["size"]: row for row in rows if row.published["group"] == "mlp"}
     scratch = {g.value("size"): g for g in VisionRecord.read(record).groups if g.name == SCRATCH}
     printed = {(r.published["size"], r.published["group"]): r.published for r in rows if "printed_top1" in r.published}
-    body = []
+    found = []
     for row in rows:
         own, group, mlp = row.published, row.group, mlps[row.published["size"]]
         if own["variant"] == "mlp":
             continue
-        name, paper = list(row.key), own["protocol"] == "paper"
+        paper = own["protocol"] == "paper"
         reference = mlp.group if paper else scratch.get(own["size"], mlp.group)
         gap = mlp.published["printed_top1"] - printed[own["size"], own["variant"]]["printed_top1"]
         low, high = MARGINS[own["variant"]]
-        found: tuple[Comparison | None, ...] = (None, None)
+        texts = ((BETTER, "MLP is better", gap > 0),
+                 (MARGIN, f"by {low:g} to {high:g} points", low <= gap <= high))  # fmt: skip
+        outcomes: tuple[Comparison | None, ...] = (None, None)
         if group is not None and reference is not None:
             sides = reference.errors, group.errors
-            found = compare_losses(*sides), margin(*sides, low / 100, high / 100)
-        claims = (("MLP is better", gap > 0), (f"by {low:g} to {high:g} points", low <= gap <= high))
-        for (text, holds), one in zip(claims, found):
-            word = f"{_yes(holds)} ({gap:.2f})" if paper else None
+            outcomes = compare_losses(*sides), margin(*sides, low / 100, high / 100)
+        for (name, text, holds), one in zip(texts, outcomes):
+            why = (None, None, "not trained in this run")
             if one is not None:
-                seeds = f"{one.n_a} / {one.n_b}"
-                outcome = [one.verdict, _gap(reference, group), one.p_value, seeds, one.reason]
-                body.append([*name, text, word, *outcome])
-            elif paper:
-                body.append([*name, text, word, *[None] * 4, "not trained in this run"])
+                why = (one.verdict, _gap(reference, group), one.reason)
+            found.append(TableClaim(name, text, row, mlp, gap, holds, reference, one, *why))
         if paper:
             ratio = own["parameters"] / mlp.published["parameters"]
             as_printed = own["printed_parameters"] / mlp.published["printed_parameters"]
-            verdict = SUPPORTED if ratio > 1 else REFUTED
-            word = f"{_yes(as_printed > 1)} ({as_printed:.2f} x)"
-            body.append([*name, "MLP has fewer parameters", word, verdict, f"{ratio:.3f} x", None, None,
-                         "counted: those in use, at the printed sizes"])  # fmt: skip
+            counted = (SUPPORTED if ratio > 1 else REFUTED, f"{ratio:.3f} x")
+            text, why = "MLP has fewer parameters", "counted: those in use, at the printed sizes"
+            found.append(TableClaim(FEWER, text, row, mlp, as_printed, as_printed > 1, None, None, *counted, why))
+    return found
+
+
+def claim_table(record: Record) -> Table:
+    """`claims` as a table: those of the fair protocol where they were trained."""
+    body = []
+    for claim in claims(record):
+        paper, one = claim.row.published["protocol"] == "paper", claim.outcome
+        if not paper and one is None:
+            continue
+        unit = f"{claim.printed:.2f} x" if claim.name == FEWER else f"{claim.printed:.2f}"
+        word = f"{_yes(claim.holds)} ({unit})" if paper else None
+        tested = [None, None] if one is None else [one.p_value, f"{one.n_a} / {one.n_b}"]
+        body.append([*claim.row.key, claim.text, word, claim.verdict, claim.found, *tested, claim.reason])
     columns = ["Protocol", "Size", "Model", "Claim", "Printed numbers", "Verdict", "Found", "p", "Seeds", "Why"]
     notes = [
         "Found: top-1 of MLP minus KAN in points +- standard error, or the KAN's parameters over the MLP's. Verdict:"
