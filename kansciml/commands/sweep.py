@@ -1,0 +1,143 @@
+"""``kansciml sweep EXPERIMENT``: every combination of settings and every seed, on this machine or on many."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from kansciml._errors import UsageError
+from kansciml.commands._output import JsonFlag, Output, parse, take_option, wants_help
+
+SUMMARY = "settings times seeds, resumable: kansciml sweep fig2 --seeds 20 --set grid=3,5,10"
+
+
+@dataclass(frozen=True)
+class Flags(JsonFlag):
+    """Run an experiment with every combination of settings and every seed; finished runs are not repeated.
+
+    Settings are those of `kansciml run EXPERIMENT --help`, by their dotted names (training.adam_steps) or the last part
+    alone (adam_steps). Values that are lists are separated by semicolons: --set "hidden=50;10,10".
+    """
+
+    seeds: str | None = None
+    """How many seeds (20), or which ones (0,3,7); default: those of the preset."""
+    results: Path = Path("results")
+    """Folder of all results."""
+    workers: int | None = None
+    """Tasks at a time on this machine (default: the processors)."""
+    scheduler: str = "local"
+    """local, or the address of a Dask scheduler (tcp://host:8786) whose workers do the work."""
+    retries: int = 2
+    """How often a task that failed is started again."""
+    dry_run: bool = False
+    """List the tasks and what there is of them; run nothing."""
+
+
+def _arguments() -> type:
+    """`Flags` with ``--set``. Made when called: tyro is slow to import."""
+    import tyro
+
+    append = tyro.conf.UseAppendAction
+    told = tyro.conf.arg(name="set", metavar="NAME=V1,V2", help="A setting and its values; may be repeated.")
+    fields = [("settings", Annotated[tuple[str, ...], append, told], dataclasses.field(default=()))]
+    made = dataclasses.make_dataclass("Arguments", fields, bases=(Flags,), frozen=True)
+    made.__doc__ = Flags.__doc__
+    return made
+
+
+def main(arguments: Sequence[str], out: Output) -> int:
+    from kansciml.experiments._registry import available_experiments, get_experiment
+
+    if not arguments or arguments[0].startswith("-"):
+        if wants_help(arguments):
+            parse(_arguments(), ["--help"], "sweep EXPERIMENT [--preset smoke|small|paper]")
+        raise UsageError(f"sweep wants an experiment: one of {', '.join(available_experiments())}")
+    name, rest = arguments[0], arguments[1:]
+    preset, rest = take_option(rest, "--preset")
+    experiment = get_experiment(name)
+    options = parse(_arguments(), rest, f"sweep {name} [--preset {'|'.join(experiment.presets)}]")
+    return sweep(experiment, preset, options, out)
+
+
+def sweep(experiment: Any, preset: str | None, options: Any, out: Output, package: str = "kansciml.experiments") -> int:
+    """Run the sweep that the flags ask for, print its summary, and return the exit code: 1 if a task failed for good.
+
+    Args:
+        package: where the experiment was found.
+    """
+    from kansciml.experiments._sweep import LOCAL, run_sweep
+    from kansciml.experiments._sweep_plan import make_plan, parse_settings
+
+    if options.workers is not None and options.scheduler != LOCAL:
+        raise UsageError("got --workers with --scheduler: the scheduler's workers do the work, leave --workers out")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"got --workers {options.workers}: expected at least 1")
+    if options.retries < 0:
+        raise UsageError(f"got --retries {options.retries}: expected at least 0")
+    base = experiment.preset(preset) if preset else experiment.config()
+    plan = make_plan(experiment, base, parse_settings(experiment.config, options.settings), options.seeds, package)
+    if options.dry_run:
+        return _list(plan, options.results, out)
+    state = run_sweep(
+        plan,
+        results=options.results,
+        workers=options.workers or _processors(),
+        scheduler=options.scheduler,
+        retries=options.retries,
+        preset=preset,
+        log=None,
+    )
+    return _report(plan, state, options.results, out)
+
+
+def _list(plan: Any, results: Path, out: Output) -> int:
+    from kansciml.experiments._sweep_plan import value_label
+    from kansciml.reporting.tables import Table
+
+    finished = plan.finished(results)
+    rows, documents = [], []
+    for task in plan.tasks:
+        folder = results / plan.experiment.name / task.id
+        begun = (folder / "record.json").exists()
+        state = "finished" if task.id in finished else "to be resumed" if begun else "to be run"
+        rows.append([*map(value_label, task.setting.values()), task.seed, state, str(folder)])
+        one = {"setting": task.setting, "seed": task.seed, "state": state, "folder": folder}
+        documents.append(one | {"config": task.config})
+    title = f"Sweep of {plan.experiment.name}: {len(plan.tasks)} tasks, {len(finished)} of them finished"
+    table = Table(title, [*plan.swept, "seed", "state", "folder"], rows)
+    out.result({"id": plan.id, "experiment": plan.experiment.name, "tasks": documents}, [table])
+    return 0
+
+
+def _report(plan: Any, state: Any, results: Path, out: Output) -> int:
+    """Write and print the summary, and name what failed."""
+    from kansciml.experiments._sweep_plan import setting_label, value_label
+    from kansciml.reporting.records import load_record
+    from kansciml.reporting.sweep_table import SweepRun, save_sweep
+
+    runs = []
+    for task in state.tasks.values():
+        record = load_record(results / task.folder) if task.state == "done" else None
+        runs.append(SweepRun(plan.settings[task.setting], task.seed, record, "" if record else task.error))
+    folder = plan.folder(results)
+    table, files = save_sweep(folder, plan.experiment.name, runs, value_label)
+    document = state.to_json("failed" if state.failed else "finished")
+    document |= {"folder": folder, "summary": table.to_json(), "files": files}
+    shown = ", ".join(path.name for path in files if path.suffix != ".png")
+    lines = [f"sweep: {folder}", f"summary there: {shown}", f"tasks: {state.count('done')} of {len(state.tasks)} done"]
+    out.result(document, [table], lines)
+    for task in state.failed:
+        seed = "" if task.seed is None else f", seed {task.seed}"
+        out.log(f"failed: {setting_label(plan.settings[task.setting])}{seed}: {task.error}")
+    if state.failed:
+        out.log(f"{len(state.failed)} of {len(state.tasks)} tasks failed; logs in {folder / 'logs'}, and the same "
+                "command tries them again")  # fmt: skip
+    return 1 if state.failed else 0
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

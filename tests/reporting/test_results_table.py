@@ -1,0 +1,140 @@
+"""Flat rows of all records: every setting and number is there under its name, filters mean what they say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from kansciml._errors import KansciError, UsageError
+from kansciml.reporting.records import Record, save_record
+from kansciml.reporting.results_table import (
+    Filter,
+    column_name,
+    columns_of,
+    find_all,
+    flat_rows,
+    load_all,
+    per_record,
+    results_table,
+    select,
+    to_csv,
+    varying,
+)
+
+RUNS = [
+    {"id": "a.0", "variant": "mlp", "seed": 0, "final_loss": 1.0, "network": {"width": 4}},
+    {"id": "a.1", "variant": "mlp", "seed": 1, "final_loss": 3.0, "network": {"width": 4}},
+    {"id": "b.0", "variant": "kan", "seed": 0, "final_loss": None, "network": {"width": 4}},
+]
+
+
+def record(folder: str, grid: int = 3, **values) -> Record:
+    config = {"grid": grid, "hidden": [10, 10], "fast": True, "training": {"steps": 5}, "seeds": 2}
+    own = {
+        "result": {"runs": RUNS, "total": 7}, "seeds": (0, 1), "versions": {"torch": "2.4"}, "machine": {"threads": 1},
+        "commit": "abc",
+    }  # fmt: skip
+    return Record(Path(folder), "demo", config, "0" * 12, "finished", **{**own, **values})
+
+
+ROWS = flat_rows(record("r/a")) + flat_rows(record("r/b", grid=5))
+
+
+class TestRows:
+    def test_one_per_trained_model_with_everything_known_of_it(self):
+        rows = flat_rows(record("r/a"))
+        assert [row["run.id"] for row in rows] == ["a.0", "a.1", "b.0"] and [row["seed"] for row in rows] == [0, 1, 0]
+        expected = {
+            "experiment": "demo", "folder": "r/a", "config.grid": 3, "config.hidden": [10, 10],
+            "config.training.steps": 5, "run.network.width": 4, "result.total": 7, "versions.torch": "2.4",
+            "machine.threads": 1, "commit": "abc",
+        }  # fmt: skip
+        for row in rows:
+            assert {name: row[name] for name in expected} == expected
+
+    def test_one_per_record_without_models(self):
+        (row,) = flat_rows(record("r/a", result={"total": {"x": 2}, "curve": [{"y": 1}]}, seeds=(4,)))
+        assert row["result.total.x"] == 2 and row["seed"] == 4 and not any("curve" in name for name in row)
+
+    def test_per_record_takes_medians_and_what_is_common(self):
+        first, second = per_record(ROWS)
+        assert (first["runs"], first["run.final_loss"], first["run.variant"]) == (3, 2.0, "mlp, kan")
+        assert (first["config.grid"], second["config.grid"]) == (3, 5) and first["seed"] == [0, 1]
+
+    def test_varying_are_settings_that_differ(self):
+        assert varying(ROWS) == ["config.grid"]
+        assert varying(ROWS[:3]) == []
+
+
+class TestFilters:
+    @pytest.mark.parametrize(
+        "text, number",
+        [
+            ("grid=3", 3), ("field.grid=5", 3), ("grid!=3", 3), ("grid>=3", 6), ("grid>3", 3), ("steps=5", 6),
+            ("training.steps<5", 0), ("variant=mlp", 4), ("variant!=mlp", 2), ("final_loss<2", 2),
+            ("final_loss=none", 2), ("final_loss>1e-3", 4), ("hidden=10,10", 6), ("hidden=(10, 10)", 6),
+            ("hidden=10", 0), ("fast=true", 6),
+            ("fast=1", 0), ("hash=000000000000", 6), ("seed==1", 2), ("commit<3", 0), ("versions.torch=2.4", 6),
+        ],
+    )  # fmt: skip
+    def test_keep_the_rows_that_pass(self, text, number):
+        assert len(select(ROWS, [Filter.parse(text)])) == number
+
+    def test_all_must_pass(self):
+        assert len(select(ROWS, [Filter.parse("grid=3"), Filter.parse("variant=kan")])) == 1
+
+    @pytest.mark.parametrize("text", ["grid", "=3", "grid=", ""])
+    def test_no_filter_is_one_line(self, text):
+        with pytest.raises(UsageError, match="expected name=value"):
+            Filter.parse(text)
+
+    def test_an_unknown_column_lists_the_closest_first(self):
+        with pytest.raises(UsageError, match=r"unknown column 'gird': expected one of config.grid, "):
+            select(ROWS, [Filter.parse("gird=3")])
+
+    def test_settings_come_before_metrics_and_the_full_name_is_always_understood(self):
+        columns = ["config.x", "run.x", "run.y.z"]
+        assert column_name("x", columns) == "config.x" and column_name("run.x", columns) == "run.x"
+        assert column_name("z", columns) == "run.y.z"
+
+
+class TestTable:
+    def test_columns_and_order(self):
+        table = results_table(ROWS[:3], ["final_loss", "variant"], "-final_loss")
+        assert list(table.columns) == ["final_loss", "variant"]
+        assert table.rows == [[3.0, "mlp"], [1.0, "mlp"], [None, "kan"]]  # missing ones last
+        assert [row[0] for row in results_table(ROWS[:3], ["final_loss"], "final_loss").rows] == [1.0, 3.0, None]
+
+    def test_the_choice_shows_what_differs_and_the_losses(self):
+        table = results_table(per_record(ROWS), losses=["final_loss", "other"])
+        assert {"experiment", "status", "grid", "final_loss", "folder"} <= set(table.columns)
+        assert "hidden" not in table.columns
+
+    def test_no_rows_are_a_table_all_the_same(self):
+        assert results_table([]).rows == []
+
+
+def test_csv_holds_every_number_to_the_last_digit():
+    rows = [{**ROWS[0], "run.final_loss": 0.1 + 0.2}, {**ROWS[2], "extra": 'a "b", c'}]
+    read = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert list(read[0]) == columns_of(rows)
+    assert float(read[0]["run.final_loss"]) == 0.1 + 0.2 and read[1]["run.final_loss"] == ""
+    assert json.loads(read[0]["config.hidden"]) == [10, 10] and read[0]["config.fast"] == "true"
+    assert read[1]["extra"] == 'a "b", c' and read[0]["extra"] == ""
+
+
+def test_damaged_records_are_left_out_with_one_line_each(tmp_path):
+    for name in ("demo/a", "demo/b", "deep/er/c", "sweeps/d", "demo/a/checkpoints/e"):
+        save_record(record(str(tmp_path / name)))
+    (tmp_path / "demo/b/record.json").write_text('{"schema": 1')
+    assert len(find_all(tmp_path)) == 3
+    lines: list[str] = []
+    found = list(load_all(tmp_path, lines.append))
+    assert [one.folder.name for one in found] == ["c", "a"]
+    assert len(lines) == 1 and "left out: " in lines[0] and "damaged" in lines[0] and "\n" not in lines[0]
+    with pytest.raises(KansciError, match="no results folder"):
+        list(load_all(tmp_path / "none", lines.append))
