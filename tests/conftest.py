@@ -1,4 +1,4 @@
-"""Every test starts from the same random numbers; a run says loudly which tests of Julia or a GPU could not run."""
+"""Every test starts from the same random numbers; a run says loudly which tests could not run, and for want of what."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def same_random_numbers_whatever_ran_before():
 def pytest_terminal_summary(terminalreporter) -> None:
     """One line per marker whose tests were skipped, and why."""
     skipped = terminalreporter.stats.get("skipped", [])
-    for marker in ("julia", "gpu"):
+    for marker in ("julia", "gpu", "browser", "dask"):
         found = [report for report in skipped if marker in report.keywords]
         if found:
             reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in found}

@@ -102,6 +102,7 @@ def kill_worker(sweep: Sweep, cluster: Cluster) -> None:
     cluster.worker_of(pids(sweep.logged("begin"))[0]).kill()
 
 
+@pytest.mark.dask
 @needs_dask
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the worker of a task in /proc")
@@ -132,6 +133,7 @@ class TestKilledWorker:
         assert not list((cluster.folder / "tmp").rglob("record.json"))  # the scratch folder was removed
 
 
+@pytest.mark.dask
 @needs_dask
 @pytest.mark.slow
 class TestEndings:
@@ -185,6 +187,7 @@ class TestEndings:
 
 
 class TestRefused:
+    @pytest.mark.dask
     @needs_dask
     def test_no_scheduler_is_one_line_within_the_time_limit(self, tmp_path, monkeypatch):
         monkeypatch.setattr(_sweep_dask.DaskPool.__init__, "__defaults__", (1.0,))
