@@ -55,6 +55,14 @@ def test_train_then_evaluate_gives_the_numbers_of_the_record(capsys, folder):
     assert code == 2 and err.count("\n") == 1 and "expected one of mlp, kan-spline, kan-rswaf" in err
     code, out, err = run(capsys, "evaluate", where, "--split", "validation")
     assert code == 2 and "expected one of train, test" in err
+    code, out, err = run(capsys, "evaluate", where, "--subsample", "5")  # that is for neural operators
+    assert code == 2 and err.count("\n") == 1 and "--subsample" in err and "evaluate RUN --help" in err
+    for flag, message in (("--accelerator=tpu", "unknown accelerator 'tpu'"), ("--batch-size=0", "got batch_size 0")):
+        code, out, err = run(capsys, "evaluate", where, flag)
+        assert code == 2 and err.count("\n") == 1 and message in err
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["evaluate", where, "--help"])
+    assert not stop.value.code and "--split" in capsys.readouterr().out
     # finished runs are not repeated, and are found by the other commands
     start = time.monotonic()
     code, out, err = run(capsys, "vision", *TINY, "--variant", "all")
@@ -101,9 +109,8 @@ def test_evaluate_of_another_run_is_one_line_and_exit_code_1(capsys, folder):
     run(capsys, "ode", "--system", "spiral", *flags)
     (where,) = (folder / "results" / "ode").iterdir()
     code, out, err = run(capsys, "evaluate", str(where))
-    assert (
-        code == 1 and out == "" and err.count("\n") == 1 and "is a run of ode without trained image classifiers" in err
-    )
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert "is a run of ode, which keeps no weights that evaluate could score: expected a run of fig3, fig5, fno" in err
 
 
 @pytest.mark.parametrize("command", ["vision", "evaluate"])

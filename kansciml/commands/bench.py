@@ -11,7 +11,7 @@ from kansciml import benchmarks
 from kansciml._errors import UsageError, unknown_name
 from kansciml.commands._output import JsonFlag, Output, parse
 
-SUMMARY = "measure speed and memory: kansciml bench ode, layers, hessian"
+SUMMARY = "measure speed and memory: kansciml bench ode, layers, hessian, vision, fno"
 
 
 def benchmark_names() -> tuple[str, ...]:

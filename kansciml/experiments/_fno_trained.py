@@ -13,8 +13,10 @@ from torch import nn
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments._fno_data import Fields, FieldsSpec, fields_hash, normalisers_of, resampled
 from kansciml.experiments._fno_jobs import RESIDUAL, network_of
-from kansciml.experiments._fno_steps import RelativeError, Samples, predictions
-from kansciml.experiments._trained import LoadedModel, TrainedModel
+from kansciml.experiments._fno_steps import RelativeError, Samples, errors, predictions
+from kansciml.experiments._scoring import chosen_device, rows_with
+from kansciml.experiments._trained import LoadedModel, TrainedModel, config_of
+from kansciml.layers.spectral_conv import fourier_basis
 from kansciml.models.registry import find
 from kansciml.reporting.records import Record
 from kansciml.tasks.darcy.dataset import DarcyData
@@ -23,6 +25,26 @@ from kansciml.training._checkpoint import load_tensors
 METRICS = ("relative_l2", "train_loss")
 CHUNK = 8
 """Samples in one batch of those that a Hessian is taken over."""
+
+
+def rows_of(record: Record) -> list[dict[str, Any]]:
+    """The trained neural operators of a run, as rows of its record.
+
+    Raises:
+        KansciError: the run is of another kind, or not finished.
+    """
+    return rows_with(record, "neural operators", "kansciml fno", ("network", "relative_l2"))
+
+
+def run_config(record: Record) -> Any:
+    """The settings of a run, which know its samples by ``fields()``.
+
+    Raises:
+        UsageError: a file of samples is no longer where it was. KansciError: settings of another version.
+    """
+    from kansciml.experiments._registry import get_experiment
+
+    return config_of(get_experiment(record.experiment).config, record.config)
 
 
 def load_network(record: Record, row: Mapping[str, Any], **changed: Any) -> nn.Module:
@@ -60,6 +82,53 @@ def predict(record: Record, row: Mapping[str, Any], a: np.ndarray) -> np.ndarray
     return predictions(load_network(record, row), samples, RelativeError(of_u), len(a))
 
 
+def test_samples(record: Record, subsample: int, data_dir: Path | None = None) -> DarcyData:
+    """The test samples of a run with every `subsample`-th node, from `data_dir` or else from where the run had them.
+
+    Raises:
+        UsageError: a subsample that does not divide resolution - 1, or a file that is gone.
+        KansciError: samples that are not there (nothing is generated here), or are not those of the run.
+    """
+    own: FieldsSpec = run_config(record).fields()
+    spec = own.at(subsample).for_tests()
+    if data_dir is not None:
+        spec = replace(spec, data_dir=data_dir)
+    try:
+        found = spec.split("test")
+    except UsageError:
+        raise
+    except KansciError as error:
+        raise KansciError(f"{error}, or name the folder that has them with --data-dir") from error
+    if spec.darcy.size == own.darcy.size and fields_hash(found) != record.result["data"][own.name]["test_hash"]:
+        raise KansciError(f"the test samples of {own.name} are not those of the run in {record.folder}: train again")
+    return found
+
+
+def evaluate_row(
+    record: Record, row: Mapping[str, Any], data: DarcyData, accelerator: str = "auto", batch_size: int | None = None
+) -> np.ndarray:
+    """Relative L2 error of a trained network for each of the samples `data`, at their own resolution, (N,) float64.
+
+    Args:
+        batch_size: samples at once (default: as at the end of training).
+
+    Raises:
+        UsageError: an accelerator that is not there, or samples of fewer nodes than the network's modes need.
+        KansciError: as for `load_network`.
+    """
+    device = chosen_device(accelerator)
+    network = load_network(record, row).to(device)
+    points = data.size + network.config.padding
+    try:
+        fourier_basis((points, points), network.config.modes)
+    except ValueError as error:
+        raise UsageError(f"{data.size} nodes along a side, with padding {network.config.padding}: {error}") from None
+    known = normalisers_of(record.arrays[f"{row['data']}.normaliser"])
+    of_a, of_u = (resampled(one, data.size) for one in known)
+    found = errors(network, Samples(data, of_a, device), RelativeError(of_u, device), batch_size)
+    return found.double().cpu().numpy()
+
+
 def trained_networks(record: Record) -> list[TrainedModel]:
     """The networks of a run whose training ended, for `kansciml hessian`.
 
@@ -69,9 +138,7 @@ def trained_networks(record: Record) -> list[TrainedModel]:
     Raises:
         KansciError: the run is of another kind.
     """
-    rows = [row for row in record.result.get("runs", []) if "network" in row and "relative_l2" in row]
-    if not rows:
-        raise KansciError(f"{record.folder} is a run of {record.experiment} without trained neural operators")
+    rows = rows_of(record)
     minimum = _Minimum(record)
     groups = {(row["task"], row["group"]) for row in rows}
     found = []
@@ -103,11 +170,7 @@ class _Minimum:
 
     def fields(self, name: str) -> Fields:
         if self.found is None:
-            from kansciml.experiments._registry import get_experiment
-            from kansciml.experiments._trained import config_of
-
-            config = config_of(get_experiment(self.record.experiment).config, self.record.config)
-            spec: FieldsSpec = config.fields()
+            spec: FieldsSpec = run_config(self.record).fields()
             if spec.data is None:  # the test samples are not needed
                 spec = replace(spec, darcy=replace(spec.darcy, n_test=0))
             self.found = Fields.load(spec)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml._errors import KansciError, UsageError
+from kansciml.experiments._scoring import chosen_device, rows_with
 from kansciml.experiments._trained import LoadedModel, TrainedModel
 from kansciml.experiments._vision_jobs import VisionData, images_hash, network_of
-from kansciml.experiments._vision_steps import EVALUATION_FACTOR, device_of, plain_batches, score
+from kansciml.experiments._vision_steps import EVALUATION_FACTOR, plain_batches, score
 from kansciml.models.registry import find
 from kansciml.reporting.records import Record
 from kansciml.tasks.vision.dataset import SPLITS, Images
 from kansciml.tasks.vision.metrics import Scores, cross_entropy
 from kansciml.tasks.vision.registry import get_dataset
 from kansciml.training._checkpoint import load_tensors
-from kansciml.training._config import ACCELERATORS
 
 HELD_OUT = "test"
 METRICS = ("top1", "top5", "loss", "train_loss")
@@ -33,28 +33,7 @@ def rows_of(record: Record) -> list[dict[str, Any]]:
     Raises:
         KansciError: the run is of another kind, or not finished.
     """
-    rows = [row for row in record.result.get("runs", []) if "network" in row and "weights" in row]
-    if not rows:
-        state = "" if record.status == "finished" else f" ({record.status})"
-        raise KansciError(
-            f"{record.folder} is a run of {record.experiment}{state} without trained image classifiers:"
-            " expected the folder of a finished run of kansciml vision"
-        )
-    return rows
-
-
-def chosen_rows(rows: Sequence[dict[str, Any]], name: str | None) -> list[dict[str, Any]]:
-    """Those of this id, group, variant, model or task; all for None.
-
-    Raises:
-        UsageError: there is none; the message lists what there is.
-    """
-    keys = ("id", "group", "variant", "model", "task")
-    found = [row for row in rows if name is None or name in (row[key] for key in keys)]
-    if not found:
-        valid = dict.fromkeys([row["group"] for row in rows] + [row["id"] for row in rows])
-        raise UsageError(f"unknown model {name!r} of this run: expected one of {', '.join(valid)}")
-    return found
+    return rows_with(record, "image classifiers", "kansciml vision", ("network", "weights", "top1"))
 
 
 def load_network(record: Record, row: Mapping[str, Any]) -> nn.Module:
@@ -85,11 +64,7 @@ def evaluate_row(
     Raises:
         UsageError: an accelerator that is unknown, or not there. KansciError: as for `load_network`.
     """
-    if accelerator not in ACCELERATORS:
-        raise unknown_name("accelerator", accelerator, ACCELERATORS)
-    device = device_of(accelerator)
-    if accelerator not in ("auto", device.type):
-        raise UsageError(f"got accelerator {accelerator}, which this machine does not have: expected cpu or auto")
+    device = chosen_device(accelerator)
     dataset = get_dataset(row["dataset"])
     batch_size = batch_size or EVALUATION_FACTOR * row["batch_size"]
     batches = plain_batches(images, dataset, row["network"]["image_size"], batch_size, device)

@@ -15,6 +15,7 @@ from kansciml.experiments._base import Experiment, Result, RunContext, seed_rang
 from kansciml.experiments._vision_config import FIRST_LOOK, FIRST_LOOK_MODEL, VisionRunConfig
 from kansciml.experiments._vision_jobs import VisionJob
 from kansciml.experiments._vision_runs import run_jobs
+from kansciml.experiments._vision_scores import SCORING
 from kansciml.experiments._vision_trained import trained_networks
 from kansciml.reporting.vision import render, summary
 from kansciml.tasks.vision.registry import get_dataset
@@ -109,4 +110,5 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=check,
     trained=trained_networks,
+    scoring=SCORING,
 )

@@ -1,0 +1,221 @@
+"""What ``kansciml bench vision`` and ``kansciml bench fno`` share: a network in its variants, and training steps of it.
+
+A step is what a training does between two batches: forward pass, loss, backward pass, AdamW.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kansciml._errors import UsageError
+from kansciml.analysis.memory import MemoryUse, measure
+from kansciml.benchmarks._hessian_cases import set_backend, with_textbook_layers
+from kansciml.benchmarks.hessian import cpu_rounds
+from kansciml.benchmarks.layers import ratio
+from kansciml.layers import _cpp
+from kansciml.models._base import Model
+from kansciml.models.registry import find
+from kansciml.reporting.tables import Table
+from kansciml.training.optim import adamw
+
+T = TypeVar("T")
+
+MLP = "MLP"
+TEXTBOOK = "textbook KAN"
+TORCH, CPP = "SplineKAN, torch", "SplineKAN, C++"
+RSWAF = "RSWAFKAN"
+OURS = (TORCH, CPP, RSWAF)
+VARIANTS = {MLP: "mlp", TEXTBOOK: "kan-spline", TORCH: "kan-spline", CPP: "kan-spline", RSWAF: "kan-rswaf"}
+"""What is compared -> the variant of `kansciml.models` that it is built as; the first is what ratios refer to."""
+REFERRED = {"mlp": MLP, "textbook": TEXTBOOK}
+"""What ratios are to, and what their keys end with."""
+LEARNING_RATE = 1e-3
+
+
+def available() -> list[str]:
+    """Those of `VARIANTS` that can run here: the C++ kernels are not built everywhere."""
+    return [name for name in VARIANTS if name != CPP or _cpp.available()]
+
+
+def build(model: str, name: str, kind: str = "vision", **options: Any) -> nn.Module:
+    """The model of this name with one of `VARIANTS` in it, in training mode; all from one seed.
+
+    Raises:
+        UsageError: an unknown model, or sizes that do not fit it.
+    """
+    family, preset = find(model, kind=kind)
+    config = family.config(preset, VARIANTS[name], **options)
+    network = family.build(config, torch.Generator().manual_seed(0))
+    if name == TEXTBOOK:
+        return with_textbook_layers(network)
+    set_backend(network, "cpp" if name == CPP else "torch")
+    return network
+
+
+@dataclass
+class Case:
+    """A network, its optimiser, and the loss of one batch.
+
+    Args:
+        network: in training mode.
+        loss: ``loss(network)``, a scalar.
+    """
+
+    network: nn.Module
+    loss: Callable[[nn.Module], Tensor]
+    optimiser: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimiser = adamw(self.network, LEARNING_RATE)
+
+    def gradient(self) -> None:
+        """Forward and backward pass."""
+        self.loss(self.network).backward()
+
+    def step(self) -> None:
+        """A full training step."""
+        self.optimiser.zero_grad()
+        self.gradient()
+        self.optimiser.step()
+
+    def activations(self) -> MemoryUse:
+        """What forward and backward pass take besides weights, gradients and AdamW's state.
+
+        The gradients are there before, so that the pass adds to them in place and leaves none behind.
+        """
+        for parameter in self.network.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+        return measure(self.gradient, apart=self.network.buffers())
+
+
+def measure_fake(network: nn.Module, make_loss: Callable[[], Callable[[nn.Module], Tensor]]) -> MemoryUse:
+    """`Case.activations` on tensors without data, whatever their sizes; `network` itself stays as it is.
+
+    Args:
+        network: with kernels in plain PyTorch.
+        make_loss: makes the batch, so that it is without data too, and returns the loss.
+    """
+    from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+
+    mode = FakeTensorMode()
+    with FakeCopyMode(mode):  # layers look at their knots while they are made, which fake tensors refuse
+        fake = copy.deepcopy(network)
+    with mode:
+        return Case(fake, make_loss()).activations()
+
+
+def measure_cases(
+    cases: Mapping[str, Case], rounds: int, report: Callable[[str], None] = lambda text: None
+) -> list[dict[str, Any]]:
+    """One row per case: milliseconds of a step, bytes of its activations, and ratios to the MLP and the textbook KAN.
+
+    Args:
+        cases: by the names of `VARIANTS`; a ratio to one that is left out is None.
+        rounds: timed ones; each step is taken once before.
+        report: told what is being measured.
+    """
+    seconds = cpu_rounds({name: case.step for name, case in cases.items()}, rounds, report)
+    rows: dict[str, dict[str, Any]] = {}
+    for name, case in cases.items():
+        report(f"memory: {name}")
+        use = case.activations()
+        rows[name] = {
+            "layer": name,
+            "step_ms": 1e3 * float(np.median(seconds[name])),
+            "step_low_ms": 1e3 * float(np.quantile(seconds[name], 0.25)),
+            "step_high_ms": 1e3 * float(np.quantile(seconds[name], 0.75)),
+            "saved_bytes": use.saved_bytes,
+            "peak_bytes": use.peak_bytes,
+            "parameters": sum(p.numel() for p in case.network.parameters()),
+        }
+    for key, other in REFERRED.items():
+        for name, row in rows.items():
+            row[f"step_over_{key}"] = ratio(seconds[name], seconds[other]) if other in rows else None
+    return with_memory_ratios(list(rows.values()))
+
+
+def with_memory_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with each one's bytes over the MLP's and over the textbook KAN's; None where those are left out."""
+    for key, other in REFERRED.items():
+        base = row_of(rows, other)
+        for row in rows:
+            for what in ("saved", "peak"):
+                row[f"{what}_over_{key}"] = row[f"{what}_bytes"] / base[f"{what}_bytes"] if base else None
+    return rows
+
+
+def row_of(rows: Iterable[Mapping[str, Any]], layer: str) -> Mapping[str, Any]:
+    """The row of a layer; an empty one where it was not measured."""
+    return next((row for row in rows if row["layer"] == layer), {})
+
+
+def at_most(what: str, wanted: float, reached: float | None) -> dict[str, Any]:
+    """A row of targets; met is None where it was not measured."""
+    return {
+        "target": what,
+        "wanted": f"<= {wanted:g}",
+        "reached": reached,
+        "met": None if reached is None else reached <= wanted,
+    }
+
+
+def targets_table(rows: Iterable[Mapping[str, Any]], notes: Iterable[str] = ()) -> Table:
+    """What was wanted, what was reached."""
+    columns = ("target", "wanted", "reached", "met")
+    shown = [[row[key] for key in columns] for row in rows]
+    return Table("Targets", list(columns), shown, [*notes, "A dash was not measured here."])
+
+
+def quickly(options: T, values: Mapping[str, Any]) -> T:
+    """The options with `values` for those that are still at their defaults."""
+    defaults = {one.name: one.default for one in dataclasses.fields(options)}
+    left = {name: value for name, value in values.items() if getattr(options, name) == defaults[name]}
+    return dataclasses.replace(options, **left)
+
+
+def check_models(models: tuple[str, ...], kind: str) -> list[tuple[Model, str]]:
+    """Family and preset of each name.
+
+    Raises:
+        UsageError: no names, one of them twice, or one that no model of this kind has.
+    """
+    if not models or len(set(models)) < len(models):
+        raise UsageError(f"got models {models}: expected one or more different names")
+    return [find(name, kind=kind) for name in models]
+
+
+COLUMNS = {
+    "parameters": "parameters",
+    "step_ms": "step [ms]",
+    "step_low_ms": "25 % [ms]",
+    "step_high_ms": "75 % [ms]",
+    "step_over_mlp": "x MLP",
+    "step_over_textbook": "x textbook",
+    "saved_mb": "saved [MB]",
+    "saved_over_textbook": "x textbook",
+    "peak_mb": "peak [MB]",
+    "peak_over_textbook": "x textbook",
+}
+
+
+def steps_table(title: str, rows: Iterable[Mapping[str, Any]], notes: Iterable[str] = ()) -> Table:
+    """Times and memory as `measure_cases` gives them."""
+    shown = [
+        [row["layer"], *({**row, **{f"{key}_mb": row[f"{key}_bytes"] / 1e6 for key in ("saved", "peak")}}[column]
+                         for column in COLUMNS)]
+        for row in rows
+    ]  # fmt: skip
+    memory = (
+        "Saved for backward, and the peak of forward and backward pass, without weights, gradients and AdamW's state;"
+        " what the C++ kernels take for themselves (a few MB) is not seen."
+    )
+    return Table(title, ["layers", *COLUMNS.values()], shown, [*notes, memory])

@@ -1,0 +1,165 @@
+"""``kansciml bench vision``: the training loop against a bare one, and steps of image classifiers with MLPs and KANs.
+
+Setting: random images of 3 x 32 x 32, float32, one thread. Time is the processor time of this process, the candidates
+take turns, and ratios are medians of the ratios round by round. A step is forward pass, cross-entropy, backward pass
+and AdamW. The textbook KANs are the same functions, computed by the recursion on whole tensors as Figure 4a has them.
+Cost on one core: two minutes; ``--quick`` 15 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from kansciml._errors import UsageError
+from kansciml.benchmarks import _loop_cases as loops
+from kansciml.benchmarks import _step_cases as steps
+from kansciml.benchmarks.layers import facts
+from kansciml.models._base import VisionConfig
+from kansciml.reporting.progress import Progress
+from kansciml.reporting.tables import Table
+
+SUMMARY = "the training loop against a bare one; steps of vision models with MLPs, textbook KANs and ours"
+LOOP_MODEL = "conv-mixer-128-4"
+LOOP_TARGET = 0.9
+"""Throughput of the training loop over that of the bare one, at least."""
+TIME_TARGET = 0.4
+"""Time of a step with our KANs over one with the textbook's, at most."""
+MEMORY_TARGET = 1 / 8
+"""Memory of the same, at most."""
+QUICK = {"batch_size": 2, "loop_steps": 4, "rounds": 3}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time training loops and training steps, and count the memory of the steps."""
+
+    models: tuple[str, ...] = ("mixer-nano", "conv-mixer-128-4")
+    """Vision models whose steps are measured."""
+    batch_size: int = 8
+    """Images in such a step."""
+    loop_batch_size: int = 32
+    """Images in a step of the two loops (conv-mixer-128-4 with MLPs)."""
+    loop_steps: int = 12
+    """Steps of one training by a loop."""
+    rounds: int = 5
+    """Interleaved rounds; medians are reported."""
+    quick: bool = False
+    """A first look: 3 rounds of batches of 2, and 4 steps of the loops, where nothing else is said."""
+
+
+def _checked(options: Options) -> Options:
+    for name in ("batch_size", "loop_batch_size", "loop_steps"):
+        if getattr(options, name) < 2:
+            raise UsageError(f"got {name} {getattr(options, name)}: expected at least 2")
+    if options.rounds < 3:
+        raise UsageError(f"got rounds {options.rounds}: expected at least 3 for a median")
+    steps.check_models(options.models, "vision")
+    return steps.quickly(options, QUICK) if options.quick else options
+
+
+def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], torch.Tensor]:
+    """Cross-entropy of a network on one fixed batch of random images."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(batch_size, config.channels, config.image_size, config.image_size, generator=generator)
+    labels = torch.randint(0, config.classes, (batch_size,), generator=generator)
+    return lambda network: nn.functional.cross_entropy(network(images), labels)
+
+
+def make_cases(model: str, batch_size: int, **options: Any) -> dict[str, steps.Case]:
+    """One case per candidate that can run here; `options` are fields of the model's configuration."""
+    networks = {name: steps.build(model, name, **options) for name in steps.available()}
+    return {name: steps.Case(network, image_loss(network.config, batch_size)) for name, network in networks.items()}
+
+
+def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], list[Table]]:
+    """Measure everything; returns the JSON document and the tables.
+
+    Raises:
+        UsageError: unknown models, sizes below 1, or too few rounds for a median.
+    """
+    options = _checked(options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with Progress() as progress, progress.task("bench vision", 1 + len(options.models)) as bar:
+
+            def report(text: str) -> None:
+                bar.update(advance=0, now=text)
+
+            document: dict[str, Any] = {
+                "machine": facts(), "dtype": "float32", "rounds": options.rounds, "results": [],
+            }  # fmt: skip
+            work = loops.Work.make(steps.build(LOOP_MODEL, steps.MLP), options.loop_batch_size, options.loop_steps)
+            document["loop"] = {
+                "model": LOOP_MODEL,
+                "batch_size": options.loop_batch_size,
+                "steps": options.loop_steps,
+                "rows": loops.throughput(work, options.rounds, report),
+            }
+            bar.update(advance=1)
+            for model in options.models:
+                cases = make_cases(model, options.batch_size)
+                rows = steps.measure_cases(cases, options.rounds, lambda text, model=model: report(f"{model}: {text}"))
+                document["results"].append({"model": model, "batch_size": options.batch_size, "rows": rows})
+                bar.update(advance=1)
+    finally:
+        torch.set_num_threads(threads)
+    document["targets"] = target_rows(document)
+    return document, tables(document)
+
+
+def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per target: what, the number wanted, the number reached, and whether it is met (None: not measured)."""
+    loop = next(row["over_bare"] for row in document["loop"]["rows"] if row["loop"] == loops.LOOP)
+    what = f"throughput of {loops.LOOP} over a {loops.BARE}"
+    found = [{"target": what, "wanted": f">= {LOOP_TARGET:g}", "reached": loop, "met": loop >= LOOP_TARGET}]
+    for key, wanted, what in (
+        ("step_over_textbook", TIME_TARGET, "time of a step"),
+        ("saved_over_textbook", MEMORY_TARGET, "saved for backward"),
+        ("peak_over_textbook", MEMORY_TARGET, "peak of activations"),
+    ):
+        for result in document["results"]:
+            for name in steps.OURS:
+                reached = steps.row_of(result["rows"], name).get(key)
+                found.append(steps.at_most(f"{what} over {steps.TEXTBOOK}, {result['model']}: {name}", wanted, reached))
+    return found
+
+
+LOOP_COLUMNS = {
+    "images_per_s": "images/s",
+    "images_low_per_s": "25 %",
+    "images_high_per_s": "75 %",
+    "over_bare": "x bare loop",
+    "rest_ms": "beside the steps [ms]",
+}
+
+
+def tables(document: dict[str, Any]) -> list[Table]:
+    """The loops, one table of steps per model, and the targets."""
+    loop = document["loop"]
+    how = (
+        f"{document['dtype']}, one thread ({document['machine']['cpu_capability']}), PyTorch "
+        f"{document['machine']['torch']}: processor time, interleaved medians of {document['rounds']} rounds."
+    )
+    found = [
+        Table(
+            f"Training {loop['model']} with MLPs: {loop['steps']} steps of {loop['batch_size']} images",
+            ["loop", *LOOP_COLUMNS.values()],
+            [[row["loop"], *(row[key] for key in LOOP_COLUMNS)] for row in loop["rows"]],
+            [
+                how,
+                "Same weights, batches, optimiser, schedule and clipping; ours also makes its batches from bytes and"
+                " keeps losses, accuracy and norms.",
+                "Beside the steps: setup, checkpoints and the file of the log, once per training or epoch.",
+            ],
+        )
+    ]
+    for result in document["results"]:
+        title = f"A training step of {result['model']}, {result['batch_size']} images"
+        found.append(steps.steps_table(title, result["rows"], [how]))
+    return [*found, steps.targets_table(document["targets"])]
