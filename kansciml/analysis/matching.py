@@ -7,7 +7,7 @@ there are is told by `Slot`-like objects, as `kansciml.models._base.VisionConfig
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from kansciml._errors import UsageError, unknown_name
@@ -70,7 +70,9 @@ def kan_size(
     return total
 
 
-def matched_hidden(slots: Sequence[Slot], layer: str, by: str, **options: Any) -> tuple[int, ...]:
+def matched_hidden(
+    slots: Sequence[Slot], layer: str, by: str, direct: Collection[str] = (), **options: Any
+) -> tuple[int, ...]:
     """Hidden width of every slot's KAN such that all KANs together are as large as all MLPs.
 
     The size is linear in a hidden width, so each follows from two values. Slots with the coarsest steps come first;
@@ -78,6 +80,8 @@ def matched_hidden(slots: Sequence[Slot], layer: str, by: str, **options: Any) -
 
     Args:
         slots: the MLPs. layer: ``spline`` or ``rswaf``. by: ``params`` or ``flops`` (forward).
+        direct: names of slots whose KAN is a single layer: it has no hidden width and none is returned for it, and
+            what it is larger than its MLP the others make up for. There has to be one that is not direct.
         options: ``grid``, ``spline_order`` and ``bias`` of the KANs.
 
     Raises:
@@ -93,7 +97,12 @@ def matched_hidden(slots: Sequence[Slot], layer: str, by: str, **options: Any) -
     wanted = sum(mlp_size(slot, by) * slot.count for slot in slots)
     found: dict[int, int] = {}
     left = 0.0
-    for index in sorted(range(len(slots)), key=lambda index: -step(slots[index])):
+    for slot in slots:
+        if slot.name in direct:
+            left += mlp_size(slot, by) * slot.count
+            left -= kan_size((slot.widths[0], slot.widths[-1]), slot.rows, layer, by, **options) * slot.count
+    free = [index for index, slot in enumerate(slots) if slot.name not in direct]
+    for index in sorted(free, key=lambda index: -step(slots[index])):
         slot = slots[index]
         left += mlp_size(slot, by) * slot.count
         found[index] = max(1, round((left - size(slot, 1)) / step(slot)) + 1)
@@ -104,14 +113,15 @@ def matched_hidden(slots: Sequence[Slot], layer: str, by: str, **options: Any) -
             f"no hidden width gives {layer} KANs as many {what} as the MLPs ({100 * -left / wanted:+.0f} % at best):"
             " choose a smaller grid, or compare without matching"
         )
-    return tuple(found[index] for index in range(len(slots)))
+    return tuple(found[index] for index in free)
 
 
 def matched(config: Any, by: str) -> Any:
     """The configuration with `kan_hidden` such that its KANs are as large as the MLPs in whose place they stand.
 
     Args:
-        config: a `kansciml.models._base.VisionConfig` of a KAN variant.
+        config: a `kansciml.models._base.VariantConfig` of a KAN variant: of a vision model, or of an operator, whose
+            lift is a KAN layer without a hidden width.
         by: ``params`` or ``flops`` (of a forward pass).
 
     Raises:
@@ -122,8 +132,32 @@ def matched(config: Any, by: str) -> Any:
         raise UsageError(f"got variant {config.variant!r} to match: expected a KAN variant")
     if config.keeps_mlps:
         raise UsageError("got KANs beside what they are to match: expected them in its place (placement 'replace')")
-    options = {"grid": config.kan_grid, "spline_order": config.spline_order, "bias": config.fair}
-    return dataclasses.replace(config, kan_hidden=matched_hidden(config.slots(), config.kan_layer, by, **options))
+    hidden = matched_hidden(config.slots(), config.kan_layer, by, tuple(config.SINGLE_LAYER), **_options(config))
+    return dataclasses.replace(config, kan_hidden=hidden)
+
+
+def mixing_flops(config: Any) -> float | None:
+    """Forward FLOPs per image, or field, of a configuration's MLPs, or of its KANs and what they stand beside.
+
+    Args:
+        config: a `kansciml.models._base.VariantConfig`. None where there is no formula (see `kan_size`).
+    """
+    slots = config.slots()
+    if config.kan_layer is None:
+        return float(sum(mlp_size(slot, "flops") * slot.count for slot in slots))
+    total = 0.0
+    try:
+        for slot, widths in zip(slots, config.kan_widths()):
+            beside = mlp_size(slot, "flops") if config.keeps_mlps else 0.0
+            own = kan_size(widths, slot.rows, config.kan_layer, "flops", **_options(config))
+            total += (beside + own) * slot.count
+    except UsageError:  # other grids or orders than those that are counted
+        return None
+    return float(total)
+
+
+def _options(config: Any) -> dict[str, Any]:
+    return {"grid": config.kan_grid, "spline_order": config.spline_order, "bias": config.fair}
 
 
 def _measure(by: str) -> None:

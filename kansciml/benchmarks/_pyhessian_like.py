@@ -1,7 +1,7 @@
 """PyHessian's algorithms (Yao et al. 2020, arXiv:1912.07145), written anew: the same steps in the same order.
 
-As in its source of July 2025, vectors are lists of tensors in the parameters' dtype, one per parameter. Data are given
-in one of two ways:
+Compared line by line with its source of July 2025 (commit de8cf23): vectors are lists of tensors in the parameters'
+dtype, one per parameter, and every sum and product goes over them one by one. Data are given in one of two ways:
 
 * a loader (`recomputed`): every product computes the loss and its gradient with a graph again, batch by batch;
 * a single batch (`kept`): the gradient's graph is made once.
@@ -86,6 +86,8 @@ def density(
                 w = [torch.randn(p.shape, generator=fresh, dtype=p.dtype) for p in start]
             vector = orthonormal(w, basis)
             basis.append(vector)
+        for part in start:  # made in every iteration there too, and not used
+            torch.zeros_like(part)
         image = product(vector)
         alpha = _dot(image, vector)
         matrix[step, step] = alpha.item()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
+from kansciml.analysis.matching import MEASURES, matched
 from kansciml.experiments._base import COUNTS_IF_SET
 from kansciml.experiments._fno_data import FieldsSpec
 from kansciml.layers.spectral_conv import fourier_basis
@@ -88,6 +89,9 @@ class FnoRunConfig:
     """Order of the splines."""
     grid_range: tuple[float, float] | None = None
     """Interval that the grid covers (default: the layer's)."""
+    match: str = field(default="none", metadata=COUNTS_IF_SET)
+    """Hidden width of the projection's KAN: none (the MLP's), or params or flops, for as many of them in lift and
+    projection as the MLPs have there."""
     recompute: bool = False
     """Keep only the state between the iterations, and compute the rest again for the backward pass: less memory."""
     precision: str = "32"
@@ -103,6 +107,12 @@ class FnoRunConfig:
         find(self.model, kind="operator")
         if self.variant not in (*VARIANTS, *SETS):
             raise unknown_name("variant", self.variant, (*VARIANTS, *SETS))
+        if self.match not in ("none", *MEASURES):
+            raise unknown_name("match", self.match, ("none", *MEASURES))
+        if self.match != "none" and self.variant == "mlp":
+            raise UsageError(f"got match {self.match} with variant mlp: expected a KAN variant, which is matched to it")
+        if self.match != "none" and self.kan_hidden is not None:
+            raise UsageError(f"got match {self.match} and kan_hidden {self.kan_hidden}: expected one of them")
         for name, least in (("seeds", 1), ("n_train", 2), ("n_test", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"got {name} {getattr(self, name)}: expected at least {least}")
@@ -163,7 +173,7 @@ class FnoRunConfig:
         """Configuration of the network.
 
         Raises:
-            UsageError: sizes that do not fit, or more modes than one of the grids has.
+            UsageError: sizes that do not fit or cannot be matched, or more modes than one of the grids has.
         """
         model, preset = find(self.model, kind="operator")
         options: dict[str, Any] = {
@@ -182,4 +192,4 @@ class FnoRunConfig:
                 fourier_basis((points, points), network.modes)
             except ValueError as error:
                 raise UsageError(f"subsample {factor}, with padding {network.padding}: {error}") from None
-        return network
+        return network if variant == "mlp" or self.match == "none" else matched(network, self.match)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from kansciml.experiments._base import config_hash
+from kansciml.analysis.matching import MEASURES, mixing_flops
+from kansciml.experiments._base import COUNTS_IF_SET, config_hash
 from kansciml.experiments._fno_data import Fields, FieldsSpec
 from kansciml.models.fno import FNOConfig
 from kansciml.models.registry import find
@@ -32,6 +33,8 @@ class FnoJob:
         seed: of the first weights and of the order of the samples.
         training: settings of the loop; its seed is replaced by `seed`.
         eval_subsamples: of the test samples, besides that of `fields`.
+        kind: of which its variant is, where there are several: ``params`` or ``flops`` of what the KANs have as many
+            as the MLPs, ``time`` of a longer training.
     """
 
     model: str
@@ -40,6 +43,7 @@ class FnoJob:
     seed: int
     training: TrainConfig
     eval_subsamples: tuple[int, ...] = ()
+    kind: str = field(default="", metadata=COUNTS_IF_SET)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "training", replace(self.training, seed=self.seed))
@@ -51,8 +55,9 @@ class FnoJob:
 
     @property
     def group(self) -> str:
-        """What the seeds of one kind of model have in common: ``kan-spline-residual``."""
-        return self.network.variant + (RESIDUAL if self.network.residual else "")
+        """What the seeds of one kind of model have in common: ``kan-spline-params-residual``."""
+        kind = f"-{self.kind}" if self.kind else ""
+        return self.network.variant + kind + (RESIDUAL if self.network.residual else "")
 
     @property
     def id(self) -> str:
@@ -67,7 +72,8 @@ class FnoJob:
             order = f", S={network.spline_order}" if network.kan_layer == "spline" else ""
             name = "splines" if network.kan_layer == "spline" else "RSWAF"
             kind = f"KAN, {name} (G={network.kan_grid}{order})"
-        return kind + (", residual" if network.residual else "")
+        equal = f", equal {self.kind}" if self.kind in MEASURES else ""
+        return kind + equal + (", residual" if network.residual else "")
 
     @property
     def resized(self) -> dict[str, Any]:
@@ -97,7 +103,7 @@ class FnoJob:
         return model.build(self.network, torch.Generator().manual_seed(self.seed))
 
     def sizes(self) -> dict[str, Any]:
-        """Parameters, and those of lift and projection among them.
+        """Parameters, those of lift and projection among them, and forward FLOPs of these per field; null if unknown.
 
         Raises:
             UsageError: sizes that do not fit each other.
@@ -105,7 +111,8 @@ class FnoJob:
         with torch.device("meta"):
             network = find(self.model, kind="operator")[0].build(self.network)
         ends = sum(p.numel() for part in (network.lift, network.projection) for p in part.parameters())
-        return {"parameters": sum(p.numel() for p in network.parameters()), "ends_parameters": ends}
+        total = sum(p.numel() for p in network.parameters())
+        return {"parameters": total, "ends_parameters": ends, "ends_flops": mixing_flops(self.network)}
 
 
 def network_values(network: FNOConfig) -> dict[str, Any]:

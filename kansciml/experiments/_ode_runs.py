@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import KansciError, UsageError
+from kansciml.analysis.matching import kan_size, mlp_size
 from kansciml.backends.base import FieldSpec
 from kansciml.backends.select import OdeBackend, open_backend
 from kansciml.experiments._base import Result, RunContext
+from kansciml.models._base import Slot
 from kansciml.ode import resolve_system, train
 from kansciml.tasks.ode.data import full_data, training_data
 from kansciml.tasks.ode.problem import make_field
@@ -327,11 +329,42 @@ def _describe(system: System) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def variant_fields(
     system: System, models: Sequence[str], matches: Sequence[str], **options: Any
 ) -> dict[str, FieldSpec]:
-    """Variant name -> field: ``mlp``, ``kan-width`` (same hidden width), ``kan-params`` (no more parameters)."""
+    """Variant name -> field: ``mlp``, ``kan-width`` (same hidden width), ``kan-params`` (no more parameters),
+    ``kan-flops`` (no more operations)."""
     fields: dict[str, FieldSpec] = {}
     if "mlp" in models:
         fields["mlp"] = make_field(system, "mlp", **options)
     if "kan" in models:
         for match in matches:
-            fields[f"kan-{match}"] = make_field(system, "kan", match=match, **options)
+            if match == "flops":
+                fields["kan-flops"] = flops_field(system, **options)
+            else:
+                fields[f"kan-{match}"] = make_field(system, "kan", match=match, **options)
     return fields
+
+
+def flops_field(system: System, **options: Any) -> FieldSpec:
+    """A KAN with at most as many operations per evaluation (`field_flops`) as the MLP of the given hidden widths.
+
+    Its hidden widths are those of the MLP shrunk by one factor, as `make_field` shrinks them to match parameters; where
+    even one unit takes more than the MLP, it has one. `options`: as for `make_field`.
+    """
+    mlp = make_field(system, "mlp", **options)
+    hidden, budget = mlp.widths[1:-1], field_flops(mlp)
+    for width in range(hidden[0], 0, -1):
+        shrunk = tuple(max(1, round(h * width / hidden[0])) for h in hidden)
+        field = make_field(system, "kan", **(options | {"hidden": shrunk}))
+        if field_flops(field) <= budget:
+            break
+    return field
+
+
+def field_flops(spec: FieldSpec) -> float:
+    """Operations of one evaluation of the network in a field, at one state (`kansciml.analysis.cost`).
+
+    What a KAN does once per parameter vector, scaling its spline weights, is shared among `matching.IMAGES`
+    evaluations, fewer than a solve takes. The normalisation of states, the same for all fields, is not counted.
+    """
+    if spec.model == "mlp":
+        return mlp_size(Slot("field", spec.widths, rows=1, count=1), "flops")
+    return kan_size(spec.widths, 1, "spline", "flops", spec.grid, spec.spline_order)

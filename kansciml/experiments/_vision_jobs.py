@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from kansciml._errors import UsageError
-from kansciml.analysis.matching import kan_size, mlp_size
+from kansciml.analysis.matching import mixing_flops
 from kansciml.experiments._base import config_hash
 from kansciml.models._base import VisionConfig
 from kansciml.models.registry import find
@@ -141,7 +140,7 @@ class VisionJob:
             "parameters": parameters,
             "printed": model.printed.get((preset, self.network.variant)) if published else None,
             "dead": self.network.dead_parameters() if published else None,
-            "mixing_flops": _mixing_flops(self.network),
+            "mixing_flops": mixing_flops(self.network),
         }
 
 
@@ -217,25 +216,3 @@ def network_of(model: str, values: dict[str, Any]) -> VisionConfig:
 def _subset(data: Images, size: int) -> Images:
     rows = balanced_subset(data.labels, size, seed=0)
     return Images(data.images[rows], data.labels[rows])
-
-
-def _mixing_flops(network: VisionConfig) -> float | None:
-    """Forward FLOPs per image of the MLPs, or of the KANs and what they stand beside; None where not known."""
-    slots = network.slots()
-    try:
-        total = sum(_slot_flops(network, slot, widths) for slot, widths in zip(slots, _kan_widths(network)))
-    except UsageError:  # other grids or orders than those that are counted
-        return None
-    return float(total)
-
-
-def _kan_widths(network: VisionConfig) -> Sequence[tuple[int, ...] | None]:
-    return network.kan_widths() if network.kan_layer else [None] * len(network.slots())
-
-
-def _slot_flops(network: VisionConfig, slot: Any, widths: tuple[int, ...] | None) -> float:
-    size = mlp_size(slot, "flops") if widths is None or network.keeps_mlps else 0.0
-    if widths is not None:
-        options = {"grid": network.kan_grid, "spline_order": network.spline_order, "bias": network.fair}
-        size += kan_size(widths, slot.rows, network.kan_layer, "flops", **options)
-    return size * slot.count

@@ -17,6 +17,7 @@ from kansciml.experiments._base import Experiment, Result, RunContext, seed_rang
 from kansciml.experiments._fno_config import FnoRunConfig
 from kansciml.experiments._fno_jobs import FnoJob
 from kansciml.experiments._fno_runs import run_jobs
+from kansciml.experiments._fno_scores import SCORING
 from kansciml.experiments._fno_trained import trained_networks
 from kansciml.reporting.fno import render, summary
 
@@ -31,6 +32,7 @@ def jobs(config: FnoRunConfig) -> list[FnoJob]:
             seed=seed,
             training=config.training(),
             eval_subsamples=config.eval_subsamples,
+            kind="" if variant == "mlp" or config.match == "none" else config.match,
         )
         for variant in config.variants
         for seed in seed_range(config)
@@ -78,4 +80,5 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=check,
     trained=trained_networks,
+    scoring=SCORING,
 )

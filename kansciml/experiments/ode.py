@@ -42,7 +42,8 @@ class OdeConfig:
     model: str = "both"
     """mlp, kan, or both."""
     match: str = "both"
-    """KAN at the MLP's hidden width (width), with at most its number of parameters (params), or both."""
+    """KAN at the MLP's hidden width (width), with at most its parameters (params), both of these, or with at most its
+    operations per evaluation (flops)."""
     hidden: tuple[int, ...] = ()
     """Hidden widths; none: the system's own (50)."""
     activation: str = "tanh"
@@ -77,7 +78,7 @@ class OdeConfig:
     def __post_init__(self) -> None:
         for kind, value, valid in (
             ("model", self.model, (*MODELS, "both")),
-            ("match", self.match, (*MATCHES, "both")),
+            ("match", self.match, (*MATCHES, "flops", "both")),
             ("backend", self.backend, ("auto", "torch", "julia", "both")),
         ):
             if value not in valid:

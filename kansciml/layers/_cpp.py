@@ -17,7 +17,7 @@ from torch import Tensor
 from . import _plain
 from ._activations import ACTIVATIONS, times_slope
 from ._native.build import HERE, library_name
-from ._spline_second import base_curvature, by_terms, plain_terms, tangent_of
+from ._spline_second import Known, base_curvature, by_terms, plain_terms, tangent_of
 from .bspline import OUTSIDE, SplineSpec
 
 MAX_ORDER = 5
@@ -340,10 +340,6 @@ def second_splines(
     if gx is not None and added is not gx:
         gx += added
     return gspline, gscale
-
-
-Known = tuple[Tensor, "Tensor | None"]
-"""Of a gradient's graph that serves many products: B'' . (W' gy) (N, I), and B^T gy (I, P, O) where it is kept."""
 
 
 def known(

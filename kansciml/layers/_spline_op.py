@@ -5,7 +5,7 @@ Four doors to the same function, chosen by `apply`:
 * eager: an autograd function over the kernels (plain PyTorch or C++);
 * eager, with a graph of the gradient wanted (Hessians): its backward pass is an autograd function of its own, whose
   backward is in closed form too (`_spline_second`). It keeps nothing either, until a backward pass that keeps its graph
-  goes through it: then, in C++, what all such passes share (`_cpp.known`). Third derivatives are the composite's;
+  goes through it: then what all such passes share (`_spline_second.Known`). Third derivatives are the composite's;
 * under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
 * under `torch.func` transforms (there in backward passes too) or forward-mode differentiation: the composite itself.
 """
@@ -106,13 +106,14 @@ class _Gradient(torch.autograd.Function):
         gy = gy.contiguous()
         tensors = (gy, x, cells, *weights, hx, *h)
         wanted = needs[0], needs[1], any(needs[3:])
-        splines, known = _spline_second.plain_splines, None
-        if kernels(ctx.backend, x, weights[1]) is _cpp:
-            if hx is not None and any(t is not None for t in h[1:]):  # of the splines' weights
-                if not hasattr(ctx, "known") and _graph_is_kept():
-                    ctx.known = _cpp.known(ctx.spec, gy, x, cells, *weights)
-                known = getattr(ctx, "known", None)
-            splines = partial(_cpp.second_splines, known=known)
+        native = kernels(ctx.backend, x, weights[1]) is _cpp
+        splines, known = _cpp.second_splines if native else _spline_second.plain_splines, None
+        if hx is not None and any(t is not None for t in h[1:]):  # of the splines' weights
+            if not hasattr(ctx, "known") and _graph_is_kept():
+                find = _cpp.known if native else _spline_second.plain_known
+                ctx.known = find(ctx.spec, gy, x, cells, *weights)
+            known = getattr(ctx, "known", None)
+        splines = partial(splines, known=known)
         ggy, gx, *grads = _spline_second.double_backward(splines, ctx.spec, *tensors, *wanted, known is None)
         found = (ggy, gx, None, *grads)
         return None, None, None, *(grad if need else None for grad, need in zip(found, needs))

@@ -12,8 +12,9 @@ products is <gy, the change of y along (hx, hbase, V)>, hence the double backwar
     base:   (hx act'(x))^T gy
     W':     (hx B')^T gy,  and B^T gy where both factors of W' vary.
 
-One product of matrices per term; the splines and their two derivatives are rebuilt in blocks, and nothing is kept.
-Free of hx, hbase and V, hence the same in all products with one graph: the factor of hx in the second line, and B^T gy.
+One product of matrices per term; the splines and their two derivatives are rebuilt in blocks.
+Free of hx, hbase and V, hence the same in all products with one graph: the factor of hx in the second line, and B^T gy
+(`Known`, which a graph keeps from the first product on if it is told that more will come).
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ import torch
 from torch import Tensor
 
 from ._activations import ACTIVATIONS, times_slope
-from ._plain import Filler, Scaler, add_product, blocks, sum_dtype
+from ._plain import Filler, Scaler, add_product, backward, blocks, sum_dtype
 from .bspline import SplineSpec
+
+Known = tuple[Tensor, "Tensor | None"]
+"""Of a gradient's graph that serves many products: act'' (gy base_weight^T) + B'' . (W' gy), (N, I), and B^T gy,
+(I, P, O), where it is kept."""
 
 
 def times_second(name: str, cotangent: Tensor, x: Tensor) -> Tensor | None:
@@ -110,8 +115,8 @@ def split_gradient(
         share = (of_values * hspline).sum(1)
         gscale = share if gscale is None else gscale + share
     if of_values is not None and hscale is not None:
-        share = of_values.mul_(hscale.unsqueeze(1))
-        gspline = share if gspline is None else gspline.add_(share)
+        along = hscale.unsqueeze(1)
+        gspline = of_values * along if gspline is None else gspline.addcmul_(of_values, along)
     return gspline, gscale
 
 
@@ -129,11 +134,15 @@ def plain_terms(
     gx: Tensor | None,
     of_moved: Tensor | None,
     of_values: Tensor | None,
+    bends: bool = True,
 ) -> None:
-    """The splines' terms in plain PyTorch: added to ggy and gx, written to of_moved and of_values; None: not wanted."""
+    """The splines' terms in plain PyTorch: added to ggy and gx, written to of_moved and of_values; None: not wanted.
+
+    Without `bends`, less hx B'' . (W' gy).
+    """
     dtype = spline_weight.dtype
     varies = hspline is not None or hscale is not None
-    bends = hx is not None and gx is not None
+    bends = bends and hx is not None and gx is not None
     fill = Filler(spec, 2 if bends else 1 if hx is not None or gx is not None else 0)
     weight_of = Scaler(spline_weight, spline_scale)
     for row, column, part, part_cells in blocks(spec, x, cells, gy.shape[1]):
@@ -175,20 +184,51 @@ def by_terms(
     ggy: Tensor | None,
     gx: Tensor | None,
     need_weights: bool,
+    known: Known | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of spline_weight and spline_scale by `terms` (as `plain_terms`); the other terms go to ggy and gx."""
+    bend, ready = known or (None, None)
     varies = hspline is not None or hscale is not None
     fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
     of_moved = of_values = None
     if need_weights and hx is not None:
         of_moved = fresh(spline_weight, dtype=sum_dtype(spline_weight.dtype))
-    if need_weights and spline_scale is not None and varies:
+    if need_weights and spline_scale is not None and varies and ready is None:
         of_values = fresh(spline_weight, dtype=sum_dtype(spline_weight.dtype))
-    terms(spec, gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, ggy, gx, of_moved, of_values)
+    tensors = (gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, ggy, gx, of_moved, of_values)
+    terms(spec, *tensors, **({} if bend is None else {"bends": False}))
+    if bend is not None and gx is not None:
+        gx += bend * hx
+    if need_weights and ready is not None:
+        of_values = ready
     return split_gradient(of_moved, of_values, spline_weight, spline_scale, hspline, hscale)
 
 
 plain_splines = partial(by_terms, plain_terms)
+
+
+def plain_known(
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    cells: Tensor,
+    base_weight: Tensor | None,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+) -> Known | None:
+    """What `plain_splines` computes in every product and the tangents do not change; None in half precision.
+
+    It takes no more memory than x and gy, which the graph keeps anyway: weights' gradients only where rows are many.
+    """
+    if not len(x) or spline_weight.dtype not in (torch.float32, torch.float64):
+        return None
+    bend = base_curvature(spec, gy, x, base_weight)
+    bend = torch.zeros_like(x) if bend is None else bend
+    tensors = (gy, x, cells, spline_weight, spline_scale, torch.ones_like(x))
+    plain_terms(spec, *tensors, None, None, None, bend, None, None)
+    if spline_scale is None or spline_weight.numel() > gy.numel():
+        return bend, None
+    return bend, backward(spec, gy, x, cells, None, spline_weight, None, False, True)[2]
 
 
 def double_backward(
@@ -215,7 +255,7 @@ def double_backward(
         splines: `plain_splines` or another backend's.
         hx, hbase, hspline, hscale: cotangents of the gradients of x and of the weights; None is zero.
         need_gy, need_x, need_weights: which to compute; None is returned where not needed, or zero.
-        bends: False where `splines` adds hx times the `base_curvature` too.
+        bends: False where `splines` adds hx times the `base_curvature` too, as with `Known`.
     """
     dtype = spline_weight.dtype
     ggy, gx, gbase = base_terms(spec, gy, x, base_weight, hx, hbase, bends)

@@ -60,6 +60,8 @@ class VariantConfig:
     """
 
     MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset({"spline_order"})
+    SINGLE_LAYER: ClassVar[frozenset[str]] = frozenset()
+    """Names of slots whose KAN is one layer, whatever `kan_hidden` says."""
 
     variant: str = "mlp"
     grid: int | None = None

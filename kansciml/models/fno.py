@@ -59,6 +59,7 @@ class FNOConfig(VariantConfig):
     """
 
     MAY_BE_ZERO: ClassVar[frozenset[str]] = VariantConfig.MAY_BE_ZERO | {"padding", "history"}
+    SINGLE_LAYER: ClassVar[frozenset[str]] = frozenset({"lift"})
 
     in_channels: int = 1
     out_channels: int = 1

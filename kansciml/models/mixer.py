@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kansciml.layers.drop_path import DropPath
+from kansciml.layers.layer_norm import LayerNorm
 from kansciml.layers.patch_embedding import PatchEmbedding
 from kansciml.models._base import Model, Slot, VisionConfig, draw_weights
 
@@ -55,9 +56,9 @@ class MixerBlock(nn.Module):
 
     def __init__(self, config: MixerConfig, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, bias=config.kan_layer != "rswaf")
+        self.norm1 = LayerNorm(config.width, bias=config.kan_layer != "rswaf")
         self.tokens = config.mixing(0)
-        self.norm2 = nn.LayerNorm(config.width)
+        self.norm2 = LayerNorm(config.width)
         self.channels = config.mixing(1)
         self.drop_path = DropPath(drop_path)
 
@@ -77,7 +78,7 @@ class Mixer(nn.Module):
         self.blocks = nn.Sequential(
             *(MixerBlock(config, rate * k / max(config.depth - 1, 1)) for k in range(config.depth))
         )
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.classes)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def available_families(package: str = PACKAGE, kind: str = "vision") -> list[str
     """
     names: dict[str, Path] = {}
     for file in sorted(_folder(package).glob("*.py")):
-        if file.name.startswith("_") or not _defines(file, SYMBOLS[kind]):
+        if file.name.startswith("_") or not _defines(file, SYMBOLS[kind], file.stat().st_mtime_ns):
             continue
         name = _name(file)
         if name in names:
@@ -141,7 +142,9 @@ def _name(file: Path) -> str:
     return file.stem.replace("_", "-")
 
 
-def _defines(file: Path, symbol: str) -> bool:
+@lru_cache(maxsize=256)
+def _defines(file: Path, symbol: str, modified_ns: int) -> bool:
+    """Whether a file, as it was when last modified, assigns `symbol`: configurations ask for their model often."""
     try:
         body = ast.parse(file.read_bytes()).body
     except (SyntaxError, ValueError):

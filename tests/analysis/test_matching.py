@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from kansciml._errors import UsageError
-from kansciml.analysis.matching import kan_size, matched_hidden, mlp_size
+from kansciml.analysis.matching import kan_size, matched, matched_hidden, mixing_flops, mlp_size
+from kansciml.models.registry import find
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,45 @@ def test_no_match_is_told():
 def test_mistakes_are_told(layer, by, options, message):
     with pytest.raises(UsageError, match=message):
         matched_hidden([Slot("one", (40, 300, 24))], layer, by, **options)
+
+
+@pytest.mark.parametrize("by", ["params", "flops"])
+def test_a_direct_slot_keeps_its_size_and_the_others_make_up_for_it(by):
+    """As an operator's lift, a single KAN layer: brute force over the one hidden width that is left."""
+    lift, projection = Slot("lift", (3, 32), rows=49, count=1), Slot("projection", (32, 128, 1), rows=49, count=1)
+    (found,) = matched_hidden([lift, projection], "spline", by, direct=("lift",))
+    wanted = mlp_size(lift, by) + mlp_size(projection, by)
+
+    def size(hidden):
+        return kan_size((3, 32), 49, "spline", by) + kan_size((32, hidden, 1), 49, "spline", by)
+
+    assert found == min(range(1, 200), key=lambda hidden: abs(size(hidden) - wanted))
+    assert matched_hidden([projection], "spline", by) > (found,)
+
+
+def test_a_direct_slot_too_large_for_the_others_is_no_match():
+    lift, projection = Slot("lift", (3, 32), count=1), Slot("projection", (4, 8, 1), count=1)
+    with pytest.raises(UsageError, match="no hidden width gives spline KANs as many parameters"):
+        matched_hidden([lift, projection], "spline", "params", direct=("lift",))
+
+
+@pytest.mark.parametrize("variant", ["kan-spline", "kan-rswaf"])
+@pytest.mark.parametrize("by, key", [("params", "trainable"), ("flops", None)])
+def test_operators_are_matched_in_lift_and_projection(variant, by, key):
+    family, preset = find("fno-wt", kind="operator")
+    mlp = family.config(preset, width=16, modes=(4, 4), resolution=29)
+    kan = matched(family.config(preset, variant, width=16, modes=(4, 4), resolution=29), by)
+    if key:
+        counts = [family.count(config).trainable for config in (mlp, kan)]
+        rest = counts[0] - (3 * 16 + 16 + 16 * 128 + 128 + 128 + 1)  # what both have in common
+        assert counts[1] - rest == pytest.approx(counts[0] - rest, rel=0.1)
+    else:
+        by_hand = 29**2 * (2 * 3 * 16 + 16 + 2 * 16 * 128 + 128 + 5 * 128 + 2 * 128 + 1)
+        assert mixing_flops(mlp) == by_hand and mixing_flops(kan) == pytest.approx(by_hand, rel=0.1)
+    assert len(kan.kan_hidden) == 1 and kan.projection == mlp.projection
+
+
+def test_flops_without_a_formula_are_none():
+    family, preset = find("fno-wt", kind="operator")
+    assert mixing_flops(family.config(preset, "kan-rswaf", grid=5)) is None
+    assert mixing_flops(family.config(preset, "kan-spline", spline_order=0)) is None

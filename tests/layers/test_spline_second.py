@@ -166,21 +166,21 @@ def products(layer, rows, kept):
     return grads, found
 
 
-@cpp_only
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rows", [12, 300])  # few rows: the weights' share is not kept
 @pytest.mark.parametrize(
     "options",
     [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "relu"}, {"outside": "linear"}],
 )
-def test_a_kept_graph_gives_the_same_products(rows, options):
-    layer = layer_with(3, True, 5, 7, 6, backend="cpp", **options)
+def test_a_kept_graph_gives_the_same_products(rows, options, backend):
+    layer = layer_with(3, True, 5, 7, 6, backend=backend, **options)
     for again, once in zip(products(layer, rows, True)[1], products(layer, rows, False)[1]):
         assert relative(again, once) < 1e-12
 
 
-@cpp_only
-def test_a_kept_graph_serves_directions_in_which_not_everything_varies():
-    layer = layer_with(3, True, 5, 7, 6, backend="cpp")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_kept_graph_serves_directions_in_which_not_everything_varies(backend):
+    layer = layer_with(3, True, 5, 7, 6, backend=backend)
     grads, _ = products(layer, 50, True)
     others, _ = products(layer, 50, False)
     targets = list(layer.parameters())
@@ -193,18 +193,19 @@ def test_a_kept_graph_serves_directions_in_which_not_everything_varies():
         assert all(torch.allclose(a, b, rtol=1e-11, atol=1e-11) for a, b in zip(found, fresh))
 
 
-@cpp_only
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")
-def test_what_a_kept_graph_holds_beside_its_arguments_is_no_more_than_they_are(monkeypatch):
-    layer = layer_with(3, True, 5, 7, 6, backend="cpp")
+def test_what_a_kept_graph_holds_beside_its_arguments_is_no_more_than_they_are(monkeypatch, backend):
+    layer = layer_with(3, True, 5, 7, 6, backend=backend)
     held = []
-    original = _cpp.known
+    module, name = (_cpp, "known") if backend == "cpp" else (_spline_second, "plain_known")
+    original = getattr(module, name)
 
     def known(*arguments):
         held.append([(t.shape, t.dtype) for t in original(*arguments) if t is not None])
         return original(*arguments)
 
-    monkeypatch.setattr(_cpp, "known", known)
+    monkeypatch.setattr(module, name, known)
     products(layer, 300, False)
     assert held == []  # a graph that serves once pays nothing
     products(layer, 300, True)

@@ -1,7 +1,8 @@
 """Where the vectors of a Lanczos basis live: on the operator's device, in the host's memory, or in a file.
 
-Rows are worked on in blocks of columns of a fixed size, and every dot product is summed in float64; the same blocks are
-used wherever the rows live, so that a basis on disk gives the same bits as one in memory.
+Rows are worked on in blocks of columns of a fixed size, and every dot product is summed in float64 (of float32 rows,
+where that is enough, over the blocks: `BasisStore.remove_narrowly`); the same blocks are used wherever the rows live,
+so that a basis on disk gives the same bits as one in memory.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from ._plan import available_memory
 
 KINDS = ("auto", "memory", "host", "disk", "selective", "none")
 BLOCK_BYTES = 1 << 22  # of float64 work space per block: more would be fresh memory at each use, and four times slower
+NARROW_COLUMNS = 4096
+"""Columns whose dot products are summed in float32 before they go into a float64 sum."""
 MEMORY_SHARE, DISK_SHARE = 0.5, 0.8  # of what is free: the rest is left to the module, its graph, and others
 
 
@@ -132,8 +135,7 @@ class BasisStore:
         return self._rows[row].to(self.device)
 
     def _blocks(self, count: int) -> Iterator[tuple[slice, Tensor]]:
-        for first in range(0, self.size, self._columns):
-            columns = slice(first, min(first + self._columns, self.size))
+        for columns in _slices(self.size, self._columns):
             yield columns, self._rows[:count, columns].to(self.device).to(torch.float64)
 
     def remove_from(self, vector: Tensor, count: int) -> Tensor:
@@ -146,6 +148,25 @@ class BasisStore:
             coefficients += block @ vector[columns]
         for columns, block in self._blocks(count):
             vector[columns] -= block.T @ coefficients
+        return coefficients
+
+    @property
+    def narrow(self) -> bool:
+        """Whether `remove_narrowly` can be used: rows of float32 that a processor reads from where they live."""
+        return self.dtype == torch.float32 and self.device.type == "cpu"
+
+    def remove_narrowly(self, vector: Tensor, count: int) -> Tensor:
+        """`remove_from` in the rows' float32: a third of its time, as no row is widened first.
+
+        Dot products are summed in float32 over `NARROW_COLUMNS` columns and in float64 beyond, which leaves some
+        1e-7 of `vector` along a row; what is taken out is rounded to float32, hence eps of it is left.
+        """
+        rows, coefficients = self._rows[:count], torch.zeros(count, dtype=torch.float64)
+        for columns in _slices(self.size, NARROW_COLUMNS):
+            coefficients += rows[:, columns] @ vector[columns].to(torch.float32)
+        factors = coefficients.to(torch.float32)
+        for columns in _slices(self.size, 4 * NARROW_COLUMNS):
+            vector[columns] -= rows[:, columns].T @ factors
         return coefficients
 
     def combine(self, coefficients: Tensor) -> Tensor:
@@ -172,6 +193,10 @@ class BasisStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _slices(size: int, width: int) -> list[slice]:
+    return [slice(first, min(first + width, size)) for first in range(0, size, width)]
 
 
 def _claim(file, length: int) -> None:

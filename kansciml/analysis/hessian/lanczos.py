@@ -27,6 +27,13 @@ from ._basis_store import BasisStore, check_basis, plan_basis
 from .symmetric import SymmetricOperator
 
 ROWS = 1 << 16  # of a block of vectors in float64
+NARROW_SHARE = 1e-3
+"""Largest share of a float32 operator's new vector along the basis that is taken out in float32: its rounding is 1e-10.
+
+Only rounding errors of the product before and of the stored vectors lie there, unless the space is nearly invariant.
+What is left, some 1e-7, changes T's moments by its square (Simon 1984: up to sqrt(eps) T is exact to eps); one more
+rounding of the products to float32 changes the density by more.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,9 @@ def lanczos(
 ) -> Tridiagonal:
     """Run up to `steps` steps from `start`; fewer if the Krylov space is exhausted before.
 
-    Alpha, beta and all dot products are float64 whatever the operator's dtype; the basis is kept in the operator's.
+    Alpha, beta and their dot products are float64 whatever the operator's dtype; the basis is kept in the operator's.
+    On a processor a float32 basis is made orthogonal in float32, to 1e-6 (`NARROW_SHARE`), and in float64 where that is
+    not enough.
     The recurrence stops where beta is at most 10 eps (of the operator's dtype) of the largest |alpha| + beta so far:
     beyond is rounding error only. A little above, further steps add nodes of weight near eps^2, which change nothing.
 
@@ -185,6 +194,10 @@ class _Full(_Bare):
         return self.store.get(self.count - 1) if self.on_device else vector
 
     def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> None:
+        if self.store.narrow:
+            taken = self.store.remove_narrowly(w, self.count).norm()
+            if taken <= NARROW_SHARE * torch.linalg.vector_norm(w):
+                return
         # What one pass leaves along the basis is eps of what it took away.
         if self.store.remove_from(w, self.count).norm() > torch.linalg.vector_norm(w):
             self.store.remove_from(w, self.count)

@@ -28,7 +28,7 @@ X86 = {
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"),
 }
-SECONDS = 300
+SECONDS = 1200
 """Longest that one run of the compiler may take."""
 
 

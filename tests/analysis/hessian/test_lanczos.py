@@ -82,6 +82,54 @@ def test_float32_vectors_keep_the_recurrence_in_float64():
     assert eigvalsh_tridiagonal(found.alpha, found.beta[:-1])[-5:] == pytest.approx([5, 10, 20, 40, 100], rel=1e-5)
 
 
+class Large:
+    """A diagonal of 50,000 numbers in float32, outliers first; products rounded once more where `noise` is given."""
+
+    def __init__(self, noise=0.0):
+        rest = 0.5 * torch.randn(49_994, generator=torch.Generator().manual_seed(0))
+        self.diagonal = torch.cat([torch.tensor(OUTLIERS), rest])
+        self.size, self.dtype, self.device, self.fingerprint = 50_000, torch.float32, torch.device("cpu"), ""
+        self.noise, self.generator = noise, torch.Generator().manual_seed(1)
+
+    def matvec(self, vector):
+        draw = torch.rand(self.size, generator=self.generator).mul_(2).sub_(1)
+        return self.diagonal * vector * (1 + self.noise * draw)
+
+
+def orthogonality(found):
+    v = torch.stack([found.basis.get(i).double() for i in range(found.basis.rows)])
+    found.basis.close()
+    inner = v @ v.T
+    return float((inner - inner.diagonal().diag()).abs().max())
+
+
+def test_a_float32_basis_stays_orthogonal_and_moves_the_density_less_than_a_rounding_of_the_products(monkeypatch):
+    first = start(50_000).sign().float()
+    narrow, noisy = (lanczos(one, first, 60, basis="memory", keep_basis=True) for one in (Large(), Large(6e-8)))
+    assert 0 < orthogonality(narrow) < 1e-6  # sqrt(eps) = 3e-4 would do for T
+    noisy.basis.close()
+    monkeypatch.setattr(BasisStore, "narrow", False)
+    wide = lanczos(Large(), first, 60, basis="memory", keep_basis=True)
+    assert orthogonality(wide) < 1e-7
+
+    def density(found):
+        values, vectors = found.ritz()
+        return np.array([vectors[0] ** 2 @ values**p for p in (1, 2, 3, 4)] + [values[0], values[-1]])
+
+    of_rows, of_products = (np.abs(density(one) / density(wide) - 1) for one in (narrow, noisy))
+    assert of_rows.max() < of_products.max() < 1e-5
+
+
+def test_what_lies_along_a_float32_basis_is_taken_out_in_float64_where_it_is_much(monkeypatch):
+    calls = []
+    original = BasisStore.remove_from
+    monkeypatch.setattr(BasisStore, "remove_from", lambda *a: calls.append(1) or original(*a))
+    lanczos(Large(), start(50_000).sign().float(), 20, basis="memory")
+    assert not calls
+    lanczos(operator_with([3.0, 2.0, 1.0] + [0.0] * 40, dtype=torch.float32), start(43), 5, basis="memory")
+    assert calls  # the space is invariant after four steps: rounding errors alone are left
+
+
 @pytest.mark.parametrize("values", [[3.0], [0.0] * 9, [2.0] * 9, [1.0, -1.0] * 6, [3.0, 2.0, 1.0] + [0.0] * 40])
 @pytest.mark.parametrize("basis", ["memory", "selective"])
 def test_an_invariant_space_ends_the_recurrence(values, basis):

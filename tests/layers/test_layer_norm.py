@@ -1,0 +1,135 @@
+"""LayerNorm is PyTorch's to the bit, and its gradient's gradient equals autograd's through PyTorch's own."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad
+
+from kansciml.layers import layer_norm
+from kansciml.layers.layer_norm import LayerNorm
+
+F64 = torch.float64
+
+
+def pair(width=5, bias=True, dtype=F64):
+    """Ours and PyTorch's with the same weights drawn."""
+    ours, theirs = LayerNorm(width, bias=bias, dtype=dtype), nn.LayerNorm(width, bias=bias, dtype=dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p, q in zip(ours.parameters(), theirs.parameters()):
+            q.copy_(p.copy_(torch.randn(p.shape, generator=generator, dtype=F64)))
+    return ours, theirs
+
+
+def inputs(*shape, dtype=F64, seed=1):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype).requires_grad_()
+
+
+def both_orders(layer, x, pick=(0, 1, 2)):
+    """Output, gradients, and the gradients of <h, gradients picked> with respect to cotangent, x and weights."""
+    y = layer(x)
+    cotangent, targets = inputs(*y.shape, dtype=x.dtype, seed=2), (x, *layer.parameters())
+    grads = torch.autograd.grad(y, targets, cotangent, create_graph=True)
+    pick = [k for k in pick if k < len(grads)]
+    along = [inputs(*grads[k].shape, dtype=x.dtype, seed=3 + k).detach() for k in pick]
+    second = torch.autograd.grad(
+        [grads[k] for k in pick], (cotangent, *targets), along, allow_unused=True, materialize_grads=True
+    )
+    return [y, *grads], second
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5), (5,), (0, 5)])
+def test_values_and_gradients_are_pytorchs_to_the_bit_and_second_ones_to_rounding(shape, bias):
+    ours, theirs = pair(bias=bias)
+    found, expected = (both_orders(layer, inputs(*shape)) for layer in (ours, theirs))
+    assert all(torch.equal(a, b) for a, b in zip(found[0], expected[0]))
+    for a, b in zip(found[1], expected[1]):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("pick", [(0,), (1,), (2,), (0, 1), (1, 2)])
+def test_directions_in_which_not_everything_varies(pick):
+    found, expected = (both_orders(layer, inputs(7, 5), pick)[1] for layer in pair())
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_second_and_third_derivatives_by_finite_differences():
+    ours, _ = pair(4)
+    names, values = zip(*ours.named_parameters())
+
+    def call(x, *values):
+        return functional_call(ours, dict(zip(names, values)), (x,))
+
+    x = inputs(3, 4)
+    assert torch.autograd.gradgradcheck(call, (x, *values))
+
+    def slope(x):
+        return torch.autograd.grad(call(x, *values).pow(2).sum(), x, create_graph=True)[0]
+
+    assert torch.autograd.gradgradcheck(slope, (x,))
+
+
+def test_the_closed_form_runs_only_where_a_gradient_is_differentiated(monkeypatch):
+    calls = []
+    original = layer_norm.double_backward
+    monkeypatch.setattr(layer_norm, "double_backward", lambda *a: calls.append(1) or original(*a))
+    ours, _ = pair()
+    x = inputs(3, 5)
+    ours(x).sum().backward()
+    assert not calls
+    both_orders(ours, x)
+    assert calls == [1]
+
+
+def test_float32_loses_no_more_than_its_rounding():
+    exact, single = pair(64)[0], pair(64)[0].float()
+    with torch.no_grad():
+        for p, q in zip(exact.parameters(), single.parameters()):
+            p.copy_(q)
+    x = inputs(50, 64, dtype=torch.float32)
+    found = both_orders(single, x)[1]
+    y = exact(x.detach().double().requires_grad_())
+    assert y.dtype == F64
+    truth = both_orders_in_double(exact, x)
+    for a, b in zip(found, truth):
+        assert a.dtype == torch.float32 and (a - b).norm() <= 2e-5 * b.norm() + 1e-6
+
+
+def both_orders_in_double(layer, x):
+    """As `both_orders` of float32 x, with the same numbers in float64."""
+    x = x.detach().double().requires_grad_()
+    cotangent, targets = inputs(*x.shape, dtype=torch.float32, seed=2).detach().double().requires_grad_(), None
+    targets = (x, *layer.parameters())
+    grads = torch.autograd.grad(layer(x), targets, cotangent, create_graph=True)
+    along = [inputs(*g.shape, dtype=torch.float32, seed=3 + k).detach().double() for k, g in enumerate(grads)]
+    return torch.autograd.grad(grads, (cotangent, *targets), along, allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [LayerNorm((3, 5)), LayerNorm(5, elementwise_affine=False), LayerNorm(5).bfloat16()],
+    ids=["two axes", "no weight", "bfloat16"],
+)
+def test_elsewhere_it_is_pytorchs(layer):
+    x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)).to(
+        torch.bfloat16 if layer.weight is not None and layer.weight.dtype == torch.bfloat16 else torch.float32
+    )
+    expected = nn.functional.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+    assert torch.equal(layer(x), expected)
+
+
+def test_transforms_and_vectorised_hessians():
+    ours, theirs = pair()
+    x = inputs(5).detach()
+
+    def loss(layer):
+        return lambda x: layer(x).pow(3).sum()
+
+    torch.testing.assert_close(grad(loss(ours))(x), grad(loss(theirs))(x))
+    found, expected = (
+        torch.autograd.functional.hessian(loss(layer), x, vectorize=vectorize)
+        for layer, vectorize in ((ours, True), (theirs, False))
+    )
+    torch.testing.assert_close(found, expected)
