@@ -68,7 +68,7 @@ def report(experiment: Experiment, record: Record, out: Output, render: bool = F
     if render or not pictures:
         written = experiment.render(record, record.folder)
     else:
-        written = sorted(path for path in record.folder.iterdir() if path.suffix in (".svg", ".png", ".md"))
+        written = sorted(path for path in record.folder.iterdir() if path.suffix in (".svg", ".png", ".pdf", ".md"))
     document = record.to_json()
     document["files"] = [str(path) for path in written]
     shown = [path.name for path in written if path.suffix in (".svg", ".md")]

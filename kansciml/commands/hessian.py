@@ -97,7 +97,7 @@ def _lead(arguments: Sequence[str], out: Output) -> int:
         record = merged(records, where.out)
         save_record(record)
         hessian.render(record, record.folder)
-    files = sorted(path for path in record.folder.iterdir() if path.suffix in (".svg", ".png", ".md"))
+    files = sorted(path for path in record.folder.iterdir() if path.suffix in (".svg", ".png", ".pdf", ".md"))
     document = record.to_json()
     document["files"] = [str(path) for path in files]
     names = ", ".join(path.name for path in files if path.suffix != ".png")

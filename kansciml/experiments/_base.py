@@ -301,7 +301,7 @@ def _clear(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
     for old in folder.iterdir():  # pictures and tables of the run before would pass for those of the new one
-        if old.suffix in (".svg", ".png", ".md") or old.name == "tables.json":
+        if old.suffix in (".svg", ".png", ".pdf", ".md") or old.name == "tables.json":
             old.unlink()
 
 

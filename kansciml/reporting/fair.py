@@ -213,7 +213,7 @@ def _used(fair: FairRecord, times: Mapping[str, Any]) -> tuple[float | None, flo
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``fair`` (SVG and PNG) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
+    """Write ``fair`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
 
     Raises:
         KansciError: the record holds no comparisons, or the folder cannot be written.

@@ -86,7 +86,7 @@ def verdict(kind: str, ratio: dict[str, float]) -> str:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``extra_memory`` (SVG and PNG) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
+    """Write ``extra_memory`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
 
     Raises:
         KansciError: the record holds no finished run of fig1, or the folder cannot be written.

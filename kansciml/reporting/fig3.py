@@ -188,7 +188,7 @@ def figure3(record: Record) -> Figure:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``figure3``, the curves of each task (SVG and PNG), and ``tables`` (Markdown and JSON) into `folder`.
+    """Write ``figure3``, the curves of each task (SVG, PNG and PDF), and ``tables`` (Markdown and JSON) into `folder`.
 
     Raises:
         KansciError: as for `summary`, or the folder cannot be written.

@@ -183,7 +183,7 @@ def too_small(row: dict[str, Any]) -> bool:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``memory`` (SVG and PNG) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
+    """Write ``memory`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
 
     Raises:
         KansciError: the record holds no finished run of figure 4, or the folder cannot be written.

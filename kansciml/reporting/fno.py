@@ -41,7 +41,7 @@ def summary(record: Record) -> list[Table]:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write all pictures (SVG and PNG) and tables (Markdown and JSON) into `folder`; returns their paths.
+    """Write all pictures (SVG, PNG and PDF) and tables (Markdown and JSON) into `folder`; returns their paths.
 
     ``curves``, ``prediction_1`` ... of the first test samples, and ``tables``.
 

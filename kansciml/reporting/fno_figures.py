@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kansciml.reporting.fno_runs import RESIDUALS, FnoRecord, OperatorGroup
-from kansciml.reporting.style import FAINT, VariantStyle, new_figure
+from kansciml.reporting.style import VariantStyle, legend_below, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,8 +145,4 @@ def _legend(figure: Figure, fno: FnoRecord, task: str, note: str) -> None:
             label = group.label.removesuffix(", residual")
             line = {"color": style.colour, "linestyle": style.line, "marker": style.marker}
             handles.append(Line2D([], [], label=label, **line))
-    found = figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(3, len(handles)), handlelength=2.6,
-        title=note or None, title_fontsize=6.5,
-    )  # fmt: skip
-    found.get_title().set_color(FAINT)
+    legend_below(figure, handles, note)

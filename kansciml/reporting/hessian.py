@@ -61,7 +61,7 @@ def tables(record: Record) -> list[Table]:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``spectra`` (SVG and PNG) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
+    """Write ``spectra`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
 
     Raises:
         KansciError: as for `tables`, or the folder cannot be written.

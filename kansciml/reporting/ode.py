@@ -37,7 +37,7 @@ def summary(record: Record) -> list[Table]:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write all pictures (SVG and PNG) and tables (Markdown and JSON) into `folder`; returns their paths.
+    """Write all pictures (SVG, PNG and PDF) and tables (Markdown and JSON) into `folder`; returns their paths.
 
     ``loss_curves``, ``final_losses`` (of more than one run), ``phase_portraits``, ``trajectories_<system>``, for
     systems of bodies in a plane ``orbits_<system>``, and ``tables``.

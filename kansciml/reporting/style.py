@@ -6,7 +6,7 @@ matplotlib is imported inside functions and only through `Figure` objects: no py
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,17 @@ from kansciml._files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 WIDTH = 7.0
 """Figure width in inches: the text width of a two-column paper."""
 PNG_DPI = 200
+KINDS = (
+    ("svg", {"Date": None, "Creator": "kansciml"}),
+    ("png", {"Software": "kansciml"}),
+    ("pdf", {"CreationDate": None, "Creator": "kansciml"}),
+)
+"""Files of every picture, with metadata that do not depend on the day."""
 TRUTH = "#000000"
 SHADE = "#e9e9e9"
 FAINT = "#8a8a8a"
@@ -43,6 +50,7 @@ RC = {
     "lines.markersize": 3,
     "axes.formatter.useoffset": False,
     "svg.fonttype": "none",  # text stays text: searchable, editable, small
+    "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
     "svg.hashsalt": "kansciml",  # element ids do not depend on the run
 }
 
@@ -118,15 +126,31 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def legend_below(figure: Figure, handles: Sequence[Line2D], note: str = "") -> None:
+    """A legend below the panels, in as many columns (at most three) as the figure is wide enough for, under a note."""
+    for columns in range(min(3, len(handles)), 0, -1):
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6,
+            title=note or None, title_fontsize=6.5,
+        )  # fmt: skip
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    legend.get_title().set_color(FAINT)
+
+
 def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
-    """Write ``stem.svg`` (text as text, the same bytes each time) and ``stem.png`` (200 dpi); returns both paths.
+    """Write ``stem.svg`` (text as text), ``stem.png`` (200 dpi) and ``stem.pdf``, the same bytes each time.
+
+    Returns:
+        The three paths.
 
     Raises:
         KansciError: unwritable folder or full disk.
     """
     paths = []
     with publication_style():
-        for kind, metadata in (("svg", {"Date": None, "Creator": "kansciml"}), ("png", {"Software": "kansciml"})):
+        for kind, metadata in KINDS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
             paths.append(write_bytes(folder / f"{stem}.{kind}", buffer.getvalue()))

@@ -86,7 +86,7 @@ def summary(record: Record) -> list[Table]:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``table1`` and the curves of each size (SVG and PNG), and ``tables`` (Markdown and JSON).
+    """Write ``table1`` and the curves of each size (SVG, PNG and PDF), and ``tables`` (Markdown and JSON).
 
     Raises:
         KansciError: as for `summary`, or the folder cannot be written.

@@ -40,7 +40,7 @@ def summary(record: Record) -> list[Table]:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write all pictures (SVG and PNG) and tables (Markdown and JSON) into `folder`; returns their paths.
+    """Write all pictures (SVG, PNG and PDF) and tables (Markdown and JSON) into `folder`; returns their paths.
 
     ``curves`` and ``accuracy_against_cost``, with the task in their names where there are several, and ``tables``.
 

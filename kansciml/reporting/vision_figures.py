@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml.reporting.style import FAINT, VariantStyle, new_figure
+from kansciml.reporting.style import VariantStyle, legend_below, new_figure
 from kansciml.reporting.vision_runs import Group, VisionRecord
 
 if TYPE_CHECKING:
@@ -131,8 +131,4 @@ def _legend(figure: Figure, groups: dict[str, Group], styles: Any, note: str, ma
         style = styles[group.name]
         look = {"linestyle": "", "marker": style.marker} if marks else {"linestyle": style.line, "marker": style.marker}
         handles.append(Line2D([], [], color=style.colour, label=group.label, **look))
-    found = figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(3, len(handles)), handlelength=2.6,
-        title=note or None, title_fontsize=6.5,
-    )  # fmt: skip
-    found.get_title().set_color(FAINT)
+    legend_below(figure, handles, note)

@@ -22,13 +22,13 @@ def draw():
     return figure
 
 
-def test_svg_is_the_same_twice_and_holds_text(tmp_path):
-    first, png = save_figure(draw(), tmp_path / "a", "figure")
-    second, other = save_figure(draw(), tmp_path / "b", "figure")
-    assert first.read_bytes() == second.read_bytes() and png.read_bytes() == other.read_bytes()
+def test_files_are_the_same_twice_and_the_svg_holds_text(tmp_path):
+    first, *others = save_figure(draw(), tmp_path / "a", "figure")
+    again = save_figure(draw(), tmp_path / "b", "figure")
+    assert [path.read_bytes() for path in (first, *others)] == [path.read_bytes() for path in again]
     texts = [element.text for element in ET.parse(first).iter("{http://www.w3.org/2000/svg}text")]
     assert "a title" in texts
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.png", "figure.svg"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["figure.pdf", "figure.png", "figure.svg"]
 
 
 def test_the_users_settings_neither_matter_nor_change(tmp_path):

@@ -93,7 +93,7 @@ def test_without_mlps_there_is_no_verdict_and_no_ratio(tmp_path):
 def test_pictures_and_tables_are_written_per_task(tmp_path):
     names = {path.name for path in render(make(tmp_path), tmp_path)}
     assert names == {"tables.md", "tables.json"} | {
-        f"{stem}.{kind}" for stem in ("curves", "accuracy_against_cost") for kind in ("svg", "png")
+        f"{stem}.{kind}" for stem in ("curves", "accuracy_against_cost") for kind in ("svg", "png", "pdf")
     }
     two = tmp_path / "two"
     names = {path.name for path in render(make(two, models=("mixer-nano", "conv-mixer-256-8")), two)}

@@ -33,9 +33,9 @@ def test_figures_are_named_by_item_in_every_kind_there_is(written):
     folder, _, page = written
     names = {path.name for path in (folder / "figures").iterdir()}
     assert names == {
-        "figure-2-loss-curves.svg", "figure-2-loss-curves.png", "figure-2-orbits-pleiades.svg",
-        "figure-2-orbits-pleiades.png", "figure-2-tables.md", "figure-2-tables.json",
-        "fair-loss-curves.svg", "fair-loss-curves.png", "fair-tables.md", "fair-tables.json",
+        *(f"figure-2-{what}.{kind}" for what in ("loss-curves", "orbits-pleiades") for kind in ("svg", "png", "pdf")),
+        *(f"fair-loss-curves.{kind}" for kind in ("svg", "png", "pdf")),
+        "figure-2-tables.md", "figure-2-tables.json", "fair-tables.md", "fair-tables.json",
     }  # fmt: skip
     source = page.entries[0].pictures[0]
     assert (folder / "figures" / "figure-2-loss-curves.svg").read_bytes() == source.read_bytes()
