@@ -80,7 +80,7 @@ MISTAKES = [
     ("ode --data /dev/null", "holds no rows of data"),
     ("ode --train-fraction 2 --data good.csv", "got train_fraction 2.0"),
     ("ode --system missing.py", "missing.py does not exist"),
-    ("run", "run wants an experiment: one of fig1, fig2"),
+    ("run", "run wants an experiment: one of fair, fig1, fig2"),
     ("run fig9", "unknown experiment 'fig9'"),
     ("run fig2 --systems lorenz", "unknown system 'lorenz'"),
     ("run fig2 --backend both", "unknown backend 'both'"),

@@ -96,10 +96,9 @@ def cluster(scheduler):
 
 
 def kill_worker(sweep: Sweep, cluster: Cluster) -> None:
-    """SIGKILL the worker of the first task, in the middle of it."""
-    sweep.await_events("begin", 2)
-    time.sleep(0.5)
-    cluster.worker_of(pids(sweep.logged("begin"))[0]).kill()
+    """SIGKILL the worker of the first task, in the middle of it: it has kept something, and is far from its end."""
+    sweep.await_events("kept", 1)
+    cluster.worker_of(pids(sweep.logged("kept"))[0]).kill()
 
 
 @pytest.mark.dask

@@ -62,6 +62,8 @@ def run(config: CountedConfig, context: RunContext) -> Result:
             temporary = checkpoint.with_suffix(".part")
             temporary.write_text(json.dumps(values))
             os.replace(temporary, checkpoint)
+            if len(values) == 1:
+                _event(config, "kept", seed, 1)
         _event(config, "end", seed, len(values))
         rows.append(
             {"id": f"sum.{seed}", "task": "sum", "variant": "plain", "seed": seed, "status": "finished",
