@@ -144,18 +144,17 @@ class TestEndings:
         assert sweep.tasks_logged("end") == ["grid=3 seed=0"]
 
     def test_ctrl_c_ends_the_tasks_on_the_workers_and_the_same_command_resumes(self, tmp_path, cluster):
-        sweep = Sweep(tmp_path, "grid=3,7", steps=25, step_s=0.1)
+        sweep = Sweep(tmp_path, "grid=3,7", steps=40, step_s=0.1)
         script = (
             "import sys\nfrom pathlib import Path\nimport sweep_samples\nfrom kansciml import cli\n"
-            "sweep = sweep_samples.Sweep(Path(sys.argv[1]), 'grid=3,7', steps=25, step_s=0.1)\n"
+            "sweep = sweep_samples.Sweep(Path(sys.argv[1]), 'grid=3,7', steps=40, step_s=0.1)\n"
             "cli.run = lambda arguments, out: sweep.run(log=out.log, scheduler=sys.argv[2]) and 0\n"
             "sys.exit(cli.main(['sweep']))\n"
         )
         command = [sys.executable, "-c", script, str(tmp_path), cluster.address]
         environment = {**os.environ, "PYTHONPATH": FOLDER}
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-            sweep.await_events("begin", 2)
-            time.sleep(0.5)
+            sweep.await_events("kept", 2)
             process.send_signal(signal.SIGINT)
             _, error = process.communicate(timeout=60)
         assert process.returncode == 130 and "the same command resumes it" in error, error
