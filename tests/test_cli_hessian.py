@@ -57,7 +57,7 @@ def test_a_run_is_measured_once(capsys, folder):
     top = {group: row["sharpness"]["measures"]["top"]["value"] for group, row in models.items()}
     verdict = next(row for row in document["result"]["verdicts"] if row["measure"] == "top")
     assert verdict["verdict"] == ("sharper" if top["kan-params"] > top["mlp"] else "flatter")
-    assert {path.rpartition(".")[2] for path in document["files"]} == {"svg", "png", "md"}
+    assert {path.rpartition(".")[2] for path in document["files"]} == {"svg", "png", "pdf", "md"}
     again = run(capsys, folder, "--json")
     assert "measured on" in again[2] and json.loads(again[1])["result"] == document["result"]
     forced = json.loads(run(capsys, folder, "--json", "--force")[1])["result"]["models"]

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str], out: Output) -> int:
     first = arguments[0] if arguments else "-"
     if first.startswith("-") and not wants_help(arguments):
         raise UsageError("evaluate wants the folder of a finished run first, such as results/vision/1a2b3c4d5e6f")
-    from kansciml.experiments._scoring import ScoringOptions, scoring_of
+    from kansciml.experiments._registry import scoring_of
+    from kansciml.experiments._scoring import ScoringOptions
     from kansciml.reporting.progress import Progress
     from kansciml.reporting.records import load_record
 

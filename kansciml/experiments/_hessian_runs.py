@@ -30,7 +30,8 @@ from kansciml.analysis.hessian.sharpness import DEFLATE, EXACT, EXACT_LIMIT, Sha
 from kansciml.analysis.hessian.verdicts import compare_sharpness
 from kansciml.experiments import _hessian_ranks, _ranks
 from kansciml.experiments._lock import FolderLock
-from kansciml.experiments._trained import FirstSamples, LoadedModel, TrainedModel, chosen_models, trained_models
+from kansciml.experiments._registry import trained_models
+from kansciml.experiments._trained import FirstSamples, LoadedModel, TrainedModel, chosen_models
 from kansciml.reporting import provenance
 from kansciml.reporting.progress import Progress
 from kansciml.reporting.records import Record, load_record, save_record

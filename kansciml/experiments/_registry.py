@@ -1,4 +1,7 @@
-"""Finds the experiments: every module of this folder that assigns ``EXPERIMENT``. Loads one only when asked for it."""
+"""Finds the experiments, of themselves and of a record: every module of this folder that assigns ``EXPERIMENT``.
+
+Loads one only when asked for it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from pathlib import Path
 
 from kansciml._errors import KansciError, unknown_name
 from kansciml.experiments._base import Experiment
+from kansciml.experiments._scoring import Scoring
+from kansciml.experiments._trained import TrainedModel
+from kansciml.reporting.records import Record
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,43 @@ def describe_experiments(package: str = "kansciml.experiments") -> list[Listing]
         else:
             listings.append(Listing(name, experiment.title, experiment.item, tuple(experiment.presets)))
     return listings
+
+
+def trained_models(record: Record) -> list[TrainedModel]:
+    """The models of a run, through the ``trained`` of its experiment.
+
+    Raises:
+        KansciError: the run is not finished, its experiment trains nothing, or no model came out of it.
+        UsageError: an unknown experiment, or data of the user's own that are gone or have changed.
+    """
+    experiment = get_experiment(record.experiment)
+    if experiment.trained is None:
+        raise KansciError(
+            f"{record.folder} is a run of {record.experiment}, which trains no models: choose another run"
+        )
+    if record.status != "finished":
+        raise KansciError(f"the run in {record.folder} is not finished ({record.status}): resume it first")
+    found = list(experiment.trained(record))
+    if not found:
+        raise KansciError(f"no model of the run in {record.folder} ended its training: see its table of losses")
+    return found
+
+
+def scoring_of(record: Record) -> Scoring:
+    """The `Scoring` of a record's experiment.
+
+    Raises:
+        KansciError: that kind of run has none; the message lists the kinds that do.
+        UsageError: an unknown experiment.
+    """
+    found = get_experiment(record.experiment).scoring
+    if found is None:
+        kinds = [name for name in available_experiments() if get_experiment(name).scoring is not None]
+        raise KansciError(
+            f"{record.folder} is a run of {record.experiment}, which keeps no weights that evaluate could score:"
+            f" expected a run of {', '.join(kinds)}"
+        )
+    return found
 
 
 def _folder(package: str) -> Path:

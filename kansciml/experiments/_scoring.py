@@ -47,25 +47,6 @@ class Scoring:
     score: Callable[[Record, Any, Progress], tuple[dict[str, Any], list[Table]]]
 
 
-def scoring_of(record: Record) -> Scoring:
-    """The `Scoring` of a record's experiment.
-
-    Raises:
-        KansciError: that kind of run has none; the message lists the kinds that do.
-        UsageError: an unknown experiment.
-    """
-    from kansciml.experiments._registry import available_experiments, get_experiment
-
-    found = get_experiment(record.experiment).scoring
-    if found is None:
-        kinds = [name for name in available_experiments() if get_experiment(name).scoring is not None]
-        raise KansciError(
-            f"{record.folder} is a run of {record.experiment}, which keeps no weights that evaluate could score:"
-            f" expected a run of {', '.join(kinds)}"
-        )
-    return found
-
-
 def chosen_rows(rows: Sequence[dict[str, Any]], name: str | None) -> list[dict[str, Any]]:
     """Rows of trained models of this id, group, variant, model or task; all for None.
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml.experiments._config_json import config_from_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from kansciml.reporting.records import Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,28 +55,6 @@ class TrainedModel:
     against: str | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     loss: float | None = None
-
-
-def trained_models(record: Record) -> list[TrainedModel]:
-    """The models of a run, through the ``trained`` of its experiment.
-
-    Raises:
-        KansciError: the run is not finished, its experiment trains nothing, or no model came out of it.
-        UsageError: an unknown experiment, or data of the user's own that are gone or have changed.
-    """
-    from kansciml.experiments._registry import get_experiment
-
-    experiment = get_experiment(record.experiment)
-    if experiment.trained is None:
-        raise KansciError(
-            f"{record.folder} is a run of {record.experiment}, which trains no models: choose another run"
-        )
-    if record.status != "finished":
-        raise KansciError(f"the run in {record.folder} is not finished ({record.status}): resume it first")
-    found = list(experiment.trained(record))
-    if not found:
-        raise KansciError(f"no model of the run in {record.folder} ended its training: see its table of losses")
-    return found
 
 
 def chosen_models(models: Sequence[TrainedModel], names: Sequence[str]) -> list[TrainedModel]:
@@ -131,25 +105,12 @@ class FirstSamples:
 
 
 def config_of(kind: type, values: Mapping[str, Any]) -> Any:
-    """The configuration dataclass of a record: lists become tuples, text becomes a path where one is expected.
+    """The configuration dataclass of a record.
 
     Raises:
-        KansciError: fields that the dataclass does not have, as another version may have written.
+        KansciError: settings that the dataclass does not have or refuses, as another version may have written.
     """
-    unknown = set(values) - {item.name for item in dataclasses.fields(kind)}
-    if unknown:
-        raise KansciError(
-            f"the record's settings {', '.join(sorted(unknown))} are unknown to this version: run it again"
-        )
-    hints = typing.get_type_hints(kind)
-    return kind(**{name: _value(hints[name], value) for name, value in values.items()})
-
-
-def _value(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return config_of(hint, value)
-    if isinstance(value, list):
-        return tuple(_value(None, item) for item in value)
-    if isinstance(value, str) and Path in typing.get_args(hint):
-        return Path(value) if str not in typing.get_args(hint) else value
-    return value
+    try:
+        return config_from_json(kind, values)
+    except UsageError as error:
+        raise KansciError(f"the record's settings are unknown to this version ({error}): run it again") from error

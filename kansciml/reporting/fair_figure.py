@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kansciml.analysis.paired import UNDECIDED
-from kansciml.reporting.fair import PROTOCOLS, FairRecord
+from kansciml.reporting.fair_record import PROTOCOLS, FairRecord
 from kansciml.reporting.style import FAINT, TRUTH, new_figure
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from kansciml._errors import UsageError
 from kansciml.experiments import _hessian_runs, _vision_runs
 from kansciml.experiments._base import config_hash, run_experiment
 from kansciml.experiments._hessian_runs import HessianSettings, measure_run
-from kansciml.experiments._trained import FirstSamples, trained_models
+from kansciml.experiments._registry import trained_models
+from kansciml.experiments._trained import FirstSamples
 from kansciml.experiments._vision_trained import plain_loss
 from kansciml.experiments.fig3 import EXPERIMENT, Fig3Config, check, jobs
 from kansciml.models.registry import find

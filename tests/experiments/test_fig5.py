@@ -6,7 +6,7 @@ import pytest
 
 from kansciml._errors import UsageError
 from kansciml.experiments._base import run_experiment
-from kansciml.experiments._trained import trained_models
+from kansciml.experiments._registry import trained_models
 from kansciml.experiments.fig5 import EXPERIMENT, Fig5Config, jobs
 
 TINY = Fig5Config(

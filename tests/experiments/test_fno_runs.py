@@ -17,7 +17,7 @@ from kansciml.experiments._fno_data import Fields, FieldsSpec, normalisers_of, r
 from kansciml.experiments._fno_runs import CURVES, run_jobs
 from kansciml.experiments._fno_steps import Epoch, RelativeError, Samples, errors
 from kansciml.experiments._fno_trained import load_network, predict
-from kansciml.experiments._trained import trained_models
+from kansciml.experiments._registry import trained_models
 from kansciml.experiments.fno import EXPERIMENT, FnoRunConfig, check, jobs
 from kansciml.tasks.darcy.config import DarcyConfig
 from kansciml.tasks.darcy.dataset import DarcyData, dataset_folder, load

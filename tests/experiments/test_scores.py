@@ -9,7 +9,7 @@ import pytest
 
 from kansciml import cli
 from kansciml._errors import KansciError
-from kansciml.experiments import _scoring, fig5, ode
+from kansciml.experiments import _registry, fig5, ode
 from kansciml.experiments._base import run_experiment
 from kansciml.experiments._fno_trained import predict
 from kansciml.experiments._registry import available_experiments, get_experiment
@@ -94,7 +94,8 @@ def test_data_that_are_not_there_or_are_others_are_one_line(capsys, record, data
     record.result["data"]["darcy15"]["test_hash"], known = "other", record.result["data"]["darcy15"]["test_hash"]
     try:
         with pytest.raises(KansciError, match="are not those of the run"):
-            _scoring.scoring_of(record).score(record, _scoring.scoring_of(record).options(subsample=(4,)), NoProgress())
+            scoring = _registry.scoring_of(record)
+            scoring.score(record, scoring.options(subsample=(4,)), NoProgress())
     finally:
         record.result["data"]["darcy15"]["test_hash"] = known
 
@@ -145,7 +146,7 @@ def test_what_trains_on_images_or_fields_is_scored_and_the_rest_is_refused(recor
     assert {"vision", "fig3", "table1", "fno", "fig5"} <= kinds and "ode" not in kinds
     assert fig5.EXPERIMENT.scoring is EXPERIMENT.scoring and ode.EXPERIMENT.scoring is None
     with pytest.raises(KansciError, match=r"is a run of fig1, which keeps no weights .* expected a run of fig3, fig5"):
-        _scoring.scoring_of(replace(record, experiment="fig1"))
+        _registry.scoring_of(replace(record, experiment="fig1"))
     with pytest.raises(KansciError, match=r"\(interrupted\) without trained neural operators"):
         other = replace(record, status="interrupted", result={})
         EXPERIMENT.scoring.score(other, EXPERIMENT.scoring.options(), NoProgress())

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kansciml._errors import UsageError
 from kansciml.experiments import _table1_costs, table1
 from kansciml.experiments._base import config_hash, run_experiment
+from kansciml.experiments._registry import trained_models
 from kansciml.experiments._table1_costs import (
     PRINTED,
     _measured,
@@ -22,7 +23,6 @@ from kansciml.experiments._table1_costs import (
     published_rows,
     step_memory,
 )
-from kansciml.experiments._trained import trained_models
 from kansciml.experiments.table1 import EXPERIMENT, Table1Config, check, deviations, jobs, rows, trained
 from kansciml.models.deit import Deit, DeitConfig
 from kansciml.models.registry import find

@@ -11,7 +11,8 @@ from kansciml._errors import KansciError, UsageError
 from kansciml.experiments import _ode_trained, fig1, fig2, ode
 from kansciml.experiments._base import run_experiment
 from kansciml.experiments._ode_trained import load_field
-from kansciml.experiments._trained import FirstSamples, chosen_models, config_of, trained_models
+from kansciml.experiments._registry import trained_models
+from kansciml.experiments._trained import FirstSamples, chosen_models, config_of
 from kansciml.ode import get_system, make_field
 from kansciml.tasks.ode.problem import make_problem
 from kansciml.training.flat import FlatTraining
@@ -110,7 +111,7 @@ def test_configurations_come_back_from_their_records(record, tmp_path):
 
     for config in (fig2.EXPERIMENT.presets["smoke"], replace(CONFIG, data=tmp_path / "data.csv")):
         assert config_of(type(config), to_jsonable(config)) == config
-    with pytest.raises(KansciError, match="settings colour are unknown"):
+    with pytest.raises(KansciError, match="unknown to this version .unknown setting 'colour'"):
         config_of(ode.OdeConfig, {**record.config, "colour": "red"})
 
 

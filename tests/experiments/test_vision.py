@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments import _ranks
 from kansciml.experiments._base import config_hash, run_experiment
-from kansciml.experiments._trained import trained_models
+from kansciml.experiments._registry import trained_models
 from kansciml.experiments._vision_jobs import VisionData, VisionJob
 from kansciml.experiments._vision_runs import CURVES, run_jobs
 from kansciml.experiments._vision_steps import Epoch, SmoothedLoss, device_of, plain_batches, score

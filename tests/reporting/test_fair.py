@@ -9,8 +9,9 @@ import pytest
 from kansciml._errors import KansciError
 from kansciml._files import to_jsonable
 from kansciml.analysis.paired import compare_pairs, holm
-from kansciml.reporting.fair import FairRecord, render, summary
+from kansciml.reporting.fair import render, summary
 from kansciml.reporting.fair_figure import limits
+from kansciml.reporting.fair_record import FairRecord
 from kansciml.reporting.records import Record
 
 TITLES = {
