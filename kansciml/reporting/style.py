@@ -133,7 +133,8 @@ def legend_below(figure: Figure, handles: Sequence[Line2D], note: str = "") -> N
             handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6,
             title=note or None, title_fontsize=6.5,
         )  # fmt: skip
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+        # text is up to a tenth wider in the files than in the figure's own coarse pixels
+        if columns == 1 or legend.get_window_extent().width <= 0.9 * figure.bbox.width:
             break
         legend.remove()
     legend.get_title().set_color(FAINT)

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from kansciml._errors import KansciError
-from kansciml.reporting.style import new_figure, publication_style, save_figure, variant_styles
+from kansciml.reporting.style import legend_below, new_figure, publication_style, save_figure, variant_styles
 
 
 def draw():
@@ -61,3 +61,20 @@ def test_only_drawing_loads_matplotlib():
         "print([name for name in ('torch', 'matplotlib', 'juliacall') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("label", ["MLP", "KAN, splines (G=5, S=3)", "KAN, splines (G=5, S=3), equal parameters, fair"])
+def test_a_legend_below_takes_as_many_columns_as_fit(label):
+    from matplotlib.lines import Line2D
+
+    with publication_style():
+        figure = new_figure(3.0)
+        figure.subplots(1, 2)
+        legend_below(figure, [Line2D([], [], label=label) for _ in range(5)], "line: median")
+        figure.set_dpi(200)
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.width and legend.get_title().get_text() == "line: median"
+    lefts = {round(text.get_window_extent().x0) for text in legend.get_texts()}
+    assert len(lefts) == (3 if len(label) < 40 else 2)
