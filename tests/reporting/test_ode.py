@@ -72,7 +72,7 @@ class TestRender:
         set_errors(record, "lotka", "mlp", [None, None])
         arrays = {name: array for name, array in record.arrays.items() if ".mlp." not in name}
         record = replace(record, arrays=arrays)
-        assert len(render(record, tmp_path)) == 10
+        assert len(render(record, tmp_path)) == 14
         table = summary(record)[0]
         assert table.rows[0][5] == math.inf and "MLP 2-50-2, as given: 2 of 2 diverged." in " ".join(table.notes)
 
