@@ -10,17 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from kansciml import cli
 
 TINY = ["--adam-steps", "4", "--lbfgs-steps", "3", "--seeds", "1", "--backend", "torch", "--workers", "1"]
-
-
-def run(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    code = cli.main(list(arguments))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(autouse=True)

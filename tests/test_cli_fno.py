@@ -8,19 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 
 from kansciml import cli
 
 TINY = ["--resolution", "57", "--subsample", "4", "--n-train", "8", "--n-test", "4", "--epochs", "2", "--batch-size"]
 TINY += ["4", "--width", "4", "--modes", "3", "3", "--iterations", "2", "--projection", "6", "--accelerator", "cpu"]
 TINY += ["--data-dir", "data"]
-
-
-def run(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    code = cli.main(list(arguments))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 
 from kansciml import cli
 from kansciml.reporting.records import load_record
@@ -18,13 +19,6 @@ TINY = (
 ).split()  # fmt: skip
 
 FIG1 = "--preset smoke --widths 8 --batches 8".split()
-
-
-def run(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    code = cli.main(list(arguments))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(autouse=True)

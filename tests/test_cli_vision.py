@@ -9,18 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from kansciml import cli
 
 TINY = ["--model", "mixer", "--width", "8", "--depth", "1", "--token-hidden", "8", "--channel-hidden", "8"]
 TINY += ["--subset", "100", "--epochs", "2", "--batch-size", "32", "--accelerator", "cpu"]
-
-
-def run(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    code = cli.main(list(arguments))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(autouse=True)

@@ -80,8 +80,8 @@ def _show(options: Any, out: Output) -> int:
     records = len({row["folder"] for row in rows})
     out.result(
         {"records": records, "runs": len(rows), "rows": shown if not options.columns else table.to_json()["rows"]},
-        [table],
-        [f"{records} records, {len(rows)} runs"],
+        [table] if rows else [],
+        [f"{records} records, {len(rows)} runs" if rows else f"no record in {options.results} that was asked for"],
     )
     return 0
 

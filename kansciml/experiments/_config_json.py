@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,11 +145,12 @@ def path_settings(config: Any) -> dict[str, tuple[Path, ...]]:
 
 
 def closest_first(name: str, valid: Sequence[str]) -> list[str]:
-    """`valid` by likeness to `name`; a part between dots counts as much as the whole."""
+    """`valid` by likeness to `name`; the part after the last dot counts as much as the whole, on either side."""
+    wanted = name.lower(), name.lower().rpartition(".")[2]
 
     def likeness(one: str) -> float:
-        parts = (one, one.rpartition(".")[2])
-        return max(difflib.SequenceMatcher(None, name.lower(), part.lower()).ratio() for part in parts)
+        parts = one.lower(), one.lower().rpartition(".")[2]
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in itertools.product(wanted, parts))
 
     return sorted(valid, key=lambda one: -likeness(one))
 

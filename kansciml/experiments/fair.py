@@ -7,9 +7,11 @@ widths; KANs shrunk to the MLPs' parameters, or to their operations (`kansciml.a
 KANs'; and equal time, where the model whose training step is cheaper is given as many more steps as the measured ratio
 of times says, on a schedule stretched with them. The operators differ in lift and projection alone.
 One seed stands for the same data, order, augmentation and generator of first weights for all models, so losses are
-paired by seed: exact signed-rank test, interval of the ratio by its inversion, and Holm's correction over the whole
-table (`kansciml.analysis.paired`). 6 seeds are the least that decide one comparison at 0.05, 11 the least for 20.
-Cost on two cores: ``smoke`` half a minute, ``small`` about 50 minutes; ``paper`` is for a GPU and a long night.
+paired by seed: exact signed-rank test, interval of the ratio by its inversion, and Holm's correction over all
+comparisons of the tasks' own measures (`kansciml.analysis.paired`). 6 seeds are the least that decide one comparison
+at 0.05, 11 the least for 20.
+Cost: ``smoke`` half a minute on one core; ``small`` by estimate from measured steps 50 minutes on two, never run whole;
+``paper`` is for a GPU.
 """
 
 from __future__ import annotations

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kansciml.reporting.fno_runs import RESIDUALS, FnoRecord, OperatorGroup
-from kansciml.reporting.style import VariantStyle, legend_below, new_figure
+from kansciml.reporting.seed_curves import band_over_seeds, median_over_seeds
+from kansciml.reporting.style import legend_below, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKS = 12
-"""Epochs up to which each gets a mark of its own."""
 LABELS = {"loss": "training error", "test_error": "test error"}
 
 
@@ -37,7 +36,7 @@ def _curves(fno: FnoRecord, task: str, columns: Sequence[tuple[str, list[Operato
     for place, (title, groups, over) in enumerate(columns):
         for axes, name in zip(panels[:, place], LABELS):
             for group in groups:
-                _band(axes, _across(group, over), group.curves(name), styles[group.variant])
+                band_over_seeds(axes, median_over_seeds(group.curves(over)), group.curves(name), styles[group.variant])
             axes.margins(x=0.02)
         panels[0, place].set_title(title)
         panels[1, place].set_xlabel("epoch" if over == "epoch" else "training time (s)")
@@ -106,23 +105,6 @@ def _map(axes: Axes, field: np.ndarray, title: str, low: float, high: float, col
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=7)
     return shown
-
-
-def _across(group: OperatorGroup, name: str) -> np.ndarray:
-    """Median over seeds, (epochs,)."""
-    return np.array([np.median(column[np.isfinite(column)]) for column in group.curves(name).T])
-
-
-def _band(axes: Axes, at: np.ndarray, values: np.ndarray, style: VariantStyle) -> None:
-    kept = np.isfinite(values).any(axis=0)
-    if not kept.any():
-        return
-    at, values = at[kept], values[:, kept]
-    marker = style.marker if len(at) <= MARKS else ""
-    axes.plot(at, np.nanmedian(values, axis=0), color=style.colour, linestyle=style.line, marker=marker)
-    if len(values) > 1:
-        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        axes.fill_between(at, low, high, color=style.colour, alpha=0.18, linewidth=0)
 
 
 def _log_axis(axes: Axes, values: np.ndarray) -> None:

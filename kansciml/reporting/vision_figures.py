@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml.reporting.style import VariantStyle, legend_below, new_figure
+from kansciml.reporting.seed_curves import band_over_seeds, median_over_seeds
+from kansciml.reporting.style import legend_below, new_figure
 from kansciml.reporting.vision_runs import Group, VisionRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-MARKS = 12
-"""Epochs up to which each gets a mark of its own."""
 
 
 def curves(vision: VisionRecord, task: str) -> Figure:
@@ -25,10 +23,10 @@ def curves(vision: VisionRecord, task: str) -> Figure:
     for (over_epochs, over_time), (name, scale) in zip(panels, (("loss", 1.0), ("test_top1", 100.0))):
         for group in groups.values():
             style = styles[group.name]
-            epochs, seconds = _across(group, "epoch"), _across(group, "train_s")
+            epochs, seconds = median_over_seeds(group.curves("epoch")), median_over_seeds(group.curves("train_s"))
             values = scale * group.curves(name)
-            _band(over_epochs, epochs, values, style)
-            _band(over_time, seconds, values, style)
+            band_over_seeds(over_epochs, epochs, values, style)
+            band_over_seeds(over_time, seconds, values, style)
         over_time.sharey(over_epochs)
         over_time.tick_params(labelleft=False)
     for axes in panels[0]:
@@ -71,24 +69,6 @@ def accuracy_against_cost(vision: VisionRecord, task: str) -> Figure | None:
     figure.suptitle(vision.title(task), fontsize=8.5)
     _legend(figure, groups, styles, "mark: one seed", marks=True)
     return figure
-
-
-def _across(group: Group, name: str) -> np.ndarray:
-    """Median over seeds, (epochs,)."""
-    found = group.curves(name)
-    return np.array([np.median(column[np.isfinite(column)]) for column in found.T])
-
-
-def _band(axes: Axes, at: np.ndarray, values: np.ndarray, style: VariantStyle) -> None:
-    kept = np.isfinite(values).any(axis=0)
-    if not kept.any():
-        return
-    at, values = at[kept], values[:, kept]
-    marker = style.marker if len(at) <= MARKS else ""
-    axes.plot(at, np.nanmedian(values, axis=0), color=style.colour, linestyle=style.line, marker=marker)
-    if len(values) > 1:
-        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-        axes.fill_between(at, low, high, color=style.colour, alpha=0.18, linewidth=0)
 
 
 def _log_loss(axes: Axes, groups: dict[str, Group]) -> None:

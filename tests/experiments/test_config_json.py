@@ -224,3 +224,8 @@ def test_paths_are_named():
         "data": (Path("a/b.csv"),), "weights": (Path("w"),), "system": (Path("my.py"),)
     }  # fmt: skip
     assert path_settings(Config("y")) == {}
+
+
+@pytest.mark.parametrize("name", ["field.gird", "gird", "Grid"])
+def test_an_unknown_setting_is_answered_with_the_likeliest_first(name):
+    assert closest_first(name, ["first_seed", "training.adam_steps", "sensealg", "grid"])[0] == "grid"
