@@ -146,13 +146,23 @@ void knots_basis(const Grid& g, const T* t, T at, int* cell, T* const* to, Int o
     for (int d = 0; d <= D; d++) put<T, S>(e, G, all[d], to[d] + offset);
 }
 
+// Rows that `add_products` puts in order at a time: with their cotangents in the first-level cache.
+const Int CHUNK = 128;
+const Int MOST_CELLS = 16;  // beyond, few rows of a chunk share a cell
+
 template <class T> struct Scratch {  // the basis of a tile of rows x inputs, numbers of a position as `place` tells
-    Buffer<T> u, value, slope, curve, moved, padded;
-    Buffer<int> cell;
-    Scratch(const Grid& g, Int count, bool curved, bool second = false)
-        : u(count), value((count + 16) * (g.order + 1)), slope((count + 16) * (g.order + 1)),
-          curve(curved ? (count + 16) * (g.order + 1) : 0), moved(second ? (count + 16) * (g.order + 1) : 0),
-          padded(g.grid + 4 * g.order + 1), cell(count) {}
+    Buffer<T> u, value, slope, curve, moved, padded, packed;  // packed, members, order: of `add_products`
+    Buffer<int> cell, members;
+    Buffer<unsigned char> order;
+    Scratch(const Grid& g, Int rows, Int inputs, bool curved, bool products, bool second = false)
+        : Scratch(g, inputs, rows * inputs, (rows * inputs + 16) * (g.order + 1), curved, second,
+                  products && g.grid <= MOST_CELLS ? CHUNK : 0) {}
+
+  private:
+    Scratch(const Grid& g, Int inputs, Int count, Int numbers, bool curved, bool second, Int chunk)
+        : u(count), value(numbers), slope(numbers), curve(curved ? numbers : 0), moved(second ? numbers : 0),
+          padded(g.grid + 4 * g.order + 1), packed(chunk * 4 * Lanes<T>::n), cell(count),
+          members(chunk ? inputs * g.grid : 0), order(inputs * g.grid * chunk) {}
 };
 
 template <class T, int S, int D>

@@ -22,8 +22,6 @@ FLAGS = (
     *("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi", "-Wno-unknown-pragmas"),
 )
-PORTABLE = ("-O2", "-ftree-vectorize")
-"""In place of -O3, which works long on wide vectors that have to be taken apart; its speed was not compared there."""
 X86 = {
     "avx2": ("-mavx2", "-mfma"),
     "avx512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"),
@@ -98,7 +96,7 @@ def _build(compiler: list[str], scratch: str, parallel: tuple[str, ...], instruc
     def compiled(name: str, *flags: str) -> str | None:
         return _run([*command, *flags, f"-DISA={name}", "-c", str(SOURCE), "-o", objects[name]])
 
-    error = compiled("portable", *PORTABLE)
+    error = compiled("portable")
     if error is not None:
         return error
     linked = [objects["portable"]]

@@ -1,4 +1,4 @@
-// Vectors of 64 bytes and aligned scratch memory; part of spline.cpp.
+// Vectors as wide as registers, and aligned scratch memory; part of spline.cpp.
 
 #pragma once
 
@@ -14,22 +14,29 @@ typedef long long Int;
 
 inline Int least(Int a, Int b) { return a < b ? a : b; }
 
+// Bytes of a vector: of the registers there are. Wider ones the compiler takes apart, through memory.
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX2__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+
 template <class T> struct Lanes;
 template <> struct Lanes<float> {
-    typedef float V __attribute__((vector_size(64)));
-    typedef int M __attribute__((vector_size(64)));
+    typedef float V __attribute__((vector_size(BYTES)));
+    typedef int M __attribute__((vector_size(BYTES)));
     typedef M C;  // integers, as many
-    typedef float H __attribute__((vector_size(32)));
     typedef float Q __attribute__((vector_size(16)));
-    static const int n = 16;
+    static const int n = BYTES / 4;
 };
 template <> struct Lanes<double> {
-    typedef double V __attribute__((vector_size(64)));
-    typedef Int M __attribute__((vector_size(64)));
-    typedef int C __attribute__((vector_size(32)));
-    typedef double H __attribute__((vector_size(32)));
+    typedef double V __attribute__((vector_size(BYTES)));
+    typedef Int M __attribute__((vector_size(BYTES)));
+    typedef int C __attribute__((vector_size(BYTES / 2)));
     typedef double Q __attribute__((vector_size(16)));
-    static const int n = 8;
+    static const int n = BYTES / 8;
 };
 
 template <class T> inline typename Lanes<T>::V load(const T* p) {
@@ -39,28 +46,57 @@ template <class T> inline typename Lanes<T>::V load(const T* p) {
 }
 template <class T> inline void store(T* p, const typename Lanes<T>::V& v) { memcpy(p, &v, sizeof v); }
 
+template <class T> inline typename Lanes<T>::Q sum_quarters(const typename Lanes<T>::V& v) {  // of 16 bytes each
+    const int parts = BYTES / 16;
+    typename Lanes<T>::Q q[parts];
+    memcpy(q, &v, sizeof v);
+    for (int half = parts / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++) q[k] += q[k + half];
+    return q[0];
+}
+
 template <class T> inline T sum_lanes(const typename Lanes<T>::V& v) {
-    typename Lanes<T>::H h[2];
-    memcpy(h, &v, sizeof v);
-    h[0] += h[1];
-    typename Lanes<T>::Q q[2];
-    memcpy(q, h, sizeof q);
-    q[0] += q[1];
-    T t[16 / sizeof(T)], total = 0;
-    memcpy(t, q, sizeof t);
-    for (unsigned k = 0; k < 16 / sizeof(T); k++) total += t[k];
+    const typename Lanes<T>::Q q = sum_quarters<T>(v);
+    T total = 0;
+    for (unsigned k = 0; k < 16 / sizeof(T); k++) total += q[k];
     return total;
 }
 
-inline bool any_bit(const void* vector) {  // of 64 bytes
-    typedef Int H __attribute__((vector_size(32)));
+#if defined(__clang__)
+#define SHUFFLE(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLE(x, y, ...) __builtin_shuffle(x, y, typename Lanes<T>::M{__VA_ARGS__})
+#endif
+#if BYTES == 64
+#define PAIRS(x, y, a, b, c, d) \
+    SHUFFLE(x, y, a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12)
+#elif BYTES == 32
+#define PAIRS(x, y, a, b, c, d) SHUFFLE(x, y, a, b, c, d, a + 4, b + 4, c + 4, d + 4)
+#else
+#define PAIRS(x, y, a, b, c, d) SHUFFLE(x, y, a, b, c, d)
+#endif
+
+// The sums of four vectors' lanes, added to to[0 ... 3]: for float in half the steps of four times `sum_lanes`.
+template <class T> inline void add_sums(const typename Lanes<T>::V* v, T* to) {
+    for (int k = 0; k < 4; k++) to[k] += sum_lanes<T>(v[k]);
+}
+template <> inline void add_sums<float>(const Lanes<float>::V* v, float* to) {
+    typedef float T;
+    const int n = Lanes<T>::n;
+    const Lanes<T>::V a = PAIRS(v[0], v[1], 0, n, 1, n + 1) + PAIRS(v[0], v[1], 2, n + 2, 3, n + 3);
+    const Lanes<T>::V b = PAIRS(v[2], v[3], 0, n, 1, n + 1) + PAIRS(v[2], v[3], 2, n + 2, 3, n + 3);
+    const Lanes<T>::V all = PAIRS(a, b, 0, 1, n, n + 1) + PAIRS(a, b, 2, 3, n + 2, n + 3);
+    Lanes<T>::Q own;
+    memcpy(&own, to, sizeof own);
+    own += sum_quarters<T>(all);
+    memcpy(to, &own, sizeof own);
+}
+
+inline bool any_bit(const void* vector) {
     typedef Int Q __attribute__((vector_size(16)));
-    H h[2];
-    memcpy(h, vector, sizeof h);
-    h[0] |= h[1];
-    Q q[2];
-    memcpy(q, h, sizeof q);
-    q[0] |= q[1];
+    Q q[BYTES / 16];
+    memcpy(q, vector, sizeof q);
+    for (int k = 1; k < BYTES / 16; k++) q[0] |= q[k];
     return q[0][0] | q[0][1];
 }
 

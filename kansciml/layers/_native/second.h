@@ -6,13 +6,7 @@
 
 namespace {
 
-#if defined(__AVX512F__)
-const int WIDEST = 4;  // vectors of 64 bytes that registers hold of each row; and code that the compiler makes
-#elif defined(__AVX2__)
-const int WIDEST = 2;
-#else
-const int WIDEST = 1;
-#endif
+const int WIDEST = BYTES == 64 ? 4 : 2;  // vectors that registers hold of each row
 
 // Tangent of the scaled weights, hw * scale + w * hscale (a null pointer: hw is zero, scale is one, hscale is zero),
 // packed as `pack` does it.
@@ -87,35 +81,13 @@ void second_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, c
     }
 }
 
-// gw += (hx B')^T gy and, unless null, gv += B^T gy.
-template <class T, int S, int NV>
-void second_weights(Int P, const Scratch<T>& b, Int rows, Int inputs, T* gw, T* gv, const T* gy, Int O, Int columns) {
-    typedef typename Lanes<T>::V V;
-    const int L = Lanes<T>::n, width = NV * L;
-    for (Int n = 0; n < rows; n++) {
-        V of[NV];
-        get_row<T, NV>(gy + n * O, columns, of);
-        const int* cell = b.cell.p + n * inputs;
-        for (Int i = 0; i < inputs; i++) {
-            const Int at = place<T, S>(n * inputs + i), to = (i * P + cell[i]) * width;
-            for (int part = 0; part < (gv ? 2 : 1); part++) {
-                const T* factor = (part ? b.value.p : b.moved.p) + at;
-                T* p = (part ? gv : gw) + to;
-#pragma GCC unroll 8
-                for (int q = 0; q <= S; q++)
-#pragma GCC unroll 4
-                    for (int a = 0; a < NV; a++, p += L) store(p, V(load(p) + factor[q * L] * of[a]));
-            }
-        }
-    }
-}
-
 template <class T, int S, int NV>
 void second_tile(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy, Int O,
                  Int columns, T* gx, T* gw, T* gv, bool bend_known) {
     if (bend_known) second_rows<T, S, NV, false>(P, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
     else second_rows<T, S, NV, true>(P, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
-    if (gw) second_weights<T, S, NV>(P, b, rows, inputs, gw, gv, gy, O, columns);
+    if (gw) add_products<T, S, NV>(P, b.moved.p, b, rows, inputs, gw, gy, O, columns);
+    if (gv) add_products<T, S, NV>(P, b.value.p, b, rows, inputs, gv, gy, O, columns);
 }
 
 // All terms of `_spline_second.plain_terms`, and the gradients of both factors of the scaled weights, where hx and a
@@ -135,7 +107,7 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
 #pragma omp parallel num_threads(int(threads)) if (parallel)
 #endif
     {
-        Scratch<T> b(g, rows * inputs, !bend, true);
+        Scratch<T> b(g, rows, inputs, !bend, gw, true);
         const Int size = inputs * P * WIDEST * L;
         Buffer<T> tile(size), tangent(size), of_moved(gw ? size : 0), of_values(values && !known ? size : 0);
         Buffer<T> gxs(rows * inputs);

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "basis.h"
+#include "products.h"
 
 namespace {
 
@@ -44,28 +44,6 @@ void split(const T* w, const T* scale, Int O, Int P, Int inputs, Int columns, T*
     }
 }
 
-template <class T, int NV> inline void get_row(const T* p, Int columns, typename Lanes<T>::V* v) {
-    const int L = Lanes<T>::n;
-    if (columns == NV * L) {
-        for (int a = 0; a < NV; a++) v[a] = load(p + a * L);
-    } else {
-        alignas(64) T t[NV * L] = {};
-        memcpy(t, p, columns * sizeof(T));
-        for (int a = 0; a < NV; a++) v[a] = load(t + a * L);
-    }
-}
-
-template <class T, int NV> inline void put_row(const typename Lanes<T>::V* v, Int columns, T* p) {
-    const int L = Lanes<T>::n;
-    if (columns == NV * L) {
-        for (int a = 0; a < NV; a++) store(p + a * L, v[a]);
-    } else {
-        alignas(64) T t[NV * L];
-        for (int a = 0; a < NV; a++) store(t + a * L, v[a]);
-        memcpy(p, t, columns * sizeof(T));
-    }
-}
-
 template <class T, int S, int NV>
 void add_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* y, Int O, Int columns) {
     typedef typename Lanes<T>::V V;
@@ -88,17 +66,27 @@ void add_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* y
     }
 }
 
+// Calls term(i) for i < inputs, a vector each, and adds the sums of their lanes to `to`.
+template <class T, class Term> inline void add_dots(Int inputs, T* to, const Term& term) {
+    Int i = 0;
+    for (; i + 4 <= inputs; i += 4) {
+        const typename Lanes<T>::V v[4] = {term(i), term(i + 1), term(i + 2), term(i + 3)};
+        add_sums<T>(v, to + i);
+    }
+    for (; i < inputs; i++) to[i] += sum_lanes<T>(term(i));
+}
+
 template <class T, int S, int NV>
 void gradients(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* gw, const T* gy, Int O, Int columns,
                T* gx) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
-    for (Int n = 0; n < rows; n++) {
-        V of[NV];
-        get_row<T, NV>(gy + n * O, columns, of);
-        const int* cell = b.cell.p + n * inputs;
-        if (gx)
-            for (Int i = 0; i < inputs; i++) {
+    if (gx)
+        for (Int n = 0; n < rows; n++) {
+            V of[NV];
+            get_row<T, NV>(gy + n * O, columns, of);
+            const int* cell = b.cell.p + n * inputs;
+            add_dots(inputs, gx + n * inputs, [&](Int i) {
                 const T *from = w + (i * P + cell[i]) * width, *slope = b.slope.p + place<T, S>(n * inputs + i);
                 V total = {};
 #pragma GCC unroll 4
@@ -108,21 +96,10 @@ void gradients(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* 
                     for (int q = 0; q <= S; q++) t += slope[q * L] * load(from + q * width + a * L);
                     total += t * of[a];
                 }
-                gx[n * inputs + i] += sum_lanes<T>(total);
-            }
-        if (gw)
-            for (Int i = 0; i < inputs; i++) {
-                T* to = gw + (i * P + cell[i]) * width;
-                const T* value = b.value.p + place<T, S>(n * inputs + i);
-#pragma GCC unroll 8
-                for (int q = 0; q <= S; q++)
-#pragma GCC unroll 4
-                    for (int a = 0; a < NV; a++) {
-                        T* p = to + q * width + a * L;
-                        store(p, V(load(p) + value[q * L] * of[a]));
-                    }
-            }
-    }
+                return total;
+            });
+        }
+    if (gw) add_products<T, S, NV>(P, b.value.p, b, rows, inputs, gw, gy, O, columns);
 }
 
 const Int ROWS = 512;  // of a block: its basis stays in the second-level cache
@@ -130,7 +107,7 @@ const Int ROWS = 512;  // of a block: its basis stays in the second-level cache
 const Int TILE_FORWARD = 1 << 15, TILE = 1 << 14;
 
 template <class T> Int tile_inputs(Int I, Int P, Int O, Int bytes = TILE) {
-    const Int width = least(4, (O + Lanes<T>::n - 1) / Lanes<T>::n) * 64;
+    const Int width = least(4, (O + Lanes<T>::n - 1) / Lanes<T>::n) * BYTES;
     const Int n = bytes / (P * width);
     return least(I, n < 4 ? 4 : n > 64 ? 64 : n);
 }
@@ -147,7 +124,7 @@ void sparse_forward(const Grid& g, const T* x, const T* h, Int N, Int I, Int O, 
 #pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && N * I * O > 100000)
 #endif
     {
-        Scratch<T> b(g, rows * inputs, false);
+        Scratch<T> b(g, rows, inputs, false, false);
         Buffer<T> tile(inputs * P * 4 * L);
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic)
@@ -181,7 +158,7 @@ void sparse_backward(const Grid& g, const T* gy, const T* x, const T* h, Int N, 
 #pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && N * I * O > 100000)
 #endif
     {
-        Scratch<T> b(g, rows * inputs, h);
+        Scratch<T> b(g, rows, inputs, h, gw);
         Buffer<T> tile(inputs * P * 4 * L), gtile(inputs * P * 4 * L), gxs(rows * inputs);
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic)
