@@ -35,6 +35,12 @@ What is left, some 1e-7, changes T's moments by its square (Simon 1984: up to sq
 rounding of the products to float32 changes the density by more.
 """
 
+WAIT_SHARE = 1e-2
+"""Smallest share of the matrix's scale that a new vector must have for its orthogonality to wait for the next one.
+
+Before it is made orthogonal it has rounding errors of the product over this along the basis, some 1e-5 at most.
+"""
+
 
 @dataclass(frozen=True)
 class Tridiagonal:
@@ -84,8 +90,8 @@ def lanczos(
     """Run up to `steps` steps from `start`; fewer if the Krylov space is exhausted before.
 
     Alpha, beta and their dot products are float64 whatever the operator's dtype; the basis is kept in the operator's.
-    On a processor a float32 basis is made orthogonal in float32, to 1e-6 (`NARROW_SHARE`), and in float64 where that is
-    not enough.
+    On a processor a float32 basis is made orthogonal in float32, to some 1e-6 (`NARROW_SHARE`), two new vectors at a time,
+    and in float64 where that is not enough.
     The recurrence stops where beta is at most 10 eps (of the operator's dtype) of the largest |alpha| + beta so far:
     beyond is rounding error only. A little above, further steps add nodes of weight near eps^2, which change nothing.
 
@@ -120,7 +126,7 @@ def lanczos(
         run.keeper = _Selective(run, run.first)
     elif kind != "none":
         store = BasisStore(kind, steps, operator.size, operator.dtype, operator.device, folder)
-        run.keeper = _Full(store, on_device=kind == "memory")
+        run.keeper = _Full(store, kind == "memory", run)
     try:
         run.forward(steps)
     except BaseException:
@@ -185,8 +191,15 @@ class _Bare:
 
 
 class _Full(_Bare):
-    def __init__(self, store: BasisStore, on_device: bool) -> None:
-        self.store, self.count, self.on_device = store, 0, on_device
+    """All vectors before. With a float32 basis on a processor two new ones are made orthogonal at a time.
+
+    The first of the two has been multiplied by then. That changes T by the square of what was lost (`WAIT_SHARE`), and
+    halves the memory that is read, which is all the time it takes.
+    """
+
+    def __init__(self, store: BasisStore, on_device: bool, run: _Recurrence) -> None:
+        self.store, self.run, self.count, self.waits = store, run, 0, False
+        self.on_device = on_device or store.narrow
 
     def add(self, vector: Tensor) -> Tensor:
         self.store.put(self.count, vector)
@@ -194,13 +207,30 @@ class _Full(_Bare):
         return self.store.get(self.count - 1) if self.on_device else vector
 
     def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> None:
+        norm = float(torch.linalg.vector_norm(w))
         if self.store.narrow:
-            taken = self.store.remove_narrowly(w, self.count).norm()
-            if taken <= NARROW_SHARE * torch.linalg.vector_norm(w):
+            if not self.waits and self.count < self.store.rows and norm >= WAIT_SHARE * self.run.scale > 0:
+                self.waits = True
+                return
+            taken = self._remove_narrowly(w, vector)
+            if taken <= NARROW_SHARE * norm:
                 return
         # What one pass leaves along the basis is eps of what it took away.
         if self.store.remove_from(w, self.count).norm() > torch.linalg.vector_norm(w):
             self.store.remove_from(w, self.count)
+
+    def _remove_narrowly(self, w: Tensor, vector: Tensor) -> float:
+        """Norm of what was taken out of `w`; the newest vector that waits is made orthogonal too."""
+        if not self.waits:
+            return float(self.store.remove_narrowly(self.count, w).norm())
+        self.waits = False
+        taken, of_vector = self.store.remove_narrowly(self.count - 1, w, vector).norm(dim=1).tolist()
+        if of_vector > NARROW_SHARE:
+            wide = vector.to(torch.float64)
+            self.store.remove_from(wide, self.count - 1)
+            vector.copy_(wide.div_(torch.linalg.vector_norm(wide)))
+        _subtract(w, _wide_dot(vector, w), vector)
+        return taken
 
     def close(self) -> None:
         self.store.close()
