@@ -6,7 +6,9 @@ more costs less than keeping and reading it (a cubic spline is a handful of oper
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from math import comb, factorial
 
 import torch
@@ -105,9 +107,60 @@ class Filler:
     def product(self, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
         """a @ b in the shape of `like`, a block's splines; until the next block or product."""
         if self.in_place and self.buffers[0].dtype == a.dtype:
-            memory = self.buffers[0][: like.numel()].view(a.shape[0], b.shape[1])
-            return torch.mm(a, b, out=memory).view(like.shape)
+            return _product_in(self.buffers[0], a, b, like)
         return (a @ b).view(like.shape)
+
+
+def _product_in(memory: Tensor, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    return torch.mm(a, b, out=memory[: like.numel()].view(a.shape[0], b.shape[1])).view(like.shape)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a layer computes from x alone, kept by a graph that serves many products and has the memory for it.
+
+    Args:
+        value, slope: act(x) and act'(x), (N, I); None without a base branch.
+        blocks: rows, inputs, splines and slopes, and the slopes' factor of each of `blocks`; None where others than
+            these kernels run.
+    """
+
+    value: Tensor | None
+    slope: Tensor | None
+    blocks: list[Evaluated] | None
+
+
+def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, splines: bool = True) -> Kept:
+    """All that `Kept` has, with the splines if asked for."""
+    found = None
+    if splines:
+        fill = Filler(spec, 1)
+        found = []
+        for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+            basis, per = fill(part, part_cells)
+            found.append((row, column, [t.clone() for t in basis], per))
+    name = spec.activation
+    if name is None:
+        return Kept(None, None, found)
+    return Kept(ACTIVATIONS[name](x), times_slope(name, torch.ones_like(x), x), found)
+
+
+Evaluated = tuple[slice, slice, list[Tensor], Tensor]
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def evaluated(
+    spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, derivatives: int, kept: Kept | None = None
+) -> Iterator[tuple[Evaluated, Product]]:
+    """`blocks` with the splines and derivatives at them, not to be written to, and `Filler.product`."""
+    if kept is None or kept.blocks is None or derivatives > 1:
+        fill = Filler(spec, derivatives)
+        for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+            yield (row, column, *fill(part, part_cells)), fill.product
+        return
+    memory = torch.empty(max((b[2][0].numel() for b in kept.blocks), default=0), dtype=cells.dtype, device=x.device)
+    for block in kept.blocks:
+        yield block, partial(_product_in, memory)
 
 
 class Scaler:
@@ -173,6 +226,18 @@ def forward(
     return y.to(dtype)
 
 
+def activation(name: str, x: Tensor, kept: Kept | None) -> Tensor:
+    """act(x)."""
+    return ACTIVATIONS[name](x) if kept is None else kept.value
+
+
+def sloped(name: str, cotangent: Tensor, x: Tensor, kept: Kept | None, fresh: bool = True) -> Tensor:
+    """cotangent * act'(x); a `fresh` cotangent may be overwritten."""
+    if kept is None:
+        return times_slope(name, cotangent, x)
+    return cotangent.mul_(kept.slope) if fresh else cotangent * kept.slope
+
+
 def backward(
     spec: SplineSpec,
     gy: Tensor,
@@ -183,8 +248,12 @@ def backward(
     spline_scale: Tensor | None,
     need_x: bool,
     need_weights: bool,
+    kept: Kept | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed."""
+    """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed.
+
+    `kept`: of this x, by `keep`.
+    """
     dtype = spline_weight.dtype
     gx = gbase = gspline = gscale = None
     if need_weights:
@@ -195,12 +264,12 @@ def backward(
         gx = torch.zeros_like(x)
     if base_weight is not None:
         if need_weights:
-            gbase = ACTIVATIONS[spec.activation](x).to(dtype).t() @ gy
+            gbase = activation(spec.activation, x, kept).to(dtype).t() @ gy
         if need_x:
-            gx = times_slope(spec.activation, (gy @ base_weight.t()).to(x.dtype), x)
-    fill, weight_of = Filler(spec, int(need_x)), Scaler(spline_weight, spline_scale)
-    for row, column, part, part_cells in blocks(spec, x, cells, gy.shape[1]):
-        (values, *slopes), per = fill(part, part_cells)
+            gx = sloped(spec.activation, (gy @ base_weight.t()).to(x.dtype), x, kept)
+    weight_of = Scaler(spline_weight, spline_scale)
+    for block, product in evaluated(spec, x, cells, gy.shape[1], int(need_x), kept):
+        row, column, (values, *slopes), per = block
         cotangent = gy[row]
         if need_weights:
             grad = gspline[column].view(-1, gy.shape[1])
@@ -208,6 +277,6 @@ def backward(
             if gscale is not None and row.stop == len(x):
                 split_scale(spline_weight[column], spline_scale[column], gspline[column], gscale[column])
         if need_x:
-            of_basis = fill.product(weight_of(column), cotangent.t(), values)
-            gx[row, column] += slopes[0].mul_(of_basis).sum(1).mul_(per).t().to(gx.dtype)
+            of_basis = product(weight_of(column), cotangent.t(), values)
+            gx[row, column] += of_basis.mul_(slopes[0]).sum(1).mul_(per).t().to(gx.dtype)
     return gx, gbase, gspline if gspline is None else gspline.to(dtype), gscale

@@ -5,13 +5,17 @@ Four doors to the same function, chosen by `apply`:
 * eager: an autograd function over the kernels (plain PyTorch or C++);
 * eager, with a graph of the gradient wanted (Hessians): its backward pass is an autograd function of its own, whose
   backward is in closed form too (`_spline_second`). It keeps nothing either, until a backward pass that keeps its graph
-  goes through it: then what all such passes share (`_spline_second.Known`). Third derivatives are the composite's;
+  goes through it: then what all such passes share (`_spline_second.Known`), and of a graph made within `keep_basis`
+  the splines too (`_plain.Kept`). Third derivatives are the composite's;
 * under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
 * under `torch.func` transforms (there in backward passes too) or forward-mode differentiation: the composite itself.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -25,6 +29,29 @@ from ._basis import evaluate
 from .bspline import SplineSpec
 
 BACKENDS = ("auto", "torch", "cpp")
+
+
+_KEEPING: ContextVar[bool] = ContextVar("keep_basis", default=False)
+
+
+@contextlib.contextmanager
+def keep_basis(wanted: bool = True) -> Iterator[None]:
+    """Layers that are called in it keep their splines once a graph of their gradient serves several backward passes.
+
+    Hessian-vector products with one graph need no spline evaluated again then. Memory, by the plain kernels: 2 (G + S)
+    + 2 times the layer's input; by the C++ ones, which evaluate faster than they would read, twice the input.
+    """
+    token = _KEEPING.set(wanted)
+    try:
+        yield
+    finally:
+        _KEEPING.reset(token)
+
+
+class _Keeper:
+    """What a layer's two nodes of one graph share: empty until that is known to pay."""
+
+    found: _plain.Kept | None = None
 
 
 def composite(
@@ -63,6 +90,7 @@ class _Spline(torch.autograd.Function):
     @staticmethod
     def forward(ctx, spec, backend, x, cells, base_weight, spline_weight, spline_scale):
         ctx.spec, ctx.backend = spec, backend
+        ctx.keeper = _Keeper() if _KEEPING.get() and x.dtype == spline_weight.dtype else None
         ctx.save_for_backward(x, cells, base_weight, spline_weight, spline_scale)
         run = kernels(backend, x, spline_weight)
         return run.forward(spec, x, cells, base_weight, spline_weight, spline_scale)
@@ -74,14 +102,15 @@ class _Spline(torch.autograd.Function):
             with torch.enable_grad():
                 return None, None, *_by_composite(ctx.spec, wanted, gy, _views(ctx.saved_tensors), graph)
         if graph:
-            return None, None, *_Gradient.apply(ctx.spec, ctx.backend, wanted, gy, *ctx.saved_tensors)
-        return None, None, *_gradients(ctx.spec, ctx.backend, wanted, gy, *ctx.saved_tensors)
+            return None, None, *_Gradient.apply(ctx.spec, ctx.backend, wanted, ctx.keeper, gy, *ctx.saved_tensors)
+        kept = ctx.keeper and ctx.keeper.found
+        return None, None, *_gradients(ctx.spec, ctx.backend, wanted, gy, *ctx.saved_tensors, kept=kept)
 
 
-def _gradients(spec, backend, wanted, gy, x, cells, *weights) -> tuple[Tensor | None, ...]:
+def _gradients(spec, backend, wanted, gy, x, cells, *weights, kept=None) -> tuple[Tensor | None, ...]:
     """Gradients of x, cells (None) and the weights, by the kernels, where wanted."""
     run = kernels(backend, x, weights[1])
-    gx, *grads = run.backward(spec, gy.contiguous(), x, cells, *weights, wanted[0], any(wanted[2:]))
+    gx, *grads = run.backward(spec, gy.contiguous(), x, cells, *weights, wanted[0], any(wanted[2:]), kept)
     return gx, None, *(grad if want else None for grad, want in zip(grads, wanted[2:]))
 
 
@@ -89,34 +118,39 @@ class _Gradient(torch.autograd.Function):
     """`_gradients` as a function of gy, x and the weights."""
 
     @staticmethod
-    def forward(ctx, spec, backend, wanted, gy, *tensors):
-        ctx.spec, ctx.backend, ctx.wanted = spec, backend, wanted
+    def forward(ctx, spec, backend, wanted, keeper, gy, *tensors):
+        ctx.spec, ctx.backend, ctx.wanted, ctx.keeper = spec, backend, wanted, keeper
         ctx.save_for_backward(gy, *tensors)
         ctx.set_materialize_grads(False)
         return _gradients(spec, backend, wanted, gy, *tensors)
 
     @staticmethod
     def backward(ctx, hx, _, *h):
-        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[4:]
         graph = torch.is_grad_enabled()
         if graph or _transformed(hx, *h):
             with torch.enable_grad():
-                return None, None, None, *_third(ctx.spec, ctx.wanted, needs, saved, (hx, None, *h), graph)
+                return None, None, None, None, *_third(ctx.spec, ctx.wanted, needs, saved, (hx, None, *h), graph)
         gy, x, cells, *weights = saved
         gy = gy.contiguous()
         tensors = (gy, x, cells, *weights, hx, *h)
         wanted = needs[0], needs[1], any(needs[3:])
         native = kernels(ctx.backend, x, weights[1]) is _cpp
-        splines, known = _cpp.second_splines if native else _spline_second.plain_splines, None
+        known = None
         if hx is not None and any(t is not None for t in h[1:]):  # of the splines' weights
             if not hasattr(ctx, "known") and _graph_is_kept():
                 find = _cpp.known if native else _spline_second.plain_known
                 ctx.known = find(ctx.spec, gy, x, cells, *weights)
+                if ctx.keeper and ctx.known is not None:
+                    ctx.keeper.found = _plain.keep(ctx.spec, x, cells, gy.shape[1], splines=not native)
             known = getattr(ctx, "known", None)
-        splines = partial(splines, known=known)
-        ggy, gx, *grads = _spline_second.double_backward(splines, ctx.spec, *tensors, *wanted, known is None)
+        kept = ctx.keeper.found if ctx.keeper and known is not None else None
+        splines = partial(_cpp.second_splines, known=known)
+        if not native:
+            splines = partial(_spline_second.plain_splines, known=known, kept=kept)
+        ggy, gx, *grads = _spline_second.double_backward(splines, ctx.spec, *tensors, *wanted, known is None, kept)
         found = (ggy, gx, None, *grads)
-        return None, None, None, *(grad if need else None for grad, need in zip(found, needs))
+        return None, None, None, None, *(grad if need else None for grad, need in zip(found, needs))
 
 
 def _graph_is_kept() -> bool:

@@ -26,8 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ._activations import ACTIVATIONS, times_slope
-from ._plain import Filler, Scaler, add_product, backward, blocks, sum_dtype
+from ._plain import Kept, Scaler, activation, add_product, backward, evaluated, sloped, sum_dtype
 from .bspline import SplineSpec
 
 Known = tuple[Tensor, "Tensor | None"]
@@ -73,6 +72,7 @@ def base_terms(
     hx: Tensor | None,
     hbase: Tensor | None,
     bends: bool = True,
+    kept: Kept | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The base branch's share of the gradients of gy, x and base_weight; the first two are fresh, to be added to.
 
@@ -81,7 +81,7 @@ def base_terms(
     dtype = gy.dtype
     gx, gbase, name = None, None, spec.activation
     if base_weight is not None and hx is not None:
-        moved = times_slope(name, hx, x).to(dtype)
+        moved = sloped(name, hx, x, kept, fresh=False).to(dtype)
         ggy = (moved @ base_weight).to(sum_dtype(dtype))
         gbase = moved.t() @ gy
         second = base_curvature(spec, gy, x, base_weight) if bends else None
@@ -89,8 +89,8 @@ def base_terms(
     else:
         ggy = torch.zeros(gy.shape, dtype=sum_dtype(dtype), device=gy.device)
     if base_weight is not None and hbase is not None:
-        add_product(ggy, ACTIVATIONS[name](x).to(dtype), hbase)
-        along = times_slope(name, (gy @ hbase.t()).to(x.dtype), x)
+        add_product(ggy, activation(name, x, kept).to(dtype), hbase)
+        along = sloped(name, (gy @ hbase.t()).to(x.dtype), x, kept)
         gx = along if gx is None else gx.add_(along)
     gx = torch.zeros_like(x) if gx is None else gx
     return ggy, gx.contiguous(), gbase
@@ -135,6 +135,7 @@ def plain_terms(
     of_moved: Tensor | None,
     of_values: Tensor | None,
     bends: bool = True,
+    kept: Kept | None = None,
 ) -> None:
     """The splines' terms in plain PyTorch: added to ggy and gx, written to of_moved and of_values; None: not wanted.
 
@@ -143,24 +144,24 @@ def plain_terms(
     dtype = spline_weight.dtype
     varies = hspline is not None or hscale is not None
     bends = bends and hx is not None and gx is not None
-    fill = Filler(spec, 2 if bends else 1 if hx is not None or gx is not None else 0)
+    order = 2 if bends else 1 if hx is not None or gx is not None else 0
     weight_of = Scaler(spline_weight, spline_scale)
-    for row, column, part, part_cells in blocks(spec, x, cells, gy.shape[1]):
-        (values, *derivatives), per = fill(part, part_cells)
+    for block, product in evaluated(spec, x, cells, gy.shape[1], order, kept):
+        row, column, (values, *derivatives), per = block
         cotangent, first = gy[row], row.start == 0
         pairs = []  # a left factor of a product with its weights, and where its product with gy goes
         if hx is not None:
             along = hx[row, column].t().to(values.dtype) * per
             weight = weight_of(column)
             if bends:
-                of_weight = derivatives[1].mul_(fill.product(weight, cotangent.t(), values)).sum(1)
+                of_weight = product(weight, cotangent.t(), values).mul_(derivatives[1]).sum(1)
                 gx[row, column] += of_weight.mul_(along).mul_(per).t().to(gx.dtype)
             pairs.append(((derivatives[0] * along.unsqueeze(1)).to(dtype), weight, of_moved))
         if varies:
             parts = (None if t is None else t[column] for t in (spline_weight, spline_scale, hspline, hscale))
             tangent = tangent_of(*parts).flatten(0, 1)
             if gx is not None:
-                of_tangent = derivatives[0].mul_(fill.product(tangent, cotangent.t(), values))
+                of_tangent = product(tangent, cotangent.t(), values).mul_(derivatives[0])
                 gx[row, column] += of_tangent.sum(1).mul_(per).t().to(gx.dtype)
             pairs.append((values.to(dtype), tangent, of_values))
         for factor, weight, total in pairs:
@@ -185,6 +186,7 @@ def by_terms(
     gx: Tensor | None,
     need_weights: bool,
     known: Known | None = None,
+    kept: Kept | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of spline_weight and spline_scale by `terms` (as `plain_terms`); the other terms go to ggy and gx."""
     bend, ready = known or (None, None)
@@ -196,7 +198,7 @@ def by_terms(
     if need_weights and spline_scale is not None and varies and ready is None:
         of_values = fresh(spline_weight, dtype=sum_dtype(spline_weight.dtype))
     tensors = (gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, ggy, gx, of_moved, of_values)
-    terms(spec, *tensors, **({} if bend is None else {"bends": False}))
+    terms(spec, *tensors, **({} if bend is None else {"bends": False, "kept": kept}))
     if bend is not None and gx is not None:
         gx += bend * hx
     if need_weights and ready is not None:
@@ -248,6 +250,7 @@ def double_backward(
     need_x: bool,
     need_weights: bool,
     bends: bool = True,
+    kept: Kept | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of gy, x, base_weight, spline_weight, spline_scale of the layer's gradient.
 
@@ -256,9 +259,10 @@ def double_backward(
         hx, hbase, hspline, hscale: cotangents of the gradients of x and of the weights; None is zero.
         need_gy, need_x, need_weights: which to compute; None is returned where not needed, or zero.
         bends: False where `splines` adds hx times the `base_curvature` too, as with `Known`.
+        kept: of this x, for the base branch; `splines` has it already.
     """
     dtype = spline_weight.dtype
-    ggy, gx, gbase = base_terms(spec, gy, x, base_weight, hx, hbase, bends)
+    ggy, gx, gbase = base_terms(spec, gy, x, base_weight, hx, hbase, bends, kept)
     wanted = ggy if need_gy else None, gx if need_x else None
     gspline = gscale = None
     if hx is not None or hspline is not None or hscale is not None:

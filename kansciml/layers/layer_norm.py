@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from ._autocast import autocast_dtype
-from ._spline_op import _transformed
+from ._spline_op import _graph_is_kept, _transformed
 
 Found = tuple["Tensor | None", ...]
 
@@ -29,6 +29,16 @@ Found = tuple["Tensor | None", ...]
 def _backward(gy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight, bias, mask: list[bool]) -> Found:
     """Gradients of x, weight and bias where `mask` asks for them: PyTorch's own kernel."""
     return torch.ops.aten.native_layer_norm_backward(gy, x, x.shape[-1:], mean, rstd, weight, bias, mask)
+
+
+Known = tuple[Tensor, Tensor, Tensor]
+"""Of a gradient's graph that serves many products: z, g and -r mean(g z) of the rows."""
+
+
+def known_of(gy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> Known:
+    """What `double_backward` computes in every product and the cotangents do not change."""
+    z, g = (x - mean).mul_(rstd), gy * weight
+    return z, g, (g * z).mean(-1, keepdim=True).mul_(rstd).neg_()
 
 
 def double_backward(
@@ -43,6 +53,7 @@ def double_backward(
     need_gy: bool = True,
     need_x: bool = True,
     need_weight: bool = True,
+    known: Known | None = None,
 ) -> Found:
     """Gradients of gy, x and weight of LayerNorm's gradient.
 
@@ -50,18 +61,19 @@ def double_backward(
         gy, x: (..., D). mean, rstd: (..., 1), mu and r of each row. weight: w (D,).
         hx, hw, hb: cotangents of the gradients of x, weight and bias; None is zero.
         need_gy, need_x, need_weight: which to compute; None is returned where not needed, or zero.
+        known: by `known_of`.
     """
-    z = (x - mean).mul_(rstd)
-    ggy = gx = gw = u = None
+    z, g, of_g = known or known_of(gy, x, mean, rstd, weight)
+    ggy = gx = gw = u = along_z = None
     if hx is not None:
-        p = _backward(hx, x, mean, rstd, None, None, [True, False, False])[0]
+        hx = hx.contiguous()  # a mixture of strides would take several times as long
+        of_hx = (hx * z).mean(-1, keepdim=True).mul_(rstd).neg_()
+        p = (hx - hx.mean(-1, keepdim=True)).mul_(rstd).addcmul_(z, of_hx)
         if need_weight:
-            gw = (p * gy).view(-1, x.shape[-1]).sum(0)
+            gw = (p * gy).reshape(-1, x.shape[-1]).sum(0)
         if need_x:
-            g = gy * weight
-            bent = (p * g).mean(-1, keepdim=True).mul_(rstd)
-            of_g, of_hx = ((t * z).mean(-1, keepdim=True).mul_(rstd).neg_() for t in (g, hx))
-            u = g.mul_(of_hx).addcmul_(hx, of_g)
+            along_z = (p * g).mean(-1, keepdim=True).mul_(rstd)
+            u = (g * of_hx).addcmul_(hx, of_g)
         if need_gy:
             ggy = p.mul_(weight)
     if hw is not None:
@@ -72,9 +84,10 @@ def double_backward(
     if hb is not None and need_gy:
         ggy = hb.expand_as(gy).clone() if ggy is None else ggy.add_(hb)
     if u is not None:
-        gx = _backward(u, x, mean, rstd, None, None, [True, False, False])[0]
-        if hx is not None:
-            gx = gx.addcmul_(z, bent, value=-1)
+        of_u = (u * z).mean(-1, keepdim=True).mul_(rstd)
+        if along_z is not None:
+            of_u += along_z
+        gx = u.sub_(u.mean(-1, keepdim=True)).mul_(rstd).addcmul_(z, of_u, value=-1)
     return ggy, gx, gw
 
 
@@ -105,7 +118,7 @@ class _NormGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, eps, wanted, gy, x, weight, bias, mean, rstd):
         ctx.eps, ctx.wanted = eps, wanted
-        ctx.save_for_backward(gy, x, weight, bias, mean, rstd)
+        ctx.save_for_backward(gy.contiguous(), x, weight, bias, mean, rstd)
         ctx.set_materialize_grads(False)
         found = _backward(gy, x, mean, rstd, weight, bias, wanted)
         return tuple(t if want else None for t, want in zip(found, wanted))
@@ -126,7 +139,9 @@ class _NormGradient(torch.autograd.Function):
                 outputs, along = zip(*pairs)
                 found = iter(torch.autograd.grad(outputs, asked, along, create_graph=graph, allow_unused=True))
                 return None, None, *(next(found) if need else None for need in needs), None, None
-        found = double_backward(gy, x, mean, rstd, weight, hx, hw, hb, *needs)
+        if not hasattr(ctx, "known") and _graph_is_kept():
+            ctx.known = known_of(gy, x, mean, rstd, weight)
+        found = double_backward(gy, x, mean, rstd, weight, hx, hw, hb, *needs, getattr(ctx, "known", None))
         return None, None, *found, None, None, None
 
 

@@ -41,4 +41,5 @@ class PatchEmbedding(nn.Module):
                 f"got images of shape {tuple(x.shape)}: expected (B, {self.channels}, {self.image_size},"
                 f" {self.image_size}), the sizes the model was built for"
             )
-        return self.proj(x).flatten(2).transpose(1, 2)  # (B, N, D)
+        # (B, N, D); what follows would keep the strides of the transpose, and be slower for it
+        return self.proj(x).flatten(2).transpose(1, 2).contiguous()

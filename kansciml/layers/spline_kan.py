@@ -14,6 +14,7 @@ from ._activations import ACTIVATIONS
 from ._autocast import autocast_dtype
 from ._basis import evaluate
 from ._spline_op import BACKENDS, apply
+from ._spline_op import keep_basis as keep_basis
 from .bspline import OUTSIDE, SplineSpec, uniform_knots
 from .regularisation import regularisation
 

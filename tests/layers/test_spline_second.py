@@ -9,10 +9,11 @@ from scipy.interpolate import BSpline
 from torch.func import functional_call, grad
 
 from kansciml import SplineKAN
-from kansciml.layers import _cpp, _spline_op, _spline_second
+from kansciml.layers import _cpp, _plain, _spline_op, _spline_second
 from kansciml.layers._activations import ACTIVATIONS
 from kansciml.layers._basis import evaluate
 from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
+from kansciml.layers.spline_kan import keep_basis
 
 ORDERS = (1, 2, 3, 4, 5)
 BACKENDS = [
@@ -176,6 +177,35 @@ def test_a_kept_graph_gives_the_same_products(rows, options, backend):
     layer = layer_with(3, True, 5, 7, 6, backend=backend, **options)
     for again, once in zip(products(layer, rows, True)[1], products(layer, rows, False)[1]):
         assert relative(again, once) < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [12, 2500])  # one block of splines, and several
+@pytest.mark.parametrize(
+    "options", [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "tanh"}]
+)
+def test_kept_splines_give_the_same_products(rows, options, backend):
+    layer = layer_with(3, True, 70, 7, 6, backend=backend, **options)
+    with keep_basis():
+        kept = products(layer, rows, True)
+    for again, once in zip(kept[1], products(layer, rows, False)[1]):
+        assert relative(again, once) < 1e-12
+
+
+@pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")
+def test_splines_are_evaluated_once_for_all_products_of_a_graph_that_keeps_them(monkeypatch):
+    layer, evaluations = layer_with(3, True, 5, 7, 6, backend="torch"), []
+    original = _plain.Filler.__call__
+    monkeypatch.setattr(_plain.Filler, "__call__", lambda *a: evaluations.append(1) or original(*a))
+
+    def count(kept):
+        with keep_basis(kept):
+            grads, _ = products(layer, 20, True)
+        evaluations.clear()
+        torch.autograd.grad(grads, list(layer.parameters()), [torch.ones_like(g) for g in grads])
+        return len(evaluations)
+
+    assert count(True) == 0 < count(False)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import KansciError
+from kansciml.layers.spline_kan import SplineKAN, keep_basis
 
 from . import _check, _loss, _plan
 from ._batches import Batches
@@ -32,6 +33,7 @@ class Evaluation:
         self.value: float | None = None
         self.passed = False
         """The check: the loss is deterministic and leaves buffers alone."""
+        self._uses: dict[bool, GraphUse] = {}
         self._random = RandomState(batches.generators)
         self._keeper = Keeper(module, flat.tensors, batches.generators)
         self._versions = flat.versions()
@@ -52,13 +54,15 @@ class Evaluation:
         if self.flat.versions() != self._versions:
             raise KansciError("the parameters changed since this operator was made: make a new one")
 
-    def graphs(self) -> Iterator[tuple[GradientGraph, int]]:
+    def graphs(self, basis: bool = False) -> Iterator[tuple[GradientGraph, int]]:
         """The graphs of the micro-batches' gradients, one at a time, and their numbers of samples."""
         for batch, size in self.batches:
-            yield self.graph(batch), size
+            yield self.graph(batch, basis), size
 
-    def graph(self, batch: Any) -> GradientGraph:
-        return GradientGraph.of(_loss.evaluate(self.loss, self.module, batch), self.flat.tensors)
+    def graph(self, batch: Any, basis: bool = False) -> GradientGraph:
+        """The graph of a micro-batch's gradient; `basis`: products with it will keep the splines of its KAN layers."""
+        with keep_basis(basis):
+            return GradientGraph.of(_loss.evaluate(self.loss, self.module, batch), self.flat.tensors)
 
     def first_order(self) -> tuple[Tensor, float]:
         """Gradient, and the mean of the batches' gradient norms; remembers the loss in `value`."""
@@ -121,17 +125,27 @@ class Evaluation:
                     p.data.copy_(old)
         return found[0].sub_(found[1]).div_(2 * step)
 
-    @functools.cached_property
-    def use(self) -> GraphUse:
-        """Memory of one product of the first micro-batch, by doing one."""
+    @property
+    def has_basis(self) -> bool:
+        """Whether there are layers that could keep splines."""
+        return any(isinstance(layer, SplineKAN) for layer in self.module.modules())
+
+    def use(self, basis: bool = False) -> GraphUse:
+        """Memory of a product of the first micro-batch, by doing it; measured once."""
+        if basis not in self._uses:
+            self._uses[basis] = self._measure(basis)
+        return self._uses[basis]
+
+    def _measure(self, basis: bool) -> GraphUse:
         with self.begun():
             batch, size = next(iter(self.batches))
             vector = self.flat.parts(self.flat.zeros())
 
-            def through(graph: GradientGraph) -> object:
-                return graph.product(self.flat.tensors, vector, keep=True)
+            def through(graph: GradientGraph) -> None:
+                for _ in range(2 if basis else 1):  # what the first product makes is there during the second
+                    graph.product(self.flat.tensors, vector, keep=True)
 
-            return _plan.measure_graph(lambda: self.graph(batch), through, size, self.flat.device)
+            return _plan.measure_graph(lambda: self.graph(batch, basis), through, size, self.flat.device)
 
     @functools.cached_property
     def samples(self) -> int:
@@ -139,7 +153,7 @@ class Evaluation:
         with self.begun():
             return sum(size for _, size in self.batches.whole())
 
-    @property
-    def kept_bytes(self) -> int:
+    def kept_bytes(self, basis: bool = False) -> int:
         """All graphs, in proportion to the samples, and what one product takes on top."""
-        return int(self.use.live_bytes * self.samples / self.use.samples + self.use.peak_bytes - self.use.live_bytes)
+        use = self.use(basis)
+        return int(use.live_bytes * self.samples / use.samples + use.peak_bytes - use.live_bytes)

@@ -20,7 +20,9 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class GraphUse:
-    """Bytes of one micro-batch, above the parameters: its gradient with the graph, and the peak of a product."""
+    """Bytes of one micro-batch, above the parameters: its gradient with the graph, with what a product makes the graph
+    keep for further ones, and the peak of a product.
+    """
 
     samples: int
     live_bytes: int
@@ -139,13 +141,13 @@ def measure_graph(
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         graph = build()
-        live = torch.cuda.memory_allocated(device) - before
         through(graph)
+        live = torch.cuda.memory_allocated(device) - before
         return GraphUse(samples, live, torch.cuda.max_memory_allocated(device) - before)
     ledger = _Ledger()
     with _Births(ledger):
         graph = build()
-        live = ledger.live
         through(graph)
+        live = ledger.live
     del graph
     return GraphUse(samples, live, ledger.peak)

@@ -90,8 +90,8 @@ def lanczos(
     """Run up to `steps` steps from `start`; fewer if the Krylov space is exhausted before.
 
     Alpha, beta and their dot products are float64 whatever the operator's dtype; the basis is kept in the operator's.
-    On a processor a float32 basis is made orthogonal in float32, to some 1e-6 (`NARROW_SHARE`), two new vectors at a time,
-    and in float64 where that is not enough.
+    On a processor a float32 basis is made orthogonal in float32, to some 1e-6 (`NARROW_SHARE`), two new vectors at a
+    time, and in float64 where that is not enough.
     The recurrence stops where beta is at most 10 eps (of the operator's dtype) of the largest |alpha| + beta so far:
     beyond is rounding error only. A little above, further steps add nodes of weight near eps^2, which change nothing.
 

@@ -151,7 +151,7 @@ class HessianOperator:
         if not self.graph_kept:
             return self._evaluation.graphs()
         if self._kept is None:
-            self._kept = list(self._evaluation.graphs())
+            self._kept = list(self._evaluation.graphs(self.basis_kept))
         return self._kept
 
     def gradient(self) -> Tensor:
@@ -187,9 +187,19 @@ class HessianOperator:
     def graph_kept(self) -> bool:
         """Whether products use a kept graph; with ``keep_graph="auto"`` this measures first."""
         if self._wanted == "auto":
-            limit = self._memory or int(_plan.SHARE * _plan.available_memory(self.device))
-            self._wanted = self._evaluation.kept_bytes <= limit
+            self._wanted = self._evaluation.kept_bytes() <= self._limit
         return bool(self._wanted)
+
+    @functools.cached_property
+    def basis_kept(self) -> bool:
+        """Whether a kept graph keeps the splines of its KAN layers too, because they fit; this measures first."""
+        fits = self.graph_kept and self._evaluation.has_basis
+        return fits and self._evaluation.kept_bytes(basis=True) <= self._limit
+
+    @property
+    def _limit(self) -> int:
+        """Bytes that kept graphs may take."""
+        return self._memory or int(_plan.SHARE * _plan.available_memory(self.device))
 
     def memory_needed(self, steps: int = 100, probes: int = 1, available: int | None = None) -> MemoryPlan:
         """What `steps` Lanczos steps need, in bytes; graphs are measured by one product of the first micro-batch.
@@ -199,13 +209,13 @@ class HessianOperator:
             probes: probes whose bases are held at once (default 1: one after another).
             available: bytes to fit into; None (default): what the device has left now.
         """
-        use, vector = self._evaluation.use, self._flat.bytes
+        use, vector = self._evaluation.use(), self._flat.bytes
         return MemoryPlan(
             parameters=self.size,
             gradient_bytes=vector,
             vectors_bytes=3 * vector,
             graph_bytes=use.peak_bytes,
-            kept_graph_bytes=self._evaluation.kept_bytes,
+            kept_graph_bytes=self._evaluation.kept_bytes(self.basis_kept),
             graph_kept=self.graph_kept,
             samples=self._evaluation.samples,
             micro_batch=use.samples,

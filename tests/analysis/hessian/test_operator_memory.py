@@ -9,6 +9,7 @@ from kansciml._errors import KansciError
 from kansciml.analysis.hessian import HessianOperator, available_memory, supervised
 from kansciml.analysis.hessian._basis_store import BLOCK_BYTES
 from kansciml.analysis.memory import measure
+from kansciml.layers.spline_kan import SplineKAN
 
 cross_entropy = supervised(F.cross_entropy)
 WIDTHS = (256, 960, 640, 160)
@@ -93,6 +94,23 @@ def test_graphs_are_kept_where_they_fit_and_the_plan_names_a_remedy():
     smaller = HessianOperator(net, cross_entropy, batch, memory=memory, micro_batch=micro, keep_graph=False)
     assert smaller.memory_needed(steps=10, available=memory).fits
     assert "a basis on disk" in tight.memory_needed(steps=10_000, available=memory).text()
+
+
+def test_splines_are_kept_with_the_graph_where_they_fit_and_change_nothing():
+    generator = torch.Generator().manual_seed(0)
+    sizes = (6, *[20] * 9, 3)
+    net = nn.Sequential(*(SplineKAN(a, b, backend="torch") for a, b in zip(sizes, sizes[1:]))).double()
+    batch = torch.randn(400, 6, generator=generator, dtype=torch.float64), torch.randint(3, (400,), generator=generator)
+    roomy = HessianOperator(net, cross_entropy, batch, keep_graph=True)
+    plan = roomy.memory_needed()
+    vector = torch.ones(roomy.size, dtype=torch.float64)
+    use = measure(lambda: roomy.matvec(vector))
+    assert use.peak_bytes <= plan.kept_graph_bytes + plan.gradient_bytes <= 2 * use.peak_bytes
+    bare = HessianOperator(net, cross_entropy, batch, keep_graph=True, memory=plan.kept_graph_bytes - 1)
+    assert roomy.basis_kept and bare.graph_kept and not bare.basis_kept
+    of_splines = 2 * 400 * (8 + 1) * 9 * 20 * 8  # values and slopes of 8 splines and of the activation
+    assert 0.7 * of_splines <= plan.kept_graph_bytes - bare.memory_needed().kept_graph_bytes <= 1.1 * of_splines
+    torch.testing.assert_close(roomy.matvec(vector), bare.matvec(vector), rtol=1e-12, atol=1e-12)
 
 
 def test_available_memory_is_positive_and_less_than_a_petabyte():
