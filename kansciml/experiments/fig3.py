@@ -10,9 +10,8 @@ Expected, exactly: MLP-Mixer 673,418 parameters with MLPs, 6,565,514 with spline
 Each spectrum is that of the mean cross-entropy over the same training images for all models, without augmentation or
 smoothing, in the precision of the training; errors are those of the probes and of the seeds. ``kansciml hessian`` on
 the run's folder measures the same models with other settings.
-Cost: ``smoke`` 15 s on one core; ``small`` (2000 images of CIFAR-10, narrower models) 30 minutes, of which
-the spectra take a third;
-``paper`` is for a GPU, where the spectra are measured too.
+Cost: ``smoke`` 15 s on one core; ``small`` (2000 images of CIFAR-10, narrower models) 50 minutes, of which the
+spectra take more than half; ``paper`` is for a GPU, where the spectra are measured too.
 """
 
 from __future__ import annotations

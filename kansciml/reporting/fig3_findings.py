@@ -82,10 +82,9 @@ def _finding(record: Record, vision: VisionRecord, claim: MixerClaim) -> Finding
 def _sharper(claim: MixerClaim, short: list[str]) -> tuple[str, str]:
     verdict, evidence = judged(claim.verdict, claim.reason, _seeds(claim), short)
     if max(_seeds(claim)) > 1 and claim.resolved is not None and claim.resolved < MOST_UNRESOLVED:
-        evidence += (
-            f". Only {100 * claim.resolved:.0f} % of the pairs of models differ by more than 2 standard errors of"
-            " probes and quadrature: more Lanczos steps are needed to decide"
-        )
+        some = f"Only {100 * claim.resolved:.0f} % of the pairs of models differ"
+        share = some if claim.resolved else "No pair of models differs"
+        evidence += f". {share} by more than 2 standard errors of probes and quadrature: it takes more Lanczos steps"
         verdict = UNDECIDED
     if claim.name == "positive_count":
         evidence += ". Such a number grows with the number of parameters by itself; the share of all does not"
