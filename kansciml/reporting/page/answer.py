@@ -41,9 +41,7 @@ def answer(page: Page) -> str:
         for verdict, start in ((REPRODUCED, "Reproduced"), (NOT_REPRODUCED, "Not reproduced")):
             items = _items(page, verdict)
             sentences += [f"{start}: {items}."] if items else []
-    # the first note below the first table of such a comparison sums it up
-    notes = [entry.tables[0].notes[0] for entry in page.beyond if entry.tables and entry.tables[0].notes]
-    sentences += [f"On equal terms: {note}" for note in notes]
+    sentences += [f"On equal terms: {note}" for note in map(headline, page.beyond) if note]
     finished = sum(entry.status == FINISHED for entry in page.entries)
     if finished < len(page.entries):
         lacking = ", ".join(
@@ -54,6 +52,12 @@ def answer(page: Page) -> str:
         sentences.append("All runs are finished; none of them states a verdict on a claim of the paper.")
     sentences += [BUDGETS[page.preset]] if BUDGETS.get(page.preset) else []
     return " ".join(sentences)
+
+
+def headline(entry: Entry) -> str:
+    """What came out of a run without claims of the paper, or empty: the first note below its first table says it."""
+    tables = entry.tables if entry.beyond else ()
+    return tables[0].notes[0] if tables and tables[0].notes else ""
 
 
 def _items(page: Page, verdict: str) -> str:

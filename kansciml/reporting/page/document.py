@@ -6,7 +6,7 @@ import re
 from html import escape
 from importlib import resources
 
-from kansciml.reporting.page.answer import PAPER, answer, count_by_verdict
+from kansciml.reporting.page.answer import PAPER, answer, count_by_verdict, headline
 from kansciml.reporting.page.claims import claims_of
 from kansciml.reporting.page.content import Entry, Page
 from kansciml.reporting.page.sections import entry_section, error_section, status_chip, verdict_chip
@@ -83,7 +83,8 @@ def summary_table(page: Page) -> str:
         if not entry.findings:
             chip = status_chip(entry.status) or '<span class="none">no verdict</span>'
             keys = {"item": entry.item, "printed": "", "measured": "", "verdict": ""}
-            rows.append(_summary_row(_cells(entry, entry.item, entry.title, "", "", chip), keys, "bare"))
+            cells = _cells(entry, entry.item, entry.title, "", prose(headline(entry)), chip)
+            rows.append(_summary_row(cells, keys, "bare"))
     return _summary(rows, "Claims and verdicts")
 
 

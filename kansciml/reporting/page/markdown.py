@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kansciml.reporting.page.answer import PAPER, answer
+from kansciml.reporting.page.answer import PAPER, answer, headline
 from kansciml.reporting.page.captions import caption
 from kansciml.reporting.page.content import FINISHED, Entry, Page, PaperError
 from kansciml.reporting.page.document import TITLE
@@ -21,7 +21,7 @@ def markdown_page(page: Page) -> str:
         for _, finding in page.findings()
     ]
     rows += [
-        [entry.item, entry.title, None, None, STATUS_WORDS.get(entry.status, "no verdict")]
+        [entry.item, entry.title, None, headline(entry) or None, STATUS_WORDS.get(entry.status, "no verdict")]
         for entry in page.entries
         if not entry.findings
     ]

@@ -13,6 +13,7 @@ from kansciml._errors import KansciError
 from kansciml.reporting.findings import VERDICTS
 from kansciml.reporting.page.content import Entry, Page
 from kansciml.reporting.page.document import html_page
+from kansciml.reporting.page.markdown import markdown_page
 from kansciml.reporting.page.svg import inline_svg
 from kansciml.reporting.page.table_html import sort_value, sorts_as_numbers, table_html
 from kansciml.reporting.tables import Table
@@ -139,6 +140,16 @@ def test_the_answer_counts_the_verdicts_on_the_paper(html, page):
     assert "2 of 5 runs are finished; without results: Figure 3, Figure 4a, Figure 5." in whole
     assert "decide anything about accuracy" in html  # preset smoke
     assert "decide anything about accuracy" not in html_page(replace(page, preset="paper"))
+
+
+def test_what_a_comparison_beyond_the_paper_found_stands_in_the_answer_and_in_both_tables(page):
+    table = Table("When?", ["task"], [["spiral"]], ["Of 4 comparisons the KAN is better in 3."])
+    fair = replace(page.entries[-1], status="finished", tables=[table], findings=[], beyond=True)
+    page = replace(page, entries=[*page.entries[:-1], fair])
+    html, text = html_page(page), markdown_page(page)
+    assert html.count("Of 4 comparisons the KAN is better in 3.") == 3  # answer, summary, the table's own note
+    row = next(line for line in text.splitlines() if line.startswith("|") and fair.title in line)
+    assert "better in 3" in row
 
 
 def test_a_page_without_any_run_says_so():
