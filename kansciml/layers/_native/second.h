@@ -59,21 +59,22 @@ void second_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, c
         const int* cell = b.cell.p + n * inputs;
         for (Int i = 0; i < inputs; i++) {
             const Int at = place<T, S>(n * inputs + i), from = (i * P + cell[i]) * width;
-            const T *value = b.value.p + at, *slope = b.slope.p + at, *moved = b.moved.p + at, *bent = b.curve.p + at;
+            const T *value = b.value.p + at, *slope = b.slope.p + at, *bent = b.curve.p + at;
+            const T along = b.u.p[n * inputs + i];
             V total = {};
 #pragma GCC unroll 4
             for (int a = 0; a < NV; a++) {
-                V t = {}, s = {};
+                V t = {}, s = {}, m = {};
 #pragma GCC unroll 8
                 for (int q = 0; q <= S; q++) {
                     const V weight = load(w + from + q * width + a * L), tangent = load(v + from + q * width + a * L);
-                    s += moved[q * L] * weight;
+                    m += slope[q * L] * weight;
                     s += value[q * L] * tangent;
                     t += slope[q * L] * tangent;
                     if (BENDS) t += bent[q * L] * weight;
                 }
                 total += t * of[a];
-                acc[a] += s;
+                acc[a] += s + along * m;
             }
             gx[n * inputs + i] += sum_lanes<T>(total);
         }
