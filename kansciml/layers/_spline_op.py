@@ -5,7 +5,7 @@ Four doors to the same function, chosen by `apply`:
 * eager: an autograd function over the kernels (plain PyTorch or C++);
 * eager, with a graph of the gradient wanted (Hessians): its backward pass is an autograd function of its own, whose
   backward is in closed form too (`_spline_second`). It keeps nothing either, until a backward pass that keeps its graph
-  goes through it: then what all such passes share (`_spline_second.Known`), and of a graph made within `keep_basis`
+  goes through it: then what all such passes share (`_spline_second.Known`), and of a layer that is told to `keep_basis`
   the splines too (`_plain.Kept`). Third derivatives are the composite's;
 * under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
 * under `torch.func` transforms (there in backward passes too) or forward-mode differentiation: the composite itself.
@@ -13,9 +13,6 @@ Four doors to the same function, chosen by `apply`:
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -29,23 +26,6 @@ from ._basis import evaluate
 from .bspline import SplineSpec
 
 BACKENDS = ("auto", "torch", "cpp")
-
-
-_KEEPING: ContextVar[bool] = ContextVar("keep_basis", default=False)
-
-
-@contextlib.contextmanager
-def keep_basis(wanted: bool = True) -> Iterator[None]:
-    """Layers that are called in it keep their splines once a graph of their gradient serves several backward passes.
-
-    Hessian-vector products with one graph need no spline evaluated again then. Memory, by the plain kernels: 2 (G + S)
-    + 2 times the layer's input; by the C++ ones, which evaluate faster than they would read, twice the input.
-    """
-    token = _KEEPING.set(wanted)
-    try:
-        yield
-    finally:
-        _KEEPING.reset(token)
 
 
 class _Keeper:
@@ -88,23 +68,23 @@ def kernels(backend: str, x: Tensor, weight: Tensor) -> Any:
 
 class _Spline(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, spec, backend, x, cells, base_weight, spline_weight, spline_scale):
+    def forward(ctx, spec, backend, keep, x, cells, base_weight, spline_weight, spline_scale):
         ctx.spec, ctx.backend = spec, backend
-        ctx.keeper = _Keeper() if _KEEPING.get() and x.dtype == spline_weight.dtype else None
+        ctx.keeper = _Keeper() if keep and x.dtype == spline_weight.dtype else None
         ctx.save_for_backward(x, cells, base_weight, spline_weight, spline_scale)
         run = kernels(backend, x, spline_weight)
         return run.forward(spec, x, cells, base_weight, spline_weight, spline_scale)
 
     @staticmethod
     def backward(ctx, gy):
-        wanted, graph = ctx.needs_input_grad[2:], torch.is_grad_enabled()
+        wanted, graph = ctx.needs_input_grad[3:], torch.is_grad_enabled()
         if _transformed(gy):
             with torch.enable_grad():
-                return None, None, *_by_composite(ctx.spec, wanted, gy, _views(ctx.saved_tensors), graph)
+                return None, None, None, *_by_composite(ctx.spec, wanted, gy, _views(ctx.saved_tensors), graph)
         if graph:
-            return None, None, *_Gradient.apply(ctx.spec, ctx.backend, wanted, ctx.keeper, gy, *ctx.saved_tensors)
+            return None, None, None, *_Gradient.apply(ctx.spec, ctx.backend, wanted, ctx.keeper, gy, *ctx.saved_tensors)
         kept = ctx.keeper and ctx.keeper.found
-        return None, None, *_gradients(ctx.spec, ctx.backend, wanted, gy, *ctx.saved_tensors, kept=kept)
+        return None, None, None, *_gradients(ctx.spec, ctx.backend, wanted, gy, *ctx.saved_tensors, kept=kept)
 
 
 def _gradients(spec, backend, wanted, gy, x, cells, *weights, kept=None) -> tuple[Tensor | None, ...]:
@@ -255,10 +235,11 @@ def apply(
     base_weight: Tensor | None,
     spline_weight: Tensor,
     spline_scale: Tensor | None,
+    keep_basis: bool = False,
 ) -> Tensor:
-    """y (N, O) of a spline KAN layer at x (N, I)."""
+    """y (N, O) of a spline KAN layer at x (N, I); `keep_basis`: as `SplineKAN` has it."""
     if torch.compiler.is_compiling():
         return _forward_op(x, cells, base_weight, spline_weight, spline_scale, *spec, backend)
     if _transformed() or forward_ad._current_level >= 0:
         return composite(spec, x, cells, base_weight, spline_weight, spline_scale)
-    return _Spline.apply(spec, backend, x, cells, base_weight, spline_weight, spline_scale)
+    return _Spline.apply(spec, backend, keep_basis, x, cells, base_weight, spline_weight, spline_scale)

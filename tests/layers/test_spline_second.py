@@ -1,4 +1,4 @@
-"""Second derivatives of SplineKAN: closed forms against finite differences, the composite and SciPy; what is kept."""
+"""Second derivatives of SplineKAN: closed forms against finite differences, the composite and SciPy."""
 
 from itertools import product
 
@@ -6,47 +6,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
+from spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, relative
 from torch.func import functional_call, grad
 
 from kansciml import SplineKAN
-from kansciml.layers import _cpp, _plain, _spline_op, _spline_second
+from kansciml.layers import _cpp, _spline_op, _spline_second
 from kansciml.layers._activations import ACTIVATIONS
 from kansciml.layers._basis import evaluate
 from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
-from kansciml.layers.spline_kan import keep_basis
 
 ORDERS = (1, 2, 3, 4, 5)
-BACKENDS = [
-    "torch",
-    pytest.param("cpp", marks=pytest.mark.skipif(not _cpp.available(), reason="C++ kernels are not built here")),
-]
-
-KEPT = "_get_current_graph_task_keep_graph"
 cpp_only = pytest.mark.skipif(not _cpp.available(), reason="C++ kernels are not built here")
-
-
-def layer_with(order, even, n_in=2, n_out=2, grid=3, dtype=torch.float64, **options):
-    """A layer with weights drawn, on even knots or on knots drawn for each input."""
-    layer = SplineKAN(n_in, n_out, grid, order, dtype=dtype, **options)
-    generator = torch.Generator().manual_seed(order)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    if not even:
-        widths = 0.2 + torch.rand(layer.knots.diff(dim=1).shape, generator=generator, dtype=torch.float64)
-        layer.set_knots(torch.cat([torch.zeros(n_in, 1), widths.cumsum(1)], 1).double() * 0.5 - 1.2)
-    assert layer.spec.uniform == even
-    return layer
-
-
-def as_function(layer):
-    names, values = zip(*layer.named_parameters())
-    return lambda x, *values: functional_call(layer, dict(zip(names, values)), (x,)), values
-
-
-def gradient(call, cotangent, x, *values):
-    """The gradients of <cotangent, call(x, *values)> with a graph."""
-    return torch.autograd.grad(call(x, *values), (x, *values), cotangent, create_graph=True)
 
 
 def composite_call(layer):
@@ -68,13 +38,6 @@ def double_gradients(call, x, values, generator):
     grads = gradient(call, cotangent, x, *values)
     along = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
     return torch.autograd.grad(grads, (cotangent, x, *values), along, allow_unused=True, materialize_grads=True)
-
-
-def inputs(layer, rows=40):
-    """In every cell, outside on both sides, and far away; no knots."""
-    x = torch.randn(rows, layer.in_features, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * 1.5
-    x[0], x[1] = 30.0, -30.0
-    return x.to(layer.spline_weight.dtype)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -126,10 +89,6 @@ def test_both_ways_of_the_cpp_kernels_agree(sparse, monkeypatch):
         assert (got - truth).abs().max() <= 1e-11 * truth.abs().max()
 
 
-def relative(found, expected):
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected))
-
-
 @cpp_only
 @pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 @pytest.mark.parametrize("n_out, scale", list(product((1, 16, 40, 70), (True, False))))
@@ -149,99 +108,6 @@ def test_every_width_and_any_number_of_threads_equal_the_composite(n_out, scale,
     for one in found:
         assert relative(one, expected) < close
     assert all(torch.equal(a, b) for a, b in zip(found[1], found[2]))  # the order of sums is fixed
-
-
-def products(layer, rows, kept):
-    """A gradient's graph, and products with two vectors: with one graph kept, or each with a graph of its own."""
-    call, values = as_function(layer)
-    x = inputs(layer, rows).requires_grad_()
-    cotangent = torch.linspace(-1, 1, rows * layer.out_features, dtype=x.dtype).view(rows, -1).requires_grad_()
-    generator, found = torch.Generator().manual_seed(3), []
-    arguments = (cotangent, x, *values)
-    grads = gradient(call, cotangent, x, *values)
-    for _ in range(2):
-        along = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
-        found.append(torch.autograd.grad(grads, arguments, along, retain_graph=kept))
-        if not kept:
-            grads = gradient(call, cotangent, x, *values)
-    return grads, found
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("rows", [12, 300])  # few rows: the weights' share is not kept
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "relu"}, {"outside": "linear"}],
-)
-def test_a_kept_graph_gives_the_same_products(rows, options, backend):
-    layer = layer_with(3, True, 5, 7, 6, backend=backend, **options)
-    for again, once in zip(products(layer, rows, True)[1], products(layer, rows, False)[1]):
-        assert relative(again, once) < 1e-12
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("rows", [12, 2500])  # one block of splines, and several
-@pytest.mark.parametrize(
-    "options", [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "tanh"}]
-)
-def test_kept_splines_give_the_same_products(rows, options, backend):
-    layer = layer_with(3, True, 70, 7, 6, backend=backend, **options)
-    with keep_basis():
-        kept = products(layer, rows, True)
-    for again, once in zip(kept[1], products(layer, rows, False)[1]):
-        assert relative(again, once) < 1e-12
-
-
-@pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")
-def test_splines_are_evaluated_once_for_all_products_of_a_graph_that_keeps_them(monkeypatch):
-    layer, evaluations = layer_with(3, True, 5, 7, 6, backend="torch"), []
-    original = _plain.Filler.__call__
-    monkeypatch.setattr(_plain.Filler, "__call__", lambda *a: evaluations.append(1) or original(*a))
-
-    def count(kept):
-        with keep_basis(kept):
-            grads, _ = products(layer, 20, True)
-        evaluations.clear()
-        torch.autograd.grad(grads, list(layer.parameters()), [torch.ones_like(g) for g in grads])
-        return len(evaluations)
-
-    assert count(True) == 0 < count(False)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_kept_graph_serves_directions_in_which_not_everything_varies(backend):
-    layer = layer_with(3, True, 5, 7, 6, backend=backend)
-    grads, _ = products(layer, 50, True)
-    others, _ = products(layer, 50, False)
-    targets = list(layer.parameters())
-    for pick in ([0], [2], [0, 1], [0, 2], [0, 3]):
-        along = [torch.ones_like(grads[k]) for k in pick]
-        found = torch.autograd.grad([grads[k] for k in pick], targets, along, retain_graph=True, materialize_grads=True)
-        fresh = torch.autograd.grad(
-            [others[k] for k in pick], targets, along, retain_graph=True, materialize_grads=True
-        )
-        assert all(torch.allclose(a, b, rtol=1e-11, atol=1e-11) for a, b in zip(found, fresh))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")
-def test_what_a_kept_graph_holds_beside_its_arguments_is_no_more_than_they_are(monkeypatch, backend):
-    layer = layer_with(3, True, 5, 7, 6, backend=backend)
-    held = []
-    module, name = (_cpp, "known") if backend == "cpp" else (_spline_second, "plain_known")
-    original = getattr(module, name)
-
-    def known(*arguments):
-        held.append([(t.shape, t.dtype) for t in original(*arguments) if t is not None])
-        return original(*arguments)
-
-    monkeypatch.setattr(module, name, known)
-    products(layer, 300, False)
-    assert held == []  # a graph that serves once pays nothing
-    products(layer, 300, True)
-    products(layer, 12, True)
-    many, few = ([list(shape) for shape, _ in one] for one in held)  # once each, though there were two products
-    assert many == [[300, 5], [5, 9, 7]] and few == [[12, 5]]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

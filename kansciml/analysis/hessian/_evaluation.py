@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import KansciError
-from kansciml.layers.spline_kan import SplineKAN, keep_basis
 
 from . import _check, _loss, _plan
 from ._batches import Batches
@@ -21,6 +20,9 @@ from ._parameters import FlatParameters
 from ._plan import GraphUse
 from ._processes import Processes
 from ._state import BufferState, Keeper, RandomState
+
+KEEP = "keep_basis"
+"""Attribute by which a layer is told to keep, with a graph that serves many products, what these share."""
 
 
 class Evaluation:
@@ -61,7 +63,7 @@ class Evaluation:
 
     def graph(self, batch: Any, basis: bool = False) -> GradientGraph:
         """The graph of a micro-batch's gradient; `basis`: products with it will keep the splines of its KAN layers."""
-        with keep_basis(basis):
+        with self._keeping(basis):
             return GradientGraph.of(_loss.evaluate(self.loss, self.module, batch), self.flat.tensors)
 
     def first_order(self) -> tuple[Tensor, float]:
@@ -128,7 +130,19 @@ class Evaluation:
     @property
     def has_basis(self) -> bool:
         """Whether there are layers that could keep splines."""
-        return any(isinstance(layer, SplineKAN) for layer in self.module.modules())
+        return any(hasattr(layer, KEEP) for layer in self.module.modules())
+
+    @contextlib.contextmanager
+    def _keeping(self, basis: bool) -> Iterator[None]:
+        layers = [layer for layer in self.module.modules() if hasattr(layer, KEEP)] if basis else []
+        before = [getattr(layer, KEEP) for layer in layers]
+        try:
+            for layer in layers:
+                setattr(layer, KEEP, True)
+            yield
+        finally:
+            for layer, value in zip(layers, before):
+                setattr(layer, KEEP, value)
 
     def use(self, basis: bool = False) -> GraphUse:
         """Memory of a product of the first micro-batch, by doing it; measured once."""

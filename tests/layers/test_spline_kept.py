@@ -1,0 +1,103 @@
+"""What a graph of a spline layer's gradient keeps for many products: nothing changes but time and memory."""
+
+import pytest
+import torch
+from spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, relative
+
+from kansciml.layers import _cpp, _plain, _spline_second
+
+KEPT = "_get_current_graph_task_keep_graph"
+
+
+def products(layer, rows, kept):
+    """A gradient's graph, and products with two vectors: with one graph kept, or each with a graph of its own."""
+    call, values = as_function(layer)
+    x = inputs(layer, rows).requires_grad_()
+    cotangent = torch.linspace(-1, 1, rows * layer.out_features, dtype=x.dtype).view(rows, -1).requires_grad_()
+    generator, found = torch.Generator().manual_seed(3), []
+    arguments = (cotangent, x, *values)
+    grads = gradient(call, cotangent, x, *values)
+    for _ in range(2):
+        along = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
+        found.append(torch.autograd.grad(grads, arguments, along, retain_graph=kept))
+        if not kept:
+            grads = gradient(call, cotangent, x, *values)
+    return grads, found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [12, 300])  # few rows: the weights' share is not kept
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "relu"}, {"outside": "linear"}],
+)
+def test_a_kept_graph_gives_the_same_products(rows, options, backend):
+    layer = layer_with(3, True, 5, 7, 6, backend=backend, **options)
+    for again, once in zip(products(layer, rows, True)[1], products(layer, rows, False)[1]):
+        assert relative(again, once) < 1e-12
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rows", [12, 2500])  # one block of splines, and several
+@pytest.mark.parametrize(
+    "options", [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "tanh"}]
+)
+def test_kept_splines_give_the_same_products(rows, options, backend):
+    layer = layer_with(3, True, 70, 7, 6, backend=backend, **options)
+    once_each = products(layer, rows, False)[1]
+    layer.keep_basis = True
+    kept = products(layer, rows, True)
+    for again, once in zip(kept[1], once_each):
+        assert relative(again, once) < 1e-12
+
+
+@pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")
+def test_splines_are_evaluated_once_for_all_products_of_a_graph_that_keeps_them(monkeypatch):
+    layer, evaluations = layer_with(3, True, 5, 7, 6, backend="torch"), []
+    original = _plain.Filler.__call__
+    monkeypatch.setattr(_plain.Filler, "__call__", lambda *a: evaluations.append(1) or original(*a))
+
+    def count(kept):
+        layer.keep_basis = kept
+        grads, _ = products(layer, 20, True)
+        evaluations.clear()
+        torch.autograd.grad(grads, list(layer.parameters()), [torch.ones_like(g) for g in grads])
+        return len(evaluations)
+
+    assert count(True) == 0 < count(False)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_kept_graph_serves_directions_in_which_not_everything_varies(backend):
+    layer = layer_with(3, True, 5, 7, 6, backend=backend)
+    grads, _ = products(layer, 50, True)
+    others, _ = products(layer, 50, False)
+    targets = list(layer.parameters())
+    for pick in ([0], [2], [0, 1], [0, 2], [0, 3]):
+        along = [torch.ones_like(grads[k]) for k in pick]
+        found = torch.autograd.grad([grads[k] for k in pick], targets, along, retain_graph=True, materialize_grads=True)
+        fresh = torch.autograd.grad(
+            [others[k] for k in pick], targets, along, retain_graph=True, materialize_grads=True
+        )
+        assert all(torch.allclose(a, b, rtol=1e-11, atol=1e-11) for a, b in zip(found, fresh))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")
+def test_what_a_kept_graph_holds_beside_its_arguments_is_no_more_than_they_are(monkeypatch, backend):
+    layer = layer_with(3, True, 5, 7, 6, backend=backend)
+    held = []
+    module, name = (_cpp, "known") if backend == "cpp" else (_spline_second, "plain_known")
+    original = getattr(module, name)
+
+    def known(*arguments):
+        held.append([(t.shape, t.dtype) for t in original(*arguments) if t is not None])
+        return original(*arguments)
+
+    monkeypatch.setattr(module, name, known)
+    products(layer, 300, False)
+    assert held == []  # a graph that serves once pays nothing
+    products(layer, 300, True)
+    products(layer, 12, True)
+    many, few = ([list(shape) for shape, _ in one] for one in held)  # once each, though there were two products
+    assert many == [[300, 5], [5, 9, 7]] and few == [[12, 5]]
