@@ -121,8 +121,8 @@ class _Gradient(torch.autograd.Function):
             if not hasattr(ctx, "known") and _graph_is_kept():
                 find = _cpp.known if native else _spline_second.plain_known
                 ctx.known = find(ctx.spec, gy, x, cells, *weights)
-                if ctx.keeper and ctx.known is not None:
-                    ctx.keeper.found = _plain.keep(ctx.spec, x, cells, gy.shape[1], splines=not native)
+                if ctx.keeper and ctx.known is not None and not native:  # which evaluate faster than they would read
+                    ctx.keeper.found = _plain.keep(ctx.spec, x, cells, gy.shape[1])
             known = getattr(ctx, "known", None)
         kept = ctx.keeper.found if ctx.keeper and known is not None else None
         splines = partial(_cpp.second_splines, known=known)

@@ -98,7 +98,8 @@ class Keeper:
             for p in constants:
                 p.requires_grad_(True)
             for part, training in zip(self._parts, modes):
-                part.training = training
+                if part.training != training:  # modules look for their attributes slowly
+                    part.training = training
             for p, gradient in zip(self._parameters, gradients):
                 if p.grad is not gradient:
                     p.grad = gradient

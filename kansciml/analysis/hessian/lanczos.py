@@ -14,6 +14,7 @@ grows ghost copies of it (Paige 1976). Three ways to keep it:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +36,12 @@ What is left, some 1e-7, changes T's moments by its square (Simon 1984: up to sq
 rounding of the products to float32 changes the density by more.
 """
 
-WAIT_SHARE = 1e-2
-"""Smallest share of the matrix's scale that a new vector must have for its orthogonality to wait for the next one.
+TOGETHER = 3
+"""New float32 vectors that are made orthogonal to the basis at once."""
+WAIT_LOSS = 2e-5
+"""Largest estimate of a vector's parts along the basis with which it may be multiplied.
 
-Before it is made orthogonal it has rounding errors of the product over this along the basis, some 1e-5 at most.
+Rounding errors of a product, eps of the matrix's scale, grow by the scale over beta at each step that waits.
 """
 
 
@@ -90,8 +93,8 @@ def lanczos(
     """Run up to `steps` steps from `start`; fewer if the Krylov space is exhausted before.
 
     Alpha, beta and their dot products are float64 whatever the operator's dtype; the basis is kept in the operator's.
-    On a processor a float32 basis is made orthogonal in float32, to some 1e-6 (`NARROW_SHARE`), two new vectors at a
-    time, and in float64 where that is not enough.
+    On a processor a float32 basis is made orthogonal in float32, to some 1e-6 (`NARROW_SHARE`), up to three new vectors
+    at a time, and in float64 where that is not enough.
     The recurrence stops where beta is at most 10 eps (of the operator's dtype) of the largest |alpha| + beta so far:
     beyond is rounding error only. A little above, further steps add nodes of weight near eps^2, which change nothing.
 
@@ -191,14 +194,15 @@ class _Bare:
 
 
 class _Full(_Bare):
-    """All vectors before. With a float32 basis on a processor two new ones are made orthogonal at a time.
+    """All vectors before. With a float32 basis on a processor up to `TOGETHER` new ones are made orthogonal at a time.
 
-    The first of the two has been multiplied by then. That changes T by the square of what was lost (`WAIT_SHARE`), and
-    halves the memory that is read, which is all the time it takes.
+    All but the last of them have been multiplied by then. That changes T by the square of what was lost (`WAIT_LOSS`),
+    and saves reading the basis for each, which is all the time it takes.
     """
 
     def __init__(self, store: BasisStore, on_device: bool, run: _Recurrence) -> None:
-        self.store, self.run, self.count, self.waits = store, run, 0, False
+        self.store, self.run, self.count = store, run, 0
+        self.waiting, self.lost = 0, 0.0  # newest rows that are not orthogonal yet, and an estimate of how far
         self.on_device = on_device or store.narrow
 
     def add(self, vector: Tensor) -> Tensor:
@@ -209,27 +213,36 @@ class _Full(_Bare):
     def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> None:
         norm = float(torch.linalg.vector_norm(w))
         if self.store.narrow:
-            if not self.waits and self.count < self.store.rows and norm >= WAIT_SHARE * self.run.scale > 0:
-                self.waits = True
+            if self._may_wait(norm):
+                self.waiting += 1
                 return
-            taken = self._remove_narrowly(w, vector)
+            taken = self._remove_narrowly(w)
             if taken <= NARROW_SHARE * norm:
                 return
         # What one pass leaves along the basis is eps of what it took away.
         if self.store.remove_from(w, self.count).norm() > torch.linalg.vector_norm(w):
             self.store.remove_from(w, self.count)
 
-    def _remove_narrowly(self, w: Tensor, vector: Tensor) -> float:
-        """Norm of what was taken out of `w`; the newest vector that waits is made orthogonal too."""
-        if not self.waits:
-            return float(self.store.remove_narrowly(self.count, w).norm())
-        self.waits = False
-        taken, of_vector = self.store.remove_narrowly(self.count - 1, w, vector).norm(dim=1).tolist()
-        if of_vector > NARROW_SHARE:
-            wide = vector.to(torch.float64)
-            self.store.remove_from(wide, self.count - 1)
-            vector.copy_(wide.div_(torch.linalg.vector_norm(wide)))
-        _subtract(w, _wide_dot(vector, w), vector)
+    def _may_wait(self, norm: float) -> bool:
+        """Whether the new vector of this norm, before it is divided by it, need not be made orthogonal yet."""
+        if self.waiting + 1 >= TOGETHER or self.count == self.store.rows or not 0 < self.run.scale < math.inf:
+            return False
+        lost = (self.lost if self.waiting else torch.finfo(self.store.dtype).eps) * self.run.scale
+        if lost > WAIT_LOSS * norm:
+            return False
+        self.lost = lost / norm
+        return True
+
+    def _remove_narrowly(self, w: Tensor) -> float:
+        """Norm of what was taken out of `w`; the rows that wait are made orthogonal too."""
+        old, self.waiting = self.count - self.waiting, 0
+        rows = [self.store.get(row) for row in range(old, self.count)]
+        taken, *of_rows = self.store.remove_narrowly(old, w, *rows).norm(dim=1).tolist()
+        for row, lost in zip(rows, of_rows):  # among each other they are orthogonal by the recurrence itself
+            if lost > NARROW_SHARE:
+                wide = row.to(torch.float64)
+                self.store.remove_from(wide, old)
+                row.copy_(wide.div_(torch.linalg.vector_norm(wide)))
         return taken
 
     def close(self) -> None:
@@ -269,12 +282,19 @@ class _Recurrence:
         self, vector: Tensor, previous: Tensor | None, beta: float, alpha: float | None
     ) -> tuple[Tensor, float]:
         """A v - alpha v - beta u in float64, and alpha = v^T A v."""
-        w = self.operator.matvec(vector).to(torch.float64, copy=True)
+        product = self.operator.matvec(vector)
         self.matvecs += 1
-        if previous is not None:
-            _subtract(w, beta, previous)
+        w = torch.empty(len(product), dtype=torch.float64, device=product.device)
+        along = 0.0
+        for rows in _row_blocks(len(w)):  # in one pass over memory
+            block = product[rows].to(torch.float64, copy=True)
+            if previous is not None:
+                block.sub_(previous[rows].to(torch.float64), alpha=beta)
+            if alpha is None:
+                along += float(vector[rows].to(torch.float64) @ block)
+            w[rows] = block
         if alpha is None:
-            alpha = _wide_dot(vector, w)
+            alpha = along
             if not np.isfinite(alpha):
                 raise KansciError(
                     f"a product with the matrix has NaN or infinite entries (step {len(self.alpha) + 1}): expected "
