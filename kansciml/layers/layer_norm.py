@@ -65,14 +65,16 @@ def double_backward(
     """
     z, g, of_g = known or known_of(gy, x, mean, rstd, weight)
     ggy = gx = gw = u = along_z = None
+    # one piece of memory for all products that are summed at once: a new one takes longer than the product
+    product = torch.empty(z.shape, dtype=z.dtype, device=z.device)
     if hx is not None:
         hx = hx.contiguous()  # a mixture of strides would take several times as long
-        of_hx = (hx * z).mean(-1, keepdim=True).mul_(rstd).neg_()
+        of_hx = torch.mul(hx, z, out=product).mean(-1, keepdim=True).mul_(rstd).neg_()
         p = (hx - hx.mean(-1, keepdim=True)).mul_(rstd).addcmul_(z, of_hx)
         if need_weight:
-            gw = (p * gy).reshape(-1, x.shape[-1]).sum(0)
+            gw = torch.mul(p, gy, out=product).view(-1, x.shape[-1]).sum(0)
         if need_x:
-            along_z = (p * g).mean(-1, keepdim=True).mul_(rstd)
+            along_z = torch.mul(p, g, out=product).mean(-1, keepdim=True).mul_(rstd)
             u = (g * of_hx).addcmul_(hx, of_g)
         if need_gy:
             ggy = p.mul_(weight)
@@ -84,7 +86,7 @@ def double_backward(
     if hb is not None and need_gy:
         ggy = hb.expand_as(gy).clone() if ggy is None else ggy.add_(hb)
     if u is not None:
-        of_u = (u * z).mean(-1, keepdim=True).mul_(rstd)
+        of_u = torch.mul(u, z, out=product).mean(-1, keepdim=True).mul_(rstd)
         if along_z is not None:
             of_u += along_z
         gx = u.sub_(u.mean(-1, keepdim=True)).mul_(rstd).addcmul_(z, of_u, value=-1)

@@ -55,6 +55,27 @@ def test_directions_in_which_not_everything_varies(pick):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
+def test_any_order_of_axes_in_memory():
+    x = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(1), dtype=F64).transpose(1, 2).requires_grad_()
+    found, expected = (both_orders(layer, x)[1] for layer in pair())
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_a_graph_that_serves_twice_gives_the_same_twice():
+    layer, x = pair()[0], inputs(7, 5)
+    cotangent = inputs(7, 5, seed=2)
+    grads = torch.autograd.grad(layer(x), (x, *layer.parameters()), cotangent, create_graph=True)
+    targets = (cotangent, x, layer.weight)
+    once, again = (
+        torch.autograd.grad(grads, targets, [torch.ones_like(g) for g in grads], retain_graph=True) for _ in "ab"
+    )
+    fresh = torch.autograd.grad(grads, targets, [torch.ones_like(g) for g in grads])
+    for a, b, c in zip(once, again, fresh):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, c, rtol=1e-12, atol=1e-12)
+
+
 def test_second_and_third_derivatives_by_finite_differences():
     ours, _ = pair(4)
     names, values = zip(*ours.named_parameters())
