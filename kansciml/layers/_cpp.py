@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import _plain
-from ._activations import ACTIVATIONS
+from ._activations import ACTIVATIONS, times_slope
 from ._native.build import HERE, library_name
 from ._spline_second import Known, base_curvature, by_terms, plain_terms, tangent_of
 from .bspline import OUTSIDE, SplineSpec
@@ -241,11 +241,10 @@ def backward(
     spline_scale: Tensor | None,
     need_x: bool,
     need_weights: bool,
-    kept: _plain.Kept | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed."""
     if not _runs(spec):
-        arguments = (gy, x, cells, base_weight, spline_weight, spline_scale, need_x, need_weights, kept)
+        arguments = (gy, x, cells, base_weight, spline_weight, spline_scale, need_x, need_weights)
         return _plain.backward(spec, *arguments)
     if not need_x and not need_weights:
         return None, None, None, None
@@ -253,11 +252,11 @@ def backward(
     gy, x, cells, weight, scale = _ready(dtype, gy, x, cells, spline_weight, spline_scale)
     gx = gbase = None
     if base_weight is not None and need_weights:
-        gbase = _plain.activation(spec.activation, x, kept).t() @ gy
+        gbase = ACTIVATIONS[spec.activation](x).t() @ gy
     if need_x:
         gx = torch.zeros_like(x) if base_weight is None else gy @ base_weight.t()
         if base_weight is not None:
-            gx = _plain.sloped(spec.activation, gx, x, kept).contiguous()
+            gx = times_slope(spec.activation, gx, x).contiguous()
     gspline = torch.empty_like(weight) if need_weights else None
     gscale = torch.empty_like(scale) if need_weights and scale is not None else None
     _add_gradients(spec, gy, x, None, cells, weight, scale, gx, gspline, gscale)

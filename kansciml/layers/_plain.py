@@ -115,45 +115,40 @@ def _product_in(memory: Tensor, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
     return torch.mm(a, b, out=memory[: like.numel()].view(a.shape[0], b.shape[1])).view(like.shape)
 
 
+Evaluated = tuple[slice, slice, list[Tensor], Tensor]
+"""Rows and inputs of one of `blocks`, its splines with derivatives, and the derivatives' factor (`Filler`)."""
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Kept:
     """What a layer computes from x alone, kept by a graph that serves many products and has the memory for it.
 
     Args:
-        value, slope: act(x) and act'(x), (N, I); None without a base branch.
-        blocks: rows, inputs, splines and slopes, and the slopes' factor of each of `blocks`; None where others than
-            these kernels run.
+        value, slope: act(x) and act'(x), (N, I); None without a base branch. blocks: with first derivatives.
     """
 
     value: Tensor | None
     slope: Tensor | None
-    blocks: list[Evaluated] | None
+    blocks: list[Evaluated]
 
 
-def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, splines: bool = True) -> Kept:
-    """All that `Kept` has, with the splines if asked for."""
-    found = None
-    if splines:
-        fill = Filler(spec, 1)
-        found = []
-        for row, column, part, part_cells in blocks(spec, x, cells, n_out):
-            basis, per = fill(part, part_cells)
-            found.append((row, column, [t.clone() for t in basis], per))
-    name = spec.activation
+def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Kept:
+    """All that `Kept` has."""
+    fill, found, name = Filler(spec, 1), [], spec.activation
+    for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+        basis, per = fill(part, part_cells)
+        found.append((row, column, [t.clone() for t in basis], per))
     if name is None:
         return Kept(None, None, found)
     return Kept(ACTIVATIONS[name](x), times_slope(name, torch.ones_like(x), x), found)
-
-
-Evaluated = tuple[slice, slice, list[Tensor], Tensor]
-Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def evaluated(
     spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, derivatives: int, kept: Kept | None = None
 ) -> Iterator[tuple[Evaluated, Product]]:
     """`blocks` with the splines and derivatives at them, not to be written to, and `Filler.product`."""
-    if kept is None or kept.blocks is None or derivatives > 1:
+    if kept is None or derivatives > 1:
         fill = Filler(spec, derivatives)
         for row, column, part, part_cells in blocks(spec, x, cells, n_out):
             yield (row, column, *fill(part, part_cells)), fill.product

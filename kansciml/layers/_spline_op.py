@@ -88,9 +88,10 @@ class _Spline(torch.autograd.Function):
 
 
 def _gradients(spec, backend, wanted, gy, x, cells, *weights, kept=None) -> tuple[Tensor | None, ...]:
-    """Gradients of x, cells (None) and the weights, by the kernels, where wanted."""
+    """Gradients of x, cells (None) and the weights, by the kernels, where wanted; `kept`: of the plain ones."""
     run = kernels(backend, x, weights[1])
-    gx, *grads = run.backward(spec, gy.contiguous(), x, cells, *weights, wanted[0], any(wanted[2:]), kept)
+    more = {} if kept is None else {"kept": kept}
+    gx, *grads = run.backward(spec, gy.contiguous(), x, cells, *weights, wanted[0], any(wanted[2:]), **more)
     return gx, None, *(grad if want else None for grad, want in zip(grads, wanted[2:]))
 
 
