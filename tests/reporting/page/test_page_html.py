@@ -15,7 +15,7 @@ from kansciml.reporting.page.content import Entry, Page
 from kansciml.reporting.page.document import html_page
 from kansciml.reporting.page.markdown import markdown_page
 from kansciml.reporting.page.svg import inline_svg
-from kansciml.reporting.page.table_html import sort_value, sorts_as_numbers, table_html
+from kansciml.reporting.page.table_html import prose, sort_value, sorts_as_numbers, table_html
 from kansciml.reporting.tables import Table
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -150,6 +150,13 @@ def test_what_a_comparison_beyond_the_paper_found_stands_in_the_answer_and_in_bo
     assert html.count("Of 4 comparisons the KAN is better in 3.") == 3  # answer, summary, the table's own note
     row = next(line for line in text.splitlines() if line.startswith("|") and fair.title in line)
     assert "better in 3" in row
+
+
+def test_no_line_breaks_within_a_number():
+    assert prose("MLP 5.59e-6 (1e-10 to `2e-7`), a-e-3, KAN-2") == (
+        'MLP <span class="whole">5.59e-6</span> (<span class="whole">1e-10</span> to'
+        ' <code><span class="whole">2e-7</span></code>), a-e-3, KAN-2'
+    )
 
 
 def test_a_page_without_any_run_says_so():
