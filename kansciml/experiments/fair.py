@@ -10,8 +10,7 @@ One seed stands for the same data, order, augmentation and generator of first we
 paired by seed: exact signed-rank test, interval of the ratio by its inversion, and Holm's correction over all
 comparisons of the tasks' own measures (`kansciml.analysis.paired`). 6 seeds are the least that decide one comparison
 at 0.05, 11 the least for 20.
-Cost: ``smoke`` half a minute on one core; ``small`` by estimate from measured steps 50 minutes on two, never run whole;
-``paper`` is for a GPU.
+Cost: ``smoke`` half a minute on one core; ``small`` 67 minutes on two shared ones; ``paper`` is for a GPU.
 """
 
 from __future__ import annotations
