@@ -37,6 +37,8 @@ from kansciml.reporting.progress import Progress
 from kansciml.reporting.records import Record, load_record, save_record
 
 NAME = "hessian"
+SMALL = 50_000
+"""Parameters below which one thread does: a second one would wait for the first, and for long on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +283,8 @@ def follow() -> int:
 
 def _load(one: TrainedModel, settings: HessianSettings) -> tuple[LoadedModel, HessianOperator]:
     loaded = one.load()
+    if loaded.threads is None and sum(p.numel() for p in loaded.module.parameters()) < SMALL:
+        loaded = replace(loaded, threads=1)
     batches = loaded.batches if settings.samples is None else FirstSamples(loaded.batches, settings.samples)
     sharing, memory = _hessian_ranks.share(), None
     place = next(loaded.module.parameters()).device
