@@ -61,6 +61,7 @@ class SplineKAN(nn.Module):
 
     knots: Tensor
     cells: Tensor
+    keep_basis: bool = False
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class SplineKAN(nn.Module):
         _one_of("backend", backend, BACKENDS)
         self.in_features, self.out_features = in_features, out_features
         self.spline_order, self.outside, self.base_activation = spline_order, outside, base_activation
-        self.init, self.backend, self.keep_basis = init, backend, False
+        self.init, self.backend = init, backend
 
         def parameter(wanted: bool, *shape: int) -> nn.Parameter | None:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None

@@ -1,6 +1,7 @@
 """From a run's folder to modules, losses and data: the record's loss, and its exact first and second derivatives."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import torch
 from torchdiffeq import odeint
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.experiments import _ode_trained, fig1, fig2, ode
+from kansciml.experiments import _hessian_runs, _ode_trained, fig1, fig2, ode
 from kansciml.experiments._base import run_experiment
+from kansciml.experiments._hessian_runs import HessianSettings
 from kansciml.experiments._ode_trained import load_field
 from kansciml.experiments._registry import trained_models
-from kansciml.experiments._trained import FirstSamples, chosen_models, config_of
+from kansciml.experiments._trained import FirstSamples, LoadedModel, chosen_models, config_of
 from kansciml.ode import get_system, make_field
 from kansciml.tasks.ode.problem import make_problem
 from kansciml.training.flat import FlatTraining
@@ -123,3 +125,12 @@ def test_the_first_samples_of_batches():
     assert [part.tolist() for part in several] == [part.tolist() for part in several] == [[0, 1, 2], [3, 4]]
     with pytest.raises(UsageError, match="got samples 0"):
         FirstSamples(x, 0)
+
+
+@pytest.mark.parametrize("width, threads", [(8, 1), (300, None)])
+def test_hessians_of_small_models_are_measured_with_one_thread(width, threads):
+    module = torch.nn.Linear(width, width)
+    x = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
+    one = SimpleNamespace(load=lambda: LoadedModel(module, lambda net, batch: net(batch).square().mean(), x))
+    loaded, operator = _hessian_runs._load(one, HessianSettings())
+    assert loaded.threads == threads and operator.size == width * (width + 1)

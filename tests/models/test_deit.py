@@ -132,6 +132,10 @@ def test_layers_refuse_sizes_that_do_not_fit():
     assert Attention(12, 3, qkv_bias=False).qkv.bias is None and PatchEmbedding(8, 3, 2, 4).tokens == 16
 
 
+def test_patches_are_contiguous_or_all_layers_after_them_would_be_strided():
+    assert PatchEmbedding(8, 3, 2, 4)(torch.zeros(2, 3, 8, 8)).is_contiguous()
+
+
 def test_another_image_size_is_refused_by_the_model():
     with pytest.raises(ValueError, match=r"got images of shape \(1, 3, 8, 8\): expected \(B, 3, 16, 16\)"):
         build_model("deit-tiny", **SMALL)(torch.zeros(1, 3, 8, 8))
