@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from kansciml.benchmarks._peers import installed_peers
 from kansciml.benchmarks._timing import interleaved
-from kansciml.layers import _cpp, _refit
+from kansciml.layers import _cpp_library, _refit
 from kansciml.layers.bspline import uniform_knots
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
@@ -73,7 +73,7 @@ class Product(nn.Module):
 
 
 def cpp_available() -> bool:
-    return bool(_cpp.available())
+    return bool(_cpp_library.available())
 
 
 def modules(shape: tuple[int, int, int], grid: int, compiled: bool = False) -> dict[str, Callable[[], nn.Module]]:

@@ -25,7 +25,7 @@ from kansciml.benchmarks import _hessian_cases as cases
 from kansciml.benchmarks import _pyhessian_like as rival
 from kansciml.benchmarks._hessian_cases import LOADER, OURS, SINGLE, TEXTBOOK, Problem
 from kansciml.benchmarks._hessian_tables import tables_of
-from kansciml.layers import _cpp
+from kansciml.layers import _cpp_library
 from kansciml.reporting.progress import Progress
 from kansciml.reporting.tables import Table
 
@@ -73,10 +73,10 @@ def _checked(options: Options) -> tuple[str, ...]:
         raise unknown_name("backend", options.backend, BACKENDS)
     if options.plot is not None and not options.plot.name:
         raise UsageError(f"got plot {str(options.plot)!r}: expected a file name without its ending, such as hessian")
-    if options.backend == "cpp" and not _cpp.available():
-        raise UsageError(f"got backend 'cpp': {_cpp.reason()}; use backend 'torch'")
+    if options.backend == "cpp" and not _cpp_library.available():
+        raise UsageError(f"got backend 'cpp': {_cpp_library.reason()}; use backend 'torch'")
     if options.backend == "auto":
-        return ("cpp", "torch") if _cpp.available() else ("torch",)
+        return ("cpp", "torch") if _cpp_library.available() else ("torch",)
     return (options.backend,)
 
 

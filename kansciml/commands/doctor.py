@@ -57,10 +57,10 @@ def _gradient_error(backend: Any) -> float:
 
 def check_layers() -> dict[str, Any]:
     """Which kernels run the spline layers on a CPU; plain PyTorch is as good an answer as C++."""
-    from kansciml.layers import _cpp
+    from kansciml.layers import _cpp_library
 
-    chosen = "cpp" if _cpp.available() else "torch"
-    return {"backend": chosen, "works": True, "verdict": f"{chosen} ({_cpp.reason()})"}
+    chosen = "cpp" if _cpp_library.available() else "torch"
+    return {"backend": chosen, "works": True, "verdict": f"{chosen} ({_cpp_library.reason()})"}
 
 
 def check_julia(start: bool, log: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -30,3 +31,21 @@ def times_slope(name: str, cotangent: Tensor, x: Tensor) -> Tensor:
     if name == "relu":
         return cotangent * (x > 0)
     return cotangent
+
+
+def slope(name: str, x: Tensor) -> Tensor:
+    """act'(x)."""
+    return times_slope(name, torch.ones((), dtype=x.dtype, device=x.device).expand_as(x), x)
+
+
+def curvature(name: str, x: Tensor) -> Tensor | None:
+    """act''(x); None for the activations that bend nowhere."""
+    if name == "silu":
+        s = torch.sigmoid(x)
+        return s * (1 - s) * (2 + x * (1 - 2 * s))
+    if name == "gelu":
+        return (2 - x * x) * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    if name == "tanh":
+        t = torch.tanh(x)
+        return -2 * t * (1 - t * t)
+    return None

@@ -1,24 +1,24 @@
 """The spline layer's kernels in C++ for CPU tensors of float32 or float64, where `_native/spline.cpp` has been built.
 
 Two ways to the same numbers. Dense: C++ fills a block of the basis that stays in cache, a GEMM of PyTorch multiplies
-it. Sparse: only the S + 1 splines that are not zero at an input meet their weights, in C++ alone.
+it. Sparse: only the S + 1 splines that are not zero at an input meet their weights, in C++ alone; the base branch is
+one more spline there, whose values PyTorch's activation gives.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from . import _plain
-from ._activations import ACTIVATIONS, times_slope
-from ._native.build import HERE, library_name
+from ._activations import ACTIVATIONS, curvature, slope, times_slope
+from ._cpp_library import Base, KeptPointers, base_of, function, grid_of, pointer
 from ._spline_second import Known, base_curvature, by_terms, plain_terms, tangent_of
-from .bspline import OUTSIDE, SplineSpec
+from ._spline_second import double_backward as by_branches
+from .bspline import SplineSpec
 
 MAX_ORDER = 5
 """Orders that are compiled; the plain kernels run the others."""
@@ -26,64 +26,36 @@ ROWS, BLOCK_BYTES = 1024, 1 << 20
 """Samples and bytes of a block of the basis in the dense way: it stays in the second-level cache."""
 SPARSE_SHARE = 0.85
 """Largest share of splines that are not zero at an input for which the sparse way was the faster one."""
-_INTERFACE = 3
-"""Of the functions' arguments, as the library tells it: an older build must not be called with others."""
-_SETS = ("portable", "AVX2", "AVX-512")
+CHUNK, MOST_CELLS = 128, 16
+"""Rows that are put in the order of their cells at a time, and cells up to which they are, as in `_native`."""
 
 
-class _Grid(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_longlong) for name in ("grid", "order", "uniform", "outside", "n_cells", "threads")]
+@dataclass(frozen=True)
+class Kept:
+    """What a layer computes from x alone, kept by a graph that serves many products and has the memory for it.
 
+    The splines are not in it: to evaluate them takes no longer than to read them. All is in the order in which the
+    kernels read it.
 
-def load(path: Path) -> ctypes.CDLL:
-    """The library at `path`, with its functions' types.
-
-    Raises:
-        OSError: it is not there, not for this machine, or built from another version of its source.
+    Args:
+        u: positions, N I numbers as all here. value, slope: act(x) and act'(x); None without a base branch.
+        bend: of `Known`.
+        order, members: of each chunk of rows and each input, rows in the order of their cells, and how many lie in
+            each; uint8 (chunks, I, CHUNK) and (chunks, I, G), None where the kernels do not use them.
     """
-    library = ctypes.CDLL(str(path))
-    if not hasattr(library, "kansciml_interface") or library.kansciml_interface() != _INTERFACE:
-        raise OSError("built from another version of its source")
-    number, pointer = ctypes.c_longlong, ctypes.c_void_p
-    grid = ctypes.POINTER(_Grid)
-    for real in "fd":
-        getattr(library, f"kansciml_dense_{real}_").argtypes = [
-            grid, pointer, pointer, number, number, number, pointer, pointer, pointer, number
-        ]  # fmt: skip
-        getattr(library, f"kansciml_forward_{real}_").argtypes = [grid, *[pointer] * 2, *[number] * 3, *[pointer] * 4]
-        getattr(library, f"kansciml_backward_{real}_").argtypes = [grid, *[pointer] * 3, *[number] * 3, *[pointer] * 6]
-        getattr(library, f"kansciml_second_{real}_").argtypes = [
-            grid, *[pointer] * 3, *[number] * 3, *[pointer] * 11, number
-        ]  # fmt: skip
-    return library
 
+    u: Tensor
+    value: Tensor | None
+    slope: Tensor | None
+    bend: Tensor
+    order: Tensor | None
+    members: Tensor | None
 
-@cache
-def _loaded() -> tuple[ctypes.CDLL | None, str]:
-    if os.environ.get("KANSCIML_NO_CPP", "") not in ("", "0"):
-        return None, "C++ kernels switched off by KANSCIML_NO_CPP"
-    path = HERE / library_name()
-    if not path.exists():
-        return (
-            None,
-            "C++ kernels not built: install a C++ compiler and reinstall, or run kansciml/layers/_native/build.py",
-        )
-    try:
-        library = load(path)
-        threads = "OpenMP" if library.kansciml_openmp() else "one thread"
-        return library, f"C++ kernels, {_SETS[library.kansciml_isa()]}, {threads}"
-    except (OSError, AttributeError) as error:
-        return None, f"C++ kernels cannot be loaded ({error}): run python -m kansciml.layers._native.build again"
-
-
-def available() -> bool:
-    """Whether the C++ kernels can run here."""
-    return _loaded()[0] is not None
-
-
-def reason() -> str:
-    """One line: why they cannot, or the instruction set they run with."""
-    return _loaded()[1]
+    @property
+    def pointers(self) -> KeptPointers:
+        """For the kernels."""
+        tensors = self.u, self.value, self.slope, self.bend, self.order, self.members
+        return KeptPointers(*map(pointer, tensors))
 
 
 def prefer_sparse(spec: SplineSpec) -> bool:
@@ -94,19 +66,6 @@ def prefer_sparse(spec: SplineSpec) -> bool:
     192 x 256, both precisions), it takes 0.5 of the dense way's time at a share of 1/2, 0.8 to 0.97 at 0.8, 1.2 at 1.
     """
     return spec.spline_order + 1 <= SPARSE_SHARE * (spec.grid + spec.spline_order)
-
-
-def _arguments(spec: SplineSpec, cells: Tensor) -> _Grid:
-    outside = OUTSIDE.index(spec.outside)
-    return _Grid(spec.grid, spec.spline_order, spec.uniform, outside, cells.shape[1], torch.get_num_threads())
-
-
-def _pointer(tensor: Tensor | None, offset: int = 0) -> int | None:
-    return None if tensor is None else tensor.data_ptr() + offset * tensor.element_size()
-
-
-def _function(name: str, dtype: torch.dtype):
-    return getattr(_loaded()[0], f"kansciml_{name}_{'f' if dtype == torch.float32 else 'd'}_")
 
 
 def _runs(spec: SplineSpec) -> bool:
@@ -143,24 +102,28 @@ def _add_splines(
     weight: Tensor,
     scale: Tensor | None,
     y: Tensor,
+    base: Base | None = None,
 ) -> None:
-    """y += B scaled(weight), or with `along` (N, I) how that changes when x moves along it; contiguous, one dtype."""
+    """y += B scaled(weight), or with `along` (N, I) how that changes when x moves along it; contiguous, one dtype.
+
+    `base`: the base branch, in the sparse way without `along`.
+    """
     n_rows, n_in = x.shape
-    grid = _arguments(spec, cells)
+    grid = grid_of(spec, cells)
     if prefer_sparse(spec):
         sizes = n_rows, n_in, weight.shape[-1]
-        pointers = map(_pointer, (cells, weight, scale, y))
-        _function("forward", x.dtype)(grid, _pointer(x), _pointer(along), *sizes, *pointers)
+        pointers = map(pointer, (cells, weight, scale))
+        function("forward", x.dtype)(grid, pointer(x), pointer(along), *sizes, *pointers, base, pointer(y))
         return
-    fill = _function("dense", x.dtype)
+    fill = function("dense", x.dtype)
     memory, weight_of = _memory(spec, x, cells), _plain.Scaler(weight, scale)
     for row, column, at_x, at_cell in _blocks(spec, n_rows, n_in, cells):
         shape = row.stop - row.start, column.stop - column.start
         if row.start == 0:
             part = weight_of(column)
         block = _matrix(memory, shape[0], part.shape[0])
-        positions = _pointer(x, at_x), _pointer(along, at_x)
-        fill(grid, *positions, n_in, *shape, _pointer(cells, at_cell), _pointer(block), None, 1)
+        positions = pointer(x, at_x), pointer(along, at_x)
+        fill(grid, *positions, n_in, *shape, pointer(cells, at_cell), pointer(block), None, 1)
         y[row].addmm_(block, part)
 
 
@@ -175,6 +138,8 @@ def _add_gradients(
     gx: Tensor | None,
     gweight: Tensor | None,
     gscale: Tensor | None,
+    base: Base | None = None,
+    kept: KeptPointers | None = None,
 ) -> None:
     """Gradients of `_add_splines`: added to gx, written to the others; without gscale, of scaled weights."""
     n_rows, n_in = x.shape
@@ -184,13 +149,13 @@ def _add_gradients(
             if grad is not None:
                 grad.zero_()
         return
-    grid = _arguments(spec, cells)
+    grid = grid_of(spec, cells)
     if prefer_sparse(spec):
-        positions = map(_pointer, (gy, x, along))
-        pointers = map(_pointer, (cells, weight, scale, gx, gweight, gscale))
-        _function("backward", x.dtype)(grid, *positions, n_rows, n_in, n_out, *pointers)
+        positions = map(pointer, (gy, x, along))
+        pointers, wanted = map(pointer, (cells, weight, scale)), map(pointer, (gx, gweight, gscale))
+        function("backward", x.dtype)(grid, *positions, n_rows, n_in, n_out, *pointers, base, kept, *wanted)
         return
-    run = _function("dense", x.dtype)
+    run = function("dense", x.dtype)
     memory, weight_of = _memory(spec, x, cells), _plain.Scaler(weight, scale)
     for row, column, at_x, at_cell in _blocks(spec, n_rows, n_in, cells):
         shape = row.stop - row.start, column.stop - column.start
@@ -200,8 +165,8 @@ def _add_gradients(
             if row.start == 0:
                 part = weight_of(column)
             torch.mm(cotangent, part.t(), out=block)
-        pointers = _pointer(cells, at_cell), _pointer(block), _pointer(gx, at_x)
-        run(grid, _pointer(x, at_x), _pointer(along, at_x), n_in, *shape, *pointers, int(gweight is not None))
+        pointers = pointer(cells, at_cell), pointer(block), pointer(gx, at_x)
+        run(grid, pointer(x, at_x), pointer(along, at_x), n_in, *shape, *pointers, int(gweight is not None))
         if gweight is not None:
             total = gweight[column].view(-1, n_out)
             _plain.add_product(total, block.t(), cotangent, first=row.start == 0)
@@ -221,9 +186,16 @@ def forward(
     if not _runs(spec):
         return _plain.forward(spec, x, cells, base_weight, spline_weight, spline_scale)
     dtype = spline_weight.dtype
-    x, cells, weight, scale = _ready(dtype, x, cells, spline_weight, spline_scale)
-    y = x.new_zeros(len(x), weight.shape[-1]) if base_weight is None else ACTIVATIONS[spec.activation](x) @ base_weight
-    _add_splines(spec, x, None, cells, weight, scale, y)
+    x, cells, base_weight, weight, scale = _ready(dtype, x, cells, base_weight, spline_weight, spline_scale)
+    base = None
+    if base_weight is None or (len(x) and prefer_sparse(spec)):
+        y = x.new_zeros(len(x), weight.shape[-1])
+        if base_weight is not None:
+            value = ACTIVATIONS[spec.activation](x)
+            base = base_of(value, None, base_weight)
+    else:
+        y = ACTIVATIONS[spec.activation](x) @ base_weight
+    _add_splines(spec, x, None, cells, weight, scale, y, base)
     return y
 
 
@@ -241,26 +213,40 @@ def backward(
     spline_scale: Tensor | None,
     need_x: bool,
     need_weights: bool,
+    kept: Kept | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed."""
+    """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed.
+
+    `kept`: of this x, by `keep`.
+    """
     if not _runs(spec):
         arguments = (gy, x, cells, base_weight, spline_weight, spline_scale, need_x, need_weights)
         return _plain.backward(spec, *arguments)
     if not need_x and not need_weights:
         return None, None, None, None
     dtype, dtype_x = spline_weight.dtype, x.dtype
-    gy, x, cells, weight, scale = _ready(dtype, gy, x, cells, spline_weight, spline_scale)
-    gx = gbase = None
-    if base_weight is not None and need_weights:
-        gbase = ACTIVATIONS[spec.activation](x).t() @ gy
-    if need_x:
-        gx = torch.zeros_like(x) if base_weight is None else gy @ base_weight.t()
+    tensors = _ready(dtype, gy, x, cells, base_weight, spline_weight, spline_scale)
+    gy, x, cells, base_weight, weight, scale = tensors
+    gbase = base = None
+    if base_weight is None or (len(x) and prefer_sparse(spec)):
+        gx = torch.zeros_like(x) if need_x else None
         if base_weight is not None:
-            gx = times_slope(spec.activation, gx, x).contiguous()
+            value, rise = (None, None) if kept else _activated(spec.activation, x, need_weights, need_x)
+            gbase = torch.empty_like(base_weight) if need_weights else None
+            base = base_of(value, rise, base_weight, gbase)
+    else:
+        gx = times_slope(spec.activation, gy @ base_weight.t(), x).contiguous() if need_x else None
+        gbase = ACTIVATIONS[spec.activation](x).t() @ gy if need_weights else None
     gspline = torch.empty_like(weight) if need_weights else None
     gscale = torch.empty_like(scale) if need_weights and scale is not None else None
-    _add_gradients(spec, gy, x, None, cells, weight, scale, gx, gspline, gscale)
+    _add_gradients(spec, gy, x, None, cells, weight, scale, gx, gspline, gscale, base, kept and kept.pointers)
     return (gx.to(dtype_x) if need_x else None), gbase, gspline, gscale
+
+
+def _activated(name: str, x: Tensor, need_value: bool, need_slope: bool) -> tuple[Tensor | None, Tensor | None]:
+    """act(x) and act'(x), each where it is needed."""
+    value = ACTIVATIONS[name](x).contiguous() if need_value else None
+    return value, slope(name, x).contiguous() if need_slope else None
 
 
 def second_terms(
@@ -300,46 +286,52 @@ def second_terms(
         gx += added
 
 
-def second_splines(
+def double_backward(
     spec: SplineSpec,
     gy: Tensor,
     x: Tensor,
     cells: Tensor,
+    base_weight: Tensor | None,
     spline_weight: Tensor,
     spline_scale: Tensor | None,
     hx: Tensor | None,
+    hbase: Tensor | None,
     hspline: Tensor | None,
     hscale: Tensor | None,
-    ggy: Tensor | None,
-    gx: Tensor | None,
+    need_gy: bool,
+    need_x: bool,
     need_weights: bool,
     known: Known | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """`_spline_second.plain_splines` by these kernels: in one where inputs and weights vary, else by `second_terms`."""
+    kept: Kept | None = None,
+) -> tuple[Tensor | None, ...]:
+    """As `_spline_second` has it, by these kernels: in one where inputs and weights vary, else by `second_terms`."""
     varies = hspline is not None or hscale is not None
     if hx is None or not varies or not len(x) or not _runs(spec) or not prefer_sparse(spec):
-        tensors = (gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, ggy, gx)
-        return by_terms(second_terms, spec, *tensors, need_weights)
-    dtype = spline_weight.dtype
-    grid = _arguments(spec, cells)
-    tensors = _ready(dtype, gy, x, hx, cells, spline_weight, spline_scale, hspline, hscale)
-    gy, x, hx, cells, weight, scale, hspline, hscale = tensors
-    moved = torch.zeros_like(gy) if ggy is None else ggy
-    added = gx if gx is not None and gx.dtype == dtype else torch.zeros_like(x)
+        tensors = (gy, x, cells, base_weight, spline_weight, spline_scale, hx, hbase, hspline, hscale)
+        return by_branches(partial(by_terms, second_terms), spec, *tensors, need_gy, need_x, need_weights)
+    dtype, dtype_x, name = spline_weight.dtype, x.dtype, spec.activation
+    grid = grid_of(spec, cells)
+    tensors = _ready(dtype, gy, x, hx, cells, spline_weight, spline_scale, hspline, hscale, base_weight, hbase)
+    gy, x, hx, cells, weight, scale, hspline, hscale, base_weight, hbase = tensors
+    ggy, gx = torch.zeros_like(gy), torch.empty_like(x)
     gspline = torch.empty_like(weight) if need_weights else None
-    gscale = bend = values = None
+    gbase = base = gscale = bend = values = None
     if known is not None:
         bend, values = known
     have_values = values is not None
     if need_weights and scale is not None:
         gscale = torch.empty_like(scale)
         values = torch.empty_like(weight) if values is None else values
-    pointers = map(_pointer, (cells, weight, scale, hspline, hscale, moved, added, gspline, gscale, bend, values))
-    positions = map(_pointer, (gy, x, hx))
-    _function("second", dtype)(grid, *positions, *x.shape, weight.shape[-1], *pointers, int(have_values))
-    if gx is not None and added is not gx:
-        gx += added
-    return gspline, gscale
+    if base_weight is not None:
+        gbase = torch.empty_like(base_weight) if need_weights else None
+        value, rise = (None, None) if kept else _activated(name, x, True, True)
+        curve = curvature(name, x) if known is None else None
+        base = base_of(value, rise, base_weight, gbase, hbase, curve)
+    positions, pointers = map(pointer, (gy, x, hx)), map(pointer, (cells, weight, scale, hspline, hscale))
+    found = map(pointer, (ggy, gx, gspline, gscale, None if kept else bend, values))
+    sizes, its = (*x.shape, weight.shape[-1]), kept and kept.pointers
+    function("second", dtype)(grid, *positions, *sizes, *pointers, base, its, *found, int(have_values))
+    return ggy if need_gy else None, gx.to(dtype_x) if need_x else None, gbase, gspline, gscale
 
 
 def known(
@@ -351,7 +343,7 @@ def known(
     spline_weight: Tensor,
     spline_scale: Tensor | None,
 ) -> Known | None:
-    """What `second_splines` computes in every product and the tangents do not change; None where it would not use it.
+    """What `double_backward` computes in every product and the tangents do not change; None where it would not use it.
 
     It takes no more memory than x and gy, which the graph keeps anyway: weights' gradients only where rows are many.
     """
@@ -366,3 +358,26 @@ def known(
     values = torch.empty_like(weight)
     _add_gradients(spec, gy, x, None, cells, weight, None, None, values, None)
     return bend, values
+
+
+def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -> Kept:
+    """All that `Kept` has; for a spec that `known` keeps something of."""
+    x, cells = _ready(x.dtype, x, cells)
+    grid = grid_of(spec, cells)
+    n_rows, n_in = x.shape
+    value = rise = order = members = None
+    if spec.activation is not None:
+        value, rise = _activated(spec.activation, x, True, True)
+    if spec.uniform:
+        x = (x - cells[0]).mul_(cells[1])
+        rise = None if rise is None else rise * (1 / cells[1])
+    if spec.grid <= MOST_CELLS:
+        chunks = -(-n_rows // CHUNK)
+        order = torch.empty(chunks, n_in, CHUNK, dtype=torch.uint8)
+        members = torch.empty(chunks, n_in, spec.grid, dtype=torch.uint8)
+    # whole vectors are read, beyond the last number too
+    found = [None if t is None else t.new_zeros(x.numel() + 64) for t in (x, value, rise, known[0])]
+    kept = Kept(*found, order, members)
+    positions = map(pointer, (x, value, rise, known[0]))
+    function("keep", x.dtype)(grid, *positions, n_rows, n_in, n_out, pointer(cells), kept.pointers)
+    return kept

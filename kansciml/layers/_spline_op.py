@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _cpp, _plain, _spline_second
+from . import _cpp, _cpp_library, _plain, _spline_second
 from ._activations import ACTIVATIONS
 from ._basis import evaluate
 from .bspline import SplineSpec
@@ -31,7 +31,7 @@ BACKENDS = ("auto", "torch", "cpp")
 class _Keeper:
     """What a layer's two nodes of one graph share: empty until that is known to pay."""
 
-    found: _plain.Kept | None = None
+    found: _plain.Kept | _cpp.Kept | None = None
 
 
 def composite(
@@ -58,10 +58,10 @@ def kernels(backend: str, x: Tensor, weight: Tensor) -> Any:
     if backend == "torch":
         return _plain
     ordinary = x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter)
-    if ordinary and weight.dtype in (torch.float32, torch.float64) and _cpp.available():
+    if ordinary and weight.dtype in (torch.float32, torch.float64) and _cpp_library.available():
         return _cpp
     if backend == "cpp" and ordinary:
-        got = f"{weight.dtype} weights" if _cpp.available() else _cpp.reason()
+        got = f"{weight.dtype} weights" if _cpp_library.available() else _cpp_library.reason()
         raise ValueError(f"backend 'cpp' cannot run this layer ({got}): use float32 or float64, or backend 'auto'")
     return _plain
 
@@ -122,14 +122,16 @@ class _Gradient(torch.autograd.Function):
             if not hasattr(ctx, "known") and _graph_is_kept():
                 find = _cpp.known if native else _spline_second.plain_known
                 ctx.known = find(ctx.spec, gy, x, cells, *weights)
-                if ctx.keeper and ctx.known is not None and not native:  # which evaluate faster than they would read
-                    ctx.keeper.found = _plain.keep(ctx.spec, x, cells, gy.shape[1])
+                if ctx.keeper and ctx.known is not None:
+                    its = ctx.spec, x, cells, gy.shape[1]
+                    ctx.keeper.found = _cpp.keep(*its, ctx.known) if native else _plain.keep(*its)
             known = getattr(ctx, "known", None)
         kept = ctx.keeper.found if ctx.keeper and known is not None else None
-        splines = partial(_cpp.second_splines, known=known)
-        if not native:
+        if native:
+            ggy, gx, *grads = _cpp.double_backward(ctx.spec, *tensors, *wanted, known, kept)
+        else:
             splines = partial(_spline_second.plain_splines, known=known, kept=kept)
-        ggy, gx, *grads = _spline_second.double_backward(splines, ctx.spec, *tensors, *wanted, known is None, kept)
+            ggy, gx, *grads = _spline_second.double_backward(splines, ctx.spec, *tensors, *wanted, known is None, kept)
         found = (ggy, gx, None, *grads)
         return None, None, None, None, *(grad if need else None for grad, need in zip(found, needs))
 

@@ -19,32 +19,19 @@ Free of hx, hbase and V, hence the same in all products with one graph: the fact
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from ._activations import curvature
 from ._plain import Kept, Scaler, activation, add_product, backward, evaluated, sloped, sum_dtype
 from .bspline import SplineSpec
 
 Known = tuple[Tensor, "Tensor | None"]
 """Of a gradient's graph that serves many products: act'' (gy base_weight^T) + B'' . (W' gy), (N, I), and B^T gy,
 (I, P, O), where it is kept."""
-
-
-def times_second(name: str, cotangent: Tensor, x: Tensor) -> Tensor | None:
-    """cotangent * act''(x); None for the activations that bend nowhere."""
-    if name == "silu":
-        s = torch.sigmoid(x)
-        return cotangent * (s * (1 - s) * (2 + x * (1 - 2 * s)))
-    if name == "gelu":
-        return cotangent * ((2 - x * x) * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi))
-    if name == "tanh":
-        t = torch.tanh(x)
-        return cotangent * (-2 * t * (1 - t * t))
-    return None
 
 
 def tangent_of(
@@ -59,9 +46,8 @@ def tangent_of(
 
 def base_curvature(spec: SplineSpec, gy: Tensor, x: Tensor, base_weight: Tensor | None) -> Tensor | None:
     """act''(x) (gy base_weight^T), (N, I): the base branch's second derivative along x; None where it is zero."""
-    if base_weight is None or spec.activation in ("relu", "identity"):
-        return None
-    return times_second(spec.activation, (gy @ base_weight.t()).to(x.dtype), x)
+    bent = None if base_weight is None else curvature(spec.activation, x)
+    return None if bent is None else bent.mul_((gy @ base_weight.t()).to(x.dtype))
 
 
 def base_terms(

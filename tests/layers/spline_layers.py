@@ -5,11 +5,13 @@ import torch
 from torch.func import functional_call
 
 from kansciml import SplineKAN
-from kansciml.layers import _cpp
+from kansciml.layers import _cpp_library
 
 BACKENDS = [
     "torch",
-    pytest.param("cpp", marks=pytest.mark.skipif(not _cpp.available(), reason="C++ kernels are not built here")),
+    pytest.param(
+        "cpp", marks=pytest.mark.skipif(not _cpp_library.available(), reason="C++ kernels are not built here")
+    ),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kansciml.layers import _cpp, _plain
+from kansciml.layers import _cpp, _cpp_library, _plain
 from kansciml.layers._native import build
 from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
 
@@ -31,7 +31,7 @@ def fresh(tmp_path_factory):
     """A library of the portable code alone, built now; the installed one has the processor's instruction set."""
     if build.find_compiler() is None:
         pytest.skip("no C++ compiler on this machine")
-    return _cpp.load(build.build(tmp_path_factory.mktemp("native"), instruction_sets=()))
+    return _cpp_library.load(build.build(tmp_path_factory.mktemp("native"), instruction_sets=()))
 
 
 @pytest.fixture(params=["built here, portable", "installed"])
@@ -40,10 +40,10 @@ def library(request, monkeypatch):
         path = build.HERE / build.library_name()
         if not path.exists() or path.stat().st_mtime < max(p.stat().st_mtime for p in build.HERE.glob("*.[ch]*")):
             pytest.skip("no C++ kernels are installed, or older ones than their source")
-        found = _cpp.load(path)
+        found = _cpp_library.load(path)
     else:
         found = request.getfixturevalue("fresh")
-    monkeypatch.setattr(_cpp, "_loaded", lambda: (found, "built for a test"))
+    monkeypatch.setattr(_cpp_library, "_loaded", lambda: (found, "built for a test"))
 
 
 @pytest.fixture(params=["sparse", "dense"])
@@ -202,7 +202,7 @@ def test_orders_that_are_not_compiled_run_in_plain_pytorch(library):
 
 
 def test_an_environment_variable_switches_them_off():
-    code = "from kansciml.layers import _cpp; print(_cpp.available(), _cpp.reason())"
+    code = "from kansciml.layers import _cpp_library; print(_cpp_library.available(), _cpp_library.reason())"
     environment = {**os.environ, "KANSCIML_NO_CPP": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "False C++ kernels switched off by KANSCIML_NO_CPP\n"
@@ -212,9 +212,9 @@ def test_a_library_built_from_another_source_is_refused(monkeypatch):
     path = build.HERE / build.library_name()
     if not path.exists():
         pytest.skip("no C++ kernels are installed")
-    monkeypatch.setattr(_cpp, "_INTERFACE", _cpp._INTERFACE + 1)  # other arguments than it takes would crash
+    monkeypatch.setattr(_cpp_library, "_INTERFACE", _cpp_library._INTERFACE + 1)
     with pytest.raises(OSError, match="another version of its source"):
-        _cpp.load(path)
+        _cpp_library.load(path)
 
 
 def test_a_missing_or_failing_compiler_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):

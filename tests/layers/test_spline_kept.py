@@ -38,16 +38,26 @@ def test_a_kept_graph_gives_the_same_products(rows, options, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("rows", [12, 2500])  # one block of splines, and several
-@pytest.mark.parametrize(
-    "options", [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "tanh"}]
-)
-def test_kept_splines_give_the_same_products(rows, options, backend):
-    layer = layer_with(3, True, 70, 7, 6, backend=backend, **options)
+@pytest.mark.parametrize("rows", [12, 1300])  # one block of splines, and several
+@pytest.mark.parametrize("even, grid", [(True, 6), (True, 20), (False, 6)])
+@pytest.mark.parametrize("options", [{}, {"spline_scale": False}, {"base_activation": None}])
+def test_kept_splines_give_the_same_products(rows, even, grid, options, backend):
+    layer = layer_with(3, even, 70, 7, grid, backend=backend, **options)
+    assert_kept_splines_change_nothing(layer, rows)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order", [0, 1, 2, 5])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_kept_splines_of_all_orders(order, activation, backend):
+    layer = layer_with(order, True, 5, 70, 8, backend=backend, base_activation=activation)
+    assert_kept_splines_change_nothing(layer, 600)
+
+
+def assert_kept_splines_change_nothing(layer, rows):
     once_each = products(layer, rows, False)[1]
     layer.keep_basis = True
-    kept = products(layer, rows, True)
-    for again, once in zip(kept[1], once_each):
+    for again, once in zip(products(layer, rows, True)[1], once_each):
         assert relative(again, once) < 1e-12
 
 

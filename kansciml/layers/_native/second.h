@@ -11,10 +11,10 @@ const int WIDEST = BYTES == 64 ? 4 : 2;  // vectors that registers hold of each 
 // Tangent of the scaled weights, hw * scale + w * hscale (a null pointer: hw is zero, scale is one, hscale is zero),
 // packed as `pack` does it.
 template <class T>
-void pack_tangent(const T* w, const T* scale, const T* hw, const T* hscale, Int O, Int P, Int inputs, Int columns,
-                  Int width, T* out) {
-    if (!hscale) return pack(hw, scale, O, P, inputs, columns, width, out);
-    for (Int i = 0; i < inputs; i++)
+void pack_tangent(const T* w, const T* scale, const T* hw, const T* hscale, const T* base, Int O, Int P, Int Q,
+                  Int inputs, Int columns, Int width, T* out) {
+    if (!hscale) return pack(hw, scale, base, O, P, Q, inputs, columns, width, out);
+    for (Int i = 0; i < inputs; i++) {
         for (Int m = 0; m < P; m++, out += width) {
             const Int at = (i * P + m) * O;
             for (Int o = 0; o < columns; o++) out[o] = w[at + o] * hscale[i * O + o];
@@ -22,6 +22,8 @@ void pack_tangent(const T* w, const T* scale, const T* hw, const T* hscale, Int 
                 for (Int o = 0; o < columns; o++) out[o] += hw[at + o] * scale[i * O + o];
             memset(out + columns, 0, (width - columns) * sizeof(T));
         }
+        if (Q > P) out = pack_base(base ? base + i * O : 0, columns, width, out);
+    }
 }
 
 // From the gradients of the scaled weights, gw along hx and gv of the values, those of weights (in place) and scales.
@@ -46,9 +48,10 @@ void split_tangent(const T* w, const T* scale, const T* hw, const T* hscale, Int
     }
 }
 
-// ggy += (hx B') W + B V, and to gx, over hx where BENDS is false: hx B'' . (W gy) + B' . (V gy).
+// ggy += (hx B') W + B V, and to gx, without its first term where BENDS is false: hx B'' . (W gy) + B' . (V gy). The base
+// branch is a spline too.
 template <class T, int S, int NV, bool BENDS>
-void second_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy, Int O,
+void second_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy, Int O,
                  Int columns, T* gx) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
@@ -57,8 +60,9 @@ void second_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, c
         get_row<T, NV>(gy + n * O, columns, of);
         get_row<T, NV>(ggy + n * O, columns, acc);
         const int* cell = b.cell.p + n * inputs;
+        const T *base = b.base + n * inputs, *rise = b.rise + n * inputs, *bow = b.bow.p + n * inputs;
         for (Int i = 0; i < inputs; i++) {
-            const Int at = place<T, S>(n * inputs + i), from = (i * P + cell[i]) * width;
+            const Int at = place<T, S>(n * inputs + i), from = (i * Q + cell[i]) * width, its = (i * Q + P) * width;
             const T *value = b.value.p + at, *slope = b.slope.p + at, *bent = b.curve.p + at;
             const T along = b.u.p[n * inputs + i];
             V total = {};
@@ -73,6 +77,13 @@ void second_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, c
                     t += slope[q * L] * tangent;
                     if (BENDS) t += bent[q * L] * weight;
                 }
+                if (Q > P) {
+                    const V weight = load(w + its + a * L), tangent = load(v + its + a * L);
+                    m += rise[i] * weight;
+                    s += base[i] * tangent;
+                    t += rise[i] * tangent;
+                    if (BENDS) t += bow[i] * weight;
+                }
                 total += t * of[a];
                 acc[a] += s + along * m;
             }
@@ -83,12 +94,13 @@ void second_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, c
 }
 
 template <class T, int S, int NV>
-void second_tile(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy, Int O,
-                 Int columns, T* gx, T* gw, T* gv, bool bend_known) {
-    if (bend_known) second_rows<T, S, NV, false>(P, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
-    else second_rows<T, S, NV, true>(P, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
-    if (gw) add_products<T, S, NV>(P, b.moved.p, b, rows, inputs, gw, gy, O, columns);
-    if (gv) add_products<T, S, NV>(P, b.value.p, b, rows, inputs, gv, gy, O, columns);
+void second_tile(Int P, Int Q, const Scratch<T>& b, const Sorted& sorted, Int rows, Int inputs, const T* w, const T* v,
+                 const T* gy, T* ggy, Int O, Int columns, T* gx, T* gw, T* gv, bool bend_known) {
+    if (bend_known) second_rows<T, S, NV, false>(P, Q, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
+    else second_rows<T, S, NV, true>(P, Q, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
+    const T *base = Q > P ? b.base_moved.p : 0, *none = 0;
+    if (gw) add_chunks<T, S, NV>(P, Q, b.moved.p, base, b, sorted, rows, inputs, gw, gy, O, columns);
+    if (gv) add_chunks<T, S, NV>(P, Q, b.value.p, none, b, sorted, rows, inputs, gv, gy, O, columns);
 }
 
 // All terms of `_spline_second.plain_terms`, and the gradients of both factors of the scaled weights, where hx and a
@@ -97,10 +109,12 @@ void second_tile(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, c
 // are null without a scale, gw where weights need no gradient.
 template <class T, int S>
 void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w,
-            const T* scale, const T* hw, const T* hscale, T* ggy, T* gx, T* gw, T* gs, const T* bend, T* values,
-            Int known) {
+            const T* scale, const T* hw, const T* hscale, const Base<T>* base, const Kept<T>* kept, T* ggy, T* gx, T* gw,
+            T* gs, const T* bend, T* values, Int known) {
     typedef typename Lanes<T>::V V;
-    const Int P = g.grid + S, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O), rows = N < 1 ? 1 : least(N, ROWS);
+    const Int P = g.grid + S, Q = base ? P + 1 : P, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O);
+    const Int rows = N < 1 ? 1 : least(N, ROWS);
+    const bool bends = !bend && !(kept && kept->bend);
     const bool parallel = g.threads > 1 && N * I * O > 100000;
     const Int threads = parallel ? g.threads : 1;
     Buffer<T> sums(threads > 1 ? threads * rows * O : 0);  // of each thread, for a block of rows
@@ -108,10 +122,11 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
 #pragma omp parallel num_threads(int(threads)) if (parallel)
 #endif
     {
-        Scratch<T> b(g, rows, inputs, !bend, gw, true);
-        const Int size = inputs * P * WIDEST * L;
+        Scratch<T> b(g, rows, inputs, base, bends, gw, true);
+        const Int size = inputs * Q * WIDEST * L;
         Buffer<T> tile(size), tangent(size), of_moved(gw ? size : 0), of_values(values && !known ? size : 0);
         Buffer<T> gxs(rows * inputs);
+        if (base && bends && !base->curve) memset(b.bow.p, 0, rows * inputs * sizeof(T));
 #ifdef _OPENMP
         const Int thread = omp_get_thread_num(), team = omp_get_num_threads();
 #else
@@ -127,42 +142,50 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
             for (Int i = 0; i < I; i += inputs) {
                 const Int ni = least(inputs, I - i), at = n * I + i, places = count * ni;
                 const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
-                if (bend) fill_basis<T, S, 1>(g, x + at, I, count, ni, tile_cells, b);
-                else fill_basis<T, S, 2>(g, x + at, I, count, ni, tile_cells, b);
+                if (bends) fill<T, S, 2>(g, x, base, kept, n, count, i, ni, I, tile_cells, b);
+                else fill<T, S, 1>(g, x, base, kept, n, count, i, ni, I, tile_cells, b);
                 lengths(g, h + at, I, count, ni, tile_cells, b);
+                const Sorted sorted(kept, n, i, I, g.grid);
                 for (Int k = 0; k < places; k += L) {
                     const V along = load(b.u.p + k);
                     for (Int j = k * (S + 1); j < (k + L) * (S + 1); j += L) {
                         store(b.moved.p + j, V(along * load(b.slope.p + j)));
-                        if (!bend) store(b.curve.p + j, V(along * load(b.curve.p + j)));
+                        if (bends) store(b.curve.p + j, V(along * load(b.curve.p + j)));
                     }
+                    if (!base) continue;
+                    store(b.base_moved.p + k, V(along * load(b.rise + k)));
+                    if (bends && base->curve) store(b.bow.p + k, V(along * load(b.bow.p + k)));
                 }
                 memset(gxs.p, 0, places * sizeof(T));
                 for (Int o = 0; o < O;) {
                     const Int nv = least(vectors(O - o, L), WIDEST), columns = least(O - o, nv * L), width = nv * L;
                     const Int from = i * P * O + o, edge = i * O + o;
                     const T *s = scale ? scale + edge : 0, *hs = hscale ? hscale + edge : 0, *v = hw ? hw + from : 0;
-                    pack(w + from, s, O, P, ni, columns, width, tile.p);
-                    pack_tangent(w + from, s, v, hs, O, P, ni, columns, width, tangent.p);
+                    const T *bw = base ? base->weight + edge : 0, *bh = base && base->tangent ? base->tangent + edge : 0;
+                    pack(w + from, s, bw, O, P, Q, ni, columns, width, tile.p);
+                    pack_tangent(w + from, s, v, hs, bh, O, P, Q, ni, columns, width, tangent.p);
                     T *gt = gw ? of_moved.p : 0, *gvt = gw && values && !known ? of_values.p : 0;
-                    if (gt) memset(gt, 0, ni * P * width * sizeof(T));
-                    if (gvt) memset(gvt, 0, ni * P * width * sizeof(T));
+                    if (gt) memset(gt, 0, ni * Q * width * sizeof(T));
+                    if (gvt) memset(gvt, 0, ni * Q * width * sizeof(T));
                     const T* of = gy + n * O + o;
                     const auto run = nv == 1   ? second_tile<T, S, 1>
                                      : nv == 2 ? second_tile<T, S, WIDEST < 2 ? WIDEST : 2>
                                                : second_tile<T, S, WIDEST>;
-                    run(P, b, count, ni, tile.p, tangent.p, of, own + o, O, columns, gxs.p, gt, gvt, bend);
-                    if (gt) unpack(gt, P, ni, columns, width, O, n > 0, gw + from);
-                    if (gvt) unpack(gvt, P, ni, columns, width, O, n > 0, values + from);
+                    run(P, Q, b, sorted, count, ni, tile.p, tangent.p, of, own + o, O, columns, gxs.p, gt, gvt, !bends);
+                    T *bg = base && base->grad ? base->grad + edge : 0, *none = 0;
+                    if (gt) unpack(gt, P, Q, ni, columns, width, O, n > 0, gw + from, bg);
+                    if (gvt) unpack(gvt, P, Q, ni, columns, width, O, n > 0, values + from, none);
                     if (gt && gs && n + count == N)
                         split_tangent(w + from, s, v, hs, O, P, ni, columns, gw + from, values + from, gs + edge);
                     o += columns;
                 }
+                const T* its = kept && kept->bend ? kept->bend + kept_at(n, count, i, I) : bend ? bend + at : 0;
+                const Int step = kept && kept->bend ? ni : I;
                 for (Int r = 0; r < count; r++)
                     for (Int k = 0; k < ni; k++) {
                         const Int p = at + r * I + k;
                         const T d = gxs.p[r * ni + k];
-                        gx[p] += (g.uniform ? d * cells[g.n_cells + i + k] : d) + (bend ? h[p] * bend[p] : T(0));
+                        gx[p] = (g.uniform ? d * cells[g.n_cells + i + k] : d) + (its ? h[p] * its[r * step + k] : T(0));
                     }
             }
             if (team > 1) {

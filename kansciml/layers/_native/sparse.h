@@ -6,11 +6,18 @@
 
 namespace {
 
-// Weights of a tile, contiguous: (inputs, P, width), columns beyond `columns` zero. A slice of rows O floats apart
-// would fall on few sets of the cache.
+template <class T> T* pack_base(const T* row, Int columns, Int width, T* out) {
+    const Int from = row ? columns : 0;
+    if (row) memcpy(out, row, columns * sizeof(T));
+    memset(out + from, 0, (width - from) * sizeof(T));
+    return out + width;
+}
+
+// Weights of a tile, contiguous: (inputs, Q, width), columns beyond `columns` zero. A slice of rows O floats apart
+// would fall on few sets of the cache. Q is P, or where there is a base branch P + 1: its weights (null: zero) are last.
 template <class T>
-void pack(const T* w, const T* scale, Int O, Int P, Int inputs, Int columns, Int width, T* out) {
-    for (Int i = 0; i < inputs; i++)
+void pack(const T* w, const T* scale, const T* base, Int O, Int P, Int Q, Int inputs, Int columns, Int width, T* out) {
+    for (Int i = 0; i < inputs; i++) {
         for (Int m = 0; m < P; m++, out += width) {
             const T* row = w + (i * P + m) * O;
             if (scale)
@@ -19,16 +26,21 @@ void pack(const T* w, const T* scale, Int O, Int P, Int inputs, Int columns, Int
                 memcpy(out, row, columns * sizeof(T));
             memset(out + columns, 0, (width - columns) * sizeof(T));
         }
+        if (Q > P) out = pack_base(base ? base + i * O : 0, columns, width, out);
+    }
 }
 
-// The gradient of a tile of weights to where it belongs, (inputs, P, O) in memory.
+// The gradient of a tile of weights to where it belongs, (inputs, P, O) in memory, and of the base's, (inputs, O).
 template <class T>
-void unpack(const T* from, Int P, Int inputs, Int columns, Int width, Int O, bool add, T* to) {
-    for (Int k = 0; k < inputs * P; k++, from += width, to += O)
-        if (add)
-            for (Int c = 0; c < columns; c++) to[c] += from[c];
-        else
-            memcpy(to, from, columns * sizeof(T));
+void unpack(const T* from, Int P, Int Q, Int inputs, Int columns, Int width, Int O, bool add, T* to, T* base) {
+    for (Int i = 0; i < inputs; i++)
+        for (Int q = 0; q < Q; q++, from += width) {
+            T* row = q < P ? to + (i * P + q) * O : base ? base + i * O : 0;
+            if (row && add)
+                for (Int c = 0; c < columns; c++) row[c] += from[c];
+            else if (row)
+                memcpy(row, from, columns * sizeof(T));
+        }
 }
 
 // A finished gradient of scaled weights becomes those of the weights (in place) and of the scales.
@@ -45,20 +57,24 @@ void split(const T* w, const T* scale, Int O, Int P, Int inputs, Int columns, T*
 }
 
 template <class T, int S, int NV>
-void add_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* y, Int O, Int columns) {
+void add_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* y, Int O, Int columns) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
     for (Int n = 0; n < rows; n++) {
         V acc[NV];
         get_row<T, NV>(y + n * O, columns, acc);
         const int* cell = b.cell.p + n * inputs;
+        const T* base = b.base + n * inputs;
         for (Int i = 0; i < inputs; i++) {
-            const T *from = w + (i * P + cell[i]) * width, *value = b.value.p + place<T, S>(n * inputs + i);
+            const T *from = w + (i * Q + cell[i]) * width, *value = b.value.p + place<T, S>(n * inputs + i);
             V t[NV] = {};  // a sum of its own: shorter chains of additions that wait for each other
 #pragma GCC unroll 8
             for (int q = 0; q <= S; q++)
 #pragma GCC unroll 4
                 for (int a = 0; a < NV; a++) t[a] += value[q * L] * load(from + q * width + a * L);
+            if (Q > P)
+#pragma GCC unroll 4
+                for (int a = 0; a < NV; a++) t[a] += base[i] * load(w + (i * Q + P) * width + a * L);
 #pragma GCC unroll 4
             for (int a = 0; a < NV; a++) acc[a] += t[a];
         }
@@ -77,8 +93,8 @@ template <class T, class Term> inline void add_dots(Int inputs, T* to, const Ter
 }
 
 template <class T, int S, int NV>
-void gradients(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* gw, const T* gy, Int O, Int columns,
-               T* gx) {
+void gradients(Int P, Int Q, const Scratch<T>& b, const Sorted& sorted, Int rows, Int inputs, const T* w, T* gw,
+               const T* gy, Int O, Int columns, T* gx) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
     if (gx)
@@ -86,20 +102,22 @@ void gradients(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* 
             V of[NV];
             get_row<T, NV>(gy + n * O, columns, of);
             const int* cell = b.cell.p + n * inputs;
+            const T* rise = b.rise + n * inputs;
             add_dots(inputs, gx + n * inputs, [&](Int i) {
-                const T *from = w + (i * P + cell[i]) * width, *slope = b.slope.p + place<T, S>(n * inputs + i);
+                const T *from = w + (i * Q + cell[i]) * width, *slope = b.slope.p + place<T, S>(n * inputs + i);
                 V total = {};
 #pragma GCC unroll 4
                 for (int a = 0; a < NV; a++) {
                     V t = {};
 #pragma GCC unroll 8
                     for (int q = 0; q <= S; q++) t += slope[q * L] * load(from + q * width + a * L);
+                    if (Q > P) t += rise[i] * load(w + (i * Q + P) * width + a * L);
                     total += t * of[a];
                 }
                 return total;
             });
         }
-    if (gw) add_products<T, S, NV>(P, b.value.p, b, rows, inputs, gw, gy, O, columns);
+    if (gw) add_chunks<T, S, NV>(P, Q, b.value.p, Q > P ? b.base : 0, b, sorted, rows, inputs, gw, gy, O, columns);
 }
 
 const Int ROWS = 512;  // of a block: its basis stays in the second-level cache
@@ -109,23 +127,23 @@ const Int TILE_FORWARD = 1 << 15, TILE = 1 << 14;
 template <class T> Int tile_inputs(Int I, Int P, Int O, Int bytes = TILE) {
     const Int width = least(4, (O + Lanes<T>::n - 1) / Lanes<T>::n) * BYTES;
     const Int n = bytes / (P * width);
-    return least(I, n < 4 ? 4 : n > 64 ? 64 : n);
+    return least(I, n < 4 ? 4 : n > MOST_INPUTS ? MOST_INPUTS : n);
 }
 
 inline Int vectors(Int columns, Int L) { return columns <= L ? 1 : columns <= 2 * L ? 2 : 4; }
 
 template <class T, int S>
 void sparse_forward(const Grid& g, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w,
-                    const T* scale, T* y) {
-    const Int P = g.grid + S, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O, TILE_FORWARD);
+                    const T* scale, const Base<T>* base, T* y) {
+    const Int P = g.grid + S, Q = base ? P + 1 : P, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O, TILE_FORWARD);
     Int rows = (N + g.threads - 1) / g.threads;
     rows = rows > ROWS ? ROWS : rows < 1 ? 1 : rows;
 #ifdef _OPENMP
 #pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && N * I * O > 100000)
 #endif
     {
-        Scratch<T> b(g, rows, inputs, false, false);
-        Buffer<T> tile(inputs * P * 4 * L);
+        Scratch<T> b(g, rows, inputs, base, false, false);
+        Buffer<T> tile(inputs * Q * 4 * L);
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic)
 #endif
@@ -134,14 +152,17 @@ void sparse_forward(const Grid& g, const T* x, const T* h, Int N, Int I, Int O, 
             for (Int i = 0; i < I; i += inputs) {
                 const Int ni = least(inputs, I - i);
                 const Int at = n * I + i;
-                basis<T, S, 0>(g, x + at, h ? h + at : 0, I, count, ni, cells + (g.uniform ? i : i * g.n_cells), b);
+                const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
+                basis<T, S, 0>(g, x + at, h ? h + at : 0, I, count, ni, tile_cells, b);
+                if (base) fill_base(g, *base, at, I, count, ni, tile_cells, b);
                 for (Int o = 0; o < O;) {
                     const Int nv = vectors(O - o, L), columns = least(O - o, nv * L);
+                    const T *s = scale ? scale + i * O + o : 0, *base_weight = base ? base->weight + i * O + o : 0;
                     T* to = y + n * O + o;
-                    pack(w + i * P * O + o, scale ? scale + i * O + o : 0, O, P, ni, columns, nv * L, tile.p);
-                    if (nv == 1) add_rows<T, S, 1>(P, b, count, ni, tile.p, to, O, columns);
-                    else if (nv == 2) add_rows<T, S, 2>(P, b, count, ni, tile.p, to, O, columns);
-                    else add_rows<T, S, 4>(P, b, count, ni, tile.p, to, O, columns);
+                    pack(w + i * P * O + o, s, base_weight, O, P, Q, ni, columns, nv * L, tile.p);
+                    if (nv == 1) add_rows<T, S, 1>(P, Q, b, count, ni, tile.p, to, O, columns);
+                    else if (nv == 2) add_rows<T, S, 2>(P, Q, b, count, ni, tile.p, to, O, columns);
+                    else add_rows<T, S, 4>(P, Q, b, count, ni, tile.p, to, O, columns);
                     o += columns;
                 }
             }
@@ -151,39 +172,41 @@ void sparse_forward(const Grid& g, const T* x, const T* h, Int N, Int I, Int O, 
 
 template <class T, int S>
 void sparse_backward(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells,
-                     const T* w, const T* scale, T* gx, T* gw, T* gs) {
-    const Int P = g.grid + S, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O);
+                     const T* w, const T* scale, const Base<T>* base, const Kept<T>* kept, T* gx, T* gw, T* gs) {
+    const Int P = g.grid + S, Q = base ? P + 1 : P, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O);
     const Int rows = N < 1 ? 1 : least(N, ROWS);
 #ifdef _OPENMP
 #pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && N * I * O > 100000)
 #endif
     {
-        Scratch<T> b(g, rows, inputs, h, gw);
-        Buffer<T> tile(inputs * P * 4 * L), gtile(inputs * P * 4 * L), gxs(rows * inputs);
+        Scratch<T> b(g, rows, inputs, base, h, gw);
+        Buffer<T> tile(inputs * Q * 4 * L), gtile(inputs * Q * 4 * L), gxs(rows * inputs);
+        for (Int n = 0; n < N; n += rows) {  // outside: a block of gy is in the second-level cache for all tiles
+            const Int count = least(rows, N - n);
 #ifdef _OPENMP
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static) nowait
 #endif
-        for (Int i = 0; i < I; i += inputs) {
-            const Int ni = least(inputs, I - i);
-            for (Int n = 0; n < N; n += rows) {
-                const Int count = least(rows, N - n);
-                const Int at = n * I + i;
-                basis<T, S, 1>(g, x + at, h ? h + at : 0, I, count, ni, cells + (g.uniform ? i : i * g.n_cells), b);
+            for (Int i = 0; i < I; i += inputs) {
+                const Int ni = least(inputs, I - i), at = n * I + i;
+                const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
+                if (h) basis<T, S, 1>(g, x + at, h + at, I, count, ni, tile_cells, b);
+                else fill<T, S, 1>(g, x, base, kept, n, count, i, ni, I, tile_cells, b);
+                const Sorted sorted(kept, n, i, I, g.grid);
                 memset(gxs.p, 0, count * ni * sizeof(T));
                 for (Int o = 0; o < O;) {
                     const Int nv = vectors(O - o, L), columns = least(O - o, nv * L), width = nv * L;
-                    if (gx) pack(w + i * P * O + o, scale ? scale + i * O + o : 0, O, P, ni, columns, width, tile.p);
+                    const Int edge = i * O + o;
+                    const T *s = scale ? scale + edge : 0, *base_weight = base ? base->weight + edge : 0;
+                    if (gx) pack(w + i * P * O + o, s, base_weight, O, P, Q, ni, columns, width, tile.p);
                     T *to = gw ? gw + i * P * O + o : 0, *gt = gw ? gtile.p : 0, *gxp = gx ? gxs.p : 0;
-                    if (gw) memset(gt, 0, ni * P * width * sizeof(T));
-                    const T* from = gy + n * O + o;
-                    if (nv == 1) gradients<T, S, 1>(P, b, count, ni, tile.p, gt, from, O, columns, gxp);
-                    else if (nv == 2) gradients<T, S, 2>(P, b, count, ni, tile.p, gt, from, O, columns, gxp);
-                    else gradients<T, S, 4>(P, b, count, ni, tile.p, gt, from, O, columns, gxp);
-                    if (gw) unpack(gt, P, ni, columns, width, O, n > 0, to);
-                    if (gs && n + count == N) {
-                        const Int edge = i * O + o;
-                        split(w + i * P * O + o, scale + edge, O, P, ni, columns, to, gs + edge);
-                    }
+                    if (gw) memset(gt, 0, ni * Q * width * sizeof(T));
+                    const auto run = nv == 1   ? gradients<T, S, 1>
+                                     : nv == 2 ? gradients<T, S, 2>
+                                               : gradients<T, S, 4>;
+                    run(P, Q, b, sorted, count, ni, tile.p, gt, gy + n * O + o, O, columns, gxp);
+                    T* base_grad = base && base->grad ? base->grad + edge : 0;
+                    if (gw) unpack(gt, P, Q, ni, columns, width, O, n > 0, to, base_grad);
+                    if (gs && n + count == N) split(w + i * P * O + o, s, O, P, ni, columns, to, gs + edge);
                     o += columns;
                 }
                 if (gx)
@@ -195,6 +218,47 @@ void sparse_backward(const Grid& g, const T* gy, const T* x, const T* h, Int N, 
             }
         }
     }
+}
+
+// Numbers of a layer's input in the order of `Kept`, for tiles of a layer with O outputs.
+template <class T, int S> void in_tiles(const Grid& g, const T* from, Int N, Int I, Int O, T* to) {
+    const Int inputs = tile_inputs<T>(I, g.grid + S, O);
+    for (Int n = 0; n < N; n += ROWS)
+        for (Int i = 0; i < I; i += inputs) {
+            const Int ni = least(inputs, I - i), count = least(ROWS, N - n), at = kept_at(n, count, i, I);
+            for (Int r = 0; r < count; r++) memcpy(to + at + r * ni, from + (n + r) * I + i, ni * sizeof(T));
+        }
+}
+
+// All of `Kept`, from positions x (in intervals where knots are even), act(x), act'(x) per interval and bend, (N, I).
+template <class T, int S>
+void keep(const Grid& g, const T* x, const T* value, const T* slope, const T* bend, Int N, Int I, Int O, const T* cells,
+          const Kept<T>& to) {
+    in_tiles<T, S>(g, x, N, I, O, to.u);
+    in_tiles<T, S>(g, bend, N, I, O, to.bend);
+    if (value) in_tiles<T, S>(g, value, N, I, O, to.value);
+    if (slope) in_tiles<T, S>(g, slope, N, I, O, to.slope);
+    if (!to.order) return;
+    const Int inputs = tile_inputs<T>(I, g.grid + S, O), G = g.grid;
+    Scratch<T> b(g, ROWS, inputs, false, false, true);
+    for (Int n = 0; n < N; n += ROWS)
+        for (Int i = 0; i < I; i += inputs) {
+            const Int ni = least(inputs, I - i), rows = least(ROWS, N - n);
+            const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
+            fill_basis<T, S, 1>(g, x, to.u + kept_at(n, rows, i, I), I, rows, ni, tile_cells, b);
+            for (Int first = 0; first < rows; first += CHUNK) {
+                sort(b, first, least(CHUNK, rows - first), ni, G);
+                const Int at = (n + first) / CHUNK * I + i;
+                for (Int k = 0; k < ni; k++) {
+                    unsigned char* next = to.order + (at + k) * CHUNK;
+                    for (Int c = 0; c < G; c++) {
+                        const Int members = to.members[(at + k) * G + c] = b.members.p[k * G + c];
+                        memcpy(next, b.order.p + (k * G + c) * CHUNK, members);
+                        next += members;
+                    }
+                }
+            }
+        }
 }
 
 }  // namespace

@@ -33,28 +33,35 @@
     } \
     extern "C" __attribute__((visibility("hidden"))) int JOIN(forward_, NAME, ISA)( \
         const Grid* g, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, const T* scale, \
-        T* y) { \
+        const Base<T>* base, T* y) { \
         ORDERS(FORWARD) \
     } \
     extern "C" __attribute__((visibility("hidden"))) int JOIN(backward_, NAME, ISA)( \
         const Grid* g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, \
-        const T* scale, T* gx, T* gw, T* gs) { \
+        const T* scale, const Base<T>* base, const Kept<T>* kept, T* gx, T* gw, T* gs) { \
         ORDERS(BACKWARD) \
     } \
     extern "C" __attribute__((visibility("hidden"))) int JOIN(second_, NAME, ISA)( \
         const Grid* g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, \
-        const T* scale, const T* hw, const T* hscale, T* ggy, T* gx, T* gw, T* gs, const T* bend, T* values, \
-        Int known) { \
+        const T* scale, const T* hw, const T* hscale, const Base<T>* base, const Kept<T>* kept, T* ggy, T* gx, T* gw, \
+        T* gs, const T* bend, T* values, Int known) { \
         ORDERS(SECOND) \
+    } \
+    extern "C" __attribute__((visibility("hidden"))) int JOIN(keep_, NAME, ISA)( \
+        const Grid* g, const T* x, const T* value, const T* slope, const T* bend, Int N, Int I, Int O, const T* cells, \
+        const Kept<T>* to) { \
+        ORDERS(KEEP) \
     }
 #define DENSE(S) \
     if (gx) dense<Real, S, true>(*g, x, h, ldx, rows, inputs, cells, block, gx, fill); \
     else dense<Real, S, false>(*g, x, h, ldx, rows, inputs, cells, block, gx, fill)
-#define FORWARD(S) sparse_forward<Real, S>(*g, x, h, N, I, O, cells, w, scale, y)
-#define BACKWARD(S) sparse_backward<Real, S>(*g, gy, x, h, N, I, O, cells, w, scale, gx, gw, gs)
+#define FORWARD(S) sparse_forward<Real, S>(*g, x, h, N, I, O, cells, w, scale, base, y)
+#define BACKWARD(S) sparse_backward<Real, S>(*g, gy, x, h, N, I, O, cells, w, scale, base, kept, gx, gw, gs)
 
 #define SECOND(S) \
-    second<Real, S>(*g, gy, x, h, N, I, O, cells, w, scale, hw, hscale, ggy, gx, gw, gs, bend, values, known)
+    second<Real, S>(*g, gy, x, h, N, I, O, cells, w, scale, hw, hscale, base, kept, ggy, gx, gw, gs, bend, values, \
+                    known)
+#define KEEP(S) keep<Real, S>(*g, x, value, slope, bend, N, I, O, cells, *to)
 
 #ifdef ISA
 #define Real float
@@ -87,7 +94,7 @@ EXPORT int kansciml_isa() {
     return 0;
 }
 
-EXPORT int kansciml_interface() { return 3; }  // raised with every change of the functions' arguments
+EXPORT int kansciml_interface() { return 4; }  // raised with every change of the functions' arguments
 
 EXPORT int kansciml_openmp() {
 #ifdef _OPENMP
@@ -114,17 +121,21 @@ EXPORT int kansciml_openmp() {
                (g, x, h, ldx, rows, inputs, cells, block, gx, fill)) \
     FORWARD_TO(forward_##N, \
                (const Grid* g, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, const T* s, \
-                T* y), \
-               (g, x, h, n, i, o, cells, w, s, y)) \
+                const Base<T>* base, T* y), \
+               (g, x, h, n, i, o, cells, w, s, base, y)) \
     FORWARD_TO(backward_##N, \
                (const Grid* g, const T* gy, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, \
-                const T* s, T* gx, T* gw, T* gs), \
-               (g, gy, x, h, n, i, o, cells, w, s, gx, gw, gs)) \
+                const T* s, const Base<T>* base, const Kept<T>* kept, T* gx, T* gw, T* gs), \
+               (g, gy, x, h, n, i, o, cells, w, s, base, kept, gx, gw, gs)) \
     FORWARD_TO(second_##N, \
                (const Grid* g, const T* gy, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, \
-                const T* s, const T* hw, const T* hs, T* ggy, T* gx, T* gw, T* gs, const T* bend, T* values, \
-                Int known), \
-               (g, gy, x, h, n, i, o, cells, w, s, hw, hs, ggy, gx, gw, gs, bend, values, known))
+                const T* s, const T* hw, const T* hs, const Base<T>* base, const Kept<T>* kept, T* ggy, T* gx, T* gw, \
+                T* gs, const T* bend, T* values, Int known), \
+               (g, gy, x, h, n, i, o, cells, w, s, hw, hs, base, kept, ggy, gx, gw, gs, bend, values, known)) \
+    FORWARD_TO(keep_##N, \
+               (const Grid* g, const T* x, const T* value, const T* slope, const T* bend, Int n, Int i, Int o, \
+                const T* cells, const Kept<T>* to), \
+               (g, x, value, slope, bend, n, i, o, cells, to))
 ALL(float, f_)
 ALL(double, d_)
 #endif
