@@ -131,6 +131,15 @@ class FlatParameters:
                 part, shape = torch.view_as_real(part.resolve_conj()), (*p.shape, 2)
             total[start:end].view(shape).add_(part.to(total.device), alpha=factor)
 
+    def joined(self, parts: Sequence[Tensor | None]) -> Tensor:
+        """The flat vector of parts; None counts as zero."""
+        wanted = self.dtype, self.device
+        if all(part is not None and (part.dtype, part.device) == wanted for part in parts):
+            return torch.cat([part.detach().reshape(-1) for part in parts])
+        total = self.zeros()
+        self.add_to(total, parts, 1.0)
+        return total
+
     def versions(self) -> tuple[tuple[int, int], ...]:
         """What changes when a parameter is written to or replaced."""
         return tuple((p._version, p.data_ptr()) for p in self.tensors)

@@ -93,8 +93,8 @@ def lanczos(
     """Run up to `steps` steps from `start`; fewer if the Krylov space is exhausted before.
 
     Alpha, beta and their dot products are float64 whatever the operator's dtype; the basis is kept in the operator's.
-    On a processor a float32 basis is made orthogonal in float32, to some 1e-6 (`NARROW_SHARE`), up to three new vectors
-    at a time, and in float64 where that is not enough.
+    On a processor a float32 basis is made orthogonal in float32, to some 1e-6 (`NARROW_SHARE`), up to `TOGETHER` new
+    vectors at a time, and in float64 where that is not enough.
     The recurrence stops where beta is at most 10 eps (of the operator's dtype) of the largest |alpha| + beta so far:
     beyond is rounding error only. A little above, further steps add nodes of weight near eps^2, which change nothing.
 
@@ -182,8 +182,9 @@ class _Bare:
         """A new basis vector; returns it, where it is kept."""
         return vector
 
-    def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> None:
-        """Make `w` orthogonal, in place, to what is kept, after `step` steps."""
+    def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> float:
+        """Make `w` orthogonal, in place, to what is kept, after `step` steps; returns the norm of what is left."""
+        return float(torch.linalg.vector_norm(w))
 
     def grown(self, w: Tensor) -> bool:
         """Whether more is kept now, so that `w` must be made orthogonal again."""
@@ -210,18 +211,19 @@ class _Full(_Bare):
         self.count += 1
         return self.store.get(self.count - 1) if self.on_device else vector
 
-    def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> None:
+    def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> float:
         norm = float(torch.linalg.vector_norm(w))
         if self.store.narrow:
             if self._may_wait(norm):
                 self.waiting += 1
-                return
+                return norm
             taken = self._remove_narrowly(w)
             if taken <= NARROW_SHARE * norm:
-                return
+                return float(torch.linalg.vector_norm(w))
         # What one pass leaves along the basis is eps of what it took away.
         if self.store.remove_from(w, self.count).norm() > torch.linalg.vector_norm(w):
             self.store.remove_from(w, self.count)
+        return float(torch.linalg.vector_norm(w))
 
     def _may_wait(self, norm: float) -> bool:
         """Whether the new vector of this norm, before it is divided by it, need not be made orthogonal yet."""
@@ -312,14 +314,12 @@ class _Recurrence:
         for step in range(steps):
             vector = self.keeper.add(vector)
             w, alpha = self.product(vector, previous, beta, None)
-            self.keeper.remove(w, vector, previous, step)
+            next_beta = self.keeper.remove(w, vector, previous, step)
             self.alpha.append(alpha)
-            next_beta = float(torch.linalg.vector_norm(w))
             self.scale = max(self.scale, abs(alpha) + beta + next_beta)
             self.beta.append(next_beta)
             if step + 1 < steps and self.keeper.grown(w):
-                self.keeper.remove(w, vector, previous, step + 1)
-                self.beta[-1] = float(torch.linalg.vector_norm(w))
+                self.beta[-1] = self.keeper.remove(w, vector, previous, step + 1)
             beta = self.beta[-1]
             if beta <= 10 * eps * self.scale or step + 1 == room:
                 self.beta[-1] = 0.0
@@ -336,12 +336,13 @@ class _Selective(_Bare):
         self.vectors: list[tuple[int, Tensor]] = []  # step from which it is taken out, unit vector
         self.parts = np.zeros((0, 0))  # (steps, kept): the same vectors in the Lanczos basis
 
-    def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> None:
+    def remove(self, w: Tensor, vector: Tensor, previous: Tensor | None, step: int) -> float:
         near = [vector] if previous is None else [vector, previous]
         for _ in range(2):
             for kept in [*near, *(ritz for since, ritz in self.vectors if since <= step)]:
                 kept = kept.to(torch.float64)
                 w -= kept * (kept @ w)
+        return float(torch.linalg.vector_norm(w))
 
     def grown(self, w: Tensor) -> bool:
         run, eps = self.run, torch.finfo(self.run.operator.dtype).eps

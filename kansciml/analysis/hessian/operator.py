@@ -135,8 +135,14 @@ class HessianOperator:
             self._evaluation.require_unchanged()
             vector = vector.detach().to(self.device, self.dtype)
             rows = [vector] if vector.dim() == 1 else list(vector.t())
+            graphs = self._graphs()
+            if columns == 1 and isinstance(graphs, list) and len(graphs) == 1 and not self.distributed:
+                ((graph, _),) = graphs
+                return self._flat.joined(graph.product(self._flat.tensors, self._flat.parts(rows[0]), True)).view_as(
+                    vector
+                )
             total = self._flat.zeros(columns)
-            for graph, size in self._graphs():
+            for graph, size in graphs:
                 samples += size
                 for index, row in enumerate(rows):
                     again = self.graph_kept or index + 1 < columns
