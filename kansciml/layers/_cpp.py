@@ -328,7 +328,7 @@ def double_backward(
         curve = curvature(name, x) if known is None else None
         base = base_of(value, rise, base_weight, gbase, hbase, curve)
     positions, pointers = map(pointer, (gy, x, hx)), map(pointer, (cells, weight, scale, hspline, hscale))
-    found = map(pointer, (ggy, gx, gspline, gscale, None if kept else bend, values))
+    found = map(pointer, (ggy, gx, gspline, gscale, bend, values))
     sizes, its = (*x.shape, weight.shape[-1]), kept and kept.pointers
     function("second", dtype)(grid, *positions, *sizes, *pointers, base, its, *found, int(have_values))
     return ggy if need_gy else None, gx.to(dtype_x) if need_x else None, gbase, gspline, gscale
@@ -360,8 +360,8 @@ def known(
     return bend, values
 
 
-def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -> Kept:
-    """All that `Kept` has; for a spec that `known` keeps something of."""
+def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, bend: Tensor) -> Kept:
+    """All that `Kept` has; `bend`: by `known`, which keeps something of this spec."""
     x, cells = _ready(x.dtype, x, cells)
     grid = grid_of(spec, cells)
     n_rows, n_in = x.shape
@@ -376,8 +376,8 @@ def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -
         order = torch.empty(chunks, n_in, CHUNK, dtype=torch.uint8)
         members = torch.empty(chunks, n_in, spec.grid, dtype=torch.uint8)
     # whole vectors are read, beyond the last number too
-    found = [None if t is None else t.new_zeros(x.numel() + 64) for t in (x, value, rise, known[0])]
+    found = [None if t is None else t.new_zeros(x.numel() + 64) for t in (x, value, rise, bend)]
     kept = Kept(*found, order, members)
-    positions = map(pointer, (x, value, rise, known[0]))
+    positions = map(pointer, (x, value, rise, bend))
     function("keep", x.dtype)(grid, *positions, n_rows, n_in, n_out, pointer(cells), kept.pointers)
     return kept

@@ -6,7 +6,7 @@ Four doors to the same function, chosen by `apply`:
 * eager, with a graph of the gradient wanted (Hessians): its backward pass is an autograd function of its own, whose
   backward is in closed form too (`_spline_second`). It keeps nothing either, until a backward pass that keeps its graph
   goes through it: then what all such passes share (`_spline_second.Known`), and of a layer that is told to `keep_basis`
-  the splines too (`_plain.Kept`). Third derivatives are the composite's;
+  the splines too (`_plain.Kept`, `_cpp.Kept`). Third derivatives are the composite's;
 * under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
 * under `torch.func` transforms (there in backward passes too) or forward-mode differentiation: the composite itself.
 """
@@ -106,6 +106,17 @@ class _Gradient(torch.autograd.Function):
         return _gradients(spec, backend, wanted, gy, *tensors)
 
     @staticmethod
+    def _keep(ctx, native, gy, x, cells, *weights):
+        """What all products with this graph share."""
+        find = _cpp.known if native else _spline_second.plain_known
+        ctx.known = find(ctx.spec, gy, x, cells, *weights)
+        if ctx.keeper and ctx.known is not None:
+            its = ctx.spec, x, cells, gy.shape[1]
+            ctx.keeper.found = ctx.kept = _cpp.keep(*its, ctx.known[0]) if native else _plain.keep(*its)
+            if native:
+                ctx.known = None, ctx.known[1]  # the other is kept in another order
+
+    @staticmethod
     def backward(ctx, hx, _, *h):
         saved, needs = ctx.saved_tensors, ctx.needs_input_grad[4:]
         graph = torch.is_grad_enabled()
@@ -117,16 +128,11 @@ class _Gradient(torch.autograd.Function):
         tensors = (gy, x, cells, *weights, hx, *h)
         wanted = needs[0], needs[1], any(needs[3:])
         native = kernels(ctx.backend, x, weights[1]) is _cpp
-        known = None
+        known = kept = None
         if hx is not None and any(t is not None for t in h[1:]):  # of the splines' weights
             if not hasattr(ctx, "known") and _graph_is_kept():
-                find = _cpp.known if native else _spline_second.plain_known
-                ctx.known = find(ctx.spec, gy, x, cells, *weights)
-                if ctx.keeper and ctx.known is not None:
-                    its = ctx.spec, x, cells, gy.shape[1]
-                    ctx.keeper.found = _cpp.keep(*its, ctx.known) if native else _plain.keep(*its)
-            known = getattr(ctx, "known", None)
-        kept = ctx.keeper.found if ctx.keeper and known is not None else None
+                _Gradient._keep(ctx, native, gy, x, cells, *weights)
+            known, kept = getattr(ctx, "known", None), getattr(ctx, "kept", None)
         if native:
             ggy, gx, *grads = _cpp.double_backward(ctx.spec, *tensors, *wanted, known, kept)
         else:

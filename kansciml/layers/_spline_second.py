@@ -29,7 +29,7 @@ from ._activations import curvature
 from ._plain import Kept, Scaler, activation, add_product, backward, evaluated, sloped, sum_dtype
 from .bspline import SplineSpec
 
-Known = tuple[Tensor, "Tensor | None"]
+Known = tuple["Tensor | None", "Tensor | None"]
 """Of a gradient's graph that serves many products: act'' (gy base_weight^T) + B'' . (W' gy), (N, I), and B^T gy,
 (I, P, O), where it is kept."""
 

@@ -54,6 +54,24 @@ def test_kept_splines_of_all_orders(order, activation, backend):
     assert_kept_splines_change_nothing(layer, 600)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_gradients_of_one_output_do_not_share_what_follows_from_their_cotangents(backend):
+    layer = layer_with(3, True, 5, 7, 6, backend=backend)
+    x = inputs(layer, 30).requires_grad_()
+    targets = [x, *layer.parameters()]
+
+    def both(kept):
+        layer.keep_basis, found = kept, []
+        y, ramp = layer(x), torch.linspace(-1, 1, 210, dtype=torch.float64).view(30, 7)
+        grads = [torch.autograd.grad(y, targets, c.requires_grad_(), create_graph=True) for c in (ramp, ramp.square())]
+        for which in (0, 1, 0, 1):
+            along = [torch.ones_like(g) for g in grads[which]]
+            found += torch.autograd.grad(grads[which], targets, along, retain_graph=True)
+        return found
+
+    assert relative(both(True), both(False)) < 1e-12
+
+
 def assert_kept_splines_change_nothing(layer, rows):
     once_each = products(layer, rows, False)[1]
     layer.keep_basis = True

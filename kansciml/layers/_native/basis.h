@@ -19,8 +19,8 @@ template <class T> struct Base {
     T* grad;
 };
 
-// What many products with one x share, in the order in which tiles read it: block of rows by block, in it tile by tile, in it row
-// by row. A null pointer: not kept.
+// What many products with one x share, in the order in which tiles read it: block of rows by block, in it tile by tile,
+// in it row by row. A null pointer: not kept.
 template <class T> struct Kept {
     T *u, *value, *slope, *bend;     // positions, act(x), act'(x) per interval, and what does not depend on tangents
     unsigned char *order, *members;  // of each chunk of rows and each input: rows in the order of their cells, and how
@@ -43,17 +43,28 @@ template <int S, class V> inline void lowered(const V* v, V* out) {
     if (S > 0) out[S] = v[S - 1];
 }
 
-// Splines moved down by `left` places and up by `right`, lane by lane: as `put`, in steps of 1, 2 and 4 places.
-template <class T, int S> inline void shifted(typename Lanes<T>::V* v, const typename Lanes<T>::M& left,
-                                              const typename Lanes<T>::M& right) {
+// Splines moved down by `left` places or up by `right`, lane by lane, as `put` does it: turned around, in steps of 1, 2
+// and 4 places, and made zero where nothing came from.
+template <class T, int S, int D>
+void shifted(typename Lanes<T>::V all[][S + 2], const typename Lanes<T>::M& left, const typename Lanes<T>::M& right) {
+    typedef typename Lanes<T>::M M;
     const typename Lanes<T>::V zero = {};
+    const M none = {}, turn = right > none ? none + (S + 1) - right : left;
+    M kept[S + 1];
+#pragma GCC unroll 8
+    for (int q = 0; q <= S; q++) kept[q] = (none + (S - q) >= left) & (none + q >= right);
+    for (int d = 0; d <= D; d++) {
+        typename Lanes<T>::V *v = all[d], turned[S + 1];
 #pragma GCC unroll 3
-    for (int step = 1; step <= S + 1; step *= 2) {  // S + 1 at the very end of the last spline
-        const typename Lanes<T>::M down = (left & step) != 0, up = (right & step) != 0;
+        for (int step = 1; step <= S; step *= 2) {
+            const M moves = (turn & step) != 0;
 #pragma GCC unroll 8
-        for (int q = 0; q <= S; q++) v[q] = down ? (q + step <= S ? v[q + step] : zero) : v[q];
+            for (int q = 0; q <= S; q++) turned[q] = moves ? v[(q + step) % (S + 1)] : v[q];
 #pragma GCC unroll 8
-        for (int q = S; q >= 0; q--) v[q] = up ? (q >= step ? v[q - step] : zero) : v[q];
+            for (int q = 0; q <= S; q++) v[q] = turned[q];
+        }
+#pragma GCC unroll 8
+        for (int q = 0; q <= S; q++) v[q] = kept[q] ? v[q] : zero;
     }
 }
 
@@ -107,7 +118,7 @@ void uniform_basis(const Grid& g, const T* u, Int count, int* cell, T* const* to
         const M outer = (e < none) | (e > end);
         if (g.outside == 0 && any_bit(&outer)) {
             const M left = e < none ? none - e : none, right = e > end ? e - end : none;
-            for (int d = 0; d <= D; d++) shifted<T, S>(all[d], left, right);
+            shifted<T, S, D>(all, left, right);
         }
         const M inner = e < none ? none : e > end ? end : e;
         const typename Lanes<T>::C c_at = __builtin_convertvector(inner, typename Lanes<T>::C);
@@ -234,8 +245,8 @@ inline Int kept_at(Int n, Int count, Int i, Int I) { return n * I + i * count; }
 
 // Splines and base branch at a tile, whose first number is at n * I + i of x; D derivatives.
 template <class T, int S, int D>
-void fill(const Grid& g, const T* x, const Base<T>* base, const Kept<T>* kept, Int n, Int count, Int i, Int inputs, Int I,
-          const T* cells, Scratch<T>& b) {
+void fill(const Grid& g, const T* x, const Base<T>* base, const Kept<T>* kept, Int n, Int count, Int i, Int inputs,
+          Int I, const T* cells, Scratch<T>& b) {
     const Int at = n * I + i, from = kept_at(n, count, i, I);
     fill_basis<T, S, D>(g, x + at, kept ? kept->u + from : 0, I, count, inputs, cells, b);
     if (base && kept) b.base = kept->value + from, b.rise = kept->slope + from;

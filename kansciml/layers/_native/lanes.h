@@ -46,6 +46,16 @@ template <class T> inline typename Lanes<T>::V load(const T* p) {
 }
 template <class T> inline void store(T* p, const typename Lanes<T>::V& v) { memcpy(p, &v, sizeof v); }
 
+// A vector that is used more than once, in a register: compilers would read it from memory at each use.
+template <class T> inline typename Lanes<T>::V held(typename Lanes<T>::V v) {
+#if BYTES == 64
+    asm("" : "+v"(v));
+#elif BYTES == 32
+    asm("" : "+x"(v));
+#endif
+    return v;
+}
+
 template <class T> inline typename Lanes<T>::Q sum_quarters(const typename Lanes<T>::V& v) {  // of 16 bytes each
     const int parts = BYTES / 16;
     typename Lanes<T>::Q q[parts];

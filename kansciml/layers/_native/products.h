@@ -28,7 +28,7 @@ template <class T, int NV> inline void put_row(const typename Lanes<T>::V* v, In
     }
 }
 
-// Where `add_products` finds rows in order, for the first chunk of a block and the first input of a tile; null: nowhere.
+// Where `add_products` finds rows in order, for a block's first chunk and a tile's first input; null: nowhere.
 struct Sorted {
     const unsigned char *rows, *members;
     Int inputs;  // of the layer
@@ -102,7 +102,7 @@ void add_products_unordered(Int P, Int Q, const T* factor, const T* base, const 
 
 const int HELD = BYTES == 64 ? 4 : 2;  // vectors for each of S + 1 splines that registers hold
 
-// gw += factor^T gy, (inputs, Q, width), and where there is a base branch, to the last of Q rows, base^T gy, for a chunk
+// gw += factor^T gy, (inputs, Q, width), and where there is a base branch base^T gy, to the last of Q rows, for a chunk
 // whose gy is in b.packed. Rows in the order of their cells, so that sums stay in registers: a store for each product
 // would take twice the time.
 template <class T, int S, int NV>

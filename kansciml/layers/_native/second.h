@@ -48,47 +48,50 @@ void split_tangent(const T* w, const T* scale, const T* hw, const T* hscale, Int
     }
 }
 
-// ggy += (hx B') W + B V, and to gx, without its first term where BENDS is false: hx B'' . (W gy) + B' . (V gy). The base
-// branch is a spline too.
+// ggy += (hx B') W + B V, and to gx, without its first term where BENDS is false: hx B'' . (W gy) + B' . (V gy). The
+// base branch is a spline too.
 template <class T, int S, int NV, bool BENDS>
-void second_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy, Int O,
-                 Int columns, T* gx) {
+void second_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy,
+                 Int O, Int columns, T* gx) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
     for (Int n = 0; n < rows; n++) {
-        V of[NV], acc[NV];
+        V of[NV], acc[NV], more[NV] = {};  // two sums: shorter chains of additions that wait for each other
         get_row<T, NV>(gy + n * O, columns, of);
         get_row<T, NV>(ggy + n * O, columns, acc);
         const int* cell = b.cell.p + n * inputs;
         const T *base = b.base + n * inputs, *rise = b.rise + n * inputs, *bow = b.bow.p + n * inputs;
-        for (Int i = 0; i < inputs; i++) {
+        const T* base_change = b.base_moved.p + n * inputs;
+        add_dots(inputs, gx + n * inputs, [&](Int i) {
             const Int at = place<T, S>(n * inputs + i), from = (i * Q + cell[i]) * width, its = (i * Q + P) * width;
             const T *value = b.value.p + at, *slope = b.slope.p + at, *bent = b.curve.p + at;
-            const T along = b.u.p[n * inputs + i];
+            const T* change = b.moved.p + at;
             V total = {};
 #pragma GCC unroll 4
             for (int a = 0; a < NV; a++) {
-                V t = {}, s = {}, m = {};
+                V t = {};
 #pragma GCC unroll 8
                 for (int q = 0; q <= S; q++) {
-                    const V weight = load(w + from + q * width + a * L), tangent = load(v + from + q * width + a * L);
-                    m += slope[q * L] * weight;
-                    s += value[q * L] * tangent;
+                    const V read = load(w + from + q * width + a * L), weight = BENDS ? held<T>(read) : read;
+                    const V tangent = held<T>(load(v + from + q * width + a * L));
+                    acc[a] += change[q * L] * weight;
+                    more[a] += value[q * L] * tangent;
                     t += slope[q * L] * tangent;
                     if (BENDS) t += bent[q * L] * weight;
                 }
                 if (Q > P) {
-                    const V weight = load(w + its + a * L), tangent = load(v + its + a * L);
-                    m += rise[i] * weight;
-                    s += base[i] * tangent;
+                    const V read = load(w + its + a * L), weight = BENDS ? held<T>(read) : read;
+                    const V tangent = held<T>(load(v + its + a * L));
+                    acc[a] += base_change[i] * weight;
+                    more[a] += base[i] * tangent;
                     t += rise[i] * tangent;
                     if (BENDS) t += bow[i] * weight;
                 }
                 total += t * of[a];
-                acc[a] += s + along * m;
             }
-            gx[n * inputs + i] += sum_lanes<T>(total);
-        }
+            return total;
+        });
+        for (int a = 0; a < NV; a++) acc[a] += more[a];
         put_row<T, NV>(acc, columns, ggy + n * O);
     }
 }
@@ -109,8 +112,8 @@ void second_tile(Int P, Int Q, const Scratch<T>& b, const Sorted& sorted, Int ro
 // are null without a scale, gw where weights need no gradient.
 template <class T, int S>
 void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w,
-            const T* scale, const T* hw, const T* hscale, const Base<T>* base, const Kept<T>* kept, T* ggy, T* gx, T* gw,
-            T* gs, const T* bend, T* values, Int known) {
+            const T* scale, const T* hw, const T* hscale, const Base<T>* base, const Kept<T>* kept, T* ggy, T* gx,
+            T* gw, T* gs, const T* bend, T* values, Int known) {
     typedef typename Lanes<T>::V V;
     const Int P = g.grid + S, Q = base ? P + 1 : P, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O);
     const Int rows = N < 1 ? 1 : least(N, ROWS);
@@ -161,7 +164,8 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
                     const Int nv = least(vectors(O - o, L), WIDEST), columns = least(O - o, nv * L), width = nv * L;
                     const Int from = i * P * O + o, edge = i * O + o;
                     const T *s = scale ? scale + edge : 0, *hs = hscale ? hscale + edge : 0, *v = hw ? hw + from : 0;
-                    const T *bw = base ? base->weight + edge : 0, *bh = base && base->tangent ? base->tangent + edge : 0;
+                    const T* bw = base ? base->weight + edge : 0;
+                    const T* bh = base && base->tangent ? base->tangent + edge : 0;
                     pack(w + from, s, bw, O, P, Q, ni, columns, width, tile.p);
                     pack_tangent(w + from, s, v, hs, bh, O, P, Q, ni, columns, width, tangent.p);
                     T *gt = gw ? of_moved.p : 0, *gvt = gw && values && !known ? of_values.p : 0;
@@ -185,7 +189,8 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
                     for (Int k = 0; k < ni; k++) {
                         const Int p = at + r * I + k;
                         const T d = gxs.p[r * ni + k];
-                        gx[p] = (g.uniform ? d * cells[g.n_cells + i + k] : d) + (its ? h[p] * its[r * step + k] : T(0));
+                        const T bent = its ? h[p] * its[r * step + k] : T(0);
+                        gx[p] = (g.uniform ? d * cells[g.n_cells + i + k] : d) + bent;
                     }
             }
             if (team > 1) {

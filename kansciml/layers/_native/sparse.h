@@ -14,7 +14,7 @@ template <class T> T* pack_base(const T* row, Int columns, Int width, T* out) {
 }
 
 // Weights of a tile, contiguous: (inputs, Q, width), columns beyond `columns` zero. A slice of rows O floats apart
-// would fall on few sets of the cache. Q is P, or where there is a base branch P + 1: its weights (null: zero) are last.
+// would fall on few sets of the cache. Q is P, or with a base branch P + 1: its weights (null: zero) are last.
 template <class T>
 void pack(const T* w, const T* scale, const T* base, Int O, Int P, Int Q, Int inputs, Int columns, Int width, T* out) {
     for (Int i = 0; i < inputs; i++) {
