@@ -1,8 +1,8 @@
 """The spline layer's kernels in C++ for CPU tensors of float32 or float64, where `_native/spline.cpp` has been built.
 
 Two ways to the same numbers. Dense: C++ fills a block of the basis that stays in cache, a GEMM of PyTorch multiplies
-it. Sparse: only the S + 1 splines that are not zero at an input meet their weights, in C++ alone; the base branch is
-one more spline there, whose values PyTorch's activation gives.
+it. Sparse: only the S + 1 splines that are not zero at an input meet their weights, in C++ alone; so does the base
+branch, as one more spline, where a graph keeps act(x).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from . import _plain
-from ._activations import ACTIVATIONS, curvature, slope, times_slope
+from ._activations import ACTIVATIONS, slope, times_slope
 from ._cpp_library import Base, KeptPointers, base_of, function, grid_of, pointer
-from ._spline_second import Known, base_curvature, by_terms, plain_terms, tangent_of
+from ._spline_second import Known, base_curvature, base_terms, by_terms, plain_terms, tangent_of
 from ._spline_second import double_backward as by_branches
 from .bspline import SplineSpec
 
@@ -102,18 +102,14 @@ def _add_splines(
     weight: Tensor,
     scale: Tensor | None,
     y: Tensor,
-    base: Base | None = None,
 ) -> None:
-    """y += B scaled(weight), or with `along` (N, I) how that changes when x moves along it; contiguous, one dtype.
-
-    `base`: the base branch, in the sparse way without `along`.
-    """
+    """y += B scaled(weight), or with `along` (N, I) how that changes when x moves along it; contiguous, one dtype."""
     n_rows, n_in = x.shape
     grid = grid_of(spec, cells)
     if prefer_sparse(spec):
         sizes = n_rows, n_in, weight.shape[-1]
-        pointers = map(pointer, (cells, weight, scale))
-        function("forward", x.dtype)(grid, pointer(x), pointer(along), *sizes, *pointers, base, pointer(y))
+        pointers = map(pointer, (cells, weight, scale, y))
+        function("forward", x.dtype)(grid, pointer(x), pointer(along), *sizes, *pointers)
         return
     fill = function("dense", x.dtype)
     memory, weight_of = _memory(spec, x, cells), _plain.Scaler(weight, scale)
@@ -186,16 +182,9 @@ def forward(
     if not _runs(spec):
         return _plain.forward(spec, x, cells, base_weight, spline_weight, spline_scale)
     dtype = spline_weight.dtype
-    x, cells, base_weight, weight, scale = _ready(dtype, x, cells, base_weight, spline_weight, spline_scale)
-    base = None
-    if base_weight is None or (len(x) and prefer_sparse(spec)):
-        y = x.new_zeros(len(x), weight.shape[-1])
-        if base_weight is not None:
-            value = ACTIVATIONS[spec.activation](x)
-            base = base_of(value, None, base_weight)
-    else:
-        y = ACTIVATIONS[spec.activation](x) @ base_weight
-    _add_splines(spec, x, None, cells, weight, scale, y, base)
+    x, cells, weight, scale = _ready(dtype, x, cells, spline_weight, spline_scale)
+    y = x.new_zeros(len(x), weight.shape[-1]) if base_weight is None else ACTIVATIONS[spec.activation](x) @ base_weight
+    _add_splines(spec, x, None, cells, weight, scale, y)
     return y
 
 
@@ -225,28 +214,22 @@ def backward(
     if not need_x and not need_weights:
         return None, None, None, None
     dtype, dtype_x = spline_weight.dtype, x.dtype
-    tensors = _ready(dtype, gy, x, cells, base_weight, spline_weight, spline_scale)
-    gy, x, cells, base_weight, weight, scale = tensors
-    gbase = base = None
-    if base_weight is None or (len(x) and prefer_sparse(spec)):
+    gy, x, cells, weight, scale = _ready(dtype, gy, x, cells, spline_weight, spline_scale)
+    gx = gbase = base = None
+    if base_weight is None or kept is not None:
         gx = torch.zeros_like(x) if need_x else None
-        if base_weight is not None:
-            value, rise = (None, None) if kept else _activated(spec.activation, x, need_weights, need_x)
-            gbase = torch.empty_like(base_weight) if need_weights else None
-            base = base_of(value, rise, base_weight, gbase)
-    else:
-        gx = times_slope(spec.activation, gy @ base_weight.t(), x).contiguous() if need_x else None
-        gbase = ACTIVATIONS[spec.activation](x).t() @ gy if need_weights else None
+    elif need_x:
+        gx = times_slope(spec.activation, gy @ base_weight.t(), x).contiguous()
+    if base_weight is not None and kept is not None:
+        base_weight = base_weight.contiguous()
+        gbase = torch.empty_like(base_weight) if need_weights else None
+        base = base_of(base_weight, gbase)
+    elif base_weight is not None and need_weights:
+        gbase = ACTIVATIONS[spec.activation](x).t() @ gy
     gspline = torch.empty_like(weight) if need_weights else None
     gscale = torch.empty_like(scale) if need_weights and scale is not None else None
     _add_gradients(spec, gy, x, None, cells, weight, scale, gx, gspline, gscale, base, kept and kept.pointers)
     return (gx.to(dtype_x) if need_x else None), gbase, gspline, gscale
-
-
-def _activated(name: str, x: Tensor, need_value: bool, need_slope: bool) -> tuple[Tensor | None, Tensor | None]:
-    """act(x) and act'(x), each where it is needed."""
-    value = ACTIVATIONS[name](x).contiguous() if need_value else None
-    return value, slope(name, x).contiguous() if need_slope else None
 
 
 def second_terms(
@@ -309,29 +292,32 @@ def double_backward(
     if hx is None or not varies or not len(x) or not _runs(spec) or not prefer_sparse(spec):
         tensors = (gy, x, cells, base_weight, spline_weight, spline_scale, hx, hbase, hspline, hscale)
         return by_branches(partial(by_terms, second_terms), spec, *tensors, need_gy, need_x, need_weights)
-    dtype, dtype_x, name = spline_weight.dtype, x.dtype, spec.activation
-    grid = grid_of(spec, cells)
+    dtype, x_given = spline_weight.dtype, x
     tensors = _ready(dtype, gy, x, hx, cells, spline_weight, spline_scale, hspline, hscale, base_weight, hbase)
     gy, x, hx, cells, weight, scale, hspline, hscale, base_weight, hbase = tensors
-    ggy, gx = torch.zeros_like(gy), torch.empty_like(x)
-    gspline = torch.empty_like(weight) if need_weights else None
     gbase = base = gscale = bend = values = None
+    if kept is None:
+        ggy, gx, gbase = base_terms(spec, gy, x_given, base_weight, hx, hbase, known is None)
+    else:
+        ggy, gx = torch.zeros_like(gy), torch.zeros_like(x)
+        gbase = torch.empty_like(base_weight) if base_weight is not None and need_weights else None
+        base = None if base_weight is None else base_of(base_weight, gbase, hbase)
+    gspline = torch.empty_like(weight) if need_weights else None
     if known is not None:
         bend, values = known
     have_values = values is not None
     if need_weights and scale is not None:
         gscale = torch.empty_like(scale)
         values = torch.empty_like(weight) if values is None else values
-    if base_weight is not None:
-        gbase = torch.empty_like(base_weight) if need_weights else None
-        value, rise = (None, None) if kept else _activated(name, x, True, True)
-        curve = curvature(name, x) if known is None else None
-        base = base_of(value, rise, base_weight, gbase, hbase, curve)
+    added = gx if gx.dtype == dtype else torch.zeros_like(x)
     positions, pointers = map(pointer, (gy, x, hx)), map(pointer, (cells, weight, scale, hspline, hscale))
-    found = map(pointer, (ggy, gx, gspline, gscale, bend, values))
+    found = map(pointer, (ggy, added, gspline, gscale, bend, values))
     sizes, its = (*x.shape, weight.shape[-1]), kept and kept.pointers
-    function("second", dtype)(grid, *positions, *sizes, *pointers, base, its, *found, int(have_values))
-    return ggy if need_gy else None, gx.to(dtype_x) if need_x else None, gbase, gspline, gscale
+    function("second", dtype)(grid_of(spec, cells), *positions, *sizes, *pointers, base, its, *found, int(have_values))
+    if added is not gx:
+        gx += added
+    weights = (gbase, gspline, gscale) if need_weights else (None,) * 3
+    return ggy if need_gy else None, gx if need_x else None, *weights
 
 
 def known(
@@ -367,7 +353,7 @@ def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, bend: Tensor) -
     n_rows, n_in = x.shape
     value = rise = order = members = None
     if spec.activation is not None:
-        value, rise = _activated(spec.activation, x, True, True)
+        value, rise = ACTIVATIONS[spec.activation](x).contiguous(), slope(spec.activation, x).contiguous()
     if spec.uniform:
         x = (x - cells[0]).mul_(cells[1])
         rise = None if rise is None else rise * (1 / cells[1])

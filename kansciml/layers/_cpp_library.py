@@ -26,9 +26,9 @@ class Grid(ctypes.Structure):
 
 
 class Base(ctypes.Structure):
-    """The base branch: act(x) and two derivatives (N, I), its weights, their tangent and their gradient (I, O)."""
+    """The base branch's weights (I, O), their tangent and their gradient."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("value", "slope", "curve", "weight", "tangent", "grad")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "tangent", "grad")]
 
 
 class KeptPointers(ctypes.Structure):
@@ -53,7 +53,7 @@ def load(path: Path) -> ctypes.CDLL:
             grid, address, address, number, number, number, address, address, address, number
         ]  # fmt: skip
         getattr(library, f"kansciml_forward_{real}_").argtypes = [
-            grid, *[address] * 2, *[number] * 3, *[address] * 3, base, address
+            grid, *[address] * 2, *[number] * 3, *[address] * 4
         ]  # fmt: skip
         getattr(library, f"kansciml_backward_{real}_").argtypes = [
             grid, *[address] * 3, *[number] * 3, *[address] * 3, base, kept, *[address] * 3
@@ -104,16 +104,9 @@ def pointer(tensor: Tensor | None, offset: int = 0) -> int | None:
     return None if tensor is None else tensor.data_ptr() + offset * tensor.element_size()
 
 
-def base_of(
-    value: Tensor | None,
-    slope: Tensor | None,
-    weight: Tensor,
-    grad: Tensor | None = None,
-    tangent: Tensor | None = None,
-    curve: Tensor | None = None,
-) -> Base:
+def base_of(weight: Tensor, grad: Tensor | None, tangent: Tensor | None = None) -> Base:
     """The base branch for the kernels; a tensor that is None is zero or not wanted."""
-    return Base(*map(pointer, (value, slope, curve, weight, tangent, grad)))
+    return Base(*map(pointer, (weight, tangent, grad)))
 
 
 def function(name: str, dtype: torch.dtype) -> Callable[..., int]:

@@ -12,10 +12,9 @@ struct Grid {  // shared with Python: keep the order
     Int threads;
 };
 
-// The base branch, as one more spline that is nowhere zero. A null pointer: nothing, zero, or not wanted.
+// Where much is kept, the base branch is one more spline, nowhere zero. A null pointer: zero, or not wanted.
 template <class T> struct Base {
-    const T *value, *slope, *curve;  // act(x) and derivatives, (N, I)
-    const T *weight, *tangent;       // (I, O)
+    const T *weight, *tangent;  // (I, O)
     T* grad;
 };
 
@@ -174,25 +173,23 @@ void knots_basis(const Grid& g, const T* t, T at, int* cell, T* const* to, Int o
 
 // Rows that `add_products` puts in order at a time: with their cotangents in the first-level cache.
 const Int CHUNK = 128;
-const Int MOST_CELLS = 16;   // beyond, few rows of a chunk share a cell
-const Int MOST_INPUTS = 64;  // of a tile
+const Int MOST_CELLS = 16;  // beyond, few rows of a chunk share a cell
 
 template <class T> struct Scratch {  // the basis of a tile of rows x inputs, numbers of a position as `place` tells
     Buffer<T> u, value, slope, curve, moved, padded, packed;  // packed, members, order: of `add_products`
-    Buffer<T> own_base, own_rise, bow, base_moved;            // of the base branch, as value, slope, curve and moved
+    Buffer<T> base_moved;
     Buffer<int> cell;
     Buffer<unsigned char> members, order;
-    const T *base, *rise;  // its own, or what is kept
-    Scratch(const Grid& g, Int rows, Int inputs, bool based, bool curved, bool products, bool second = false)
-        : Scratch(g, inputs, rows * inputs, (rows * inputs + 16) * (g.order + 1), based ? rows * inputs : 0, curved,
-                  second, products && g.grid <= MOST_CELLS ? CHUNK : 0) {}
+    const T *base = 0, *rise = 0;  // of the base branch, as value and slope: what is kept
+    Scratch(const Grid& g, Int rows, Int inputs, bool curved, bool products, bool second = false)
+        : Scratch(g, inputs, rows * inputs, (rows * inputs + 16) * (g.order + 1), curved, second,
+                  products && g.grid <= MOST_CELLS ? CHUNK : 0) {}
 
   private:
-    Scratch(const Grid& g, Int inputs, Int count, Int numbers, Int based, bool curved, bool second, Int chunk)
+    Scratch(const Grid& g, Int inputs, Int count, Int numbers, bool curved, bool second, Int chunk)
         : u(count), value(numbers), slope(numbers), curve(curved ? numbers : 0), moved(second ? numbers : 0),
-          padded(g.grid + 4 * g.order + 1), packed(chunk * 4 * Lanes<T>::n), own_base(based), own_rise(based),
-          bow(curved ? based : 0), base_moved(second ? based : 0), cell(count), members(chunk ? inputs * g.grid : 0),
-          order(inputs * g.grid * chunk), base(own_base.p), rise(own_rise.p) {}
+          padded(g.grid + 4 * g.order + 1), packed(chunk * 4 * Lanes<T>::n), base_moved(second ? count : 0), cell(count),
+          members(chunk ? inputs * g.grid : 0), order(inputs * g.grid * chunk) {}
 };
 
 // Splines at x[n, i], or where u is not null at the positions of `Kept`.
@@ -224,33 +221,16 @@ void fill_basis(const Grid& g, const T* x, const T* u, Int ldx, Int rows, Int in
     }
 }
 
-// The base branch at a tile, whose first number is at `at`: derivatives per interval, as those of splines.
-template <class T>
-void fill_base(const Grid& g, const Base<T>& base, Int at, Int ldx, Int rows, Int inputs, const T* cells,
-               Scratch<T>& b) {
-    alignas(64) T width[MOST_INPUTS];
-    for (Int i = 0; i < inputs; i++) width[i] = g.uniform ? T(1) / cells[g.n_cells + i] : T(1);
-    for (Int n = 0; n < rows; n++) {
-        const Int from = at + n * ldx, to = n * inputs;
-        if (base.value) memcpy(b.own_base.p + to, base.value + from, inputs * sizeof(T));
-        if (base.slope)
-            for (Int i = 0; i < inputs; i++) b.own_rise.p[to + i] = base.slope[from + i] * width[i];
-        if (base.curve)
-            for (Int i = 0; i < inputs; i++) b.bow.p[to + i] = base.curve[from + i] * width[i] * width[i];
-    }
-}
-
 // Where `Kept` has a tile of rows [n, n + count), from input i of I on; for all its numbers but order and members.
 inline Int kept_at(Int n, Int count, Int i, Int I) { return n * I + i * count; }
 
-// Splines and base branch at a tile, whose first number is at n * I + i of x; D derivatives.
+// Splines, D derivatives, and where it is kept the base branch, at rows [n, n + count) and from input i of I on.
 template <class T, int S, int D>
-void fill(const Grid& g, const T* x, const Base<T>* base, const Kept<T>* kept, Int n, Int count, Int i, Int inputs,
-          Int I, const T* cells, Scratch<T>& b) {
-    const Int at = n * I + i, from = kept_at(n, count, i, I);
-    fill_basis<T, S, D>(g, x + at, kept ? kept->u + from : 0, I, count, inputs, cells, b);
-    if (base && kept) b.base = kept->value + from, b.rise = kept->slope + from;
-    else if (base) fill_base(g, *base, at, I, count, inputs, cells, b);
+void fill(const Grid& g, const T* x, const Kept<T>* kept, Int n, Int count, Int i, Int inputs, Int I, const T* cells,
+          Scratch<T>& b) {
+    const Int from = kept_at(n, count, i, I);
+    fill_basis<T, S, D>(g, x + n * I + i, kept ? kept->u + from : 0, I, count, inputs, cells, b);
+    if (kept && kept->value) b.base = kept->value + from, b.rise = kept->slope + from;
 }
 
 // b.u = h, in intervals where knots are even; a whole number of vectors.

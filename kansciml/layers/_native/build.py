@@ -6,6 +6,7 @@ the platform. Standard library only: the hook of an installation loads this file
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import shlex
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -96,15 +98,14 @@ def _build(compiler: list[str], scratch: str, parallel: tuple[str, ...], instruc
     def compiled(name: str, *flags: str) -> str | None:
         return _run([*command, *flags, f"-DISA={name}", "-c", str(SOURCE), "-o", objects[name]])
 
-    error = compiled("portable")
-    if error is not None:
-        return error
-    linked = [objects["portable"]]
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        for name, flags in X86.items():
-            if name not in instruction_sets or compiled(name, *flags) is not None:
-                break
-            linked.append(objects[name])
+    native = platform.machine().lower() in ("x86_64", "amd64")
+    wanted = [name for name in X86 if native and name in instruction_sets]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each takes a compiler some 20 seconds
+        portable, *errors = pool.map(lambda name: compiled(name, *X86.get(name, ())), ("portable", *wanted))
+    if portable is not None:
+        return portable
+    usable = itertools.takewhile(lambda pair: pair[1] is None, zip(wanted, errors))
+    linked = [objects["portable"], *(objects[name] for name, _ in usable)]
     output = str(Path(scratch) / "library")
     return _run([*command, "-shared", f"-DDISPATCH={len(linked) - 1}", str(SOURCE), *linked, "-o", output])
 

@@ -17,7 +17,7 @@ void dense(const Grid& g, const T* x, const T* h, Int ldx, Int rows, Int inputs,
 #pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && rows > step && rows * width > 100000)
 #endif
     {
-        Scratch<T> b(g, step, inputs, false, SLOPE && h, false);
+        Scratch<T> b(g, step, inputs, SLOPE && h, false);
 #ifdef _OPENMP
 #pragma omp for schedule(static)
 #endif

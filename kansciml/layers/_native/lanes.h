@@ -12,6 +12,9 @@ namespace {
 
 typedef long long Int;
 
+// What innermost loops call: left to itself, a compiler calls it where many kernels do.
+#define INLINE inline __attribute__((always_inline))
+
 inline Int least(Int a, Int b) { return a < b ? a : b; }
 
 // Bytes of a vector: of the registers there are. Wider ones the compiler takes apart, through memory.
@@ -39,15 +42,15 @@ template <> struct Lanes<double> {
     static const int n = BYTES / 8;
 };
 
-template <class T> inline typename Lanes<T>::V load(const T* p) {
+template <class T> INLINE typename Lanes<T>::V load(const T* p) {
     typename Lanes<T>::V v;
     memcpy(&v, p, sizeof v);
     return v;
 }
-template <class T> inline void store(T* p, const typename Lanes<T>::V& v) { memcpy(p, &v, sizeof v); }
+template <class T> INLINE void store(T* p, const typename Lanes<T>::V& v) { memcpy(p, &v, sizeof v); }
 
 // A vector that is used more than once, in a register: compilers would read it from memory at each use.
-template <class T> inline typename Lanes<T>::V held(typename Lanes<T>::V v) {
+template <class T> INLINE typename Lanes<T>::V held(typename Lanes<T>::V v) {
 #if BYTES == 64
     asm("" : "+v"(v));
 #elif BYTES == 32
@@ -56,7 +59,7 @@ template <class T> inline typename Lanes<T>::V held(typename Lanes<T>::V v) {
     return v;
 }
 
-template <class T> inline typename Lanes<T>::Q sum_quarters(const typename Lanes<T>::V& v) {  // of 16 bytes each
+template <class T> INLINE typename Lanes<T>::Q sum_quarters(const typename Lanes<T>::V& v) {  // of 16 bytes each
     const int parts = BYTES / 16;
     typename Lanes<T>::Q q[parts];
     memcpy(q, &v, sizeof v);
@@ -65,7 +68,7 @@ template <class T> inline typename Lanes<T>::Q sum_quarters(const typename Lanes
     return q[0];
 }
 
-template <class T> inline T sum_lanes(const typename Lanes<T>::V& v) {
+template <class T> INLINE T sum_lanes(const typename Lanes<T>::V& v) {
     const typename Lanes<T>::Q q = sum_quarters<T>(v);
     T total = 0;
     for (unsigned k = 0; k < 16 / sizeof(T); k++) total += q[k];
@@ -87,10 +90,10 @@ template <class T> inline T sum_lanes(const typename Lanes<T>::V& v) {
 #endif
 
 // The sums of four vectors' lanes, added to to[0 ... 3]: for float in half the steps of four times `sum_lanes`.
-template <class T> inline void add_sums(const typename Lanes<T>::V* v, T* to) {
+template <class T> INLINE void add_sums(const typename Lanes<T>::V* v, T* to) {
     for (int k = 0; k < 4; k++) to[k] += sum_lanes<T>(v[k]);
 }
-template <> inline void add_sums<float>(const Lanes<float>::V* v, float* to) {
+template <> INLINE void add_sums<float>(const Lanes<float>::V* v, float* to) {
     typedef float T;
     const int n = Lanes<T>::n;
     const Lanes<T>::V a = PAIRS(v[0], v[1], 0, n, 1, n + 1) + PAIRS(v[0], v[1], 2, n + 2, 3, n + 3);
@@ -112,7 +115,7 @@ inline bool any_bit(const void* vector) {
 
 // Where the first of a position's S + 1 numbers stands; the next are Lanes::n apart. So whole vectors of positions are
 // computed and stored as they are.
-template <class T, int S> inline Int place(Int position) { return position + (position & -Int(Lanes<T>::n)) * S; }
+template <class T, int S> INLINE Int place(Int position) { return position + (position & -Int(Lanes<T>::n)) * S; }
 
 template <class T> struct Buffer {  // aligned to a cache line; scratch memory of one thread
     T* p;

@@ -6,7 +6,7 @@
 
 namespace {
 
-template <class T, int NV> inline void get_row(const T* p, Int columns, typename Lanes<T>::V* v) {
+template <class T, int NV> INLINE void get_row(const T* p, Int columns, typename Lanes<T>::V* v) {
     const int L = Lanes<T>::n;
     if (columns == NV * L) {
         for (int a = 0; a < NV; a++) v[a] = load(p + a * L);
@@ -17,7 +17,7 @@ template <class T, int NV> inline void get_row(const T* p, Int columns, typename
     }
 }
 
-template <class T, int NV> inline void put_row(const typename Lanes<T>::V* v, Int columns, T* p) {
+template <class T, int NV> INLINE void put_row(const typename Lanes<T>::V* v, Int columns, T* p) {
     const int L = Lanes<T>::n;
     if (columns == NV * L) {
         for (int a = 0; a < NV; a++) store(p + a * L, v[a]);
@@ -54,7 +54,7 @@ template <class T> void sort(const Scratch<T>& b, Int first, Int count, Int inpu
 
 // Calls term(c, members, order) for every cell of input i that rows of the chunk from row `first` on lie in.
 template <class T, class Term>
-inline void each_cell(const Scratch<T>& b, const Sorted& sorted, Int first, Int i, Int G, const Term& term) {
+INLINE void each_cell(const Scratch<T>& b, const Sorted& sorted, Int first, Int i, Int G, const Term& term) {
     const Int at = first / CHUNK * sorted.inputs + i;
     const unsigned char* next = sorted.rows ? sorted.rows + at * CHUNK : 0;
     const unsigned char* members = next ? sorted.members + at * G : b.members.p + i * G;
@@ -74,12 +74,13 @@ template <class T, int NV> void pack_rows(const T* p, Int O, Int count, Int colu
     }
 }
 
-// gw += factor^T gy, (inputs, Q, width), row by row.
-template <class T, int S, int NV>
-void add_products_unordered(Int P, Int Q, const T* factor, const T* base, const Scratch<T>& b, Int rows, Int inputs,
+// gw += factor^T gy, row by row; shapes as below.
+template <class T, int S, int NV, bool BASE>
+void add_products_unordered(Int P, const T* factor, const T* base, const Scratch<T>& b, Int rows, Int inputs,
                             T* gw, const T* gy, Int O, Int columns) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
+    const Int Q = P + BASE;
     for (Int n = 0; n < rows; n++) {
         V of[NV];
         get_row<T, NV>(gy + n * O, columns, of);
@@ -94,7 +95,7 @@ void add_products_unordered(Int P, Int Q, const T* factor, const T* base, const 
                     T* p = to + q * width + a * L;
                     store(p, V(load(p) + value[q * L] * of[a]));
                 }
-            if (base)
+            if (BASE)
                 for (int a = 0; a < NV; a++) store(its + a * L, V(load(its + a * L) + base[at] * of[a]));
         }
     }
@@ -102,14 +103,15 @@ void add_products_unordered(Int P, Int Q, const T* factor, const T* base, const 
 
 const int HELD = BYTES == 64 ? 4 : 2;  // vectors for each of S + 1 splines that registers hold
 
-// gw += factor^T gy, (inputs, Q, width), and where there is a base branch base^T gy, to the last of Q rows, for a chunk
-// whose gy is in b.packed. Rows in the order of their cells, so that sums stay in registers: a store for each product
+// gw += factor^T gy, (inputs, P, width), or with BASE (inputs, P + 1, width) and base^T gy to the last, for a chunk whose
+// gy is in b.packed. Rows in the order of their cells, so that sums stay in registers: a store for each product
 // would take twice the time.
-template <class T, int S, int NV>
-void add_products(Int P, Int Q, const T* factor, const T* base, const Scratch<T>& b, const Sorted& sorted, Int first,
+template <class T, int S, int NV, bool BASE>
+void add_products(Int P, const T* factor, const T* base, const Scratch<T>& b, const Sorted& sorted, Int first,
                   Int inputs, T* gw) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L, NA = NV < HELD ? NV : HELD;
+    const Int Q = P + BASE;
     for (Int i = 0; i < inputs; i++)
         for (int part = 0; part < NV; part += NA) {
             T *its = gw + (i * Q + P) * width + part * L, *packed = b.packed.p + part * L;
@@ -129,7 +131,7 @@ void add_products(Int P, Int Q, const T* factor, const T* base, const Scratch<T>
                     for (int q = 0; q <= S; q++)
 #pragma GCC unroll 4
                         for (int a = 0; a < NA; a++) sum[q][a] += value[q * L] * load(of + a * L);
-                    if (base)
+                    if (BASE)
 #pragma GCC unroll 4
                         for (int a = 0; a < NA; a++) base_sum[a] += base[at] * load(of + a * L);
                 }
@@ -138,23 +140,23 @@ void add_products(Int P, Int Q, const T* factor, const T* base, const Scratch<T>
 #pragma GCC unroll 4
                     for (int a = 0; a < NA; a++) store(to + q * width + a * L, sum[q][a]);
             });
-            if (base)
+            if (BASE)
                 for (int a = 0; a < NA; a++) store(its + a * L, V(load(its + a * L) + base_sum[a]));
         }
 }
 
-template <class T, int S, int NV>
-void add_chunks(Int P, Int Q, const T* factor, const T* base, const Scratch<T>& b, const Sorted& sorted, Int rows,
+template <class T, int S, int NV, bool BASE>
+void add_chunks(Int P, const T* factor, const T* base, const Scratch<T>& b, const Sorted& sorted, Int rows,
                 Int inputs, T* gw, const T* gy, Int O, Int columns) {
     if (P - S > MOST_CELLS) {
-        add_products_unordered<T, S, NV>(P, Q, factor, base, b, rows, inputs, gw, gy, O, columns);
+        add_products_unordered<T, S, NV, BASE>(P, factor, base, b, rows, inputs, gw, gy, O, columns);
         return;
     }
     for (Int first = 0; first < rows; first += CHUNK) {
         const Int count = least(CHUNK, rows - first);
         pack_rows<T, NV>(gy + first * O, O, count, columns, b.packed.p);
         if (!sorted.rows) sort(b, first, count, inputs, P - S);
-        add_products<T, S, NV>(P, Q, factor, base, b, sorted, first, inputs, gw);
+        add_products<T, S, NV, BASE>(P, factor, base, b, sorted, first, inputs, gw);
     }
 }
 

@@ -50,18 +50,18 @@ void split_tangent(const T* w, const T* scale, const T* hw, const T* hscale, Int
 
 // ggy += (hx B') W + B V, and to gx, without its first term where BENDS is false: hx B'' . (W gy) + B' . (V gy). The
 // base branch is a spline too.
-template <class T, int S, int NV, bool BENDS>
-void second_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy,
+template <class T, int S, int NV, bool BENDS, bool BASE>
+void second_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, const T* v, const T* gy, T* ggy,
                  Int O, Int columns, T* gx) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
+    const Int Q = P + BASE;
     for (Int n = 0; n < rows; n++) {
         V of[NV], acc[NV], more[NV] = {};  // two sums: shorter chains of additions that wait for each other
         get_row<T, NV>(gy + n * O, columns, of);
         get_row<T, NV>(ggy + n * O, columns, acc);
         const int* cell = b.cell.p + n * inputs;
-        const T *base = b.base + n * inputs, *rise = b.rise + n * inputs, *bow = b.bow.p + n * inputs;
-        const T* base_change = b.base_moved.p + n * inputs;
+        const T *base = b.base + n * inputs, *rise = b.rise + n * inputs, *base_change = b.base_moved.p + n * inputs;
         add_dots(inputs, gx + n * inputs, [&](Int i) {
             const Int at = place<T, S>(n * inputs + i), from = (i * Q + cell[i]) * width, its = (i * Q + P) * width;
             const T *value = b.value.p + at, *slope = b.slope.p + at, *bent = b.curve.p + at;
@@ -79,13 +79,11 @@ void second_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const 
                     t += slope[q * L] * tangent;
                     if (BENDS) t += bent[q * L] * weight;
                 }
-                if (Q > P) {
-                    const V read = load(w + its + a * L), weight = BENDS ? held<T>(read) : read;
+                if (BASE) {
                     const V tangent = held<T>(load(v + its + a * L));
-                    acc[a] += base_change[i] * weight;
+                    acc[a] += base_change[i] * load(w + its + a * L);
                     more[a] += base[i] * tangent;
                     t += rise[i] * tangent;
-                    if (BENDS) t += bow[i] * weight;
                 }
                 total += t * of[a];
             }
@@ -96,14 +94,18 @@ void second_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const 
     }
 }
 
-template <class T, int S, int NV>
-void second_tile(Int P, Int Q, const Scratch<T>& b, const Sorted& sorted, Int rows, Int inputs, const T* w, const T* v,
-                 const T* gy, T* ggy, Int O, Int columns, T* gx, T* gw, T* gv, bool bend_known) {
-    if (bend_known) second_rows<T, S, NV, false>(P, Q, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
-    else second_rows<T, S, NV, true>(P, Q, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
-    const T *base = Q > P ? b.base_moved.p : 0, *none = 0;
-    if (gw) add_chunks<T, S, NV>(P, Q, b.moved.p, base, b, sorted, rows, inputs, gw, gy, O, columns);
-    if (gv) add_chunks<T, S, NV>(P, Q, b.value.p, none, b, sorted, rows, inputs, gv, gy, O, columns);
+template <class T, int S, int NV, bool BENDS, bool BASE>
+void second_tile(Int P, const Scratch<T>& b, const Sorted& sorted, Int rows, Int inputs, const T* w, const T* v,
+                 const T* gy, T* ggy, Int O, Int columns, T* gx, T* gw, T* gv) {
+    second_rows<T, S, NV, BENDS, BASE>(P, b, rows, inputs, w, v, gy, ggy, O, columns, gx);
+    if (gw) add_chunks<T, S, NV, BASE>(P, b.moved.p, b.base_moved.p, b, sorted, rows, inputs, gw, gy, O, columns);
+    if (gv) add_chunks<T, S, NV, false>(P, b.value.p, b.base, b, sorted, rows, inputs, gv, gy, O, columns);
+}
+
+template <class T, int S, int NV> auto tile_kernel(bool bends, bool base) {  // what is kept with a base has no bends
+    return bends ? second_tile<T, S, NV, true, false>
+           : base ? second_tile<T, S, NV, false, true>
+                  : second_tile<T, S, NV, false, false>;
 }
 
 // All terms of `_spline_second.plain_terms`, and the gradients of both factors of the scaled weights, where hx and a
@@ -125,11 +127,10 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
 #pragma omp parallel num_threads(int(threads)) if (parallel)
 #endif
     {
-        Scratch<T> b(g, rows, inputs, base, bends, gw, true);
+        Scratch<T> b(g, rows, inputs, bends, gw, true);
         const Int size = inputs * Q * WIDEST * L;
         Buffer<T> tile(size), tangent(size), of_moved(gw ? size : 0), of_values(values && !known ? size : 0);
         Buffer<T> gxs(rows * inputs);
-        if (base && bends && !base->curve) memset(b.bow.p, 0, rows * inputs * sizeof(T));
 #ifdef _OPENMP
         const Int thread = omp_get_thread_num(), team = omp_get_num_threads();
 #else
@@ -145,8 +146,8 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
             for (Int i = 0; i < I; i += inputs) {
                 const Int ni = least(inputs, I - i), at = n * I + i, places = count * ni;
                 const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
-                if (bends) fill<T, S, 2>(g, x, base, kept, n, count, i, ni, I, tile_cells, b);
-                else fill<T, S, 1>(g, x, base, kept, n, count, i, ni, I, tile_cells, b);
+                if (bends) fill<T, S, 2>(g, x, kept, n, count, i, ni, I, tile_cells, b);
+                else fill<T, S, 1>(g, x, kept, n, count, i, ni, I, tile_cells, b);
                 lengths(g, h + at, I, count, ni, tile_cells, b);
                 const Sorted sorted(kept, n, i, I, g.grid);
                 for (Int k = 0; k < places; k += L) {
@@ -155,9 +156,7 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
                         store(b.moved.p + j, V(along * load(b.slope.p + j)));
                         if (bends) store(b.curve.p + j, V(along * load(b.curve.p + j)));
                     }
-                    if (!base) continue;
-                    store(b.base_moved.p + k, V(along * load(b.rise + k)));
-                    if (bends && base->curve) store(b.bow.p + k, V(along * load(b.bow.p + k)));
+                    if (base) store(b.base_moved.p + k, V(along * load(b.rise + k)));
                 }
                 memset(gxs.p, 0, places * sizeof(T));
                 for (Int o = 0; o < O;) {
@@ -170,15 +169,15 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
                     pack_tangent(w + from, s, v, hs, bh, O, P, Q, ni, columns, width, tangent.p);
                     T *gt = gw ? of_moved.p : 0, *gvt = gw && values && !known ? of_values.p : 0;
                     if (gt) memset(gt, 0, ni * Q * width * sizeof(T));
-                    if (gvt) memset(gvt, 0, ni * Q * width * sizeof(T));
+                    if (gvt) memset(gvt, 0, ni * P * width * sizeof(T));
                     const T* of = gy + n * O + o;
-                    const auto run = nv == 1   ? second_tile<T, S, 1>
-                                     : nv == 2 ? second_tile<T, S, WIDEST < 2 ? WIDEST : 2>
-                                               : second_tile<T, S, WIDEST>;
-                    run(P, Q, b, sorted, count, ni, tile.p, tangent.p, of, own + o, O, columns, gxs.p, gt, gvt, !bends);
+                    const auto run = nv == 1   ? tile_kernel<T, S, 1>(bends, base)
+                                     : nv == 2 ? tile_kernel<T, S, WIDEST < 2 ? WIDEST : 2>(bends, base)
+                                               : tile_kernel<T, S, WIDEST>(bends, base);
+                    run(P, b, sorted, count, ni, tile.p, tangent.p, of, own + o, O, columns, gxs.p, gt, gvt);
                     T *bg = base && base->grad ? base->grad + edge : 0, *none = 0;
                     if (gt) unpack(gt, P, Q, ni, columns, width, O, n > 0, gw + from, bg);
-                    if (gvt) unpack(gvt, P, Q, ni, columns, width, O, n > 0, values + from, none);
+                    if (gvt) unpack(gvt, P, P, ni, columns, width, O, n > 0, values + from, none);
                     if (gt && gs && n + count == N)
                         split_tangent(w + from, s, v, hs, O, P, ni, columns, gw + from, values + from, gs + edge);
                     o += columns;
@@ -190,7 +189,7 @@ void second(const Grid& g, const T* gy, const T* x, const T* h, Int N, Int I, In
                         const Int p = at + r * I + k;
                         const T d = gxs.p[r * ni + k];
                         const T bent = its ? h[p] * its[r * step + k] : T(0);
-                        gx[p] = (g.uniform ? d * cells[g.n_cells + i + k] : d) + bent;
+                        gx[p] += (g.uniform ? d * cells[g.n_cells + i + k] : d) + bent;
                     }
             }
             if (team > 1) {

@@ -57,24 +57,20 @@ void split(const T* w, const T* scale, Int O, Int P, Int inputs, Int columns, T*
 }
 
 template <class T, int S, int NV>
-void add_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* y, Int O, Int columns) {
+void add_rows(Int P, const Scratch<T>& b, Int rows, Int inputs, const T* w, T* y, Int O, Int columns) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
     for (Int n = 0; n < rows; n++) {
         V acc[NV];
         get_row<T, NV>(y + n * O, columns, acc);
         const int* cell = b.cell.p + n * inputs;
-        const T* base = b.base + n * inputs;
         for (Int i = 0; i < inputs; i++) {
-            const T *from = w + (i * Q + cell[i]) * width, *value = b.value.p + place<T, S>(n * inputs + i);
+            const T *from = w + (i * P + cell[i]) * width, *value = b.value.p + place<T, S>(n * inputs + i);
             V t[NV] = {};  // a sum of its own: shorter chains of additions that wait for each other
 #pragma GCC unroll 8
             for (int q = 0; q <= S; q++)
 #pragma GCC unroll 4
                 for (int a = 0; a < NV; a++) t[a] += value[q * L] * load(from + q * width + a * L);
-            if (Q > P)
-#pragma GCC unroll 4
-                for (int a = 0; a < NV; a++) t[a] += base[i] * load(w + (i * Q + P) * width + a * L);
 #pragma GCC unroll 4
             for (int a = 0; a < NV; a++) acc[a] += t[a];
         }
@@ -83,7 +79,7 @@ void add_rows(Int P, Int Q, const Scratch<T>& b, Int rows, Int inputs, const T* 
 }
 
 // Calls term(i) for i < inputs, a vector each, and adds the sums of their lanes to `to`.
-template <class T, class Term> inline void add_dots(Int inputs, T* to, const Term& term) {
+template <class T, class Term> INLINE void add_dots(Int inputs, T* to, const Term& term) {
     Int i = 0;
     for (; i + 4 <= inputs; i += 4) {
         const typename Lanes<T>::V v[4] = {term(i), term(i + 1), term(i + 2), term(i + 3)};
@@ -92,11 +88,12 @@ template <class T, class Term> inline void add_dots(Int inputs, T* to, const Ter
     for (; i < inputs; i++) to[i] += sum_lanes<T>(term(i));
 }
 
-template <class T, int S, int NV>
-void gradients(Int P, Int Q, const Scratch<T>& b, const Sorted& sorted, Int rows, Int inputs, const T* w, T* gw,
+template <class T, int S, int NV, bool BASE>
+void gradients(Int P, const Scratch<T>& b, const Sorted& sorted, Int rows, Int inputs, const T* w, T* gw,
                const T* gy, Int O, Int columns, T* gx) {
     typedef typename Lanes<T>::V V;
     const int L = Lanes<T>::n, width = NV * L;
+    const Int Q = P + BASE;
     if (gx)
         for (Int n = 0; n < rows; n++) {
             V of[NV];
@@ -111,13 +108,13 @@ void gradients(Int P, Int Q, const Scratch<T>& b, const Sorted& sorted, Int rows
                     V t = {};
 #pragma GCC unroll 8
                     for (int q = 0; q <= S; q++) t += slope[q * L] * load(from + q * width + a * L);
-                    if (Q > P) t += rise[i] * load(w + (i * Q + P) * width + a * L);
+                    if (BASE) t += rise[i] * load(w + (i * Q + P) * width + a * L);
                     total += t * of[a];
                 }
                 return total;
             });
         }
-    if (gw) add_chunks<T, S, NV>(P, Q, b.value.p, Q > P ? b.base : 0, b, sorted, rows, inputs, gw, gy, O, columns);
+    if (gw) add_chunks<T, S, NV, BASE>(P, b.value.p, b.base, b, sorted, rows, inputs, gw, gy, O, columns);
 }
 
 const Int ROWS = 512;  // of a block: its basis stays in the second-level cache
@@ -127,23 +124,23 @@ const Int TILE_FORWARD = 1 << 15, TILE = 1 << 14;
 template <class T> Int tile_inputs(Int I, Int P, Int O, Int bytes = TILE) {
     const Int width = least(4, (O + Lanes<T>::n - 1) / Lanes<T>::n) * BYTES;
     const Int n = bytes / (P * width);
-    return least(I, n < 4 ? 4 : n > MOST_INPUTS ? MOST_INPUTS : n);
+    return least(I, n < 4 ? 4 : n > 64 ? 64 : n);
 }
 
 inline Int vectors(Int columns, Int L) { return columns <= L ? 1 : columns <= 2 * L ? 2 : 4; }
 
 template <class T, int S>
 void sparse_forward(const Grid& g, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w,
-                    const T* scale, const Base<T>* base, T* y) {
-    const Int P = g.grid + S, Q = base ? P + 1 : P, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O, TILE_FORWARD);
+                    const T* scale, T* y) {
+    const Int P = g.grid + S, L = Lanes<T>::n, inputs = tile_inputs<T>(I, P, O, TILE_FORWARD);
     Int rows = (N + g.threads - 1) / g.threads;
     rows = rows > ROWS ? ROWS : rows < 1 ? 1 : rows;
 #ifdef _OPENMP
 #pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && N * I * O > 100000)
 #endif
     {
-        Scratch<T> b(g, rows, inputs, base, false, false);
-        Buffer<T> tile(inputs * Q * 4 * L);
+        Scratch<T> b(g, rows, inputs, false, false);
+        Buffer<T> tile(inputs * P * 4 * L);
 #ifdef _OPENMP
 #pragma omp for schedule(dynamic)
 #endif
@@ -152,17 +149,15 @@ void sparse_forward(const Grid& g, const T* x, const T* h, Int N, Int I, Int O, 
             for (Int i = 0; i < I; i += inputs) {
                 const Int ni = least(inputs, I - i);
                 const Int at = n * I + i;
-                const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
-                basis<T, S, 0>(g, x + at, h ? h + at : 0, I, count, ni, tile_cells, b);
-                if (base) fill_base(g, *base, at, I, count, ni, tile_cells, b);
+                basis<T, S, 0>(g, x + at, h ? h + at : 0, I, count, ni, cells + (g.uniform ? i : i * g.n_cells), b);
                 for (Int o = 0; o < O;) {
                     const Int nv = vectors(O - o, L), columns = least(O - o, nv * L);
-                    const T *s = scale ? scale + i * O + o : 0, *base_weight = base ? base->weight + i * O + o : 0;
                     T* to = y + n * O + o;
-                    pack(w + i * P * O + o, s, base_weight, O, P, Q, ni, columns, nv * L, tile.p);
-                    if (nv == 1) add_rows<T, S, 1>(P, Q, b, count, ni, tile.p, to, O, columns);
-                    else if (nv == 2) add_rows<T, S, 2>(P, Q, b, count, ni, tile.p, to, O, columns);
-                    else add_rows<T, S, 4>(P, Q, b, count, ni, tile.p, to, O, columns);
+                    const T *s = scale ? scale + i * O + o : 0, *none = 0;
+                    pack(w + i * P * O + o, s, none, O, P, P, ni, columns, nv * L, tile.p);
+                    if (nv == 1) add_rows<T, S, 1>(P, b, count, ni, tile.p, to, O, columns);
+                    else if (nv == 2) add_rows<T, S, 2>(P, b, count, ni, tile.p, to, O, columns);
+                    else add_rows<T, S, 4>(P, b, count, ni, tile.p, to, O, columns);
                     o += columns;
                 }
             }
@@ -179,18 +174,18 @@ void sparse_backward(const Grid& g, const T* gy, const T* x, const T* h, Int N, 
 #pragma omp parallel num_threads(int(g.threads)) if (g.threads > 1 && N * I * O > 100000)
 #endif
     {
-        Scratch<T> b(g, rows, inputs, base, h, gw);
+        Scratch<T> b(g, rows, inputs, h, gw);
         Buffer<T> tile(inputs * Q * 4 * L), gtile(inputs * Q * 4 * L), gxs(rows * inputs);
-        for (Int n = 0; n < N; n += rows) {  // outside: a block of gy is in the second-level cache for all tiles
-            const Int count = least(rows, N - n);
 #ifdef _OPENMP
-#pragma omp for schedule(static) nowait
+#pragma omp for schedule(dynamic)
 #endif
-            for (Int i = 0; i < I; i += inputs) {
-                const Int ni = least(inputs, I - i), at = n * I + i;
-                const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
+        for (Int i = 0; i < I; i += inputs) {
+            const Int ni = least(inputs, I - i);
+            const T* tile_cells = cells + (g.uniform ? i : i * g.n_cells);
+            for (Int n = 0; n < N; n += rows) {
+                const Int count = least(rows, N - n), at = n * I + i;
                 if (h) basis<T, S, 1>(g, x + at, h + at, I, count, ni, tile_cells, b);
-                else fill<T, S, 1>(g, x, base, kept, n, count, i, ni, I, tile_cells, b);
+                else fill<T, S, 1>(g, x, kept, n, count, i, ni, I, tile_cells, b);
                 const Sorted sorted(kept, n, i, I, g.grid);
                 memset(gxs.p, 0, count * ni * sizeof(T));
                 for (Int o = 0; o < O;) {
@@ -200,10 +195,11 @@ void sparse_backward(const Grid& g, const T* gy, const T* x, const T* h, Int N, 
                     if (gx) pack(w + i * P * O + o, s, base_weight, O, P, Q, ni, columns, width, tile.p);
                     T *to = gw ? gw + i * P * O + o : 0, *gt = gw ? gtile.p : 0, *gxp = gx ? gxs.p : 0;
                     if (gw) memset(gt, 0, ni * Q * width * sizeof(T));
-                    const auto run = nv == 1   ? gradients<T, S, 1>
-                                     : nv == 2 ? gradients<T, S, 2>
-                                               : gradients<T, S, 4>;
-                    run(P, Q, b, sorted, count, ni, tile.p, gt, gy + n * O + o, O, columns, gxp);
+                    const auto run = nv == 1   ? base ? gradients<T, S, 1, true> : gradients<T, S, 1, false>
+                                     : nv == 2 ? base ? gradients<T, S, 2, true> : gradients<T, S, 2, false>
+                                     : base    ? gradients<T, S, 4, true>
+                                               : gradients<T, S, 4, false>;
+                    run(P, b, sorted, count, ni, tile.p, gt, gy + n * O + o, O, columns, gxp);
                     T* base_grad = base && base->grad ? base->grad + edge : 0;
                     if (gw) unpack(gt, P, Q, ni, columns, width, O, n > 0, to, base_grad);
                     if (gs && n + count == N) split(w + i * P * O + o, s, O, P, ni, columns, to, gs + edge);
@@ -240,7 +236,7 @@ void keep(const Grid& g, const T* x, const T* value, const T* slope, const T* be
     if (slope) in_tiles<T, S>(g, slope, N, I, O, to.slope);
     if (!to.order) return;
     const Int inputs = tile_inputs<T>(I, g.grid + S, O), G = g.grid;
-    Scratch<T> b(g, ROWS, inputs, false, false, true);
+    Scratch<T> b(g, ROWS, inputs, false, true);
     for (Int n = 0; n < N; n += ROWS)
         for (Int i = 0; i < I; i += inputs) {
             const Int ni = least(inputs, I - i), rows = least(ROWS, N - n);

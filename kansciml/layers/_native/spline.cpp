@@ -33,7 +33,7 @@
     } \
     extern "C" __attribute__((visibility("hidden"))) int JOIN(forward_, NAME, ISA)( \
         const Grid* g, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, const T* scale, \
-        const Base<T>* base, T* y) { \
+        T* y) { \
         ORDERS(FORWARD) \
     } \
     extern "C" __attribute__((visibility("hidden"))) int JOIN(backward_, NAME, ISA)( \
@@ -55,7 +55,7 @@
 #define DENSE(S) \
     if (gx) dense<Real, S, true>(*g, x, h, ldx, rows, inputs, cells, block, gx, fill); \
     else dense<Real, S, false>(*g, x, h, ldx, rows, inputs, cells, block, gx, fill)
-#define FORWARD(S) sparse_forward<Real, S>(*g, x, h, N, I, O, cells, w, scale, base, y)
+#define FORWARD(S) sparse_forward<Real, S>(*g, x, h, N, I, O, cells, w, scale, y)
 #define BACKWARD(S) sparse_backward<Real, S>(*g, gy, x, h, N, I, O, cells, w, scale, base, kept, gx, gw, gs)
 
 #define SECOND(S) \
@@ -121,8 +121,8 @@ EXPORT int kansciml_openmp() {
                (g, x, h, ldx, rows, inputs, cells, block, gx, fill)) \
     FORWARD_TO(forward_##N, \
                (const Grid* g, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, const T* s, \
-                const Base<T>* base, T* y), \
-               (g, x, h, n, i, o, cells, w, s, base, y)) \
+                T* y), \
+               (g, x, h, n, i, o, cells, w, s, y)) \
     FORWARD_TO(backward_##N, \
                (const Grid* g, const T* gy, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, \
                 const T* s, const Base<T>* base, const Kept<T>* kept, T* gx, T* gw, T* gs), \
