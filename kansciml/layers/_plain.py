@@ -14,7 +14,7 @@ from math import comb, factorial
 import torch
 from torch import Tensor
 
-from ._activations import ACTIVATIONS, times_slope
+from ._activations import ACTIVATIONS, slope, times_slope
 from ._basis import evaluate
 from .bspline import SplineSpec
 
@@ -141,7 +141,7 @@ def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Kept:
         found.append((row, column, [t.clone() for t in basis], per))
     if name is None:
         return Kept(None, None, found)
-    return Kept(ACTIVATIONS[name](x), times_slope(name, torch.ones_like(x), x), found)
+    return Kept(ACTIVATIONS[name](x), slope(name, x), found)
 
 
 def evaluated(
