@@ -27,7 +27,7 @@ from ..._errors import KansciError, UsageError
 from ._basis_store import BasisStore, check_basis, plan_basis
 from .symmetric import SymmetricOperator
 
-ROWS = 1 << 16  # of a block of vectors in float64
+ROWS = 1 << 14  # of a block of vectors in float64: little memory beside a vector of millions
 NARROW_SHARE = 1e-3
 """Largest share of a float32 operator's new vector along the basis that is taken out in float32: its rounding is 1e-10.
 

@@ -138,9 +138,8 @@ class HessianOperator:
             graphs = self._graphs()
             if columns == 1 and isinstance(graphs, list) and len(graphs) == 1 and not self.distributed:
                 ((graph, _),) = graphs
-                return self._flat.joined(graph.product(self._flat.tensors, self._flat.parts(rows[0]), True)).view_as(
-                    vector
-                )
+                parts = graph.product(self._flat.tensors, self._flat.parts(rows[0]), True)
+                return self._flat.joined(parts).view_as(vector)
             total = self._flat.zeros(columns)
             for graph, size in graphs:
                 samples += size
