@@ -82,26 +82,16 @@ class FirstSamples:
             raise UsageError(f"got samples {self.samples}: expected at least 1")
 
     def __iter__(self) -> Iterator[Any]:
-        import torch
-        from torch.utils._pytree import tree_leaves, tree_map
+        from kansciml.analysis.hessian._batches import batch_size, is_single, part_of
 
         left = self.samples
-        single = isinstance(self.batches, (torch.Tensor, tuple, Mapping))
-        for batch in [self.batches] if single else self.batches:
+        for batch in [self.batches] if is_single(self.batches) else self.batches:
             if left <= 0:
                 return
-            size = next(
-                (leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor) and leaf.dim()), 1
-            )
+            size = batch_size(batch, strict=False) or 1
             take = min(left, size)
             left -= take
-            yield (
-                batch
-                if take == size
-                else tree_map(
-                    lambda leaf, n=take: leaf[:n] if isinstance(leaf, torch.Tensor) and leaf.dim() else leaf, batch
-                )
-            )
+            yield batch if take == size else part_of(batch, 0, take, size)
 
 
 def config_of(kind: type, values: Mapping[str, Any]) -> Any:

@@ -147,6 +147,10 @@ class Deit(nn.Module):
         self.cls_token.normal_(0, INIT_STD, generator=generator)
         self.pos_embed.normal_(0, INIT_STD, generator=generator)
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay leaves out beside norms and biases, as in DeiT: see `parameter_groups`."""
+        return {"cls_token", "pos_embed"}
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1) + self.pos_embed  # (B, 1 + N, D)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,6 +18,9 @@ _NORMS = (
     nn.modules.batchnorm._NormBase,
     *((nn.RMSNorm,) if hasattr(nn, "RMSNorm") else ()),
 )
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_PARAMETRISED = re.compile(r"parametrizations\.([^.]+)\.original\d*$|(?<=\w)_(?:orig|g|v)$")
+"""Names that parametrisations, and the older weight_norm, spectral_norm and pruning, give to what they compute from."""
 SCHEDULES = ("cosine", "constant", "onecycle")
 ONECYCLE_START = 1 / 25
 """First learning rate of ``"onecycle"`` over its largest, as in Smith and Topin (2018) and torch's OneCycleLR."""
@@ -26,11 +31,17 @@ ONECYCLE_RISE = 0.3
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups for AdamW: weights are decayed, the rest is not.
 
-    Not decayed are parameters with fewer than two dimensions, everything called ``bias``, the parameters of
-    normalisation layers, and names in ``model.no_weight_decay()`` where the model has that method (position
-    embeddings, class tokens). Spline coefficients and per-edge scales of KAN layers are weights: they are decayed,
-    which draws each edge's spline towards zero (the B-splines sum to one, so that small coefficients mean a small
-    function). Grid points of RSWAF layers have one dimension and are not. Frozen parameters are left out.
+    Not decayed, as in DeiT's training and timm's `param_groups_weight_decay`, are parameters with fewer than two
+    dimensions (biases, scales of norms and of layers, learned RSWAF grid points), everything called ``bias``, and what
+    `no_weight_decay()` names, of `model` or of any module in it: class tokens and position embeddings. So are the
+    parameters of normalisation layers of any shape. Names are those of ``named_parameters`` of the module that has the
+    method; one without such a parameter counts for nothing (timm's models name a ``dist_token`` that few of them have).
+    Wrappers (DistributedDataParallel, compiled modules, parametrisations) may stand between, and a tied parameter is
+    left out under any of its names.
+
+    Spline coefficients, base weights and per-edge scales of KAN layers are weights, which efficient-kan's training
+    decays as well: it draws each edge's function towards zero (the B-splines sum to one, so that small coefficients
+    mean a small function). Knots are no parameters. Frozen parameters are in no group.
 
     Args:
         model: its ``named_parameters``, each once.
@@ -38,24 +49,51 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
     Returns:
         Up to two groups with ``params``, ``names`` and ``weight_decay``; an empty one is left out.
+
+    Raises:
+        UsageError: a `no_weight_decay` that gives no names, or a lazy parameter that has no shape yet.
     """
-    kept = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
-    kept |= {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
+    kept = {
+        id(parameter)
+        for module in model.modules()
         if isinstance(module, _NORMS)
-        for name, _ in module.named_parameters(recurse=False)
+        for parameter in module._parameters.values()
     }
+    for module in model.modules():
+        kept |= _named(module)
     groups: dict[bool, dict[str, Any]] = {
         True: {"params": [], "names": [], "weight_decay": weight_decay},
         False: {"params": [], "names": [], "weight_decay": 0.0},
     }
     for name, parameter in model.named_parameters():
+        if nn.parameter.is_lazy(parameter):
+            raise UsageError(f"got parameter {name} without a shape yet: call the model on a batch first")
         if parameter.requires_grad:
-            decayed = parameter.ndim >= 2 and name.split(".")[-1] != "bias" and name not in kept
+            decayed = parameter.ndim >= 2 and _plain(name)[-1:] != ("bias",) and id(parameter) not in kept
             groups[decayed]["params"].append(parameter)
             groups[decayed]["names"].append(name)
     return [group for group in groups.values() if group["params"]]
+
+
+def _named(module: nn.Module) -> set[int]:
+    """Identities of the parameters that `module.no_weight_decay()` names; none where there is no such method."""
+    if not hasattr(module, "no_weight_decay"):
+        return set()
+    names = module.no_weight_decay() if callable(module.no_weight_decay) else module.no_weight_decay
+    names = set(names) if isinstance(names, Iterable) and not isinstance(names, str) else names
+    if not isinstance(names, set) or not all(isinstance(name, str) for name in names):
+        raise UsageError(
+            f"got {names!r} from no_weight_decay() of {type(module).__name__}: expected a set of parameter names"
+        )
+    found = dict(module.named_parameters(remove_duplicate=False))  # a tied parameter may be named by either name
+    wrapped = {_plain(name) for name in names if name not in found}
+    return {id(parameter) for name, parameter in found.items() if name in names or _plain(name) in wrapped}
+
+
+def _plain(name: str) -> tuple[str, ...]:
+    """Parts of a parameter's name as its model calls it: without wrappers, and not as parametrisations rename it."""
+    name = _PARAMETRISED.sub(r"\1", name)
+    return tuple(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def adamw(

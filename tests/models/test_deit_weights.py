@@ -1,14 +1,17 @@
 """Loading pretrained weights: what fits is copied, what does not is told, and nothing changes on an error."""
 
 import argparse
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from kansciml._errors import UsageError
 from kansciml.models.deit_weights import load_deit_weights, resize_positions
-from kansciml.models.registry import build_model
+from kansciml.models.registry import build_model, get_family
 
 SMALL = {"image_size": 16, "patch": 4, "classes": 5, "width": 12, "depth": 2, "heads": 3}
 
@@ -101,7 +104,14 @@ def without(state, name):
         (lambda s: without(s, "blocks.1.norm1.weight"), "has no blocks.1.norm1.weight: expected a whole"),
         (lambda s: {**s, "blocks.2.norm1.weight": torch.zeros(12)}, "has blocks.2.norm1.weight, which this model"),
         (lambda s: {**s, "norm.weight": torch.zeros(13)}, r"norm.weight has shape \(13,\), and \(12,\) in this model"),
-        (lambda s: {**s, "dist_token": torch.zeros(1, 1, 12)}, "is a distilled DeiT"),
+        (lambda s: {**s, "blocks.0.ls1.gamma": torch.zeros(12)}, "has blocks.0.ls1.gamma, which this model does not"),
+        (lambda s: {**s, "norm.bias": torch.full((12,), float("nan"))}, "norm.bias has values that are not finite"),
+        (lambda s: {**s, "norm.bias": torch.ones(12, dtype=torch.int8)}, "norm.bias has dtype torch.int8"),
+        (
+            lambda s: {f"{at}.{k}": v for at in "ab" for k, v in s.items()},
+            r"2 vision transformers \(a\., b\.\): choose",
+        ),
+        (lambda s: {f"deit.embeddings.{k}": v for k, v in s.items() if k == "cls_token"}, "with timm's names"),
         (lambda s: {**s, "pos_embed": torch.zeros(1, 19, 12)}, "got 19 positions, for 17 of the model"),
         (lambda s: {**s, "patch_embed.proj.weight": torch.zeros(12, 1, 4, 4)}, "patch_embed.proj.weight has shape"),
         (lambda s: {}, "holds no named tensors"),
@@ -118,13 +128,95 @@ def test_another_architecture_is_refused_and_changes_nothing(saved, change, mess
 
 def test_broken_files_are_told_in_one_line(tmp_path):
     code = tmp_path / "code.pth"
-    torch.save({"model": source().state_dict(), "args": argparse.Namespace(lr=1)}, code)
+    torch.save({"model": source().state_dict(), "args": Fraction(1, 2)}, code)
     whole = code.read_bytes()
     files = {"cut.pth": whole[:-500], "text.pth": b"hello", "none.pth": b"", "x.safetensors": b"\x05", "w.h5": b"x"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    for name in [*files, "code.pth", "absent.pth"]:
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(UsageError, match="it holds a fractions.Fraction, and reading that would run code"):
+        load_deit_weights(source(), code)
+    with pytest.raises(UsageError, match="folder.pth is a folder"):
+        load_deit_weights(source(), tmp_path / "folder.pth")
+    for name in [*files, "code.pth", "folder.pth", "absent.pth", "a" * 300 + ".pth"]:
         with pytest.raises(UsageError) as caught:
             load_deit_weights(source(), tmp_path / name)
         text = str(caught.value)
-        assert name in text and "\n" not in text and len(text) < 400
+        assert name in text and "\n" not in text and len(text) < 600
+
+
+def test_a_training_checkpoint_loads_with_its_options(tmp_path):
+    """As DeiT's training leaves it: options in a Namespace, with paths and NumPy numbers, and the state of AdamW."""
+    theirs, ours, averaged = source(), source(), source()
+    optimiser = torch.optim.AdamW(theirs.parameters())
+    sum(p.square().sum() for p in theirs.parameters()).backward()
+    optimiser.step()
+    options = argparse.Namespace(lr=1e-3, output=tmp_path, best=np.float64(81.5), seeds=[np.int64(3)])
+    found = {"model": theirs.state_dict(), "model_ema": averaged.state_dict(), "optimizer": optimiser.state_dict()}
+    torch.save({**found, "epoch": 3, "args": options}, tmp_path / "checkpoint.pth")
+    assert load_deit_weights(ours, tmp_path / "checkpoint.pth").entry == "model"
+    assert torch.equal(ours.head.weight, theirs.head.weight)
+    assert load_deit_weights(ours, tmp_path / "checkpoint.pth", entry="model_ema").entry == "model_ema"
+    assert torch.equal(ours.head.weight, averaged.head.weight)
+    with pytest.raises(UsageError, match="has no entry 'teacher'"):
+        load_deit_weights(ours, tmp_path / "checkpoint.pth", entry="teacher")
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "net.backbone."])
+def test_prefixes_of_wrappers_are_taken_off(saved, prefix):
+    theirs, ours = source(), source()
+    state = {f"{prefix}{name}": value for name, value in theirs.state_dict().items()}
+    found = load_deit_weights(nn.DataParallel(ours), saved({"n_averaged": torch.tensor(3), **state}, "safetensors"))
+    assert found.left == ("n_averaged",) and not found.kept
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+
+
+def test_names_within_compiled_blocks_and_one_of_two_transformers(saved):
+    theirs, other, ours = source(), source(), source()
+    state = {f"student.{name}": value for name, value in other.state_dict().items()}
+    state |= {f"teacher.{k}": v for k, v in theirs.state_dict().items()}
+    state = {name.replace("blocks.1.", "blocks.1._orig_mod."): value for name, value in state.items()}
+    ours.blocks[0] = torch.compile(ours.blocks[0])
+    found = load_deit_weights(ours, saved(state, "pth"), entry="teacher")
+    assert len(found.left) == len(found.loaded) and all(name.startswith("student.") for name in found.left)
+    assert all(torch.equal(*pair) for pair in zip(ours.state_dict().values(), theirs.state_dict().values()))
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_a_distilled_model_loads_without_its_second_token(saved, size):
+    theirs, ours = source(), source(image_size=size)
+    state, row = dict(theirs.state_dict()), torch.full((1, 1, 12), 7.0)
+    state["pos_embed"] = torch.cat([theirs.pos_embed[:, :1], row, theirs.pos_embed[:, 1:]], 1).detach()
+    state |= {"dist_token": row, "head_dist.weight": torch.zeros(5, 12), "head_dist.bias": torch.zeros(5)}
+    found = load_deit_weights(ours, saved(state, "pth"))
+    assert set(found.left) == {"dist_token", "head_dist.weight", "head_dist.bias"} and found.cut == ("pos_embed",)
+    assert found.interpolated == (("pos_embed",) if size != 16 else ()) and not found.kept
+    expected = resize_positions(theirs.pos_embed.detach(), ours.pos_embed.shape[1])
+    torch.testing.assert_close(ours.pos_embed.detach(), expected)
+
+
+def test_a_head_that_fits_in_part_is_left_as_a_whole(saved):
+    ours = source()
+    head = ours.head.weight.clone()
+    found = load_deit_weights(ours, saved({**source().state_dict(), "head.bias": torch.zeros(9)}, "pth"))
+    assert set(found.left) == {"head.weight", "head.bias"} and torch.equal(ours.head.weight, head)
+
+
+def test_moved_knots_are_what_the_layers_use(saved):
+    small = {**SMALL, "kan_hidden": (6,)}
+    theirs, ours = (build_model("deit-tiny", "kan-spline", **small).eval() for _ in range(2))
+    theirs.blocks[0].kan.update_grid(torch.randn(200, 12))
+    load_deit_weights(ours, saved(theirs.state_dict(), "pth"))
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_what_cannot_take_weights_is_refused(saved):
+    path = saved(source().state_dict(), "pth")
+    with torch.device("meta"):
+        empty = get_family("deit").module(source().config)
+    with pytest.raises(UsageError, match="on the device meta"):
+        load_deit_weights(empty, path)
+    with pytest.raises(UsageError, match="got a Linear with 0 deit models in it"):
+        load_deit_weights(nn.Linear(2, 2), path)

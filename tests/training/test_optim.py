@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from kansciml._errors import UsageError
+from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.layers.textbook_kan import TextbookKAN
+from kansciml.models.registry import available_families, build_model, get_family
 from kansciml.training.optim import adamw, parameter_groups, rate
 
 
@@ -45,6 +47,90 @@ def test_weights_are_decayed_and_nothing_else():
 def test_coefficients_and_scales_of_a_kan_are_weights():
     assert names(SplineKAN(3, 2))[0.1] >= {"spline_weight"}
     assert names(TextbookKAN(3, 2))[0.1] == {"base_weight", "spline_weight", "spline_scale"}
+
+
+@pytest.mark.parametrize("variant", ["mlp", "kan-spline", "kan-rswaf"])
+@pytest.mark.parametrize("kind", ["vision", "operator"])
+def test_the_weights_of_every_model_are_decayed_by_name(kind, variant):
+    """A weight is what a matrix product, a convolution or a sum of splines multiplies its input by."""
+    weights = {"weight", "base_weight", "spline_weight", "spline_scale"}
+    for family in available_families(kind=kind):
+        model = get_family(family, kind=kind)
+        with torch.device("meta"):
+            network = model.module(model.config(next(iter(model.presets)), variant))
+        norms = {name for name, part in network.named_modules() if "norm" in type(part).__name__.lower()}
+        owners = {name: name.rpartition(".")[::2] for name, _ in network.named_parameters()}
+        expected = {name for name, (owner, last) in owners.items() if last in weights and owner not in norms}
+        found = names(network)
+        assert found[0.1] == expected and found[0.0] == set(owners) - expected, family
+
+
+def tokens():
+    return build_model("deit-tiny", depth=1, image_size=16, width=12)
+
+
+class Ours(nn.Module):
+    """A model of a user around another one, with names of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.query = tokens(), nn.Parameter(torch.zeros(2, 12))
+
+    def no_weight_decay(self):
+        return ["query", "backbone.head.weight", "absent"]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (lambda net: net, ""),
+        (nn.DataParallel, "module."),
+        (torch.optim.swa_utils.AveragedModel, "module."),
+        (lambda net: nn.Sequential(nn.Identity(), net), "1."),
+        (lambda net: nn.DataParallel(torch.compile(net)), "module._orig_mod."),
+        (torch.compile, "_orig_mod."),
+    ],
+)
+def test_wrappers_change_nothing_about_what_is_decayed(wrap, prefix):
+    for make in (tokens, Ours):
+        bare, wrapped = names(make()), names(wrap(make()))
+        assert {rate: {prefix + name for name in own} for rate, own in bare.items()} == wrapped
+    assert {"cls_token", "pos_embed"} <= names(tokens())[0.0]
+    assert {"query", "backbone.head.weight", "backbone.cls_token", "backbone.pos_embed"} <= names(Ours())[0.0]
+
+
+def test_names_reach_through_wrappers_and_parametrisations_inside():
+    model = Ours()
+    model.backbone = torch.compile(nn.DataParallel(model.backbone))
+    nn.utils.parametrizations.weight_norm(model.backbone.module.head)
+    head = "backbone._orig_mod.module.head.parametrizations.weight.original"
+    assert {head + "0", head + "1", "backbone._orig_mod.module.cls_token"} <= names(model)[0.0]
+
+
+def test_a_tied_parameter_is_left_out_by_either_name():
+    for named in ("first", "second"):
+        model = nn.Module()
+        model.first = model.second = nn.Parameter(torch.zeros(2, 2))
+        model.no_weight_decay = lambda named=named: {named}
+        assert names(model) == {0.0: {"first"}}
+
+
+def test_learned_grid_points_and_scales_are_not_decayed():
+    found = names(RSWAFKAN(3, 2, learn_grid=True, bias=True))
+    assert found == {0.1: {"spline_weight"}, 0.0: {"grid_points", "bias", "layernorm.weight", "layernorm.bias"}}
+
+
+@pytest.mark.parametrize("wrong", ["position", None, [3]])
+def test_what_names_no_parameters_is_refused(wrong):
+    model = Everything()
+    model.no_weight_decay = lambda: wrong
+    with pytest.raises(UsageError, match=r"from no_weight_decay\(\) of Everything: expected a set"):
+        parameter_groups(model, 0.1)
+
+
+def test_a_parameter_without_a_shape_is_refused():
+    with pytest.raises(UsageError, match="0.weight without a shape yet: call the model on a batch first"):
+        parameter_groups(nn.Sequential(nn.LazyLinear(3)), 0.1)
 
 
 def test_a_tied_weight_is_one_parameter():

@@ -1,40 +1,52 @@
-"""One batch, or many, read again for every product, cut into micro-batches along their first axis."""
+"""One batch, or many, of any kind, read again for every product, cut into micro-batches along their first axis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import copy
+import dataclasses
+import math
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from kansciml._errors import UsageError
 
+Count = Callable[[Any], float]
+
 
 class Batches:
-    """Re-iterable micro-batches with their sizes, on the device of the parameters.
+    """Re-iterable micro-batches with their weights in the mean, on the device of the parameters.
 
     Args:
-        given: one batch (a tensor, tuple or dict of tensors, or None where the loss needs no data), or anything else
-            that can be iterated over again and again: a list of batches, a DataLoader.
+        given: one batch (a tensor, tuple, mapping, dataclass or other record of tensors, or None where the loss needs
+            no data), or anything else that can be iterated over again and again: a list of batches, a DataLoader.
         micro_batch: most samples at once; None leaves the batches as they are.
         device: where tensors are moved to.
+        count: what a batch's loss is the mean over, by number; None: its samples.
 
     Raises:
         UsageError: an iterator (which can be read only once), something that is no batch, micro_batch below 1.
     """
 
-    def __init__(self, given: Any, micro_batch: int | None, device: torch.device) -> None:
+    def __init__(self, given: Any, micro_batch: int | None, device: torch.device, count: Count | None = None) -> None:
         if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
             raise UsageError(f"got micro_batch {micro_batch!r}: expected a whole number of samples, at least 1")
-        self.micro_batch, self.device = micro_batch, device
-        self.single = given is None or isinstance(given, (Tensor, tuple, Mapping))
+        if count is not None and not callable(count):
+            raise UsageError(
+                f"got count {count!r}: expected a function of a batch, such as lambda batch: len(batch[0])"
+            )
+        self.micro_batch, self.device, self.count = micro_batch, device, count
+        self.single = is_single(given)
         if not self.single:
             if isinstance(given, str) or not isinstance(given, Iterable):
                 raise UsageError(
-                    f"got batches of type {type(given).__name__}: expected a tensor, a tuple or dict of tensors, or a"
-                    " list or DataLoader of those"
+                    f"got batches of type {type(given).__name__}: expected a tensor, a tuple, mapping or record of"
+                    " tensors, or a list or DataLoader of those"
                 )
             if isinstance(given, Iterator):
                 raise UsageError(
@@ -46,50 +58,248 @@ class Batches:
     @property
     def generators(self) -> list[torch.Generator]:
         """Generators of a DataLoader, which draws its order from them."""
-        owners = (self._given, getattr(self._given, "sampler", None))
-        return [g for g in (getattr(owner, "generator", None) for owner in owners) if isinstance(g, torch.Generator)]
+        owners = [self._given, *(getattr(self._given, name, None) for name in ("sampler", "batch_sampler"))]
+        owners.append(getattr(owners[-1], "sampler", None))
+        found = [getattr(owner, "generator", None) for owner in owners]
+        return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
-    def whole(self) -> Iterator[tuple[Any, int]]:
-        """Each batch as it was given, with its size.
+    def whole(self) -> Iterator[tuple[Any, float]]:
+        """Each batch as it was given, with its weight; those of weight zero are left out.
 
         Raises:
-            UsageError: no batches at all, or one without samples.
+            UsageError: no batches at all, one without samples, or whose weight cannot be told.
         """
-        count = 0
-        for count, batch in enumerate(self._given, 1):
-            size = batch_size(batch, strict=not self.single or self.micro_batch is not None)
-            if size == 0:
-                raise UsageError(f"batch {count} has no samples: expected at least one in each batch")
-            yield batch, size
-        if not count:
-            raise UsageError("got no batches at all: expected at least one (is the loader's data set empty?)")
+        strict = not self.single or self.micro_batch is not None
+        number, total, untold = 0, 0.0, False
+        for number, batch in enumerate(self._given, 1):
+            weight = batch_size(batch, strict and self.count is None) if self.count is None else self._counted(batch)
+            if weight == 0 and self.count is None:
+                raise UsageError(f"batch {number} has no samples: expected at least one in each batch")
+            untold = untold or weight is None
+            if untold and number > 1:
+                raise UsageError(
+                    f"got batches of type {type(batch).__name__} without tensors whose first axis would tell their"
+                    " samples: expected tensors in each; or give count=, a function of a batch, for their weights"
+                )
+            total += 1 if weight is None else weight
+            if weight != 0:
+                yield batch, 1 if weight is None else weight
+        if not number:
+            raise UsageError(
+                "got no batches at all: expected at least one (is the loader's data set empty, or can it be read only"
+                " once?)"
+            )
+        if not total:
+            raise UsageError(f"count is 0 for each of the {number} batches: expected something to take a mean over")
 
-    def __iter__(self) -> Iterator[tuple[Any, int]]:
-        for batch, size in self.whole():
-            step = self.micro_batch or size
-            for start in range(0, size, step):
-                part = batch if step >= size else part_of(batch, start, start + step)
-                yield self.moved(part), min(step, size - start)
+    def __iter__(self) -> Iterator[tuple[Any, float]]:
+        for batch, weight in self.whole():
+            parts = [(batch, weight)] if self.micro_batch is None else self.cut(batch, self.micro_batch, weight)
+            for part, own in parts:
+                yield self.moved(part), own
+
+    def cut(self, batch: Any, step: int, weight: float) -> Iterator[tuple[Any, float]]:
+        """Parts of `step` samples with their weights, the last one what remains; the batch itself if it is no larger.
+
+        Raises:
+            UsageError: a batch without samples to be told apart, or that cannot be taken apart.
+        """
+        size = batch_size(batch, strict=True)
+        if size is None:
+            raise UsageError(
+                f"got micro_batch {step} for a batch of type {type(batch).__name__} without tensors: expected tensors"
+                " with the samples along their first axis; or leave micro_batch out"
+            )
+        if step >= size:
+            yield batch, weight
+            return
+        for start in range(0, size, step):
+            part = part_of(batch, start, min(start + step, size), size)
+            own = min(step, size - start) if self.count is None else self._counted(part)
+            if own:
+                yield part, own
+
+    def _counted(self, batch: Any) -> float:
+        found = self.count(batch)
+        try:
+            number = float(found)
+        except (TypeError, ValueError, RuntimeError):
+            number = math.nan
+        if not (math.isfinite(number) and number >= 0):
+            raise UsageError(f"count gave {found!r}: expected a number of at least 0 for each batch")
+        return number
 
     def moved(self, batch: Any) -> Any:
-        return tree_map(lambda leaf: leaf.to(self.device) if isinstance(leaf, Tensor) else leaf, batch)
+        return mapped(batch, lambda leaf: leaf.to(self.device) if isinstance(leaf, Tensor) else leaf)
 
 
-def batch_size(batch: Any, strict: bool) -> int:
-    """Length of the first axis of the batch's tensors; 1 for a batch without any.
+def is_single(given: Any) -> bool:
+    """Whether it is one batch, and not several to iterate over."""
+    if given is None or isinstance(given, (Tensor, tuple, Mapping)):
+        return True
+    return not isinstance(given, Iterable) and _is_record(given)
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A batch with `change` applied to all that is not a container of something else.
+
+    Containers are mappings, lists and tuples (also named ones), dataclasses, attrs classes and other records, all of
+    them if they hold tensors; a list without any, such as texts or numbers, is one leaf. Containers are made anew, of
+    the same kind, where a leaf changed; the one given is left as it is.
 
     Raises:
-        UsageError: `strict`, and the tensors' first axes differ.
+        UsageError: a container that cannot be made anew.
     """
-    sizes = [leaf.shape[0] for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim() > 0]
+    parts = _parts(value)
+    if parts is None:
+        return change(value)
+    found = {key: mapped(part, change) for key, part in parts.items()}
+    if all(found[key] is part for key, part in parts.items()):
+        return value
+    try:
+        return _rebuilt(value, found)
+    except Exception as error:  # constructors of others fail as they like
+        raise UsageError(
+            f"got a batch with a {type(value).__name__}, of which none can be made with other tensors ({error}):"
+            " expected dicts, tuples, lists or dataclasses"
+        ) from error
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All that `mapped` would change, with where it is."""
+    parts = _parts(value)
+    if parts is None:
+        yield path, value
+    else:
+        for key, part in parts.items():
+            yield from leaves(part, f"{path}.{key}")
+
+
+def _parts(value: Any) -> dict[Any, Any] | None:
+    """What a container holds; None for a leaf."""
+    if isinstance(value, Mapping):
+        return dict(value.items())
+    if isinstance(value, (list, tuple)) and _holds_tensors(value):
+        return dict(enumerate(value))
+    return {name: getattr(value, name) for name in _fields(value)} if _is_record(value) else None
+
+
+def _rebuilt(value: Any, parts: dict[Any, Any]) -> Any:
+    kind = type(value)
+    if isinstance(value, (dict, UserDict)):
+        new = copy.copy(value)  # has its own storage, and keeps what else the class holds
+        for key, part in parts.items():
+            new[key] = part
+        return new
+    if isinstance(value, Mapping):
+        new = kind(parts)
+        if list(new) != list(parts) or any(new[key] is not part for key, part in parts.items()):
+            raise TypeError("it changes what it is made of")
+        return new
+    if isinstance(value, (list, tuple)):
+        return kind._make(parts.values()) if hasattr(kind, "_make") else kind(parts.values())
+    new = copy.copy(value)
+    for key, part in parts.items():
+        object.__setattr__(new, key, part)  # frozen dataclasses too
+    return new
+
+
+def _is_record(value: Any, depth: int = 4) -> bool:
+    """Whether an object is a dataclass or the like that holds tensors, and not something to iterate over or to call."""
+    if isinstance(value, (type, Tensor, np.ndarray, nn.Module, Dataset, torch.Generator)) or callable(value):
+        return False
+    declared = dataclasses.is_dataclass(value) or hasattr(type(value), "__attrs_attrs__")
+    if not declared and (not hasattr(value, "__dict__") or isinstance(value, Iterable)):
+        return False
+    return any(_holds_tensors(getattr(value, name), depth) for name in _fields(value))
+
+
+def _fields(value: Any) -> list[str]:
+    """Names of a record's attributes."""
+    if dataclasses.is_dataclass(value):
+        return [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+    attributes = getattr(type(value), "__attrs_attrs__", None)
+    return list(vars(value)) if attributes is None else [attribute.name for attribute in attributes]
+
+
+def _holds_tensors(value: Any, depth: int = 5) -> bool:
+    """Whether there are tensors or arrays in it, not deeper than `depth` containers."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return True
+    if depth == 0 or isinstance(value, (str, bytes, int, float)):
+        return False
+    if isinstance(value, (Mapping, list, tuple)):
+        return any(
+            _holds_tensors(part, depth - 1) for part in (value.values() if isinstance(value, Mapping) else value)
+        )
+    return _is_record(value, depth - 1)
+
+
+def batch_size(batch: Any, strict: bool) -> int | None:
+    """Length of the first axis of the batch's tensors and arrays, else of its lists of values; None without any.
+
+    Raises:
+        UsageError: `strict`, and the first axes differ.
+    """
+    found = [leaf for _, leaf in leaves(batch)]
+    sizes = [_length(leaf) for leaf in found if isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim > 0]
+    sizes = sizes or [len(leaf) for leaf in found if isinstance(leaf, list)]
     if strict and len(set(sizes)) > 1:
         raise UsageError(
             f"got a batch of tensors with first axes of lengths {', '.join(map(str, sorted(set(sizes))))}: expected the"
-            " samples along the first axis of each; keep what belongs to no sample inside the loss"
+            " samples along the first axis of each; keep what belongs to no sample inside the loss, or give count=, a"
+            " function of a batch, for the weights of uncut batches"
         )
-    return sizes[0] if sizes else 1
+    return sizes[0] if sizes else None
 
 
-def part_of(batch: Any, start: int, end: int) -> Any:
-    """Samples `start` to `end` (exclusive) of a batch."""
-    return tree_map(lambda leaf: leaf[start:end] if isinstance(leaf, Tensor) and leaf.dim() > 0 else leaf, batch)
+def _length(leaf: Tensor | np.ndarray) -> int:
+    return leaf.size(0) if isinstance(leaf, Tensor) else leaf.shape[0]
+
+
+def part_of(batch: Any, start: int, end: int, size: int) -> Any:
+    """Samples `start` to `end` (exclusive) of a batch of `size`; lists of that many values are cut as well.
+
+    Raises:
+        UsageError: a tensor that cannot be cut.
+    """
+
+    def change(leaf: Any) -> Any:
+        try:
+            if isinstance(leaf, Tensor) and leaf.layout != torch.strided and leaf.ndim > 0:
+                return leaf.index_select(0, torch.arange(start, end, device=leaf.device))
+            if isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim > 0:
+                return leaf[start:end]
+        except (RuntimeError, NotImplementedError) as error:
+            raise UsageError(
+                f"got a batch with a tensor of layout {leaf.layout}, which cannot be cut"
+                f" ({str(error).splitlines()[0]}): expected dense tensors; or leave micro_batch out"
+            ) from error
+        return leaf[start:end] if isinstance(leaf, (list, tuple)) and len(leaf) == size else leaf
+
+    return mapped(batch, change)
+
+
+def joined(first: Any, second: Any) -> Any | None:
+    """The samples of one batch, then those of another; None where they do not fit together, as with other lengths.
+
+    What belongs to no sample is the first batch's.
+    """
+    one, two = list(leaves(first)), list(leaves(second))
+    if [path for path, _ in one] != [path for path, _ in two]:
+        return None
+    together = []
+    sizes = batch_size(first, strict=False), batch_size(second, strict=False)
+    for (_, a), (_, b) in zip(one, two):
+        if isinstance(a, (Tensor, np.ndarray)) and a.ndim > 0:
+            if type(a) is not type(b) or a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
+                return None
+            if isinstance(a, Tensor) and {a.layout, b.layout} != {torch.strided}:
+                return None
+            together.append(torch.cat([a, b]) if isinstance(a, Tensor) else np.concatenate([a, b]))
+        elif isinstance(a, (list, tuple)) and type(a) is type(b) and (len(a), len(b)) == sizes:
+            together.append(a + b)
+        else:
+            together.append(a)
+    parts = iter(together)
+    return mapped(first, lambda leaf: next(parts))

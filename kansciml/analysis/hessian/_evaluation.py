@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +13,15 @@ from torch import Tensor, nn
 from kansciml._errors import KansciError
 
 from . import _check, _loss, _plan
-from ._batches import Batches
+from ._batches import Batches, batch_size, part_of
 from ._loss import GradientGraph, Loss
 from ._parameters import FlatParameters
 from ._plan import GraphUse
 from ._processes import Processes
 from ._state import BufferState, Keeper, RandomState
 
+FEW = 16
+"""Samples on which products are tried."""
 KEEP = "keep_basis"
 """Attribute by which a layer is told to keep, with a graph that serves many products, what these share."""
 
@@ -35,6 +36,9 @@ class Evaluation:
         self.value: float | None = None
         self.passed = False
         """The check: the loss is deterministic and leaves buffers alone."""
+        self.tried: Any = None
+        """Samples that the check tried derivatives on, and the custom functions that their loss went through."""
+        self.custom: list[str] = []
         self._uses: dict[bool, GraphUse] = {}
         self._random = RandomState(batches.generators)
         self._keeper = Keeper(module, flat.tensors, batches.generators)
@@ -56,10 +60,10 @@ class Evaluation:
         if self.flat.versions() != self._versions:
             raise KansciError("the parameters changed since this operator was made: make a new one")
 
-    def graphs(self, basis: bool = False) -> Iterator[tuple[GradientGraph, int]]:
-        """The graphs of the micro-batches' gradients, one at a time, and their numbers of samples."""
-        for batch, size in self.batches:
-            yield self.graph(batch, basis), size
+    def graphs(self, basis: bool = False) -> Iterator[tuple[GradientGraph, float]]:
+        """The graphs of the micro-batches' gradients, one at a time, and their weights."""
+        for batch, weight in self.batches:
+            yield self.graph(batch, basis), weight
 
     def graph(self, batch: Any, basis: bool = False) -> GradientGraph:
         """The graph of a micro-batch's gradient; `basis`: products with it will keep the splines of its KAN layers."""
@@ -68,34 +72,32 @@ class Evaluation:
 
     def first_order(self) -> tuple[Tensor, float]:
         """Gradient, and the mean of the batches' gradient norms; remembers the loss in `value`."""
-        total, value, norms, samples = self.flat.zeros(), 0.0, 0.0, 0
+        total, value, norms, weights = self.flat.zeros(), 0.0, 0.0, 0.0
         with self.processes.together():
             self.require_unchanged()
-            for batch, size in self.batches:
+            for batch, weight in self.batches:
                 part = _loss.evaluate(self.loss, self.module, batch)
-                value += size * float(part.detach())
+                value += weight * float(part.detach())
                 found = _loss.gradients(part, self.flat.tensors)
-                norms += size * sum(float(torch.linalg.vector_norm(g)) ** 2 for g in found if g is not None) ** 0.5
-                self.flat.add_to(total, found, size)
-                samples += size
+                norms += weight * sum(float(torch.linalg.vector_norm(g)) ** 2 for g in found if g is not None) ** 0.5
+                self.flat.add_to(total, found, weight)
+                weights += weight
                 del part, found
-        value, norms, everyone = self.processes.sum_numbers(value, norms, samples)
-        self.mean_(total, samples)
+        value, norms, everyone = self.processes.sum_numbers(value, norms, weights)
+        self.mean_(total, weights)
         self.value = value / everyone
         return total, norms / everyone
 
-    def mean_(self, total: Tensor, samples: float) -> Tensor:
+    def mean_(self, total: Tensor, weights: float) -> Tensor:
         """The weighted sum of this process into the mean over all of them, in place."""
-        (everyone,) = self.processes.sum_numbers(samples)
+        (everyone,) = self.processes.sum_numbers(weights)
         return self.processes.sum_(total).div_(everyone)
 
     def check(self) -> None:
-        """Twice the gradient, random states moved on in between: see `_check`."""
+        """Twice the gradient, random states moved on in between; then that it is a mean, and two products: `_check`."""
         with self.begun():
             with self.processes.together():
-                _check.require_mean(self.loss, self.module, self.batches)
-                for batch, _ in itertools.islice(self.batches, 1):
-                    _loss.require_twice(_loss.evaluate(self.loss, self.module, batch))
+                eps = self._require_twice()
             first, scale = self.first_order()
             value = self.value
             _check.require_finite(self.flat.split(first))
@@ -104,7 +106,29 @@ class Evaluation:
             self.value = value
             with self.processes.together():
                 _check.compare(self.module, first, second, scale, buffers.changed())
+                del first, second
+                mean = _check.MeanCheck(self.loss, self.module, self.flat, self.batches, eps)
+                mean.run(self.processes.many)
+                self.tried, few = self._of_few(next(iter(self.batches))[0])
+                _check.require_symmetric(few, self.flat)
+                self.custom = _loss.custom_functions(few)
         self.passed = True
+
+    def _require_twice(self) -> float:
+        """Of the first micro-batch's loss; returns its precision."""
+        batch, _ = next(iter(self.batches))
+        value = _loss.evaluate(self.loss, self.module, batch)
+        _loss.require_twice(value)
+        return _loss.precision(value)
+
+    def _of_few(self, batch: Any) -> tuple[Any, Tensor]:
+        """A batch's first samples, which are enough to try derivatives, or all where those fail; and their loss."""
+        size = batch_size(batch, strict=False)
+        if size is not None and size > FEW:
+            with contextlib.suppress(Exception):  # not every loss can be taken of part of a batch
+                few = part_of(batch, 0, FEW, size)
+                return few, _loss.evaluate(self.loss, self.module, few)
+        return batch, _loss.evaluate(self.loss, self.module, batch)
 
     def slope_along(self, direction: Tensor, step: float | None) -> Tensor:
         """The gradient's derivative along a unit direction by central differences; the parameters are put back."""
@@ -152,7 +176,8 @@ class Evaluation:
 
     def _measure(self, basis: bool) -> GraphUse:
         with self.begun():
-            batch, size = next(iter(self.batches))
+            batch, _ = next(iter(self.batches))
+            size = batch_size(batch, strict=False) or 1
             vector = self.flat.parts(self.flat.zeros())
 
             def through(graph: GradientGraph) -> None:
@@ -165,7 +190,7 @@ class Evaluation:
     def samples(self) -> int:
         """Samples of this process."""
         with self.begun():
-            return sum(size for _, size in self.batches.whole())
+            return sum(batch_size(batch, strict=False) or 1 for batch, _ in self.batches.whole())
 
     def kept_bytes(self, basis: bool = False) -> int:
         """All graphs, in proportion to the samples, and what one product takes on top."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
-from ._batches import Batches
+from ._batches import Batches, leaves
 
 
 def fingerprint(module: nn.Module, names: Sequence[str], batches: Batches, dtype: torch.dtype) -> bytes:
@@ -20,10 +20,12 @@ def fingerprint(module: nn.Module, names: Sequence[str], batches: Batches, dtype
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(name.encode())
         _add(digest, tensor)
-    for batch, _ in batches.whole():
-        leaves, structure = tree_flatten(batch)
-        digest.update(str(structure).encode())
-        for leaf in leaves:
+    for batch, weight in batches.whole():
+        digest.update(f"{type(batch).__name__} {weight}".encode())
+        for path, leaf in leaves(batch):
+            digest.update(path.encode())
+            if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc":
+                leaf = torch.from_numpy(leaf)
             if isinstance(leaf, Tensor):
                 _add(digest, leaf)
             else:

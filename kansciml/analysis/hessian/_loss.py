@@ -106,24 +106,49 @@ def _gradients(value: Tensor, parameters: Sequence[Tensor], graph: bool) -> tupl
     return found
 
 
+def nodes(value: Tensor) -> Iterator[Any]:
+    """All nodes of a tensor's graph."""
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+            yield node
+
+
+def precision(value: Tensor) -> float:
+    """Machine epsilon of the narrowest floating-point numbers in a tensor's graph, such as those of autocast."""
+    kinds = {value.dtype} | {entry.dtype for node in nodes(value) for entry in getattr(node, "_input_metadata", ())}
+    return max(torch.finfo(kind).eps for kind in kinds if kind.is_floating_point or kind.is_complex)
+
+
 def require_twice(value: Tensor) -> None:
     """Raises:
     KansciError: a custom function in the loss's graph is marked `once_differentiable`. Autograd itself stays silent
         about it where only some inputs' gradients are asked for: such a node then counts as a constant.
     """
-    seen, waiting = set(), [value.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
+    for node in nodes(value):
         code = getattr(getattr(getattr(node, "_forward_cls", None), "backward", None), "__code__", None)
         if code is not None and code.co_name == "wrapper" and code.co_filename == torch.autograd.function.__file__:
             raise KansciError(
                 f"the loss cannot be differentiated twice: {node._forward_cls.__name__} is marked once_differentiable;"
                 " replace it by operations that autograd can differentiate"
             )
+
+
+def custom_functions(value: Tensor) -> list[str]:
+    """Names of the custom functions in a loss's graph that are neither PyTorch's nor this package's."""
+    found = {getattr(node, "_forward_cls", None) for node in nodes(value)} - {None}
+    return sorted(kind.__name__ for kind in found if kind.__module__.partition(".")[0] not in ("torch", "kansciml"))
+
+
+def suspects(value: Tensor) -> list[str]:
+    """Operations in a loss's graph whose second derivative may be wrong: custom functions, fused weight_norm."""
+    names = custom_functions(value)
+    if any("WeightNorm" in node.name() for node in nodes(value)):
+        names.append("weight_norm (fused in PyTorch; one with dim=None is not)")
+    return names
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ backward pass through that graph. Forward over reverse in PyTorch 2.13 is wrong 
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -14,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kansciml._errors import UsageError
+from kansciml._errors import KansciError, UsageError
 
 from . import _plan
 from ._basis_store import BLOCK_BYTES
-from ._batches import Batches
+from ._batches import Batches, Count, mapped
 from ._evaluation import Evaluation
 from ._fingerprint import fingerprint
 from ._loss import GradientGraph, Loss
@@ -26,9 +27,14 @@ from ._parameters import FlatParameters, Selection
 from ._plan import MemoryPlan
 from ._processes import Processes
 
+WRONG = 1e-3
+"""What products in float64 may differ from differences of gradients, relative: well above 1e-9, what those do."""
+
 
 class HessianOperator:
     r"""H v for H = d^2 L / d theta^2, with L the mean loss over all samples: L = sum_b N_b L_b / sum_b N_b.
+
+    N_b is the number of samples of batch b, or what `count` gives for it, so that L is the loss of one big batch.
 
     theta is the flat vector of the chosen trainable parameters, in the order of ``named_parameters()``; a complex
     parameter counts as pairs (Re, Im), so that H is real and symmetric. Unused parameters give zero rows. The module
@@ -37,25 +43,33 @@ class HessianOperator:
     Args:
         module: any module; the derivative is taken in the mode it is in.
         loss: ``loss(module, batch)``, a real scalar, the mean over the batch's samples; see `supervised`.
-        batches: one batch (tensor, tuple or dict of tensors; None if the loss needs no data), or batches that can be
-            read again and again (list, DataLoader), weighted by their sizes.
+        batches: one batch (tensor, tuple, mapping, dataclass or other record of tensors, nested at will; None if the
+            loss needs no data), or batches that can be read again and again (list, DataLoader). The samples lie along
+            the first axis of each tensor.
         parameters: names of parameters or submodules, or ``wanted(name, parameter) -> bool``; None (default): all.
         micro_batch: cut batches into at most so many samples, which bounds the memory; None (default): do not.
         keep_graph: keep the gradient's graph between products, which makes them 1.4 to 2.3 times as fast: True, False,
             or ``"auto"`` (default): if the graphs of all samples fit into `memory`, measured on one micro-batch.
         memory: bytes that kept graphs may take; None (default): half of what is available now.
         check: compute the gradient twice, with random states moved on, and refuse a loss that gives another one or
-            changes buffers (dropout or batch norm in train mode). If False, random numbers are the same in each
-            product: those that come next at construction.
+            changes buffers (dropout or batch norm in train mode); where several batches are averaged, try that each
+            loss is a mean over samples (a third gradient's time); and try on a few samples that products are those of
+            a symmetric matrix and, where the loss goes through custom functions, differences of gradients. If False,
+            random numbers are the same in each product, those that come next at construction, and the mean is taken
+            over the batches as they are.
         distributed: the processes of torch.distributed each hold a share of the data; products are summed over them.
             All must then ask for the same products.
+        count: ``count(batch)``, what the batch's loss is the mean over, by number: for cross-entropy with labels that
+            are ignored, how many are not; with class weights, the sum of the labels' weights. None (default): samples.
+            Where it is given, batches that are not cut are taken at its word.
 
     Attributes: size, dtype (of vectors: the parameters' real dtype, float32 at least), device, names, shapes,
     distributed, fingerprint.
 
     Raises:
         UsageError: nothing to differentiate, unknown names, no data, data that can be read only once, a loss that is no
-            real scalar, depends on no parameter, or is no mean although `micro_batch` cuts it.
+            real scalar, depends on no parameter, or is no mean over samples although several batches, or the parts
+            that `micro_batch` cuts, are averaged; batches whose samples cannot be told.
         KansciError: the loss fails the check or is not finite; a product does not fit into memory.
     """
 
@@ -71,6 +85,7 @@ class HessianOperator:
         memory: int | None = None,
         check: bool = True,
         distributed: bool = False,
+        count: Count | None = None,
     ) -> None:
         if not (isinstance(keep_graph, bool) or keep_graph == "auto"):
             raise UsageError(f"got keep_graph {keep_graph!r}: expected True, False or 'auto'")
@@ -78,14 +93,16 @@ class HessianOperator:
             raise UsageError(f"got memory {memory}: expected a positive number of bytes")
         self.distributed = distributed
         self._flat = FlatParameters.select(module, parameters)
-        data = Batches(batches, micro_batch, self.device)
+        data = Batches(batches, micro_batch, self.device, count)
         self._processes = Processes(distributed, self.device)
         self._processes.require_same(self.size, "numbers of parameters")
         self._wanted, self._memory = keep_graph, memory
-        self._kept: list[tuple[GradientGraph, int]] | None = None
+        self._kept: list[tuple[GradientGraph, float]] | None = None
         self._evaluation = Evaluation(module, loss, self._flat, data, self._processes)
         if check:
             self._evaluation.check()
+            if self._evaluation.custom:
+                self._require_derivatives()
 
     @property
     def size(self) -> int:
@@ -130,7 +147,7 @@ class HessianOperator:
         columns = 1 if vector.dim() == 1 else vector.shape[1]
         if self.distributed:
             self._processes.require_same(float(vector.double().sum()) + columns, "vectors")
-        samples = 0
+        weights = 0.0
         with self._evaluation.begun(), self._processes.together():
             self._evaluation.require_unchanged()
             vector = vector.detach().to(self.device, self.dtype)
@@ -141,18 +158,18 @@ class HessianOperator:
                 parts = graph.product(self._flat.tensors, self._flat.parts(rows[0]), True)
                 return self._flat.joined(parts).view_as(vector)
             total = self._flat.zeros(columns)
-            for graph, size in graphs:
-                samples += size
+            for graph, weight in graphs:
+                weights += weight
                 for index, row in enumerate(rows):
                     again = self.graph_kept or index + 1 < columns
                     parts = graph.product(self._flat.tensors, self._flat.parts(row), again)
-                    self._flat.add_to(total[index], parts, size)
+                    self._flat.add_to(total[index], parts, weight)
                     del parts
                 del graph
-        self._evaluation.mean_(total, samples)
+        self._evaluation.mean_(total, weights)
         return total[0] if vector.dim() == 1 else total.t()
 
-    def _graphs(self) -> Iterable[tuple[GradientGraph, int]]:
+    def _graphs(self) -> Iterable[tuple[GradientGraph, float]]:
         if not self.graph_kept:
             return self._evaluation.graphs()
         if self._kept is None:
@@ -174,7 +191,8 @@ class HessianOperator:
         """How far a product is from (g(theta + h v) - g(theta - h v)) / 2h, relative, along one random direction v.
 
         Some operations have a second derivative that is silently wrong or missing, such as a custom
-        `autograd.Function` whose backward pass is no differentiable code: then this is far from zero. Where all is
+        `autograd.Function` whose backward pass is no differentiable code: then this is far from zero. (The check tries
+        a few samples where it sees one.) Where all is
         well it is near 1e-9 in float64 and 1e-2 in float32 (less where the third derivative is small).
 
         Args:
@@ -187,6 +205,33 @@ class HessianOperator:
         found = self.matvec(direction)
         largest = max(float(torch.linalg.vector_norm(part)) for part in (found, slope))
         return float(torch.linalg.vector_norm(found - slope)) / max(largest, 1e-300)
+
+    def _require_derivatives(self) -> None:
+        """Where the loss goes through custom functions: products are differences of gradients, in float64.
+
+        A backward pass that detaches, or computes with NumPy, can leave a Hessian that lacks terms and is symmetric all
+        the same. A copy of the module and a few samples are tried, with two steps, so that a kink in between does not
+        count; losses that work in their own precision alone are not.
+
+        Raises:
+            KansciError: they are not.
+        """
+        evaluation = self._evaluation
+        try:
+            module = copy.deepcopy(evaluation.module).double()
+            few = mapped(evaluation.tried, _doubled)
+            options = {"parameters": self.names, "check": False, "keep_graph": False, "count": lambda batch: 1}
+            tried = HessianOperator(module, evaluation.loss, [few], **options)
+            size = max(1.0, sum(float(p.detach().abs().square().sum()) for p in module.parameters()) ** 0.5)
+            errors = [tried.finite_difference_error(step=step * size) for step in (6e-6, 3e-7)]
+        except Exception:  # the check has passed: what fails here is the copy, or float64
+            return
+        if min(errors) > WRONG:
+            raise KansciError(
+                f"products with the Hessian are not differences of gradients (off by {min(errors):.1e} of their size),"
+                f" so that PyTorch differentiates something wrongly the second time; look at the backward pass of"
+                f" {', '.join(evaluation.custom)}. check=False skips this check"
+            )
 
     @property
     def graph_kept(self) -> bool:
@@ -247,6 +292,10 @@ class HessianOperator:
                 f"got a vector of {got}: expected ({self.size},){'' if one else f' or ({self.size}, m)'}, real floating"
                 " point"
             )
+
+
+def _doubled(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def hvp(
