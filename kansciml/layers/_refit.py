@@ -1,10 +1,10 @@
 """The coefficients that keep a spline layer's functions on new knots: a pure function, float64 inside.
 
-A refit is least squares per input feature. Its unknowns are not the coefficients of every edge but one matrix A
-(P_new, P_old) per feature, which all O edges of that feature share: min |B_new A - B_old| over the samples, then
-c_new = A c_old. So its cost hardly depends on O, and the factorisation is one of P_new x P_new. Neither does the basis
-of every sample come into being: both grids' splines are polynomials between neighbouring knots, so that the moments of
-the samples there are all that is asked of them (`_refit_cells`).
+A refit is least squares per input feature. The basis of every sample does not come into being: both grids' splines are
+polynomials between neighbouring knots, so that the moments of the samples there are all that is asked of them
+(`_refit_cells`). On small grids the unknowns are not the coefficients of every edge but one matrix A (P_new, P_old) per
+feature, which all O edges of that feature share: min |B_new A - B_old| over the samples, then c_new = A c_old. So the
+cost hardly depends on O, but grows with P^3. On others it is linear in P, and in O (`_refit_banded`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _refit_cells
+from . import _refit_banded, _refit_cells
 from ._basis import evaluate
-from ._refit_cells import by_cell, by_feature, times
+from ._refit_cells import Found, Problem, by_cell, by_feature, times
 from ._refit_knots import grid_of, ordered_samples
 from .bspline import OUTSIDE, SplineSpec
 
@@ -26,6 +26,10 @@ SPREAD = 1e-2
 """Weight of a sample that is there to keep the splines where no data lie: too little to show where data do."""
 SMALLEST_PIVOT = 3e-5
 """Least pivot that one step of refinement makes up for; `eigh` takes the rest."""
+LEAST_IN_BANDS = 16
+"""Splines, of both grids and beyond one per output, from where on bands need less time than maps."""
+MOST_BY_MAPS = 256
+"""Most splines, of both grids, that are refitted by maps: their memory is quadratic in it."""
 CACHED = 1 << 16
 """Numbers of one block of changes of the edges."""
 BLOCK = 1 << 21
@@ -70,8 +74,8 @@ def refit(
 
     Samples are those of x that lie on the new grid, and a weight of 2S + 2 percent of a sample spread over each new
     cell: where no data lie the splines are kept all the same. Normal equations with unit diagonal, by Cholesky (or
-    `eigh` with a cut-off where that fails), and one step of iterative refinement, which brings back the digits lost in
-    squaring the condition number.
+    `eigh` with a cut-off where that fails on a small grid), and iterative refinement, which brings back the digits lost
+    in squaring the condition number. Time and memory are linear in the sizes of the grids.
 
     Args:
         coefficients: (I, P_old, O).
@@ -103,57 +107,32 @@ def refit(
         _check_samples(x, old_knots)
     samples = 0 if x is None else x.shape[0]
     result = coefficients.new_empty(expected[0], size, outputs)
-    largest, squares, power, count = [], [], [], 0.0
-    # samples; splines at the nodes and probes of each cell
+    banded = size + expected[1] > min(LEAST_IN_BANDS + outputs, MOST_BY_MAPS)
+    # samples; what a cell takes: in bands a few small matrices, by maps all splines at its nodes and probes
     cells = size + expected[1] + 2 * spline_order + 4
-    per_feature = 2 * samples + 3 * cells * (3 * spline_order + 1) * (size + expected[1])
+    by_maps, in_bands = 3 * (3 * spline_order + 1) * (size + expected[1]), 32 * (spline_order + 1) ** 2 + 4 * outputs
+    per_feature = 2 * samples + cells * (in_bands if banded else by_maps)
+    parts, count = [], 0.0
     for part in _parts(expected[0], per_feature):
         old, new, weights = old_knots[part].double(), new_knots[part].double(), coefficients[part].double()
-        maps, change = _fit(old, new, spline_order, x[:, part] if samples else None, outside)
-        result[part] = maps @ weights
-        if scale is not None:
-            weights = weights * scale[part].double().unsqueeze(1)
-        largest.append(_largest(change.probes, weights))
-        # squares, summed over the edges, need no more of the coefficients than their products
-        pairs = weights @ weights.mT
-        squares.append((change.squares * pairs).sum())
-        power.append((change.power * pairs).sum())
-        count += change.samples * outputs
+        problem = _problem(old, new, spline_order, x[:, part] if samples else None, outside)
+        found = (_refit_banded.fit if banded else _by_maps)(
+            problem, weights, None if scale is None else scale[part].double()
+        )
+        result[part] = found.coefficients
+        parts.append(torch.stack(found[1:]))
+        count += problem.samples * outputs
     if not count:
         return result, RefitError(0.0, 0.0, 0.0)
-    most = float(torch.stack(largest).max())
-    rms = min(math.sqrt(max(float(torch.stack(squares).sum()), 0.0) / count), most)
-    size = math.sqrt(max(float(torch.stack(power).sum()), 0.0) / count)
-    return result, RefitError(most, rms, rms / size if size else 0.0 if rms == 0 else math.inf)
+    largest, squares, power = torch.stack(parts, 1)
+    most = float(largest.max())
+    rms = min(math.sqrt(max(float(squares.sum()), 0.0) / count), most)
+    before = math.sqrt(max(float(power.sum()), 0.0) / count)
+    return result, RefitError(most, rms, rms / before if before else 0.0 if rms == 0 else math.inf)
 
 
-def _largest(rows: Tensor, weights: Tensor) -> Tensor:
-    """Largest absolute value of rows (I, M, P) @ weights (I, P, O), block by block in the cache."""
-    shape = rows.shape[1], weights.shape[2]
-    step = max(1, min(len(rows), CACHED // max(1, math.prod(shape))))
-    values, extremes = rows.new_empty(step, *shape), []
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        block = torch.bmm(rows[part], weights[part], out=values[: len(rows[part])])
-        extremes.extend(block.aminmax())  # without a copy for abs
-    return torch.stack(extremes).abs().max()
-
-
-class _Change(NamedTuple):
-    """What maps A change of the old splines: A' B_new - B_old, the axis P that of the old coefficients."""
-
-    probes: Tensor
-    """(I, C (3S + 1), P): at the `probes` of the range of the samples in each cell."""
-    squares: Tensor
-    """(I, P, P): sum over the samples of the products of two changes."""
-    power: Tensor
-    """(I, P, P): sum over the samples of the products of two old splines."""
-    samples: float
-    """Number of samples, times features."""
-
-
-def _fit(old: Tensor, new: Tensor, order: int, x: Tensor | None, outside: str) -> tuple[Tensor, _Change]:
-    """Maps A (I, P_new, P_old) that minimise |A' B_new - B_old| over the samples, and what they change."""
+def _problem(old: Tensor, new: Tensor, order: int, x: Tensor | None, outside: str) -> Problem:
+    """What the fit asks of the samples x (N, I), or of even ones in each new cell."""
     ordered = None if x is None else ordered_samples(x).double()
     knots = [old, new]
     ends = [_refit_cells.closed(t, order) for t in knots]
@@ -167,17 +146,40 @@ def _fit(old: Tensor, new: Tensor, order: int, x: Tensor | None, outside: str) -
         sums, held = _refit_cells.moments(cells, ordered, number, order), number > 0
         last = ordered.shape[1] - 1
         low, high = (ordered.gather(1, i.clamp(0, last)) for i in (first, first + number - 1))
-    before, after = _refit_cells.local_splines(knots, ends, order, outside, cells)
-    wanted = _refit_cells.products(sums * fitted + (SPREAD * (2 * order + 2)) * even, order)
-    maps, change = _least_squares(after, before, wanted)
-    squares = _refit_cells.products(sums, order)
-    probes = _refit_cells.probes(cells, low, high, held, order)
-    return maps, _Change(
-        by_feature(times(change, probes)).mT,
-        by_feature(times(change, squares)) @ by_feature(change).mT,
-        by_feature(times(before, squares)) @ by_feature(before).mT,
-        float(sums[0].sum()),
+    return Problem(
+        *_refit_cells.local_splines(knots, ends, order, outside, cells),
+        wanted=_refit_cells.products(sums * fitted + (SPREAD * (2 * order + 2)) * even, order),
+        squares=_refit_cells.products(sums, order),
+        probes=_refit_cells.probes(cells, low, high, held, order),
+        samples=float(sums[0].sum()),
     )
+
+
+def _by_maps(problem: Problem, weights: Tensor, scale: Tensor | None) -> Found:
+    """The fit by the maps that all outputs share: quick for many outputs on small grids, O(P^3)."""
+    before, after = problem.before.dense(), problem.after.dense()
+    maps, change = _least_squares(after, before, problem.wanted)
+    coefficients = maps @ weights
+    if scale is not None:
+        weights = weights * scale.unsqueeze(1)
+    # squares, summed over the edges, need no more of the coefficients than their products
+    pairs = weights @ weights.mT
+    squares = by_feature(times(change, problem.squares)) @ by_feature(change).mT
+    power = by_feature(times(before, problem.squares)) @ by_feature(before).mT
+    largest = _largest(by_feature(times(change, problem.probes)).mT, weights)
+    return Found(coefficients, largest, (squares * pairs).sum(), (power * pairs).sum())
+
+
+def _largest(rows: Tensor, weights: Tensor) -> Tensor:
+    """Largest absolute value of rows (I, M, P) @ weights (I, P, O), block by block in the cache."""
+    shape = rows.shape[1], weights.shape[2]
+    step = max(1, min(len(rows), CACHED // max(1, math.prod(shape))))
+    values, extremes = rows.new_empty(step, *shape), []
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        block = torch.bmm(rows[part], weights[part], out=values[: len(rows[part])])
+        extremes.extend(block.aminmax())  # without a copy for abs
+    return torch.stack(extremes).abs().max()
 
 
 def _least_squares(after: Tensor, before: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:

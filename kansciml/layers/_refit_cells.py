@@ -30,6 +30,53 @@ class Cells(NamedTuple):
     """(I, C), 0 of a cell that this feature does not have."""
 
 
+class Local(NamedTuple):
+    """The S + 1 splines that are not 0 in a cell, of every cell."""
+
+    values: Tensor
+    """(S + 1, S + 1, I, C): at the cell's nodes, the second axis; any finite number for those that the grid lacks."""
+    first: Tensor
+    """(I, C): index of the first of them, among the grid's splines with S + 1 more on both sides."""
+    size: int
+    """Number P of the grid's splines."""
+
+    def dense(self) -> Tensor:
+        """The values of all of the grid's splines, (P, S + 1, I, C)."""
+        order = len(self.values) - 1
+        all_of_them = self.values.new_zeros(self.size + 2 * (order + 1), *self.values.shape[1:])
+        index = self.first + torch.arange(order + 1, device=self.first.device)[:, None, None, None]
+        all_of_them.scatter_(0, index.expand(self.values.shape), self.values)
+        return all_of_them[order + 1 : order + 1 + self.size]
+
+
+class Problem(NamedTuple):
+    """What a refit asks of the samples of some features: both grids' splines in every cell, and products there."""
+
+    before: Local
+    after: Local
+    wanted: Tensor
+    """(S + 1, S + 1, I, C): `products` with the weights of the fit."""
+    squares: Tensor
+    """(S + 1, S + 1, I, C): `products` summed over the samples."""
+    probes: Tensor
+    """(S + 1, 3S + 1, I, C): the `probes` of the range of the samples in each cell."""
+    samples: float
+    """Number of samples, times features."""
+
+
+class Found(NamedTuple):
+    """The least squares of a `Problem`, and what it changes: (new - old) splines times the factors of the edges."""
+
+    coefficients: Tensor
+    """(I, P_new, O)."""
+    largest: Tensor
+    """Largest change at the probes."""
+    squares: Tensor
+    """Sum of the squares of the changes, over samples and edges."""
+    power: Tensor
+    """Sum of the squares of the old splines, over samples and edges."""
+
+
 def closed(knots: Tensor, order: int) -> Tensor:
     """Knots with the end of the grid moved by one rounding: as a break, it puts the end into the last interval."""
     knots = knots.clone(memory_format=torch.contiguous_format)
@@ -156,8 +203,8 @@ def probes(cells: Cells, low: Tensor, high: Tensor, held: Tensor, order: int) ->
     return (lagrange @ powers.flatten(1)).unflatten(1, at.shape)
 
 
-def local_splines(knots: list[Tensor], ends: list[Tensor], order: int, outside: str, cells: Cells) -> list[Tensor]:
-    """The splines of each of `knots` at the nodes of the cells, (P, S + 1, I, C), by recursion over those not 0 there.
+def local_splines(knots: list[Tensor], ends: list[Tensor], order: int, outside: str, cells: Cells) -> list[Local]:
+    """The splines of each of `knots` at the nodes of the cells, by recursion over those not 0 there.
 
     Each is continued as the polynomial that it is inside its cell, whatever the rounding of the point.
 
@@ -196,14 +243,7 @@ def local_splines(knots: list[Tensor], ends: list[Tensor], order: int, outside: 
             slopes[:-1] -= order * weighted
     if outside == "linear":
         values = values + slopes * (points - x)
-    found = []
-    for i, t in enumerate(knots):
-        size = t.shape[1] - order - 1
-        dense = x.new_zeros(size + 2 * (order + 1), *points.shape)
-        index = first[i] + torch.arange(order + 1, device=t.device)[:, None, None, None]
-        dense.scatter_(0, index.expand(-1, len(points), -1, -1), values[:, i])
-        found.append(dense[order + 1 : order + 1 + size])
-    return found
+    return [Local(values[:, i].contiguous(), first[i], t.shape[1] - order - 1) for i, t in enumerate(knots)]
 
 
 def _coordinate(cells: Cells) -> tuple[Tensor, Tensor]:

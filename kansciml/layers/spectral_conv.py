@@ -35,8 +35,9 @@ def fourier_basis(
         dtype, device: of the result; phases are reduced as integers and evaluated in float64.
 
     Raises:
-        ValueError: more modes than the grid has.
+        ValueError: more modes than the grid has, or a dtype that is not a real floating-point one.
     """
+    _check_real("dtype", dtype)
     (h, w), (m1, m2) = size, modes
     if 2 * m1 > h or m2 > w // 2 + 1:
         raise ValueError(
@@ -60,6 +61,14 @@ def fourier_basis(
     return FourierBasis(*(matrix.to(dtype).contiguous() for matrix in found))
 
 
+def _check_real(what: str, dtype: torch.dtype) -> None:
+    if not dtype.is_floating_point:
+        raise ValueError(
+            f"got {what} {dtype}: expected a real floating-point one; convert integers with .float(), and give the real"
+            " and imaginary parts of complex fields as channels"
+        )
+
+
 class SpectralConv2d(nn.Module):
     r"""Convolution by multiplication of the lowest Fourier modes with a matrix each; other modes become zero.
 
@@ -78,7 +87,8 @@ class SpectralConv2d(nn.Module):
         in_channels, out_channels: I and O, at least 1.
         modes: m1 and m2, at least 1.
         transform: ``matmul``, ``fft``, or ``auto`` (default: ``matmul`` up to 32 modes per axis).
-        device, dtype: as in `torch.nn.Linear`. Half precision and autocast are computed in float32.
+        device, dtype: as in `torch.nn.Linear`. Computed in the wider dtype of input and weights, and in float32 at
+            least, also under autocast; the output has the input's dtype.
 
     Shapes: input (B, I, H, W) with H >= 2 m1 and W >= 2 (m2 - 1); output (B, O, H, W). `weight` (2, 2 m1, m2, I, O):
     real and imaginary parts first, then k1 = 0 ... m1 - 1, -m1 ... -1. Real numbers, since modules' ``.double()``
@@ -87,7 +97,8 @@ class SpectralConv2d(nn.Module):
     effect on a real field, and those of k2 = 0 at k1 and -k1 only their difference.
 
     Raises:
-        ValueError: a size below 1, an unknown transform, another shape of input, or a grid with too few points.
+        ValueError: a size below 1, an unknown transform, another shape of input, a grid with too few points, complex
+            or integer input or weights, a basis of another grid or of fewer digits.
 
     Source: Li et al. (2021), Fourier neural operator for parametric partial differential equations, section 4.
     """
@@ -109,6 +120,7 @@ class SpectralConv2d(nn.Module):
             )
         if transform not in TRANSFORMS:
             raise ValueError(f"got transform {transform!r}: expected one of {', '.join(TRANSFORMS)}")
+        _check_real("weights of", dtype or torch.get_default_dtype())
         self.in_channels, self.out_channels, self.modes = in_channels, out_channels, (modes[0], modes[1])
         self.transform = transform
         shape = (2, 2 * modes[0], modes[1], in_channels, out_channels)
@@ -137,8 +149,10 @@ class SpectralConv2d(nn.Module):
         """Set the weights from complex ones, laid out as `complex_weight`.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape, or real weights.
         """
+        if not weight.is_complex():
+            raise ValueError(f"got weights of {weight.dtype}: expected complex ones")
         expected = (self.in_channels, self.out_channels, 2 * self.modes[0], self.modes[1])
         if weight.shape != expected:
             raise ValueError(f"got weights of shape {tuple(weight.shape)}: expected {expected}, (I, O, 2 m1, m2)")
@@ -148,14 +162,30 @@ class SpectralConv2d(nn.Module):
         """Apply it; `basis`: `fourier_basis` of the input's grid (None: made anew)."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (B, {self.in_channels}, H, W)")
-        dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+        _check_real("input of", x.dtype)
+        _check_real("weights of", self.weight.dtype)
+        dtype = torch.promote_types(torch.promote_types(x.dtype, self.weight.dtype), torch.float32)
         size = (x.shape[2], x.shape[3])
         if basis is None:
             basis = fourier_basis(size, self.modes, dtype, x.device)
+        else:
+            basis = self._checked(basis, size, dtype)
         with torch.autocast(x.device.type, enabled=False):
-            field, weight = x.to(dtype), self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
-            real, imaginary = _mix(self._analyse(field, basis), weight)
+            real, imaginary = _mix(self._analyse(x.to(dtype), basis), self.weight.to(dtype))
             return self._synthesise(real, imaginary, basis, size).to(x.dtype)
+
+    def _checked(self, basis: FourierBasis, size: tuple[int, int], dtype: torch.dtype) -> FourierBasis:
+        """A basis of this grid and these modes, in the dtype to compute in."""
+        (w, columns), (rows, h) = basis.columns.shape, basis.rows.shape
+        m1, m2 = self.modes
+        if (h, w) != size or (rows, columns) != (4 * m1, 2 * m2):
+            raise ValueError(
+                f"got a basis of {h} x {w} points for modes {rows // 4}, {columns // 2}:"
+                f" expected {size[0]} x {size[1]} points for modes {m1}, {m2}"
+            )
+        if torch.promote_types(basis.columns.dtype, dtype) != basis.columns.dtype:
+            raise ValueError(f"got a basis of {basis.columns.dtype} to compute in {dtype}: make it in {dtype}")
+        return FourierBasis(*(matrix.to(dtype) for matrix in basis))
 
     def _analyse(self, x: Tensor, basis: FourierBasis) -> Tensor:
         """(B, I, H, W) -> modes (2, m2, B, I, 2 m1)."""

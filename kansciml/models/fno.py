@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from kansciml._errors import UsageError, unknown_name
+from kansciml.layers._autocast import autocast_dtype
 from kansciml.layers.fixed_point import GRADIENTS, FixedPointStatus, fixed_point
 from kansciml.layers.spectral_conv import FourierBasis, SpectralConv2d, fourier_basis
 from kansciml.models._base import Model, Slot, VariantConfig, draw_weights
@@ -153,7 +154,11 @@ class FNO(nn.Module):
     """Fields (B, C, H, W) -> fields (B, O, H, W): lift of fields and coordinates, blocks, one more layer, projection.
 
     The coordinates x and y of the points run from 0 to 1, both ends included, along H and W. Any grid will do that,
-    with the padding, has the modes.
+    with the padding, has the modes, also where it is compiled or exported with H and W left open. An equilibrium is
+    not exported: how often it applies its blocks depends on the data.
+
+    Raises:
+        ValueError: another shape or dtype of fields than the weights take, or a grid with too few points.
     """
 
     def __init__(self, config: FNOConfig) -> None:
@@ -174,8 +179,13 @@ class FNO(nn.Module):
         c = self.config
         if a.dim() != 4 or a.shape[1] != c.in_channels:
             raise ValueError(f"got fields of shape {tuple(a.shape)}: expected (B, {c.in_channels}, H, W)")
+        own = self.last.pointwise.weight.dtype
+        if not a.dtype.is_floating_point or (a.dtype != own and autocast_dtype(a) is None):
+            raise ValueError(f"got fields of {a.dtype}: expected {own}, the dtype of the weights")
+        if c.equilibrium and torch.compiler.is_exporting():
+            raise ValueError("got an equilibrium to export: expected a set number of `iterations`, as fno-wt has")
         h, w = a.shape[2:]
-        dtype = a.dtype if a.dtype == torch.float64 else torch.float32
+        dtype = torch.promote_types(torch.promote_types(a.dtype, own), torch.float32)
         basis = fourier_basis((h + c.padding, w + c.padding), c.modes, dtype, a.device)
         lifted = self.lift(with_coordinates(a)).permute(0, 3, 1, 2)
         lifted = F.pad(lifted, (0, c.padding, 0, c.padding))
@@ -203,7 +213,8 @@ class FNO(nn.Module):
 def with_coordinates(a: Tensor) -> Tensor:
     """Fields and the coordinates of their points: (B, C, H, W) -> (B, H, W, C + 2)."""
     b, _, h, w = a.shape
-    x, y = (torch.linspace(0, 1, n, dtype=a.dtype, device=a.device) for n in (h, w))
+    # not by linspace, which would fix the grid's size in a compiled program
+    x, y = ((torch.arange(n, device=a.device).double() / max(n - 1, 1)).to(a.dtype) for n in (h, w))
     grid = torch.stack([x[:, None].expand(h, w), y.expand(h, w)], -1)
     return torch.cat([a.permute(0, 2, 3, 1), grid.expand(b, h, w, 2)], -1)
 

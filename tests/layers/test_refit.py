@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kansciml.layers import _refit, _refit_cells
+from kansciml.layers import _refit, _refit_banded, _refit_cells
 from kansciml.layers._basis import evaluate
 from kansciml.layers._refit import basis, refit
 from kansciml.layers._refit_knots import adaptive_knots, extended_knots
@@ -141,6 +141,18 @@ def test_basis_equals_scipy_on_uneven_knots(order):
 # --- refit
 
 
+@pytest.fixture(params=["maps", "bands"])
+def way(request, monkeypatch):
+    """Both ways to fit, on grids of any size."""
+    least = {"maps": 10**6, "bands": -(10**6)}[request.param]
+    monkeypatch.setattr(_refit, "LEAST_IN_BANDS", least)
+    monkeypatch.setattr(_refit, "MOST_BY_MAPS", 10**6)
+
+
+both_ways = pytest.mark.usefixtures("way")
+
+
+@both_ways
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("factor", [1, 2, 5])
 def test_refinement_keeps_the_function_to_rounding(order, factor):
@@ -158,6 +170,7 @@ def test_refinement_keeps_the_function_to_rounding(order, factor):
             np.testing.assert_allclose(after, before, atol=1e-11)
 
 
+@both_ways
 @pytest.mark.parametrize("grid, new_grid", [(5, 5), (5, 8), (12, 4)])
 def test_error_on_the_data_is_that_of_lstsq_within_1_percent(grid, new_grid):
     x = torch.rand(1024, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
@@ -180,6 +193,7 @@ def test_error_on_the_data_is_that_of_lstsq_within_1_percent(grid, new_grid):
     assert torch.equal(same, result) and scaled.rms == pytest.approx(float(ours), rel=1e-9)
 
 
+@both_ways
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("outside", ["zero", "clamp", "linear"])
 def test_error_is_that_of_every_sample_on_and_off_both_grids(order, outside):
@@ -199,6 +213,7 @@ def test_error_is_that_of_every_sample_on_and_off_both_grids(order, outside):
     assert largest * (1 - 1e-9) <= error.max_abs and error.rms < error.max_abs
 
 
+@both_ways
 @pytest.mark.parametrize("order", ORDERS)
 def test_samples_at_the_right_end_of_the_grid_count_in_the_fit(order):
     x, coefficients = normal(300, 1).clamp(-1, 1), normal(1, 11 + order, 2)
@@ -224,6 +239,7 @@ def test_a_singular_fit_falls_back_without_harm(monkeypatch):
     torch.testing.assert_close(_refit._inverse(gram), gram)
 
 
+@both_ways
 def test_blocks_of_features_change_nothing(monkeypatch):
     x, coefficients = normal(300, 5), normal(5, 9, 3)
     old, new = even(5, 6, 3, (-4, 4)), even(5, 9, 3, (-4, 4))
@@ -231,6 +247,8 @@ def test_blocks_of_features_change_nothing(monkeypatch):
     monkeypatch.setattr(_refit, "BLOCK", 1)
     monkeypatch.setattr(_refit, "CACHED", 1)
     monkeypatch.setattr(_refit_cells, "CACHED", 1)
+    monkeypatch.setattr(_refit_banded, "CACHED", 1)
+    monkeypatch.setattr(_refit_banded, "ROWS", 1)
     other, same = refit(coefficients, old, new, 3, x)
     torch.testing.assert_close(other, result, rtol=0, atol=1e-11)
     assert same == pytest.approx(error, rel=1e-9)
@@ -244,6 +262,7 @@ def test_sums_of_runs_are_those_that_other_devices_form():
     torch.testing.assert_close(sums, torch.stack([part.sum() for part in values.split(number.tolist())]))
 
 
+@both_ways
 def test_a_lone_sample_in_each_cell_has_its_own_error():
     coefficients = normal(1, 8, 1)
     old, new = even(1, 5, 3), even(1, 6, 3)
@@ -253,6 +272,7 @@ def test_a_lone_sample_in_each_cell_has_its_own_error():
     assert error.max_abs == pytest.approx(float(change), rel=1e-9)
 
 
+@both_ways
 def test_where_no_data_lie_the_function_is_kept():
     coefficients = normal(1, 13, 2)
     old, new = even(1, 10, 3), even(1, 20, 3)
@@ -263,6 +283,7 @@ def test_where_no_data_lie_the_function_is_kept():
     np.testing.assert_allclose(after, before, atol=1e-9)
 
 
+@both_ways
 def test_data_decide_where_they_lie():
     coefficients = normal(1, 23, 1)
     old, new = even(1, 20, 3), even(1, 6, 3)
@@ -275,6 +296,7 @@ def test_data_decide_where_they_lie():
     assert miss[1] < 0.9 * miss[0]
 
 
+@both_ways
 @pytest.mark.parametrize("outside, beyond", [("clamp", 0.0), ("linear", 1.0)])
 def test_a_wider_grid_takes_up_what_the_splines_did_outside(outside, beyond):
     # 0.5 + x on [-1, 1]: coefficients of a line are its values at the Greville points
@@ -293,6 +315,7 @@ def test_a_wider_grid_takes_up_what_the_splines_did_outside(outside, beyond):
     assert abs(right - (1.5 + beyond)) < 0.05
 
 
+@both_ways
 def test_error_counts_data_off_the_grid_that_the_fit_leaves_out():
     coefficients = torch.ones(1, 8, 1, dtype=torch.float64)
     old, new = even(1, 5, 3), even(1, 10, 3)
@@ -303,6 +326,7 @@ def test_error_counts_data_off_the_grid_that_the_fit_leaves_out():
     assert error.max_abs == pytest.approx(change) and change > 0.1
 
 
+@both_ways
 def test_narrow_cells_and_dtypes():
     x = torch.cat([normal(500, 1) * 1e-3, normal(20, 1)])
     old = adaptive_knots(x, 12, 3, 0.0)

@@ -1,5 +1,6 @@
 """Spectral convolution against the FFT written out, plane waves, and neuraloperator's layer."""
 
+import itertools
 import math
 
 import pytest
@@ -135,12 +136,59 @@ def test_double_precision_and_autocast():
     torch.testing.assert_close(low.float(), expected, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@torch.no_grad()
+def test_the_wider_dtype_computes_and_the_inputs_is_returned(transform):
+    """Whatever the two dtypes are: values to the digits of the input."""
+    exact = layer(transform=transform)
+    # the same numbers in every dtype
+    exact.weight.copy_(torch.randint(-64, 65, exact.weight.shape) / 64)
+    x = torch.randint(-64, 65, (2, 3, 9, 9)).double() / 64
+    expected = exact(x)
+    digits = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+    for own, given, autocast in itertools.product(digits, digits, (False, True)):
+        one = layer(transform=transform, dtype=own)
+        one.weight.copy_(exact.weight)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            y = one(x.to(given))
+        assert y.dtype == given
+        torch.testing.assert_close(y.double(), expected, rtol=digits[given], atol=digits[given])
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.int64, torch.uint8, torch.bool])
+def test_fields_that_are_not_real_numbers_are_refused_in_one_line(dtype):
+    one, x = layer(dtype=torch.float32), torch.ones(1, 3, 9, 9).to(dtype)
+    cases = [
+        (lambda: one(x), f"got input of {dtype}: expected a real floating-point one"),
+        (lambda: SpectralConv2d(1, 1, (2, 2), dtype=dtype), f"got weights of {dtype}"),
+        (lambda: fourier_basis((9, 9), (3, 4), dtype), f"got dtype {dtype}"),
+    ]
+    for call, message in cases:
+        with torch.autocast("cpu"), pytest.raises(ValueError, match=message) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_a_basis_of_another_grid_or_of_fewer_digits_is_refused():
+    one, x = layer(), torch.randn(1, 3, 9, 11, dtype=torch.float64)
+    with pytest.raises(ValueError, match="got a basis of 11 x 9 points for modes 3, 4: expected 9 x 11 points"):
+        one(x, fourier_basis((11, 9), (3, 4), torch.float64))
+    with pytest.raises(ValueError, match="got a basis of 9 x 11 points for modes 4, 3: expected .* for modes 3, 4"):
+        one(x, fourier_basis((9, 11), (4, 3), torch.float64))
+    with pytest.raises(ValueError, match="got a basis of torch.float32 to compute in torch.float64"):
+        one(x, fourier_basis((9, 11), (3, 4)))
+    single = layer(dtype=torch.float32)
+    torch.testing.assert_close(single(x.float(), fourier_basis((9, 11), (3, 4), torch.float64)), single(x.float()))
+
+
 def test_complex_weights_there_and_back():
     one, other = layer(), layer()
     other.set_complex_weight(one.complex_weight)
     assert torch.equal(one.weight, other.weight) and one.complex_weight.shape == (3, 2, 6, 4)
     with pytest.raises(ValueError, match=r"got weights of shape \(3, 2, 3, 4\): expected \(3, 2, 6, 4\)"):
         one.set_complex_weight(one.complex_weight[:, :, :3])
+    with pytest.raises(ValueError, match="got weights of torch.float64: expected complex ones"):
+        one.set_complex_weight(one.complex_weight.real)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
