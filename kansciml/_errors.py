@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 
 class KansciError(Exception):
     """Something went wrong that the user can act on: the message says what was got, expected, and what to do."""
@@ -23,6 +25,27 @@ class SolveError(KansciError, ArithmeticError):
     """The ODE solver could not reach the end of the time span with these parameters. Exit code 1."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, from a batch system say: state is saved and workers are ended as after Ctrl-C. Exit code 143."""
+
+
 def unknown_name(kind: str, got: object, valid: object) -> UsageError:
     """The error for a name that is not one of the valid ones, which it lists."""
     return UsageError(f"unknown {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
+
+
+def printable(text: str) -> str:
+    """`text` in one line that every terminal and file takes: control characters and lone surrogates, as file names may
+    hold them, become escapes such as ``\\n``."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def check_seed(seed: object, name: str = "seed") -> int:
+    """`seed`, if every generator of random numbers takes it.
+
+    Raises:
+        UsageError: no integer, a negative one, or one of more than 63 bits.
+    """
+    if not hasattr(seed, "__index__") or isinstance(seed, bool) or not 0 <= operator.index(seed) < 2**63:
+        raise UsageError(f"got {name} {seed!r}: expected an integer from 0 on and below 2^63")
+    return operator.index(seed)

@@ -9,28 +9,62 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
+import hashlib
 import json
 import math
 import os
-import threading
+import secrets
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
-from kansciml._errors import KansciError
+from kansciml._errors import KansciError, UsageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NAMES = {
+    errno.ENAMETOOLONG: "a name in it is longer than the file system takes: choose a shorter one",
+    errno.EEXIST: "a file and a folder want the same name: move the existing one, or choose another results folder",
+    errno.ENOTDIR: "a file and a folder want the same name: move the existing one, or choose another results folder",
+    errno.EISDIR: "it is a folder: expected a file",
+    errno.ELOOP: "its links lead in a circle: choose another",
+}
+"""What is wrong with the name itself, by error number: a request that no machine can fulfil."""
+
+
+def file_failure(doing: str, path: object, error: OSError) -> KansciError:
+    """The one-line error for a file or folder that cannot be read or written, with its remedy.
+
+    A UsageError where the name is at fault, else the machine is: a full disk, missing permissions, a broken device.
+    """
+    kind = UsageError if error.errno in _NAMES else KansciError
+    if error.errno in _NAMES:
+        remedy = _NAMES[error.errno]
+    elif error.errno in _FULL:
+        remedy = "free some space there, or choose another results folder"
+    elif error.errno == errno.ENOENT:
+        remedy = "it is not there"
+    else:
+        remedy = "choose a results folder that you may write to" if doing == "write" else "check its permissions"
+    return kind(f"cannot {doing} {path}: {error.strerror or error}: {remedy}")
 
 
 def write_failure(path: Path, error: OSError) -> KansciError:
-    """The one-line error for a file or folder that cannot be written, with its remedy."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "free some space there, or choose another results folder"
-    elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-        remedy = "a file and a folder want the same name: move the existing one, or choose another results folder"
-    else:
-        remedy = "choose a results folder that you may write to"
-    return KansciError(f"cannot write {path}: {error.strerror or error}: {remedy}")
+    """`file_failure` of a file or folder that was to be written."""
+    return file_failure("write", path, error)
+
+
+def failure_of(error: Exception) -> KansciError:
+    """What is told of an error that ended a command, in one line: a `KansciError` is its own."""
+    if isinstance(error, KansciError):
+        return error
+    if isinstance(error, MemoryError):
+        return KansciError("memory ran out: choose smaller sizes, or fewer --workers")
+    assert isinstance(error, OSError)
+    if error.filename is None:
+        return KansciError(f"the operating system refuses: {error.strerror or error}")
+    return file_failure("use", os.fsdecode(error.filename), error)
 
 
 def make_folder(folder: Path) -> Path:
@@ -46,14 +80,48 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def list_folder(folder: Path) -> list[Path]:
+    """What lies in `folder`, sorted; nothing where it is not there.
+
+    Raises:
+        KansciError: it is no folder (a UsageError), or may not be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise UsageError(f"{folder} is a file: expected a folder") from None
+    except OSError as error:
+        raise file_failure("read", folder, error) from error
+
+
+NAME_BYTES = 100
+"""As long as a name of the user's may be within names of files: these say more, and file systems take 255 bytes."""
+
+
+def short_name(name: str) -> str:
+    """`name` for use within names of files.
+
+    One that is longer than `NAME_BYTES`, or holds what is no part of a name (slashes, control characters, bytes that
+    are no text), is cut and cleaned, and told from others that look like it by eight digits of its hash.
+    """
+    clean = "".join(char if char.isprintable() and char not in "/\\" else "_" for char in name)
+    clean = f"_{clean[1:]}" if clean.startswith(".") else clean
+    if clean == name and len(name.encode()) <= NAME_BYTES:
+        return name
+    digits = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{clean.encode()[: NAME_BYTES - 9].decode(errors='ignore')}-{digits}"
+
+
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write `data` to `path` in one step: temporary name in the same folder, flushed to disk, then `os.replace`.
 
     Raises:
         KansciError: unwritable folder or full disk; what was at `path` before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     make_folder(path.parent)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name itself may be as long as names can be
     try:
         try:
             with open(temporary, "wb") as file:
@@ -69,8 +137,8 @@ def write_bytes(path: Path, data: bytes) -> Path:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """`write_bytes` of UTF-8 text."""
-    return write_bytes(path, text.encode())
+    """`write_bytes` of UTF-8 text; what UTF-8 has no bytes for (file names may hold it) becomes escapes."""
+    return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> Path:

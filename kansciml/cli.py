@@ -1,19 +1,33 @@
 """The command line: ``kansciml COMMAND ...``. Exit codes: 0 done, 1 failed, 2 wrong request, 130 interrupted,
-143 terminated."""
+143 terminated.
+
+Whatever a command meets on its way out is met here once: a request that is wrong, a machine that fails, a signal, a
+reader of its output that is gone. Imports are light: a Ctrl-C while the others last is one as at any other time.
+"""
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import importlib
-import os
 import pkgutil
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from kansciml import __version__, commands
-from kansciml._errors import KansciError, unknown_name
-from kansciml.commands._output import Output
+from kansciml._errors import KansciError, Terminated, UsageError, unknown_name
+from kansciml._streams import guarded_streams
+
+if TYPE_CHECKING:
+    from kansciml.commands._output import Output
+
+IMPORT_S = 10.0
+"""How long an import may keep a signal waiting."""
 
 
 def command_names() -> tuple[str, ...]:
@@ -37,42 +51,92 @@ def run(arguments: Sequence[str], out: Output) -> int:
     if arguments[0] == "--version":
         print(f"kansciml {__version__}")
         return 0
+    for flag, argument in zip(("", *arguments), arguments):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            given = argument[:-1] or (flag if flag.startswith("--") else "")
+            raise UsageError(f"got an empty value{f' for {given}' if given else ''}: give one, or leave it out")
     name, *rest = arguments
     if name not in command_names():
         raise unknown_name("command", name, command_names())
     return importlib.import_module(f"kansciml.commands.{name}").main(rest, out)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, from a batch system say: state is saved and workers are ended as after Ctrl-C."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: one clear line for whatever the user can act on."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with guarded_streams() as (shown, told), _signals() as received:
+        try:
+            code = _command(arguments)
+        except BaseException as error:
+            # A signal counts whatever became of its exception: imports and callbacks turn it into others.
+            if not received and not isinstance(error, KeyboardInterrupt):
+                raise
+            terminated = isinstance(error, Terminated) or signal.SIGTERM in received
+            print("terminated" if terminated else "interrupted", file=told)
+            return 143 if terminated else 130
+        shown.flush()
+        if shown.lost:
+            print(f"error: cannot write standard output: {shown.lost}", file=told)
+        return code or int(bool(shown.lost))
+
+
+def _command(arguments: list[str]) -> int:
+    from kansciml._files import failure_of
+    from kansciml.commands._output import Output
+
     out = Output(as_json="--json" in arguments)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
     try:
         return run(arguments, out)
-    except KansciError as error:
-        out.log(f"error: {error}")
+    except SystemExit as stop:  # --help was printed
+        return int(stop.code or 0)
+    except (KansciError, OSError, MemoryError) as error:
+        known = failure_of(error)
+        out.log(f"error: {known}")
         if out.as_json:
-            out.result({"error": str(error), "exit_code": error.exit_code})
-        return error.exit_code
-    except _Terminated:
-        out.log("terminated")
-        return 143
-    except KeyboardInterrupt:
-        out.log("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader of a pipe went away, as with `kansciml list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+            out.result({"error": str(known), "exit_code": known.exit_code})
+        return known.exit_code
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Within, SIGTERM ends a command as Ctrl-C does; gives the list of the signals that came.
+
+    One that comes while a module is imported counts when it is: compiled ones abort at an exception in their midst.
+    """
+    received: list[int] = []
+    patience = 0.0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal patience
+        patience = patience if received else time.monotonic() + IMPORT_S
+        received.append(number)
+        if _importing(frame) and time.monotonic() < patience:
+            again = threading.Timer(0.05, _thread.interrupt_main, (number,))
+            again.daemon = True
+            again.start()
+            return
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup and a shell's & have it
+            signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from kansciml._errors import UsageError
+from kansciml._errors import UsageError, check_seed
+from kansciml._files import short_name
 from kansciml.backends.base import FieldSpec, OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
@@ -107,7 +108,7 @@ def train(
     training: FlatTraining | None = None,
     rtol: float = 1e-7,
     atol: float = 1e-7,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
 ) -> OdeRun:
@@ -130,6 +131,7 @@ def train(
         BackendUnavailable: Julia was asked for and does not start.
         KansciError: checkpoint unreadable, worker died.
     """
+    seed = check_seed(seed)
     system = resolve_system(system)
     settings = training or FlatTraining()
     if isinstance(model, FieldSpec):
@@ -174,7 +176,7 @@ def resolve_system(system: System | Trajectory | str | Path, train_fraction: flo
         return system_from_trajectory(system, system.source or "data", train_fraction)
     if str(system).endswith(".csv") or (isinstance(system, Path) and system.suffix != ".py"):
         path = Path(system)
-        return system_from_trajectory(read_csv(path), path.stem, train_fraction)
+        return system_from_trajectory(read_csv(path), short_name(path.stem), train_fraction)
     return get_system(system)
 
 

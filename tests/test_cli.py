@@ -144,10 +144,10 @@ def test_own_data_with_held_out_rows(capsys, folder):
     assert code == 0 and all(r["system"] == "decay" and r["test_mse"] is not None for r in runs)
 
 
-def test_an_unwritable_folder_is_one_line_and_exit_code_1(capsys, folder):
+def test_a_file_named_as_the_results_folder_is_one_line_and_exit_code_2(capsys, folder):
     (folder / "taken").write_text("a file, not a folder")
     code, out, err = run(capsys, "ode", *TINY, "--results", "taken")
-    assert code == 1 and out == "" and err.count("\n") == 1 and "taken" in err
+    assert code == 2 and out == "" and err.count("\n") == 1 and "taken" in err
 
 
 def test_render_without_a_run_says_how_to_make_one(capsys):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kansciml._errors import BackendUnavailable
+from kansciml._workers import end_group
 
 MINIMUM_VERSION = (1, 10)
 VERSION_TIMEOUT_S = 20.0
@@ -82,18 +83,20 @@ def find_julia() -> JuliaInstallation:
 
 def julia_version(executable: str) -> str | None:
     """What ``julia --version`` tells, such as ``"1.10.8"``; None if that does not run or is not Julia."""
+    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdout": subprocess.PIPE}
     try:
-        done = subprocess.run(
-            [executable, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=VERSION_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        process = subprocess.Popen([executable, "--version"], start_new_session=True, **quiet)
+    except OSError:
         return None
-    match = re.match(r"julia version (\d+\.\d+\S*)", done.stdout.decode(errors="replace"))
-    return match.group(1) if done.returncode == 0 and match else None
+    try:
+        said, _ = process.communicate(timeout=VERSION_TIMEOUT_S)
+    except BaseException as error:  # Ctrl-C too: what a launcher has started must not be left behind
+        end_group(process)
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None
+        raise
+    match = re.match(r"julia version (\d+\.\d+\S*)", said.decode(errors="replace"))
+    return match.group(1) if process.returncode == 0 and match else None
 
 
 def _checked_version(executable: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kansciml._errors import KansciError
+from kansciml._workers import end_group
 from kansciml.backends._julia_frames import FrameError, read_frame, write_frame
 
 COMMAND = (sys.executable, "-m", "kansciml.backends._julia_worker")
@@ -119,8 +120,7 @@ class WorkerProcess:
                 self._stdin.close()  # the worker returns when its requests end
                 self._process.wait(CLOSE_TIMEOUT_S)
             except (OSError, subprocess.TimeoutExpired):
-                self._process.kill()
-                self._process.wait()
+                end_group(self._process)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 try:
@@ -140,7 +140,7 @@ class WorkerProcess:
 
     def _kill(self, reason: str) -> None:
         self._ended_because = self._ended_because or reason
-        self._process.kill()
+        end_group(self._process)  # Julia compiles packages in processes of its own
 
     def _death(self) -> KansciError:
         """The error for a worker that answers no more."""
@@ -148,7 +148,7 @@ class WorkerProcess:
         try:
             code = self._process.wait(CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:  # it closed its output and lives on
-            self._process.kill()
+            end_group(self._process)
             code = self._process.wait()
         lines = [line for line in self._last_lines if line.strip()]
         said = reason or (lines[-1][:200] if lines else "it said nothing, out of memory?")

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kansciml._errors import BackendUnavailable, UsageError
+from kansciml._errors import BackendUnavailable
+from kansciml._workers import WORKERS_VARIABLE, worker_count
 from kansciml.commands._output import Output, RunFlags, experiment_arguments, parse, take_option
 from kansciml.experiments._base import Experiment, is_finished, run_experiment
 from kansciml.reporting.records import Record
@@ -23,20 +24,31 @@ def run_from_flags(
     """Parse ``--preset`` and the experiment's own flags, run or resume it, write pictures, print the tables."""
     from kansciml.experiments._ode_runs import close_backends
 
-    preset, rest = take_option(arguments, "--preset")
-    config = experiment.preset(preset) if preset else experiment.config()
-    parsed = parse(experiment_arguments(config), rest, command)
-    flags, config = parsed.flags, parsed.config
-    if flags.workers is not None:
-        if flags.workers < 1:
-            raise UsageError(f"got --workers {flags.workers}: expected at least 1")
-        os.environ["KANSCIML_WORKERS"] = str(flags.workers)
+    flags, config = flags_and_config(experiment, arguments, command)
+    use_workers(flags.workers)
     try:
         config = _with_backend(experiment, config, flags, out)
         record = run_experiment(experiment, config, results=flags.results, force=flags.force, log=out.log)
     finally:
         close_backends()
     return report(experiment, record, out)
+
+
+def flags_and_config(experiment: Experiment, arguments: Sequence[str], command: str) -> tuple[RunFlags, Any]:
+    """What the arguments say; the settings that they leave out are those of ``--preset``, or the defaults."""
+    preset, rest = take_option(arguments, "--preset")
+    config = experiment.preset(preset) if preset else experiment.config()
+    parsed = parse(experiment_arguments(config), rest, command)
+    return parsed.flags, parsed.config
+
+
+def use_workers(workers: int | None) -> None:
+    """Have everything that follows take this many worker processes, or (None) as many as the environment says.
+
+    Raises:
+        UsageError: it is none.
+    """
+    os.environ[WORKERS_VARIABLE] = str(worker_count(workers, "--workers"))
 
 
 def _with_backend(experiment: Experiment, config: Any, flags: RunFlags, out: Output) -> Any:
@@ -50,7 +62,7 @@ def _with_backend(experiment: Experiment, config: Any, flags: RunFlags, out: Out
 
     if getattr(config, "backend", "torch") == "torch":
         return config
-    experiment.check(replace(config, backend="torch"))
+    experiment.accept(replace(config, backend="torch"))
     found = replace(config, backend="julia") if config.backend == "auto" else config
     if not flags.force and is_finished(experiment, found, flags.results):
         with contextlib.suppress(BackendUnavailable):
@@ -64,16 +76,12 @@ def _with_backend(experiment: Experiment, config: Any, flags: RunFlags, out: Out
 
 def report(experiment: Experiment, record: Record, out: Output, render: bool = False) -> int:
     """Write the pictures that are missing (all with `render`), and print the tables and where everything is."""
-    pictures = sorted(record.folder.glob("*.svg"))
-    if render or not pictures:
-        written = experiment.render(record, record.folder)
-    else:
-        written = sorted(path for path in record.folder.iterdir() if path.suffix in (".svg", ".png", ".pdf", ".md"))
+    written, tables = experiment.draw(record, anew=render), experiment.tables(record)
     document = record.to_json()
     document["files"] = [str(path) for path in written]
     shown = [path.name for path in written if path.suffix in (".svg", ".md")]
     lines = [f"results: {record.folder}", f"pictures and tables there: {', '.join(shown)}"]
-    out.result(document, experiment.tables(record), lines)
+    out.result(document, tables, lines)
     runs = record.result.get("runs", [])
     diverged = [run for run in runs if run.get("status") == "diverged"]
     for run in diverged:

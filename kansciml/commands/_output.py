@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kansciml._errors import UsageError
+from kansciml._errors import UsageError, printable
 from kansciml._files import to_jsonable
 from kansciml.reporting.tables import Table
 
@@ -27,7 +27,7 @@ class Output:
 
     def log(self, line: str) -> None:
         """A line for the user, on standard error."""
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     def result(self, document: dict[str, Any], tables: Sequence[Table] = (), lines: Sequence[str] = ()) -> None:
         """The command's result: `document` with --json, else `tables` and then `lines`."""
@@ -38,7 +38,7 @@ class Output:
             table.print()
             print()
         for line in lines:
-            print(line, flush=True)
+            print(printable(line), flush=True)
 
 
 def wants_help(arguments: Sequence[str]) -> bool:
@@ -57,12 +57,13 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[s
     for argument in remaining:
         if argument == name:
             value = next(remaining, None)
-            if value is None or value.startswith("--"):
-                raise UsageError(f"{name} wants a value")
         elif argument.startswith(f"{name}="):
             value = argument.partition("=")[2]
         else:
             rest.append(argument)
+            continue
+        if not value or value.startswith("--"):
+            raise UsageError(f"{name} wants a value")
     return value, rest
 
 
@@ -70,21 +71,50 @@ def parse(kind: type[T], arguments: Sequence[str], command: str, default: Any = 
     """Make a dataclass from command-line flags.
 
     Raises:
-        UsageError: unknown or malformed flags, in one line.
+        UsageError: unknown or malformed flags, or a number that means nothing, in one line.
         SystemExit: after ``--help``, with code 0.
     """
     import tyro
 
+    from kansciml.experiments._numbers import check_numbers
+
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
     options = {} if default is None else {"default": default}
-    captured = io.StringIO()
+    captured, told = io.StringIO(), _Captured()
     try:
-        with contextlib.redirect_stderr(captured):
-            return tyro.cli(kind, prog=f"kansciml {command}", args=list(arguments), config=config, **options)
+        with contextlib.redirect_stderr(captured), contextlib.redirect_stdout(told):
+            parsed = tyro.cli(kind, prog=f"kansciml {command}", args=list(arguments), config=config, **options)
     except SystemExit as stop:
         if not stop.code:
+            print(_without_markup(told.getvalue()), end="")
             raise
         raise UsageError(f"{_one_line(captured.getvalue())}; see kansciml {command} --help") from None
+    check_numbers(parsed)
+    return parsed
+
+
+class _Captured(io.StringIO):
+    """What would be printed, with the frames and colours that standard output takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._terminal = sys.stdout
+
+    @property
+    def encoding(self) -> str:
+        return self._terminal.encoding or "ascii"
+
+    def isatty(self) -> bool:
+        return self._terminal.isatty()
+
+
+def _without_markup(text: str) -> str:
+    """tyro's help as it is meant: a flag that may be left out is of its own kind alone, and rich's tags are none.
+
+    A line stays as long as it was, so that frames close.
+    """
+    text = re.sub(r"\{None\}\|(\S+)|(\S+)\|\{None\}", lambda found: f"{found[1] or found[2]}{' ' * 7}", text)
+    return re.sub(r"\[/?(?:bold|italic|dim|red|green|blue|cyan|magenta|yellow|bright_red)\]", "", text)
 
 
 def _one_line(message: str) -> str:
@@ -99,7 +129,15 @@ def _one_line(message: str) -> str:
         if line and line not in ("Parsing error", "Required options", "Unrecognized options"):
             kept.append(line)
     # what a configuration itself refuses is its own line, without tyro's words about where it was built
-    text = re.sub(r"^(Value error )?(Error parsing (?!--)[^\s:]+: )?", "", " ".join(kept))
+    text = re.sub(r"^(Value error )?(Error parsing (?!--)[^\s:]+: )?", "", _without_markup(" ".join(kept)))
+    missing = re.search(r"Missing value for argument '(\S+?)'\. Expected (\d+) values", text)
+    if missing is not None:
+        return f"{missing[1]} wants {'a value' if missing[2] == '1' else f'{missing[2]} values'}"
+    unfit = re.match(r"Error parsing (-\S+): (.*)", text)
+    if unfit is not None and (got := re.findall(r"\[('.*?')\]|: ('[^']*')$", unfit[2])):
+        kinds = (("int", "an integer"), ("float", "a number"))
+        expected = [words for kind, words in kinds if re.search(rf"\b{kind}\b", unfit[2], re.IGNORECASE)]
+        return f"{unfit[1]}: got {got[0][0] or got[0][1]}, expected {' or '.join(expected) or 'what its help says'}"
     return text or "the arguments could not be read"
 
 
@@ -115,6 +153,8 @@ class JsonFlag:
 class RunFlags(JsonFlag):
     """Where results go, and how."""
 
+    preset: str | None = None
+    """smoke (seconds), small (minutes) or paper: where the other settings start from."""
     results: Path = Path("results")
     """Folder of all results."""
     workers: int | None = None

@@ -6,8 +6,8 @@ import io
 import math
 from collections.abc import Sequence
 
-from kansciml.commands._experiments import run_from_flags
-from kansciml.commands._output import Output, experiment_arguments, parse, take_option
+from kansciml.commands._experiments import flags_and_config, run_from_flags
+from kansciml.commands._output import Output
 from kansciml.experiments import _ranks
 from kansciml.experiments._base import Experiment, RunContext, result_folder
 from kansciml.reporting.progress import Progress
@@ -29,10 +29,8 @@ def run_on_ranks(experiment: Experiment, arguments: Sequence[str], out: Output, 
         _ranks.end(code)
     if not _ranks.called():
         _ranks.end(0)
-    preset, rest = take_option(arguments, "--preset")
-    config = experiment.preset(preset) if preset else experiment.config()
-    parsed = parse(experiment_arguments(config), rest, command)
-    folder = result_folder(experiment, parsed.config, parsed.flags.results)
+    flags, config = flags_and_config(experiment, arguments, command)
+    folder = result_folder(experiment, config, flags.results)
     silent = Progress(io.StringIO(), live=False, interval_s=math.inf)
-    experiment.run(parsed.config, RunContext(folder, silent, lambda line: None))
+    experiment.run(config, RunContext(folder, silent, lambda line: None))
     _ranks.end(0)

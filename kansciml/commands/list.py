@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kansciml._errors import KansciError
+from kansciml._files import list_folder
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "list the experiments and their finished runs"
@@ -22,21 +23,24 @@ class Arguments(JsonFlag):
 
 def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.experiments._registry import describe_experiments
-    from kansciml.reporting.records import find_records, load_record
+    from kansciml.reporting.records import find_records, load_records
     from kansciml.reporting.tables import Table
 
     options = parse(Arguments, arguments, "list")
+    list_folder(options.results)  # that it may be read, before each experiment's own folder in it is
     listings = describe_experiments()
     runs = []
     for listing in listings:
-        for folder in find_records(options.results, listing.name):
-            try:
-                record = load_record(folder)
-            except KansciError as error:
-                out.log(str(error))
-                continue
-            run = {"experiment": listing.name, "folder": str(folder), "status": record.status, "wall_s": record.wall_s}
-            runs.append(run)
+        try:
+            folders = find_records(options.results, listing.name)
+        except KansciError as error:
+            out.log(f"left out: {error}")
+            continue
+        for record in load_records(folders, out.log):
+            runs.append({
+                "experiment": listing.name, "folder": str(record.folder),
+                "status": record.status, "wall_s": record.wall_s,
+            })  # fmt: skip
     experiments = Table(
         "Experiments",
         ["name", "reproduces", "title", "presets"],

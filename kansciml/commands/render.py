@@ -25,17 +25,21 @@ class Arguments(JsonFlag):
 def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.commands._experiments import report
     from kansciml.experiments._registry import available_experiments, get_experiment
-    from kansciml.reporting.records import find_records, load_record
+    from kansciml.reporting.records import DamagedRecord, find_records, load_record, load_records
 
     if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
         raise UsageError(f"render wants an experiment: one of {', '.join(available_experiments())}")
     name, rest = ("", arguments) if arguments[0].startswith("-") else (arguments[0], arguments[1:])
     options = parse(Arguments, rest, "render EXPERIMENT")
     experiment = get_experiment(name)
-    folders = [options.folder] if options.folder else find_records(options.results, name)
-    records = [load_record(folder) for folder in folders]
-    finished = [record for record in records if record.status == "finished" and record.experiment == name]
-    if not finished:
-        where = options.folder or options.results
-        raise KansciError(f"no finished run of {name} in {where}: kansciml run {name} makes one")
-    return report(experiment, finished[0], out, render=True)
+    named = options.folder
+    records = [load_record(named)] if named else load_records(find_records(options.results, name), out.log)
+    for record in records:
+        if record.status == "finished" and record.experiment == name:
+            try:
+                return report(experiment, record, out, render=True)
+            except DamagedRecord as error:
+                if named:
+                    raise
+                out.log(f"left out: {error}")
+    raise KansciError(f"no finished run of {name} in {named or options.results}: kansciml run {name} makes one")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from kansciml._errors import UsageError
+from kansciml.commands._experiments import use_workers
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "the whole paper: run what is missing, and write one page of claims beside findings"
@@ -44,10 +43,7 @@ def _arguments() -> type:
 
 def main(arguments: Sequence[str], out: Output) -> int:
     options = parse(_arguments(), arguments, "reproduce")
-    if options.workers is not None:
-        if options.workers < 1:
-            raise UsageError(f"got --workers {options.workers}: expected at least 1")
-        os.environ["KANSCIML_WORKERS"] = str(options.workers)
+    use_workers(options.workers)
     from kansciml.experiments import _reproduce
     from kansciml.reporting.page.write import findings_document, write_page
     from kansciml.reporting.tables import Table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kansciml._errors import KansciError, UsageError
+from kansciml._errors import UsageError
 from kansciml.commands._output import JsonFlag, Output, parse, wants_help
 
 SUMMARY = "run a record again from itself and compare every number: kansciml rerun results/ode/..."
@@ -140,11 +140,12 @@ def _fresh(hash: str, experiment: Any, config: Any) -> Path:
 
 
 def _finished(folder: Path) -> bool:
-    from kansciml.reporting.records import load_record
+    from kansciml.reporting.records import DamagedRecord, find_record
 
     try:
-        return (folder / "record.json").exists() and load_record(folder).status == "finished"
-    except KansciError:
+        found = find_record(folder)
+        return found is not None and found.status == "finished"
+    except DamagedRecord:
         return True  # damaged: not to be overwritten all the same
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from kansciml._errors import UsageError
+from kansciml._workers import processors, worker_count
 from kansciml.commands._output import JsonFlag, Output, parse, take_option, wants_help
 
 SUMMARY = "settings times seeds, resumable: kansciml sweep fig2 --seeds 20 --set grid=3,5,10"
@@ -23,6 +24,8 @@ class Flags(JsonFlag):
     alone (adam_steps). Values that are lists are separated by semicolons: --set "hidden=50;10,10".
     """
 
+    preset: str | None = None
+    """smoke (seconds), small (minutes) or paper: where the settings that are not swept start from."""
     seeds: str | None = None
     """How many seeds (20), or which ones (0,3,7); default: those of the preset."""
     results: Path = Path("results")
@@ -54,12 +57,12 @@ def main(arguments: Sequence[str], out: Output) -> int:
 
     if not arguments or arguments[0].startswith("-"):
         if wants_help(arguments):
-            parse(_arguments(), ["--help"], "sweep EXPERIMENT [--preset smoke|small|paper]")
+            parse(_arguments(), ["--help"], "sweep EXPERIMENT")
         raise UsageError(f"sweep wants an experiment: one of {', '.join(available_experiments())}")
     name, rest = arguments[0], arguments[1:]
     preset, rest = take_option(rest, "--preset")
     experiment = get_experiment(name)
-    options = parse(_arguments(), rest, f"sweep {name} [--preset {'|'.join(experiment.presets)}]")
+    options = parse(_arguments(), rest, f"sweep {name}")
     return sweep(experiment, preset, options, out)
 
 
@@ -74,8 +77,8 @@ def sweep(experiment: Any, preset: str | None, options: Any, out: Output, packag
 
     if options.workers is not None and options.scheduler != LOCAL:
         raise UsageError("got --workers with --scheduler: the scheduler's workers do the work, leave --workers out")
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"got --workers {options.workers}: expected at least 1")
+    if options.workers is not None:
+        worker_count(options.workers, "--workers")
     if options.retries < 0:
         raise UsageError(f"got --retries {options.retries}: expected at least 0")
     base = experiment.preset(preset) if preset else experiment.config()
@@ -85,7 +88,7 @@ def sweep(experiment: Any, preset: str | None, options: Any, out: Output, packag
     state = run_sweep(
         plan,
         results=options.results,
-        workers=options.workers or _processors(),
+        workers=options.workers or processors(),
         scheduler=options.scheduler,
         retries=options.retries,
         preset=preset,
@@ -102,7 +105,7 @@ def _list(plan: Any, results: Path, out: Output) -> int:
     rows, documents = [], []
     for task in plan.tasks:
         folder = results / plan.experiment.name / task.id
-        begun = (folder / "record.json").exists()
+        begun = os.path.lexists(folder / "record.json")
         state = "finished" if task.id in finished else "to be resumed" if begun else "to be run"
         rows.append([*map(value_label, task.setting.values()), task.seed, state, str(folder)])
         one = {"setting": task.setting, "seed": task.seed, "state": state, "folder": folder}
@@ -137,7 +140,3 @@ def _report(plan: Any, state: Any, results: Path, out: Output) -> int:
         out.log(f"{len(state.failed)} of {len(state.tasks)} tasks failed; logs in {folder / 'logs'}, and the same "
                 "command tries them again")  # fmt: skip
     return 1 if state.failed else 0
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

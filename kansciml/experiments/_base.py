@@ -20,12 +20,22 @@ import numpy as np
 from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml._files import append_json_line, make_folder, to_jsonable, write_json
 from kansciml.experiments._lock import FolderLock
+from kansciml.experiments._numbers import check_numbers, seeds_of
 from kansciml.experiments._scoring import Scoring
 from kansciml.experiments._trained import TrainedModel
 from kansciml.reporting import provenance
 from kansciml.reporting.findings import Finding
 from kansciml.reporting.progress import Progress
-from kansciml.reporting.records import Record, load_record, save_record
+from kansciml.reporting.records import (
+    DRAWN,
+    Record,
+    drawn_files,
+    find_record,
+    load_record,
+    note_drawn,
+    reading,
+    save_record,
+)
 from kansciml.reporting.tables import Table
 
 
@@ -110,10 +120,40 @@ class Experiment:
             raise unknown_name(f"preset of {self.name}", name, self.presets)
         return self.presets[name]
 
+    def accept(self, config: Any) -> None:
+        """Return if `config` can be run.
+
+        Raises:
+            UsageError: it belongs to another experiment, a number in it means nothing, or `check` refuses it.
+        """
+        if not isinstance(config, self.config):
+            raise UsageError(f"got a {type(config).__name__} for {self.name}: expected its {self.config.__name__}")
+        check_numbers(config)
+        self.check(config)
+
     def tables(self, record: Record) -> list[Table]:
-        """`summary` as a list."""
-        tables = self.summary(record)
-        return [tables] if isinstance(tables, Table) else list(tables)
+        """`summary` as a list.
+
+        Raises:
+            DamagedRecord: the record lacks what they show.
+        """
+        with reading(record):
+            tables = self.summary(record)
+            return [tables] if isinstance(tables, Table) else list(tables)
+
+    def draw(self, record: Record, anew: bool = False) -> list[Path]:
+        """Pictures and tables of a finished record, in its folder: drawn if they are not all there, or with `anew`.
+
+        Raises:
+            DamagedRecord: the record lacks what they show.
+            KansciError: unwritable folder or full disk; the next call draws them.
+        """
+        paths = None if anew else drawn_files(record)
+        if paths is None:
+            with reading(record):
+                paths = self.render(record, record.folder)
+            note_drawn(record, paths)
+        return paths
 
 
 COUNTS_IF_SET = {"counts_if_set": True}
@@ -186,17 +226,13 @@ def run_experiment(
         The finished record, read back from disk.
 
     Raises:
-        UsageError: `config` belongs to another experiment.
+        UsageError: the experiment does not `accept` the configuration.
         KansciError: unwritable or damaged folder, another process at work in it, or the experiment's own error.
         KeyboardInterrupt: passed on after the state was saved and a line said how to resume.
     """
-    experiment.check(config)
+    experiment.accept(config)
     progress = progress or Progress()
     log = log or progress.log
-    if not isinstance(config, experiment.config):
-        raise UsageError(
-            f"got a {type(config).__name__} for {experiment.name}: expected its {experiment.config.__name__}"
-        )
     folder = result_folder(experiment, config, results)
     if not force:
         done = _finished(folder)
@@ -219,7 +255,7 @@ def is_finished(experiment: Experiment, config: Any, results: str | Path = "resu
 
 
 def _finished(folder: Path) -> Record | None:
-    record = load_record(folder) if (folder / "record.json").exists() else None
+    record = find_record(folder)
     return record if record is not None and record.status == "finished" else None
 
 
@@ -229,7 +265,7 @@ def _report_finished(record: Record, log: Callable[[str], None]) -> None:
 
 def _begin(experiment: Experiment, config: Any, folder: Path, force: bool, log: Callable[[str], None]) -> Record:
     """Clear or take over the folder, and write the record of a running session."""
-    earlier = load_record(folder) if (folder / "record.json").exists() and not force else None
+    earlier = None if force else find_record(folder)
     if force:
         _clear(folder)
     make_folder(folder / "checkpoints")
@@ -243,7 +279,7 @@ def _begin(experiment: Experiment, config: Any, folder: Path, force: bool, log: 
         versions=provenance.package_versions(),
         machine=provenance.machine(),
         commit=provenance.package_commit(),
-        seeds=_seeds(config),
+        seeds=seeds_of(config),
         started=earlier.started if earlier else _now(),
         wall_s=earlier.wall_s if earlier else 0.0,
         sessions=earlier.sessions + 1 if earlier else 1,
@@ -301,29 +337,8 @@ def _clear(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
     for old in folder.iterdir():  # pictures and tables of the run before would pass for those of the new one
-        if old.suffix in (".svg", ".png", ".pdf", ".md") or old.name == "tables.json":
+        if old.suffix in (".svg", ".png", ".pdf", ".md") or old.name in ("tables.json", DRAWN):
             old.unlink()
-
-
-def seed_range(config: Any) -> range:
-    """The seeds of a configuration with a number ``seeds``, from its ``first_seed`` (0 if it has none) on.
-
-    Raises:
-        UsageError: the first seed is negative.
-    """
-    first = getattr(config, "first_seed", 0)
-    if first < 0:
-        raise UsageError(f"got first_seed {first}: expected 0 or more")
-    return range(first, first + config.seeds)
-
-
-def _seeds(config: Any) -> tuple[int, ...]:
-    """Seeds named by the configuration: a field ``seeds`` (a number or a sequence) or ``seed``."""
-    seeds = getattr(config, "seeds", None)
-    if seeds is None:
-        seed = getattr(config, "seed", None)
-        return () if seed is None else (int(seed),)
-    return tuple(seed_range(config)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
 
 
 def _now() -> str:

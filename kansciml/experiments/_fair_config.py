@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
-from kansciml.experiments._base import COUNTS_IF_SET, seed_range
+from kansciml.experiments._base import COUNTS_IF_SET
 from kansciml.experiments._fno_config import FnoRunConfig
+from kansciml.experiments._numbers import seed_range
 from kansciml.experiments._vision_config import VisionRunConfig
 from kansciml.ode import available_systems
 from kansciml.training.flat import FlatTraining

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kansciml.analysis.matching import mixing_flops
-from kansciml.experiments._base import Result, RunContext, seed_range
+from kansciml.experiments._base import Result, RunContext
 from kansciml.experiments._fair_config import DARCY, LAYERS, FairConfig
 from kansciml.experiments._fair_images import label, mlps_size, training_step
 from kansciml.experiments._fair_kinds import MLP, Metric, Trained, grown, grown_width, of_layer
@@ -19,6 +19,7 @@ from kansciml.experiments._fno_data import Fields
 from kansciml.experiments._fno_jobs import FnoJob
 from kansciml.experiments._fno_runs import run_jobs
 from kansciml.experiments._fno_steps import Epoch, RelativeError, Samples
+from kansciml.experiments._numbers import seed_range
 from kansciml.experiments._vision_steps import device_of
 from kansciml.experiments.fno import jobs as fno_jobs
 from kansciml.models.fno import FNOConfig

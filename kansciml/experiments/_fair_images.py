@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from kansciml.analysis.matching import mixing_flops, mlp_size
-from kansciml.experiments._base import Result, RunContext, seed_range
+from kansciml.experiments._base import Result, RunContext
 from kansciml.experiments._fair_config import IMAGES, LAYERS, MIXER, FairConfig
 from kansciml.experiments._fair_kinds import MLP, Metric, Trained, grown, grown_width, of_layer
 from kansciml.experiments._fair_time import StepTimes, measure, stretched
+from kansciml.experiments._numbers import seed_range
 from kansciml.experiments._vision_jobs import VisionData, VisionJob
 from kansciml.experiments._vision_runs import run_jobs
 from kansciml.experiments._vision_steps import Epoch, SmoothedLoss, device_of

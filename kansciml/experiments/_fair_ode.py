@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import SolveError
+from kansciml._files import short_name
 from kansciml.backends.base import FieldSpec
-from kansciml.experiments._base import Result, RunContext, seed_range
+from kansciml.experiments._base import Result, RunContext
 from kansciml.experiments._fair_config import DARCY, IMAGES, FairConfig
 from kansciml.experiments._fair_kinds import MLP, Metric, Trained, grown, grown_width, of_layer
 from kansciml.experiments._fair_time import StepTimes, measure, stretched
+from kansciml.experiments._numbers import seed_range
 from kansciml.experiments._ode_runs import Job, field_flops, flops_field, run_jobs, shared_backend
 from kansciml.ode import resolve_system
 from kansciml.tasks.ode.problem import make_field, make_problem
@@ -34,7 +36,7 @@ class OdeKind:
 
     def __init__(self, config: FairConfig) -> None:
         self.config = config
-        self.sources = {Path(task).stem: task for task in config.tasks if task not in (IMAGES, DARCY)}
+        self.sources = {short_name(Path(task).stem): task for task in config.tasks if task not in (IMAGES, DARCY)}
         self.tasks = tuple(self.sources)
 
     def system(self, task: str) -> System:
@@ -85,7 +87,7 @@ class OdeKind:
         return replace(job, variant=group, training=replace(job.training, **steps))
 
     def task_of(self, job: Job) -> str:
-        return Path(job.system).stem
+        return short_name(Path(job.system).stem)
 
     def group_of(self, job: Job) -> str:
         return job.variant

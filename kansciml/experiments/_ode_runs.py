@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import KansciError, UsageError
+from kansciml._files import short_name
+from kansciml._workers import WORKERS_VARIABLE, spared_interrupts, worker_count
 from kansciml.analysis.matching import kan_size, mlp_size
 from kansciml.backends.base import FieldSpec
 from kansciml.backends.select import OdeBackend, open_backend
@@ -33,8 +35,6 @@ from kansciml.tasks.ode.problem import make_field
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining
-
-WORKERS_VARIABLE = "KANSCIML_WORKERS"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def id(self) -> str:
-        name = Path(self.system).stem
+        name = short_name(Path(self.system).stem)
         return f"{name}.{self.variant}.{self.backend}.{self.seed}"
 
 
@@ -166,20 +166,6 @@ def _run_all(jobs: Sequence[Job], context: RunContext, board: _Board) -> Iterato
         yield job, run_job(job, backend, checkpoint, progress, lambda line, job=job: context.log(f"{job.id}: {line}"))
 
 
-def worker_count() -> int:
-    """Number of worker processes: the environment variable KANSCIML_WORKERS, else the processors of this process.
-
-    Raises:
-        UsageError: the variable is not a positive integer.
-    """
-    text = os.environ.get(WORKERS_VARIABLE)
-    if text is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"got {WORKERS_VARIABLE}={text!r}: expected a positive number of processes")
-    return int(text)
-
-
 _OPEN: dict[tuple[str, str | None], OdeBackend] = {}
 
 
@@ -209,9 +195,10 @@ _worker: dict[str, Any] = {}
 def _start_worker(queue: Any, stop: Any) -> None:
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then asks us to stop
     torch.set_num_threads(1)
     _worker.update(queue=queue, stop=stop)
+    # a SIGTERM to this worker, or to all processes of a batch job: in a thread, as the handler may meet a lock held
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=_end, args=(stop,), daemon=True).start())
     threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
 
 
@@ -220,6 +207,10 @@ def _follow_parent(stop: Any) -> None:
     parent = multiprocessing.parent_process()  # not os.getppid(): the parent may be dead before this worker has started
     if parent is not None:
         parent.join()
+    _end(stop)
+
+
+def _end(stop: Any) -> None:
     stop.set()
     time.sleep(_GRACE_S)  # for the training to write its state
     os._exit(1)
@@ -256,7 +247,8 @@ def _run_pool(
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
     pool = ProcessPoolExecutor(n_workers, spawn, _start_worker, (queue, stop))
     try:
-        pending = {pool.submit(_work, job, context.checkpoints / f"{job.id}.npz"): job for job in jobs}
+        with spared_interrupts():
+            pending = {pool.submit(_work, job, context.checkpoints / f"{job.id}.npz"): job for job in jobs}
         while pending:
             finished, _ = wait(pending, timeout=_REPORT_EVERY_S, return_when=FIRST_COMPLETED)
             for message in _drain(queue):
@@ -265,8 +257,10 @@ def _run_pool(
                 else:
                     board.report(*message)
             for future in finished:
-                job = pending.pop(future)
-                yield job, future.result()
+                job, result = pending.pop(future), future.result()
+                if result is None:
+                    raise KansciError("a worker process was told to end: the same command resumes the runs")
+                yield job, result
     except BrokenProcessPool as error:
         raise KansciError(
             f"a worker process died (out of memory?): the same command resumes the runs; {WORKERS_VARIABLE}=1 runs"

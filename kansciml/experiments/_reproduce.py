@@ -18,7 +18,7 @@ from kansciml.experiments._registry import available_experiments, get_experiment
 from kansciml.experiments._reproduce_process import run_in_own_process
 from kansciml.reporting.page.captions import importance
 from kansciml.reporting.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Entry, Page, PaperError, Setting
-from kansciml.reporting.records import Record, load_record
+from kansciml.reporting.records import Record, find_record
 
 PAPER = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "table1", "fig5")
 """Experiments in the order in which the paper shows what they reproduce."""
@@ -113,7 +113,7 @@ def gather(name: str, preset: str, results: Path, failure: str = "") -> Entry:
         shared: dict[str, Any] = {"name": name, "item": experiment.item, "title": experiment.title}
         shared |= {"command": command, "beyond": beyond}
         folder = result_folder(experiment, config, results)
-        record = load_record(folder) if (folder / "record.json").exists() else None
+        record = find_record(folder)
     except KansciError as error:
         item, title = _names_of(name)
         return Entry(name, item, title, command, FAILED, str(error), beyond=beyond)
@@ -157,10 +157,8 @@ def _finished(experiment: Experiment, config: Any, record: Record, shared: Mappi
 
 
 def pictures_of(experiment: Experiment, record: Record) -> list[Path]:
-    """Paths of a finished run's SVG pictures, sorted; they are drawn if there are none."""
-    if not any(record.folder.glob("*.svg")):
-        experiment.render(record, record.folder)
-    return sorted(record.folder.glob("*.svg"))
+    """Paths of a finished run's SVG pictures, sorted; they are drawn if they are not all there."""
+    return sorted(path for path in experiment.draw(record) if path.suffix == ".svg")
 
 
 def settings(config: Any, paper: Any) -> list[Setting]:

@@ -1,7 +1,7 @@
 """One experiment in a process of its own: its peak memory is its own, and so is its end, even for lack of memory.
 
-The process ignores Ctrl-C, which a terminal sends to all; its parent passes one interrupt on, waits for the state to be
-saved, and kills it at a second one. If the parent is killed, it interrupts itself.
+The process is spared Ctrl-C, which a terminal sends to all; its parent passes one interrupt on, waits for the state to
+be saved, and kills it at a second one. If the parent is killed, it interrupts itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import KansciError
+from kansciml._workers import spared_interrupts
 
 
 def run_in_own_process(name: str, preset: str, results: Path) -> None:
@@ -29,7 +30,7 @@ def run_in_own_process(name: str, preset: str, results: Path) -> None:
     ours, theirs = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_child, args=(name, preset, results, theirs), name=f"kansciml {name}")
     try:
-        with _ignoring_interrupts():
+        with spared_interrupts():
             process.start()
         theirs.close()
         process.join()
@@ -43,19 +44,6 @@ def run_in_own_process(name: str, preset: str, results: Path) -> None:
         ours.close()
     if failure:
         raise KansciError(failure)
-
-
-@contextlib.contextmanager
-def _ignoring_interrupts() -> Any:
-    """A process that starts within ignores them from its first moment on, not only once it is able to say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _stop(process: Any) -> None:
@@ -82,15 +70,13 @@ def _child(name: str, preset: str, results: Path, answer: Connection) -> None:
     def stop(number: int, frame: object) -> None:
         raise _Stopped
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=_follow_parent, daemon=True).start()
     failure = ""
     try:
         experiment = get_experiment(name)
         record = run_experiment(experiment, experiment.preset(preset), results=results)
-        if not any(record.folder.glob("*.svg")):
-            experiment.render(record, record.folder)
+        experiment.draw(record)
     except _Stopped:
         failure = "interrupted"
     except KansciError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kansciml._errors import KansciError, UsageError
 from kansciml._files import to_jsonable
-from kansciml.experiments._base import Experiment, config_hash, is_finished, seed_range
+from kansciml.experiments._base import Experiment, config_hash, is_finished
 from kansciml.experiments._config_json import (
     get_setting,
     is_tuple_setting,
@@ -22,6 +22,7 @@ from kansciml.experiments._config_json import (
     setting_types,
     with_settings,
 )
+from kansciml.experiments._numbers import seed_range
 
 NO_SETTINGS = "as given"
 SEED_SETTINGS = ("seeds", "first_seed", "seed")

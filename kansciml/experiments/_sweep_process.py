@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from kansciml._errors import KansciError
 from kansciml._files import make_folder
+from kansciml._workers import end_group
 from kansciml.experiments import _sweep_files as files
 from kansciml.experiments._sweep_child import GRACE_S
 
@@ -104,7 +105,7 @@ def end_tasks(session: str, wait_s: float = GRACE_S) -> None:
         try:
             process.wait(max(deadline - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:
-            _kill(process)
+            end_group(process)
 
 
 def running_tasks(sweep: str) -> int:
@@ -141,7 +142,7 @@ def _run(task: dict[str, Any], log: IO[bytes]) -> dict[str, Any]:
         with _lock:
             _running.pop(process.pid, None)
         if process.poll() is None:
-            _kill(process)
+            end_group(process)
         for pipe in (process.stdin, process.stdout):
             try:
                 pipe.close()
@@ -167,18 +168,6 @@ def _abandoned() -> Callable[[], bool]:
         return state is None or state.state == "cancelled"
 
     return check
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """End a process and those it started, at once."""
-    if hasattr(os, "killpg"):
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    else:
-        process.kill()
-    process.wait()
 
 
 def _ending(code: int) -> str:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from kansciml._errors import UsageError, unknown_name
 from kansciml.backends.base import MODELS, FieldSpec
 from kansciml.backends.select import BACKENDS, check_methods
-from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext, seed_range
+from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext
+from kansciml.experiments._numbers import seed_range
 from kansciml.experiments._ode_runs import Job, run_jobs, variant_fields
 from kansciml.experiments._ode_trained import trained_fields
 from kansciml.experiments._trained import TrainedModel, config_of

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from kansciml._errors import UsageError
 from kansciml.experiments import _ranks
-from kansciml.experiments._base import Experiment, Result, RunContext, seed_range
+from kansciml.experiments._base import Experiment, Result, RunContext
 from kansciml.experiments._fno_config import FnoRunConfig
 from kansciml.experiments._fno_jobs import FnoJob
 from kansciml.experiments._fno_runs import run_jobs
 from kansciml.experiments._fno_scores import SCORING
 from kansciml.experiments._fno_trained import trained_networks
+from kansciml.experiments._numbers import seed_range
 from kansciml.reporting.fno import render, summary
 
 

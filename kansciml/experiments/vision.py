@@ -11,7 +11,8 @@ from typing import Any
 
 from kansciml._errors import UsageError
 from kansciml.experiments import _ranks
-from kansciml.experiments._base import Experiment, Result, RunContext, seed_range
+from kansciml.experiments._base import Experiment, Result, RunContext
+from kansciml.experiments._numbers import seed_range
 from kansciml.experiments._vision_config import FIRST_LOOK, FIRST_LOOK_MODEL, VisionRunConfig
 from kansciml.experiments._vision_jobs import VisionJob
 from kansciml.experiments._vision_runs import run_jobs

@@ -26,6 +26,8 @@ NOT_COMPARED = (
     "memory_bytes",
 )
 """Last parts of the names that hold times, and memory as the machine happened to have it: no two runs agree there."""
+COUNTS = ("evaluations",)
+"""Last parts of the names that hold how much work there was: a run that was resumed has done some of it twice."""
 MAX_ROWS = 40
 _ABSENT = "absent"
 
@@ -72,11 +74,18 @@ class RecordComparison:
 def compare_records(recorded: Record, again: Record, rtol: float = 0.0) -> RecordComparison:
     """Compare results and arrays of two records, every number; times and memory (`NOT_COMPARED`) are left out.
 
+    So are `COUNTS` where one of the two was made in several sessions.
+
     Args:
         rtol: numbers a and b count as equal up to |a - b| <= rtol max(|a|, |b|); at 0 to the bit, but for the sign
             of zero. A value that is not finite equals one of its kind.
     """
     left, right = dict(_leaves(recorded.result)), dict(_leaves(again.result))
+    not_compared = NOT_COMPARED + (COUNTS if recorded.sessions > 1 or again.sessions > 1 else ())
+
+    def is_left_out(name: str) -> bool:
+        return re.sub(r"(\[\d+\])+$", "", name).rpartition(".")[2] in not_compared
+
     names = [name for name in dict.fromkeys((*left, *right)) if not is_left_out(name)]
     found = []
     for name in names:
@@ -94,11 +103,6 @@ def compare_records(recorded: Record, again: Record, rtol: float = 0.0) -> Recor
     return RecordComparison(found, len(names), elements, sorted(skipped))
 
 
-def is_left_out(name: str) -> bool:
-    """Whether the last part of a dotted name is one of `NOT_COMPARED`."""
-    return re.sub(r"(\[\d+\])+$", "", name).rpartition(".")[2] in NOT_COMPARED
-
-
 def differences_table(comparison: RecordComparison) -> Table:
     """What differs, the largest relative difference first; at most `MAX_ROWS` rows."""
     ordered = sorted(comparison.differences, key=lambda one: -(math.inf if one.relative is None else one.relative))
@@ -110,7 +114,9 @@ def differences_table(comparison: RecordComparison) -> Table:
     if len(ordered) > MAX_ROWS:
         notes.append(f"{len(ordered) - MAX_ROWS} more are not shown; --json has all.")
     if comparison.left_out:
-        notes.append(f"Not compared, times and memory: {', '.join(comparison.left_out)}.")
+        notes.append(
+            f"Not compared, times, memory, and what a resumed run did twice: {', '.join(comparison.left_out)}."
+        )
     title = "What differs" if rows else "Every number is the same"
     return Table(title, ["name", "recorded", "again", "relative difference", "differ", "of"], rows, notes)
 

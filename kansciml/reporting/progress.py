@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any, TextIO
 
+from kansciml._errors import printable
+
 QUIET_S = 20.0
 """Seconds between plain lines where standard error is not a terminal."""
 
@@ -39,9 +41,9 @@ class Progress:
     def log(self, line: str) -> None:
         """One line above the bars."""
         if self._bars is None:
-            print(line, file=self.stream, flush=True)
+            print(printable(line), file=self.stream, flush=True)
         else:
-            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Stop drawing; calling it twice is allowed."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import KansciError, UsageError
-from kansciml._files import to_jsonable
-from kansciml.reporting.records import Record, load_record
+from kansciml._files import file_failure, list_folder, to_jsonable
+from kansciml.reporting.records import Record, load_records
 from kansciml.reporting.tables import Table
 
 TRAINED_LISTS = ("runs", "models", "curves")
@@ -73,10 +73,15 @@ class Filter:
         return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
 
 
-def find_all(results: str | Path) -> list[Path]:
-    """Folders anywhere below `results` that hold a ``record.json``, sorted; sweeps and checkpoints are not entered."""
+def find_all(results: str | Path, log: Callable[[str], None] = lambda line: None) -> list[Path]:
+    """Folders anywhere below `results` that hold a ``record.json``, sorted; sweeps and checkpoints are not entered.
+
+    One that may not be read is a line for `log`.
+    """
     found = []
-    for folder, inner, names in os.walk(results):
+    for folder, inner, names in os.walk(
+        results, onerror=lambda error: log(f"left out: {file_failure('read', error.filename, error)}")
+    ):
         inner[:] = sorted(name for name in inner if name not in NOT_RUNS)
         if "record.json" in names:
             found.append(Path(folder))
@@ -87,15 +92,12 @@ def load_all(results: str | Path, log: Callable[[str], None]) -> Iterator[Record
     """Every record below `results`; a damaged one is one line for `log`.
 
     Raises:
-        KansciError: there is no such folder.
+        KansciError: there is no such folder, or it may not be read.
     """
-    if not Path(results).is_dir():
+    if not os.path.lexists(results):
         raise KansciError(f"no results folder {results}: run an experiment first, or name the folder with --results")
-    for folder in find_all(results):
-        try:
-            yield load_record(folder)
-        except KansciError as error:
-            log(f"left out: {error}")
+    list_folder(Path(results))
+    yield from load_records(find_all(results, log), log)
 
 
 def flat_rows(record: Record) -> list[Row]:
@@ -105,7 +107,7 @@ def flat_rows(record: Record) -> list[Row]:
     ``config.*`` the settings by their dotted names, ``run.*`` what the record says of the model, ``result.*`` the
     numbers of the whole result, ``machine.*`` and ``versions.*``. Lists stay lists.
     """
-    trained = next((name for name in TRAINED_LISTS if _is_list_of_objects(record.result.get(name))), None)
+    trained = next((name for name in TRAINED_LISTS if is_list_of_objects(record.result.get(name))), None)
     common = {
         "experiment": record.experiment,
         "status": record.status,
@@ -247,7 +249,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
-def _is_list_of_objects(value: Any) -> bool:
+def is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
 
 

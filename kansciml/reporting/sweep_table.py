@@ -15,7 +15,7 @@ from typing import Any
 from kansciml._files import to_jsonable, write_text
 from kansciml.reporting import style
 from kansciml.reporting.records import Record
-from kansciml.reporting.results_table import TRAINED_LISTS, flatten
+from kansciml.reporting.results_table import TRAINED_LISTS, flatten, is_list_of_objects
 from kansciml.reporting.tables import Table, save_tables
 
 LOSSES = (
@@ -103,7 +103,7 @@ def losses(record: Record | None) -> Iterator[tuple[str, str, str, float | None]
     """
     if record is None:
         return
-    trained = next((record.result[name] for name in TRAINED_LISTS if record.result.get(name)), [])
+    trained = next((record.result[name] for name in TRAINED_LISTS if is_list_of_objects(record.result.get(name))), [])
     for row in trained:
         task = str(row.get("task", row.get("system", row.get("model", ""))))
         variant = str(row.get("group", row.get("variant", row.get("label", ""))))

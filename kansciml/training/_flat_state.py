@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kansciml._errors import KansciError
-from kansciml._files import write_bytes
+from kansciml._files import file_failure, write_bytes
 
 
 class Iterate(NamedTuple):
@@ -86,7 +86,9 @@ class FlatState:
             state = cls(iterate, Best(float(arrays["best_loss"]), arrays["best_params"]), rows=rows, **header)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except OSError as error:
+            raise file_failure("read", path, error) from error
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise KansciError(f"the checkpoint {path} cannot be read ({error}): delete it to start again") from error
         if found != identity:
             raise KansciError(f"the checkpoint {path} belongs to other settings: delete it or choose another folder")

@@ -229,7 +229,7 @@ class Run:
             # several processes have to stop together, which they do after the evaluation
             self.stop.at_once = self.alone
             if self.stop.wanted and self.alone:
-                raise KeyboardInterrupt
+                self.stop.stop()
             average = self.average.applied() if self.average else nullcontext()
             with torch.no_grad(), average, self.fabric.autocast():
                 found = {name: float(value) for name, value in self.calls.evaluate(self.model).items()}
@@ -299,7 +299,7 @@ class Run:
         self._save()
         step, total = self.state.step, self.total
         self.calls.log(f"stopped at step {step} of {total} and saved: the same command continues there")
-        raise KeyboardInterrupt
+        self.stop.stop()
 
     def _fall_back(self, reason: str) -> None:
         """End as diverged, with the weights of the last checkpoint."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from kansciml._errors import Terminated
 
 
 class StopSignals:
     """Within, the first SIGINT or SIGTERM sets `wanted`; the second, or one while `at_once`, raises at once.
+
+    What is raised, here and by `stop`, is `Terminated` after a SIGTERM and KeyboardInterrupt else.
 
     Only the main thread may handle signals: in another one nothing changes.
     """
@@ -17,6 +21,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.wanted = False
         self.at_once = False
+        self._terminated = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -31,6 +36,11 @@ class StopSignals:
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._terminated |= number == signal.SIGTERM
         if self.wanted or self.at_once:
-            raise KeyboardInterrupt
+            self.stop()
         self.wanted = True
+
+    def stop(self) -> NoReturn:
+        """Raise what was wished for."""
+        raise Terminated if self._terminated else KeyboardInterrupt

@@ -115,7 +115,7 @@ def train_flat(
     settings: FlatTraining,
     *,
     n_save: int = 0,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     checkpoint_every: float = 15.0,
     identity: str = "",
     progress: Progress | None = None,
@@ -138,6 +138,7 @@ def train_flat(
         KeyboardInterrupt: passed on after the state was written.
     """
     identity = json.dumps([identity, asdict(settings), len(initial)])
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     state = FlatState.load(checkpoint, identity) if checkpoint else None
     run = _Run(value_and_grad, settings, state or FlatState.start(initial), n_save, progress, log)
     run.keep(checkpoint, checkpoint_every, identity)

@@ -22,8 +22,8 @@ from kansciml.experiments._base import (
     config_hash,
     result_folder,
     run_experiment,
-    seed_range,
 )
+from kansciml.experiments._numbers import seed_range
 from kansciml.experiments.fig2 import Fig2Config
 from kansciml.reporting.records import load_metrics, load_record
 from kansciml.reporting.tables import Table

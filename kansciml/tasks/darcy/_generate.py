@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections import deque
@@ -18,14 +17,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kansciml._errors import KansciError, UsageError
+from kansciml._errors import KansciError
 from kansciml._files import make_folder
+from kansciml._workers import spared_interrupts, worker_count
 from kansciml.tasks.darcy._shards import Manifest, fault, parts, write_shard
 from kansciml.tasks.darcy.config import SPLITS, DarcyConfig
 from kansciml.tasks.darcy.field import coefficient
 from kansciml.tasks.darcy.solver import solve
 
-WORKERS_VARIABLE = "KANSCIML_WORKERS"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SMALL = 1_500_000
 """Nodes of all samples together, below which starting processes takes longer than the work."""
@@ -106,21 +105,6 @@ def generate(
     return Generated(manifest.folder, len(jobs), kept, time.monotonic() - began)
 
 
-def worker_count(workers: int | None = None) -> int:
-    """`workers`, or the environment variable KANSCIML_WORKERS, or the processors of this process.
-
-    Raises:
-        UsageError: not a positive number.
-    """
-    text = os.environ.get(WORKERS_VARIABLE) if workers is None else str(workers)
-    if text is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not text.isdigit() or int(text) < 1:
-        name = WORKERS_VARIABLE if workers is None else "workers"
-        raise UsageError(f"got {name} {text}: expected a positive number of processes")
-    return int(text)
-
-
 def _missing(manifest: Manifest, log: Callable[[str], None]) -> list[Part]:
     missing = []
     for split in SPLITS:
@@ -165,7 +149,8 @@ def _in_order(pool: ProcessPoolExecutor, jobs: Sequence[tuple[DarcyConfig, str, 
     """Results in order, with at most `ahead` samples in memory or in work."""
     waiting: deque[Any] = deque()
     for job in jobs:
-        waiting.append(pool.submit(make_sample, *job))
+        with spared_interrupts():
+            waiting.append(pool.submit(make_sample, *job))
         if len(waiting) >= ahead:
             yield waiting.popleft().result()
     while waiting:
@@ -173,7 +158,6 @@ def _in_order(pool: ProcessPoolExecutor, jobs: Sequence[tuple[DarcyConfig, str, 
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the pool
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 

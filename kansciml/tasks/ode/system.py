@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kansciml._errors import UsageError
+from kansciml._files import short_name
 from kansciml.tasks.ode.trajectory import Trajectory
 
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
@@ -68,7 +69,7 @@ class System:
     observed: Trajectory | None = None
 
     def __post_init__(self) -> None:
-        if not self.name or self.name.startswith(".") or any(c in self.name for c in "/\\\n"):
+        if not self.name or self.name.startswith(".") or self.name != short_name(self.name):
             raise UsageError(f"got system name {self.name!r}: expected a short name usable as a folder, such as lotka")
         self._set("u0", self._array("u0", self.u0))
         n = len(self.u0)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext, seed_range
+from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext
+from kansciml.experiments._numbers import seed_range
 from kansciml.reporting.tables import Table
 
 

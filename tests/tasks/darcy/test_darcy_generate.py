@@ -224,7 +224,7 @@ def test_what_cannot_be_written_and_bad_numbers_of_workers(config, tmp_path, mon
         with pytest.raises(UsageError, match=f"got workers {workers}: expected a positive number"):
             generate(config, tmp_path, workers)
     monkeypatch.setenv("KANSCIML_WORKERS", "many")
-    with pytest.raises(UsageError, match="got KANSCIML_WORKERS many"):
+    with pytest.raises(UsageError, match="got KANSCIML_WORKERS='many'"):
         generate(config, tmp_path)
     monkeypatch.setenv("KANSCIML_WORKERS", "3")
     assert _generate.worker_count() == 3 and _generate.worker_count(2) == 2
