@@ -12,6 +12,7 @@ from math import comb, factorial
 import torch
 from torch import Tensor
 
+from ._autograd import constant
 from .bspline import SplineSpec
 
 
@@ -63,8 +64,10 @@ def _last_interval_is_closed(spec: SplineSpec, at: Tensor, high: float | Tensor,
     """The right end of the grid belongs to its last interval, as in SciPy; it only shows where there are corners."""
     if spec.spline_order > max(derivatives, 1):
         return at
-    end = _like(high, at)
-    return torch.where(at == end, at + (torch.nextafter(end, torch.full_like(end, -torch.inf)) - end), at)
+    end, kind = _like(high, at), torch.finfo(at.dtype)
+    # at most two numbers before the end, by operations that exporters know
+    before = end - (end.abs() * kind.eps + constant(kind.tiny, end))
+    return torch.where(at == end, at + (before - end), at)
 
 
 def _at(spec: SplineSpec, at: Tensor, cells: Tensor, derivatives: int) -> list[Tensor]:
@@ -87,11 +90,11 @@ def _cardinal(spec: SplineSpec, u: Tensor, derivatives: int) -> list[Tensor]:
         t = (0.5 * (order + 1) - j - a).relu()
         factor = (-1) ** j * comb(order + 1, j) / factorial(order)
         lower = t if order == 2 else t * t if order == 3 else t ** (order - 1)
-        terms = [(lower * t) * factor]
+        terms = [(lower * t) * constant(factor, t)]
         if derivatives >= 1:
-            terms.append(lower * (factor * order))
+            terms.append(lower * constant(factor * order, t))
         if derivatives >= 2:
-            terms.append(_second_power(order, j, d, t) * (factor * order * (order - 1)))
+            terms.append(_second_power(order, j, d, t) * constant(factor * order * (order - 1), t))
         found = [total + term for total, term in zip(found, terms)] if found else terms
     if derivatives >= 1:
         found[1] = -found[1] * sign

@@ -5,19 +5,19 @@ t = exp(-2 (|z - c| - H) / h), c the middle and H the half width of the grid, on
 sech^2 = 4 r / (1 + r)^2 with r_k = t exp(-2 d_k / h), d_k from g_k to the end of the grid on z's side of c. Measured
 from that end, r is normal wherever the result is. 1 - tanh^2 has no correct digit left beyond |u| = 9.
 
-`apply` chooses as the spline layer does: kernel in eager mode, the composite where a graph of the gradient, a
-`torch.func` transform or forward mode is wanted, registered operators under `torch.compile`.
+`apply` chooses as the spline layer does: kernel in eager mode, registered operators under `torch.compile`, the
+composite where a graph of the gradient, a transform, forward mode or a graph for elsewhere is wanted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.nn import functional as F
 
+from . import _autograd, layer_norm
 from ._plain import add_product
 
 ROWS = 512
@@ -44,8 +44,8 @@ def composite(
     """The layer in differentiable PyTorch operations, to any order and under any transform."""
     z = x.to(_compute(x.dtype))
     if norm_weight is not None:
-        z = F.layer_norm(z, z.shape[-1:], norm_weight.to(z.dtype), norm_bias.to(z.dtype), eps)
-    u = (z.unsqueeze(-1) - grid_points.to(z.dtype)) * (2.0 / h)
+        z = layer_norm.normalised(eps, z, norm_weight.to(z.dtype), norm_bias.to(z.dtype))
+    u = (z.unsqueeze(-1) - grid_points.to(z.dtype)) * _autograd.constant(2.0 / h, z)
     # sech^2(u / 2) as two sigmoids: smooth at the centre, where |u| is not, and exact in both tails
     values = 4.0 * torch.sigmoid(u) * torch.sigmoid(-u)
     return values.to(weight.dtype).flatten(-2) @ weight.flatten(0, 1)
@@ -206,11 +206,9 @@ class _Rswaf(torch.autograd.Function):
     def backward(ctx, gy):
         saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]
         h, eps, shared = ctx.options
-        if torch.is_grad_enabled():
-            inputs = [tensor for tensor, want in zip(saved, wanted) if want]
-            y = composite(h, eps, *saved)
-            found = iter(torch.autograd.grad(y, inputs, gy, create_graph=True, allow_unused=True))
-            return None, None, None, *(next(found) if want else None for want in wanted)
+        graph = torch.is_grad_enabled()
+        if graph or _autograd.transformed(gy) or _autograd.recorded():
+            return None, None, None, *_autograd.gradient(partial(composite, h, eps), wanted, gy, saved, graph)
         found = backward(gy.contiguous(), h, eps, shared, *saved, *_needs(wanted))
         return None, None, None, *(grad if want else None for grad, want in zip(found, wanted))
 
@@ -262,7 +260,24 @@ def _gradient(ctx, gy):
     return None, None, None, *(grad if want else None for grad, want in zip(found, wanted))
 
 
+def _setup_second(ctx, inputs, output):
+    gy, h, eps, _, *tensors = inputs[:9]
+    ctx.save_for_backward(gy, *tensors)
+    ctx.options, ctx.needs = (h, eps), inputs[9:]
+
+
+def _second(ctx, *along):
+    need_z, need_grid, need_weight = ctx.needs
+    gy, x, norm_weight, *_ = saved = ctx.saved_tensors
+    wanted, needs = (need_z, *(need_z and norm_weight is not None,) * 2, need_grid, need_weight), ctx.needs_input_grad
+    function = partial(composite, *ctx.options)
+    graph = torch.is_grad_enabled()
+    of_gy, *found = _autograd.second(function, wanted, (needs[0], *needs[4:9]), saved, along, graph)
+    return of_gy, None, None, None, *found, None, None, None
+
+
 _forward_op.register_autograd(_gradient, setup_context=_setup)
+_backward_op.register_autograd(_second, setup_context=_setup_second)
 
 
 def apply(
@@ -277,8 +292,8 @@ def apply(
 ) -> Tensor:
     """y (N, O) of an RSWAF layer at x (N, I)."""
     tensors = (x, norm_weight, norm_bias, grid_points, weight)
+    if _autograd.plain_wanted():
+        return composite(h, eps, *tensors)
     if torch.compiler.is_compiling():
         return _forward_op(h, eps, shared, *tensors)
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return composite(h, eps, *tensors)
     return _Rswaf.apply(h, eps, shared, *tensors)

@@ -8,7 +8,8 @@ Four doors to the same function, chosen by `apply`:
   goes through it: then what all such passes share (`_spline_second.Known`), and of a layer that is told to `keep_basis`
   the splines too (`_plain.Kept`, `_cpp.Kept`). Third derivatives are the composite's;
 * under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
-* under `torch.func` transforms (there in backward passes too) or forward-mode differentiation: the composite itself.
+* under `torch.func` transforms (there in backward passes too) or forward-mode differentiation, also inside
+  `torch.compile`, and where a graph is recorded for elsewhere (`_autograd.recorded`): the composite itself.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from . import _cpp, _cpp_library, _plain, _spline_second
+from . import _autograd, _cpp, _cpp_library, _plain, _spline_second
 from ._activations import ACTIVATIONS
 from ._basis import evaluate
 from .bspline import SplineSpec
@@ -78,9 +78,9 @@ class _Spline(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gy):
         wanted, graph = ctx.needs_input_grad[3:], torch.is_grad_enabled()
-        if _transformed(gy):
-            with torch.enable_grad():
-                return None, None, None, *_by_composite(ctx.spec, wanted, gy, _views(ctx.saved_tensors), graph)
+        if _autograd.transformed(gy) or _autograd.recorded():
+            function = partial(composite, ctx.spec)
+            return None, None, None, *_autograd.gradient(function, wanted, gy, ctx.saved_tensors, graph)
         if graph:
             return None, None, None, *_Gradient.apply(ctx.spec, ctx.backend, wanted, ctx.keeper, gy, *ctx.saved_tensors)
         kept = ctx.keeper and ctx.keeper.found
@@ -120,9 +120,9 @@ class _Gradient(torch.autograd.Function):
     def backward(ctx, hx, _, *h):
         saved, needs = ctx.saved_tensors, ctx.needs_input_grad[4:]
         graph = torch.is_grad_enabled()
-        if graph or _transformed(hx, *h):
-            with torch.enable_grad():
-                return None, None, None, None, *_third(ctx.spec, ctx.wanted, needs, saved, (hx, None, *h), graph)
+        if graph or _autograd.transformed(hx, *h) or _autograd.recorded():
+            function, along = partial(composite, ctx.spec), (hx, None, *h)
+            return None, None, None, None, *_autograd.second(function, ctx.wanted, needs, saved, along, graph)
         gy, x, cells, *weights = saved
         gy = gy.contiguous()
         tensors = (gy, x, cells, *weights, hx, *h)
@@ -130,7 +130,7 @@ class _Gradient(torch.autograd.Function):
         native = kernels(ctx.backend, x, weights[1]) is _cpp
         known = kept = None
         if hx is not None and any(t is not None for t in h[1:]):  # of the splines' weights
-            if not hasattr(ctx, "known") and _graph_is_kept():
+            if not hasattr(ctx, "known") and _autograd.graph_is_kept():
                 _Gradient._keep(ctx, native, gy, x, cells, *weights)
             known, kept = getattr(ctx, "known", None), getattr(ctx, "kept", None)
         if native:
@@ -140,47 +140,6 @@ class _Gradient(torch.autograd.Function):
             ggy, gx, *grads = _spline_second.double_backward(splines, ctx.spec, *tensors, *wanted, known is None, kept)
         found = (ggy, gx, None, *grads)
         return None, None, None, None, *(grad if need else None for grad, need in zip(found, needs))
-
-
-def _graph_is_kept() -> bool:
-    """Whether the backward pass that runs now was asked to keep its graph, for more passes to come."""
-    told = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # not in every version
-    return told is not None and told()
-
-
-def _transformed(*cotangents: Tensor | None) -> bool:
-    """Whether a transform is active, or cotangents are batched, as of a vectorised Jacobian or Hessian."""
-    batched = torch._C._functorch.is_legacy_batchedtensor  # autograd's own vmap is not one of torch.func's
-    return torch._C._are_functorch_transforms_active() or any(t is not None and batched(t) for t in cotangents)
-
-
-def _views(tensors) -> list[Tensor | None]:
-    """The tensors as views of themselves, with respect to which a derivative is partial.
-
-    One argument may be made from another (gy from x, or x from weights that are used twice): what flows through that is
-    for autograd to count, once.
-    """
-    return [None if t is None else t.view_as(t) for t in tensors]
-
-
-def _by_composite(spec, wanted, gy, own, graph) -> list[Tensor | None]:
-    """Gradients of x, cells (None) and the weights by autograd."""
-    inputs = [t for t, want in zip(own, wanted) if want]
-    found = iter(torch.autograd.grad(composite(spec, *own), inputs, gy, create_graph=graph, allow_unused=True))
-    return [next(found) if want else None for want in wanted]
-
-
-def _third(spec, wanted, needs, saved, cotangents, graph) -> list[Tensor | None]:
-    """Gradients of the gradient by autograd through the composite: differentiable to any order, under any transform."""
-    own = _views(saved)
-    pairs = zip(_by_composite(spec, wanted, own[0], own[1:], True), cotangents)
-    pairs = [(grad, h) for grad, h in pairs if h is not None and grad is not None and grad.requires_grad]
-    if not pairs:
-        return [None] * len(needs)
-    asked = [t for t, need in zip(own, needs) if need]
-    outputs, along = zip(*pairs)
-    found = iter(torch.autograd.grad(outputs, asked, along, create_graph=graph, allow_unused=True))
-    return [next(found) if need else None for need in needs]
 
 
 _ARGUMENTS = (
@@ -233,7 +192,21 @@ def _gradient(ctx, gy):
     return gx, None, *weights, *(None,) * 6
 
 
+def _setup_second(ctx, inputs, output):
+    gy, *tensors = inputs[:6]
+    ctx.spec, (ctx.need_x, ctx.need_weights) = SplineSpec(*inputs[6:11]), inputs[-2:]
+    ctx.save_for_backward(gy, *tensors)
+
+
+def _second(ctx, hx, *h):
+    wanted = (ctx.need_x, False, *(ctx.need_weights and t is not None for t in ctx.saved_tensors[3:]))
+    needs, saved, along = ctx.needs_input_grad[:6], ctx.saved_tensors, (hx, None, *h)
+    found = _autograd.second(partial(composite, ctx.spec), wanted, needs, saved, along, torch.is_grad_enabled())
+    return *found, *(None,) * 8
+
+
 _forward_op.register_autograd(_gradient, setup_context=_setup)
+_backward_op.register_autograd(_second, setup_context=_setup_second)
 
 
 def apply(
@@ -247,8 +220,8 @@ def apply(
     keep_basis: bool = False,
 ) -> Tensor:
     """y (N, O) of a spline KAN layer at x (N, I); `keep_basis`: as `SplineKAN` has it."""
+    if _autograd.plain_wanted():
+        return composite(spec, x, cells, base_weight, spline_weight, spline_scale)
     if torch.compiler.is_compiling():
         return _forward_op(x, cells, base_weight, spline_weight, spline_scale, *spec, backend)
-    if _transformed() or forward_ad._current_level >= 0:
-        return composite(spec, x, cells, base_weight, spline_weight, spline_scale)
     return _Spline.apply(spec, backend, keep_basis, x, cells, base_weight, spline_weight, spline_scale)

@@ -16,12 +16,13 @@ where the last term comes from r itself: dr / dx = -r^2 z / D, and mean(p g) = <
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
+from . import _autograd
 from ._autocast import autocast_dtype
-from ._spline_op import _graph_is_kept, _transformed
 
 Found = tuple["Tensor | None", ...]
 
@@ -105,9 +106,8 @@ class _Norm(torch.autograd.Function):
     def backward(ctx, gy):
         x, weight, bias, mean, rstd = ctx.saved_tensors
         wanted, graph = list(ctx.needs_input_grad[:3]), torch.is_grad_enabled()
-        if _transformed(gy):
-            with torch.enable_grad():
-                return *_again(ctx.eps, wanted, gy, _views((x, weight, bias)), graph), None
+        if _autograd.transformed(gy) or _autograd.recorded():
+            return *_autograd.gradient(partial(composite, ctx.eps), wanted, gy, (x, weight, bias), graph), None
         if graph:
             return *_NormGradient.apply(ctx.eps, wanted, gy, x, weight, bias, mean, rstd), None
         found = _backward(gy, x, mean, rstd, weight, bias, wanted)
@@ -128,43 +128,30 @@ class _NormGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, hx, hw, hb):
         gy, x, weight, bias, mean, rstd = ctx.saved_tensors
-        needs, graph = ctx.needs_input_grad[2:5], torch.is_grad_enabled()
-        if graph or _transformed(hx, hw, hb):
-            with torch.enable_grad():
-                own = _views((gy, x, weight, bias))
-                pairs = zip(_again(ctx.eps, ctx.wanted, own[0], own[1:], True), (hx, hw, hb))
-                pairs = [(t, h) for t, h in pairs if h is not None and t is not None and t.requires_grad]
-                needs = ctx.needs_input_grad[2:6]
-                asked = [t for t, need in zip(own, needs) if need]
-                if not pairs or not asked:
-                    return (None,) * 8
-                outputs, along = zip(*pairs)
-                found = iter(torch.autograd.grad(outputs, asked, along, create_graph=graph, allow_unused=True))
-                return None, None, *(next(found) if need else None for need in needs), None, None
-        if not hasattr(ctx, "known") and _graph_is_kept():
+        needs, graph = ctx.needs_input_grad[2:6], torch.is_grad_enabled()
+        if graph or _autograd.transformed(hx, hw, hb) or _autograd.recorded():
+            saved, along = (gy, x, weight, bias), (hx, hw, hb)
+            found = _autograd.second(partial(composite, ctx.eps), ctx.wanted, needs, saved, along, graph)
+            return None, None, *found, None, None
+        if not hasattr(ctx, "known") and _autograd.graph_is_kept():
             ctx.known = known_of(gy, x, mean, rstd, weight)
-        found = double_backward(gy, x, mean, rstd, weight, hx, hw, hb, *needs, getattr(ctx, "known", None))
+        found = double_backward(gy, x, mean, rstd, weight, hx, hw, hb, *needs[:3], getattr(ctx, "known", None))
         return None, None, *found, None, None, None
 
 
-def _views(tensors) -> list[Tensor | None]:
-    """Views of the tensors, with respect to which a derivative is partial though one is made from another."""
-    return [None if t is None else t.view_as(t) for t in tensors]
-
-
-def _again(eps, wanted, gy, own, graph) -> list[Tensor | None]:
-    """Gradients of x, weight and bias by autograd through simple operations.
+def composite(eps: float, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The norm in simple operations, right to any order and under any transform.
 
     Not through PyTorch's own: the third derivatives that PyTorch 2.13 finds of that are wrong.
     """
-    inputs = [t for t, want in zip(own, wanted) if want]
-    x, weight, bias = own
     centred = x - x.mean(-1, keepdim=True)
-    y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps) * weight
-    if bias is not None:
-        y = y + bias
-    found = iter(torch.autograd.grad(y, inputs, gy, create_graph=graph, allow_unused=True))
-    return [next(found) if want else None for want in wanted]
+    y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + _autograd.constant(eps, x)) * weight
+    return y if bias is None else y + bias
+
+
+def normalised(eps: float, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The norm of x (..., D), float32 or float64 as weight and bias (D,), differentiable to any order."""
+    return composite(eps, x, weight, bias) if _autograd.plain_wanted() else _Norm.apply(x, weight, bias, eps)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -172,15 +159,15 @@ class LayerNorm(nn.LayerNorm):
 
     Forward and backward pass are PyTorch's, to the bit; the gradient's gradient is in closed form. Arguments, defaults,
     parameters and shapes are those of `torch.nn.LayerNorm`. Where the closed form does not apply (several normalised
-    axes, no weight, half precision, `torch.compile`, transforms of `torch.func`, forward mode), PyTorch's is used.
+    axes, no weight, half precision, `torch.compile`, a graph recorded for elsewhere), PyTorch's is used.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        known = len(self.normalized_shape) == 1 and self.weight is not None
-        known = known and x.shape[-1:] == self.weight.shape and type(x) in (Tensor, nn.Parameter)
+        known = type(x) in (Tensor, nn.Parameter) and len(self.normalized_shape) == 1 and self.weight is not None
+        known = known and x.shape[-1:] == self.weight.shape
         known = known and x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
-        if not known or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if known and (_autograd.transformed() or _autograd.forward_mode()):
+            return composite(self.eps, x, self.weight, self.bias)
+        if not known or not torch.is_grad_enabled() or torch.compiler.is_compiling() or _autograd.recorded():
             return super().forward(x)
-        if _transformed() or forward_ad._current_level >= 0 or autocast_dtype(x) is not None:
-            return super().forward(x)
-        return _Norm.apply(x, self.weight, self.bias, self.eps)
+        return super().forward(x) if autocast_dtype(x) is not None else _Norm.apply(x, self.weight, self.bias, self.eps)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from . import _rswaf
 from ._autocast import autocast_dtype
+from ._autograd import Traceable
 
 UPSTREAM_DENOMINATOR = 0.33
 """h of the RSWAF layers that keep it as a plain number, outside their state (Vision-KAN, early faster-kan)."""
 
 
-class RSWAFKAN(nn.Module):
+class RSWAFKAN(Traceable):
     r"""KAN layer whose univariate functions are sums of reflectional switch activation functions.
 
     .. math:: y_o = b_o + \sum_i \sum_{k=1}^{G} c_{iko}\,\phi\!\left(\frac{z_i - g_k}{h}\right),\quad
@@ -201,6 +202,8 @@ class RSWAFKAN(nn.Module):
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
 
     def forward(self, x: Tensor) -> Tensor:
+        if (node := self.as_node(x)) is not None:
+            return node
         self._check(x)
         weight = self.spline_weight
         narrow = autocast_dtype(x)
@@ -210,7 +213,7 @@ class RSWAFKAN(nn.Module):
             raise ValueError(f"got input of {x.dtype}: expected {weight.dtype}, the dtype of the weights")
         norm = self.layernorm
         scale, shift, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-        flat = x.reshape(-1, self.in_features)
+        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         y = _rswaf.apply(self.denominator, eps, self._shared, flat, scale, shift, self.grid_points, weight)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import _refit, _refit_knots, _spline_import, _spline_init
 from ._activations import ACTIVATIONS
 from ._autocast import autocast_dtype
+from ._autograd import Traceable
 from ._basis import evaluate
 from ._spline_op import BACKENDS, apply
 from .bspline import OUTSIDE, SplineSpec, uniform_knots
@@ -25,7 +26,7 @@ def _one_of(kind: str, got: object, valid: tuple) -> None:
         raise ValueError(f"got {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
 
 
-class SplineKAN(nn.Module):
+class SplineKAN(Traceable):
     r"""KAN layer with a learnable univariate function on every edge.
 
     .. math:: y_o = b_o + \sum_i w_{io}\,\mathrm{act}(x_i) + s_{io} \sum_{m=1}^{G+S} c_{imo} B_m(x_i)
@@ -195,6 +196,8 @@ class SplineKAN(nn.Module):
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
 
     def forward(self, x: Tensor) -> Tensor:
+        if (node := self.as_node(x)) is not None:
+            return node
         self._check(x)
         weights = (self.base_weight, self.spline_weight, self.spline_scale)
         narrow = autocast_dtype(x)
@@ -202,7 +205,8 @@ class SplineKAN(nn.Module):
             weights = tuple(None if w is None else w.to(narrow) for w in weights)
         elif x.dtype != self.spline_weight.dtype:
             raise ValueError(f"got input of {x.dtype}: expected {self.spline_weight.dtype}, the dtype of the weights")
-        y = apply(self.spec, self.backend, x.reshape(-1, self.in_features), self.cells, *weights, self.keep_basis)
+        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        y = apply(self.spec, self.backend, flat, self.cells, *weights, self.keep_basis)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.reshape(*x.shape[:-1], self.out_features)
