@@ -12,21 +12,22 @@ The pieces are here too: systems and data (`get_system`, `read_csv`, `system_fro
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from kansciml._errors import UsageError, check_seed
 from kansciml._files import short_name
-from kansciml.backends.base import FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.base import MAX_STEPS, FieldSpec, OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
 from kansciml.tasks.ode.data import Trajectory, read_csv, system_from_trajectory
-from kansciml.tasks.ode.problem import evaluate, make_field, make_problem
+from kansciml.tasks.ode.fingerprint import fingerprint
+from kansciml.tasks.ode.problem import Metrics, evaluate, make_field, make_problem
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system
 from kansciml.tasks.ode.system import System
@@ -55,6 +56,10 @@ __all__ = [
 ]
 
 
+TABLES = (".csv", ".tsv", ".txt", ".dat", ".gz", ".bz2", ".xz", ".zip")
+"""Ends of the names of files that `read_csv` reads; the last four are those of compressed ones."""
+
+
 @dataclass(frozen=True, eq=False)
 class OdeRun:
     """A trained neural ODE.
@@ -63,7 +68,8 @@ class OdeRun:
         system: what was learned. field: by which vector field. problem: with which settings.
         seed: of the initial parameters. backend, method: how it was solved and differentiated.
         fit: parameters, loss history, status (see `FlatResult`).
-        metrics: errors re-evaluated at tolerance 1e-10 (see `evaluate`).
+        metrics: errors re-evaluated at tolerance 1e-10 (see `evaluate`); ``metrics.missing`` says why of each that is
+            None.
         states: states (T, n) at ``system.test_saveat``.
     """
 
@@ -74,7 +80,7 @@ class OdeRun:
     backend: str
     method: str
     fit: FlatResult
-    metrics: dict[str, float | None]
+    metrics: Metrics
     states: np.ndarray = field(repr=False)
     _solver: OdeSolver = field(repr=False)
 
@@ -108,6 +114,7 @@ def train(
     training: FlatTraining | None = None,
     rtol: float = 1e-7,
     atol: float = 1e-7,
+    max_steps: int = MAX_STEPS,
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
@@ -115,24 +122,26 @@ def train(
     """Train a neural ODE by Adam, then L-BFGS.
 
     Args:
-        system: a `System`, its name, a path to a ``.py`` file defining SYSTEM, a ``.csv`` file of times and states (or
-            a `Path` of another ending), or a `Trajectory` of your own.
+        system: a `System`, its name, a path to a ``.py`` file defining SYSTEM, a table of times and states (a file
+            whose name ends as one of `TABLES`, or a `Path` of another ending), or a `Trajectory` of your own.
         model: ``"mlp"``, ``"kan"``, a `FieldSpec`, or a torch module called as ``module(t, u)`` (torch only).
         match, hidden, grid, spline_order, grid_range, input_scaling: see `make_field`.
         seed: of the initial parameters; the same for every backend.
         backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or a backend that `open_backend` gave.
         training: optimiser settings (default: those of `FlatTraining`).
         rtol, atol: solver tolerances in training; results are re-evaluated at 1e-10.
-        checkpoint: file to keep the state in; a run found there is resumed.
+        max_steps: steps of one solve before it is given up, in training and in that re-evaluation (default 20000).
+        checkpoint: file to keep the state in; a run found there is resumed if it is of the same job: data, field (a
+            module's code and initial values), solver and training settings. Another is refused.
         progress, log: see `train_flat`.
 
     Raises:
         UsageError: unknown name, malformed file, a value out of range.
         BackendUnavailable: Julia was asked for and does not start.
-        KansciError: checkpoint unreadable, worker died.
+        KansciError: checkpoint unreadable or of another job, worker died.
     """
     seed = check_seed(seed)
-    system = resolve_system(system)
+    system = resolve_system(system, log=log)
     settings = training or FlatTraining()
     if isinstance(model, FieldSpec):
         spec: FieldSpec | ModuleField = model
@@ -152,37 +161,59 @@ def train(
     opened = open_backend(backend, log=log or (lambda line: None)) if isinstance(backend, str) else backend
     if isinstance(spec, ModuleField) and opened.name != "torch":
         raise UsageError(f"got a torch module and backend {opened.name!r}: a module of your own needs backend 'torch'")
-    problem = make_problem(system, spec, rtol, atol)
+    problem = make_problem(system, spec, rtol, atol, max_steps)
     solver = opened.solver(problem)
-    fit = train_flat(
-        solver.value_and_grad,
-        spec.initial_parameters(seed),
-        settings,
-        n_save=len(problem.saveat),
-        checkpoint=checkpoint,
-        identity=run_identity(problem, seed, solver),
-        progress=progress,
-        log=log,
-    )
+    initial = spec.initial_parameters(seed)
+    try:
+        fit = train_flat(
+            solver.value_and_grad,
+            initial,
+            settings,
+            n_save=len(problem.saveat),
+            checkpoint=checkpoint,
+            identity=run_identity(problem, solver) if checkpoint else "",
+            progress=progress,
+            log=log,
+        )
+    except BaseException:
+        if isinstance(spec, ModuleField):  # the same call with the same module then resumes
+            spec.load_flat(initial)
+        raise
     metrics, states = evaluate(solver, system, fit.params)
+    for span in ("train", "test") if system.test_end is not None else ("train",):
+        if log and metrics[f"{span}_mse"] is None:
+            log(f"{span} error not computed: {metrics.missing[f'{span}_mse']}")
     return OdeRun(system, spec, problem, seed, solver.backend, solver.method, fit, metrics, states, solver)
 
 
-def resolve_system(system: System | Trajectory | str | Path, train_fraction: float = 1.0) -> System:
-    """A `System` from whatever names one: see `train`."""
+def resolve_system(
+    system: System | Trajectory | str | Path,
+    train_fraction: float = 1.0,
+    time_column: str | None = None,
+    log: Callable[[str], None] | None = None,
+) -> System:
+    """A `System` from whatever names one: see `train`, and `read_csv` for `time_column` and `log`."""
     if isinstance(system, System):
         return system
     if isinstance(system, Trajectory):
         return system_from_trajectory(system, system.source or "data", train_fraction)
-    if str(system).endswith(".csv") or (isinstance(system, Path) and system.suffix != ".py"):
-        path = Path(system)
-        return system_from_trajectory(read_csv(path), short_name(path.stem), train_fraction)
+    path = Path(system)
+    if path.suffix in TABLES or (isinstance(system, Path) and path.suffix != ".py"):
+        name = path.name.removesuffix(path.suffix) if path.suffix in TABLES[-4:] else path.name  # data.csv.gz
+        trajectory = read_csv(path, time_column, log)
+        return system_from_trajectory(trajectory, short_name(Path(name).stem), train_fraction)
     return get_system(system)
 
 
-def run_identity(problem: OdeProblem, seed: int, solver: OdeSolver) -> str:
-    """Text that tells one run from another in a checkpoint."""
+def run_identity(problem: OdeProblem, solver: OdeSolver) -> dict[str, Any]:
+    """What tells one run from another in a checkpoint, besides initial values and training settings."""
     spec = problem.field
-    described = asdict(spec) if isinstance(spec, FieldSpec) else [spec.label(), spec.n_parameters]
-    data = [problem.u0.tolist(), problem.saveat.tolist(), float(np.sum(problem.data**2)), problem.rtol, problem.atol]
-    return json.dumps([described, data, problem.loss_scale.tolist(), seed, solver.backend, solver.method])
+    data = fingerprint(problem.u0, problem.t0, problem.saveat, problem.data, problem.loss_scale)
+    if isinstance(spec, FieldSpec):
+        field: dict[str, Any] = {"field": asdict(spec)}
+    else:
+        parameters = list(spec.module.parameters())
+        shapes = [[name, list(p.shape), p.requires_grad] for name, p in spec.module.named_parameters()]
+        field = {"module": [spec.label(), shapes], "code of the module": fingerprint(spec.module, without=parameters)}
+    solved = {"rtol": problem.rtol, "atol": problem.atol, "max_steps": problem.max_steps}
+    return {**field, "data": data, "solver": [solver.backend, solver.method, solved]}

@@ -1,12 +1,16 @@
 """The library as a researcher uses it: `kansciml.ode`, the examples, published accuracies."""
 
+import gzip
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from kansciml import UsageError, ode
+from kansciml._errors import KansciError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICK = ode.FlatTraining(adam_steps=60, lbfgs_steps=30)
@@ -87,3 +91,93 @@ def test_a_module_needs_torch():
 
     with pytest.raises(UsageError, match="needs backend 'torch'"):
         ode.train("lotka", load("own_module").GreyBox(), backend=Stub())
+
+
+def field_of(sign=1.0, weight=0.1, act=torch.tanh, table=(1.0,)):
+    class Field(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(2, 2, bias=False)
+            nn.init.constant_(self.net.weight, weight)
+
+        def forward(self, t, u):
+            return sign * act(self.net(u)) * table[0]
+
+    return Field()
+
+
+FEW = ode.FlatTraining(adam_steps=4, lbfgs_steps=2)
+LINE = ode.Trajectory([0.0, 1.0, 2.0], [[1.0, 2.0], [2.0, 4.0], [3.0, 1.0]])
+SWAPPED = ode.Trajectory([0.0, 1.0, 2.0], [[1.0, 2.0], [3.0, 1.0], [2.0, 4.0]])  # of the same sum of squares
+
+
+@pytest.mark.parametrize(
+    "options, differs",
+    [
+        ({"model": lambda: field_of(sign=-1.0)}, "code of the module"),
+        ({"model": lambda: field_of(act=torch.sin)}, "code of the module"),
+        ({"model": lambda: field_of(table=(2.0,))}, "code of the module"),
+        ({"model": lambda: field_of(weight=0.2)}, "initial values"),
+        ({"system": SWAPPED}, "data"),
+        ({"training": ode.FlatTraining(adam_steps=5, lbfgs_steps=2)}, "training settings"),
+        ({"rtol": 1e-6}, "solver"),
+        ({"max_steps": 999}, "solver"),
+    ],
+)
+def test_a_checkpoint_is_taken_up_by_the_same_job_alone(tmp_path, options, differs):
+    def train(system=LINE, model=field_of, training=FEW, **solver):
+        return ode.train(system, model(), training=training, checkpoint=str(tmp_path / "run.npz"), **solver)
+
+    first = train()
+    again = train()  # another module, made in the same way
+    np.testing.assert_array_equal(first.params, again.params)
+    assert first.fit.wall_s == again.fit.wall_s
+    with pytest.raises(KansciError, match=rf"belongs to other settings.*\(not the same .*{differs}"):
+        train(**options)
+
+
+def test_an_interrupted_module_resumes_where_it_was(tmp_path):
+    def stop(done, total, loss, phase):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    module, checkpoint = field_of(), tmp_path / "run.npz"
+    with pytest.raises(KeyboardInterrupt):
+        ode.train(LINE, module, training=FEW, checkpoint=checkpoint, progress=stop)
+    calls = []
+    run = ode.train(LINE, module, training=FEW, checkpoint=checkpoint, progress=lambda *a: calls.append(a[0]))
+    assert calls[0] == 3 and calls[-1] == 6
+    np.testing.assert_array_equal(run.params, ode.train(LINE, field_of(), training=FEW).params)
+
+
+def test_rows_that_do_not_change_have_an_error_but_no_relative_one():
+    t = np.arange(8.0)
+    rest = ode.Trajectory(t, np.where(t < 4, 0.1, 0.3)[:, None] * [1.0, 0.0])
+    run = ode.train(ode.system_from_trajectory(rest, "rest", 0.5), "mlp", hidden=(3,), training=FEW)
+    assert run.fit.status == "finished" and run.metrics["train_mse"] < 1e-6
+    assert run.metrics["test_mse"] == pytest.approx(np.mean((run.states[4:] - rest.states[4:]) ** 2))
+    missing = run.metrics.missing
+    assert run.metrics["train_relative_mse"] is run.metrics["test_relative_mse"] is None
+    assert set(missing) == {"train_relative_mse", "test_relative_mse"} and "constant in time" in missing.popitem()[1]
+
+
+def test_max_steps_holds_in_training_and_when_errors_are_computed():
+    options = {"hidden": (3,), "training": FEW, "rtol": 1e-3, "atol": 1e-3}
+    for gradient, steps in (("replay", 2), ("backprop", 1)):
+        backend = ode.open_backend("torch", gradient=gradient)
+        few = ode.train("lotka", "mlp", max_steps=steps, backend=backend, **options)
+        assert few.fit.status == "diverged" and f"more than {steps} steps" in few.fit.message
+    lines = []
+    run = ode.train("lotka", "mlp", max_steps=10, log=lines.append, **options)
+    assert run.fit.status == "finished" and run.metrics["train_mse"] is run.metrics["test_mse"] is None
+    assert "more than 10 steps" in run.metrics.missing["train_mse"] and "raise max_steps" in lines[-1]
+    assert ode.train("lotka", "mlp", max_steps=2000, **options).metrics["test_mse"] > 0
+    with pytest.raises(UsageError, match="got max_steps 0"):
+        ode.train("lotka", "mlp", max_steps=0)
+
+
+def test_compressed_tables_and_tables_of_other_names_are_data(tmp_path):
+    for name, text in (("a.csv.gz", gzip.compress(b"t,x\n0,1\n1,2\n")), ("b.tsv", b"x\tt\n1\t0\n2\t1\n")):
+        (tmp_path / name).write_bytes(text)
+        system = ode.train(str(tmp_path / name), "mlp", hidden=(2,), training=FEW).system
+        assert system.name == name[0] and system.observed.states.tolist() == [[1.0], [2.0]]

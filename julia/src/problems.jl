@@ -79,7 +79,7 @@ function check(solution, maxiters)
     successful_retcode(solution) && return nothing
     t = round(solution.t[end]; sigdigits = 6)
     if solution.retcode == ReturnCode.MaxIters
-        throw(SolveFailure("the solution needs more than $maxiters steps (reached t = $t): loosen rtol and atol"))
+        throw(SolveFailure("the solution needs more than $maxiters steps (reached t = $t): raise max_steps, or loosen rtol and atol"))
     end
     largest = round(maximum(abs, solution.u[end]); sigdigits = 3)
     throw(SolveFailure("the solution blows up near t = $t (largest state $largest, $(solution.retcode))"))

@@ -168,5 +168,6 @@ def _size(x: np.ndarray) -> float:
 
 def _failure(t: float, h: float, u: np.ndarray, accepted: int, rejected: int, max_steps: int) -> SolveError:
     if accepted + rejected >= max_steps:
-        return SolveError(f"the solution needs more than {max_steps} steps (reached t = {t:.6g}): loosen rtol and atol")
+        remedy = "raise max_steps, or loosen rtol and atol"
+        return SolveError(f"the solution needs more than {max_steps} steps (reached t = {t:.6g}): {remedy}")
     return SolveError(f"the solution blows up near t = {t:.6g} (largest state {np.max(np.abs(u)):.3g}, step {h:.3g})")

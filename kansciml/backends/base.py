@@ -25,6 +25,8 @@ ACTIVATIONS = ("tanh", "silu", "gelu", "relu", "sigmoid")
 MODELS = ("mlp", "kan")
 OUTPUT_GAIN = 0.1
 INPUT_SCALINGS = ("affine", "none", "tanh")
+MAX_STEPS = 20_000
+"""Steps of one solve before it is given up; the default of `OdeProblem.max_steps`."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +198,11 @@ class OdeProblem:
         t0: initial time.
         loss_scale: (n,) positive weights' inverse; None means ones.
         rtol, atol: solver tolerances, both positive.
-        max_steps: accepted and rejected steps after which the solve is given up with a SolveError.
+        max_steps: accepted and rejected steps after which the solve is given up with a SolveError; torchdiffeq, behind
+            the gradients backprop and adjoint, counts anew after each save point.
 
     Raises:
-        UsageError: wrong shape, non-finite numbers, unsorted times, non-positive tolerance.
+        UsageError: wrong shape, non-finite numbers, unsorted times, non-positive tolerance or max_steps.
     """
 
     field: FieldSpec
@@ -210,7 +213,7 @@ class OdeProblem:
     loss_scale: np.ndarray | None = None
     rtol: float = 1e-7
     atol: float = 1e-7
-    max_steps: int = 20_000
+    max_steps: int = MAX_STEPS
 
     def __post_init__(self) -> None:
         n = self.field.state_size
@@ -230,6 +233,10 @@ class OdeProblem:
             raise UsageError("saveat must be strictly increasing and start at t0 or later: sort it, drop repeats")
         if not (self.rtol > 0 and self.atol > 0 and np.isfinite([self.rtol, self.atol]).all()):
             raise UsageError(f"got rtol {self.rtol}, atol {self.atol}: expected positive tolerances, such as 1e-7")
+        if not 1 <= self.max_steps < 2**63 or self.max_steps != int(self.max_steps):
+            raise UsageError(
+                f"got max_steps {self.max_steps}: expected a whole number of at least 1, such as {MAX_STEPS}"
+            )
         if not np.all(self.loss_scale > 0):
             raise UsageError(f"got loss_scale {self.loss_scale}: expected positive numbers")
 

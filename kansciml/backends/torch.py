@@ -218,7 +218,11 @@ class TorchOdeSolver:
         try:
             u = method(self._module, u0, times, rtol=rtol, atol=atol, method="dopri5", options=options)
         except AssertionError as error:  # how torchdiffeq tells that a solve failed
-            raise SolveError(f"torchdiffeq could not solve the ODE: {str(error).splitlines()[0][:120]}") from error
+            text = str(error).splitlines()[0][:120]
+            if "max_num_steps" in text:  # torchdiffeq counts anew after each save point
+                remedy = "raise max_steps, or loosen rtol and atol"
+                text = f"more than {problem.max_steps} steps to one save point: {remedy}"
+            raise SolveError(f"torchdiffeq could not solve the ODE: {text}") from error
         return u[1:] if prepend else u
 
     def close(self) -> None:

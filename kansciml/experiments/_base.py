@@ -166,7 +166,8 @@ def config_hash(experiment: str, config: Any) -> str:
     SHA-256 of the sorted JSON of the dataclass. Numbers that compare equal hash equally (1 and 1.0). A path to a
     file, also as text with a suffix such as ``my_system.py``, counts by the file's name and contents, so that edited
     data are a new configuration and moved data are not. A field with ``compare=False`` does not count, one with
-    `COUNTS_IF_SET` does where it differs from its default.
+    `COUNTS_IF_SET` does where it differs from its default. A configuration with a method ``inputs`` counts by what that
+    gives, too, unless it is empty: what its files read in their turn.
     """
     text = json.dumps({"experiment": experiment, "config": _hashable(config)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -185,7 +186,9 @@ def _hashable(value: Any) -> Any:
         return {"path": path.as_posix()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         counting = [item.name for item in dataclasses.fields(value) if item.compare and not _left_out(item, value)]
-        return {name: _hashable(getattr(value, name)) for name in counting}
+        found = {name: _hashable(getattr(value, name)) for name in counting}
+        inputs = value.inputs() if hasattr(value, "inputs") else None
+        return found | {"inputs": _hashable(inputs)} if inputs else found
     if isinstance(value, Mapping):
         return {str(key): _hashable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -12,6 +12,7 @@ from kansciml.experiments._fno_config import FnoRunConfig
 from kansciml.experiments._numbers import seed_range
 from kansciml.experiments._vision_config import VisionRunConfig
 from kansciml.ode import available_systems
+from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.training.flat import FlatTraining
 
 SYSTEMS = ("lotka", "fitzhugh", "rigid", "spiral", "pleiades")
@@ -141,6 +142,10 @@ class FairConfig:
             raise UsageError(
                 f"got layers {', '.join(self.layers)} with neural ODEs, whose KANs are splines: add spline"
             )
+
+    def inputs(self) -> list[str]:
+        """What systems' files define: the data that they read count, not only their text."""
+        return file_fingerprints(self.tasks)
 
     def images(self, variant: str, match: str = "none") -> VisionRunConfig:
         """Settings of a mixer, for one seed.

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -22,48 +22,17 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import KansciError, UsageError
-from kansciml._files import short_name
 from kansciml._workers import WORKERS_VARIABLE, spared_interrupts, worker_count
 from kansciml.analysis.matching import kan_size, mlp_size
 from kansciml.backends.base import FieldSpec
 from kansciml.backends.select import OdeBackend, open_backend
 from kansciml.experiments._base import Result, RunContext
+from kansciml.experiments._ode_jobs import Job, JobResult, describe
 from kansciml.models._base import Slot
-from kansciml.ode import resolve_system, train
-from kansciml.tasks.ode.data import full_data, training_data
+from kansciml.ode import train
+from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.problem import make_field
-from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.system import System
-from kansciml.training.flat import FlatTraining
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training. `variant` names the model in tables: ``mlp``, ``kan-width``, ``kan-params`` and so on."""
-
-    system: str | Path
-    variant: str
-    spec: FieldSpec
-    seed: int
-    backend: str
-    method: str | None
-    training: FlatTraining
-    rtol: float
-    atol: float
-    train_fraction: float = 1.0
-
-    @property
-    def id(self) -> str:
-        name = short_name(Path(self.system).stem)
-        return f"{name}.{self.variant}.{self.backend}.{self.seed}"
-
-
-@dataclass(frozen=True, eq=False)
-class JobResult:
-    """What a job sends back: one row of the record, and its arrays."""
-
-    row: dict[str, Any]
-    arrays: dict[str, np.ndarray]
 
 
 class _Stopped(KeyboardInterrupt):
@@ -72,7 +41,7 @@ class _Stopped(KeyboardInterrupt):
 
 def run_job(job: Job, backend: OdeBackend, checkpoint: Path, progress: Any, log: Any) -> JobResult:
     """Train, re-evaluate, and put into the record's form."""
-    system = resolve_system(job.system, job.train_fraction)
+    system = job.resolve()
     run = train(
         system,
         job.spec,
@@ -81,6 +50,7 @@ def run_job(job: Job, backend: OdeBackend, checkpoint: Path, progress: Any, log:
         training=job.training,
         rtol=job.rtol,
         atol=job.atol,
+        max_steps=job.max_steps,
         checkpoint=checkpoint,
         progress=progress,
         log=log,
@@ -99,6 +69,7 @@ def run_job(job: Job, backend: OdeBackend, checkpoint: Path, progress: Any, log:
         "message": run.fit.message,
         "final_loss": run.fit.loss,
         **run.metrics,
+        "not_computed": run.metrics.missing,
         "evaluations": run.fit.evaluations,
         "wall_s": run.fit.wall_s,
     }
@@ -118,6 +89,9 @@ def run_jobs(jobs: Sequence[Job], context: RunContext) -> Result:
     """
     if not jobs or len({job.id for job in jobs}) != len(jobs):
         raise UsageError(f"got {len(jobs)} runs with {len({job.id for job in jobs})} different names: expected as many")
+    first = {job.source: job for job in jobs}
+    digests = {source: fingerprint(job.resolve(context.log)) for source, job in first.items()}
+    jobs = [replace(job, digest=digests[job.source]) for job in jobs]
     total = sum(job.training.adam_steps + job.training.lbfgs_steps for job in jobs)
     results: dict[str, JobResult] = {}
     with context.progress.task("training", total) as bar:
@@ -288,33 +262,13 @@ def _collect(jobs: Sequence[Job], results: Sequence[JobResult]) -> Result:
     arrays: dict[str, np.ndarray] = {}
     systems: dict[str, Any] = {}
     for job in jobs:
-        system = resolve_system(job.system, job.train_fraction)
+        system = job.resolve()
         if system.name not in systems:
-            systems[system.name], extra = _describe(system)
+            systems[system.name], extra = describe(system)
             arrays |= extra
     for result in results:
         arrays |= result.arrays
     return Result({"systems": systems, "runs": [result.row for result in results]}, arrays)
-
-
-def _describe(system: System) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    data = training_data(system)
-    described = {
-        "title": system.title,
-        "labels": list(system.labels),
-        "n": system.state_size,
-        "train_end": system.train_end,
-        "test_end": system.test_end,
-        "phase_plane": list(system.phase_plane) if system.phase_plane else None,
-        "loss_scale": np.asarray(system.loss_scale).tolist(),
-    }
-    arrays = {"t": system.test_saveat, "data_t": data.t, "data": data.states}
-    if system.rhs is not None:
-        arrays["truth"] = reference_solution(system, system.test_saveat)
-    else:
-        everything = full_data(system)
-        arrays |= {"data_t": everything.t, "data": everything.states}
-    return described, {f"{system.name}.{key}": np.asarray(value) for key, value in arrays.items()}
 
 
 # ---- variants -------------------------------------------------------------------------------------------------------

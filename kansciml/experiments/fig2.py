@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kansciml._errors import UsageError, unknown_name
-from kansciml.backends.base import MODELS, FieldSpec
+from kansciml.backends.base import MAX_STEPS, MODELS, FieldSpec
 from kansciml.backends.select import BACKENDS, check_methods
 from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext
 from kansciml.experiments._numbers import seed_range
@@ -25,6 +25,7 @@ from kansciml.reporting.fig2_findings import findings
 from kansciml.reporting.ode import render, summary
 from kansciml.reporting.records import Record
 from kansciml.tasks.ode.problem import MATCHES
+from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining
 
@@ -59,6 +60,8 @@ class Fig2Config:
     """Relative tolerance of the solver in training."""
     atol: float = 1e-7
     """Absolute tolerance of the solver in training."""
+    max_steps: int = field(default=MAX_STEPS, metadata=COUNTS_IF_SET)
+    """Steps of one solve before it is given up, in training and when its errors are computed."""
     training: FlatTraining = FlatTraining(adam_steps=5000, final_learning_rate=1e-3, lbfgs_steps=20000)
     """Adam, then L-BFGS."""
 
@@ -67,7 +70,13 @@ class Fig2Config:
             raise unknown_name("backend", self.backend, BACKENDS)
         if self.seeds < 1 or not self.systems:
             raise UsageError(f"got {self.seeds} seeds and {len(self.systems)} systems: expected at least 1 of each")
+        if self.max_steps < 1:
+            raise UsageError(f"got max_steps {self.max_steps}: expected at least 1")
         check_methods(self.gradient, self.sensealg)
+
+    def inputs(self) -> list[str]:
+        """What systems' files define: the data that they read count, not only their text."""
+        return file_fingerprints(self.systems)
 
     def fields(self, system: System) -> dict[str, FieldSpec]:
         """Variant name -> field."""
@@ -82,8 +91,9 @@ class Fig2Config:
 def jobs(config: Fig2Config) -> list[Job]:
     """One job per system, variant and seed."""
     method = config.sensealg if config.backend == "julia" else config.gradient
+    solver = {"rtol": config.rtol, "atol": config.atol, "max_steps": config.max_steps}
     return [
-        Job(name, variant, spec, seed, config.backend, method, config.training, config.rtol, config.atol)
+        Job(name, variant, spec, seed, config.backend, method, config.training, **solver)
         for name in config.systems
         for variant, spec in config.fields(get_system(name)).items()
         for seed in seed_range(config)

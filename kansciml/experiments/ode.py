@@ -14,7 +14,7 @@ from typing import Any
 
 from kansciml import crosscheck
 from kansciml._errors import UsageError, unknown_name
-from kansciml.backends.base import MODELS
+from kansciml.backends.base import MAX_STEPS, MODELS
 from kansciml.backends.select import check_methods
 from kansciml.backends.torch import DEFAULT_GRADIENT, TorchOdeSolver
 from kansciml.experiments._base import COUNTS_IF_SET, Experiment, Result, RunContext
@@ -26,6 +26,7 @@ from kansciml.ode import resolve_system
 from kansciml.reporting.ode import render, summary
 from kansciml.reporting.records import Record
 from kansciml.tasks.ode.problem import MATCHES, make_problem
+from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining
 
@@ -37,7 +38,9 @@ class OdeConfig:
     system: str = "lotka"
     """Name of a system, or path to a .py file that defines SYSTEM."""
     data: Path | None = None
-    """CSV file of times (first column) and states to learn instead of a system."""
+    """CSV file of times (column t or time, else the first) and states to learn instead of a system."""
+    time_column: str | None = field(default=None, metadata=COUNTS_IF_SET)
+    """Name or number of the column of times in --data, where it is not found by its name."""
     train_fraction: float = 1.0
     """Share of the rows of --data that are trained on; the others test the extrapolation."""
     model: str = "both"
@@ -73,6 +76,8 @@ class OdeConfig:
     """Relative tolerance of the solver in training."""
     atol: float = 1e-7
     """Absolute tolerance of the solver in training."""
+    max_steps: int = field(default=MAX_STEPS, metadata=COUNTS_IF_SET)
+    """Steps of one solve before it is given up, in training and when its errors are computed."""
     training: FlatTraining = FlatTraining(final_learning_rate=1e-3)
     """Adam, then L-BFGS."""
 
@@ -84,17 +89,29 @@ class OdeConfig:
         ):
             if value not in valid:
                 raise unknown_name(kind, value, valid)
+        if self.time_column is not None and self.data is None:
+            raise UsageError(f"got time_column {self.time_column!r} without data: it names a column of --data")
         if self.seeds < 1:
             raise UsageError(f"got seeds {self.seeds}: expected at least 1")
         for name in ("rtol", "atol"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"got {name} {getattr(self, name)}: expected a number between 0 and 1, such as 1e-7")
+        if self.max_steps < 1:
+            raise UsageError(f"got max_steps {self.max_steps}: expected at least 1")
         check_methods(self.gradient, self.sensealg)
 
     @property
     def source(self) -> str | Path:
         """What `kansciml.ode.resolve_system` is given."""
         return self.system if self.data is None else self.data
+
+    def resolve(self) -> System:
+        """The system to learn."""
+        return resolve_system(self.source, self.train_fraction, self.time_column, lambda line: None)
+
+    def inputs(self) -> list[str]:
+        """What a system's file defines: the data that it reads count, not only its text."""
+        return file_fingerprints([self.source])
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -119,7 +136,7 @@ class OdeConfig:
 
 def jobs(config: OdeConfig) -> list[Job]:
     """One job per variant, seed and backend. Raises UsageError for whatever is wrong with the request."""
-    system = resolve_system(config.source, config.train_fraction)
+    system = config.resolve()
     found = []
     for backend in config.backends:
         for variant, spec in config.fields(system).items():
@@ -136,6 +153,8 @@ def jobs(config: OdeConfig) -> list[Job]:
                         rtol=config.rtol,
                         atol=config.atol,
                         train_fraction=config.train_fraction,
+                        max_steps=config.max_steps,
+                        time_column=config.time_column,
                     )
                 )
     return found
@@ -150,7 +169,7 @@ def run(config: OdeConfig, context: RunContext) -> Result:
 
 def backend_gates(config: OdeConfig, context: RunContext) -> Iterator[dict[str, Any]]:
     """The six gates between torch and Julia on every variant; one row each."""
-    system = resolve_system(config.source, config.train_fraction)
+    system = config.resolve()
     julia = shared_backend("julia", config.sensealg, context.log)
     with context.progress.task("cross-check", len(config.fields(system))) as bar:
         for spec in config.fields(system).values():

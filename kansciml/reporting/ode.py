@@ -5,7 +5,8 @@ Expected of the record, besides what `kansciml.reporting.records` says:
 * ``result["systems"][name]``: title, labels, n, train_end, test_end (or null), phase_plane (or null), loss_scale.
 * ``result["runs"]``: id, system, model, variant, label, n_parameters, seed, backend, method, status ("finished",
   "diverged" or "interrupted"), message, final_loss, train_mse, train_relative_mse, test_mse, test_relative_mse,
-  evaluations, wall_s; errors are re-evaluated at tolerance 1e-10, null where that fails or the truth is unknown.
+  not_computed, evaluations, wall_s; errors are re-evaluated at tolerance 1e-10, null where that fails, the truth is
+  unknown or, for relative errors, the data are constant in time: ``not_computed`` says why, metric -> one line.
   Variants are named ``mlp``, ``kan``, ``kan-width`` (equal width), ``kan-params`` (equal parameters), ``kan-unscaled``
   and ``kan-tanh`` (the state enters the grid as it is, or through tanh); others are drawn and listed under their name.
   A run on two backends names its variants ``variant@backend`` and has ``result["gates"]``, rows of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,12 @@ def loss_curves(ode: OdeRecord) -> Figure:
 
 
 def final_losses(ode: OdeRecord) -> Figure:
-    """Relative error after training, one mark per seed: systems side by side, bar at the median, diverged on top."""
+    """Relative error after training, one mark per seed: systems side by side, bar at the median, diverged on top.
+
+    The mean squared error where no system has a relative one, as its data are constant in time.
+    """
+    defined = any(not math.isnan(group.median("train_relative_mse")) for group in ode.groups)
+    metric = "train_relative_mse" if defined else "train_mse"
     styles = variant_styles(ode.variants)
     figure = new_figure(2.6, width=max(3.2, min(7.0, 1.6 + 1.3 * len(ode.systems))))
     axes = figure.subplots()
@@ -73,7 +79,7 @@ def final_losses(ode: OdeRecord) -> Figure:
         groups = ode.of(name)
         step = 0.8 / len(groups)
         for rank, group in enumerate(groups.values()):
-            _strip(axes, group, styles[group.variant], position + (rank - (len(groups) - 1) / 2) * step, step)
+            _strip(axes, group, styles[group.variant], position + (rank - (len(groups) - 1) / 2) * step, step, metric)
         if position:
             axes.axvline(position - 0.5, color=SHADE, linewidth=0.8, zorder=0)
     _log_axis(axes)
@@ -82,7 +88,7 @@ def final_losses(ode: OdeRecord) -> Figure:
     axes.set_xlim(-0.5, len(ode.systems) - 0.5)
     axes.set_xticks(range(len(ode.systems)), [system.title for system in ode.systems.values()])
     axes.tick_params(axis="x", length=0)
-    axes.set_ylabel("relative MSE on the training span")
+    axes.set_ylabel("relative MSE on the training span" if defined else "MSE on the training span")
     notes = ["mark: one seed, bar: median"] + ["on top: seeds that diverged"] * any(g.n_diverged for g in ode.groups)
     _legend(figure, styles, [], "; ".join(notes), marks=True)
     return figure
@@ -234,20 +240,20 @@ def _phase_switch(groups: dict[str, Group]) -> float | None:
     for group in groups.values():
         for run in group.runs:
             at, phase = run.array("iteration"), run.array("phase")
-            if at is not None and phase is not None and 0 < np.argmax(phase == 1):
+            if at is not None and phase is not None and np.any(phase == 1) and phase[0] != 1:
                 switches.append(at[np.argmax(phase == 1)])
     return float(np.median(switches)) if switches else None
 
 
-def _strip(axes: Axes, group: Group, style: VariantStyle, x: float, step: float) -> None:
-    losses = np.array(group.losses("train_relative_mse"))
+def _strip(axes: Axes, group: Group, style: VariantStyle, x: float, step: float, metric: str) -> None:
+    losses = np.array(group.losses(metric))
     finite = np.isfinite(losses) & (losses > 0)
     offsets = np.linspace(-0.25, 0.25, len(losses)) * step if len(losses) > 1 else np.zeros(1)
     axes.plot(
         x + offsets[finite], losses[finite], linestyle="", marker=style.marker, color=style.colour, alpha=0.75,
         markersize=3, markeredgewidth=0,
     )  # fmt: skip
-    median = group.median("train_relative_mse")
+    median = group.median(metric)
     if np.isfinite(median) and median > 0 and len(losses) > 1:
         axes.plot([x - 0.36 * step, x + 0.36 * step], [median, median], color=style.colour, linewidth=1.6)
     if group.n_diverged:

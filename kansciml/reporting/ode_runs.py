@@ -46,13 +46,25 @@ class Run:
         return self.values["status"] == "diverged" or self.metric("train_mse") == math.inf
 
     def metric(self, name: str) -> float:
-        """A re-evaluated error; infinite if it is null although the run finished, as its solution blew up."""
+        """A re-evaluated error; infinite if it is null although the run finished, as its solution blew up.
+
+        NaN for the relative error of a solution that does exist: its data do not vary, and it is undefined.
+        """
         value = self.values.get(name)
+        absolute = name.replace("_relative", "")
+        if value is None and name != absolute and math.isfinite(self.metric(absolute)):
+            return math.nan
         return math.inf if value is None or not math.isfinite(value) else float(value)
+
+    @property
+    def not_computed(self) -> Mapping[str, str]:
+        """Why, for each metric that is null; empty in records that do not say."""
+        return self.values.get("not_computed") or {}
 
     def ranked(self, name: str) -> float:
         """`metric`, but infinite for a run that diverged, whatever its best parameters reached: it ranks worst."""
-        return math.inf if self.diverged else self.metric(name)
+        value = self.metric(name)
+        return math.inf if self.diverged and not math.isnan(value) else value
 
     def array(self, name: str) -> np.ndarray | None:
         return self.arrays.get(f"{self.id}.{name}")
@@ -83,7 +95,7 @@ class Group:
         return [run.ranked(name) for run in self.runs]
 
     def median(self, name: str = "train_mse") -> float:
-        """Median over all seeds, those that diverged counted as infinite."""
+        """Median over all seeds, those that diverged counted as infinite; NaN where the metric is undefined."""
         return float(np.median(self.losses(name)))
 
     def spread(self, name: str = "train_mse") -> tuple[float, float]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from kansciml.analysis.comparison import ALPHA, Comparison, compare_by_factor, compare_losses
 from kansciml.reporting.ode_runs import Group, OdeRecord
-from kansciml.reporting.tables import Table
+from kansciml.reporting.tables import Table, format_number
 
 KINDS = {
     "": "as given",
@@ -71,12 +74,33 @@ def loss_table(ode: OdeRecord) -> Table:
         " infinite), min and max over those that did not diverge. Relative: squared error over the variation of the"
         " data, pooled over components; median. Test: the extrapolation span. Wall: mean seconds per seed."
     ]
-    notes += diverged
+    notes += diverged + _not_computed(ode)
     if ode.n_interrupted:
         notes.append(f"{ode.n_interrupted} interrupted runs are left out.")
     columns = ["System", "Model", "Comparison", "Parameters", "Seeds"]
     columns += ["Train MSE", "min", "max", "Train relative MSE", "Test relative MSE", "Wall (s)"]
     return Table("Final loss", columns, rows, notes)
+
+
+def _not_computed(ode: OdeRecord) -> list[str]:
+    """Which errors runs lack, a line per system and span, with the reason (of the first of them, if they differ)."""
+    lines = []
+    for system in ode.systems.values():
+        runs = [run for group in ode.of(system.name).values() for run in group.runs]
+        for span in ("train", "test") if system.extrapolates else ("train",):
+            failed = [run for run in runs if f"{span}_mse" in run.not_computed]
+            undefined = [run for run in runs if run not in failed and f"{span}_relative_mse" in run.not_computed]
+            for name, lacking in ((f"{span}_mse", failed), (f"{span}_relative_mse", undefined)):
+                reasons = [run.not_computed[name] for run in lacking]
+                if lacking:
+                    first = f"{lacking[0].id}: " if len(set(reasons)) > 1 else ""
+                    what = name.replace("_", " ").replace("mse", "MSE")
+                    count = f"{len(lacking)} of {len(runs)} runs"
+                    lines.append(f"{system.title}: {what} of {count} not computed: {first}{reasons[0]}.")
+            if undefined:
+                median = float(np.median([run.metric(f"{span}_mse") for run in undefined]))
+                lines[-1] += f" Their {span} MSE, median: {format_number(median)}."
+    return lines
 
 
 def lower_claims(ode: OdeRecord) -> list[OdeClaim]:
@@ -94,7 +118,8 @@ def struggle_claims(ode: OdeRecord) -> list[OdeClaim]:
     with."""
     found = []
     for name, reference, group in _pairs(ode):
-        if name in STRUGGLE_ON:
+        undefined = any(math.isnan(side.median("train_relative_mse")) for side in (reference, group))
+        if name in STRUGGLE_ON and not undefined:
             losses = (side.losses("train_relative_mse") for side in (reference, group))
             found.append(OdeClaim(reference, group, "yes", compare_by_factor(*losses, STRUGGLE_FACTOR)))
     return found

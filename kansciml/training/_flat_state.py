@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,11 +54,11 @@ class FlatState:
         zeros = np.zeros_like(params)
         return cls(Iterate(0, params, zeros, zeros, 0), Best(float("inf"), params))
 
-    def save(self, path: Path, identity: str) -> None:
-        """Write atomically. KansciError if the folder cannot be written."""
+    def save(self, path: Path, identity: Mapping[str, Any]) -> None:
+        """Write atomically, with what the job is, part by part. KansciError if the folder cannot be written."""
         iterate, best = self.iterate, self.best
         scalars = {k: v for k, v in vars(self).items() if k not in ("iterate", "best", "rows")}
-        scalars |= {"step": iterate.step, "updates": iterate.updates, "identity": identity}
+        scalars |= {"step": iterate.step, "updates": iterate.updates, "identity": dict(identity)}
         arrays = {
             "header": np.frombuffer(json.dumps(scalars).encode(), dtype=np.uint8),
             "params": iterate.params,
@@ -72,8 +73,8 @@ class FlatState:
         write_bytes(path, buffer.getvalue())
 
     @classmethod
-    def load(cls, path: Path, identity: str) -> FlatState | None:
-        """The state in a file, None without one. KansciError if it is corrupt or belongs to other settings."""
+    def load(cls, path: Path, identity: Mapping[str, Any]) -> FlatState | None:
+        """The state in a file, None without one. KansciError if it is corrupt or of a job that differs in any part."""
         try:
             content = io.BytesIO(path.read_bytes())  # np.load leaves a damaged file open
             with np.load(content, allow_pickle=False) as stored:
@@ -90,6 +91,14 @@ class FlatState:
             raise file_failure("read", path, error) from error
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise KansciError(f"the checkpoint {path} cannot be read ({error}): delete it to start again") from error
-        if found != identity:
-            raise KansciError(f"the checkpoint {path} belongs to other settings: delete it or choose another folder")
+        wanted = json.loads(json.dumps(dict(identity)))
+        if found != wanted:
+            if isinstance(found, dict):
+                parts = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+                what = f"not the same {', '.join(parts)}"
+            else:
+                what = "another version wrote it"
+            raise KansciError(
+                f"the checkpoint {path} belongs to other settings: delete it or choose another folder ({what})"
+            )
         return state

@@ -7,11 +7,12 @@ run that was killed continues where it was and, from the same evaluations, ends 
 
 from __future__ import annotations
 
-import json
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ def train_flat(
     n_save: int = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 15.0,
-    identity: str = "",
+    identity: str | Mapping[str, Any] = "",
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
 ) -> FlatResult:
@@ -130,15 +131,21 @@ def train_flat(
         n_save: number of save points, needed for a curriculum.
         checkpoint: file the state is kept in; a state found there is resumed, a finished one returned at once.
         checkpoint_every: seconds between two writes (default 15); on Ctrl-C it is written too.
-        identity: text that names the problem; a checkpoint with another one is refused.
+        identity: what the problem is, as text or part by part in JSON types; a checkpoint with another one, with other
+            settings or other first parameters is refused, and the parts that differ are named.
         progress, log: called after every iteration, and with one line at each event worth telling.
 
     Raises:
         KansciError: unreadable or foreign checkpoint, unwritable folder.
         KeyboardInterrupt: passed on after the state was written.
     """
-    identity = json.dumps([identity, asdict(settings), len(initial)])
     checkpoint = None if checkpoint is None else Path(checkpoint)
+    initial = np.ascontiguousarray(initial, dtype=np.float64)
+    identity = {
+        **(identity if isinstance(identity, Mapping) else {"problem": identity}),
+        "initial values": hashlib.sha256(initial.tobytes()).hexdigest(),
+        "training settings": asdict(settings),
+    }
     state = FlatState.load(checkpoint, identity) if checkpoint else None
     run = _Run(value_and_grad, settings, state or FlatState.start(initial), n_save, progress, log)
     run.keep(checkpoint, checkpoint_every, identity)
@@ -158,7 +165,7 @@ class _Run:
         self.value_and_grad, self.settings, self.state, self.n_save = value_and_grad, settings, state, n_save
         self.progress, self.log = progress, log or (lambda line: None)
 
-    def keep(self, checkpoint: Path | None, every: float, identity: str) -> None:
+    def keep(self, checkpoint: Path | None, every: float, identity: Mapping[str, Any]) -> None:
         self.checkpoint, self.every, self.identity = checkpoint, every, identity
         self.started = self.last_save = time.monotonic()
         self.seconds_before = self.state.wall_s

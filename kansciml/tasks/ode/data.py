@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from kansciml._errors import UsageError
+from kansciml.tasks.ode.csv_file import read_csv
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.system import System
-from kansciml.tasks.ode.trajectory import Trajectory, read_csv
+from kansciml.tasks.ode.trajectory import Trajectory
 
 __all__ = [
     "Trajectory",

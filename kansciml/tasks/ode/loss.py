@@ -16,11 +16,12 @@ def mse(u: np.ndarray, data: np.ndarray) -> float:
     Raises:
         UsageError: the shapes differ.
     """
-    return float(np.mean(_squared_error(u, data)))
+    _check_shapes(u, data)
+    return float(np.mean((np.asarray(u) - np.asarray(data)) ** 2))
 
 
 def relative_mse(u: np.ndarray, data: np.ndarray) -> float:
-    """Squared error relative to the variation of the data, pooled over components (dimensionless).
+    """Squared error relative to the variation of the data, pooled over components (dimensionless, in any unit).
 
     sum_{t,i} (u_ti - d_ti)^2 / sum_{t,i} (d_ti - mean_t d_ti)^2: predicting each component's mean over time gives 1.
     Components are pooled so that one that hardly varies does not dominate.
@@ -29,17 +30,19 @@ def relative_mse(u: np.ndarray, data: np.ndarray) -> float:
         u, data: predicted and true states, both (T, n).
 
     Raises:
-        UsageError: the shapes differ, or the data are constant in time.
+        UsageError: the shapes differ, or the data are constant in time (to rounding).
     """
-    error = np.sum(_squared_error(u, data))
-    variation = np.sum((data - np.mean(data, axis=0)) ** 2)
-    if variation == 0:
-        raise UsageError("the data are constant in time: their relative error is undefined, use the mean squared error")
+    _check_shapes(u, data)
+    spread = np.ptp(data, axis=0)
+    if not np.any(spread > 4 * np.finfo(np.float64).eps * np.abs(data).max(axis=0)):  # a mean is not exact either
+        what = "there is one row of data" if len(data) == 1 else f"the {len(data)} rows of data are constant in time"
+        raise UsageError(f"{what}: the relative error is undefined, use the mean squared error")
+    unit = spread.max()  # squares of very small or large numbers leave float64
+    error, variation = np.sum(((u - data) / unit) ** 2), np.sum(((data - np.mean(data, axis=0)) / unit) ** 2)
     return float(error / variation)
 
 
-def _squared_error(u: np.ndarray, data: np.ndarray) -> np.ndarray:
+def _check_shapes(u: np.ndarray, data: np.ndarray) -> None:
     # Broadcasting (n,) against (T, n) would return a plausible wrong number.
     if np.shape(u) != np.shape(data) or np.ndim(data) != 2 or np.size(data) == 0:
         raise UsageError(f"got states of shape {np.shape(u)} and data {np.shape(data)}: expected both (T, n)")
-    return (np.asarray(u) - np.asarray(data)) ** 2

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from kansciml._errors import SolveError, UsageError, unknown_name
-from kansciml.backends.base import INPUT_SCALINGS, MODELS, FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.base import INPUT_SCALINGS, MAX_STEPS, MODELS, FieldSpec, OdeProblem, OdeSolver
 from kansciml.tasks.ode.data import full_data, training_data
 from kansciml.tasks.ode.loss import mse, relative_mse
 from kansciml.tasks.ode.system import System
@@ -15,6 +16,7 @@ from kansciml.tasks.ode.system import System
 EVALUATION_TOLERANCE = 1e-10
 """Losses are reported at this tolerance, so that none of them fits the solver's error."""
 MATCHES = ("width", "params")
+METRICS = ("train_mse", "train_relative_mse", "test_mse", "test_relative_mse")
 
 
 def make_field(
@@ -84,8 +86,10 @@ def make_field(
     return candidate  # even one unit may cost more than a small MLP: the smallest there is
 
 
-def make_problem(system: System, field: FieldSpec, rtol: float = 1e-7, atol: float = 1e-7) -> OdeProblem:
-    """The problem of fitting `field` to the training data of `system`."""
+def make_problem(
+    system: System, field: FieldSpec, rtol: float = 1e-7, atol: float = 1e-7, max_steps: int = MAX_STEPS
+) -> OdeProblem:
+    """The problem of fitting `field` to the training data of `system`; the rest as for `OdeProblem`."""
     data = training_data(system)
     return OdeProblem(
         field,
@@ -96,39 +100,73 @@ def make_problem(system: System, field: FieldSpec, rtol: float = 1e-7, atol: flo
         loss_scale=np.asarray(system.loss_scale),
         rtol=rtol,
         atol=atol,
+        max_steps=max_steps,
     )
 
 
-def evaluate(solver: OdeSolver, system: System, params: np.ndarray) -> tuple[dict[str, float | None], np.ndarray]:
+class Metrics(dict[str, "float | None"]):
+    """Errors of a trained field by name (`METRICS`), None where one could not be computed.
+
+    Attributes:
+        missing: why, in one line, for the name of each that is None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(METRICS))
+        self.missing: dict[str, str] = {}
+
+    def measure(self, span: str, u: np.ndarray, data: np.ndarray) -> None:
+        """Fill in the errors of states u (T, n) on the ``"train"`` or ``"test"`` span."""
+        with np.errstate(over="ignore"):
+            error = mse(u, data)
+            if not np.isfinite(error):
+                return self.lack(span, "the squared error is larger than float64 holds")
+            self[f"{span}_mse"] = error
+            try:
+                self[f"{span}_relative_mse"] = relative_mse(u, data)
+            except UsageError as undefined:
+                self.missing[f"{span}_relative_mse"] = str(undefined)
+
+    def lack(self, span: str, why: str) -> None:
+        """Say why there are no errors on a span."""
+        self.missing |= {f"{span}_mse": why, f"{span}_relative_mse": why}
+
+
+def evaluate(solver: OdeSolver, system: System, params: np.ndarray) -> tuple[Metrics, np.ndarray]:
     """Measures of a trained field at tolerance 1e-10, and its states at the system's `test_saveat`.
+
+    The solver may take the problem's `max_steps` here too.
 
     Returns:
         ``train_mse``, ``train_relative_mse`` on the training data; ``test_mse``, ``test_relative_mse`` beyond the
-        training span (None where there is nothing beyond it, or where the solution does not reach its end); and the
-        states (T, n), NaN where they could not be computed.
+        training span; None, with the reason in `Metrics.missing`, where there is nothing beyond it, where the solution
+        does not reach its end, and for relative errors where the data do not vary. And the states (T, n), NaN where
+        they could not be computed.
     """
-    tolerance = EVALUATION_TOLERANCE
-    metrics: dict[str, float | None] = dict.fromkeys(
-        ("train_mse", "train_relative_mse", "test_mse", "test_relative_mse")
-    )
-    data = training_data(system)
-    times = system.test_saveat
+    found, data, times = Metrics(), training_data(system), system.test_saveat
     states = np.full((len(times), system.state_size), np.nan)
-    try:
-        u = solver.trajectory(params, data.t, tolerance, tolerance)
-    except SolveError:
-        return metrics, states
-    metrics["train_mse"], metrics["train_relative_mse"] = mse(u, data.states), relative_mse(u, data.states)
-    try:
-        states = solver.trajectory(params, times, tolerance, tolerance)
-    except SolveError:  # the learned field blows up beyond its training data
-        inside = times <= system.train_end
-        states[inside] = solver.trajectory(params, times[inside], tolerance, tolerance)
-        return metrics, states
     beyond = times > system.train_end
+
+    def solve(at: np.ndarray) -> np.ndarray:
+        return solver.trajectory(params, at, EVALUATION_TOLERANCE, EVALUATION_TOLERANCE)
+
+    if not beyond.any():
+        found.lack("test", "all data are trained on, none are held out")
+    try:
+        found.measure("train", solve(data.t), data.states)
+    except SolveError as error:
+        found.lack("train", f"solved again, {error}")
+        if beyond.any():
+            found.lack("test", f"solved again, {error}")
+        return found, states
+    try:
+        states = solve(times)
+    except SolveError as error:  # the learned field blows up beyond its training data
+        with suppress(SolveError):
+            states[~beyond] = solve(times[~beyond])
+        if beyond.any():
+            found.lack("test", f"solved again, {error}")
+        return found, states
     if beyond.any():
-        truth = full_data(system).states[beyond]
-        metrics["test_mse"] = mse(states[beyond], truth)
-        if np.ptp(truth, axis=0).any():  # a single held-out row has no variation to compare with
-            metrics["test_relative_mse"] = relative_mse(states[beyond], truth)
-    return metrics, states
+        found.measure("test", states[beyond], full_data(system).states[beyond])
+    return found, states

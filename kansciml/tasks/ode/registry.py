@@ -11,8 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml.tasks.ode import systems
+from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.system import System
 
 
@@ -52,6 +55,29 @@ def get_system(name_or_path: str | Path) -> System:
     if system.name in built_in:
         raise UsageError(f"{path}: system name {system.name!r} is taken by a built-in system: choose another")
     return _normalised(system)
+
+
+def file_fingerprints(names: Iterable[str | Path]) -> list[str]:
+    """Fingerprints of the SYSTEMs of the ``.py`` files among `names`, whatever they read to define them.
+
+    Raises:
+        UsageError: as `get_system`, for a file that is there.
+    """
+    paths = [Path(name).expanduser() for name in names if str(name).endswith(".py")]
+    return [_fingerprint(_system_of(_import_file(path), path)) for path in paths if path.is_file()]
+
+
+def _fingerprint(system: System) -> str:
+    """Of its equations too, by their code and by values: what they call or read elsewhere shows there."""
+    seen = []
+    for factor in (1.0, 1.1, 0.7) if system.rhs else ():
+        try:
+            with np.errstate(all="ignore"):
+                du = np.asarray(system.rhs(system.t0, factor * system.u0), dtype=np.float64)
+            seen.append([f"{value:.9e}" for value in du])  # the last digits are the machine's
+        except Exception as error:
+            seen.append([type(error).__name__])
+    return fingerprint(system, seen)
 
 
 def _built_in() -> dict[str, tuple[System, Path]]:

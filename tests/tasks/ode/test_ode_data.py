@@ -64,7 +64,6 @@ BAD = {
     "unsorted": ("t,x\n0,1\n2,1\n1,1\n", "row 4: time 1 is earlier than the time 2 before it"),
     "repeated": ("0,1\n1,1\n1,2\n", "row 3: time 1 repeats the time 1 before it"),
     "one column": ("0\n1\n2\n", "only one column"),
-    "semicolons": ("t;x\n0;1\n1;2\n", "only one column"),
     "one row": ("t,x\n0,1\n", "only one row"),
     "ragged, short": ("0,1,2\n1,2\n", "row 2: got 2 cells, expected 3"),
     "ragged, long": ("t,x\n0,1\n1,2,3\n", "row 3: got 3 cells, expected 2"),

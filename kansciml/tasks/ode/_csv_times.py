@@ -1,0 +1,87 @@
+"""Times as people write them: dates, clock times and durations as seconds; and whether they are those of one run."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kansciml._errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
+
+
+def seconds_of(column: pd.Series) -> tuple[np.ndarray, str] | None:
+    """Seconds (T,) of a column of text, and since when; None if it holds neither dates nor clock times.
+
+    Clock times and durations count from zero, dates from the first of them; those that name time zones are compared.
+
+    Raises:
+        UsageError: dates that could be day-first or month-first.
+    """
+    import pandas as pd
+
+    if column.str.fullmatch(r"(?:\d+ days? )?\d+:\d\d:\d\d(?:[.,]\d+)?").all():
+        return pd.to_timedelta(column.str.replace(",", ".", regex=False)).dt.total_seconds().to_numpy(), "seconds"
+    dates = _dates(column)
+    if dates is None:
+        return None
+    nanoseconds = ((dates - dates.iloc[0]) / np.timedelta64(1, "ns")).to_numpy(dtype=np.float64)
+    return nanoseconds / 1e9, f"seconds from the first, {column.iloc[0]}"
+
+
+def _dates(column: pd.Series) -> pd.Series | None:
+    import pandas as pd
+
+    def parsed(text: pd.Series = column, **options: object) -> pd.Series | None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # pandas warns where it guesses
+            try:
+                return pd.to_datetime(text, utc=True, **options)
+            except (ValueError, OverflowError, UserWarning):
+                return None
+
+    if column.str.fullmatch(r"\d{8}").all():
+        return parsed(format="%Y%m%d")
+    year_first = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)")
+    if column.str.match(year_first).all():
+        padded = column.str.replace(year_first, lambda m: f"{m[1]}-{int(m[2]):02}-{int(m[3]):02}", n=1, regex=True)
+        return parsed(padded, format="ISO8601")
+    numeric = re.match(r"\d{1,2}([-/.])\d{1,2}\1(\d{4}|\d{2})(?!\d)", column.iloc[0])
+    if numeric is None:  # names of months, or no dates
+        return parsed() if column.str.contains(r"\d.*[-/. :].*\d").all() else None
+    year = "%Y" if len(numeric[2]) == 4 else "%y"
+    orders = ["%d{0}%m{0}", "%m{0}%d{0}"][: 1 if numeric[1] == "." else 2]  # dots are of those who write the day first
+    found = []
+    for order in orders:
+        tried = (parsed(format=order.format(numeric[1]) + year + clock) for clock in _CLOCKS)
+        found += [dates for dates in tried if dates is not None][:1]
+    if len(found) == 2 and not found[0].equals(found[1]):
+        first, second = (dates.iloc[0].date() for dates in found)
+        raise UsageError(f"{column.iloc[0]!r} could be {first} or {second}: write dates as YYYY-MM-DD")
+    return found[0] if found else None
+
+
+def restarts(t: np.ndarray) -> np.ndarray:
+    """Rows at which times (T,) start again, as those of several runs below one another do; empty if they do not.
+
+    They go back beyond the middle of the run before, and increase until they go back again.
+    """
+    falls = np.flatnonzero(np.diff(t) <= 0) + 1
+    starts, ends = np.concatenate([[0], falls]), np.concatenate([falls, [len(t)]])
+    for start, end, start_before, end_before in zip(starts[1:], ends[1:], starts, ends):
+        back = t[start] < (t[start_before] + t[end_before - 1]) / 2
+        if not back or (end - start < 2 and t[start] > t[0]):
+            return falls[:0]
+    return falls if ends[0] > 1 else falls[:0]
+
+
+def side_by_side(t: np.ndarray) -> bool:
+    """Whether most times occur more than once, as those of runs that are sorted by time do."""
+    times, counts = np.unique(t, return_counts=True)
+    return len(times) > 1 and bool(np.mean(counts > 1) > 0.5)
