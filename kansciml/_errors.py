@@ -21,6 +21,10 @@ class BackendUnavailable(KansciError):
     """A backend cannot be started on this machine. Exit code 1."""
 
 
+class WorkerDied(KansciError):
+    """The process that does the work ended, or did not answer in time and was ended. Exit code 1."""
+
+
 class SolveError(KansciError, ArithmeticError):
     """The ODE solver could not reach the end of the time span with these parameters. Exit code 1."""
 

@@ -73,7 +73,8 @@ end
 
 A learnable vector field `du/dt = rate .* net(z)`, `z = (u .- center) ./ scale`, optionally squashed by tanh and raised
 to a power; made by [`mlp_field`](@ref) or [`kan_field`](@ref). `u` is a state `(n,)` or a batch of states `(n, B)`;
-`params` is one flat vector. Its properties: `field.model`, the `Lux.Chain`; `field.state`, its states; `field.spec`.
+`params` is one flat vector; other sizes throw a `DimensionMismatch`. Its properties: `field.model`, the `Lux.Chain`;
+`field.state`, its states; `field.spec`.
 
 The flat vector holds, layer by layer, `weight (out, in)`, `bias (out)`, or `base_weight (out, in)`,
 `spline_weight (out, G + S, in)`, `spline_scale (out, in)`, each column-major: the order in which `Lux.setup` gives the
@@ -129,6 +130,12 @@ Length of the flat parameter vector.
 """
 parameter_count(field::Field) = last(last(last(field.blocks)).range)
 
+function check_parameters(field::Field, params)
+    expected = parameter_count(field)
+    length(params) == expected || throw(DimensionMismatch("got $(length(params)) parameters: expected $expected"))
+    return nothing
+end
+
 """
     initial_parameters(rng, field)
 
@@ -161,6 +168,10 @@ unpack(field::Field, params) = map(layer -> map(block -> take(params, block), la
 
 function (field::Field)(u::AbstractVecOrMat, params::AbstractVector)
     spec = field.spec
+    check_parameters(field, params)
+    # one row would be spread over all components
+    size(u, 1) == spec.widths[1] ||
+        throw(DimensionMismatch("got states of size $(size(u)): expected $(spec.widths[1]) components"))
     z = (u .- spec.center) ./ spec.scale
     z = spec.squash ? tanh.(z) : z
     z = spec.input_power == 1 ? z : z .^ spec.input_power

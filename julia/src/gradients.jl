@@ -23,12 +23,10 @@ Throws a [`SolveFailure`](@ref) if the solution or the gradient is not finite, a
 function loss_and_gradient(
     problem::FitProblem, params; sensealg::Symbol = :Replay, n_save::Integer = length(problem.saveat)
 )
-    expected = parameter_count(problem.field)
-    length(params) == expected ||
-        throw(DimensionMismatch("got $(length(params)) parameters: expected $expected"))
+    check_parameters(problem.field, params)
     1 <= n_save <= length(problem.saveat) ||
         throw(ArgumentError("got n_save $n_save: expected 1 to $(length(problem.saveat))"))
-    gradient = zeros(expected)
+    gradient = zeros(length(params))
     return loss_and_gradient!(gradient, problem, params, sensealg, n_save), gradient
 end
 

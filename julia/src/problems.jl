@@ -13,6 +13,47 @@ function ReplayMemory(n)
     return ReplayMemory(zeros(n, 0), zeros(n, STAGES), zeros(n), zeros(n), zeros(n, 0), Int[], Float64[])
 end
 
+# What one evaluation writes to: a kernel, which holds the parameters, and the arrays of the replay.
+struct Workspace{K<:FieldKernel}
+    kernel::K
+    memory::ReplayMemory
+end
+
+Workspace(spec::FieldSpec) = Workspace(FieldKernel(Float64, spec), ReplayMemory(spec.widths[1]))
+
+# Tasks that evaluate one problem at the same time borrow a workspace each; where all are lent, a new one is made.
+struct Workspaces{K<:FieldKernel}
+    lock::ReentrantLock
+    free::Vector{Workspace{K}}
+end
+
+Workspaces(first::Workspace) = Workspaces(ReentrantLock(), [first])
+
+function with_workspace(f::F, spec::FieldSpec, workspaces::Workspaces{K}) where {F,K}
+    (; lock, free) = workspaces
+    workspace = @lock lock isempty(free) ? Workspace(spec)::Workspace{K} : pop!(free)
+    try
+        return f(workspace)
+    finally
+        @lock lock push!(free, workspace)
+    end
+end
+
+function check_times(saveat, t0)
+    isempty(saveat) && throw(ArgumentError("got no save times: expected at least one"))
+    all(isfinite, saveat) && issorted(saveat; lt = <=) && saveat[1] >= t0 || throw(
+        ArgumentError("got save times from $(saveat[1]) to $(saveat[end]): expected finite ones, strictly increasing, " *
+            "the first at t0 = $t0 or later")
+    )
+    return nothing
+end
+
+function check_tolerances(rtol, atol)
+    0 < rtol < Inf && 0 < atol < Inf ||
+        throw(ArgumentError("got rtol $rtol, atol $atol: expected positive, finite tolerances"))
+    return nothing
+end
+
 """
     FitProblem(field, u0, saveat, data; t0 = 0, loss_scale = ones(n), rtol = 1e-7, atol = 1e-7,
                maxiters = 20_000)
@@ -21,11 +62,13 @@ The problem of fitting a neural ODE to data: `du/dt = field(u, params)`, `u(t0) 
 with `data (n, T)` at the times `saveat`. The loss is the mean over times and components of
 `((u - data) / loss_scale)^2`.
 
-Throws an `ArgumentError` or a `DimensionMismatch` if sizes do not fit or times are not increasing from `t0`.
+Tasks may evaluate one problem at the same time, also on several threads: each works in memory of its own.
+
+Throws an `ArgumentError` or a `DimensionMismatch` if sizes do not fit, a number is not finite, or times are not
+increasing from `t0`.
 """
 struct FitProblem{K<:FieldKernel}
     field::Field
-    kernel::K
     u0::Vector{Float64}
     t0::Float64
     saveat::Vector{Float64}
@@ -34,7 +77,7 @@ struct FitProblem{K<:FieldKernel}
     rtol::Float64
     atol::Float64
     maxiters::Int
-    memory::ReplayMemory
+    workspaces::Workspaces{K}
 end
 
 function FitProblem(
@@ -45,20 +88,23 @@ function FitProblem(
         throw(DimensionMismatch("got $(length(u0)) initial values, $(length(loss_scale)) loss scales: expected $n"))
     size(data) == (n, length(saveat)) ||
         throw(DimensionMismatch("got data of size $(size(data)): expected $((n, length(saveat)))"))
-    isempty(saveat) && throw(ArgumentError("got no save times: expected at least one"))
-    issorted(saveat; lt = <=) && saveat[1] >= t0 ||
-        throw(ArgumentError("saveat must be strictly increasing and start at t0 or later"))
-    min(rtol, atol) > 0 || throw(ArgumentError("got rtol $rtol, atol $atol: expected positive tolerances"))
-    kernel = FieldKernel(Float64, field.spec)
-    return FitProblem(field, kernel, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters)
+    check_times(saveat, t0)
+    check_tolerances(rtol, atol)
+    all(isfinite, u0) && all(isfinite, data) || throw(ArgumentError("got an initial value or data that are not finite"))
+    all(scale -> 0 < scale < Inf, loss_scale) ||
+        throw(ArgumentError("got loss_scale $loss_scale: expected positive, finite numbers"))
+    maxiters >= 1 || throw(ArgumentError("got maxiters $maxiters: expected at least 1"))
+    workspaces = Workspaces(Workspace(field.spec))
+    return FitProblem(field, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters, workspaces)
 end
 
-function FitProblem(field::Field, kernel::FieldKernel, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters)
-    memory = ReplayMemory(length(u0))
-    return FitProblem{typeof(kernel)}(
-        field, kernel, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters, memory
-    )
+function FitProblem(
+    field::Field, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters, workspaces::Workspaces{K}
+) where {K}
+    return FitProblem{K}(field, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters, workspaces)
 end
+
+with_workspace(f::F, problem::FitProblem) where {F} = with_workspace(f, problem.field.spec, problem.workspaces)
 
 struct BoundField{K<:FieldKernel}
     kernel::K
@@ -91,7 +137,10 @@ quietly(f::F) where {F} = with_logger(f, NullLogger())
 """
     trajectory(problem, params; saveat = problem.saveat, rtol = problem.rtol, atol = problem.atol)
 
-States `(n, T)` at the times `saveat`, saved by the solver. Throws a [`SolveFailure`](@ref).
+States `(n, T)` at the times `saveat`, saved by the solver.
+
+Throws a [`SolveFailure`](@ref), an `ArgumentError` if the times are not finite and strictly increasing from `t0` or a
+tolerance is not positive, a `DimensionMismatch` for another number of parameters.
 """
 function trajectory(
     problem::FitProblem, params; saveat = problem.saveat, rtol = problem.rtol, atol = problem.atol
@@ -101,16 +150,21 @@ function trajectory(
 end
 
 function trajectory!(states::Matrix{Float64}, problem::FitProblem, params, saveat, rtol, atol)
-    kernel = bind!(problem.kernel, params)
+    check_times(saveat, problem.t0)
+    check_tolerances(rtol, atol)
+    check_parameters(problem.field, params)
     if saveat[end] == problem.t0
         states .= problem.u0
         return states
     end
-    quietly() do
-        solution = integrate(kernel, problem, problem.u0, (problem.t0, saveat[end]); rtol, atol, saveat)
-        length(solution.u) == length(saveat) || throw(SolveFailure("the solver saved $(length(solution.u)) states"))
-        for (column, state) in zip(eachcol(states), solution.u)
-            copyto!(column, state)
+    with_workspace(problem) do workspace
+        kernel = bind!(workspace.kernel, params)
+        quietly() do
+            solution = integrate(kernel, problem, problem.u0, (problem.t0, saveat[end]); rtol, atol, saveat)
+            length(solution.u) == length(saveat) || throw(SolveFailure("the solver saved $(length(solution.u)) states"))
+            for (column, state) in zip(eachcol(states), solution.u)
+                copyto!(column, state)
+            end
         end
     end
     all(isfinite, states) || throw(SolveFailure("the solution is not finite"))

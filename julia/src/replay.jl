@@ -7,23 +7,25 @@
 # stage; the parameter gradient is one batched product at the end.
 
 function replay_loss_and_gradient!(gradient, problem::FitProblem, params, n_save::Int)
-    kernel = bind!(problem.kernel, params)
     t_end = problem.saveat[n_save]
     if t_end == problem.t0  # only the initial state is compared: it has no parameters
         fill!(gradient, 0)
         return mean_square(problem, problem.u0)
     end
-    return quietly() do
-        (; rtol, atol) = problem
-        solution = integrate(kernel, problem, problem.u0, (problem.t0, t_end); rtol, atol, dense = true)
-        replay!(gradient, problem, kernel, solution, n_save)
-    end::Float64
+    return with_workspace(problem) do workspace
+        kernel = bind!(workspace.kernel, params)
+        quietly() do
+            (; rtol, atol) = problem
+            solution = integrate(kernel, problem, problem.u0, (problem.t0, t_end); rtol, atol, dense = true)
+            replay!(gradient, problem, workspace, solution, n_save)
+        end::Float64
+    end
 end
 
 mean_square(problem, u) = sum(abs2, (u .- problem.data[:, 1]) ./ problem.loss_scale) / length(u)
 
-function replay!(gradient, problem, kernel, solution, n_save)
-    memory = problem.memory
+function replay!(gradient, problem, workspace, solution, n_save)
+    (; kernel, memory) = workspace
     loss = compare_saved!(memory, problem, solution, n_save)
     columns = stage_states!(memory, solution)
     linearise!(kernel, memory.states, columns)

@@ -72,6 +72,25 @@ end
     @test_throws ArgumentError FitProblem(field, u0, reverse(saveat), data)
     @test_throws DimensionMismatch FitProblem(field, u0, saveat, data')
     @test_throws ArgumentError FitProblem(field, u0, saveat, data; rtol = -1)
+    @test_throws ArgumentError FitProblem(field, u0, saveat, data; atol = Inf)
+    @test_throws ArgumentError FitProblem(field, u0, saveat, data; maxiters = 0)
+    @test_throws ArgumentError FitProblem(field, u0, saveat, data; loss_scale = [1, 0])
+    @test_throws ArgumentError FitProblem(field, u0, saveat, data .* NaN)
+    @test_throws ArgumentError FitProblem(field, u0, [saveat[1:(end - 1)]; Inf], data)
+end
+
+@testset "a trajectory checks its times, parameters and tolerances" begin
+    field = mlp_field([2, 3, 2])
+    params, problem = example_parameters(field), example_problem(field)
+    for times in ([1.0, 0.5], [0.5, 0.5], [-0.1, 1.0], [0.5, NaN], [0.5, Inf], Float64[])
+        @test_throws ArgumentError trajectory(problem, params; saveat = times)
+    end
+    @test_throws DimensionMismatch trajectory(problem, params[1:3])
+    @test_throws DimensionMismatch trajectory(problem, [params; 0.0])
+    @test_throws ArgumentError trajectory(problem, params; rtol = 0)
+    @test trajectory(problem, params; saveat = 0:0.5:1)[:, 2] ≈ trajectory(problem, params; saveat = [0.5]) rtol = 1e-6
+    @test_throws DimensionMismatch field([0.1 0.2], params)
+    @test_throws DimensionMismatch field([0.1, 0.2], [params; 0.0])
 end
 
 if isnothing(Base.find_package("SciMLSensitivity"))

@@ -12,4 +12,5 @@ include("references.jl")
     include("layers.jl")
     include("kernels.jl")
     include("gradients.jl")
+    include("threads.jl")
 end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -15,6 +16,7 @@ from kansciml._workers import end_group
 
 MINIMUM_VERSION = (1, 10)
 VERSION_TIMEOUT_S = 20.0
+LOOK_TIMEOUT_S = 60.0
 
 EXE, PROJECT = "PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"
 
@@ -81,6 +83,19 @@ def find_julia() -> JuliaInstallation:
     return JuliaInstallation(path, _checked_version(path), None, source, ready=False)
 
 
+def package_path() -> Path:
+    """Folder of the Julia package: `kansciml_julia` beside an installed kansciml, `julia` in the repository.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    root = Path(__file__).resolve().parents[2]
+    for name in ("kansciml_julia", "julia"):
+        if (root / name / "src" / "KanSciML.jl").is_file():
+            return root / name
+    raise FileNotFoundError(f"the Julia package KanSciML is not in {root}: install kansciml again")
+
+
 def julia_version(executable: str) -> str | None:
     """What ``julia --version`` tells, such as ``"1.10.8"``; None if that does not run or is not Julia."""
     quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdout": subprocess.PIPE}
@@ -97,6 +112,43 @@ def julia_version(executable: str) -> str | None:
         raise
     match = re.match(r"julia version (\d+\.\d+\S*)", said.decode(errors="replace"))
     return match.group(1) if process.returncode == 0 and match else None
+
+
+_LOOK = """
+import TOML
+wanted = TOML.parsefile(only(ARGS))["deps"]
+wanted["PythonCall"] = "6099a3de-0909-46bc-b1f4-468b9a2dfc0d"
+for (name, uuid) in sort!(collect(wanted))
+    isnothing(Base.locate_package(Base.PkgId(Base.UUID(uuid), name))) && println(name)
+end
+"""
+
+
+def missing_packages(executable: str, project: str, package: Path) -> list[str]:
+    """Names of the Julia packages which the worker needs and an environment does not have; [] if that cannot be told.
+
+    Args:
+        executable, project: of an installation that `find_julia` found.
+        package: folder of the Julia package KanSciML, whose dependencies are looked for.
+    """
+    command = [executable, "--startup-file=no", f"--project={project}", "-e", _LOOK, str(package / "Project.toml")]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LOOK_TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.decode(errors="replace").split()
+
+
+def how_to_add(missing: list[str], project: str, package: Path) -> str:
+    """One line: what an environment of the user's lacks, and the command that adds it."""
+    version = importlib.metadata.version("juliacall")  # PythonCall's must be the same
+    add = f'import Pkg; Pkg.develop(path="{package}"); Pkg.add(name="PythonCall", version="{version}")'
+    return (
+        f"{PROJECT}={project} lacks {', '.join(missing)}: add them (julia --project={project} -e '{add}'), or unset"
+        f" {EXE} and {PROJECT}, and juliacall sets up an environment of its own"
+    )
 
 
 def _checked_version(executable: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from kansciml._errors import KansciError
+from kansciml._errors import WorkerDied
 from kansciml._workers import end_group
 from kansciml.backends._julia_frames import FrameError, read_frame, write_frame
 
@@ -23,6 +25,11 @@ COMMAND = (sys.executable, "-m", "kansciml.backends._julia_worker")
 REPORT_EVERY_S = 15.0
 """While a stage lasts, a line tells that it still does, and for how long."""
 CLOSE_TIMEOUT_S = 5.0
+LAST_WORDS_S = 1.0
+"""How long a dead worker's standard error is waited for: a child of its may hold that open."""
+
+_FATAL = re.compile(r"^(\[\d+\] )?signal \(\d|^ERROR: |^(Fatal|fatal|Internal) |^terminate called")
+_TRACEBACK = "Traceback (most recent call last)"
 
 Answer = tuple[dict[str, Any], list[np.ndarray]]
 
@@ -45,10 +52,12 @@ class WorkerProcess:
         self.log = log
         self.started = time.monotonic()
         self._lock = threading.Lock()
-        self._last_lines: deque[str] = deque(maxlen=30)
+        self._last_lines: deque[str] = deque(maxlen=200)
+        """What it wrote to standard error since the request that it works on: a crash prints a long backtrace."""
         self._deadline: float | None = None
         self._waiting_for = ""
         self._ended_because: str | None = None
+        self._died: str | None = None
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
@@ -59,7 +68,8 @@ class WorkerProcess:
             start_new_session=True,  # Ctrl-C in the terminal reaches this process alone, which then ends the worker
         )
         self._closed = threading.Event()
-        threading.Thread(target=self._read_errors, daemon=True).start()
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._reader.start()
         threading.Thread(target=self._watch, daemon=True).start()
         atexit.register(self.close)
 
@@ -73,7 +83,10 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
-        """Send a request."""
+        """Send a request. Raises WorkerDied if there is no worker any more."""
+        if self._process.poll() is not None:
+            raise self._death()
+        self._last_lines.clear()  # what was said before has nothing to do with this one
         try:
             write_frame(self._stdin, header, arrays)
         except (OSError, ValueError) as error:  # a broken pipe, or closed by us
@@ -83,7 +96,7 @@ class WorkerProcess:
         """Wait for the next frame.
 
         Raises:
-            KansciError: the worker died, or did not answer within `timeout` seconds.
+            WorkerDied: the worker died, or did not answer within `timeout` seconds.
         """
         self._waiting_for, self._deadline = waiting_for, time.monotonic() + timeout
         try:
@@ -100,15 +113,16 @@ class WorkerProcess:
             self._kill("it was interrupted")
             raise
         finally:
-            self._deadline = None
+            self._waiting_for, self._deadline = "", None
 
     def request(
         self, header: dict[str, Any], arrays: Sequence[np.ndarray] = (), timeout: float = 600.0, waiting_for: str = ""
     ) -> Answer:
         """Send a request and wait for its answer."""
+        waiting_for = waiting_for or str(header.get("do"))
         with self._lock:
             self.send(header, arrays)
-            return self.receive(timeout, waiting_for or str(header.get("do")))
+            return self.receive(timeout, waiting_for)
 
     def close(self) -> None:
         """End the worker; calling it twice is allowed."""
@@ -142,19 +156,21 @@ class WorkerProcess:
         self._ended_because = self._ended_because or reason
         end_group(self._process)  # Julia compiles packages in processes of its own
 
-    def _death(self) -> KansciError:
-        """The error for a worker that answers no more."""
-        reason = self._ended_because
-        try:
-            code = self._process.wait(CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:  # it closed its output and lives on
-            end_group(self._process)
-            code = self._process.wait()
-        lines = [line for line in self._last_lines if line.strip()]
-        said = reason or (lines[-1][:200] if lines else "it said nothing, out of memory?")
-        return KansciError(
-            f"the Julia worker died (exit code {code}): {said}; the last checkpoint is kept, the same command resumes"
-        )
+    def _death(self) -> WorkerDied:
+        """The error for a worker that answers no more: how it ended, at what, and what it said last."""
+        if self._died is None:
+            try:
+                code = self._process.wait(CLOSE_TIMEOUT_S)
+            except subprocess.TimeoutExpired:  # it closed its output and lives on
+                end_group(self._process)
+                code = self._process.wait()
+            self._reader.join(LAST_WORDS_S)
+            said = last_words(list(self._last_lines))
+            at = f" while {self._waiting_for}" if self._waiting_for else ""
+            self._died = f"the Julia worker died{at} ({_ending(code)})" + (f": {said}" if said else "")
+            if self._ended_because:
+                self._died = f"the Julia worker was ended: {self._ended_because}"
+        return WorkerDied(self._died)
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None
@@ -176,3 +192,30 @@ class WorkerProcess:
                 reported = now
                 detail = next((line for line in reversed(self._last_lines) if line.strip()), "")
                 self.log(f"julia: still {waited_for}, {self.elapsed:.0f} s" + (f" ({detail[:80]})" if detail else ""))
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """The line that tells best why a process died, of what it wrote to standard error; "" if none does.
+
+    That is the last fatal error of Julia or the C library, else the end of a Python traceback, else the last line that
+    belongs to no warning (those that Julia frames) and to no backtrace.
+    """
+    lines = [line.rstrip() for line in lines if line.strip()]
+    fatal = [line for line in lines if _FATAL.match(line)]
+    if fatal:
+        return fatal[-1][:300]
+    if any(line.startswith(_TRACEBACK) for line in lines):
+        start = max(i for i, line in enumerate(lines) if line.startswith(_TRACEBACK))
+        return next((line[:300] for line in lines[start + 1 :] if not line[0].isspace()), "")
+    plain = [line for line in lines if line[0] not in "┌│└[ \t" and not line.lower().startswith("warning")]
+    return plain[-1][:300] if plain else ""
+
+
+def _ending(code: int) -> str:
+    """How a process ended, from its exit code: that, or the name of the signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -11,30 +11,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from kansciml.backends._julia_frames import read_frame, write_frame
+from kansciml.backends._julia_install import package_path
 
 NATIVE_SENSEALGS = ("Replay", "ForwardDiff")
 """Those that KanSciML brings; the others are in SciMLSensitivity, which takes seconds to load."""
 
 Answer = tuple[dict[str, Any], list[np.ndarray]]
-
-
-def package_path() -> Path:
-    """Folder of the Julia package: `kansciml_julia` beside an installed kansciml, `julia` in the repository.
-
-    Raises:
-        FileNotFoundError: neither is there.
-    """
-    root = Path(__file__).resolve().parents[2]
-    for name in ("kansciml_julia", "julia"):
-        if (root / name / "src" / "KanSciML.jl").is_file():
-            return root / name
-    raise FileNotFoundError(f"the Julia package KanSciML is not in {root}: install kansciml again")
 
 
 class Worker:

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError, unknown_name
-from kansciml.backends._julia_install import OWN_JULIA, JuliaInstallation, find_julia
+from kansciml.backends._julia_install import (
+    EXE,
+    OWN_JULIA,
+    JuliaInstallation,
+    find_julia,
+    how_to_add,
+    missing_packages,
+    package_path,
+)
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
 from kansciml.backends.base import FieldSpec, OdeProblem
 
@@ -121,10 +129,7 @@ class JuliaBackend:
             process.close()
             if not isinstance(error, KansciError):
                 raise
-            message = str(error) if isinstance(error, BackendUnavailable) else f"Julia does not start: {error}"
-            if not installation.ready:
-                message += f" (while downloading: check the network, then try again; {OWN_JULIA})"
-            raise BackendUnavailable(message) from error
+            raise BackendUnavailable(_why_not(installation, error)) from error
         return self
 
     def _follow_start(self, process: WorkerProcess, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -284,6 +289,19 @@ def _checked(sensealg: str) -> str:
     if sensealg not in SENSEALGS:
         raise unknown_name("sensealg", sensealg, SENSEALGS)
     return sensealg
+
+
+def _why_not(installation: JuliaInstallation, error: KansciError) -> str:
+    """Why a Julia that was found does not start, and what to do, in one line."""
+    if installation.source == EXE and installation.executable and installation.project:
+        package = package_path()
+        missing = missing_packages(installation.executable, installation.project, package)
+        if missing:
+            return "Julia does not start: " + how_to_add(missing, installation.project, package)
+    message = str(error) if isinstance(error, BackendUnavailable) else f"Julia does not start: {error}"
+    if not installation.ready:
+        message += f" (while downloading: check the network, then try again; {OWN_JULIA})"
+    return message
 
 
 def _absolute_project() -> dict[str, str]:

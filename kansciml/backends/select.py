@@ -52,7 +52,8 @@ def open_backend(
                 raise
             log(f"backend: torch, because Julia does not start ({error})")
         else:
-            log("backend: julia" + (", because it starts here" if name == "auto" else ""))
+            if name == "auto":
+                log("backend: julia, because it starts here")
             return backend
     from kansciml.backends.torch import DEFAULT_GRADIENT, TorchBackend
 

@@ -161,6 +161,7 @@ def jobs(config: OdeConfig) -> list[Job]:
 
 
 def run(config: OdeConfig, context: RunContext) -> Result:
+    context.log(f"backend: {' and '.join(config.backends)}")
     result = run_jobs(jobs(config), context)
     if config.backend == "both":
         result.result["gates"] = list(backend_gates(config, context))
@@ -176,7 +177,9 @@ def backend_gates(config: OdeConfig, context: RunContext) -> Iterator[dict[str, 
             problem = make_problem(system, spec, crosscheck.TOLERANCE, crosscheck.TOLERANCE)
             solvers = TorchOdeSolver(problem, config.gradient or DEFAULT_GRADIENT), julia.solver(problem)
             pair = " / ".join(map(crosscheck.label, solvers))
-            for gate in crosscheck.compare(*solvers, system, spec.initial_parameters(0)):
+            params = spec.initial_parameters(0)
+            allowed = crosscheck.training_allowed(problem, params, config.training)
+            for gate in crosscheck.compare(*solvers, system, params, config.training, allowed):
                 found = crosscheck.Gate(system.name, spec.label(), pair, *gate)
                 yield {**asdict(found), "passed": found.passed}
             bar.update(advance=1)

@@ -189,7 +189,10 @@ def backend_tables(ode: OdeRecord) -> list[Table]:
                     [ode.systems[name].title, group.label, group.median(), other.median(), both.p_value,
                      f"{both.n_a}, {both.n_b}", told]
                 )  # fmt: skip
-    note = "Runs part after some tens of steps, as rounding errors grow, so only the distributions can be compared."
+    note = (
+        "Trainings part within tens of steps: the two solvers' errors, whose size the tolerance sets, are enlarged by"
+        " Adam's first steps (gate 5 measures it). So only the distributions can be compared."
+    )
     columns = ["System", "Model", "Torch median train MSE", "Julia median train MSE", "p", "Seeds", "Distributions"]
     return [*tables, Table("Final losses by backend", columns, rows, [note])]
 

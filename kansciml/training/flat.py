@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy.optimize import OptimizeResult, minimize
 
-from kansciml._errors import SolveError, UsageError
+from kansciml._errors import SolveError, UsageError, WorkerDied
 from kansciml.training._flat_state import Best, FlatState, Iterate
 
 ValueAndGrad = Callable[[np.ndarray, "int | None"], "tuple[float, np.ndarray]"]
@@ -147,7 +147,9 @@ def train_flat(
         "training settings": asdict(settings),
     }
     state = FlatState.load(checkpoint, identity) if checkpoint else None
-    run = _Run(value_and_grad, settings, state or FlatState.start(initial), n_save, progress, log)
+    state = state or FlatState.start(initial)
+    adam_step(state.iterate, np.zeros(len(initial)), settings.learning_rate)  # torch imports much at the first, untimed
+    run = _Run(value_and_grad, settings, state, n_save, progress, log)
     run.keep(checkpoint, checkpoint_every, identity)
     return run.finish()
 
@@ -178,8 +180,10 @@ class _Run:
                     self._adam()
                 if state.status == "running":
                     self._lbfgs()
-            except BaseException:
+            except BaseException as error:
                 self._save()
+                if self.checkpoint and isinstance(error, WorkerDied):
+                    raise WorkerDied(f"{error}; the last checkpoint is kept, the same command resumes") from error
                 raise
             if state.status == "running":
                 state.status = "finished"

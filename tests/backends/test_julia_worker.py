@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import io
 import json
@@ -11,17 +12,19 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError
+from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError, WorkerDied
 from kansciml.backends import _julia_install, julia
 from kansciml.backends._julia_frames import MAGIC, FrameError, read_frame, write_frame
-from kansciml.backends._julia_worker import package_path
+from kansciml.backends._julia_install import package_path
 from kansciml.backends.base import FieldSpec, OdeProblem
 from kansciml.backends.julia import JuliaBackend, JuliaInstallation, find_julia
+from kansciml.training.flat import FlatTraining, train_flat
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -222,23 +225,69 @@ def fake_backend(monkeypatch):
         backend.close()
 
 
+AT_GRADIENT = "the Julia worker died while computing the gradient by Replay "
+
+
+def say(*lines: str) -> str:
+    return "; ".join(f"print({line!r}, file=sys.stderr, flush=True)" for line in lines)
+
+
 @pytest.mark.parametrize(
     ("on_gradient", "message"),
     [
-        ("os.kill(os.getpid(), 9)", r"the Julia worker died \(exit code -9\): .*the last checkpoint is kept"),
-        ("print('OutOfMemoryError', file=sys.stderr); sys.exit(3)", r"\(exit code 3\): OutOfMemoryError;"),
-        ("print('not a frame', flush=True); time.sleep(60)", "broke the protocol"),
+        ("os.kill(os.getpid(), 9)", AT_GRADIENT + "(SIGKILL)"),
+        ("os.abort()", AT_GRADIENT + "(SIGABRT)"),
+        ("sys.exit(0)", AT_GRADIENT + "(exit code 0)"),
+        (say("ERROR: OutOfMemoryError()", "Stacktrace:", " [1] fill") + "; sys.exit(3)",
+         AT_GRADIENT + "(exit code 3): ERROR: OutOfMemoryError()"),
+        (say("┌ Warning: slow", "└ @ Main", "[77] signal (11.1): Segmentation fault", "jl_apply at julia.h:1982",
+             "Allocations: 12 (Pool: 12; Big: 0); GC: 0") + "; os.kill(os.getpid(), 11)",
+         AT_GRADIENT + "(SIGSEGV): [77] signal (11.1): Segmentation fault"),
+        ("raise ValueError('no such state')", AT_GRADIENT + "(exit code 1): ValueError: no such state"),
+        (say("WARNING: method overwritten", "┌ Warning: slow", "└ @ Main") + "; sys.exit(4)",
+         AT_GRADIENT + "(exit code 4)"),
+        ("print('not a frame', flush=True); time.sleep(60)",
+         "the Julia worker was ended: it broke the protocol, got b'not a fr' where a frame should begin"),
     ],
-)
-def test_worker_that_dies_is_one_clear_line(fake_backend, on_gradient, message):
+)  # fmt: skip
+def test_worker_that_dies_says_how_and_why_in_one_line(fake_backend, on_gradient, message):
     solver = fake_backend(on_gradient).solver(PROBLEM)
     for _ in range(2):  # and it stays that way
-        with pytest.raises(KansciError, match="the Julia worker died") as caught:
+        with pytest.raises(WorkerDied) as caught:
             solver.value_and_grad(PARAMS)
-        assert "\n" not in str(caught.value) and caught.value.exit_code == 1
+        assert str(caught.value) == message and caught.value.exit_code == 1
     solver.close()
-    with pytest.raises(KansciError, match=message):
+
+
+def test_what_was_said_before_the_last_request_is_not_its_cause(fake_backend):
+    counted = "count = globals().get('count', 0) + 1"
+    first = say("ERROR: told and overcome") + "; write_frame(replies, {'loss': 0.5}, arrays)"
+    backend = fake_backend(f"exec({counted!r}, globals()); exec({first!r} if count == 1 else 'os._exit(5)')")
+    solver = backend.solver(PROBLEM)
+    assert solver.value_and_grad(PARAMS)[0] == 0.5
+    time.sleep(0.2)  # for the line to be read
+    with pytest.raises(WorkerDied, match=r"by Replay \(exit code 5\)$"):
         solver.value_and_grad(PARAMS)
+
+
+def test_worker_that_died_while_nothing_was_asked_is_not_blamed_on_a_request(fake_backend):
+    backend = fake_backend("write_frame(replies, {'loss': 0.5}, arrays)")
+    solver = backend.solver(PROBLEM)
+    solver.value_and_grad(PARAMS)
+    backend._process._process.terminate()
+    backend._process._process.wait(5)
+    with pytest.raises(WorkerDied, match=r"^the Julia worker died \(SIGTERM\)$"):
+        solver.value_and_grad(PARAMS)
+
+
+def test_only_a_training_with_a_checkpoint_says_that_one_is_kept(fake_backend, tmp_path):
+    solver = fake_backend("os._exit(5)").solver(PROBLEM)
+    settings = FlatTraining(adam_steps=2, lbfgs_steps=0)
+    for checkpoint, kept in ((None, False), (tmp_path / "run.npz", True)):
+        with pytest.raises(WorkerDied) as caught:
+            train_flat(solver.value_and_grad, PARAMS, settings, checkpoint=checkpoint)
+        assert str(caught.value).endswith("; the last checkpoint is kept, the same command resumes") == kept
+        assert checkpoint is None or checkpoint.exists()
 
 
 def test_worker_that_hangs_is_ended(fake_backend):
@@ -287,6 +336,27 @@ def test_worker_that_does_not_start_makes_the_backend_unavailable(monkeypatch):
     code = "import sys; sys.exit('ERROR: could not load library')"
     with pytest.raises(BackendUnavailable, match=r"does not start: .*could not load library"):
         JuliaBackend(command=(sys.executable, "-c", code)).start()
+
+
+def test_environment_without_the_packages_names_them_and_the_remedy(clean, monkeypatch):
+    body = 'case "$*" in *--version*) echo julia version 1.10.8;; *Project.toml) echo Lux; echo PythonCall;; esac'
+    path = _fake_julia(clean, body)
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", str(path))
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", str(clean))
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.9.37")
+    with pytest.raises(BackendUnavailable) as caught:
+        JuliaBackend(command=(sys.executable, "-c", "import sys; sys.exit('ERROR: Package not found')")).start()
+    told = str(caught.value)
+    assert told.startswith(f"Julia does not start: PYTHON_JULIACALL_PROJECT={clean} lacks Lux, PythonCall: add them (")
+    assert f'Pkg.develop(path="{package_path()}")' in told and 'version="0.9.37"' in told and "\n" not in told
+
+
+def test_environment_with_the_packages_is_not_said_to_lack_any(clean, monkeypatch):
+    path = _fake_julia(clean, 'case "$*" in *--version*) echo julia version 1.10.8;; esac')
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", str(path))
+    monkeypatch.setenv("PYTHON_JULIACALL_PROJECT", str(clean))
+    with pytest.raises(BackendUnavailable, match=r"^Julia does not start: .* \(exit code 1\): ERROR: no library$"):
+        JuliaBackend(command=(sys.executable, "-c", "import sys; sys.exit('ERROR: no library')")).start()
 
 
 def test_progress_names_the_stages_and_the_first_gradient(monkeypatch):
