@@ -25,7 +25,7 @@ from kansciml._files import short_name
 from kansciml.backends.base import MAX_STEPS, FieldSpec, OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
-from kansciml.tasks.ode.data import Trajectory, read_csv, system_from_trajectory
+from kansciml.tasks.ode.data import Trajectory, read_csv, system_from_trajectory, with_normalisation
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.problem import Metrics, evaluate, make_field, make_problem
 from kansciml.tasks.ode.reference import reference_solution
@@ -89,14 +89,28 @@ class OdeRun:
         """Best parameters (P,)."""
         return self.fit.params
 
-    def trajectory(self, t: Sequence[float] | np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
-        """States (T, n) of the trained model at increasing times, from the system's initial state."""
-        return self._solver.trajectory(self.params, np.asarray(t, dtype=np.float64), tolerance, tolerance)
+    def trajectory(self, t: float | Sequence[float] | np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+        """States (T, n) of the trained model from the system's initial state on.
 
-    def __call__(self, u: np.ndarray, t: float = 0.0) -> np.ndarray:
-        """du/dt of the trained field at states (B, n) or (n,)."""
+        Args:
+            t: times (T,) in any order, repeats allowed, or one number; each at or after the system's `t0`.
+            tolerance: rtol and atol, in the units of `make_problem` (default 1e-10).
+
+        Raises:
+            UsageError: a time before t0 or not finite. SolveError: the solution does not reach the last time.
+        """
+        return self._solver.trajectory(self.params, t, tolerance, tolerance)
+
+    def __call__(self, u: np.ndarray, t: float | np.ndarray | None = None) -> np.ndarray:
+        """du/dt of the trained field at states (..., n) and a time, or one for each state (...); default the system's
+        `t0`. The built-in fields do not depend on time."""
         u = np.asarray(u, dtype=np.float64)
-        return self._solver.rhs(u.reshape(-1, u.shape[-1]), t, self.params).reshape(u.shape)
+        if u.ndim == 0 or u.shape[-1] != self.field.state_size:
+            raise UsageError(f"got states of shape {u.shape}: expected (..., {self.field.state_size})")
+        t = np.asarray(self.problem.t0 if t is None else t, dtype=np.float64)
+        if t.shape not in ((), u.shape[:-1]):
+            raise UsageError(f"got times of shape {t.shape}: expected one number or {u.shape[:-1]}")
+        return self._solver.rhs(u.reshape(-1, u.shape[-1]), t.ravel() if t.ndim else t, self.params).reshape(u.shape)
 
 
 def train(
@@ -129,7 +143,7 @@ def train(
         seed: of the initial parameters; the same for every backend.
         backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or a backend that `open_backend` gave.
         training: optimiser settings (default: those of `FlatTraining`).
-        rtol, atol: solver tolerances in training; results are re-evaluated at 1e-10.
+        rtol, atol: solver tolerances in training, see `make_problem`; results are re-evaluated at 1e-10.
         max_steps: steps of one solve before it is given up, in training and in that re-evaluation (default 20000).
         checkpoint: file to keep the state in; a run found there is resumed if it is of the same job: data, field (a
             module's code and initial values), solver and training settings. Another is refused.
@@ -192,9 +206,9 @@ def resolve_system(
     time_column: str | None = None,
     log: Callable[[str], None] | None = None,
 ) -> System:
-    """A `System` from whatever names one: see `train`, and `read_csv` for `time_column` and `log`."""
+    """A `System` from whatever names one, with its scaling: see `train`, and `read_csv` for `time_column` and `log`."""
     if isinstance(system, System):
-        return system
+        return with_normalisation(system)
     if isinstance(system, Trajectory):
         return system_from_trajectory(system, system.source or "data", train_fraction)
     path = Path(system)

@@ -14,12 +14,13 @@ permuting, and PyTorch transposes a view.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from kansciml._errors import UsageError, unknown_name
+from kansciml.backends.base_units import Units, to_digits, to_places
 
 ACTIVATIONS = ("tanh", "silu", "gelu", "relu", "sigmoid")
 MODELS = ("mlp", "kan")
@@ -123,6 +124,14 @@ class FieldSpec:
             np.array(self.rate or np.ones(n), dtype=np.float64),
         )
 
+    def in_units(self, units: Units) -> FieldSpec:
+        """The same field with the same parameters, dv/dtau of v: see `Units`."""
+        center, scale, rate = self.normalisation()
+        rate = to_digits(rate * (units.time / units.state))
+        numbers = (center - units.origin) / units.state, scale / units.state, rate
+        center, scale, rate = (tuple(values.tolist()) for values in numbers)
+        return replace(self, center=center, scale=scale, rate=rate)
+
     def layout(self) -> tuple[ParameterBlock, ...]:
         """The named arrays of the flat parameter vector, in order."""
         return tuple(self._blocks())
@@ -197,9 +206,10 @@ class OdeProblem:
         data: states to fit, (T, n).
         t0: initial time.
         loss_scale: (n,) positive weights' inverse; None means ones.
-        rtol, atol: solver tolerances, both positive.
+        rtol, atol: solver tolerances, both positive: a step may err by atol + rtol |v| in the variables of `units`.
         max_steps: accepted and rejected steps after which the solve is given up with a SolveError; torchdiffeq, behind
             the gradients backprop and adjoint, counts anew after each save point.
+        units: variables v, tau that the problem is solved in; None: the states as they are, time counted from t0.
 
     Raises:
         UsageError: wrong shape, non-finite numbers, unsorted times, non-positive tolerance or max_steps.
@@ -214,6 +224,7 @@ class OdeProblem:
     rtol: float = 1e-7
     atol: float = 1e-7
     max_steps: int = MAX_STEPS
+    units: Units | None = None
 
     def __post_init__(self) -> None:
         n = self.field.state_size
@@ -239,6 +250,32 @@ class OdeProblem:
             )
         if not np.all(self.loss_scale > 0):
             raise UsageError(f"got loss_scale {self.loss_scale}: expected positive numbers")
+        units = self.solved_in
+        if units.state.shape != (n,) or units.origin.shape != (n,) or units.t0 != self.t0:
+            raise UsageError(f"got {units}: expected {n} state components and t0 {self.t0}")
+
+    @property
+    def solved_in(self) -> Units:
+        """`units`, with the default filled in."""
+        return self.units or Units.plain(self.field.state_size, self.t0)
+
+    def in_own_units(self) -> OdeProblem:
+        """This problem in the variables that it is solved in, with the same parameters and the same loss."""
+        units = self.solved_in
+        if units.are_plain:
+            return self
+        exact = units.times_in(self.saveat)
+        rounded = to_digits(exact)
+        return replace(
+            self,
+            field=self.field.in_units(units),
+            u0=to_places(units.states_in(self.u0)),
+            saveat=rounded if np.all(np.diff(rounded) > 0) else exact,
+            data=to_places(units.states_in(self.data)),
+            t0=0.0,
+            loss_scale=to_digits(self.loss_scale / units.state),
+            units=None,
+        )
 
     def to_message(self) -> tuple[dict[str, Any], list[np.ndarray]]:
         """JSON-able header and float64 arrays (u0, saveat, data, loss_scale), for a worker in another process."""
@@ -266,17 +303,18 @@ class OdeSolver(Protocol):
     method: str
     """How the gradient is computed, e.g. ``"replay"`` or ``"InterpolatingAdjoint"``."""
 
-    def rhs(self, u: np.ndarray, t: float, params: np.ndarray) -> np.ndarray:
-        """du/dt, shape (B, n), at a batch of states u (B, n)."""
+    def rhs(self, u: np.ndarray, t: float | np.ndarray, params: np.ndarray) -> np.ndarray:
+        """du/dt, shape (B, n), at a batch of states u (B, n) and a time, or one for each state (B,)."""
 
     def trajectory(
         self,
         params: np.ndarray,
-        saveat: np.ndarray | None = None,
+        saveat: float | np.ndarray | None = None,
         rtol: float | None = None,
         atol: float | None = None,
     ) -> np.ndarray:
-        """States (T, n) at `saveat`; times and tolerances default to the problem's."""
+        """States (T, n) at `saveat`, a number or (T,), in any order, each >= t0; times and tolerances default to the
+        problem's."""
 
     def value_and_grad(self, params: np.ndarray, horizon: int | None = None) -> tuple[float, np.ndarray]:
         """Loss over the first `horizon` save points (default all) and its gradient (P,)."""

@@ -25,6 +25,7 @@ from kansciml.backends._julia_install import (
 )
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
 from kansciml.backends.base import FieldSpec, OdeProblem
+from kansciml.backends.base_units import SolverInUnits
 
 __all__ = ["DEFAULT_SENSEALG", "SENSEALGS", "JuliaBackend", "JuliaInstallation", "JuliaOdeSolver", "find_julia"]
 
@@ -158,8 +159,9 @@ class JuliaBackend:
         if not isinstance(problem.field, FieldSpec):
             raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
         self._load(sensealg)
-        header, arrays = problem.to_message()
-        normalisation = np.stack(problem.field.normalisation())
+        inner = problem.in_own_units()
+        header, arrays = inner.to_message()
+        normalisation = np.stack(inner.field.normalisation())
         answer, _ = self.request({"do": "setup", **header}, [normalisation, *arrays], "setting up the problem")
         return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]))
 
@@ -218,62 +220,39 @@ class JuliaBackend:
         self.close()
 
 
-class JuliaOdeSolver:
+class JuliaOdeSolver(SolverInUnits):
     """An `OdeProblem` in the Julia worker: see `kansciml.backends.base.OdeSolver`."""
 
     backend = "julia"
 
     def __init__(self, owner: JuliaBackend, problem: OdeProblem, sensealg: str, number: int) -> None:
-        self.problem, self.method = problem, sensealg
+        super().__init__(problem)
+        self.method = sensealg
         self._owner, self._number = owner, number
         self._closed = False
 
-    def rhs(self, u: np.ndarray, t: float, params: np.ndarray) -> np.ndarray:
-        """du/dt (B, n) at states u (B, n), by the Lux model; the field does not depend on t."""
-        u = np.asarray(u, dtype=np.float64)
-        if u.ndim != 2 or u.shape[1] != self.problem.field.state_size:
-            raise UsageError(f"got states of shape {u.shape}: expected (B, {self.problem.field.state_size})")
-        return self._finite(self._ask("rhs", [u, self._params(params)])[1][0])
+    def _rhs(self, v: np.ndarray, tau: np.ndarray, params: np.ndarray) -> np.ndarray:
+        """By the Lux model; the field does not depend on tau."""
+        return self._ask("rhs", [v, params])[1][0]
 
-    def trajectory(
-        self,
-        params: np.ndarray,
-        saveat: np.ndarray | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-    ) -> np.ndarray:
-        """States (T, n) at `saveat`; times and tolerances default to the problem's."""
-        problem = self.problem
-        saveat = problem.saveat if saveat is None else np.asarray(saveat, dtype=np.float64)
-        if saveat.ndim != 1 or not len(saveat) or np.any(np.diff(saveat) <= 0) or saveat[0] < problem.t0:
-            raise UsageError("saveat must be strictly increasing and start at t0 or later: sort it, drop repeats")
-        tolerances = {"rtol": rtol or problem.rtol, "atol": atol or problem.atol}
-        return self._ask("trajectory", [self._params(params), saveat], **tolerances)[1][0]
+    def _trajectory(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+        return self._ask("trajectory", [params, tau], rtol=rtol, atol=atol)[1][0]
 
     def value_and_grad(self, params: np.ndarray, horizon: int | None = None) -> tuple[float, np.ndarray]:
         """Loss over the first `horizon` save points (default all) and its gradient (P,)."""
         n_save = len(self.problem.saveat[:horizon])
         began = time.monotonic()
-        header, (gradient,) = self._ask("value_and_grad", [self._params(params)], n_save=n_save, sensealg=self.method)
+        request = {"n_save": n_save, "sensealg": self.method}
+        try:
+            header, (gradient,) = self._ask("value_and_grad", [self._checked(params)], **request)
+        except SolveError as error:
+            raise self._told(error) from error
         self._owner.tell_first_gradient(self.method, time.monotonic() - began)
         return float(header["loss"]), gradient
-
-    def _params(self, params: np.ndarray) -> np.ndarray:
-        params = np.asarray(params, dtype=np.float64)
-        expected = self.problem.field.n_parameters
-        if params.shape != (expected,):
-            raise UsageError(f"got parameters of shape {params.shape}: expected ({expected},)")
-        return params
 
     def _ask(self, do: str, arrays: list[np.ndarray], **header: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
         waiting_for = f"computing the gradient by {self.method}" if do == "value_and_grad" else f"computing {do}"
         return self._owner.request({"do": do, "problem": self._number, **header}, arrays, waiting_for)
-
-    @staticmethod
-    def _finite(array: np.ndarray) -> np.ndarray:
-        if not np.all(np.isfinite(array)):
-            raise SolveError("du/dt is not finite: the field grew beyond float64")
-        return array
 
     def close(self) -> None:
         """Free the problem in the worker; calling it twice is allowed."""

@@ -80,7 +80,7 @@ def load_field(problem: OdeProblem, params: np.ndarray) -> LoadedModel:
     Raises:
         SolveError: the ODE cannot be solved with these parameters.
     """
-    params = np.ascontiguousarray(params, dtype=np.float64)
+    params, problem = np.ascontiguousarray(params, dtype=np.float64), problem.in_own_units()
     rhs = _kernels.bind(problem.field, params).rhs
     steps = integrate(rhs, problem.u0, problem.t0, problem.saveat[-1], problem.rtol, problem.atol, problem.max_steps)
     module = VectorField(problem.field).load_flat(params)

@@ -135,10 +135,16 @@ def train_flat(
             settings or other first parameters is refused, and the parts that differ are named.
         progress, log: called after every iteration, and with one line at each event worth telling.
 
+    The loss is expected to be of order one, as those of `kansciml.backends` are: Adam's eps (1e-8) and the gradient at
+    which L-BFGS ends (1e-14) are absolute.
+
     Raises:
+        UsageError: there is no parameter.
         KansciError: unreadable or foreign checkpoint, unwritable folder.
         KeyboardInterrupt: passed on after the state was written.
     """
+    if len(initial) == 0:
+        raise UsageError("got no parameters to train: a module needs at least one that requires gradients")
     checkpoint = None if checkpoint is None else Path(checkpoint)
     initial = np.ascontiguousarray(initial, dtype=np.float64)
     identity = {

@@ -70,34 +70,45 @@ def system_from_trajectory(trajectory: Trajectory, name: str, train_fraction: fl
         raise UsageError(f"got {len(trajectory)} row of data: expected at least two, the first being the initial state")
     rows = max(2, round(train_fraction * len(trajectory)))
     t = trajectory.t
-    system = System(
-        name=name,
-        citation=trajectory.source,
-        u0=trajectory.states[0],
-        t0=float(t[0]),
-        train_end=float(t[rows - 1]),
-        test_end=float(t[-1]) if rows < len(t) else None,
-        train_saveat=t[:rows],
-        test_saveat=t,
-        labels=trajectory.labels,
-        observed=trajectory,
+    return with_normalisation(
+        System(
+            name=name,
+            citation=trajectory.source,
+            u0=trajectory.states[0],
+            t0=float(t[0]),
+            train_end=float(t[rows - 1]),
+            test_end=float(t[-1]) if rows < len(t) else None,
+            train_saveat=t[:rows],
+            test_saveat=t,
+            labels=trajectory.labels,
+            observed=trajectory,
+        )
     )
-    # Components in different units would otherwise count in the loss by the size of their unit.
-    states = trajectory.states[:rows]
-    return replace(with_normalisation(system), loss_scale=np.maximum(states.std(axis=0), _floor(states)))
 
 
 def with_normalisation(system: System) -> System:
-    """The system with center, scale and rate set from its training data, component by component.
+    """The system with what it lacks of center, scale, rate and loss_scale set from its training data, by component.
 
     center: mid-range. scale: half-range / 0.9, at least 1 % of the component's root mean square. rate: root mean square
-    slope between successive rows, weighted by their distance in time. Equations are sampled densely over the training
-    span, data as they are.
+    slope between successive rows, weighted by their distance in time. loss_scale: standard deviation, with the same
+    least value: components in different units would otherwise count in the loss by the size of their unit. Equations
+    are sampled densely over the training span, data as they are.
     """
+    if system.scale and system.loss_scale is not None:
+        return system
     if system.observed is None:
-        data = _reference(system, np.linspace(system.t0, system.train_end, 1001))
+        data = _reference(system, np.unique(np.linspace(system.t0, system.train_end, 1001)))
     else:
         data = training_data(system)
+    changes: dict[str, object] = {}
+    if system.loss_scale is None:
+        changes["loss_scale"] = np.maximum(data.states.std(axis=0), _floor(data.states))
+    if not system.scale:
+        changes |= _scaling(data)
+    return replace(system, **changes)
+
+
+def _scaling(data: Trajectory) -> dict[str, tuple[float, ...]]:
     low, high = data.states.min(axis=0), data.states.max(axis=0)
     scale = np.maximum((high - low) / 2 / FILL, _floor(data.states))
     dt = np.diff(data.t)
@@ -105,11 +116,12 @@ def with_normalisation(system: System) -> System:
     rate = np.sqrt(dt @ slope**2 / dt.sum())
     # A constant component still gets a rate, slow over the span, so that its output weight has a gradient.
     rate = np.maximum(rate, SMALLEST_VARIATION * scale / dt.sum())
-    center = (low + high) / 2
-    return replace(system, center=tuple(center.tolist()), scale=tuple(scale.tolist()), rate=tuple(rate.tolist()))
+    found = {"center": low + (high - low) / 2, "scale": scale, "rate": rate}
+    return {key: tuple(values.tolist()) for key, values in found.items()}
 
 
 def _floor(states: np.ndarray) -> np.ndarray:
-    """Smallest scale allowed per component, (n,): 1 % of its root mean square, or 1 for a component that is zero."""
+    """Smallest scale allowed per component, (n,): 1 % of its root mean square; for a component that is zero the largest
+    root mean square of the others, or 1."""
     size = np.sqrt(np.mean(states**2, axis=0))
-    return np.where(size > 0, SMALLEST_VARIATION * size, 1.0)
+    return np.where(size > 0, SMALLEST_VARIATION * size, size.max() or 1.0)

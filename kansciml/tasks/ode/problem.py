@@ -89,7 +89,11 @@ def make_field(
 def make_problem(
     system: System, field: FieldSpec, rtol: float = 1e-7, atol: float = 1e-7, max_steps: int = MAX_STEPS
 ) -> OdeProblem:
-    """The problem of fitting `field` to the training data of `system`; the rest as for `OdeProblem`."""
+    """The problem of fitting `field` to the training data of `system`, solved in the system's `units`.
+
+    The tolerances are in these units: multiples of the range of each component, unless the system is `dimensionless`.
+    The rest is as for `OdeProblem`.
+    """
     data = training_data(system)
     return OdeProblem(
         field,
@@ -97,10 +101,11 @@ def make_problem(
         saveat=data.t,
         data=data.states,
         t0=system.t0,
-        loss_scale=np.asarray(system.loss_scale),
+        loss_scale=system.loss_scale,
         rtol=rtol,
         atol=atol,
         max_steps=max_steps,
+        units=system.units,
     )
 
 
@@ -115,15 +120,15 @@ class Metrics(dict[str, "float | None"]):
         super().__init__(dict.fromkeys(METRICS))
         self.missing: dict[str, str] = {}
 
-    def measure(self, span: str, u: np.ndarray, data: np.ndarray) -> None:
-        """Fill in the errors of states u (T, n) on the ``"train"`` or ``"test"`` span."""
+    def measure(self, span: str, u: np.ndarray, data: np.ndarray, unit: np.ndarray) -> None:
+        """Fill in the errors of states u (T, n) on the ``"train"`` or ``"test"`` span; `unit` (n,): of relative ones."""
         with np.errstate(over="ignore"):
             error = mse(u, data)
             if not np.isfinite(error):
                 return self.lack(span, "the squared error is larger than float64 holds")
             self[f"{span}_mse"] = error
             try:
-                self[f"{span}_relative_mse"] = relative_mse(u, data)
+                self[f"{span}_relative_mse"] = relative_mse(u / unit, data / unit)
             except UsageError as undefined:
                 self.missing[f"{span}_relative_mse"] = str(undefined)
 
@@ -141,8 +146,10 @@ def evaluate(solver: OdeSolver, system: System, params: np.ndarray) -> tuple[Met
         ``train_mse``, ``train_relative_mse`` on the training data; ``test_mse``, ``test_relative_mse`` beyond the
         training span; None, with the reason in `Metrics.missing`, where there is nothing beyond it, where the solution
         does not reach its end, and for relative errors where the data do not vary. And the states (T, n), NaN where
-        they could not be computed.
+        they could not be computed. Relative errors are in multiples of the system's `loss_scale`, unless the system is
+        `dimensionless`: components may have different units.
     """
+    unit = np.ones(system.state_size) if system.dimensionless or system.loss_scale is None else system.loss_scale
     found, data, times = Metrics(), training_data(system), system.test_saveat
     states = np.full((len(times), system.state_size), np.nan)
     beyond = times > system.train_end
@@ -153,7 +160,7 @@ def evaluate(solver: OdeSolver, system: System, params: np.ndarray) -> tuple[Met
     if not beyond.any():
         found.lack("test", "all data are trained on, none are held out")
     try:
-        found.measure("train", solve(data.t), data.states)
+        found.measure("train", solve(data.t), data.states, unit)
     except SolveError as error:
         found.lack("train", f"solved again, {error}")
         if beyond.any():
@@ -168,5 +175,5 @@ def evaluate(solver: OdeSolver, system: System, params: np.ndarray) -> tuple[Met
             found.lack("test", f"solved again, {error}")
         return found, states
     if beyond.any():
-        found.measure("test", states[beyond], full_data(system).states[beyond])
+        found.measure("test", states[beyond], full_data(system).states[beyond], unit)
     return found, states

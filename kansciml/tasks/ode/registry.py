@@ -124,7 +124,7 @@ def _system_of(module: ModuleType, path: Path) -> System:
 
 
 def _normalised(system: System) -> System:
-    if system.scale:
+    if system.scale and system.loss_scale is not None:
         return system
     from kansciml.tasks.ode.data import with_normalisation  # imports SciPy, which built-in systems do not need
 

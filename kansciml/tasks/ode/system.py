@@ -9,6 +9,7 @@ import numpy as np
 
 from kansciml._errors import UsageError
 from kansciml._files import short_name
+from kansciml.backends.base_units import Units
 from kansciml.tasks.ode.trajectory import Trajectory
 
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
@@ -37,7 +38,11 @@ class System:
         center, scale: network input z = (u - center) / scale, which lies in [-1, 1] over the training span.
         rate: root mean square of each component of du/dt over the training span, the factor on the network's output.
             `center`, `scale` and `rate` are given together or left empty: `registry.get_system` then derives them.
-        loss_scale: (n,) divisor of the error in the training loss; None means ones.
+        loss_scale: (n,) divisor of the error in the training loss; None: `data.with_normalisation` takes the standard
+            deviation of each component over the training span, or ones if the system is `dimensionless`.
+        dimensionless: states and times are of order one, and the components have one unit: tolerances are absolute, and
+            relative errors pool the components. Otherwise each component and time count in multiples of their range
+            over the training span, so that a change of units changes nothing.
         invariants: exactly conserved quantities, name -> function of u (..., n) with values (...).
         hidden: hidden width at which the paper's comparison "at comparable width" is run.
         phase_plane: indices of the two components for phase portraits; None: the first two, if there are two.
@@ -63,6 +68,7 @@ class System:
     scale: tuple[float, ...] = ()
     rate: tuple[float, ...] = ()
     loss_scale: np.ndarray | None = None
+    dimensionless: bool = False
     invariants: dict[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     hidden: int = 50
     phase_plane: tuple[int, int] | None = None
@@ -78,16 +84,17 @@ class System:
         self._set("labels", tuple(self.labels) or tuple(f"u{i + 1}" for i in range(n)))
         if len(self.labels) != n:
             raise self._error(f"got {len(self.labels)} labels, expected {n}, one per state component")
-        self._set(
-            "loss_scale", self._array("loss_scale", np.ones(n) if self.loss_scale is None else self.loss_scale, n)
-        )
+        if self.loss_scale is None and self.dimensionless:
+            self._set("loss_scale", np.ones(n))
+        if self.loss_scale is not None:
+            self._set("loss_scale", self._array("loss_scale", self.loss_scale, n))
         given = [key for key in ("center", "scale", "rate") if len(getattr(self, key))]
         if len(given) not in (0, 3):
             raise self._error(f"got only {' and '.join(given)}, expected center, scale and rate, or none of them")
         for key in given:
             self._set(key, tuple(self._array(key, getattr(self, key), n).tolist()))
         for key in ("loss_scale", "scale", "rate"):
-            if np.any(np.asarray(getattr(self, key)) <= 0):
+            if getattr(self, key) is not None and np.any(np.asarray(getattr(self, key)) <= 0):
                 raise self._error(f"got {key} {getattr(self, key)}, expected positive numbers")
         if self.hidden < 1:
             raise self._error(f"got hidden {self.hidden}, expected a positive width")
@@ -112,6 +119,13 @@ class System:
     def end(self) -> float:
         """Last time of interest: the end of the test span, or of the training span if there is none."""
         return self.train_end if self.test_end is None else self.test_end
+
+    @property
+    def units(self) -> Units:
+        """The variables that problems of this system are solved in."""
+        if self.dimensionless or not self.scale:
+            return Units.plain(self.state_size, self.t0)
+        return Units(np.array(self.center), np.array(self.scale), self.t0, self.train_end - self.t0)
 
     def _set(self, key: str, value: object) -> None:
         object.__setattr__(self, key, value)  # the way to fill in a default of a frozen dataclass
@@ -140,17 +154,25 @@ class System:
                 f"got t0 {self.t0}, train_end {self.train_end}, test_end {self.test_end}: expected increasing times"
             )
         if self.test_saveat is None:
-            self._set("test_saveat", np.linspace(self.t0, self.end, PLOT_POINTS))
+            self._set("test_saveat", np.unique(np.linspace(self.t0, self.end, PLOT_POINTS)))
         for key, end in (("train_saveat", self.train_end), ("test_saveat", self.end)):
             saveat = self._array(key, getattr(self, key)).copy()
-            # np.arange(0, 3.5, 0.1) and the like miss the ends by rounding.
-            for bound in (self.t0, end):
-                saveat[np.abs(saveat - bound) < 1e-12 * max(1.0, abs(bound))] = bound
-            if np.any(np.diff(saveat) <= 0) or saveat[0] < self.t0 or saveat[-1] > end:
-                raise self._error(f"{key} must be strictly increasing and within {self.t0:g} to {end:g}")
+            gaps = np.diff(saveat)
+            if np.any(gaps <= 0):
+                raise self._error(f"{key} must be strictly increasing: sort them, drop repeats")
+            # np.arange(0, 3.5, 0.1) and the like miss the ends by rounding, which is far less than they are apart.
+            rounding = 1e-12 * max(abs(self.t0), abs(end))
+            for i, bound, gap in ((0, self.t0, gaps[:1]), (-1, end, gaps[-1:])):
+                if abs(saveat[i] - bound) <= min(rounding, *(1e-3 * gap)):
+                    saveat[i] = bound
+            if saveat[0] < self.t0 or saveat[-1] > end:
+                raise self._error(
+                    f"got {key} from {saveat[0]:.17g} to {saveat[-1]:.17g}, expected times within {self.t0:.17g} to"
+                    f" {end:.17g}"
+                )
             self._set(key, self._array(key, saveat))
         if self.test_saveat[0] != self.t0 or self.test_saveat[-1] != self.end:
-            raise self._error(f"test_saveat must start at {self.t0:g} and end at {self.end:g}")
+            raise self._error(f"test_saveat must start at {self.t0:.17g} and end at {self.end:.17g}")
 
     def _check_rhs(self, rhs: RightHandSide) -> None:
         """Evaluate once, alone and in a batch, so that a malformed right-hand side is reported where it was written."""

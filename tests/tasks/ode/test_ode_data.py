@@ -115,7 +115,7 @@ def test_system_from_data_is_scaled_by_its_training_rows() -> None:
 def test_constant_components_get_a_usable_scaling() -> None:
     t = np.linspace(0.0, 1.0, 5)
     system = system_from_trajectory(Trajectory(t, np.column_stack([t, 0 * t, 0 * t + 7.0])), "constant")
-    np.testing.assert_allclose(system.scale[1:], [1.0, 0.07])
+    np.testing.assert_allclose(system.scale[1:], [7.0, 0.07])  # a zero has no size of its own: that of the largest
     np.testing.assert_allclose(system.center, [0.5, 0.0, 7.0])
     assert min(system.rate) > 0 and system.loss_scale.min() > 0
 

@@ -34,5 +34,6 @@ SYSTEM = System(
     center=(-0.4, 0.67),
     scale=(1.73, 0.78),
     rate=(0.37, 0.1),
+    dimensionless=True,
     loss_scale=np.array([1.26, 0.48]),
 )

@@ -39,5 +39,6 @@ SYSTEM = System(
     center=(3.9, 2.4),
     scale=(3.3, 2.4),
     rate=(4.6, 3.5),
+    dimensionless=True,
     invariants={"first integral": first_integral},
 )

@@ -99,6 +99,7 @@ SYSTEM = System(
     center=CENTER,
     scale=SCALE,
     rate=RATE,
+    dimensionless=True,
     loss_scale=np.repeat([0.44, 0.87], 2 * N),
     invariants={
         "energy": energy,

@@ -45,5 +45,6 @@ SYSTEM = System(
     center=(0.0, 0.0, 0.0),
     scale=(1.1, 1.1, 1.1),
     rate=(0.68, 0.68, 0.68),
+    dimensionless=True,
     invariants={"ellipsoid": ellipsoid, "cylinder": cylinder},
 )

@@ -35,4 +35,5 @@ SYSTEM = System(
     center=(0.0, 0.0),
     scale=(2.2, 2.2),
     rate=(6.4, 6.4),
+    dimensionless=True,
 )
