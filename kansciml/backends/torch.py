@@ -143,7 +143,7 @@ class TorchOdeSolver(SolverInUnits):
             text = str(error).splitlines()[0][:120]
             if "max_num_steps" in text:  # torchdiffeq counts anew after each save point
                 remedy = "raise max_steps, or loosen rtol and atol"
-                text = f"more than {problem.max_steps} steps to one save point: {remedy}"
+                text = f"more than {inner.max_steps} steps to one save point: {remedy}"
             raise SolveError(f"torchdiffeq could not solve the ODE: {text}") from error
         return u[1:] if prepend else u
 
