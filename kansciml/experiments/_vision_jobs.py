@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -107,8 +108,8 @@ class VisionJob:
             f"{self.id} {config_hash('vision', replace(self, training=TrainConfig()))} {data.described['train_hash']}"
         )
 
-    def build(self) -> nn.Module:
-        """The network with its first weights.
+    def build(self, log: Callable[[str], None] | None = None) -> nn.Module:
+        """The network with its first weights; `log` is told what became of pretrained ones.
 
         Raises:
             UsageError: sizes that do not fit, or pretrained weights of another architecture.
@@ -121,7 +122,9 @@ class VisionJob:
 
             if not isinstance(network, Deit):
                 raise UsageError(f"got weights {self.weights} for {self.model}: expected a deit model with them")
-            load_deit_weights(network, self.weights)
+            found = load_deit_weights(network, self.weights)
+            if log is not None:
+                log(f"{self.weights}: {found.text()}")
         return network
 
     def sizes(self) -> dict[str, Any]:

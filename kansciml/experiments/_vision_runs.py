@@ -91,7 +91,7 @@ def train_job(job: VisionJob, data: VisionData, folder: Path, context: RunContex
     )
     large = EVALUATION_FACTOR * job.training.batch_size
     test = plain_batches(data.test, data.dataset, job.network.image_size, large, device, _ranks.rank(), _ranks.size())
-    network = job.build()
+    network = job.build(lambda line: context.log(f"{job.id}: {line}"))
     board.begin(job)
     result = train(
         network,

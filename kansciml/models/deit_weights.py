@@ -11,6 +11,7 @@ import contextlib
 import math
 import pathlib
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,20 @@ class LoadedWeights:
     interpolated: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
     entry: str = ""
+
+    def text(self) -> str:
+        """All that in one line."""
+        parts = [f"{len(self.loaded)} tensors loaded" + (f" from {self.entry!r}" if self.entry else "")]
+        for what, names in (
+            ("another image size, interpolated", self.interpolated),
+            ("without the distillation token's", self.cut),
+            ("in the file, not used", self.left),
+            ("not in the file, as first drawn", self.kept),
+        ):
+            if names:
+                more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+                parts.append(f"{what}: {', '.join(names[:4])}{more}")
+        return "; ".join(parts)
 
 
 @torch.no_grad()
@@ -194,6 +209,7 @@ def _read(path: Path, entry: str | None) -> tuple[dict[str, Tensor], str]:
 
             found = load_file(path)
         else:
+            _require_checksums(path)
             with _harmless_allowed():
                 found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file fails in as many ways as its readers have parts
@@ -227,6 +243,18 @@ def _tensors(found: Mapping[Any, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
+def _require_checksums(path: Path) -> None:
+    """Raises ValueError where a part of a file in PyTorch's zip format is not what was written: torch.load ignores it.
+
+    Older files have no checksums.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged is not None:
+            raise ValueError(f"wrong checksum of {damaged}")
+
+
 def _harmless_allowed() -> contextlib.AbstractContextManager[None]:
     allowed = getattr(torch.serialization, "safe_globals", None)  # since PyTorch 2.5
     return contextlib.nullcontext() if allowed is None else allowed(_HARMLESS)
@@ -237,7 +265,7 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     refused = re.search(r"GLOBAL (\S+) was not an allowed", text)
     if refused:
-        return f"it holds a {refused[1]}, and reading that would run code; save the model's state_dict() alone"
+        return f"it holds a {refused[1]}, whose code would have to run; save the model's state_dict() alone"
     text = text.partition(". ")[0][:160]
     return f"{type(error).__name__}{': ' * bool(text)}{text}"
 
@@ -249,7 +277,7 @@ def resize_positions(positions: Tensor, tokens: int, source: str | Path = "posit
         UsageError: numbers of patches that are not squares.
     """
     old, new = math.isqrt(max(positions.shape[1] - 1, 0)), math.isqrt(tokens - 1)
-    if old**2 + 1 != positions.shape[1] or new**2 + 1 != tokens:
+    if old < 1 or old**2 + 1 != positions.shape[1] or new**2 + 1 != tokens:
         raise UsageError(
             f"{source}: got {positions.shape[1]} positions, for {tokens} of the model: expected a square of patches"
             " and one class token"

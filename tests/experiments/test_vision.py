@@ -219,6 +219,17 @@ def test_presets_fit_the_model_and_the_data_set():
     assert paper.augmentation == "paper" and jobs(paper)[0].steps == 300 * (50_000 // 144)
 
 
+def test_a_training_says_what_became_of_pretrained_weights(tmp_path):
+    plain = replace(TINY, model="deit", token_hidden=None, channel_hidden=None, heads=2, patch=4, epochs=1)
+    torch.save({"model": jobs(replace(plain, variant="mlp"))[0].build().state_dict(), "epoch": 7}, tmp_path / "w.pth")
+    lines = []
+    config = replace(plain, variant="kan-spline", weights=tmp_path / "w.pth")
+    run_experiment(EXPERIMENT, config, results=tmp_path, log=lines.append)
+    (line,) = [line for line in lines if "w.pth" in line]
+    assert "15 tensors loaded from 'model'; in the file, not used: blocks.0.attn.qkv.bias, blocks.0.mlp.fc1" in line
+    assert "not in the file, as first drawn: blocks.0.kan.layers.0." in line
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -113,6 +113,7 @@ def without(state, name):
         ),
         (lambda s: {f"deit.embeddings.{k}": v for k, v in s.items() if k == "cls_token"}, "with timm's names"),
         (lambda s: {**s, "pos_embed": torch.zeros(1, 19, 12)}, "got 19 positions, for 17 of the model"),
+        (lambda s: {**s, "pos_embed": torch.zeros(1, 1, 12), "dist_token": torch.zeros(1, 1, 12)}, "got 1 positions"),
         (lambda s: {**s, "patch_embed.proj.weight": torch.zeros(12, 1, 4, 4)}, "patch_embed.proj.weight has shape"),
         (lambda s: {}, "holds no named tensors"),
     ],
@@ -134,7 +135,13 @@ def test_broken_files_are_told_in_one_line(tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(UsageError, match="it holds a fractions.Fraction, and reading that would run code"):
+    torch.save({"model": source().state_dict()}, tmp_path / "flipped.pth")
+    content = bytearray((tmp_path / "flipped.pth").read_bytes())
+    content[len(content) // 2] ^= 1  # within the numbers of a weight
+    (tmp_path / "flipped.pth").write_bytes(content)
+    with pytest.raises(UsageError, match=r"flipped.pth cannot be read \(.*(checksum|CRC)"):
+        load_deit_weights(source(), tmp_path / "flipped.pth")
+    with pytest.raises(UsageError, match="it holds a fractions.Fraction, whose code would have to run"):
         load_deit_weights(source(), code)
     with pytest.raises(UsageError, match="folder.pth is a folder"):
         load_deit_weights(source(), tmp_path / "folder.pth")
@@ -192,6 +199,7 @@ def test_a_distilled_model_loads_without_its_second_token(saved, size):
     found = load_deit_weights(ours, saved(state, "pth"))
     assert set(found.left) == {"dist_token", "head_dist.weight", "head_dist.bias"} and found.cut == ("pos_embed",)
     assert found.interpolated == (("pos_embed",) if size != 16 else ()) and not found.kept
+    assert "without the distillation token's: pos_embed; in the file, not used: dist_token, head_dist" in found.text()
     expected = resize_positions(theirs.pos_embed.detach(), ours.pos_embed.shape[1])
     torch.testing.assert_close(ours.pos_embed.detach(), expected)
 

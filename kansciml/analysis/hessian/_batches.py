@@ -140,7 +140,7 @@ def is_single(given: Any) -> bool:
     return not isinstance(given, Iterable) and _is_record(given)
 
 
-def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+def mapped(value: Any, change: Callable[[Any], Any], above: tuple[int, ...] = ()) -> Any:
     """A batch with `change` applied to all that is not a container of something else.
 
     Containers are mappings, lists and tuples (also named ones), dataclasses, attrs classes and other records, all of
@@ -150,10 +150,10 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     Raises:
         UsageError: a container that cannot be made anew.
     """
-    parts = _parts(value)
+    parts = _parts(value, above)
     if parts is None:
         return change(value)
-    found = {key: mapped(part, change) for key, part in parts.items()}
+    found = {key: mapped(part, change, (*above, id(value))) for key, part in parts.items()}
     if all(found[key] is part for key, part in parts.items()):
         return value
     try:
@@ -165,18 +165,20 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
         ) from error
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
     """All that `mapped` would change, with where it is."""
-    parts = _parts(value)
+    parts = _parts(value, above)
     if parts is None:
         yield path, value
     else:
         for key, part in parts.items():
-            yield from leaves(part, f"{path}.{key}")
+            yield from leaves(part, f"{path}.{key}", (*above, id(value)))
 
 
-def _parts(value: Any) -> dict[Any, Any] | None:
-    """What a container holds; None for a leaf."""
+def _parts(value: Any, above: tuple[int, ...]) -> dict[Any, Any] | None:
+    """What a container within others holds; None for a leaf."""
+    if id(value) in above:
+        raise UsageError(f"got a batch with a {type(value).__name__} that contains itself: expected tensors in the end")
     if isinstance(value, Mapping):
         return dict(value.items())
     if isinstance(value, (list, tuple)) and _holds_tensors(value):
@@ -294,9 +296,10 @@ def joined(first: Any, second: Any) -> Any | None:
         if isinstance(a, (Tensor, np.ndarray)) and a.ndim > 0:
             if type(a) is not type(b) or a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
                 return None
-            if isinstance(a, Tensor) and {a.layout, b.layout} != {torch.strided}:
+            try:
+                together.append(torch.cat([a, b]) if isinstance(a, Tensor) else np.concatenate([a, b]))
+            except (RuntimeError, NotImplementedError):  # compressed sparse rows
                 return None
-            together.append(torch.cat([a, b]) if isinstance(a, Tensor) else np.concatenate([a, b]))
         elif isinstance(a, (list, tuple)) and type(a) is type(b) and (len(a), len(b)) == sizes:
             together.append(a + b)
         else:

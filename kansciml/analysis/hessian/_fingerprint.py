@@ -24,10 +24,10 @@ def fingerprint(module: nn.Module, names: Sequence[str], batches: Batches, dtype
         digest.update(f"{type(batch).__name__} {weight}".encode())
         for path, leaf in leaves(batch):
             digest.update(path.encode())
-            if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc":
-                leaf = torch.from_numpy(leaf)
             if isinstance(leaf, Tensor):
                 _add(digest, leaf)
+            elif isinstance(leaf, np.ndarray) and leaf.dtype.kind != "O":
+                digest.update(f"{leaf.shape} {leaf.dtype}".encode() + leaf.tobytes())
             else:
                 digest.update(repr(leaf).encode())
     return digest.digest()

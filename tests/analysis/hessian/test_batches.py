@@ -212,6 +212,27 @@ def test_losses_that_take_gradients_themselves_are_compared_too():
         HessianOperator(net, lambda m, b: slopes(m, b) * len(b), list(x.split(4)))
 
 
+class Cycle:
+    def __init__(self, x, y):
+        self.x, self.y, self.itself = x, y, self
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
+def test_sparse_inputs_are_cut_and_put_together():
+    net, (x, y) = perceptron(), samples()
+
+    def loss(module, batch):
+        return cross_entropy(module, (batch[0].to_dense(), batch[1]))
+
+    expected = product(net, cross_entropy, (x, y))
+    parts = [(part.to_sparse(), labels) for part, labels in in_two(x, y)]
+    for batches, micro in [(parts, None), ((x.to_sparse(), y), 3)]:
+        torch.testing.assert_close(product(net, loss, batches, micro_batch=micro), expected)
+    with pytest.raises(UsageError, match="layout torch.sparse_csr, which cannot be cut") as caught:
+        HessianOperator(net, loss, (x.to_sparse_csr(), y), micro_batch=3)
+    assert "\n" not in str(caught.value)
+
+
 class ReadOnce:
     def __init__(self, batches):
         self.batches = iter(batches)
@@ -230,6 +251,7 @@ def of_a_loader(**options):
     [
         (lambda: ReadOnce(in_two(*samples())), "can it be read only once"),
         (lambda: [(0, 6), (6, 10)], "batches of type tuple without tensors.*count="),
+        (lambda: [Cycle(*samples())] * 2, "a Cycle that contains itself"),
         (lambda: [None, None], "batches of type NoneType without tensors.*count="),
         (lambda: torch.utils.data.TensorDataset(*samples()), "batches of type TensorDataset"),
         (lambda: [(samples()[0], samples(9)[1])] * 2, "lengths 9, 10.*count="),
@@ -240,7 +262,7 @@ def test_data_that_cannot_be_averaged_are_refused_in_one_line(batches, message):
     net, (x, y) = perceptron(), samples()
 
     def loss(module, batch):
-        if batch is None or isinstance(batch[0], int):
+        if batch is None or (isinstance(batch, tuple) and isinstance(batch[0], int)):
             batch = (x, y) if batch is None else (x[slice(*batch)], y[slice(*batch)])
         return cross_entropy(module, batch)
 
