@@ -19,7 +19,7 @@ from torch import Tensor
 from . import _refit_banded, _refit_cells
 from ._basis import evaluate
 from ._refit_cells import Found, Problem, by_cell, by_feature, times
-from ._refit_knots import grid_of, ordered_samples
+from ._refit_knots import check_real, grid_of, ordered_samples
 from .bspline import OUTSIDE, SplineSpec
 
 SPREAD = 1e-2
@@ -52,7 +52,7 @@ def basis(x: Tensor, knots: Tensor, spline_order: int) -> Tensor:
     Right-continuous, and the right end of the grid belongs to its last interval; zero beyond the extended knots.
 
     Raises:
-        ValueError: shapes that do not belong together.
+        ValueError: shapes that do not belong together, complex samples.
     """
     grid = grid_of(knots, spline_order)
     _check_samples(x, knots)
@@ -90,7 +90,7 @@ def refit(
         (I, P_new, O) in the dtype of `coefficients`, and the `RefitError` over all samples (before that rounding).
 
     Raises:
-        ValueError: shapes that do not belong together, an unknown `outside`, NaN or infinite samples.
+        ValueError: shapes that do not belong together, an unknown `outside`, complex, NaN or infinite samples.
     """
     expected = (old_knots.shape[0], grid_of(old_knots, spline_order) + spline_order)
     size = grid_of(new_knots, spline_order) + spline_order
@@ -224,3 +224,4 @@ def _parts(features: int, per_feature: int) -> Iterator[slice]:
 def _check_samples(x: Tensor, knots: Tensor) -> None:
     if x.ndim != 2 or x.shape[1] != knots.shape[0]:
         raise ValueError(f"got samples of shape {tuple(x.shape)}: expected (N, {knots.shape[0]})")
+    check_real(x)

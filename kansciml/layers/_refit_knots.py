@@ -34,10 +34,11 @@ def adaptive_knots(x: Tensor, grid: int, spline_order: int, blend: float, min_wi
         Knots (I, G + 2S + 1), float64, strictly increasing.
 
     Raises:
-        ValueError: x empty, not 2-D, NaN or infinite; grid, spline_order, blend or min_width out of range.
+        ValueError: x empty, not 2-D, complex, NaN or infinite; grid, spline_order, blend or min_width out of range.
     """
     if x.ndim != 2 or x.numel() == 0:
         raise ValueError(f"got samples of shape {tuple(x.shape)}: expected (N, I) with at least one sample and feature")
+    check_real(x)
     _check_sizes(grid, spline_order)
     if not 0 <= blend <= 1:
         raise ValueError(f"got blend {blend}: expected 0 (quantiles) to 1 (even grid)")
@@ -116,6 +117,11 @@ def ordered_samples(x: Tensor) -> Tensor:
         bad = int((~torch.isfinite(x)).sum())
         raise ValueError(f"got {bad} samples that are NaN or infinite: expected finite samples; remove those rows")
     return ordered
+
+
+def check_real(x: Tensor) -> None:
+    if x.is_complex():
+        raise ValueError(f"got samples of {x.dtype}: expected real ones")
 
 
 def grid_of(knots: Tensor, order: int) -> int:

@@ -42,7 +42,9 @@ class FixedPointStatus:
     backward: Solve | None = None
 
 
-def _checked(tolerance: float, max_steps: int, history: int, damping: float) -> None:
+def _checked(start: Tensor, tolerance: float, max_steps: int, history: int, damping: float) -> None:
+    if not start.is_floating_point():
+        raise ValueError(f"got a start of {start.dtype}: expected a real floating-point one")
     if not (tolerance >= 0 and max_steps >= 1 and history >= 0 and 0 < damping <= 1):
         raise ValueError(
             f"got tolerance {tolerance}, max_steps {max_steps}, history {history}, damping {damping}:"
@@ -79,11 +81,11 @@ def anderson(
         infinite, is no error: the `Solve` tells.
 
     Raises:
-        ValueError: an option out of range.
+        ValueError: an option out of range, a complex or integer start.
 
     Source: Anderson (1965); Walker & Ni (2011), Anderson acceleration for fixed-point iterations.
     """
-    _checked(tolerance, max_steps, history, damping)
+    _checked(start, tolerance, max_steps, history, damping)
     z, best = start, start
     smallest = start.new_full(start.shape[:1], torch.inf)
     rows: list[tuple[Tensor, Tensor]] = []  # (z, residual) of the last steps, each (B, N)
@@ -146,7 +148,7 @@ def fixed_point(
         backward pass. Neither search raises or warns where it does not converge.
 
     Raises:
-        ValueError: an option out of range or unknown.
+        ValueError: an option out of range or unknown, a complex or integer start.
 
     Source: Bai, Kolter & Koltun (2019), Deep equilibrium models, section 3.
     """

@@ -46,7 +46,8 @@ def fourier_basis(
         )
 
     def phases(wavenumbers: Tensor, points: int) -> Tensor:
-        turns = wavenumbers[:, None] * torch.arange(points, device=device) % points
+        # a tensor of the number, since exporters have no remainder of a tensor by a number left open
+        turns = wavenumbers[:, None] * torch.arange(points, device=device) % torch.full((), points, device=device)
         return turns.double() * (2 * math.pi / points)
 
     low = torch.arange(m1, device=device)

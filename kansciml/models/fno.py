@@ -179,13 +179,16 @@ class FNO(nn.Module):
         c = self.config
         if a.dim() != 4 or a.shape[1] != c.in_channels:
             raise ValueError(f"got fields of shape {tuple(a.shape)}: expected (B, {c.in_channels}, H, W)")
-        own = self.last.pointwise.weight.dtype
-        if not a.dtype.is_floating_point or (a.dtype != own and autocast_dtype(a) is None):
+        own, narrow = self.last.pointwise.weight.dtype, autocast_dtype(a)
+        if narrow is not None and own == torch.float64:  # which autocast leaves as it is
+            with torch.autocast(a.device.type, enabled=False):
+                return self.forward(a)
+        if a.dtype not in (own, narrow):
             raise ValueError(f"got fields of {a.dtype}: expected {own}, the dtype of the weights")
         if c.equilibrium and torch.compiler.is_exporting():
             raise ValueError("got an equilibrium to export: expected a set number of `iterations`, as fno-wt has")
         h, w = a.shape[2:]
-        dtype = torch.promote_types(torch.promote_types(a.dtype, own), torch.float32)
+        dtype = torch.promote_types(own, torch.float32)
         basis = fourier_basis((h + c.padding, w + c.padding), c.modes, dtype, a.device)
         lifted = self.lift(with_coordinates(a)).permute(0, 3, 1, 2)
         lifted = F.pad(lifted, (0, c.padding, 0, c.padding))

@@ -166,3 +166,9 @@ def test_second_derivatives_are_refused(contraction):
 def test_mistakes_are_told(options, message):
     with pytest.raises(ValueError, match=message):
         fixed_point(lambda z: z, torch.zeros(1, 1), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+def test_a_start_that_is_not_of_real_numbers_is_refused(dtype):
+    with pytest.raises(ValueError, match=f"got a start of {dtype}: expected a real floating-point one"):
+        fixed_point(lambda z: z, torch.zeros(1, 1, dtype=dtype))

@@ -197,17 +197,6 @@ def test_numbers_without_effect_where_the_blocks_start_once_from_zero():
     assert 4 * 12 * 12 * 32 * 32 + 2 * 32 * 32 == 591_872  # at the published sizes
 
 
-@pytest.mark.parametrize("name", ["fno-wt", "fno-deq"])
-def test_any_grid_that_has_the_modes(name):
-    model = small(name)
-    for size in ((4, 5), (13, 8), (32, 33)):
-        assert model(fields(*size)).shape == (2, 1, *size)
-    with pytest.raises(ValueError, match="got a grid of 5 x 7 points for modes 3, 4"):
-        model(fields(3, 5))  # with the padding
-    with pytest.raises(ValueError, match=r"got fields of shape \(2, 3, 9, 9\): expected \(B, 1, H, W\)"):
-        model(fields(9, 9, channels=3))
-
-
 def test_single_and_double_precision_agree():
     model, a = small("fno-wt"), fields()
     expected = model(a)
@@ -286,21 +275,6 @@ def test_a_generator_alone_decides_the_weights(variant):
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values()))
     key = "blocks.0.layers.1.spectral.weight"
     assert not torch.equal(states[0][key], states[2][key])
-
-
-@pytest.mark.slow
-def test_it_compiles_into_one_graph():
-    model, a = small("fno-wt", dtype=torch.float32), fields(dtype=torch.float32)
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    results = []
-    for run in (model, compiled):
-        model.zero_grad()
-        y = run(a)
-        y.square().sum().backward()
-        results.append((y.detach(), *(p.grad for p in model.parameters())))
-    for eager, traced in zip(*results):
-        torch.testing.assert_close(eager, traced, rtol=1e-4, atol=1e-5)
 
 
 def test_kan_hidden_is_the_projections():
