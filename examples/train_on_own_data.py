@@ -1,4 +1,4 @@
-"""Learn a neural ODE from your own measurements: a CSV file whose first column is t, the others the states.
+"""Learn a neural ODE from your own measurements: a CSV file with a column t, the others being the states.
 
 Run: python examples/train_on_own_data.py [file.csv]
 The same from the command line: kansciml ode --data file.csv --train-fraction 0.8

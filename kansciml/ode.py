@@ -228,6 +228,9 @@ def run_identity(problem: OdeProblem, solver: OdeSolver) -> dict[str, Any]:
     else:
         parameters = list(spec.module.parameters())
         shapes = [[name, list(p.shape), p.requires_grad] for name, p in spec.module.named_parameters()]
-        field = {"module": [spec.label(), shapes], "code of the module": fingerprint(spec.module, without=parameters)}
+        field = {
+            "module": [spec.label(), shapes],
+            "code or attributes of the module": fingerprint(spec.module, without=parameters),
+        }
     solved = {"rtol": problem.rtol, "atol": problem.atol, "max_steps": problem.max_steps}
     return {**field, "data": data, "solver": [solver.backend, solver.method, solved]}

@@ -114,9 +114,9 @@ SWAPPED = ode.Trajectory([0.0, 1.0, 2.0], [[1.0, 2.0], [3.0, 1.0], [2.0, 4.0]]) 
 @pytest.mark.parametrize(
     "options, differs",
     [
-        ({"model": lambda: field_of(sign=-1.0)}, "code of the module"),
-        ({"model": lambda: field_of(act=torch.sin)}, "code of the module"),
-        ({"model": lambda: field_of(table=(2.0,))}, "code of the module"),
+        ({"model": lambda: field_of(sign=-1.0)}, "code or attributes of the module"),
+        ({"model": lambda: field_of(act=torch.sin)}, "code or attributes of the module"),
+        ({"model": lambda: field_of(table=(2.0,))}, "code or attributes of the module"),
         ({"model": lambda: field_of(weight=0.2)}, "initial values"),
         ({"system": SWAPPED}, "data"),
         ({"training": ode.FlatTraining(adam_steps=5, lbfgs_steps=2)}, "training settings"),
@@ -165,7 +165,7 @@ def test_max_steps_holds_in_training_and_when_errors_are_computed():
     options = {"hidden": (3,), "training": FEW, "rtol": 1e-3, "atol": 1e-3}
     for gradient, steps in (("replay", 2), ("backprop", 1)):
         backend = ode.open_backend("torch", gradient=gradient)
-        few = ode.train("lotka", "mlp", max_steps=steps, backend=backend, **options)
+        few = ode.train("lotka", "mlp", max_steps=steps, backend=backend, hidden=(3,), training=FEW)
         assert few.fit.status == "diverged" and f"more than {steps} steps" in few.fit.message
     lines = []
     run = ode.train("lotka", "mlp", max_steps=10, log=lines.append, **options)

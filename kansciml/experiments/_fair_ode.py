@@ -108,7 +108,7 @@ class OdeKind:
             label=job.spec.label(),
             seed=job.seed,
             status=row["status"],
-            message=row["message"],
+            message=row["not_computed"].get("train_mse") or row["message"],
             parameters=job.spec.n_parameters,
             flops=field_flops(job.spec),
             steps=len(result.arrays[f"{job.id}.iteration"]),

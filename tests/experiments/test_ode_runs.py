@@ -1,7 +1,9 @@
 """Many trainings: the pool equals one process, resumed jobs are not repeated, configurations make their jobs."""
 
+import importlib
 import json
 import multiprocessing
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments import _ode_runs, fig2, ode
-from kansciml.experiments._base import run_experiment
+from kansciml.experiments._base import config_hash, run_experiment
 from kansciml.experiments._ode_runs import worker_count
 from kansciml.ode import get_system
 from kansciml.training.flat import FlatTraining
@@ -134,3 +136,88 @@ def test_variant_names_say_how_widths_were_chosen():
     system = get_system("lotka")
     fields = _ode_runs.variant_fields(system, ("mlp", "kan"), ("width", "params"))
     assert {name: f.n_parameters for name, f in fields.items()} == {"mlp": 252, "kan-width": 2000, "kan-params": 240}
+
+
+SYSTEM_FILE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).parent))
+import numpy as np
+from kansciml import ode
+from beside_mine import rate
+K = float(Path(__file__).with_name("k.txt").read_text())
+def rhs(t, u):
+    return -K * rate(u)
+SYSTEM = ode.System("decay", u0=np.array([1.0]), train_end=1.0, train_saveat=np.linspace(0.0, 1.0, 5), rhs=rhs)
+"""
+
+
+def test_what_a_system_file_reads_and_imports_is_another_configuration(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def hashed(k="1", rate="u", folder="a"):
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
+        (place / "mine.py").write_text(SYSTEM_FILE)
+        (place / "beside_mine.py").write_text(f"def rate(u):\n    return {rate}\n")
+        (place / "k.txt").write_text(k)
+        monkeypatch.delitem(sys.modules, "beside_mine", raising=False)
+        importlib.invalidate_caches()
+        config = replace(CONFIG, system=str(place / "mine.py"))
+        return config_hash("ode", config), config_hash("fig2", fig2.Fig2Config(systems=(config.system,)))
+
+    first = hashed()
+    assert hashed() == first == hashed(folder="b")  # wherever it lies
+    for changed in (hashed(k="2"), hashed(rate="u * (1.0 + u)")):
+        assert changed[0] != first[0] and changed[1] != first[1]
+
+
+def test_a_file_that_gives_another_system_each_time_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "noise.py").write_text(
+        "import numpy as np\nfrom kansciml import ode\n"
+        "data = ode.Trajectory(np.arange(4.0), np.random.default_rng().normal(size=(4, 1)))\n"
+        "SYSTEM = ode.system_from_trajectory(data, 'noise')\n"
+    )
+    config = replace(CONFIG, system=str(tmp_path / "noise.py"), model="mlp")
+    with pytest.raises(UsageError, match="gives another system each time it is read: seed its random numbers"):
+        run(config, tmp_path, monkeypatch, 1)
+
+
+def test_data_of_a_step_are_reported_without_a_relative_error(tmp_path, monkeypatch):
+    path, lines = tmp_path / "step.csv", []
+    path.write_text(",t,x,y\n" + "".join(f"{i},{i},{5 if i < 4 else i},0\n" for i in range(8)))
+    config = replace(CONFIG, system="lotka", data=path, train_fraction=0.5, model="mlp", max_steps=500)
+    monkeypatch.setenv("KANSCIML_WORKERS", "1")
+    record = run_experiment(ode.EXPERIMENT, config, results=tmp_path, log=lines.append)
+    assert len(lines) == 1 and "the time is column 2 't', the state x, y; column 1 is taken for row numbers" in lines[0]
+    for row in record.result["runs"]:
+        assert row["status"] == "finished" and row["train_mse"] < 1 < row["test_relative_mse"]
+        assert row["train_relative_mse"] is None and "constant in time" in row["not_computed"]["train_relative_mse"]
+    (table, *_) = ode.EXPERIMENT.tables(record)
+    shown = table.to_json()["rows"][0]
+    assert shown["Train relative MSE"] is None and np.isfinite(shown["Train MSE"])
+    assert "step: train relative MSE of 2 of 2 runs not computed: the 4 rows of data are constant" in table.notes[-1]
+    assert {path.stem for path in ode.EXPERIMENT.render(record, tmp_path / "drawn")} >= {"final_losses", "tables"}
+    assert ode.trained(record)[0].metrics["train_relative_mse"] is None
+
+
+def test_a_solution_that_could_not_be_computed_says_why(tmp_path, monkeypatch):
+    config = replace(CONFIG, system="lotka", model="mlp", seeds=1, rtol=1e-3, atol=1e-3, max_steps=10)
+    record = run(config, tmp_path, monkeypatch, 1)
+    (row,) = record.result["runs"]
+    assert row["train_mse"] is None and "more than 10 steps" in row["not_computed"]["test_mse"]
+    notes = " ".join(ode.EXPERIMENT.tables(record)[0].notes)
+    assert "train MSE of 1 of 1 runs not computed: solved again, the solution needs more than 10 steps" in notes
+
+
+def test_a_training_that_ended_at_its_first_step_is_drawn(tmp_path, monkeypatch):
+    record = run(replace(CONFIG, system="lotka", model="mlp", seeds=1, max_steps=1), tmp_path, monkeypatch, 1)
+    assert record.result["runs"][0]["status"] == "diverged" and ode.EXPERIMENT.render(record, tmp_path / "drawn")
+
+
+def test_a_time_column_without_data_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="got time_column 'when' without data"):
+        ode.OdeConfig(time_column="when")
+    (tmp_path / "d.csv").write_text("x,when\n1,0\n2,1\n")
+    job = ode.jobs(replace(CONFIG, data=tmp_path / "d.csv", time_column="when"))[0]
+    assert job.resolve().observed.t.tolist() == [0.0, 1.0]

@@ -25,9 +25,9 @@ MISSING = frozenset(("", "nan", "na", "n/a", "#n/a", "null", "none", "-", ".", "
 _SAMPLE = 200
 """Rows that tell separator and decimal sign."""
 _COMMENT = re.compile(r"\s*[#%](?!N/A|NA\b|DIV/0|VALUE|REF|NUM|NAME)")  # not the errors of a spreadsheet
-_DATE = re.compile(
-    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?|(\d+ days? )?\d+:\d\d(:\d\d(\.\d+)?)?"
-    r"|(\d{1,2}[- .]+[A-Za-z]{3,9}|[A-Za-z]{3,9} \d{1,2},)[- .]+\d{2,4}( .*)?"
+DATE = re.compile(
+    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T].*)?|(?:\d+ days? )?\d+:\d\d(?::\d\d(?:\.\d+)?)?"
+    r"|(?:\d{1,2}[- .]+[A-Za-z]{3,9}|[A-Za-z]{3,9} \d{1,2},)[- .]+\d{2,4}(?: .*)?"
 )
 
 
@@ -78,7 +78,7 @@ def read_cells(path: Path) -> Cells:
         raise UsageError(f"{path} holds no rows of data: expected a time and at least one state component in each row")
     step = max(1, len(lines) // _SAMPLE)
     separator, decimal = _dialect([line for _, line in lines[:3] + lines[3::step]], separator)
-    rows = [_split(line, separator) for _, line in lines]
+    rows = _rows(path, [line for _, line in lines], separator)
     if max(map(len, rows)) < 2:
         raise UsageError(
             f"{path} has only one column: expected the time, then at least one state component, separated by commas,"
@@ -111,7 +111,7 @@ def read_cells(path: Path) -> Cells:
     if names is not None and width > len(names):
         line = lines[0][0]
         raise UsageError(f"{path} row {line}: got {width} cells, expected {len(names)} as in row {header_line}")
-    frame = _frame(path, lines, separator, width)
+    frame = _frame(lines, separator, width)
     if names is not None:
         names = names[:width]
     if (names is None or not names[-1]) and (frame[width - 1] == "").all():  # every line ends in a separator
@@ -180,6 +180,20 @@ def _split(line: str, separator: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
 
 
+def _rows(path: Path, lines: Sequence[str], separator: str) -> list[list[str]]:
+    try:
+        if separator == " ":
+            rows = [_split(line, separator) for line in lines if line.count('"') % 2 == 0]
+        else:
+            reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+            rows = [[cell.strip() for cell in row] for row in reader]
+    except csv.Error:
+        rows = []
+    if len(rows) != len(lines):
+        raise UsageError(f"{path} has a quotation mark that is not closed: expected one line of the file for each row")
+    return rows
+
+
 def _dialect(lines: Sequence[str], named: str | None) -> tuple[str, str]:
     """Separator and decimal sign by which most cells are numbers, in rows of one length of at least two."""
     best, found = 0.0, (named or ",", ".")
@@ -202,7 +216,7 @@ def _numeric(cell: str, decimal: str) -> float:
     """1 for a number, less for what could be one."""
     if re.fullmatch(plain_number(decimal), cell):
         return 1.0
-    return 0.9 if re.fullmatch(grouped_number(decimal), cell) or _DATE.fullmatch(cell) else 0.0
+    return 0.9 if re.fullmatch(grouped_number(decimal), cell) or DATE.fullmatch(cell) else 0.0
 
 
 def _is_header(rows: Sequence[Sequence[str]], decimal: str) -> bool:
@@ -219,22 +233,18 @@ def _is_header(rows: Sequence[Sequence[str]], decimal: str) -> bool:
 def _is_units(row: Sequence[str], decimal: str) -> bool:
     """Whether a row below the header names units, such as ``s,m`` or ``[s],1``."""
     words = [cell for cell in row if cell.lower() not in MISSING | {"1"}]
-    return bool(words) and bool(row[0]) and not any(_numeric(cell, decimal) for cell in words)
+    infinite = any(cell.lower().lstrip("+-") in ("inf", "infinity") for cell in words)
+    return bool(words) and bool(row[0]) and not infinite and not any(_numeric(cell, decimal) for cell in words)
 
 
-def _frame(path: Path, lines: Sequence[tuple[int, str]], separator: str, width: int) -> pd.DataFrame:
+def _frame(lines: Sequence[tuple[int, str]], separator: str, width: int) -> pd.DataFrame:
     import pandas as pd
 
     options = {"sep": r"\s+"} if separator == " " else {"sep": separator, "skipinitialspace": True}
     text = "\n".join(line.strip() if separator == " " else line for _, line in lines)
-    try:
-        frame = pd.read_csv(
-            io.StringIO(text), header=None, names=list(range(width)), index_col=False, dtype=str, na_filter=False,
-            skip_blank_lines=False, **options,
-        )  # fmt: skip
-    except pd.errors.ParserError:
-        frame = None
-    if frame is None or len(frame) != len(lines):
-        raise UsageError(f"{path} has a quotation mark that is not closed: expected one line of the file for each row")
+    frame = pd.read_csv(
+        io.StringIO(text), header=None, names=list(range(width)), index_col=False, dtype=str, na_filter=False,
+        skip_blank_lines=False, **options,
+    )  # fmt: skip
     frame.index = [number for number, _ in lines]
     return frame.apply(lambda column: column.str.strip())

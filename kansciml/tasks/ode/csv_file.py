@@ -6,13 +6,17 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kansciml._errors import UsageError
-from kansciml.tasks.ode._csv_cells import MISSING, Cells, grouped_number, plain_number, read_cells
+from kansciml.tasks.ode._csv_cells import DATE, MISSING, Cells, grouped_number, plain_number, read_cells
 from kansciml.tasks.ode._csv_times import restarts, seconds_of, side_by_side
 from kansciml.tasks.ode.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    pass
 
 _UNIT = r"(?:[fpnuµμm]?s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|d|days?|weeks?|months?|a|yrs?|years?)"
 _TIME = re.compile(rf"(?:t|times?|elapsed|elapsed[ _]time|time[ _]elapsed)(?:[\s_,.:-]+{_UNIT}\.*)?", re.I)
@@ -22,6 +26,7 @@ _INDEX = re.compile(
     r"|id|obs|observation|sample|record|entry",
     re.I,
 )
+_STEP = re.compile(r"step|iteration|iter|frame|tick|cycle", re.I)
 _NUMBERED = r"(?:[ _.-]?(?:id|no|nr|num|number|name|index|idx|#))?"
 _RUN = re.compile(
     rf"(?:run|traj|trajectory|exp|experiment|trial|subject|patient|episode|sim|simulation|replicate|individual)"
@@ -37,10 +42,10 @@ def read_csv(path: str | Path, time_column: str | None = None, log: Callable[[st
 
     Separators (comma, semicolon, tab, bar, blanks), decimal sign, encoding and compression are recognised, comments
     (``#``, ``%``), blank lines and a row of units are left out: see `read_cells`. The time is the column of that name
-    (``t``, ``time``, also ``Time [s]``, ``t_ms``, ``timestamp``, ``date``), else the first. Dates become seconds from
-    the first of them, clock times and durations seconds. An index that pandas or R wrote (a first column without a
-    name, or named as an index, that counts rows) is left out. Row numbers in messages are line numbers of the file,
-    column numbers count from 1.
+    (``t``, ``time``, also ``Time [s]``, ``t_ms``, ``timestamp``, ``date``), else the first. Dates, also with times of
+    day in a column of their own, become seconds from the first of them; clock times and durations become seconds. An
+    index that pandas or R wrote (a first column without a name, or named as an index, that counts rows) is left out.
+    Row numbers in messages are line numbers of the file, column numbers count from 1.
 
     Args:
         path: the file, also compressed by gzip, bzip2, xz or zip.
@@ -124,17 +129,23 @@ class _Table:
     def _drop_indices(self, chosen: int | None) -> None:
         """Leave out what pandas and R write in front of the columns: numbers or names of rows."""
         times = [place for place in self.kept if self._rank(place) is not None] if chosen is None else [chosen]
-        while len(self.kept) > 1 and (first := self.kept[0]) not in times and _INDEX.fullmatch(self.names[first]):
+        while (
+            len(self.kept) > 1
+            and (first := self.kept[0]) not in times
+            and (_INDEX.fullmatch(self.names[first]) or _STEP.fullmatch(self.names[first]))
+        ):
             column = self.frame[first]
             unnamed = self.names[first].lower().startswith("unnamed") or not self.names[first]
             whole, counts = bool(column.str.fullmatch(r"\d+").all()), self._counts(first)
-            text = not column.str.fullmatch(plain_number(self.cells.decimal)).any()
-            if counts and not times:
+            text = not column.str.fullmatch(plain_number(self.cells.decimal)).any() and not self._days(first)
+            if counts and not times and not _STEP.fullmatch(self.names[first]):
                 raise self.error(
                     f"has row numbers ({self._told(first)}) and no column named t or time: {_ASK};"
                     f" {first + 1} takes the row numbers"
                 )
-            if not times or not (counts or (unnamed and (whole or text))):
+            steps = set(np.diff(column.astype(np.float64))) if whole else set()
+            even = len(steps) == 1 and min(steps) > 0  # every tenth row
+            if not times or not (even or counts or (unnamed and (whole or text))):
                 return
             self.kept.pop(0)
             self.notes.append(f"{self._told(first)} is taken for row {'names' if text else 'numbers'} and left out")
@@ -224,8 +235,8 @@ class _Table:
         parsed = [self._parsed(place) for place in places]
         bad = np.column_stack([wrong for _, wrong in parsed])
         for place, wrong in zip(places, bad.T):
-            texts = [cell for cell in self.frame[place] if cell.lower() not in MISSING]
-            if wrong.all() and texts and len(self.frame) > 1:
+            texts = [cell for cell in self.frame[place] if cell.lower() not in MISSING] if wrong.all() else []
+            if texts and len(self.frame) > 1:
                 raise self.error(
                     f"{self._told(place)} holds no numbers (row {self.frame.index[0]}, column {place + 1}: got"
                     f" {texts[0]!r}): expected a state component, leave the column out"
@@ -250,18 +261,29 @@ class _Table:
         """Values of the column of times, dates and clock times in seconds."""
         column = self.frame[place]
         values, bad = self._parsed(place)
+        clock = column.str.fullmatch(r"\d{1,2}:\d\d(?::\d\d(?:[.]\d+)?)?(?: ?[AaPp][Mm])?").all()
+        days = [other for other in self.kept if self._days(other)] if clock else []
+        if len(days) == 1:  # times of day, and the days in a column of their own
+            column = self.frame[days[0]] + " " + column
+            self.kept.remove(days[0])
         if bad.all() or column.str.fullmatch(r"(?:19|20)\d{6}").all():  # 20240131 is a date as well
             try:
                 found = seconds_of(column)
             except UsageError as error:
                 raise self.error(f"{self._told(place)}: {error}") from None
             if found is not None:
-                self.notes.append(f"{self._told(place)} is turned into {found[1]}")
+                told = " with ".join(map(self._told, [place, *days]))
+                self.notes.append(f"{told} is turned into {found[1]}")
                 return found[0]
         if bad.any():
             gaps = column.str.lower().isin(MISSING).to_numpy()
             raise self._cell_error(int(np.argmax(gaps if gaps.any() else bad)), place)
         return values
+
+    def _days(self, place: int) -> bool:
+        """Whether a column holds dates without times of day."""
+        column = self.frame[place]
+        return bool(column.str.fullmatch(DATE).all() and not column.str.contains(":").any())
 
     def _refuse_several(self, t: np.ndarray, time: int) -> None:
         """Refuse a table of several trajectories, whether or not a column tells them apart."""

@@ -2,12 +2,13 @@
 
 A function is told by its bytecode, constants, defaults and what it refers to: closures, and those globals and functions
 of the user's own that it names, followed as far as they go. An object is told by its class, whose methods are followed
-in the same way, and its attributes. Files of Python's and installed libraries count by their names alone, as do the
-parts of this package. Not seen: what code reads only while it runs.
+in the same way, and its attributes. What Python, this package and its numerical libraries define counts by its name,
+what other installed packages define by the files that define it. Not seen: what code reads only while it runs.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 _INSTALLED = frozenset(("site-packages", "dist-packages"))
+_BY_NAME = frozenset((__name__.partition(".")[0], "torch", "numpy", "scipy", "pandas"))
 _OF_EVERY_CLASS = frozenset(
     ("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
      "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__",
@@ -85,7 +87,7 @@ class _Digest:
         if isinstance(value, type):
             return self.type(value)
         if isinstance(value, ModuleType):
-            return "module", value.__name__
+            return "module", value.__name__, _file(value.__name__) if _of_library(value.__name__) else ""
         if isinstance(value, BuiltinFunctionType):
             own = value.__self__
             return "builtin", value.__qualname__, b"" if isinstance(own, (ModuleType, type(None))) else self.of(own)
@@ -102,14 +104,20 @@ class _Digest:
 
     def function(self, value: FunctionType) -> Iterable[bytes | str]:
         if _of_library(value.__module__):
-            return "function", value.__module__, value.__qualname__, *map(self.of, _cells(value))
+            return (
+                "function",
+                value.__module__,
+                value.__qualname__,
+                _file(value.__module__),
+                *map(self.of, _cells(value)),
+            )
         about = [value.__code__, value.__defaults__, value.__kwdefaults__, _cells(value), vars(value)]
         return "function", *map(self.of, [*about, *_used(value)])
 
     def type(self, value: type) -> Iterable[bytes | str]:
         name = f"{value.__module__}.{value.__qualname__}"
         if _of_library(value.__module__):
-            return "type", name
+            return "type", name, _file(value.__module__)
         own = [(key, part) for key, part in sorted(vars(value).items()) if key not in _OF_EVERY_CLASS]
         return "type", value.__qualname__, self.of(value.__bases__), self.of(own)
 
@@ -183,10 +191,19 @@ def _of_library(module: str | None) -> bool:
     top = (module or "").partition(".")[0]
     if top == "__main__":  # whatever was started
         return False
-    if top in sys.builtin_module_names or top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
+    if top in sys.builtin_module_names or top in sys.stdlib_module_names or top in _BY_NAME:
         return True
     file = getattr(sys.modules.get(module or ""), "__file__", None)
     return file is not None and not _INSTALLED.isdisjoint(Path(file).parts)
+
+
+@functools.lru_cache(maxsize=256)
+def _file(module: str) -> str:
+    """Digest of the file of an installed package's module; empty for those that count by name."""
+    top, file = module.partition(".")[0], getattr(sys.modules.get(module), "__file__", None)
+    if file is None or top in _BY_NAME or top in sys.stdlib_module_names or not Path(file).is_file():
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _hash(*parts: bytes | str) -> bytes:

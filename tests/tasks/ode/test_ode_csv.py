@@ -59,6 +59,7 @@ SAME = {
     "empty rows of a spreadsheet": ("t,x\n0,1.5\n,\n0.5,2.5\n,\n", ""),
     "named separator": ("sep=;\nt;x\n0;1.5\n0.5;2.5\n", ""),
     "header of two lines": ('"time\n[s]","x"\n0,1.5\n0.5,2.5\n', ""),
+    "steps counted": ("step,t,x\n10,0,1.5\n20,0.5,2.5\n", "'step' is taken for row numbers"),
     "one run": ("run,t,x\n3,0,1.5\n3,0.5,2.5\n", "'run' has one value and is left out"),
     "clock times": ("time,x\n0:00:00,1.5\n0:00:00.5,2.5\n", "turned into seconds"),
     "dates": ("date,x\n2024-01-01 10:00:00,1.5\n2024-01-01 10:00:00.5,2.5\n", "seconds from the first, 2024-01-01 10:"),
@@ -90,6 +91,8 @@ TIMES = {
     "no signs between": ("date,x\n20240131,1\n20240201,2\n", DAY),
     "half days": ("time,x\n1/31/2024 11:00 AM,1\n1/31/2024 1:00 PM,2\n", 7200.0),
     "zones": ("time,x\n2024-10-27T02:30:00+02:00,1\n2024-10-27T02:00:00+01:00,2\n", 1800.0),
+    "days and times of day": ("date,time,x\n2024-01-01,23:59:59,1\n2024-01-02,00:00:01,2\n", 2.0),
+    "days and times of day, blanks": ("t x\n2024-01-01 10:00:00 1\n2024-01-02 10:00:01 2\n", DAY + 1),
     "years are numbers": ("year,x\n1999,1\n2001,2\n", 2.0),
 }
 
@@ -98,7 +101,7 @@ TIMES = {
 def test_dates_become_seconds_from_the_first(case: str, tmp_path: Path) -> None:
     content, expected = TIMES[case]
     data, line = read(tmp_path, content)
-    assert data.t[1] - data.t[0] == expected and "the time is column 1" in line
+    assert data.t[1] - data.t[0] == expected and data.states.tolist() in ([[1.0], [2.0]], [[1.5], [2.5]]) and line
 
 
 REFUSED = {
@@ -113,6 +116,8 @@ REFUSED = {
         "t,x,quality\n0,1,good\n1,2,bad\n",
         "column 3 'quality' holds no numbers .*leave the column out",
     ),
+    "infinite time": ("t,x\ninf,1\n1,2\n2,3\n", "row 2, column 1: got 'inf'"),
+    "open quotation among blanks": ('t x\n0 "1\n1 2\n', "quotation mark that is not closed"),
     "too large": ("t,x\n0,1e400\n1,2\n", "row 2, column 2: got '1e400'"),
     "no number but to Python": ("t,x\n0,1_000\n1,2\n", "row 2, column 2: got '1_000'"),
     "open quotation": ('t,x\n0,"1\n1,2\n', "quotation mark that is not closed"),

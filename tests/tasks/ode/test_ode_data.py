@@ -158,3 +158,9 @@ def test_there_is_no_truth_beyond_the_data() -> None:
 def test_bad_trajectory(t: list, states: list, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Trajectory(t, states)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_numbers_that_cannot_be_squared_are_refused(size: float) -> None:
+    with pytest.raises(UsageError, match=r"lines: values of b reach .*change their unit"):
+        system_from_trajectory(Trajectory([0.0, 1.0], [[1.0, size], [2.0, size]], ("a", "b")), "lines")

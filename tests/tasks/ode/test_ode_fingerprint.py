@@ -114,3 +114,16 @@ def test_every_process_gives_the_same(tmp_path):
         for seed in ("1", "2")
     }
     assert len(prints) == 1 and len(prints.pop().strip()) == 64
+
+
+@pytest.mark.parametrize("where", ["site-packages", "mine"])
+def test_code_of_other_packages_counts_installed_or_not(tmp_path, where):
+    def of(body):
+        folder = tmp_path / body / where
+        folder.mkdir(parents=True)
+        (folder / "their_fields.py").write_text(f"class Field:\n    def f(self, u):\n        return u {body} u\n")
+        script = f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom their_fields import Field\n"
+        script += "from kansciml.tasks.ode.fingerprint import fingerprint\nprint(fingerprint(Field()))"
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+    assert of("+") != of("-")
