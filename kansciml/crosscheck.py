@@ -20,6 +20,7 @@ from scipy.integrate import solve_ivp
 
 from kansciml._errors import SolveError
 from kansciml.backends.base import FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.base_units import SolverInUnits
 from kansciml.backends.select import OdeBackend
 from kansciml.backends.torch import TorchOdeSolver
 from kansciml.models.fields import VectorField
@@ -32,7 +33,7 @@ from kansciml.training.flat import FlatTraining, adam_step
 TOLERANCE = 1e-10
 ADAM_STEPS = 20
 RHS, TRAJECTORY, LOSS, GRADIENT, TRAINING = 1e-12, 1e-7, 1e-9, 1e-6, 1e-6
-"""Allowed differences: relative, absolute (state units), relative, relative, relative (or `training_allowed`)."""
+"""Allowed: relative, absolute in the problem's `units`, relative, relative, relative (or `training_allowed`)."""
 TRAINED = FlatTraining()
 """Gate 5 takes the first steps of such a training."""
 LOOSER = 10.0
@@ -56,39 +57,30 @@ class Gate:
         return bool(self.measured <= self.allowed)  # NaN does not pass
 
 
-class ReferenceSolver:
+class ReferenceSolver(SolverInUnits):
     """Slow and independent: the torch module under SciPy's DOP853 at 1e-12, gradients by central differences."""
 
     backend = "scipy"
     method = "DOP853"
 
     def __init__(self, problem: OdeProblem) -> None:
-        self.problem = problem
-        self._field = VectorField(problem.field)
+        super().__init__(problem)
+        self._field = VectorField(self.inner.field)
 
-    def rhs(self, u: np.ndarray, t: float, params: np.ndarray) -> np.ndarray:
+    def _rhs(self, v: np.ndarray, tau: np.ndarray, params: np.ndarray) -> np.ndarray:
         self._field.load_flat(params)
         with torch.no_grad():
-            return self._field(torch.tensor(t), torch.tensor(u)).numpy()
+            return self._field(None, torch.tensor(v)).numpy()
 
-    def trajectory(
-        self,
-        params: np.ndarray,
-        saveat: np.ndarray | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-    ) -> np.ndarray:
-        problem = self.problem
-        saveat = problem.saveat if saveat is None else saveat
+    def _trajectory(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> np.ndarray:
         self._field.load_flat(params)
-        t = torch.tensor(0.0)
 
-        def rhs(time: float, u: np.ndarray) -> np.ndarray:
+        def rhs(time: float, v: np.ndarray) -> np.ndarray:
             with torch.no_grad():
-                return self._field(t, torch.tensor(u)).numpy()
+                return self._field(None, torch.tensor(v)).numpy()
 
-        span = (problem.t0, float(saveat[-1]))
-        solution = solve_ivp(rhs, span, problem.u0, "DOP853", saveat, rtol=1e-12, atol=1e-12)
+        span = (self.inner.t0, float(tau[-1]))
+        solution = solve_ivp(rhs, span, self.inner.u0, "DOP853", tau, rtol=1e-12, atol=1e-12)
         if not solution.success:
             raise SolveError(f"SciPy's DOP853 failed: {solution.message}")
         return solution.y.T
@@ -129,11 +121,13 @@ def sample_states(system: System, count: int = 200, seed: int = 0) -> np.ndarray
 
 
 def rhs_gate(a: OdeSolver, b: OdeSolver, states: np.ndarray, params: np.ndarray) -> float:
-    return relative(a.rhs(states, 0.0, params), b.rhs(states, 0.0, params))
+    units = a.problem.solved_in
+    return relative(*(solver.rhs(states, units.t0, params) * (units.time / units.state) for solver in (a, b)))
 
 
 def trajectory_gate(a: OdeSolver, b: OdeSolver, params: np.ndarray) -> float:
-    return float(np.max(np.abs(a.trajectory(params) - b.trajectory(params))))
+    difference = np.abs(a.trajectory(params) - b.trajectory(params))
+    return float(np.max(difference / a.problem.solved_in.state))
 
 
 def loss_allowed(loss: float, trajectory_difference: float, loss_scale: np.ndarray) -> float:
@@ -181,7 +175,7 @@ def compare(
     allowed_in_training: float = TRAINING,
 ) -> Iterator[tuple[int, str, float, float]]:
     """All six gates between two solvers: (number, quantity, measured, allowed); gate 5 trains as `training` says."""
-    scale = a.problem.loss_scale
+    scale = a.problem.loss_scale / a.problem.solved_in.state
     yield 1, "right-hand side at 200 states, relative", rhs_gate(a, b, sample_states(system), params), RHS
     difference = trajectory_gate(a, b, params)
     yield 2, "trajectory, absolute", difference, TRAJECTORY

@@ -25,7 +25,13 @@ from kansciml._files import short_name
 from kansciml.backends.base import MAX_STEPS, FieldSpec, OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
-from kansciml.tasks.ode.data import Trajectory, read_csv, system_from_trajectory, with_normalisation
+from kansciml.tasks.ode.data import (
+    Trajectory,
+    hardly_varying,
+    read_csv,
+    system_from_trajectory,
+    with_normalisation,
+)
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.problem import Metrics, evaluate, make_field, make_problem
 from kansciml.tasks.ode.reference import reference_solution
@@ -138,7 +144,9 @@ def train(
     Args:
         system: a `System`, its name, a path to a ``.py`` file defining SYSTEM, a table of times and states (a file
             whose name ends as one of `TABLES`, or a `Path` of another ending), or a `Trajectory` of your own.
-        model: ``"mlp"``, ``"kan"``, a `FieldSpec`, or a torch module called as ``module(t, u)`` (torch only).
+        model: ``"mlp"``, ``"kan"``, a `FieldSpec`, or a torch module called as ``module(t, u)`` (torch only). The first
+            two learn the same in any unit of the data; a module or a `FieldSpec` of your own is in these units itself,
+            so scale states, times and slopes in it. What a module must be: `kansciml.backends.torch.ModuleField`.
         match, hidden, grid, spline_order, grid_range, input_scaling: see `make_field`.
         seed: of the initial parameters; the same for every backend.
         backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or a backend that `open_backend` gave.
@@ -157,6 +165,8 @@ def train(
     seed = check_seed(seed)
     system = resolve_system(system, log=log)
     settings = training or FlatTraining()
+    if log and (names := hardly_varying(system)):
+        log(f"{', '.join(names)}: varying by less than 1 % counts as constant; subtract the mean to learn the rest")
     if isinstance(model, FieldSpec):
         spec: FieldSpec | ModuleField = model
     elif isinstance(model, nn.Module):

@@ -14,6 +14,7 @@ from kansciml._errors import KansciError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICK = ode.FlatTraining(adam_steps=60, lbfgs_steps=30)
+ADAM = ode.FlatTraining(adam_steps=60, lbfgs_steps=0)  # L-BFGS would magnify the rounding of the data
 
 
 def load(name):
@@ -57,6 +58,105 @@ def test_own_data_and_own_system(tmp_path):
     assert run.system.labels == ("position", "velocity") and np.isfinite(run.metrics["train_mse"])
     system = ode.get_system(EXAMPLES / "own_system.py")
     assert system.name == "van_der_pol" and system.scale
+
+
+T = np.linspace(0.0, 3.4, 35)
+LOTKA = ode.reference_solution(ode.get_system("lotka"), T)
+
+
+@pytest.mark.parametrize("model", ["mlp", "kan"])
+def test_units_of_state_and_time_do_not_matter(model):
+    """One unit for all or one for each component, 1e-12 to 1e12 times larger: the same steps of the optimiser."""
+    training = ode.FlatTraining(adam_steps=40, lbfgs_steps=20, curriculum=(0.5,))
+    runs = [
+        ode.train(
+            ode.Trajectory(T * time, LOTKA * np.array(state)), model, match="params", hidden=(10,), training=training
+        )
+        for state, time in ((1.0, 1.0), (1e-12, 86400.0), (1e12, 1e-12), ([0.3048, 1e6], 1e12))
+    ]
+    assert runs[0].metrics["train_relative_mse"] < 0.5
+    for run in runs[1:]:
+        np.testing.assert_allclose(run.fit.history["loss"], runs[0].fit.history["loss"], rtol=1e-6)
+        assert run.metrics["train_relative_mse"] == pytest.approx(runs[0].metrics["train_relative_mse"], rel=1e-6)
+        unit = run.problem.data[0] / LOTKA[0]
+        np.testing.assert_allclose(run.states / unit, runs[0].states, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "t", [1.7e9 + 1e-3 * np.arange(35), 1.7e12 + np.arange(35.0), 1e-15 * np.arange(35), np.arange(-40.0, -5.0)]
+)
+def test_times_far_from_zero_and_close_together_train_like_any_others(t):
+    """Unix time at 1 kHz is rounded to 2e-7 s, 2e-4 of a step."""
+    runs = [ode.train(ode.Trajectory(times, LOTKA), "mlp", training=ADAM) for times in (np.arange(35.0), t)]
+    expected, found = (run.metrics["train_relative_mse"] for run in runs)
+    assert found == pytest.approx(expected, rel=1e-3)
+    np.testing.assert_allclose(runs[1].trajectory(t[::-1]), runs[1].states[::-1], rtol=1e-9)
+
+
+def test_an_offset_costs_no_accuracy():
+    """Tolerances count from the middle of the data: 4096 + x is solved to as many digits as x."""
+    runs = [ode.train(ode.Trajectory(T, offset + 100 * LOTKA), "mlp", training=ADAM) for offset in (0.0, 2.0**12)]
+    expected, found = (run.metrics["train_relative_mse"] for run in runs)
+    assert found == pytest.approx(expected, rel=1e-8)
+
+
+def test_a_component_that_hardly_varies_is_named():
+    lines = []
+    data = np.column_stack([LOTKA[:, 0], 1e6 + LOTKA[:, 1], np.full(35, 5.0)])
+    ode.train(ode.Trajectory(T, data, ("x", "y", "z")), "mlp", training=QUICK, log=lines.append)
+    assert lines[0].startswith("y: varying by less than 1 % counts as constant")
+    lines.clear()
+    ode.train("rigid", "mlp", training=QUICK, log=lines.append)
+    assert not lines
+
+
+def test_a_system_of_your_own_is_scaled_as_its_file_would_be():
+    """The equations of a van der Pol oscillator in nanometres and megaseconds."""
+    unit, time = np.array([1e-9, 1e-15]), 1e6
+
+    def rhs(t, u):
+        x, v = u[..., 0] / unit[0], u[..., 1] / unit[1]
+        return np.stack([v, (1 - x**2) * v - x], axis=-1) * unit / time
+
+    saveat = np.linspace(0.0, 7e6, 71)
+    own = ode.System("own", u0=np.array([2.0, 0.0]) * unit, train_end=7e6, train_saveat=saveat, rhs=rhs)
+    given = ode.get_system(EXAMPLES / "own_system.py")
+    ours, theirs = (ode.train(system, "mlp", training=QUICK) for system in (own, given))
+    assert ours.metrics["train_relative_mse"] == pytest.approx(theirs.metrics["train_relative_mse"], rel=1e-3)
+    assert ours.fit.loss == pytest.approx(theirs.fit.loss, rel=1e-3) and theirs.fit.loss < 0.9
+
+
+class Driven(torch.nn.Module):
+    """du/dt = weight * t: known at every time."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def forward(self, t, u):
+        return self.weight * t + 0.0 * u
+
+
+def test_slopes_of_a_run_are_those_at_the_time_given():
+    run = ode.train(ode.Trajectory(5.0 + T, LOTKA), Driven(), training=QUICK)
+    u = np.ones((3, 2))
+    np.testing.assert_allclose(run(u, 2.0), 2.0 * np.tile(run.params, (3, 1)), rtol=1e-12)
+    np.testing.assert_allclose(run(u), 5.0 * np.tile(run.params, (3, 1)), rtol=1e-12)  # the time of the first row
+    np.testing.assert_allclose(run(u, [1.0, 2.0, 4.0]), np.outer([1.0, 2.0, 4.0], run.params), rtol=1e-12)
+    np.testing.assert_allclose(run(u[0], 3.0), 3.0 * run.params, rtol=1e-12)
+    for bad in ((u, [1.0, 2.0]), (np.ones(3), 1.0), (1.0, 1.0)):
+        with pytest.raises(UsageError, match="expected"):
+            run(*bad)
+
+
+def test_trajectory_of_a_run_takes_times_in_any_order():
+    run = ode.train("lotka", model="mlp", hidden=(6,), training=QUICK)
+    right = run.trajectory([1.0, 3.0])
+    np.testing.assert_allclose(run.trajectory([3.0, 1.0, 3.0]), right[[1, 0, 1]], rtol=1e-8)
+    np.testing.assert_allclose(run.trajectory(3.0), right[1:], rtol=1e-8)
+    assert run.trajectory([]).shape == (0, 2)
+    with pytest.raises(UsageError, match=r"got times -1\.0 to 1\.0: expected finite times from 0\.0 on"):
+        run.trajectory([-1.0, 1.0])
 
 
 @pytest.mark.slow

@@ -124,11 +124,14 @@ class SolverInUnits:
             raise UsageError(f"got times of shape {asked.shape}: expected one number or a vector of times")
         if not np.isfinite(asked).all() or np.any(asked < problem.t0):
             raise UsageError(f"got times {asked.min()} to {asked.max()}: expected finite times from {problem.t0} on")
+        rtol, atol = problem.rtol if rtol is None else rtol, problem.atol if atol is None else atol
+        if not (rtol > 0 and atol > 0):
+            raise UsageError(f"got rtol {rtol}, atol {atol}: expected positive tolerances, such as 1e-7")
         params, (t, order) = self._checked(params), np.unique(asked, return_inverse=True)
         if not np.any(t > problem.t0):
             return np.tile(problem.u0, (len(asked), 1))
         try:
-            v = self._trajectory(params, units.times_in(t), rtol or problem.rtol, atol or problem.atol)
+            v = self._trajectory(params, units.times_in(t), rtol, atol)
         except SolveError as error:
             raise self._told(error) from error
         u = units.states_out(v)

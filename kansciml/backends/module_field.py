@@ -110,8 +110,7 @@ class ModuleField:
             smallest = 1e-12 * float(alone.abs().nan_to_num().max())
             if not torch.allclose(together.detach(), alone, rtol=1e-9, atol=smallest, equal_nan=True):
                 raise self._unbatched("rows of a batch differ from single states")
-        grads = torch.autograd.grad(single.sum(), self.trainable, allow_unused=True) if single.requires_grad else []
-        if self.trainable and all(g is None for g in grads):
+        if self.trainable and not self._reached(single):
             raise self._error(
                 "does not depend on any parameter that requires gradients",
                 "is its result detached, or made in no_grad?",
@@ -136,6 +135,12 @@ class ModuleField:
             what = f"returns {value.dtype} of shape {tuple(value.shape)} at u of shape {tuple(at.shape)}"
             raise self._error(what, expected)
         return value.reshape(len(v), -1)
+
+    def _reached(self, value: Tensor) -> bool:
+        """Whether `value` depends on a parameter that is to be trained."""
+        if not value.requires_grad:
+            return False
+        return any(g is not None for g in torch.autograd.grad(value.sum(), self.trainable, allow_unused=True))
 
     def _error(self, got: str, remedy: str) -> UsageError:
         return UsageError(f"the field {self.label()} {got}: {remedy}")

@@ -59,7 +59,7 @@ class OdeConfig:
     grid_range: tuple[float, float] = (-1.0, 1.0)
     """Interval the grid covers in every layer."""
     input_scaling: str = "affine"
-    """affine (training span into [-1, 1]), none, or tanh."""
+    """affine (training span into [-1, 1]), none, or tanh (with these two the unit of the state matters)."""
     input_power: int = 1
     """Odd power of the scaled state that the network is fed (3: cubes)."""
     seeds: int = 5
@@ -75,7 +75,7 @@ class OdeConfig:
     rtol: float = 1e-7
     """Relative tolerance of the solver in training."""
     atol: float = 1e-7
-    """Absolute tolerance of the solver in training."""
+    """Absolute tolerance of the solver in training, in multiples of each component's range (of 1: built-in systems)."""
     max_steps: int = field(default=MAX_STEPS, metadata=COUNTS_IF_SET)
     """Steps of one solve before it is given up, in training and when its errors are computed."""
     training: FlatTraining = FlatTraining(final_learning_rate=1e-3)

@@ -15,6 +15,7 @@ from kansciml.tasks.ode.trajectory import Trajectory
 __all__ = [
     "Trajectory",
     "full_data",
+    "hardly_varying",
     "read_csv",
     "system_from_trajectory",
     "test_data",
@@ -126,6 +127,14 @@ def _scaling(data: Trajectory) -> dict[str, tuple[float, ...]]:
     rate = np.maximum(rate, SMALLEST_VARIATION * scale / dt.sum())
     found = {"center": low + (high - low) / 2, "scale": scale, "rate": rate}
     return {key: tuple(values.tolist()) for key, values in found.items()}
+
+
+def hardly_varying(system: System) -> tuple[str, ...]:
+    """Labels of components that vary over the training span, but by so little that they count as constant."""
+    states = training_data(system).states
+    half_range = np.ptp(states, axis=0) / 2 / FILL
+    small = (half_range > 0) & (half_range < _floor(states)) & (not system.dimensionless)
+    return tuple(label for label, is_small in zip(system.labels, small) if is_small)
 
 
 def _floor(states: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def make_field(
         activation: of the MLP.
         grid, spline_order, grid_range: of the KAN.
         input_scaling: ``"affine"`` maps the training span into [-1, 1]; ``"none"`` feeds the state as it is;
-            ``"tanh"`` feeds its hyperbolic tangent.
+            ``"tanh"`` feeds its hyperbolic tangent. With the last two the unit of the state matters.
         input_power: odd power of the scaled state that is fed in (3: the cubes of some spiral tutorials).
 
     Raises:

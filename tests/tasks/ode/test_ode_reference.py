@@ -102,6 +102,22 @@ def test_closed_form_in_any_order_with_repeats_and_at_t0() -> None:
     np.testing.assert_allclose(u, np.exp(0.5 - t)[:, None] * [1.0, 3.0], atol=1e-11)
 
 
+@pytest.mark.parametrize("time, t0", [(1.0, 0.0), (1e-12, 0.0), (1e9, -1e10), (1e-3, 1.7e9)])
+def test_every_component_is_good_to_ten_digits_in_any_unit(time: float, t0: float) -> None:
+    """An oscillator in units of 1e-12 and 1e9; the last component is coupled weakly and starts from zero."""
+    unit = np.array([1e-12, 1e9, 1e-30])
+
+    def rhs(t: float, u: np.ndarray) -> np.ndarray:
+        v = u / unit
+        return np.stack([v[..., 1], -v[..., 0], v[..., 0]], axis=-1) * unit / time
+
+    t = t0 + time * np.array([0.5, 1.0, 2.0])
+    system = System(name="oscillator", u0=[1e-12, 0.0, 0.0], t0=t0, train_end=t[-1], train_saveat=t, rhs=rhs)
+    tau = (t - t0) / time
+    expected = np.stack([np.cos(tau), -np.sin(tau), np.sin(tau)], axis=-1)
+    np.testing.assert_allclose(reference_solution(system, t) / unit, expected, atol=1e-10)
+
+
 def test_number_t0_alone_and_no_times() -> None:
     system = exponential(-1.0)
     assert reference_solution(system, 1.0).shape == (1, 2)

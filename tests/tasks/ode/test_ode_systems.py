@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kansciml._errors import UsageError
-from kansciml.tasks.ode.data import full_data, training_data
+from kansciml.tasks.ode.data import full_data, training_data, with_normalisation
 from kansciml.tasks.ode.data import test_data as held_out_data
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system
@@ -127,6 +127,30 @@ def test_save_points_that_miss_an_end_by_rounding_are_accepted() -> None:
         times = np.cumsum([0.0] + [0.1] * steps)
         assert times[-1] != end
         assert make(train_end=end, train_saveat=times, test_saveat=times).train_saveat[-1] == end
+
+
+@pytest.mark.parametrize(
+    "t", [1.7e9 + 1e-3 * np.arange(5), 1.7e12 + np.arange(5.0), 1e-15 * np.arange(5), np.array([0, 1e-13, 1, 2])]
+)
+def test_times_are_kept_however_close_together(t: np.ndarray) -> None:
+    system = make(t0=t[0], train_end=t[-1], train_saveat=t)
+    np.testing.assert_array_equal(system.train_saveat, t)
+    assert np.all(np.diff(system.test_saveat) > 0)
+
+
+def test_a_last_time_short_of_the_end_stays_where_it_is() -> None:
+    """The end of the span lies one sample beyond the last one, which is a rounding error of the absolute time only."""
+    t = 1.7e12 + np.arange(5.0)
+    np.testing.assert_array_equal(make(t0=t[0], train_end=t[-1] + 1.0, train_saveat=t).train_saveat, t)
+
+
+def test_units_are_the_range_of_the_training_span_or_plain() -> None:
+    plain, own = get_system("lotka").units, with_normalisation(make(u0=[1e-9, 2e6]))
+    assert plain.are_plain
+    half = (1 - np.exp(-1)) / 2 / 0.9
+    np.testing.assert_allclose(own.units.state, half * np.array([1e-9, 2e6]), rtol=1e-9)
+    np.testing.assert_allclose(own.units.origin, (1 + np.exp(-1)) / 2 * np.array([1e-9, 2e6]), rtol=1e-9)
+    assert own.units.time == 1.0 and own.loss_scale[1] / own.loss_scale[0] == pytest.approx(2e15)
 
 
 BAD = {
