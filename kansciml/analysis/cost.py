@@ -18,6 +18,8 @@ from kansciml._errors import UsageError
 SILU_FORWARD, SILU_BACKWARD = 5, 9
 """FLOPs per element: x / (1 + exp(-x)) and g s (1 + x (1 - s)), the sigmoid s counted again."""
 RSWAF_POINTS = 8
+RSWAF_NORMALISED = 3
+"""Inputs from which an RSWAF layer begins with a LayerNorm, unless it is told not to."""
 BLOCK_BYTES = 1 << 20
 """Bytes of one block of basis values in `SplineKAN` on a CPU."""
 BLOCK_ROWS = 1024
@@ -215,21 +217,23 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
     )
 
 
-def rswaf_layer(sizes: Sizes) -> LayerCost:
+def rswaf_layer(sizes: Sizes, layer_norm: bool = True) -> LayerCost:
     """RSWAF layer in plain autograd operations: LayerNorm, phi = 1 - tanh((x - g) / h)^2 at 8 points, one weight each.
 
     No base branch and no bias. The 8 grid points are frozen and count as buffers; the paper's table counts them as
     parameters. Kept: the input with its mean and scale per sample, the tanh, and phi. G and S play no part.
+    Without `layer_norm` the input is not kept; `RSWAFKAN` has one from `RSWAF_NORMALISED` inputs on.
     """
     i, o, b, points = sizes.inputs, sizes.outputs, sizes.batch, RSWAF_POINTS
     bi, bo, weights = b * i, b * o, i * o * points
-    statistics = 2 * b
+    normed = int(layer_norm)
+    statistics = 2 * b * normed
     return LayerCost(
-        parameters=weights + 2 * i,
+        parameters=weights + 2 * i * normed,
         buffers=points,
-        forward_flops=bi * (8 + 5 * points) + 2 * b * weights,
-        backward_flops=bi * (12 + 5 * points) + 4 * b * weights,
-        saved=bi * (1 + 2 * points) + statistics,
+        forward_flops=bi * (8 * normed + 5 * points) + 2 * b * weights,
+        backward_flops=bi * (12 * normed + 5 * points) + 4 * b * weights,
+        saved=bi * (normed + 2 * points) + statistics,
         forward_peak=max(3 * points * bi, 2 * points * bi + bo) + statistics,
         step_peak=max(
             max(3 * points * bi, 2 * points * bi + bo) + statistics,

@@ -44,9 +44,18 @@ def mlp_size(slot: Slot, by: str) -> float:
 
 
 def kan_size(
-    widths: Sequence[int], rows: int, layer: str, by: str, grid: int = 5, spline_order: int = 3, bias: bool = False
+    widths: Sequence[int],
+    rows: int,
+    layer: str,
+    by: str,
+    grid: int = 5,
+    spline_order: int = 3,
+    bias: bool = False,
+    normalised: bool = True,
 ) -> float:
     """Parameters, or forward FLOPs per image, of a KAN applied `rows` times per image.
+
+    `normalised`: RSWAF layers begin with a LayerNorm where `kansciml.RSWAFKAN` does by default; else none does.
 
     Raises:
         UsageError: an unknown measure or layer; splines of order 0, or an RSWAF grid other than 8 points, for which
@@ -62,7 +71,8 @@ def kan_size(
         if layer == "spline":
             found = cost.spline_layer(cost.Sizes(n_in, n_out, rows * IMAGES, grid, spline_order))
         else:
-            found = cost.rswaf_layer(cost.Sizes(n_in, n_out, rows * IMAGES))
+            normed = normalised and n_in >= cost.RSWAF_NORMALISED
+            found = cost.rswaf_layer(cost.Sizes(n_in, n_out, rows * IMAGES), normed)
         if by == "params":
             total += found.parameters + bias * n_out
         else:
@@ -75,8 +85,8 @@ def matched_hidden(
 ) -> tuple[int, ...]:
     """Hidden width of every slot's KAN such that all KANs together are as large as all MLPs.
 
-    The size is linear in a hidden width, so each follows from two values. Slots with the coarsest steps come first;
-    what rounding leaves over is made up for by the next.
+    The size is linear in a hidden width, from 3 on, so each follows from two values. Slots with the coarsest steps come
+    first; what rounding leaves over is made up for by the next.
 
     Args:
         slots: the MLPs. layer: ``spline`` or ``rswaf``. by: ``params`` or ``flops`` (forward).
@@ -88,24 +98,28 @@ def matched_hidden(
         UsageError: unknown names, or no widths come within 10 %.
     """
 
+    def kan(slot: Slot, widths: Sequence[int]) -> float:
+        return kan_size(widths, slot.rows, layer, by, normalised=_normalised(slot), **options) * slot.count
+
     def size(slot: Slot, hidden: int) -> float:
-        return kan_size((slot.widths[0], hidden, slot.widths[-1]), slot.rows, layer, by, **options) * slot.count
+        return kan(slot, (slot.widths[0], hidden, slot.widths[-1]))
 
     def step(slot: Slot) -> float:
-        return size(slot, 2) - size(slot, 1)
+        return size(slot, base + 1) - size(slot, base)
 
+    base = cost.RSWAF_NORMALISED  # below it the size is not on the line
     wanted = sum(mlp_size(slot, by) * slot.count for slot in slots)
     found: dict[int, int] = {}
     left = 0.0
     for slot in slots:
         if slot.name in direct:
             left += mlp_size(slot, by) * slot.count
-            left -= kan_size((slot.widths[0], slot.widths[-1]), slot.rows, layer, by, **options) * slot.count
+            left -= kan(slot, (slot.widths[0], slot.widths[-1]))
     free = [index for index, slot in enumerate(slots) if slot.name not in direct]
     for index in sorted(free, key=lambda index: -step(slots[index])):
         slot = slots[index]
         left += mlp_size(slot, by) * slot.count
-        found[index] = max(1, round((left - size(slot, 1)) / step(slot)) + 1)
+        found[index] = max(1, round((left - size(slot, base)) / step(slot)) + base)
         left -= size(slot, found[index])
     if abs(left) > TOLERANCE * wanted:
         what = "parameters" if by == "params" else "operations"
@@ -149,11 +163,16 @@ def mixing_flops(config: Any) -> float | None:
     try:
         for slot, widths in zip(slots, config.kan_widths()):
             beside = mlp_size(slot, "flops") if config.keeps_mlps else 0.0
-            own = kan_size(widths, slot.rows, config.kan_layer, "flops", **_options(config))
+            how = {**_options(config), "normalised": _normalised(slot)}
+            own = kan_size(widths, slot.rows, config.kan_layer, "flops", **how)
             total += (beside + own) * slot.count
     except UsageError:  # other grids or orders than those that are counted
         return None
     return float(total)
+
+
+def _normalised(slot: Slot) -> bool:
+    return getattr(slot, "normalised", True)  # not every kind of slot has to say so
 
 
 def _options(config: Any) -> dict[str, Any]:

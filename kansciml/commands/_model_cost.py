@@ -85,9 +85,6 @@ def main(arguments: Sequence[str], out: Output) -> int:
         found[variant] = _figures(model, config, model.printed.get((preset, variant)) if as_published else None)
     for figures in found.values():
         figures["over_mlp"] = figures["parameters"] / found["mlp"]["parameters"]
-        if operator:  # an RSWAF lift has no LayerNorm, which the formula for layers counts
-            rest = found["mlp"]["trainable"] - found["mlp"]["mixing_parameters"]
-            figures["mixing_parameters"] = figures["trainable"] - rest
     keys, columns, notes = (OPERATOR_KEYS, OPERATOR_COLUMNS, OPERATOR_NOTES) if operator else (KEYS, COLUMNS, NOTES)
     rows = [[variant, *(found[variant][key] for key in keys)] for variant in wanted]
     for row in rows:
@@ -116,7 +113,7 @@ def _figures(model: Any, config: Any, printed: int | None) -> dict[str, Any]:
                 size += mlp_size(dataclasses.replace(slot, lost=0), by)
             if config.kan_layer is not None:
                 how = {"grid": config.kan_grid, "spline_order": config.spline_order, "bias": config.fair}
-                size += kan_size(found, slot.rows, config.kan_layer, by, **how)
+                size += kan_size(found, slot.rows, config.kan_layer, by, normalised=slot.normalised, **how)
             totals[by] += size * slot.count
     return {
         "parameters": counts.active,

@@ -27,8 +27,8 @@ NOTES = (
     "Eq. (1) prints I (O + 1) for the parameters of an FC layer; it has O (I + 1). Without effect where I = O.",
     "textbook: Cox-de Boor recursion on whole tensors, as the paper's sources compute it; autograd keeps each level.",
     "ours: SplineKAN (backend torch, CPU) keeps its input and rebuilds the splines in blocks; peaks: at most.",
-    "RSWAF: 8 frozen grid points, LayerNorm, no base branch, no bias; grid and order play no part. In",
-    "plain autograd operations: RSWAFKAN does the same and keeps its input alone, as SplineKAN does.",
+    "RSWAF: 8 frozen grid points, LayerNorm (from 3 inputs on), no base branch, no bias; grid and order play no part.",
+    "In plain autograd operations: RSWAFKAN does the same and keeps its input alone, as SplineKAN does.",
     "An element is one number: 4 bytes in float32. Peaks leave out the input, optimiser state and other layers.",
     "extra elements: (parameters + buffers + peak) beyond those of the FC layer.",
 )
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     layers = {
         "textbook": cost.textbook_layer(sizes),
         "ours": cost.spline_layer(sizes),
-        "RSWAF": cost.rswaf_layer(sizes),
+        "RSWAF": cost.rswaf_layer(sizes, sizes.inputs >= cost.RSWAF_NORMALISED),
     }
     equations = {"printed": cost.equation_1(sizes), "corrected": cost.equation_1(sizes, corrected=True)}
     rows = [

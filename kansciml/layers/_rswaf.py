@@ -268,11 +268,11 @@ def _setup_second(ctx, inputs, output):
 
 def _second(ctx, *along):
     need_z, need_grid, need_weight = ctx.needs
-    gy, x, norm_weight, *_ = saved = ctx.saved_tensors
-    wanted, needs = (need_z, *(need_z and norm_weight is not None,) * 2, need_grid, need_weight), ctx.needs_input_grad
-    function = partial(composite, *ctx.options)
-    graph = torch.is_grad_enabled()
-    of_gy, *found = _autograd.second(function, wanted, (needs[0], *needs[4:9]), saved, along, graph)
+    normed = need_z and ctx.saved_tensors[2] is not None
+    wanted = (need_z, normed, normed, need_grid, need_weight)
+    needs = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:9])
+    function, graph = partial(composite, *ctx.options), torch.is_grad_enabled()
+    of_gy, *found = _autograd.second(function, wanted, needs, ctx.saved_tensors, along, graph)
     return of_gy, None, None, None, *found, None, None, None
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from . import _autograd
 
 GRADIENTS = ("implicit", "jacobian-free")
 SMALLEST = 1e-30
@@ -81,11 +82,14 @@ def anderson(
         infinite, is no error: the `Solve` tells.
 
     Raises:
-        ValueError: an option out of range, a complex or integer start.
+        ValueError: an option out of range, a complex or integer start, or a graph is recorded for elsewhere (an
+            exporter, jit.trace, make_fx): the number of steps depends on the input.
 
     Source: Anderson (1965); Walker & Ni (2011), Anderson acceleration for fixed-point iterations.
     """
     _checked(start, tolerance, max_steps, history, damping)
+    if _autograd.recorded():
+        raise ValueError("got a fixed point to export or trace: expected a fixed number of iterations in its place")
     z, best = start, start
     smallest = start.new_full(start.shape[:1], torch.inf)
     rows: list[tuple[Tensor, Tensor]] = []  # (z, residual) of the last steps, each (B, N)
@@ -148,38 +152,67 @@ def fixed_point(
         backward pass. Neither search raises or warns where it does not converge.
 
     Raises:
-        ValueError: an option out of range or unknown, a complex or integer start.
+        ValueError: an option out of range or unknown, a complex or integer start, a graph is recorded (see `anderson`),
+            forward mode, or a transform of torch.func with the implicit gradient.
+        RuntimeError: a gradient is differentiated.
 
     Source: Bai, Kolter & Koltun (2019), Deep equilibrium models, section 3.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"got gradient {gradient!r}: expected one of {', '.join(GRADIENTS)}")
+    if _autograd.forward_mode() or (gradient == "implicit" and _autograd.transformed()):
+        raise ValueError("got a fixed point under torch.func or in forward mode: expected a backward pass of autograd")
     options = {"tolerance": tolerance, "max_steps": max_steps, "history": history, "damping": damping}
     found, solve = anderson(function, start.detach(), **options)
     status = FixedPointStatus(solve)
-    if gradient == "jacobian-free" or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or _autograd.transformed():
         return function(found), status
+    if gradient == "jacobian-free":
+        return _Adjoint.apply(function(found), None, options, status), status
     found = found.detach().requires_grad_()
     return _Adjoint.apply(function(found), found, options, status), status
 
 
 class _Adjoint(torch.autograd.Function):
-    """The identity; its backward pass turns dL/dz into g, which goes on into the graph of one evaluation of f."""
+    """The identity; its backward pass turns dL/dz into g, which goes on into the graph of one evaluation of f.
+
+    Without `found`, g is dL/dz.
+    """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, found: Tensor, options: dict[str, Any], status: FixedPointStatus) -> Tensor:
+    def forward(
+        ctx: Any, image: Tensor, found: Tensor | None, options: dict[str, Any], status: FixedPointStatus
+    ) -> Tensor:
         ctx.save_for_backward(image, found)
         ctx.options, ctx.status = options, status
         return image.view_as(image)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         image, found = ctx.saved_tensors
+        g = gradient
 
         def adjoint(g: Tensor) -> Tensor:
             (pulled,) = torch.autograd.grad(image, found, g, retain_graph=True, materialize_grads=True)
             return pulled + gradient
 
-        g, ctx.status.backward = anderson(adjoint, gradient, **ctx.options)
-        return g, None, None, None
+        if found is not None:
+            if _autograd.transformed(gradient):
+                raise ValueError("got batched gradients of a fixed point: expected one at a time (vectorize=False)")
+            g, ctx.status.backward = anderson(adjoint, gradient, **ctx.options)
+        return (_Once.apply(g, gradient, image) if torch.is_grad_enabled() else g), None, None, None
+
+
+class _Once(torch.autograd.Function):
+    """g, which depends on the others in a way that has no derivative here.
+
+    Unlike PyTorch's `once_differentiable`, it is reached from whatever they are made from, and never left out.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, *others: Tensor) -> Tensor:
+        return g.view_as(g)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError("the gradient of a fixed point is once_differentiable: it has no derivative")

@@ -23,10 +23,11 @@ class KAN(nn.Module):
         layer: ``spline`` (`SplineKAN`, default) or ``rswaf`` (`RSWAFKAN`).
         options: further arguments of every layer, such as ``grid=8`` or ``outside="linear"``.
 
-    Shapes: input (..., widths[0]), output (..., widths[-1]).
+    Shapes: input (..., widths[0]), output (..., widths[-1]). `update_grid`, `extend_grid`, `regularisation` and
+    `edge_curves` are those of spline layers.
 
     Raises:
-        ValueError: fewer than two widths, an unknown layer, or what the layer refuses.
+        ValueError: fewer than two widths, an unknown layer, what the layer refuses, or a method that it does not have.
     """
 
     def __init__(self, widths: Sequence[int], layer: str = "spline", **options: Any) -> None:
@@ -51,6 +52,7 @@ class KAN(nn.Module):
     @torch.no_grad()
     def update_grid(self, x: Tensor, blend: float = 0.02) -> list[Any]:
         """Fit every layer's grid to what reaches it when the network is given x; returns each layer's refit error."""
+        self._all_have("update_grid")
         return self._in_turn(x, lambda layer, seen: layer.update_grid(seen, blend))
 
     @torch.no_grad()
@@ -59,9 +61,16 @@ class KAN(nn.Module):
 
         The coefficients become new parameters: make the optimiser anew.
         """
+        self._all_have("extend_grid")
         if x is None:
             return [layer.extend_grid(grid) for layer in self.layers]
         return self._in_turn(x, lambda layer, seen: layer.extend_grid(grid, seen))
+
+    def _all_have(self, method: str) -> None:
+        for layer in self.layers:
+            if not hasattr(layer, method):
+                kind = type(layer).__name__
+                raise ValueError(f"got a network with {kind} layers: expected SplineKAN alone, which has {method}")
 
     def _in_turn(self, x: Tensor, change: Any) -> list[Any]:
         found = []
@@ -73,11 +82,13 @@ class KAN(nn.Module):
 
     def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
         """Sum of the layers' `SplineKAN.regularisation`."""
+        self._all_have("regularisation")
         return sum(layer.regularisation(l1, entropy) for layer in self.layers)
 
     @torch.no_grad()
     def edge_curves(self, points: int = 101) -> list[tuple[Tensor, Tensor]]:
         """`SplineKAN.edge_curves` of every layer, as `kansciml.reporting.kan_plot` draws them."""
+        self._all_have("edge_curves")
         return [layer.edge_curves(points) for layer in self.layers]
 
     @classmethod

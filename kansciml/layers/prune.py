@@ -10,6 +10,8 @@ from .spline_kan import SplineKAN
 
 
 def _layers(network: KAN) -> list[SplineKAN]:
+    if not isinstance(network, KAN):
+        raise ValueError(f"got a {type(network).__name__}: expected a KAN(widths, layer='spline')")
     layers = list(network.layers)
     if not all(isinstance(layer, SplineKAN) for layer in layers):
         raise ValueError("got a KAN with other layers than SplineKAN: expected KAN(widths, layer='spline')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from ._autograd import Traceable
 
 UPSTREAM_DENOMINATOR = 0.33
 """h of the RSWAF layers that keep it as a plain number, outside their state (Vision-KAN, early faster-kan)."""
+FEWEST_NORMALISED = 3
+"""Inputs from which LayerNorm leaves a number: of one it makes a constant, of two the sign of their difference."""
 
 
 class RSWAFKAN(Traceable):
@@ -34,7 +37,9 @@ class RSWAFKAN(Traceable):
         grid_range: first and last grid point. Default [-2, 2], as in Vision-KAN, the formulation that the paper
             cites for Table 1: it covers 95 % of normalised inputs. (faster-kan's later default is [-1.2, 0.2], h = 1.)
         denominator: h, the width of the functions, in units of z (default 0.33, as in Vision-KAN).
-        layer_norm: normalise the input over its last axis, with a learned scale and shift (default).
+        layer_norm: normalise the input over its last axis, with a learned scale and shift. None (default): from 3
+            inputs on. LayerNorm takes two numbers, mean and size, from every row: of 1 or 2 inputs nothing is left, and
+            True warns. False suits few inputs of different meaning; the grid should then cover their range.
         learn_grid: make the grid points parameters (default: constants, as in Table 1).
         bias: learn one constant per output (default: none, as in Table 1).
         device, dtype: as in `torch.nn.Linear`.
@@ -45,7 +50,8 @@ class RSWAFKAN(Traceable):
     in that row of the output.
 
     Raises:
-        ValueError: a size below 1, an empty grid_range, h not positive, or an input whose last axis is not I.
+        ValueError: a size below 1, an empty grid_range, h not positive, an input whose last axis is not I, or a state
+            with a LayerNorm for a layer without one.
 
     Source: Delis (2024), faster-kan; Chen, Gundavarapu & Wu (2024), Vision-KAN; Pal & Das (2024), section 4.2, Table 1.
     """
@@ -59,7 +65,7 @@ class RSWAFKAN(Traceable):
         grid: int = 8,
         grid_range: tuple[float, float] = (-2.0, 2.0),
         denominator: float = UPSTREAM_DENOMINATOR,
-        layer_norm: bool = True,
+        layer_norm: bool | None = None,
         learn_grid: bool = False,
         bias: bool = False,
         device: torch.device | str | None = None,
@@ -76,6 +82,15 @@ class RSWAFKAN(Traceable):
             raise ValueError(f"got grid_range {tuple(grid_range)}: expected two finite numbers, the lower one first")
         if not (math.isfinite(denominator) and denominator > 0):
             raise ValueError(f"got denominator {denominator}: expected a positive number, the width of the functions")
+        if layer_norm is None:
+            layer_norm = in_features >= FEWEST_NORMALISED
+        elif layer_norm and in_features < FEWEST_NORMALISED:
+            left = "a constant" if in_features == 1 else "the sign of their difference"
+            warnings.warn(
+                f"LayerNorm over {in_features} input{'s' * (in_features > 1)} leaves {left} alone:"
+                " leave layer_norm out, or set it to False",
+                stacklevel=2,
+            )
         self.in_features, self.out_features, self.denominator = in_features, out_features, float(denominator)
         self.layernorm = nn.LayerNorm(in_features, device=device, dtype=dtype) if layer_norm else None
         self.spline_weight = nn.Parameter(torch.empty(in_features, grid, out_features, device=device, dtype=dtype))
@@ -192,6 +207,11 @@ class RSWAFKAN(Traceable):
         return self
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+        if self.layernorm is None and prefix + "layernorm.weight" in state_dict:
+            raise ValueError(
+                f"got a state with {prefix}layernorm.weight for an RSWAF layer of {self.in_features} inputs without"
+                " LayerNorm: expected a layer made with layer_norm=True"
+            )
         super()._load_from_state_dict(state_dict, prefix, *rest)
         if not isinstance(self.grid_points, nn.Parameter) and self.grid_points.device.type != "meta":
             self.grid_points = self.grid_points.double()  # assign=True takes the state's dtype

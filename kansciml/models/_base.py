@@ -34,6 +34,7 @@ class Slot:
         rows: times it is applied per image.
         count: how many of them there are.
         lost: parameters beside it that its KAN form drops.
+        normalised: whether an RSWAF layer in its place begins with a LayerNorm where `RSWAFKAN` does by default.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Slot:
     rows: int
     count: int
     lost: int = 0
+    normalised: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +123,16 @@ class VariantConfig:
             raise UsageError(f"got kan_hidden {hidden}: expected {len(slots)} widths ({names})")
         return tuple((slot.widths[0], width, slot.widths[-1]) for slot, width in zip(slots, hidden))
 
-    def mixing(self, index: int, **further: Any) -> nn.Module:
-        """The MLP or KAN of slot `index`, (..., I) -> (..., O); `further` options go to a KAN's layers."""
+    def mixing(self, index: int) -> nn.Module:
+        """The MLP or KAN of slot `index`, (..., I) -> (..., O)."""
+        slot = self.slots()[index]
         if self.kan_layer is None:
-            return MLP(self.slots()[index].widths, "gelu")
-        options: dict[str, Any] = {"grid": self.kan_grid, "bias": self.fair, **further}
+            return MLP(slot.widths, "gelu")
+        options: dict[str, Any] = {"grid": self.kan_grid, "bias": self.fair}
         if self.kan_layer == "spline":
             options["spline_order"] = self.spline_order
+        elif not slot.normalised:
+            options["layer_norm"] = False
         if self.grid_range is not None:
             options["grid_range"] = self.grid_range
         return KAN(self.kan_widths()[index], self.kan_layer, **options)

@@ -106,7 +106,7 @@ class FNOConfig(VariantConfig):
     def slots(self) -> tuple[Slot, ...]:
         points = self.resolution**2
         return (
-            Slot("lift", (self.in_channels + 2, self.width), points, 1),
+            Slot("lift", (self.in_channels + 2, self.width), points, 1, normalised=False),
             Slot("projection", (self.width, self.projection, self.out_channels), points, 1),
         )
 
@@ -164,7 +164,7 @@ class FNO(nn.Module):
     def __init__(self, config: FNOConfig) -> None:
         super().__init__()
         self.config = config
-        self.lift = config.mixing(0, **({"layer_norm": False} if config.kan_layer == "rswaf" else {}))
+        self.lift = config.mixing(0)
         self.blocks = nn.ModuleList(FourierBlock(config) for _ in range(config.blocks))
         self.last = FourierLayer(config)
         self.projection = config.mixing(1)

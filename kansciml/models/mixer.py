@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kansciml.layers.drop_path import DropPath
 from kansciml.layers.layer_norm import LayerNorm
 from kansciml.layers.patch_embedding import PatchEmbedding
+from kansciml.layers.rswaf_kan import FEWEST_NORMALISED
 from kansciml.models._base import Model, Slot, VisionConfig, draw_weights
 
 
@@ -56,7 +57,9 @@ class MixerBlock(nn.Module):
 
     def __init__(self, config: MixerConfig, drop_path: float) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(config.width, bias=config.kan_layer != "rswaf")
+        # its shift would be lost in the LayerNorm over patches that follows
+        normed = config.kan_layer == "rswaf" and config.tokens >= FEWEST_NORMALISED
+        self.norm1 = LayerNorm(config.width, bias=not normed)
         self.tokens = config.mixing(0)
         self.norm2 = LayerNorm(config.width)
         self.channels = config.mixing(1)

@@ -58,15 +58,13 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value: Tensor, world: int) -> Tensor:
         ctx.world = world
-        total = value.clone()
+        total = value.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total / world
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total / ctx.world, None
+        return _average(gradient, ctx.world), None  # itself differentiable
 
 
 def _average(value: Tensor, world: int) -> Tensor:

@@ -53,8 +53,11 @@ def train_refined(
         One `Stage` per grid.
 
     Raises:
-        ValueError: no grids, grids that do not increase, steps below 1, or a loss that is not finite.
+        ValueError: a network without ``extend_grid``, or of RSWAF layers, no grids, grids that do not increase, steps
+            below 1, or a loss that is not finite.
     """
+    if not hasattr(network, "extend_grid"):
+        raise ValueError(f"got a {type(network).__name__} without extend_grid: expected a KAN or SplineKAN of kansciml")
     if not grids or any(b <= a for a, b in zip(grids[:-1], grids[1:])):
         raise ValueError(f"got grids {tuple(grids)}: expected increasing numbers of intervals, such as 5, 10, 20")
     if steps < 1:
