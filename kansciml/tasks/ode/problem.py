@@ -121,7 +121,7 @@ class Metrics(dict[str, "float | None"]):
         self.missing: dict[str, str] = {}
 
     def measure(self, span: str, u: np.ndarray, data: np.ndarray, unit: np.ndarray) -> None:
-        """Fill in the errors of states u (T, n) on the span ``"train"`` or ``"test"``; `unit` (n,): of relative ones."""
+        """Fill in the errors of states u (T, n) on the span "train" or "test"; `unit` (n,): of relative ones."""
         with np.errstate(over="ignore"):
             error = mse(u, data)
             if not np.isfinite(error):
