@@ -199,7 +199,7 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
     forward_peak = bo + max(bi + bo, part + BLOCK_TEMPORARIES[values] * block + rows * i)
     return LayerCost(
         parameters=weights * (2 + size),
-        buffers=i * (sizes.grid + 2 * order + 1) + 2 * i,  # knots, and the grid's ends and steps
+        buffers=i * (sizes.grid + 2 * order + 1) + 2 * i,  # knots, and what is read of them: the grid's ends and steps
         forward_flops=bi * (SILU_FORWARD + basis_flops) + 2 * b * weights * (1 + size) + scaled + bo,
         backward_flops=bi * (SILU_BACKWARD + slope_flops) + 4 * b * weights * (1 + size) + 4 * scaled,
         saved=bi,

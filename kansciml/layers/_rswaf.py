@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import _autograd, layer_norm
+from . import _autograd, _values, layer_norm
 from ._plain import add_product
 
 ROWS = 512
@@ -49,6 +49,12 @@ def composite(
     # sech^2(u / 2) as two sigmoids: smooth at the centre, where |u| is not, and exact in both tails
     values = 4.0 * torch.sigmoid(u) * torch.sigmoid(-u)
     return values.to(weight.dtype).flatten(-2) @ weight.flatten(0, 1)
+
+
+def is_narrow(grid_points: Tensor, h: float) -> bool:
+    """Whether one exponential per input can serve all grid points, as they are now, within float32's range."""
+    known = _values.known(grid_points, h, lambda points: bool(points.max() - points.min() <= MAX_EXPONENT * h))
+    return known is not None and known.found[h]
 
 
 def _constants(grid_points: Tensor, h: float, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -221,6 +227,7 @@ _ARGUMENTS = (
 
 @torch.library.custom_op("kansciml::rswaf_forward", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
 def _forward_op(h, eps, shared, x, norm_weight, norm_bias, grid_points, weight):
+    shared = shared and is_narrow(grid_points, h)
     return forward(h, eps, shared, x, norm_weight, norm_bias, grid_points, weight)
 
 
@@ -237,6 +244,7 @@ def _(h, eps, shared, x, norm_weight, norm_bias, grid_points, weight):
 )
 def _backward_op(gy, h, eps, shared, x, norm_weight, norm_bias, grid_points, weight, need_z, need_grid, need_weight):
     tensors = (x, norm_weight, norm_bias, grid_points, weight)
+    shared = shared and is_narrow(grid_points, h)
     found = backward(gy.contiguous(), h, eps, shared, *tensors, need_z, need_grid, need_weight)
     return tuple(x.new_empty(0) if grad is None else grad.contiguous() for grad in found)  # operators return tensors
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ._activations import ACTIVATIONS
 from ._basis import evaluate
+from .bspline import SplineSpec
 
 
 def _glorot(layer: Any, generator: torch.Generator | None) -> None:
@@ -34,8 +35,8 @@ def _points(layer: Any, per_interval: int) -> tuple[Tensor, Tensor]:
     steps = torch.arange(per_interval, dtype=torch.float64, device=knots.device) / per_interval
     inner = knots[:, :-1, None] + (knots[:, 1:] - knots[:, :-1])[:, :, None] * steps
     points = torch.cat([inner.flatten(1), knots[:, -1:]], dim=1)
-    cells = layer.knots.double()
-    return points, evaluate(layer.spec._replace(uniform=False, outside="zero"), points, cells)[0]
+    spec = SplineSpec(grid, order, False, "zero", None)
+    return points, evaluate(spec, points, layer.knots.double())[0]
 
 
 def _noise(layer: Any, generator: torch.Generator | None) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from . import _autograd, _cpp, _cpp_library, _plain, _spline_second
 from ._activations import ACTIVATIONS
 from ._basis import evaluate
+from ._knots import resolved
 from .bspline import SplineSpec
 
 BACKENDS = ("auto", "torch", "cpp")
@@ -44,6 +45,8 @@ def composite(
 ) -> Tensor:
     """The layer in differentiable PyTorch operations, to any order and under any transform."""
     weight = _plain.scaled(spline_weight, spline_scale)
+    # a traced layer has its knots here, in float64
+    cells = cells.to(torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32))
     values = evaluate(spec, x.t().to(cells.dtype), cells)[0].to(weight.dtype)
     y = values.flatten(0, 1).t() @ weight.flatten(0, 1)
     return y if base_weight is None else y + ACTIVATIONS[spec.activation](x).to(weight.dtype) @ base_weight
@@ -69,22 +72,24 @@ def kernels(backend: str, x: Tensor, weight: Tensor) -> Any:
 class _Spline(torch.autograd.Function):
     @staticmethod
     def forward(ctx, spec, backend, keep, x, cells, base_weight, spline_weight, spline_scale):
-        ctx.spec, ctx.backend = spec, backend
+        ctx.spec, ctx.backend, ctx.cells = spec, backend, cells  # constants that all calls of a layer share
         ctx.keeper = _Keeper() if keep and x.dtype == spline_weight.dtype else None
-        ctx.save_for_backward(x, cells, base_weight, spline_weight, spline_scale)
+        ctx.save_for_backward(x, base_weight, spline_weight, spline_scale)
         run = kernels(backend, x, spline_weight)
         return run.forward(spec, x, cells, base_weight, spline_weight, spline_scale)
 
     @staticmethod
     def backward(ctx, gy):
         wanted, graph = ctx.needs_input_grad[3:], torch.is_grad_enabled()
+        x, *weights = ctx.saved_tensors
+        tensors = (x, ctx.cells, *weights)
         if _autograd.transformed(gy) or _autograd.recorded():
             function = partial(composite, ctx.spec)
-            return None, None, None, *_autograd.gradient(function, wanted, gy, ctx.saved_tensors, graph)
+            return None, None, None, *_autograd.gradient(function, wanted, gy, tensors, graph)
         if graph:
-            return None, None, None, *_Gradient.apply(ctx.spec, ctx.backend, wanted, ctx.keeper, gy, *ctx.saved_tensors)
+            return None, None, None, *_Gradient.apply(ctx.spec, ctx.backend, wanted, ctx.keeper, gy, *tensors)
         kept = ctx.keeper and ctx.keeper.found
-        return None, None, None, *_gradients(ctx.spec, ctx.backend, wanted, gy, *ctx.saved_tensors, kept=kept)
+        return None, None, None, *_gradients(ctx.spec, ctx.backend, wanted, gy, *tensors, kept=kept)
 
 
 def _gradients(spec, backend, wanted, gy, x, cells, *weights, kept=None) -> tuple[Tensor | None, ...]:
@@ -99,11 +104,11 @@ class _Gradient(torch.autograd.Function):
     """`_gradients` as a function of gy, x and the weights."""
 
     @staticmethod
-    def forward(ctx, spec, backend, wanted, keeper, gy, *tensors):
-        ctx.spec, ctx.backend, ctx.wanted, ctx.keeper = spec, backend, wanted, keeper
-        ctx.save_for_backward(gy, *tensors)
+    def forward(ctx, spec, backend, wanted, keeper, gy, x, cells, *weights):
+        ctx.spec, ctx.backend, ctx.wanted, ctx.keeper, ctx.cells = spec, backend, wanted, keeper, cells
+        ctx.save_for_backward(gy, x, *weights)
         ctx.set_materialize_grads(False)
-        return _gradients(spec, backend, wanted, gy, *tensors)
+        return _gradients(spec, backend, wanted, gy, x, cells, *weights)
 
     @staticmethod
     def _keep(ctx, native, gy, x, cells, *weights):
@@ -118,12 +123,11 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, hx, _, *h):
-        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[4:]
-        graph = torch.is_grad_enabled()
+        (gy, x, *weights), needs = ctx.saved_tensors, ctx.needs_input_grad[4:]
+        cells, graph = ctx.cells, torch.is_grad_enabled()
         if graph or _autograd.transformed(hx, *h) or _autograd.recorded():
-            function, along = partial(composite, ctx.spec), (hx, None, *h)
+            function, saved, along = partial(composite, ctx.spec), (gy, x, cells, *weights), (hx, None, *h)
             return None, None, None, None, *_autograd.second(function, ctx.wanted, needs, saved, along, graph)
-        gy, x, cells, *weights = saved
         gy = gy.contiguous()
         tensors = (gy, x, cells, *weights, hx, *h)
         wanted = needs[0], needs[1], any(needs[3:])
@@ -150,7 +154,7 @@ _ARGUMENTS = (
 
 @torch.library.custom_op("kansciml::spline_forward", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
 def _forward_op(x, cells, base_weight, spline_weight, spline_scale, grid, order, uniform, outside, activation, backend):
-    spec = SplineSpec(grid, order, uniform, outside, activation)
+    spec, cells = resolved(SplineSpec(grid, order, uniform, outside, activation), cells, x, spline_weight)
     return kernels(backend, x, spline_weight).forward(spec, x, cells, base_weight, spline_weight, spline_scale)
 
 
@@ -166,8 +170,9 @@ def _(x, cells, base_weight, spline_weight, *rest):
 )
 def _backward_op(gy, x, cells, base_weight, spline_weight, spline_scale, *options):
     *spec, backend, need_x, need_weights = options
+    spec, cells = resolved(SplineSpec(*spec), cells, x, spline_weight)
     tensors = (gy.contiguous(), x, cells, base_weight, spline_weight, spline_scale)
-    found = kernels(backend, x, spline_weight).backward(SplineSpec(*spec), *tensors, need_x, need_weights)
+    found = kernels(backend, x, spline_weight).backward(spec, *tensors, need_x, need_weights)
     return tuple(x.new_empty(0) if grad is None else grad.contiguous() for grad in found)  # operators return tensors
 
 
@@ -220,7 +225,7 @@ def apply(
     keep_basis: bool = False,
 ) -> Tensor:
     """y (N, O) of a spline KAN layer at x (N, I); `keep_basis`: as `SplineKAN` has it."""
-    if _autograd.plain_wanted():
+    if _autograd.plain_wanted() or cells.requires_grad:
         return composite(spec, x, cells, base_weight, spline_weight, spline_scale)
     if torch.compiler.is_compiling():
         return _forward_op(x, cells, base_weight, spline_weight, spline_scale, *spec, backend)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from . import _spline_import
+from ._parameters import require_own
 from .rswaf_kan import RSWAFKAN
 from .spline_kan import SplineKAN
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 LAYERS: dict[str, type[nn.Module]] = {"spline": SplineKAN, "rswaf": RSWAFKAN}
 
@@ -50,21 +54,40 @@ class KAN(nn.Module):
         return x
 
     @torch.no_grad()
-    def update_grid(self, x: Tensor, blend: float = 0.02) -> list[Any]:
-        """Fit every layer's grid to what reaches it when the network is given x; returns each layer's refit error."""
+    def update_grid(self, x: Tensor, blend: float = 0.02, group: ProcessGroup | None = None) -> list[Any]:
+        """Fit every layer's grid to what reaches it when the network is given x; returns each layer's refit error.
+
+        Several processes: see `SplineKAN.update_grid`.
+
+        Raises:
+            ValueError: what a layer refuses (then no layer has changed, unless its inputs are not finite), layers of
+                another kind, or layers that share their weights.
+        """
         self._all_have("update_grid")
-        return self._in_turn(x, lambda layer, seen: layer.update_grid(seen, blend))
+        self._require_own()
+        return self._in_turn(x, lambda layer, seen: layer.update_grid(seen, blend, group))
 
     @torch.no_grad()
-    def extend_grid(self, grid: int, x: Tensor | None = None) -> list[Any]:
+    def extend_grid(self, grid: int, x: Tensor | None = None, group: ProcessGroup | None = None) -> list[Any]:
         """Refine every layer's grid to `grid` intervals, keeping the function; returns each layer's refit error.
 
-        The coefficients become new parameters: make the optimiser anew.
+        The parameters stay the same ones, in another shape: see `SplineKAN.extend_grid`.
+
+        Raises:
+            ValueError: as in `update_grid`, or a smaller `grid`.
         """
         self._all_have("extend_grid")
+        self._require_own()
         if x is None:
             return [layer.extend_grid(grid) for layer in self.layers]
-        return self._in_turn(x, lambda layer, seen: layer.extend_grid(grid, seen))
+        return self._in_turn(x, lambda layer, seen: layer.extend_grid(grid, seen, group))
+
+    def _require_own(self) -> None:
+        """Refuse a change of grid before any layer changes, if one of them cannot."""
+        for layer in self.layers:
+            require_own(layer, "spline_weight")
+        if len({id(layer.spline_weight) for layer in self.layers}) < len(self.layers):
+            raise ValueError("got layers that share spline_weight: expected each to have its own, as it has its grid")
 
     def _all_have(self, method: str) -> None:
         for layer in self.layers:

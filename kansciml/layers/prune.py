@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ._parameters import require_own
 from .kan import KAN
 from .spline_kan import SplineKAN
 
@@ -36,11 +37,14 @@ def prune_edges(network: KAN, threshold: float) -> int:
     Training may bring them back: prune again at its end.
 
     Raises:
-        ValueError: a negative threshold, or layers other than `SplineKAN`.
+        ValueError: a negative threshold, layers other than `SplineKAN`, or weights that are made from others, as by
+            weight_norm.
     """
     _check(threshold)
-    pruned = 0
-    for layer in _layers(network):
+    pruned, layers = 0, _layers(network)
+    for layer in layers:
+        require_own(layer, "spline_weight", "base_weight")
+    for layer in layers:
         norms = layer.edge_norms()
         weak = (norms < threshold) & (norms > 0)
         pruned += int(weak.sum())
@@ -54,7 +58,8 @@ def prune_edges(network: KAN, threshold: float) -> int:
 def prune_nodes(network: KAN, threshold: float) -> KAN:
     """A smaller network without the hidden nodes whose score (`node_scores`) is below `threshold`.
 
-    Inputs and outputs stay, and of every hidden layer at least its strongest node. The network given is not changed.
+    Inputs and outputs stay, and of every hidden layer at least its strongest node. The network given is not changed;
+    frozen weights stay frozen, and weights that are made from others, as by weight_norm, become ordinary ones.
     A removed node's value at zero input is not added anywhere: the splines' constant parts go with it.
 
     Raises:
@@ -91,12 +96,14 @@ def _part(layer: SplineKAN, inputs: Tensor, outputs: Tensor) -> SplineKAN:
         device=weight.device,
         dtype=weight.dtype,
     )
-    state = {}
-    for name, value in layer.state_dict().items():
-        chosen = value if name == "bias" else value[inputs]
-        state[name] = chosen if name == "knots" else chosen[..., outputs]
+    state = {"knots": layer.knots[inputs]}
+    for name, parameter in part.named_parameters():
+        value = getattr(layer, name)
+        state[name] = (value if name == "bias" else value[inputs])[..., outputs]
+        parameter.requires_grad_(value.requires_grad)
     part.load_state_dict(state)
-    return part
+    part.keep_basis = layer.keep_basis
+    return part.train(layer.training)
 
 
 def _check(threshold: float) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from . import _rswaf
 from ._autocast import autocast_dtype
 from ._autograd import Traceable
+from ._parameters import ordinary
+from ._values import has_values
 
 UPSTREAM_DENOMINATOR = 0.33
 """h of the RSWAF layers that keep it as a plain number, outside their state (Vision-KAN, early faster-kan)."""
@@ -58,6 +60,7 @@ class RSWAFKAN(Traceable):
 
     grid_points: Tensor
 
+    @torch.inference_mode(False)  # made, cast or loaded there, a layer could not be trained afterwards
     def __init__(
         self,
         in_features: int,
@@ -95,29 +98,49 @@ class RSWAFKAN(Traceable):
         self.layernorm = nn.LayerNorm(in_features, device=device, dtype=dtype) if layer_norm else None
         self.spline_weight = nn.Parameter(torch.empty(in_features, grid, out_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
-        points = torch.linspace(low, high, grid, dtype=torch.float64, device="cpu")
-        # decided from the numbers given: no device is asked, and a layer on "meta" or of fake tensors works
-        self._shared = not learn_grid and self._is_narrow(low, high if grid > 1 else low)
+        self._first_range = low, high
+        points = self._first_points()
         if learn_grid:
             self.grid_points = nn.Parameter(points.to(self.spline_weight))
         else:
             self.register_buffer("grid_points", points.to(self.spline_weight.device))
         self.reset_parameters()
 
+    def _first_points(self) -> Tensor:
+        return torch.linspace(*self._first_range, self.grid, dtype=torch.float64, device="cpu")
+
     @property
     def grid(self) -> int:
         """Number of grid points G."""
         return self.spline_weight.shape[1]
 
+    @property
+    def _shared(self) -> bool:
+        """Whether one exponential per input can serve all grid points, as they are now (in a traced graph, then)."""
+        points = self.grid_points
+        if isinstance(points, nn.Parameter):
+            return False
+        if torch.compiler.is_compiling():
+            return True
+        if not has_values(points):
+            low, high = self._first_range
+            return self.grid == 1 or (high - low) / self.denominator <= _rswaf.MAX_EXPONENT
+        return _rswaf.is_narrow(points, self.denominator)
+
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Glorot-uniform weights over the I G inputs of the matrix product, as upstream; LayerNorm and bias neutral."""
+        """Glorot-uniform weights over the I G inputs of the matrix product, as upstream; LayerNorm and bias neutral.
+
+        Grid points that are learned lie as they did at first.
+        """
         bound = math.sqrt(6.0 / (self.in_features * self.grid + self.out_features))
         self.spline_weight.uniform_(-bound, bound, generator=generator)
         if self.layernorm is not None:
             self.layernorm.reset_parameters()
         if self.bias is not None:
             self.bias.zero_()
+        if isinstance(self.grid_points, nn.Parameter):
+            self.grid_points.copy_(self._first_points())
 
     @classmethod
     def from_fasterkan(
@@ -194,28 +217,28 @@ class RSWAFKAN(Traceable):
             raise ValueError(f"got a state that does not fit {n_in} inputs and {n_out} outputs: {reason}") from None
         return layer
 
-    def _is_narrow(self, low: float, high: float) -> bool:
-        """Whether one exponential per input can serve all grid points without leaving float32's range."""
-        return (high - low) / self.denominator <= _rswaf.MAX_EXPONENT
-
+    @torch.inference_mode(False)
     def _apply(self, fn: Any, recurse: bool = True) -> RSWAFKAN:
         # Casting a module casts its buffers: narrower grid points would move, so constant ones follow the device alone.
         points = self.grid_points
         super()._apply(fn, recurse)
-        if not isinstance(points, nn.Parameter) and self.grid_points.dtype != points.dtype:
-            self.grid_points = points.to(self.grid_points.device)
+        if not isinstance(points, nn.Parameter):
+            if points.is_meta and not self.grid_points.is_meta:
+                points = self._first_points()
+            self.grid_points = ordinary(points.to(self.grid_points.device))
         return self
 
+    @torch.inference_mode(False)
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
         if self.layernorm is None and prefix + "layernorm.weight" in state_dict:
             raise ValueError(
                 f"got a state with {prefix}layernorm.weight for an RSWAF layer of {self.in_features} inputs without"
                 " LayerNorm: expected a layer made with layer_norm=True"
             )
+        state_dict.update({name: ordinary(tensor) for name, tensor in state_dict.items()})
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        if not isinstance(self.grid_points, nn.Parameter) and self.grid_points.device.type != "meta":
+        if not isinstance(self.grid_points, nn.Parameter):
             self.grid_points = self.grid_points.double()  # assign=True takes the state's dtype
-            self._shared = self._is_narrow(float(self.grid_points.min()), float(self.grid_points.max()))
 
     def _check(self, x: Tensor) -> None:
         if x.shape[-1:] != (self.in_features,):

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from . import _refit, _refit_knots, _spline_import, _spline_init
+from . import _knots, _refit, _refit_knots, _spline_import, _spline_init
 from ._activations import ACTIVATIONS
 from ._autocast import autocast_dtype
 from ._autograd import Traceable
 from ._basis import evaluate
+from ._gather import gathered
+from ._parameters import ordinary, require_own, resize
 from ._spline_op import BACKENDS, apply
+from ._values import has_values
 from .bspline import OUTSIDE, SplineSpec, uniform_knots
 from .regularisation import regularisation
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 INITS = tuple(_spline_init.INITS)
+WEIGHTS = ("base_weight", "spline_weight", "spline_scale", "bias")
 
 
 def _one_of(kind: str, got: object, valid: tuple) -> None:
@@ -61,9 +68,9 @@ class SplineKAN(Traceable):
     """
 
     knots: Tensor
-    cells: Tensor
     keep_basis: bool = False
 
+    @torch.inference_mode(False)  # made, cast, loaded or changed there, a layer could not be trained afterwards
     def __init__(
         self,
         in_features: int,
@@ -105,11 +112,13 @@ class SplineKAN(Traceable):
         self.spline_weight = parameter(True, in_features, grid + spline_order, out_features)
         self.spline_scale = parameter(spline_scale, *edges)
         self.bias = parameter(bias, out_features)
-        knots = torch.from_numpy(uniform_knots(grid, spline_order, (low, high)))
-        self.register_buffer("knots", knots.repeat(in_features, 1).to(self.spline_weight.device))
-        self.register_buffer("cells", None, persistent=False)
-        self._refresh(uniform=True)
+        self._first_range = low, high
+        self.register_buffer("knots", self._first_knots(grid).to(self.spline_weight.device))
         self.reset_parameters()
+
+    def _first_knots(self, grid: int) -> Tensor:
+        knots = torch.from_numpy(uniform_knots(grid, self.spline_order, self._first_range))
+        return knots.repeat(self.in_features, 1)
 
     @property
     def grid(self) -> int:
@@ -118,7 +127,9 @@ class SplineKAN(Traceable):
 
     @property
     def grid_range(self) -> tuple[float, float]:
-        """Lowest and highest end of the inputs' grids."""
+        """Lowest and highest end of the inputs' grids; on "meta", those that the layer was made with."""
+        if not has_values(self.knots):
+            return self._first_range
         ends = self.knots[:, self.spline_order : self.spline_order + self.grid + 1]
         return float(ends.min()), float(ends.max())
 
@@ -131,6 +142,7 @@ class SplineKAN(Traceable):
         ``variance``: base branch and splines each give half of unit variance for inputs spread over the grid.
         ``zero``: splines are zero, so that the layer starts as its base branch.
         """
+        require_own(self, *WEIGHTS)
         _spline_init.INITS[self.init](self, generator)
         if self.bias is not None:
             self.bias.zero_()
@@ -144,51 +156,67 @@ class SplineKAN(Traceable):
         expected = (self.in_features, self.spline_weight.shape[1] + self.spline_order + 1)
         if knots.shape != expected:
             raise ValueError(f"got knots of shape {tuple(knots.shape)}: expected {expected}, (I, G + 2S + 1)")
-        if not bool(torch.isfinite(knots).all()) or not bool((knots.diff(dim=1) > 0).all()):
-            raise ValueError("got knots that do not increase strictly, or are not finite: expected t_1 < t_2 < ...")
-        self.knots = knots.detach().to(self.knots.device, self.knots.dtype).clone()
-        self._refresh()
+        _knots.check(knots)
+        knots = knots.detach().to(self.knots.device, self.knots.dtype)
+        if knots.shape == self.knots.shape:
+            self.knots.copy_(knots)
+        else:
+            self.knots = knots.clone()
 
-    def _refresh(self, uniform: bool | None = None) -> None:
-        """Derive what the kernels read from the knots, in their dtype; `uniform` None: look if they are even."""
-        order, knots = self.spline_order, self.knots
-        low, high = knots[:, order], knots[:, order + self.grid]
-        width = (high - low) / self.grid
-        if uniform is None:
-            steps = torch.arange(-order, self.grid + order + 1, dtype=knots.dtype, device=knots.device)
-            even = low[:, None] + width[:, None] * steps
-            # float32 knots from elsewhere count as even where only their rounding is not
-            uniform = bool(((knots - even).abs() <= 1e-6 * width[:, None]).all())
-        self.spec = SplineSpec(self.grid, order, uniform, self.outside, self.base_activation)
-        compute = torch.promote_types(self.spline_weight.dtype, torch.float32)
-        self.cells = (torch.stack([low, 1 / width]) if uniform else knots).to(compute)
+    @property
+    def spec(self) -> SplineSpec:
+        """What the kernels are told of this layer as it is now."""
+        return self._read()[0]
 
+    @property
+    def cells(self) -> Tensor:
+        """What the kernels read of the knots as they are now, see `evaluate`."""
+        return self._read()[1]
+
+    def _read(self, weight: Tensor | None = None, dtype: torch.dtype | None = None) -> tuple[SplineSpec, Tensor]:
+        """`spec`, and `cells` for weights of `dtype` (default: their own)."""
+        weight = self.spline_weight if weight is None else weight
+        knots = self._buffers["knots"] if "knots" in self._buffers else self.knots
+        order, shape = self.spline_order, weight.shape
+        if knots.shape != (self.in_features, shape[1] + order + 1):
+            raise ValueError(
+                f"got knots of shape {tuple(knots.shape)} and spline_weight of shape {tuple(shape)}: expected"
+                " (I, G + 2S + 1) and (I, G + S, O)"
+            )
+        if torch.compiler.is_compiling():  # the registered operators look at the knots when they run
+            return SplineSpec(shape[1] - order, order, False, self.outside, self.base_activation), knots
+        return _knots.read(knots, order, self.outside, self.base_activation, dtype or weight.dtype)
+
+    @torch.inference_mode(False)
     def _apply(self, fn: Any, recurse: bool = True) -> SplineKAN:
         # Casting a module casts its buffers: narrower knots would move every spline, so they follow the device alone.
         knots = self.knots
         super()._apply(fn, recurse)
-        if self.knots.dtype != knots.dtype:
-            self.knots = knots.to(self.knots.device)
-        self._refresh(self.spec.uniform)
+        if knots.is_meta and not self.knots.is_meta:
+            knots = self._first_knots(self.grid)
+        self.knots = ordinary(knots.to(self.knots.device))
         return self
 
+    @torch.inference_mode(False)
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+        state_dict.update({name: ordinary(tensor) for name, tensor in state_dict.items()})
         knots, weight = state_dict.get(prefix + "knots"), state_dict.get(prefix + "spline_weight")
-        if knots is not None and weight is not None and knots.shape[0] == self.in_features == weight.shape[0]:
-            if knots.shape[1] - self.spline_order - 1 == weight.shape[1] != self.spline_weight.shape[1]:
-                # a state of another grid, as after `extend_grid`: take its size
-                self.spline_weight = nn.Parameter(
-                    self.spline_weight.new_empty(self.in_features, weight.shape[1], self.out_features)
-                )
-                self.knots = self.knots.new_empty(knots.shape)
+        own = self._parameters.get("spline_weight")
+        if knots is not None and weight is not None and own is not None and weight.shape != own.shape:
+            size = weight.shape[1] if weight.dim() == 3 else 0
+            if size > self.spline_order and weight.shape == (self.in_features, size, self.out_features):
+                if knots.shape == (self.in_features, size + self.spline_order + 1):
+                    # a state of another grid, as after `extend_grid`: take its size
+                    resize(own, weight)
+                    self.knots = self.knots.new_empty(knots.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self._refresh(self.spec.uniform if self.knots.device.type == "meta" else None)
+        self.knots = self.knots.double()  # assign=True takes the state's
 
     def basis(self, x: Tensor) -> Tensor:
         """The B-splines at x: (..., I) -> (..., I, G + S). Differentiable in x."""
         self._check(x)
-        flat = x.reshape(-1, self.in_features)
-        values = evaluate(self.spec, flat.t().to(self.cells.dtype), self.cells)[0]  # (I, P, N)
+        flat, (spec, cells) = x.reshape(-1, self.in_features), self._read()
+        values = evaluate(spec, flat.t().to(cells.dtype), cells)[0]  # (I, P, N)
         return values.permute(2, 0, 1).reshape(*x.shape, -1).to(x.dtype)
 
     def _check(self, x: Tensor) -> None:
@@ -199,66 +227,79 @@ class SplineKAN(Traceable):
         if (node := self.as_node(x)) is not None:
             return node
         self._check(x)
-        weights = (self.base_weight, self.spline_weight, self.spline_scale)
+        # a module takes microseconds to find an attribute; weights that are made from others are no parameters
+        own = self._parameters
+        *weights, bias = [own[name] if name in own else getattr(self, name) for name in WEIGHTS]
+        spec, cells = self._read(weights[1])
         narrow = autocast_dtype(x)
         if narrow is not None:
-            weights = tuple(None if w is None else w.to(narrow) for w in weights)
-        elif x.dtype != self.spline_weight.dtype:
-            raise ValueError(f"got input of {x.dtype}: expected {self.spline_weight.dtype}, the dtype of the weights")
+            weights = [None if w is None else w.to(narrow) for w in weights]
+        elif x.dtype != weights[1].dtype:
+            raise ValueError(f"got input of {x.dtype}: expected {weights[1].dtype}, the dtype of the weights")
         flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        y = apply(self.spec, self.backend, flat, self.cells, *weights, self.keep_basis)
-        if self.bias is not None:
-            y = y + self.bias.to(y.dtype)
+        y = apply(spec, self.backend, flat, cells, *weights, self.keep_basis)
+        if bias is not None:
+            y = y + bias.to(y.dtype)
         return y.reshape(*x.shape[:-1], self.out_features)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
-    def update_grid(self, x: Tensor, blend: float = 0.02) -> _refit.RefitError:
+    def update_grid(self, x: Tensor, blend: float = 0.02, group: ProcessGroup | None = None) -> _refit.RefitError:
         """Move the knots to where the inputs are and refit the coefficients, so that the function stays.
+
+        Where `torch.distributed` is in use, every rank calls this with its own inputs (perhaps none), and those of all
+        ranks count: equal networks get equal knots and coefficients.
 
         Args:
             x: inputs (..., I) that the layer sees, finite; at least a few per interval.
             blend: 0 puts equally many inputs into each interval, 1 spaces the knots evenly (and keeps the fast path).
+            group: the ranks that work together (default: all); all of them must call this.
 
         Returns:
             The refit's error over these inputs: how much the splines' outputs changed there.
 
         Raises:
-            ValueError: no inputs, inputs that are not finite, or another width than I.
+            ValueError: no inputs, inputs that are not finite, another width than I, or a `spline_weight` that follows
+                from other parameters.
         """
-        samples = self._samples(x)
+        samples = self._samples(x, group)
         return self._refit(_refit_knots.adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
-    def extend_grid(self, grid: int, x: Tensor | None = None) -> _refit.RefitError:
+    def extend_grid(self, grid: int, x: Tensor | None = None, group: ProcessGroup | None = None) -> _refit.RefitError:
         """Refine to `grid` intervals: exactly where `grid` is a multiple of the present one, else by least squares.
 
-        The coefficients become a new parameter of another shape: make the optimiser anew.
+        That is on the grid. Off it, splines that fade (`outside` ``zero``) do so over S of the new, narrower cells; the
+        error tells of it where `x` lies there.
+
+        `spline_weight` stays the same parameter, frozen or not, in another shape; its gradient is dropped. An optimiser
+        that has not stepped yet goes on with it; one that keeps moments of the old shape refuses its next step.
 
         Args:
             grid: new number of intervals, at least the present one.
             x: inputs (..., I) over which to fit and to tell the error; None: points spread over the grid.
+            group: as in `update_grid`.
 
         Raises:
-            ValueError: a smaller `grid`, or inputs as in `update_grid`.
+            ValueError: a smaller `grid`, inputs or a `spline_weight` as in `update_grid`.
         """
         if grid < self.grid:
             raise ValueError(f"got grid {grid}: expected at least {self.grid}, the present one")
-        return self._refit(
-            _refit_knots.extended_knots(self.knots, self.spline_order, grid), None if x is None else self._samples(x)
-        )
+        samples = None if x is None else self._samples(x, group)
+        return self._refit(_refit_knots.extended_knots(self.knots, self.spline_order, grid), samples)
 
-    def _samples(self, x: Tensor) -> Tensor:
+    def _samples(self, x: Tensor, group: ProcessGroup | None) -> Tensor:
         self._check(x)
-        return x.detach().reshape(-1, self.in_features).to(self.knots.device, torch.float64)
+        return gathered(x.detach().reshape(-1, self.in_features).to(self.knots.device, torch.float64), group)
 
     def _refit(self, knots: Tensor, samples: Tensor | None) -> _refit.RefitError:
+        require_own(self, "spline_weight")
         coefficients, error = _refit.refit(
             self.spline_weight.detach(), self.knots, knots, self.spline_order, samples, self.outside, self.spline_scale
         )
-        if coefficients.shape == self.spline_weight.shape:
-            self.spline_weight.copy_(coefficients)
-        else:
-            self.spline_weight = nn.Parameter(coefficients.to(self.spline_weight.dtype))
+        resize(self.spline_weight, coefficients)
+        self.spline_weight.copy_(coefficients)
         self.set_knots(knots)
         return error
 
@@ -282,7 +323,8 @@ class SplineKAN(Traceable):
         order = self.spline_order
         low, high = self.knots[:, order].double(), self.knots[:, order + self.grid].double()
         x = low + (high - low) * torch.linspace(0, 1, points, dtype=torch.float64, device=low.device)[:, None]
-        basis = evaluate(self.spec, x.t(), self.cells.double())[0]  # (I, P, n)
+        spec, cells = self._read(dtype=torch.float64)
+        basis = evaluate(spec, x.t(), cells)[0]  # (I, P, n)
         weight = self.spline_weight.double()
         if self.spline_scale is not None:
             weight = weight * self.spline_scale.double().unsqueeze(1)

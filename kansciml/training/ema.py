@@ -37,8 +37,18 @@ class Ema:
         self._owners = [(model.get_submodule(prefix), leaf) for prefix, _, leaf in places]
 
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """Each average with the model's tensor as it is now."""
-        values = (getattr(module, leaf).detach() for module, leaf in self._owners)
+        """Each average with the model's tensor as it is now.
+
+        Raises:
+            UsageError: a tensor that has another shape by now.
+        """
+        values = [getattr(module, leaf).detach() for module, leaf in self._owners]
+        for (name, average), value in zip(self.weights.items(), values):
+            if average.shape != value.shape:
+                raise UsageError(
+                    f"got {name} of shape {tuple(value.shape)}, averaged at shape {tuple(average.shape)}: make the"
+                    " average anew after a change of grid"
+                )
         return list(zip(self.weights.values(), values))
 
     @torch.no_grad()

@@ -44,8 +44,8 @@ def train_refined(
         loss: computes the loss of the network as it is now, a scalar tensor.
         grids: increasing numbers of intervals; the first may be the network's own. Multiples are refined exactly.
         steps: optimiser steps per grid, at least 1.
-        optimiser: makes an optimiser from parameters, anew for each grid because the parameters are (default: L-BFGS
-            with a strong Wolfe line search).
+        optimiser: makes an optimiser from parameters, anew for each grid because their shapes are (default: L-BFGS
+            with a strong Wolfe line search). The parameters stay the same ones; frozen ones stay frozen.
         x: inputs over which a refinement is fitted; None: points spread over each grid.
         report: called with each finished stage.
 
@@ -54,7 +54,7 @@ def train_refined(
 
     Raises:
         ValueError: a network without ``extend_grid``, or of RSWAF layers, no grids, grids that do not increase, steps
-            below 1, or a loss that is not finite.
+            below 1, a loss that is not finite, or what `SplineKAN.extend_grid` refuses.
     """
     if not hasattr(network, "extend_grid"):
         raise ValueError(f"got a {type(network).__name__} without extend_grid: expected a KAN or SplineKAN of kansciml")

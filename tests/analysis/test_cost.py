@@ -103,7 +103,8 @@ def test_parameters_are_those_of_the_layers():
             (PlainRSWAF(i, o), rswaf_layer(sizes)),
         ):
             assert sum(p.numel() for p in made.parameters()) == cost.parameters
-            assert sum(b.numel() for b in made.buffers()) == cost.buffers
+            constants = [*made.buffers(), *([made.cells] if isinstance(made, SplineKAN) else [])]
+            assert sum(constant.numel() for constant in constants) == cost.buffers
 
 
 def test_rswaf_parameters_are_those_of_table_1():
