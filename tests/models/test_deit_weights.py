@@ -170,6 +170,16 @@ def test_a_training_checkpoint_loads_with_its_options(tmp_path):
     assert argparse.Namespace not in torch.serialization.get_safe_globals()
 
 
+@pytest.mark.parametrize("old", [True, False])
+def test_files_without_checksums_load(tmp_path, monkeypatch, old):
+    ours, theirs = source(), source()
+    if not old:
+        monkeypatch.setattr(torch.serialization, "get_crc32_options", lambda: False)
+    torch.save(theirs.state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=not old)
+    load_deit_weights(ours, tmp_path / "w.pth")
+    assert torch.equal(ours.head.weight, theirs.head.weight)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.", "net.backbone."])
 def test_prefixes_of_wrappers_are_taken_off(saved, prefix):
     theirs, ours = source(), source()

@@ -114,9 +114,10 @@ class MeanCheck:
         try:
             parts = [(part, own, self._value(part)) for part, own in halves]
         except Exception as error:
+            reason = " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])
             raise UsageError(
-                f"the loss cannot be taken of half a batch ({type(error).__name__}: {str(error).splitlines()[0]}), so"
-                f" that it may be no mean over samples: {self._remedy}"
+                f"the loss cannot be taken of half a batch ({reason}), so that it may be no mean over samples:"
+                f" {self._remedy}"
             ) from error
         if len(parts) == 2:
             self._compare(batch, size, self._value(batch), *parts)
