@@ -117,6 +117,8 @@ def short_name(name: str) -> str:
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write `data` to `path` in one step: temporary name in the same folder, flushed to disk, then `os.replace`.
 
+    What is there and no file, such as ``/dev/stdout`` or a pipe, is written to as it is.
+
     Raises:
         KansciError: unwritable folder or full disk; what was at `path` before is untouched.
     """
@@ -124,6 +126,9 @@ def write_bytes(path: Path, data: bytes) -> Path:
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name itself may be as long as names can be
     try:
         try:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                path.write_bytes(data)
+                return path
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()

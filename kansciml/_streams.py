@@ -73,6 +73,6 @@ def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
     try:
         yield guarded
     finally:
-        for stream in guarded:
-            stream.flush()
         sys.stdout, sys.stderr = before
+        for stream, own in zip(guarded, before):
+            stream.flush() if own is not None else stream.close()

@@ -43,6 +43,15 @@ def test_every_command_has_help(capsys, command):
     assert code == 0 and "usage" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["ode", "vision", "fno", "run fig2", "sweep fig2", "reproduce"])
+def test_presets_stand_in_the_help_and_marks_of_the_parser_s_library_do_not(capsys, command):
+    code, out, _ = run(capsys, *command.split(), "--help")
+    assert code == 0 and "--preset STR" in out
+    assert "{None}" not in out and "[bold]" not in out
+    frames = [line for line in out.splitlines() if line.startswith("\u2502")]
+    assert frames and all(line.endswith("\u2502") and len(line) == len(frames[0]) for line in frames)
+
+
 def test_reference_prints_the_true_state(capsys):
     code, out, err = run(capsys, "reference", "lotka", "--t", "3.5", "--json")
     document = json.loads(out)
@@ -68,6 +77,19 @@ MISTAKES = [
     ("ode --preset huge", "unknown preset of ode 'huge': expected one of smoke, small, paper"),
     ("ode --preset", "--preset wants a value"),
     ("ode --workers 0", "got --workers 0"),
+    ("ode --data=", "got an empty value for --data: give one, or leave it out"),
+    ("ode --preset=", "got an empty value for --preset"),
+    ("ode --adam-steps", "--adam-steps wants a value"),
+    ("ode --grid-range 1", "--grid-range wants 2 values"),
+    ("ode --grid 1.5", "--grid: got '1.5', expected an integer"),
+    ("ode --workers many", "--workers: got 'many', expected an integer"),
+    ("ode --grid-range 0 nan", "got grid_range nan: expected a finite number"),
+    ("ode --first-seed -1", "got first_seed -1: expected an integer from 0 on"),
+    ("ode --seeds 20261129", "seed 20261129 alone is first_seed 20261129 with seeds 1"),
+    ("run fig2 --seeds 20261129", "got seeds 20261129: expected at least 1 and at most 10000"),
+    ("sweep ode --set backend=torch --seeds 20261129 --dry-run", "got seeds 20261129"),
+    ("crosscheck --seed -1", "got seed -1"),
+    ("darcy --seed -1", "got seed -1"),
     ("ode --sytem lotka", "Unrecognized options: --sytem"),
     ("ode --data missing.csv", "missing.csv does not exist"),
     ("ode --data missing.txt", "missing.txt does not exist"),

@@ -35,14 +35,14 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.experiments._registry import scoring_of
     from kansciml.experiments._scoring import ScoringOptions
     from kansciml.reporting.progress import Progress
-    from kansciml.reporting.records import load_record
+    from kansciml.reporting.records import load_record, reading
 
     if first.startswith("-"):
         parse(_arguments(ScoringOptions), ["--help"], "evaluate RUN")  # ends the program
     record = load_record(Path(first))
     scoring = scoring_of(record)
     parsed = parse(_arguments(scoring.options), arguments[1:], "evaluate RUN")
-    with Progress() as progress:
+    with Progress() as progress, reading(record):
         document, tables = scoring.score(record, parsed.options, progress)
     out.result({"folder": str(record.folder), **document}, tables)
     return 0

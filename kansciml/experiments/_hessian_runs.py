@@ -34,7 +34,7 @@ from kansciml.experiments._registry import trained_models
 from kansciml.experiments._trained import FirstSamples, LoadedModel, TrainedModel, chosen_models
 from kansciml.reporting import provenance
 from kansciml.reporting.progress import Progress
-from kansciml.reporting.records import Record, find_record, load_record, save_record
+from kansciml.reporting.records import Record, find_record, load_record, reading, save_record
 
 NAME = "hessian"
 SMALL = 50_000
@@ -343,7 +343,11 @@ def _one_line(text: str) -> str:
 
 
 def _earlier(folder: Path) -> Record | None:
-    return find_record(folder)
+    found = find_record(folder)
+    if found is not None:
+        with reading(found):
+            _ = [row["name"] for row in found.result["models"]]
+    return found
 
 
 def _digest(run: Path) -> str:

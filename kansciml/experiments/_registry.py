@@ -14,7 +14,7 @@ from kansciml._errors import KansciError, unknown_name
 from kansciml.experiments._base import Experiment
 from kansciml.experiments._scoring import Scoring
 from kansciml.experiments._trained import TrainedModel
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import Record, reading
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def trained_models(record: Record) -> list[TrainedModel]:
     """The models of a run, through the ``trained`` of its experiment.
 
     Raises:
-        KansciError: the run is not finished, its experiment trains nothing, or no model came out of it.
+        KansciError: the run is not finished or damaged, its experiment trains nothing, or no model came out of it.
         UsageError: an unknown experiment, or data of the user's own that are gone or have changed.
     """
     experiment = get_experiment(record.experiment)
@@ -99,7 +99,8 @@ def trained_models(record: Record) -> list[TrainedModel]:
         )
     if record.status != "finished":
         raise KansciError(f"the run in {record.folder} is not finished ({record.status}): resume it first")
-    found = list(experiment.trained(record))
+    with reading(record):
+        found = list(experiment.trained(record))
     if not found:
         raise KansciError(f"no model of the run in {record.folder} ended its training: see its table of losses")
     return found

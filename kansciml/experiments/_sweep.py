@@ -131,8 +131,10 @@ def run_sweep(
 def read_state(folder: Path) -> dict[str, Any] | None:
     """``sweep.json`` of an earlier session; None if there is none that can be read: then only its attempts are lost."""
     try:
-        content = json.loads((folder / "sweep.json").read_text())
-        return content if content["schema"] == SCHEMA and isinstance(content["tasks"], list) else None
+        content = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+        kept = [(task["id"], task["error"], task["attempts"] + 0) for task in content["tasks"]]
+        whole = all(isinstance(text, str) for id, error, _ in kept for text in (id, error, content["started"]))
+        return content if whole and content["schema"] == SCHEMA and content["sessions"] > 0 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kansciml._errors import KansciError, UsageError
+from kansciml._errors import KansciError, UsageError, check_seed
 from kansciml._files import to_jsonable
 from kansciml.experiments._base import Experiment, config_hash, is_finished
 from kansciml.experiments._config_json import (
@@ -22,7 +22,7 @@ from kansciml.experiments._config_json import (
     setting_types,
     with_settings,
 )
-from kansciml.experiments._numbers import seed_range
+from kansciml.experiments._numbers import MAX_SEEDS, seed_range
 
 NO_SETTINGS = "as given"
 SEED_SETTINGS = ("seeds", "first_seed", "seed")
@@ -99,8 +99,12 @@ def parse_seeds(text: str, first: int = 0) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() for part in parts) or (not listed and int(parts[0]) < 1):
         raise UsageError(f"got seeds {text!r}: expected how many (20), or which ones (0,3,7)")
     if not listed:
+        if int(parts[0]) > MAX_SEEDS:
+            raise UsageError(
+                f"got seeds {text}: expected how many, at most {MAX_SEEDS}, or which ones: {text}, is that seed alone"
+            )
         return tuple(range(first, first + int(parts[0])))
-    seeds = tuple(map(int, parts))
+    seeds = tuple(check_seed(int(part)) for part in parts)
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"got seeds {text!r}: expected each one once")
     return seeds
@@ -188,7 +192,7 @@ def _checked(experiment: Experiment, base: Any, setting: Mapping[str, Any]) -> A
         config = with_settings(base, setting)
         if getattr(config, "backend", None) == "auto":
             raise UsageError("got backend auto, which can differ between processes: add --set backend=torch (or julia)")
-        experiment.check(config)
+        experiment.accept(config)
     except UsageError as error:
         where = f"{setting_label(setting)}: " if setting else ""
         raise UsageError(f"{where}{error}") from error

@@ -23,8 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kansciml._errors import KansciError
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 
 PROTOCOLS = {
     "width": "equal width",
@@ -69,11 +68,11 @@ class FairRecord:
             others = tuple(row for row in every if not row["primary"])
             found = cls(result["alpha"], tasks, layers, primary, others, tuple(result["times"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise KansciError(
+            raise DamagedRecord(
                 f"{record.folder} holds no comparisons on equal terms ({error!r}): run it again"
             ) from error
         if not found.rows:
-            raise KansciError(f"{record.folder} holds no finished run: resume the experiment first")
+            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return found
 
     @property

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml._errors import KansciError
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 from kansciml.reporting.style import new_figure, publication_style, save_figure
 from kansciml.reporting.tables import Table, save_tables
 
@@ -157,5 +156,5 @@ def read_arrays(record: Record) -> dict[str, np.ndarray]:
     """
     wanted = [f"{name}.{kind}" for name in MAPS for kind in (*PANELS, "corrected")]
     if record.experiment != "fig1" or any(name not in record.arrays for name in wanted):
-        raise KansciError(f"{record.folder} holds no finished run of fig1: kansciml run fig1 makes one")
+        raise DamagedRecord(f"{record.folder} holds no finished run of fig1: kansciml run fig1 makes one")
     return record.arrays

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml._errors import KansciError
 from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, compare_losses
 from kansciml.reporting import hessian
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 from kansciml.reporting.style import publication_style, save_figure
 from kansciml.reporting.tables import Table, format_number, save_tables
 from kansciml.reporting.vision import render as render_vision
@@ -205,7 +204,7 @@ def render(record: Record, folder: Path) -> list[Path]:
 def _read(record: Record) -> VisionRecord:
     vision = VisionRecord.read(record)
     if not {"models", "verdicts"} <= set(record.result):
-        raise KansciError(f"{record.folder} holds no spectra: expected a finished run of fig3; run it again")
+        raise DamagedRecord(f"{record.folder} holds no spectra: expected a finished run of fig3; run it again")
     return vision
 
 

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml._errors import KansciError
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 from kansciml.reporting.style import FAINT, SHADE, VariantStyle, new_figure, publication_style, save_figure
 from kansciml.reporting.style import variant_styles as general_styles
 from kansciml.reporting.tables import Table, format_number, save_tables
@@ -313,5 +312,5 @@ def read_curves(record: Record) -> list[dict[str, Any]]:
     curves = record.result.get("curves", ())
     wanted = [f"{row['model']}.{row['variant']}.{key}" for row in curves for key in ("batch", "peak", "total")]
     if record.experiment not in EXPERIMENTS or not curves or any(name not in record.arrays for name in wanted):
-        raise KansciError(f"{record.folder} holds no finished run of figure 4: kansciml run fig4a makes one")
+        raise DamagedRecord(f"{record.folder} holds no finished run of figure 4: kansciml run fig4a makes one")
     return list(curves)

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kansciml._errors import KansciError
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 from kansciml.reporting.style import VariantStyle, variant_styles
 from kansciml.reporting.vision_runs import Group
 
@@ -52,13 +51,15 @@ class FnoRecord:
                 row["relative_l2_at"], record.result["data"][row["data"]]["title"]
             names = {row["group"]: (row["residual"], ORDER.index(row["variant"])) for row in rows}
         except (KeyError, TypeError, ValueError) as error:
-            raise KansciError(f"{record.folder} holds no trained neural operators ({error!r}): run it again") from error
+            raise DamagedRecord(
+                f"{record.folder} holds no trained neural operators ({error!r}): run it again"
+            ) from error
         tasks = dict.fromkeys(row["task"] for row in rows)
         keys = [(task, name) for task in tasks for name in sorted(names, key=names.__getitem__)]
         own = {key: tuple(row for row in rows if (row["task"], row["group"]) == key) for key in keys}
         groups = tuple(OperatorGroup(*key, found, record.arrays) for key, found in own.items() if found)
         if not groups:
-            raise KansciError(f"{record.folder} holds no finished run: resume the experiment first")
+            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return cls(record, groups)
 
     @property

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml._errors import KansciError
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 from kansciml.reporting.style import VariantStyle, new_figure, publication_style, save_figure, variant_styles
 from kansciml.reporting.tables import Table, format_number, save_tables
 
@@ -57,7 +56,7 @@ def tables(record: Record) -> list[Table]:
             pairs.setdefault(tuple(row[key] for key in ("task", "label", "against_label")), []).append(row)
         return found + [_verdict_table(*key, rows) for key, rows in pairs.items()]
     except (KeyError, TypeError, AttributeError) as error:
-        raise KansciError(f"{record.folder} holds no result of kansciml hessian ({error!r})") from error
+        raise DamagedRecord(f"{record.folder} holds no result of kansciml hessian ({error!r})") from error
 
 
 def render(record: Record, folder: Path) -> list[Path]:

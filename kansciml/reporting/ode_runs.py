@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kansciml._errors import KansciError
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 
 ORDER = ("mlp", "mlp-width", "mlp-params", "kan", "kan-width", "kan-params", "kan-unscaled", "kan-tanh")
 """Order of variants in tables and legends; others follow as they appear in the record."""
@@ -187,11 +186,13 @@ class OdeRecord:
                 name: OdeSystem(name, values, record.arrays) for name, values in record.result["systems"].items()
             }
             runs = [Run(values, record.arrays) for values in record.result["runs"]]
+            for run in runs:
+                _ = [run.values[name] for name in ("id", "status", "label", "n_parameters", "seed", "train_mse")]
             variants = in_order(run.values["variant"] for run in runs)
             found = {(run.values["system"], run.values["variant"]) for run in runs}
             keys = [(name, variant) for name in systems for variant in variants if (name, variant) in found]
         except (KeyError, TypeError, AttributeError) as error:
-            raise KansciError(f"{record.folder} holds no neural-ODE result ({error!r}): run it again") from error
+            raise DamagedRecord(f"{record.folder} holds no neural-ODE result ({error!r}): run it again") from error
         groups = []
         for system, variant in keys:
             own = [run for run in runs if (run.values["system"], run.values["variant"]) == (system, variant)]
@@ -199,7 +200,7 @@ class OdeRecord:
             if kept:
                 groups.append(Group(system, variant, kept))
         if not groups:
-            raise KansciError(f"{record.folder} holds no finished run: resume the experiment first")
+            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         shown = {group.system for group in groups}
         systems = {name: system for name, system in systems.items() if name in shown}
         n_interrupted = sum(run.values["status"] == "interrupted" for run in runs)

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kansciml._errors import KansciError
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 from kansciml.reporting.tables import format_number
 from kansciml.reporting.vision_runs import Group, VisionRecord
 
@@ -42,7 +41,7 @@ def rows_of(record: Record) -> list[Row]:
         published = sorted(record.result["published"], key=lambda row: row["protocol"] != "paper")
         return [Row(row, groups.get((row["size"], row["group"]))) for row in published]
     except (KeyError, TypeError) as error:
-        raise KansciError(f"{record.folder} holds no result of table1 ({error!r}): run it again") from error
+        raise DamagedRecord(f"{record.folder} holds no result of table1 ({error!r}): run it again") from error
 
 
 def mean_error(values: Sequence[float]) -> tuple[float, float]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kansciml._errors import KansciError
-from kansciml.reporting.records import Record
+from kansciml.reporting.records import DamagedRecord, Record
 from kansciml.reporting.style import VariantStyle, variant_styles
 
 STYLES = variant_styles(
@@ -94,12 +93,12 @@ class VisionRecord:
             own = {key: tuple(row for row in rows if (row["task"], row["group"]) == key) for key in keys}
             record.result["data"]
         except (KeyError, TypeError, AttributeError) as error:
-            raise KansciError(
+            raise DamagedRecord(
                 f"{record.folder} holds no trained image classifiers ({error!r}): run it again"
             ) from error
         groups = tuple(Group(*key, found, record.arrays) for key, found in own.items() if found)
         if not groups:
-            raise KansciError(f"{record.folder} holds no finished run: resume the experiment first")
+            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return cls(record, groups)
 
     @property

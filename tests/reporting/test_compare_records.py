@@ -40,6 +40,14 @@ def test_times_are_not_compared():
     assert compare_records(record(), other).identical
 
 
+def test_work_that_a_resumed_run_did_twice_is_told_apart_from_its_results():
+    once, twice = changed(evaluations=10), changed(evaluations=13)
+    assert [one.name for one in compare_records(record(once), record(twice)).differences] == ["runs[a.b.0].evaluations"]
+    comparison = compare_records(record(twice, sessions=2), record(once))
+    assert comparison.identical and "evaluations" in comparison.left_out
+    assert not compare_records(record(changed(loss=0.2), sessions=2), record()).identical
+
+
 @pytest.mark.parametrize(
     "result, name",
     [

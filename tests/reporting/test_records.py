@@ -11,7 +11,7 @@ import pytest
 
 from kansciml import _files as files
 from kansciml._errors import KansciError
-from kansciml.reporting.records import Record, find_records, load_metrics, load_record, save_record
+from kansciml.reporting.records import Record, find_records, load_metrics, load_record, load_records, save_record
 
 
 @pytest.fixture
@@ -51,6 +51,14 @@ def cut(name, keep):
     return damage
 
 
+def field(name, value):
+    def damage(folder):
+        content = json.loads((folder / "record.json").read_text())
+        (folder / "record.json").write_text(json.dumps({**content, name: value}))
+
+    return damage
+
+
 def other_schema(folder):
     content = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps({**content, "schema": 99}))
@@ -78,6 +86,12 @@ def single_array(folder):
         (lambda folder: (folder / "record.json").write_bytes(b"\xff\xfe{"), "record.json is damaged"),
         (lambda folder: (folder / "record.json").write_text("[]"), "expected a JSON object, got a list"),
         (lambda folder: (folder / "record.json").write_text('{"schema": 1}'), "fields are missing or unknown"),
+        (field("config", None), "record.json is damaged .config is null"),
+        (field("result", []), "result is "),
+        (field("seeds", ["0"]), "its seeds are not all integers"),
+        (field("wall_s", "1"), "wall_s is"),
+        (field("status", "done"), "status is"),
+        (lambda folder: (folder / "record.json").write_text("[" * 100_000), "record.json is damaged"),
         (other_schema, "has schema 99: this version reads schema 1"),
         (cut("arrays.npz", 0.5), "arrays.npz is damaged"),
         (cut("arrays.npz", 0.0), "arrays.npz is damaged"),
@@ -141,6 +155,15 @@ class TestMetrics:
 
     def test_none_yet(self, tmp_path):
         assert load_metrics(tmp_path) == []
+
+
+def test_a_damaged_record_is_named_and_the_others_are_read(saved, tmp_path):
+    save_record(Record(tmp_path / "demo" / "bad", "demo", {}, "bad", "finished"))
+    field("config", None)(tmp_path / "demo" / "bad")
+    told = []
+    found = list(load_records(find_records(tmp_path, "demo"), told.append))
+    assert [record.config_hash for record in found] == ["abc"]
+    assert len(told) == 1 and told[0].startswith("left out: ") and "bad/record.json" in told[0]
 
 
 def test_find_records_lists_the_newest_first(tmp_path):
