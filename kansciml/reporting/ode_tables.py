@@ -72,7 +72,8 @@ def loss_table(ode: OdeRecord) -> Table:
     notes = [
         "MSE: of the trained models solved again at rtol = atol = 1e-10, median over seeds (a diverged seed counts as"
         " infinite), min and max over those that did not diverge. Relative: squared error over the variation of the"
-        " data, pooled over components; median. Test: the extrapolation span. Wall: mean seconds per seed."
+        " data, pooled over components (of your own data: in standard deviations of each); median. Test: the"
+        " extrapolation span. Wall: mean seconds per seed."
     ]
     notes += diverged + _not_computed(ode)
     if ode.n_interrupted:

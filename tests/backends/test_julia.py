@@ -12,8 +12,9 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import erf, expit
 
-from kansciml._errors import BackendUnavailable, KansciError, SolveError
+from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError
 from kansciml.backends.base import FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.base_units import Units
 from kansciml.backends.julia import SENSEALGS, JuliaBackend, find_julia
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,6 +195,40 @@ def test_trajectory_takes_times_and_tolerances_of_its_own(backend):
     truth = _reference(replace(problem, saveat=times, data=np.zeros((3, 2))), params)
     assert np.max(np.abs(fine - truth)) < 1e-8 < np.max(np.abs(coarse - truth))
     assert np.array_equal(solver.trajectory(params, np.zeros(1)), problem.u0[None])
+
+
+@pytest.mark.julia
+@pytest.mark.parametrize("spec", [FIELDS[1], FIELDS[7]], ids=_labelled)
+def test_loss_gradient_and_trajectory_do_not_depend_on_the_units(backend, spec):
+    """The problem in nanoseconds since long ago, its components a millionth and a million times their size."""
+    problem, params = _problem(spec)
+    unit, time, t0 = np.array([1e-6, 1e6]), 1e-9, 1.0
+    center, scale, rate = spec.normalisation()
+    field = replace(spec, center=tuple(center * unit), scale=tuple(scale * unit), rate=tuple(rate * unit / time))
+    rescaled = OdeProblem(
+        field,
+        problem.u0 * unit,
+        t0 + problem.saveat * time,
+        problem.data * unit,
+        t0,
+        problem.loss_scale * unit,
+        problem.rtol,
+        problem.atol,
+        units=Units(np.zeros(2), unit, t0, time),
+    )
+    solver, other = backend.solver(problem), backend.solver(rescaled)
+    (loss, gradient), (other_loss, other_gradient) = (s.value_and_grad(params) for s in (solver, other))
+    assert other_loss == pytest.approx(
+        loss, rel=1e-6
+    )  # a time of 1 + 1e-9 is rounded to seven digits of its nanosecond
+    assert np.linalg.norm(other_gradient - gradient) <= 1e-6 * np.linalg.norm(gradient)
+    order = [3, 0, 2, 2]
+    states = other.trajectory(params, rescaled.saveat[order]) / unit
+    assert np.allclose(states, solver.trajectory(params)[order], rtol=0, atol=1e-6)
+    u = np.random.default_rng(0).normal(size=(5, 2))
+    assert np.allclose(other.rhs(u * unit, t0, params) * time / unit, solver.rhs(u, 0.0, params), rtol=1e-9)
+    with pytest.raises(UsageError, match="expected finite times from 1.0 on"):
+        other.trajectory(params, [0.5])
 
 
 @pytest.mark.julia
