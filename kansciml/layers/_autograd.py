@@ -52,8 +52,10 @@ def graph_is_kept() -> bool:
 
 
 def constant(value: float, like: Tensor) -> float | Tensor:
-    """`value` for arithmetic with `like`, in its dtype where a graph is recorded: exporters may round plain numbers."""
-    return torch.tensor(value, dtype=like.dtype, device=like.device) if recorded() else value
+    """`value` for arithmetic with `like`, in its dtype where a graph is recorded: that of ONNX rounds plain numbers."""
+    if recorded() and not torch.jit.is_tracing():
+        return torch.tensor(value, dtype=like.dtype, device=like.device)
+    return value
 
 
 def _views(tensors: Sequence[Tensor | None]) -> Found:

@@ -44,7 +44,7 @@ def composite(
     """The layer in differentiable PyTorch operations, to any order and under any transform."""
     z = x.to(_compute(x.dtype))
     if norm_weight is not None:
-        z = layer_norm.normalised(eps, z, norm_weight.to(z.dtype), norm_bias.to(z.dtype))
+        z = layer_norm.composite(eps, z, norm_weight.to(z.dtype), norm_bias.to(z.dtype))
     u = (z.unsqueeze(-1) - grid_points.to(z.dtype)) * _autograd.constant(2.0 / h, z)
     # sech^2(u / 2) as two sigmoids: smooth at the centre, where |u| is not, and exact in both tails
     values = 4.0 * torch.sigmoid(u) * torch.sigmoid(-u)

@@ -149,11 +149,6 @@ def composite(eps: float, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     return y if bias is None else y + bias
 
 
-def normalised(eps: float, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The norm of x (..., D), float32 or float64 as weight and bias (D,), differentiable to any order."""
-    return composite(eps, x, weight, bias) if _autograd.plain_wanted() else _Norm.apply(x, weight, bias, eps)
-
-
 class LayerNorm(nn.LayerNorm):
     r"""y = w (x - mean x) / sqrt(var x + eps) + b over the last axis: `torch.nn.LayerNorm` (Ba et al. 2016, Section 3).
 

@@ -241,7 +241,7 @@ class RSWAFKAN(Traceable):
             self.grid_points = self.grid_points.double()  # assign=True takes the state's dtype
 
     def _check(self, x: Tensor) -> None:
-        if x.shape[-1:] != (self.in_features,):
+        if not torch.jit.is_tracing() and x.shape[-1:] != (self.in_features,):  # the tracer warns of comparisons
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
 
     def forward(self, x: Tensor) -> Tensor:
