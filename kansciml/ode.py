@@ -232,7 +232,7 @@ def resolve_system(
 def run_identity(problem: OdeProblem, solver: OdeSolver) -> dict[str, Any]:
     """What tells one run from another in a checkpoint, besides initial values and training settings."""
     spec = problem.field
-    data = fingerprint(problem.u0, problem.t0, problem.saveat, problem.data, problem.loss_scale)
+    data = fingerprint(problem.u0, problem.t0, problem.saveat, problem.data, problem.loss_scale, problem.units)
     if isinstance(spec, FieldSpec):
         field: dict[str, Any] = {"field": asdict(spec)}
     else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kansciml._errors import UsageError
+from kansciml._errors import SolveError, UsageError
 from kansciml._files import short_name
 from kansciml.backends.base import MAX_STEPS, FieldSpec
 from kansciml.ode import resolve_system
@@ -86,7 +87,8 @@ def describe(system: System) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     }
     arrays = {"t": system.test_saveat, "data_t": data.t, "data": data.states}
     if system.rhs is not None:
-        arrays["truth"] = reference_solution(system, system.test_saveat)
+        with suppress(SolveError):  # it may blow up beyond the training data
+            arrays["truth"] = reference_solution(system, system.test_saveat)
     else:
         everything = full_data(system)
         arrays |= {"data_t": everything.t, "data": everything.states}

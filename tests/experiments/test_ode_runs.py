@@ -14,6 +14,8 @@ from kansciml.experiments import _ode_runs, fig2, ode
 from kansciml.experiments._base import config_hash, run_experiment
 from kansciml.experiments._ode_runs import worker_count
 from kansciml.ode import get_system
+from kansciml.reporting import ode_figures
+from kansciml.reporting.ode_runs import OdeRecord
 from kansciml.training.flat import FlatTraining
 
 TINY = FlatTraining(4, lbfgs_steps=3)
@@ -197,7 +199,8 @@ def test_data_of_a_step_are_reported_without_a_relative_error(tmp_path, monkeypa
     shown = table.to_json()["rows"][0]
     assert shown["Train relative MSE"] is None and np.isfinite(shown["Train MSE"])
     assert "step: train relative MSE of 2 of 2 runs not computed: the 4 rows of data are constant" in table.notes[-1]
-    assert {path.stem for path in ode.EXPERIMENT.render(record, tmp_path / "drawn")} >= {"final_losses", "tables"}
+    (axes,) = ode_figures.final_losses(OdeRecord.read(record)).axes
+    assert axes.get_ylabel() == "MSE on the training span"
     assert ode.trained(record)[0].metrics["train_relative_mse"] is None
 
 
@@ -212,7 +215,7 @@ def test_a_solution_that_could_not_be_computed_says_why(tmp_path, monkeypatch):
 
 def test_a_training_that_ended_at_its_first_step_is_drawn(tmp_path, monkeypatch):
     record = run(replace(CONFIG, system="lotka", model="mlp", seeds=1, max_steps=1), tmp_path, monkeypatch, 1)
-    assert record.result["runs"][0]["status"] == "diverged" and ode.EXPERIMENT.render(record, tmp_path / "drawn")
+    assert record.result["runs"][0]["status"] == "diverged" and ode_figures.loss_curves(OdeRecord.read(record)).axes
 
 
 def test_a_time_column_without_data_is_refused(tmp_path):
@@ -221,3 +224,19 @@ def test_a_time_column_without_data_is_refused(tmp_path):
     (tmp_path / "d.csv").write_text("x,when\n1,0\n2,1\n")
     job = ode.jobs(replace(CONFIG, data=tmp_path / "d.csv", time_column="when"))[0]
     assert job.resolve().observed.t.tolist() == [0.0, 1.0]
+
+
+def test_a_system_that_blows_up_beyond_its_training_span_has_a_result(tmp_path, monkeypatch):
+    (tmp_path / "pole.py").write_text(
+        "import numpy as np\nfrom kansciml import ode\n"
+        "SYSTEM = ode.System('pole', u0=np.array([1.0]), train_end=0.5, test_end=2.0, rhs=lambda t, u: u**2,\n"
+        "                    train_saveat=np.linspace(0.0, 0.5, 6))\n"
+    )
+    config = replace(CONFIG, system=str(tmp_path / "pole.py"), model="mlp", seeds=1)
+    record = run(config, tmp_path, monkeypatch, 1)
+    (row,) = record.result["runs"]
+    assert row["train_relative_mse"] > 0 and row["test_mse"] is None
+    assert "no reference solution of pole up to t = 2" in row["not_computed"]["test_mse"]
+    assert "pole: test MSE of 1 of 1 runs not computed" in " ".join(ode.EXPERIMENT.tables(record)[0].notes)
+    read = OdeRecord.read(record)
+    assert ode_figures.trajectories(read, read.systems["pole"]).axes
