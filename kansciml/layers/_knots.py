@@ -6,10 +6,15 @@ import torch
 from torch import Tensor
 
 from . import _values
-from .bspline import SplineSpec
+from .bspline import SplineSpec, uniform_knots
 
 EVEN = 1e-6
 """Deviation from even spacing, in cells, that still counts as rounding: float32 knots from elsewhere are even too."""
+
+
+def even(in_features: int, grid: int, order: int, ends: tuple[float, float]) -> Tensor:
+    """The knots (I, G + 2S + 1) that a layer is made with: evenly spaced, the grid from end to end."""
+    return torch.from_numpy(uniform_knots(grid, order, ends)).repeat(in_features, 1)
 
 
 def read(
@@ -45,6 +50,20 @@ def resolved(spec: SplineSpec, knots: Tensor, x: Tensor, weight: Tensor) -> tupl
     return read(knots, spec.spline_order, spec.outside, spec.activation, dtype)
 
 
+def check_shape(knots: Tensor, weight: Tensor, order: int) -> None:
+    """Refuse knots of another size than that of the coefficients (I, G + S, O).
+
+    Raises:
+        ValueError: other knots than (I, G + 2S + 1).
+    """
+    expected = weight.shape[0], weight.shape[1] + order + 1
+    if knots.shape != expected:
+        raise ValueError(
+            f"got knots of shape {tuple(knots.shape)} and spline_weight of shape {tuple(weight.shape)}: expected knots"
+            f" of shape {expected}, (I, G + 2S + 1)"
+        )
+
+
 def check(knots: Tensor) -> None:
     """Refuse knots that splines cannot have.
 
@@ -58,15 +77,15 @@ def check(knots: Tensor) -> None:
 def _found(
     values: Tensor, order: int, outside: str, activation: str | None, dtype: torch.dtype
 ) -> tuple[SplineSpec, Tensor]:
-    knots, grid, even = values.double(), values.shape[1] - 2 * order - 1, True
+    knots, grid, uniform = values.double(), values.shape[1] - 2 * order - 1, True
     low, high = knots[:, order, None], knots[:, order + grid, None]
     width = (high - low) / grid
     if _values.has_values(knots):  # others are as layers are made
         check(knots)
         steps = torch.arange(-order, grid + order + 1, dtype=knots.dtype, device=knots.device)
-        even = bool(((knots - (low + width * steps)).abs() <= EVEN * width).all())
-    cells = torch.cat([low, 1 / width], dim=1).t().contiguous() if even else values
-    return SplineSpec(grid, order, even, outside, activation), cells.to(_compute(dtype))
+        uniform = bool(((knots - (low + width * steps)).abs() <= EVEN * width).all())
+    cells = torch.cat([low, 1 / width], dim=1).t().contiguous() if uniform else values
+    return SplineSpec(grid, order, uniform, outside, activation), cells.to(_compute(dtype))
 
 
 def _compute(dtype: torch.dtype) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,8 +53,7 @@ def resize(parameter: nn.Parameter, like: Tensor) -> None:
         parameter.data = before.new_empty(0, dtype=torch.float32 if before.dtype == torch.float64 else torch.float64)
         parameter.data = before.new_empty(like.shape)
     parameter.grad = None
-    if not _earlier_shapes:
-        register_optimizer_step_pre_hook(_refuse_earlier_moments)
+    _watch_optimisers()
     _earlier_shapes.setdefault(parameter, set()).add(before.shape)
     _earlier_shapes[parameter].discard(like.shape)
 
@@ -67,6 +67,11 @@ def _shape_is_held(parameter: nn.Parameter) -> bool:
     return tuple(accumulator._input_metadata[0].shape) != parameter.shape
 
 
+@cache
+def _watch_optimisers() -> None:
+    register_optimizer_step_pre_hook(_refuse_earlier_moments)
+
+
 def _refuse_earlier_moments(optimiser: torch.optim.Optimizer, *_: Any) -> None:
     """Before a step: fused optimisers would go beyond such moments' memory, and the others' words are no help."""
     for parameter, earlier in _earlier_shapes.items():
@@ -76,9 +81,10 @@ def _refuse_earlier_moments(optimiser: torch.optim.Optimizer, *_: Any) -> None:
                     f"got an optimiser with moments of shape {tuple(moments.shape)} for a parameter of shape"
                     f" {tuple(parameter.shape)}, which a change of grid resized: make the optimiser anew"
                 )
+    held = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     size = getattr(optimiser, "_numel_cache", None)  # L-BFGS keeps flat vectors
-    if size is not None:
-        now = sum(parameter.numel() for group in optimiser.param_groups for parameter in group["params"])
+    if size is not None and any(parameter in _earlier_shapes for parameter in held):
+        now = sum(parameter.numel() * (1 + parameter.is_complex()) for parameter in held)
         if size != now:
             raise ValueError(
                 f"got an L-BFGS that remembers {size} numbers for parameters of {now}, after a change of grid: make the"

@@ -18,7 +18,7 @@ from ._gather import gathered
 from ._parameters import ordinary, require_own, resize
 from ._spline_op import BACKENDS, apply
 from ._values import has_values
-from .bspline import OUTSIDE, SplineSpec, uniform_knots
+from .bspline import OUTSIDE, SplineSpec
 from .regularisation import regularisation
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class SplineKAN(Traceable):
 
     Shapes: input (..., I), output (..., O). `base_weight` (I, O), `spline_weight` (I, G + S, O), `spline_scale` (I, O),
     `bias` (O,): inputs first, the order in which the matrix product reads them. Buffer `knots` (I, G + 2S + 1),
-    float64, part of the state. NaN in a row of the input gives NaN in that row of the output.
+    float64, part of the state, read anew in every call. NaN in a row of the input gives NaN in that row of the output.
 
     Raises:
         ValueError: a size out of range, an unknown name, an empty grid_range, or an input whose last axis is not I.
@@ -113,12 +113,9 @@ class SplineKAN(Traceable):
         self.spline_scale = parameter(spline_scale, *edges)
         self.bias = parameter(bias, out_features)
         self._first_range = low, high
-        self.register_buffer("knots", self._first_knots(grid).to(self.spline_weight.device))
+        knots = _knots.even(in_features, grid, spline_order, self._first_range)
+        self.register_buffer("knots", knots.to(self.spline_weight.device))
         self.reset_parameters()
-
-    def _first_knots(self, grid: int) -> Tensor:
-        knots = torch.from_numpy(uniform_knots(grid, self.spline_order, self._first_range))
-        return knots.repeat(self.in_features, 1)
 
     @property
     def grid(self) -> int:
@@ -135,7 +132,7 @@ class SplineKAN(Traceable):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew by the layer's `init`; biases are zero.
+        """Draw all weights anew by the layer's `init`; biases are zero. The grid stays.
 
         ``glorot``: Glorot-uniform base weights, coefficients N(0, 0.01 / I), unit scales. ``noise``: as the paper's
         sources do, splines through noise of amplitude 0.1 / G at the knots, Kaiming-uniform base weights and scales.
@@ -147,18 +144,18 @@ class SplineKAN(Traceable):
         if self.bias is not None:
             self.bias.zero_()
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def set_knots(self, knots: Tensor) -> None:
         """Replace the knots, (I, G + 2S + 1), strictly increasing; the coefficients stay as they are.
 
         Raises:
             ValueError: another shape, knots not increasing or not finite.
         """
-        expected = (self.in_features, self.spline_weight.shape[1] + self.spline_order + 1)
-        if knots.shape != expected:
-            raise ValueError(f"got knots of shape {tuple(knots.shape)}: expected {expected}, (I, G + 2S + 1)")
+        _knots.check_shape(knots, self.spline_weight, self.spline_order)
         _knots.check(knots)
         knots = knots.detach().to(self.knots.device, self.knots.dtype)
-        if knots.shape == self.knots.shape:
+        if knots.shape == self.knots.shape and not self.knots.is_inference():
             self.knots.copy_(knots)
         else:
             self.knots = knots.clone()
@@ -177,14 +174,10 @@ class SplineKAN(Traceable):
         """`spec`, and `cells` for weights of `dtype` (default: their own)."""
         weight = self.spline_weight if weight is None else weight
         knots = self._buffers["knots"] if "knots" in self._buffers else self.knots
-        order, shape = self.spline_order, weight.shape
-        if knots.shape != (self.in_features, shape[1] + order + 1):
-            raise ValueError(
-                f"got knots of shape {tuple(knots.shape)} and spline_weight of shape {tuple(shape)}: expected"
-                " (I, G + 2S + 1) and (I, G + S, O)"
-            )
+        order = self.spline_order
+        _knots.check_shape(knots, weight, order)
         if torch.compiler.is_compiling():  # the registered operators look at the knots when they run
-            return SplineSpec(shape[1] - order, order, False, self.outside, self.base_activation), knots
+            return SplineSpec(weight.shape[1] - order, order, False, self.outside, self.base_activation), knots
         return _knots.read(knots, order, self.outside, self.base_activation, dtype or weight.dtype)
 
     @torch.inference_mode(False)
@@ -193,30 +186,29 @@ class SplineKAN(Traceable):
         knots = self.knots
         super()._apply(fn, recurse)
         if knots.is_meta and not self.knots.is_meta:
-            knots = self._first_knots(self.grid)
+            knots = _knots.even(self.in_features, self.grid, self.spline_order, self._first_range)
         self.knots = ordinary(knots.to(self.knots.device))
         return self
 
     @torch.inference_mode(False)
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
         state_dict.update({name: ordinary(tensor) for name, tensor in state_dict.items()})
-        knots, weight = state_dict.get(prefix + "knots"), state_dict.get(prefix + "spline_weight")
+        knots, weight = (state_dict.get(prefix + name) for name in ("knots", "spline_weight"))
         own = self._parameters.get("spline_weight")
         if knots is not None and weight is not None and own is not None and weight.shape != own.shape:
-            size = weight.shape[1] if weight.dim() == 3 else 0
-            if size > self.spline_order and weight.shape == (self.in_features, size, self.out_features):
-                if knots.shape == (self.in_features, size + self.spline_order + 1):
-                    # a state of another grid, as after `extend_grid`: take its size
-                    resize(own, weight)
-                    self.knots = self.knots.new_empty(knots.shape)
+            size = knots.shape[-1] - self.spline_order - 1
+            expected = (self.in_features, size + self.spline_order + 1), (self.in_features, size, self.out_features)
+            if size > self.spline_order and (knots.shape, weight.shape) == expected:
+                resize(own, weight)  # a state of another grid, as after `extend_grid`
+                self.knots = self.knots.new_empty(knots.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self.knots = self.knots.double()  # assign=True takes the state's
 
     def basis(self, x: Tensor) -> Tensor:
         """The B-splines at x: (..., I) -> (..., I, G + S). Differentiable in x."""
         self._check(x)
-        flat, (spec, cells) = x.reshape(-1, self.in_features), self._read()
-        values = evaluate(spec, flat.t().to(cells.dtype), cells)[0]  # (I, P, N)
+        spec, cells = self._read()
+        values = evaluate(spec, x.reshape(-1, self.in_features).t().to(cells.dtype), cells)[0]  # (I, P, N)
         return values.permute(2, 0, 1).reshape(*x.shape, -1).to(x.dtype)
 
     def _check(self, x: Tensor) -> None:
@@ -354,8 +346,8 @@ class SplineKAN(Traceable):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.in_features}, {self.out_features}, grid={self.grid}, spline_order={self.spline_order}, "
-            f"grid_range={self.grid_range}, spline_scale={self.spline_scale is not None}, "
-            f"bias={self.bias is not None}, base_activation={self.base_activation}, "
-            f"outside={self.outside}, backend={self.backend}"
+            f"{self.in_features}, {self.out_features}, grid={self.grid}, spline_order={self.spline_order},"
+            f" grid_range={self.grid_range}, spline_scale={self.spline_scale is not None},"
+            f" bias={self.bias is not None}, base_activation={self.base_activation}, outside={self.outside},"
+            f" backend={self.backend}"
         )

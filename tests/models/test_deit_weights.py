@@ -49,6 +49,15 @@ def test_a_head_for_other_classes_is_left(saved):
     assert torch.equal(ours.head.weight, head) and torch.equal(ours.cls_token, theirs.cls_token)
 
 
+def test_knots_of_a_file_are_the_ones_that_count(saved):
+    theirs, ours = (build_model("deit-tiny", "kan-spline", **SMALL).eval() for _ in range(2))
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    theirs.blocks[0].kan.update_grid(torch.randn(200, 12, generator=torch.Generator().manual_seed(1)))
+    assert not torch.equal(ours(x), theirs(x))
+    load_deit_weights(ours, saved(theirs.state_dict(), "pth"))
+    assert torch.equal(ours(x), theirs(x))
+
+
 @pytest.mark.parametrize("fair", [False, True])
 def test_kans_take_all_but_the_mlps(saved, fair):
     theirs, ours = source(), build_model("deit-tiny", "kan-spline", fair=fair, **SMALL)
