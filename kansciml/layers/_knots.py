@@ -44,12 +44,6 @@ def read(
     return found[0], torch.where((knots == known.values).all(), found[1], torch.nan)
 
 
-def resolved(spec: SplineSpec, knots: Tensor, x: Tensor, weight: Tensor) -> tuple[SplineSpec, Tensor]:
-    """What a registered operator does with the knots that it is given in place of cells: look at them when it runs."""
-    dtype = torch.promote_types(x.dtype, weight.dtype)
-    return read(knots, spec.spline_order, spec.outside, spec.activation, dtype)
-
-
 def check_shape(knots: Tensor, weight: Tensor, order: int) -> None:
     """Refuse knots of another size than that of the coefficients (I, G + S, O).
 

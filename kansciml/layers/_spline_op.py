@@ -7,7 +7,8 @@ Four doors to the same function, chosen by `apply`:
   backward is in closed form too (`_spline_second`). It keeps nothing either, until a backward pass that keeps its graph
   goes through it: then what all such passes share (`_spline_second.Known`), and of a layer that is told to `keep_basis`
   the splines too (`_plain.Kept`, `_cpp.Kept`). Third derivatives are the composite's;
-* under `torch.compile`: registered operators, because a traced autograd function would keep the basis again;
+* under `torch.compile`: registered operators, because a traced autograd function would keep the basis again; in place
+  of cells they are given the knots, at which they look when they run;
 * under `torch.func` transforms (there in backward passes too) or forward-mode differentiation, also inside
   `torch.compile`, and where a graph is recorded for elsewhere (`_autograd.recorded`): the composite itself.
 """
@@ -23,7 +24,7 @@ from torch import Tensor
 from . import _autograd, _cpp, _cpp_library, _plain, _spline_second
 from ._activations import ACTIVATIONS
 from ._basis import evaluate
-from ._knots import resolved
+from ._knots import read
 from .bspline import SplineSpec
 
 BACKENDS = ("auto", "torch", "cpp")
@@ -154,7 +155,7 @@ _ARGUMENTS = (
 
 @torch.library.custom_op("kansciml::spline_forward", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
 def _forward_op(x, cells, base_weight, spline_weight, spline_scale, grid, order, uniform, outside, activation, backend):
-    spec, cells = resolved(SplineSpec(grid, order, uniform, outside, activation), cells, x, spline_weight)
+    spec, cells = read(cells, order, outside, activation, torch.promote_types(x.dtype, spline_weight.dtype))
     return kernels(backend, x, spline_weight).forward(spec, x, cells, base_weight, spline_weight, spline_scale)
 
 
@@ -169,8 +170,8 @@ def _(x, cells, base_weight, spline_weight, *rest):
     schema=f"(Tensor gy, {_ARGUMENTS}, bool need_x, bool need_weights) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def _backward_op(gy, x, cells, base_weight, spline_weight, spline_scale, *options):
-    *spec, backend, need_x, need_weights = options
-    spec, cells = resolved(SplineSpec(*spec), cells, x, spline_weight)
+    _, order, _, outside, activation, backend, need_x, need_weights = options
+    spec, cells = read(cells, order, outside, activation, torch.promote_types(x.dtype, spline_weight.dtype))
     tensors = (gy.contiguous(), x, cells, base_weight, spline_weight, spline_scale)
     found = kernels(backend, x, spline_weight).backward(spec, *tensors, need_x, need_weights)
     return tuple(x.new_empty(0) if grad is None else grad.contiguous() for grad in found)  # operators return tensors

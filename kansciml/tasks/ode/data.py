@@ -25,9 +25,11 @@ __all__ = [
 
 # Largest |z| on the training span after normalisation: a margin against the edge of the KAN grid, [-1, 1].
 FILL = 0.9
-# A component that varies by less than this fraction of its size is not stretched to the full grid: that would
-# magnify its noise, or divide by zero when it is constant.
-SMALLEST_VARIATION = 0.01
+# A component that varies by less than this fraction of its size counts as constant: what is left is rounding. All
+# others are stretched to the full grid, so that a temperature in kelvin is learned as one in degrees Celsius is.
+SMALLEST_VARIATION = 1e-9
+OF_CONSTANT = 0.01
+"""Scale of a constant component, over its size, and its rate over the scale, per training span."""
 SMALLEST_SIZE = 1e-150
 """Of data that are not zero, and its inverse the largest: errors are squared."""
 
@@ -98,10 +100,10 @@ def system_from_trajectory(trajectory: Trajectory, name: str, train_fraction: fl
 def with_normalisation(system: System) -> System:
     """The system with what it lacks of center, scale, rate and loss_scale set from its training data, by component.
 
-    center: mid-range. scale: half-range / 0.9, at least 1 % of the component's root mean square. rate: root mean square
-    slope between successive rows, weighted by their distance in time. loss_scale: standard deviation, with the same
-    least value: components in different units would otherwise count in the loss by the size of their unit. Equations
-    are sampled densely over the training span, data as they are.
+    center: mid-range. scale: half-range / 0.9, for a constant component 1 % of its size. rate: root mean square slope
+    between successive rows, weighted by their distance in time. loss_scale: standard deviation, of a constant
+    component as above: components in different units would otherwise count in the loss by the size of their unit.
+    Equations are sampled densely over the training span, data as they are.
     """
     if system.scale and system.loss_scale is not None:
         return system
@@ -111,7 +113,7 @@ def with_normalisation(system: System) -> System:
         data = training_data(system)
     changes: dict[str, object] = {}
     if system.loss_scale is None:
-        changes["loss_scale"] = np.maximum(data.states.std(axis=0), _floor(data.states))
+        changes["loss_scale"] = np.where(_constant(data.states), _scale_of_constant(data.states), data.states.std(axis=0))
     if not system.scale:
         changes |= _scaling(data)
     return replace(system, **changes)
@@ -119,12 +121,12 @@ def with_normalisation(system: System) -> System:
 
 def _scaling(data: Trajectory) -> dict[str, tuple[float, ...]]:
     low, high = data.states.min(axis=0), data.states.max(axis=0)
-    scale = np.maximum((high - low) / 2 / FILL, _floor(data.states))
+    scale = np.where(_constant(data.states), _scale_of_constant(data.states), (high - low) / 2 / FILL)
     dt = np.diff(data.t)
     slope = np.diff(data.states, axis=0) / dt[:, None]
     rate = np.sqrt(dt @ slope**2 / dt.sum())
     # A constant component still gets a rate, slow over the span, so that its output weight has a gradient.
-    rate = np.maximum(rate, SMALLEST_VARIATION * scale / dt.sum())
+    rate = np.maximum(rate, OF_CONSTANT * scale / dt.sum())
     found = {"center": low + (high - low) / 2, "scale": scale, "rate": rate}
     return {key: tuple(values.tolist()) for key, values in found.items()}
 
@@ -132,13 +134,17 @@ def _scaling(data: Trajectory) -> dict[str, tuple[float, ...]]:
 def hardly_varying(system: System) -> tuple[str, ...]:
     """Labels of components that vary over the training span, but by so little that they count as constant."""
     states = training_data(system).states
-    half_range = np.ptp(states, axis=0) / 2 / FILL
-    small = (half_range > 0) & (half_range < _floor(states)) & (not system.dimensionless)
+    small = (np.ptp(states, axis=0) > 0) & _constant(states) & (not system.dimensionless)
     return tuple(label for label, is_small in zip(system.labels, small) if is_small)
 
 
-def _floor(states: np.ndarray) -> np.ndarray:
-    """Smallest scale allowed per component, (n,): 1 % of its root mean square; for a component that is zero the largest
-    root mean square of the others, or 1."""
-    size = np.sqrt(np.mean(states**2, axis=0))
-    return np.where(size > 0, SMALLEST_VARIATION * size, size.max() or 1.0)
+def _constant(states: np.ndarray) -> np.ndarray:
+    """Which components vary by no more than rounding, (n,)."""
+    return np.ptp(states, axis=0) <= 2 * SMALLEST_VARIATION * np.abs(states).max(axis=0)
+
+
+def _scale_of_constant(states: np.ndarray) -> np.ndarray:
+    """Scale of each component if it is constant, (n,): 1 % of its size; of one that is zero the largest size of the
+    others, or 1."""
+    size = np.abs(states).max(axis=0)
+    return np.where(size > 0, OF_CONSTANT * size, size.max() or 1.0)
