@@ -70,9 +70,7 @@ def edge_functions_figure(
 
 def _checked(curves: Curves) -> list[tuple[np.ndarray, np.ndarray]]:
     if not isinstance(curves, Sequence) or any(not isinstance(pair, Sequence) or len(pair) != 2 for pair in curves):
-        raise UsageError(
-            f"got {type(curves).__name__}: expected a pair x, y for each layer, as KAN.edge_curves() returns"
-        )
+        raise UsageError(f"got {type(curves).__name__}: expected a pair x, y of each layer, as KAN.edge_curves() gives")
     layers = [(np.asarray(x, float), np.asarray(y, float)) for x, y in curves]
     if not layers:
         raise UsageError("got no layers: expected at least one pair x (n, I), y (n, I, O)")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from kansciml import KAN
 from kansciml._errors import UsageError
 from kansciml.analysis.matching import kan_size, matched, matched_hidden, mixing_flops, mlp_size
 from kansciml.models.registry import find
@@ -117,3 +118,24 @@ def test_flops_without_a_formula_are_none():
     family, preset = find("fno-wt", kind="operator")
     assert mixing_flops(family.config(preset, "kan-rswaf", grid=5)) is None
     assert mixing_flops(family.config(preset, "kan-spline", spline_order=0)) is None
+
+
+@pytest.mark.parametrize("by", ["params", "flops"])
+def test_rswaf_layers_are_counted_with_the_layer_norm_that_they_have(by):
+    with_norm = {"params": 2, "flops": 10 * 8}[by]  # per input
+    for widths, normed in (((1, 2, 4), 0), ((2, 3, 4), 3), ((3, 4, 1), 7)):
+        plain = kan_size(widths, 10, "rswaf", by, grid=8, normalised=False)
+        assert kan_size(widths, 10, "rswaf", by, grid=8) == plain + with_norm * normed
+        if by == "params":
+            assert kan_size(widths, 10, "rswaf", by, grid=8) == sum(
+                p.numel() for p in KAN(widths, "rswaf").parameters()
+            )
+
+
+def test_the_lift_of_an_operator_is_counted_without_one():
+    model, preset = find("fno-wt", kind=None)
+    config = model.config(preset, "kan-rswaf")
+    lift, projection = config.slots()
+    widths = config.kan_widths()
+    flops = kan_size(widths[0], lift.rows, "rswaf", "flops", grid=8, normalised=False)
+    assert mixing_flops(config) == flops + kan_size(widths[1], projection.rows, "rswaf", "flops", grid=8)

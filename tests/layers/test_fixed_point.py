@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from kansciml.layers.fixed_point import anderson, fixed_point
 
@@ -143,6 +144,36 @@ def test_a_graph_that_nobody_goes_back_through_is_freed(contraction):
         assert all(reference() is None for reference in kept)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("gradient", ["implicit", "jacobian-free"])
+def test_second_derivatives_in_some_tensors_alone_are_refused_too(contraction, gradient):
+    """PyTorch's `once_differentiable` would leave out the part that has no derivative."""
+    function, weight, _, z0 = contraction
+    z, _ = fixed_point(function, z0, gradient=gradient)
+    (first,) = torch.autograd.grad(z.sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="gradient of a fixed point is once_differentiable"):
+        torch.autograd.grad(first.sum(), weight)
+
+
+def test_what_records_or_transforms_is_refused_in_one_line(contraction):
+    function, _, _, z0 = contraction
+
+    def solve(scale):
+        return fixed_point(lambda z: scale * function(z), z0)[0]
+
+    scale = torch.ones((), dtype=z0.dtype)
+    for call in (
+        lambda: make_fx(solve)(scale),
+        lambda: torch.jit.trace(solve, (scale,)),
+        lambda: torch.func.grad(lambda scale: solve(scale).sum())(scale),
+        lambda: torch.func.jvp(solve, (scale,), (scale,)),
+        lambda: torch.autograd.functional.jacobian(solve, scale, vectorize=True),
+    ):
+        with pytest.raises(ValueError, match="^got .* of a fixed point|^got a fixed point") as error:
+            call()
+        assert "\n" not in str(error.value)
+    assert torch.autograd.functional.jacobian(solve, scale).isfinite().all()
 
 
 def test_second_derivatives_are_refused(contraction):

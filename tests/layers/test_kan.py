@@ -1,11 +1,12 @@
 """KAN stacks: composition, grids of a whole network, import, pruning."""
 
 import copy
+import re
 
 import pytest
 import torch
 
-from kansciml import KAN, SplineKAN
+from kansciml import KAN, RSWAFKAN, SplineKAN
 from kansciml.layers.prune import node_scores, prune_edges, prune_nodes
 
 
@@ -132,3 +133,59 @@ def test_a_network_built_where_tensors_go_by_default_is_wholly_there(layer):
         net = KAN((3, 4, 2), layer)
     held = [*net.parameters(), *net.buffers()]
     assert held and {tensor.device.type for tensor in held} == {"meta"}
+
+
+def test_an_rswaf_network_of_two_inputs_learns_their_product():
+    found = KAN((2, 5, 1), layer="rswaf")
+    assert [layer.layernorm is None for layer in found.layers] == [True, False]
+    x = draw(400, 2).float()
+    target = x[:, :1] * x[:, 1:]
+    optimiser = torch.optim.Adam(found.parameters(), 0.02)
+    for _ in range(300):
+        optimiser.zero_grad()
+        loss = (found(x) - target).square().mean()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.05 * target.var().item()
+
+
+def test_methods_that_a_layer_does_not_have_are_refused_in_one_line():
+    found, x = KAN((3, 4, 2), layer="rswaf"), draw(9, 3).float()
+    calls = {
+        "regularisation": found.regularisation,
+        "update_grid": lambda: found.update_grid(x),
+        "extend_grid": lambda: found.extend_grid(10),
+        "edge_curves": found.edge_curves,
+    }
+    for name, call in calls.items():
+        message = f"got a network with RSWAFKAN layers: expected SplineKAN alone, which has {name}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call()
+    for network_like in (found, found.layers[0]):
+        with pytest.raises(ValueError, match="expected .*KAN\\(widths, layer='spline'\\)"):
+            prune_edges(network_like, 0.1)
+
+
+@pytest.mark.parametrize("n_in, left", [(1, "1 input leaves a constant"), (2, "2 inputs leaves the sign")])
+def test_one_or_two_inputs_have_no_layer_norm_unless_asked(n_in, left):
+    layer = RSWAFKAN(n_in, 2)
+    assert layer.layernorm is None and RSWAFKAN(3, 2).layernorm is not None
+    assert RSWAFKAN(3, 2, layer_norm=False).layernorm is None
+    with pytest.warns(UserWarning, match=f"LayerNorm over {left}"):
+        asked = RSWAFKAN(n_in, 2, layer_norm=True)
+    x = torch.rand(40, n_in, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    x = x[(x[:, 0] - x[:, -1]).abs() > 0.5] if n_in == 2 else x
+    assert len({tuple(row) for row in asked(x).detach().round(decimals=2).tolist()}) <= n_in
+    assert len({tuple(row) for row in layer(x).detach().round(decimals=3).tolist()}) > 20
+
+
+def test_states_with_a_layer_norm_that_the_layer_does_not_have_are_refused():
+    with pytest.warns(UserWarning, match="LayerNorm over 2 inputs"):
+        old, again = RSWAFKAN(2, 3, layer_norm=True), RSWAFKAN(2, 3, layer_norm=True)
+    again.load_state_dict(old.state_dict())
+    torch.testing.assert_close(again(draw(5, 2).float()), old(draw(5, 2).float()))
+    network = torch.nn.Sequential(RSWAFKAN(2, 3))
+    state = {f"0.{name}": value for name, value in old.state_dict().items()}
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=r"got a state with 0\.layernorm\.weight .*expected .*layer_norm=True"):
+            network.load_state_dict(state, strict=strict)

@@ -107,3 +107,11 @@ def test_drop_path_rises_with_depth():
 def test_mistakes_are_told(options, message):
     with pytest.raises(UsageError, match=message):
         build_model("mixer-nano", **{"variant": "kan-spline", **options})
+
+
+@pytest.mark.parametrize("patch, tokens", [(8, 1), (4, 4)])
+def test_the_shift_before_an_rswaf_kan_is_left_out_where_a_layer_norm_would_lose_it(patch, tokens):
+    net = build_model("mixer-nano", "kan-rswaf", **{**SMALL, "patch": patch})
+    assert net.config.tokens == tokens
+    for block in net.blocks:
+        assert (block.norm1.bias is None) == (block.tokens.layers[0].layernorm is not None) == (tokens >= 3)

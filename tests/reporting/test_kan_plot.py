@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from kansciml import KAN
 from kansciml._errors import UsageError
 from kansciml.reporting.kan_plot import edge_functions_figure
 from kansciml.reporting.style import save_figure
@@ -94,6 +95,8 @@ def test_bad_curves_are_one_clear_line():
     x, y = network(2, 3)[0]
     bad = [
         (([],), "got no layers"),
+        ((KAN((2, 3)),), "got KAN: expected a pair x, y of each layer, as KAN.edge_curves"),
+        (((x, y),), "got tuple: expected a pair x, y of each layer"),
         (([(x, y[:, :1])],), "layer 1"),
         (([(x, y), (x, y)],), "2 inputs in layer 2: expected 3"),
         (([(x, np.where(y > 0, np.nan, y))],), "NaN or infinite"),

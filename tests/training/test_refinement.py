@@ -52,3 +52,10 @@ def test_a_loss_that_is_not_finite_stops_the_training():
     layer = SplineKAN(1, 1)
     with pytest.raises(ValueError, match="got loss nan on grid 5"):
         train_refined(layer, lambda: layer(torch.full((1, 1), float("nan"))).sum(), (5,), 3)
+
+
+def test_networks_whose_grid_cannot_be_refined_are_told():
+    with pytest.raises(ValueError, match="got a Linear without extend_grid: expected a KAN or SplineKAN"):
+        train_refined(torch.nn.Linear(1, 1), lambda: 0, (3, 6))
+    with pytest.raises(ValueError, match="RSWAFKAN layers: expected SplineKAN alone, which has extend_grid"):
+        train_refined(KAN((1, 1), layer="rswaf"), lambda: 0, (3, 6))
