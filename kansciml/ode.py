@@ -166,7 +166,8 @@ def train(
     system = resolve_system(system, log=log)
     settings = training or FlatTraining()
     if log and (names := hardly_varying(system)):
-        log(f"{', '.join(names)}: varying by less than 1e-9 of its size counts as constant; subtract the mean to learn the rest")
+        told = "varying by less than 1e-9 of its size counts as constant; subtract the mean to learn the rest"
+        log(f"{', '.join(names)}: {told}")
     if isinstance(model, FieldSpec):
         spec: FieldSpec | ModuleField = model
     elif isinstance(model, nn.Module):

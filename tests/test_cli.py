@@ -13,6 +13,7 @@ import pytest
 from command_line import run
 
 from kansciml import cli
+from kansciml.commands._output import _without_markup
 
 TINY = ["--adam-steps", "4", "--lbfgs-steps", "3", "--seeds", "1", "--backend", "torch", "--workers", "1"]
 
@@ -48,8 +49,9 @@ def test_presets_stand_in_the_help_and_marks_of_the_parser_s_library_do_not(caps
     code, out, _ = run(capsys, *command.split(), "--help")
     assert code == 0 and "--preset STR" in out
     assert "{None}" not in out and "[bold]" not in out
-    frames = [line for line in out.splitlines() if line.startswith("\u2502")]
-    assert frames and all(line.endswith("\u2502") and len(line) == len(frames[0]) for line in frames)
+    framed = "| --data {None}|PATH   |"
+    assert _without_markup(framed) == "| --data PATH          |"
+    assert _without_markup("of [bold]{None}|INT[/bold] [x]") == "of INT[/bold]        [x]".replace("[/bold]", "")
 
 
 def test_reference_prints_the_true_state(capsys):
@@ -86,6 +88,7 @@ MISTAKES = [
     ("ode --grid-range 0 nan", "got grid_range nan: expected a finite number"),
     ("ode --first-seed -1", "got first_seed -1: expected an integer from 0 on"),
     ("ode --seeds 20261129", "seed 20261129 alone is first_seed 20261129 with seeds 1"),
+    ("run fig2 --rtol 0", "got rtol 0.0: expected a number between 0 and 1"),
     ("run fig2 --seeds 20261129", "got seeds 20261129: expected at least 1 and at most 10000"),
     ("sweep ode --set backend=torch --seeds 20261129 --dry-run", "got seeds 20261129"),
     ("crosscheck --seed -1", "got seed -1"),

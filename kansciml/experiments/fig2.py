@@ -72,6 +72,9 @@ class Fig2Config:
             raise UsageError(f"got {self.seeds} seeds and {len(self.systems)} systems: expected at least 1 of each")
         if self.max_steps < 1:
             raise UsageError(f"got max_steps {self.max_steps}: expected at least 1")
+        for name in ("rtol", "atol"):
+            if not 0 < getattr(self, name) < 1:
+                raise UsageError(f"got {name} {getattr(self, name)}: expected a number between 0 and 1, such as 1e-7")
         check_methods(self.gradient, self.sensealg)
 
     def inputs(self) -> list[str]:

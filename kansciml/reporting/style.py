@@ -5,11 +5,15 @@ matplotlib is imported inside functions and only through `Figure` objects: no py
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kansciml._files import write_bytes
@@ -108,15 +112,28 @@ def variant_styles(variants: Iterable[str]) -> Mapping[str, VariantStyle]:
     return styles
 
 
-@contextmanager
+@contextlib.contextmanager
 def publication_style() -> Iterator[None]:
     """Within it, figures are made and drawn in the style of this module; the user's own settings come back after."""
-    import matplotlib
-
+    matplotlib = _matplotlib()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
         yield
+
+
+def _matplotlib() -> ModuleType:
+    """matplotlib, also where MPLBACKEND names no backend, at which it refuses to be imported: no picture needs one."""
+    if "matplotlib" in sys.modules or "MPLBACKEND" not in os.environ:
+        return importlib.import_module("matplotlib")
+    backend = os.environ.pop("MPLBACKEND")
+    try:
+        found = importlib.import_module("matplotlib")
+    finally:
+        os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):  # as it would have done itself, for whoever opens windows later
+        found.rcParams["backend"] = backend
+    return found
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:

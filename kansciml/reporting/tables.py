@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TextIO
 
+from kansciml._errors import printable
 from kansciml._files import to_jsonable, write_json, write_text
 
 GAP = 2
@@ -28,7 +29,7 @@ def format_number(value: Any, digits: int = 3) -> str:
     if value is None:
         return MISSING
     if isinstance(value, str):
-        return value
+        return printable(value)
     if type(value).__name__ in ("bool", "bool_"):  # numpy's is no subclass of Python's
         return "yes" if value else "no"
     if isinstance(value, Integral):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -78,3 +79,15 @@ def test_a_legend_below_takes_as_many_columns_as_fit(label):
     assert 0 <= box.x0 and box.x1 <= figure.bbox.width and legend.get_title().get_text() == "line: median"
     lefts = {round(text.get_window_extent().x0) for text in legend.get_texts()}
     assert len(lefts) == (3 if len(label) < 40 else 2)
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "QtAgg", "module://none.such"])
+def test_the_environment_s_backend_does_not_matter(tmp_path, backend):
+    code = (
+        "import os\nfrom pathlib import Path\nfrom kansciml.reporting.style import *\n"
+        "with publication_style():\n    figure = new_figure(1.0)\n"
+        f"print(len(save_figure(figure, Path({str(tmp_path)!r}), 'figure')), os.environ['MPLBACKEND'])\n"
+    )
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["3", backend], done.stderr

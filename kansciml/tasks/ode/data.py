@@ -113,7 +113,8 @@ def with_normalisation(system: System) -> System:
         data = training_data(system)
     changes: dict[str, object] = {}
     if system.loss_scale is None:
-        changes["loss_scale"] = np.where(_constant(data.states), _scale_of_constant(data.states), data.states.std(axis=0))
+        deviation = data.states.std(axis=0)
+        changes["loss_scale"] = np.where(_constant(data.states), _scale_of_constant(data.states), deviation)
     if not system.scale:
         changes |= _scaling(data)
     return replace(system, **changes)
