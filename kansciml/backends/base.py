@@ -252,7 +252,7 @@ class OdeProblem:
             raise UsageError(f"got loss_scale {self.loss_scale}: expected positive numbers")
         units = self.solved_in
         if units.state.shape != (n,) or units.origin.shape != (n,) or units.t0 != self.t0:
-            raise UsageError(f"got {units}: expected {n} state components and t0 {self.t0}")
+            raise UsageError(f"got units {units}: expected {n} state components and t0 {self.t0}")
 
     @property
     def solved_in(self) -> Units:

@@ -55,7 +55,10 @@ class Units:
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
         numbers = [*self.origin, *self.state, self.t0, self.time]
         if not (np.isfinite(numbers).all() and np.all(self.state > 0) and self.time > 0):
-            raise UsageError(f"got {self}: expected finite numbers, state and time positive")
+            raise UsageError(f"got units {self}: expected finite numbers, state and time positive")
+
+    def __str__(self) -> str:
+        return f"origin {self.origin.tolist()}, state {self.state.tolist()}, t0 {self.t0}, time {self.time}"
 
     @classmethod
     def plain(cls, size: int, t0: float = 0.0) -> Units:

@@ -99,14 +99,15 @@ class ModuleField:
                 raise
             self._tried(t[:1], v[:1], batched=False)  # wrong on one state too: that is the clearer message
             raise self._unbatched(str(error)) from error
-        drawn = torch.get_rng_state()
-        again = self._tried(t[:1], v[:1], batched)
-        if not (torch.equal(drawn, torch.get_rng_state()) and torch.allclose(again, single[:1], equal_nan=True)):
-            raise self._error("is random: two evaluations at one state differ", EVAL_REMEDY)
-        if not single[0].isfinite().all():
+        alone = single.detach()
+        if not alone[0].isfinite().all():
             raise self._error("is not finite at the initial state", "check it there and at the initial parameters")
+        drawn = torch.get_rng_state()
+        with torch.no_grad():  # as the integrator does
+            again = self._tried(t[:1], v[:1], batched)
+        if not (torch.equal(drawn, torch.get_rng_state()) and torch.allclose(again[0], alone[0], rtol=1e-12, atol=0)):
+            raise self._error("is random: two evaluations at one state differ", EVAL_REMEDY)
         if together is not None:
-            alone = single.detach()
             smallest = 1e-12 * float(alone.abs().nan_to_num().max())
             if not torch.allclose(together.detach(), alone, rtol=1e-9, atol=smallest, equal_nan=True):
                 raise self._unbatched("rows of a batch differ from single states")
@@ -121,13 +122,17 @@ class ModuleField:
         at, times = torch.tensor(v), torch.tensor(t)[:, None]
         if not batched:
             at, times = at[0], times[0, 0]
-        at.requires_grad_()  # then torch refuses a module that changes the state in place
+        at.requires_grad_(torch.is_grad_enabled())  # then torch refuses a module that changes the state in place
         got = f"fails at u of shape {tuple(at.shape)}"
         expected = "expected module(t, u) to return du/dt, float64 and of the shape of u"
         try:
             value = self(times, at)
         except Exception as error:
             text = " ".join(str(error).split())[:160]
+            if not torch.is_grad_enabled():
+                expected = (
+                    "it works with gradients only: take those inside it by torch.enable_grad(), u.requires_grad_()"
+                )
             raise self._error(f"{got} ({type(error).__name__}: {text})", expected) from error
         if not isinstance(value, Tensor):
             raise self._error(f"returns a {type(value).__name__} at u of shape {tuple(at.shape)}", expected)

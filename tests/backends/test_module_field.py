@@ -49,7 +49,16 @@ def check_gradient(solver, params, h=1e-4):
     assert np.abs(gradient).max() > 1e-3 and loss > 0
 
 
+def hamiltonian(net, t, u):
+    """du/dt = (dH/dp, -dH/dq), with a gradient taken inside the field."""
+    with torch.enable_grad():
+        at = u if u.requires_grad else u.clone().requires_grad_()
+        dq, dp = torch.autograd.grad((net.net(at) ** 2).sum(), at, create_graph=True)[0].unbind(-1)
+    return torch.stack([dp, -dq], -1)
+
+
 TRAINABLE = {
+    "hamiltonian": (Net(hamiltonian), 22),
     "frozen part": (Net(prepare=lambda net: net.net[0].requires_grad_(False)), 10),
     "no state": (Net(lambda net, t, u: net.net(torch.cat([t, t], -1) if t.ndim else torch.stack([t, t]))), 22),
     "no state, no time": (Net(lambda net, t, u: net.net[2].bias.expand_as(u)), 22),
@@ -87,6 +96,10 @@ def test_batch_norm_in_evaluation_mode_is_replayed():
 
 
 NOT_TRAINABLE = {
+    "gradients inside": (
+        Net(lambda net, t, u: torch.autograd.grad(net.net(u).sum(), u, create_graph=True)[0]),
+        r"RuntimeError.*torch\.enable_grad\(\)",
+    ),
     "all frozen": (Net(prepare=lambda net: net.requires_grad_(False)), "at least one that requires gradients"),
     "no parameters": (nn.Identity(), "takes 2 positional arguments"),
     "detached": (Net(lambda net, t, u: net.net(u).detach()), "does not depend on any parameter"),

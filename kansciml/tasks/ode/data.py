@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from kansciml._errors import UsageError
-from kansciml.tasks.ode.csv_file import read_csv
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.system import System
-from kansciml.tasks.ode.trajectory import Trajectory
+from kansciml.tasks.ode.trajectory import Trajectory, read_csv
 
 __all__ = [
     "Trajectory",
@@ -30,8 +29,6 @@ FILL = 0.9
 SMALLEST_VARIATION = 1e-9
 OF_CONSTANT = 0.01
 """Scale of a constant component, over its size, and its rate over the scale, per training span."""
-SMALLEST_SIZE = 1e-150
-"""Of data that are not zero, and its inverse the largest: errors are squared."""
 
 
 def training_data(system: System) -> Trajectory:
@@ -67,18 +64,12 @@ def system_from_trajectory(trajectory: Trajectory, name: str, train_fraction: fl
         train_fraction: the first round(train_fraction * T) rows, at least two, are trained on; the others are held out.
 
     Raises:
-        UsageError: a fraction outside (0, 1], fewer than two rows, or numbers too large or small to be squared.
+        UsageError: a fraction outside (0, 1], or fewer than two rows.
     """
     if not 0 < train_fraction <= 1:
         raise UsageError(f"got train_fraction {train_fraction}: expected a number above 0 and up to 1, such as 0.7")
     if len(trajectory) < 2:
         raise UsageError(f"got {len(trajectory)} row of data: expected at least two, the first being the initial state")
-    sizes = np.abs(trajectory.states).max(axis=0)
-    for label, size in zip(trajectory.labels, sizes):
-        if size > 1 / SMALLEST_SIZE or 0 < size < SMALLEST_SIZE:
-            raise UsageError(
-                f"{name}: values of {label} reach {size:.3g}, whose square float64 does not hold: change their unit"
-            )
     rows = max(2, round(train_fraction * len(trajectory)))
     t = trajectory.t
     return with_normalisation(
@@ -111,41 +102,50 @@ def with_normalisation(system: System) -> System:
         data = _reference(system, np.unique(np.linspace(system.t0, system.train_end, 1001)))
     else:
         data = training_data(system)
+    states, size = _sized(data.states)
     changes: dict[str, object] = {}
     if system.loss_scale is None:
-        deviation = data.states.std(axis=0)
-        changes["loss_scale"] = np.where(_constant(data.states), _scale_of_constant(data.states), deviation)
+        changes["loss_scale"] = size * np.where(_constant(states), _scale_of_constant(states), states.std(axis=0))
     if not system.scale:
-        changes |= _scaling(data)
+        span = data.t[-1] - data.t[0]
+        for key, values in _scaling((data.t - data.t[0]) / span, states).items():
+            changes[key] = tuple((values * (size / span if key == "rate" else size)).tolist())
     return replace(system, **changes)
 
 
-def _scaling(data: Trajectory) -> dict[str, tuple[float, ...]]:
-    low, high = data.states.min(axis=0), data.states.max(axis=0)
-    scale = np.where(_constant(data.states), _scale_of_constant(data.states), (high - low) / 2 / FILL)
-    dt = np.diff(data.t)
-    slope = np.diff(data.states, axis=0) / dt[:, None]
-    rate = np.sqrt(dt @ slope**2 / dt.sum())
+def _scaling(t: np.ndarray, states: np.ndarray) -> dict[str, np.ndarray]:
+    """center, scale and rate, each (n,), of states of order one at times from 0 to 1."""
+    low, high = states.min(axis=0), states.max(axis=0)
+    scale = np.where(_constant(states), _scale_of_constant(states), (high - low) / 2 / FILL)
+    dt = np.diff(t)
+    slope = np.diff(states, axis=0) / dt[:, None]
     # A constant component still gets a rate, slow over the span, so that its output weight has a gradient.
-    rate = np.maximum(rate, OF_CONSTANT * scale / dt.sum())
-    found = {"center": low + (high - low) / 2, "scale": scale, "rate": rate}
-    return {key: tuple(values.tolist()) for key, values in found.items()}
+    rate = np.maximum(np.sqrt(dt @ slope**2), OF_CONSTANT * scale)
+    return {"center": (low + high) / 2, "scale": scale, "rate": rate}
 
 
 def hardly_varying(system: System) -> tuple[str, ...]:
     """Labels of components that vary over the training span, but by so little that they count as constant."""
-    states = training_data(system).states
+    states, _ = _sized(training_data(system).states)
     small = (np.ptp(states, axis=0) > 0) & _constant(states) & (not system.dimensionless)
     return tuple(label for label, is_small in zip(system.labels, small) if is_small)
 
 
+def _sized(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """States over the largest magnitude of their component, and that magnitude (n,): squares are safe in any unit.
+
+    A component that is zero has no magnitude of its own: it gets that of the largest, or 1.
+    """
+    size = np.abs(states).max(axis=0)
+    size = np.where(size > 0, size, size.max() or 1.0)
+    return states / size, size
+
+
 def _constant(states: np.ndarray) -> np.ndarray:
-    """Which components vary by no more than rounding, (n,)."""
-    return np.ptp(states, axis=0) <= 2 * SMALLEST_VARIATION * np.abs(states).max(axis=0)
+    """Which components of `_sized` states vary by no more than rounding, (n,)."""
+    return np.ptp(states, axis=0) <= 2 * SMALLEST_VARIATION
 
 
 def _scale_of_constant(states: np.ndarray) -> np.ndarray:
-    """Scale of each component if it is constant, (n,): 1 % of its size; of one that is zero the largest size of the
-    others, or 1."""
-    size = np.abs(states).max(axis=0)
-    return np.where(size > 0, OF_CONSTANT * size, size.max() or 1.0)
+    """Scale of each component of `_sized` states if it is constant, (n,): 1 % of its size, or 1 if it is zero."""
+    return np.where(states.any(axis=0), OF_CONSTANT, 1.0)

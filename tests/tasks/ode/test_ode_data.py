@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from kansciml._errors import UsageError
-from kansciml.tasks.ode.data import Trajectory, full_data, read_csv, system_from_trajectory, training_data
+from kansciml.tasks.ode.data import (
+    Trajectory,
+    full_data,
+    hardly_varying,
+    read_csv,
+    system_from_trajectory,
+    training_data,
+)
 from kansciml.tasks.ode.data import test_data as held_out_data
 from kansciml.tasks.ode.reference import reference_solution
+from kansciml.tasks.ode.registry import get_system
 
 
 def write(tmp_path: Path, content: str | bytes) -> Path:
@@ -118,6 +126,24 @@ def test_constant_components_get_a_usable_scaling() -> None:
     np.testing.assert_allclose(system.scale[1:], [7.0, 0.07])  # a zero has no size of its own: that of the largest
     np.testing.assert_allclose(system.center, [0.5, 0.0, 7.0])
     assert min(system.rate) > 0 and system.loss_scale.min() > 0
+
+
+@pytest.mark.parametrize("unit, time", [(1e-12, 1e12), (1e150, 1e-100), (1e-200, 1e100)])
+def test_scaling_follows_the_units(unit: float, time: float) -> None:
+    t, states = (
+        np.array([0.0, 0.1, 1.0, 2.0]),
+        np.array([[0.0, 5.0, 0.0], [1.0, 5.0, 0.0], [4.0, 5.0, 0.0], [3.0, 5, 0]]),
+    )
+    plain, own = (system_from_trajectory(Trajectory(t * b, states * a), "x") for a, b in ((1.0, 1.0), (unit, time)))
+    for key, factor in (("center", unit), ("scale", unit), ("loss_scale", unit), ("rate", unit / time)):
+        np.testing.assert_allclose(np.divide(getattr(own, key), factor), getattr(plain, key), rtol=1e-13)
+
+
+def test_components_that_hardly_vary_are_named() -> None:
+    t = np.linspace(0.0, 1.0, 5)
+    states = np.column_stack([1e-9 * t, 1e9 + 1e3 * t, 0 * t, 0 * t + 7.0])
+    system = system_from_trajectory(Trajectory(t, states, ("a", "b", "c", "d")), "x")
+    assert hardly_varying(system) == ("b",) and hardly_varying(get_system("pleiades")) == ()
 
 
 def test_all_rows_in_training_leave_no_test_data() -> None:
