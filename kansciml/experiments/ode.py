@@ -161,7 +161,8 @@ def jobs(config: OdeConfig) -> list[Job]:
 
 
 def run(config: OdeConfig, context: RunContext) -> Result:
-    context.log(f"backend: {' and '.join(config.backends)}")
+    if config.backend == "both":
+        context.log("backend: torch and julia")
     result = run_jobs(jobs(config), context)
     if config.backend == "both":
         result.result["gates"] = list(backend_gates(config, context))

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from kansciml._errors import UsageError
+from kansciml.tasks.ode.csv_file import read_csv
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.system import System
-from kansciml.tasks.ode.trajectory import Trajectory, read_csv
+from kansciml.tasks.ode.trajectory import Trajectory
 
 __all__ = [
     "Trajectory",
@@ -29,6 +30,8 @@ FILL = 0.9
 SMALLEST_VARIATION = 1e-9
 OF_CONSTANT = 0.01
 """Scale of a constant component, over its size, and its rate over the scale, per training span."""
+SMALLEST_SIZE = 1e-150
+"""Of data that are not zero, and its inverse the largest: errors are squared."""
 
 
 def training_data(system: System) -> Trajectory:
@@ -64,12 +67,18 @@ def system_from_trajectory(trajectory: Trajectory, name: str, train_fraction: fl
         train_fraction: the first round(train_fraction * T) rows, at least two, are trained on; the others are held out.
 
     Raises:
-        UsageError: a fraction outside (0, 1], or fewer than two rows.
+        UsageError: a fraction outside (0, 1], fewer than two rows, or numbers too large or small to be squared.
     """
     if not 0 < train_fraction <= 1:
         raise UsageError(f"got train_fraction {train_fraction}: expected a number above 0 and up to 1, such as 0.7")
     if len(trajectory) < 2:
         raise UsageError(f"got {len(trajectory)} row of data: expected at least two, the first being the initial state")
+    sizes = np.abs(trajectory.states).max(axis=0)
+    for label, size in zip(trajectory.labels, sizes):
+        if size > 1 / SMALLEST_SIZE or 0 < size < SMALLEST_SIZE:
+            raise UsageError(
+                f"{name}: values of {label} reach {size:.3g}, whose square float64 does not hold: change their unit"
+            )
     rows = max(2, round(train_fraction * len(trajectory)))
     t = trajectory.t
     return with_normalisation(
