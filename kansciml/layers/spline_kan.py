@@ -206,12 +206,14 @@ class SplineKAN(Traceable):
 
     def basis(self, x: Tensor) -> Tensor:
         """The B-splines at x: (..., I) -> (..., I, G + S). Differentiable in x."""
-        self._check(x)
+        self._check(x, real=True)
         spec, cells = self._read()
         values = evaluate(spec, x.reshape(-1, self.in_features).t().to(cells.dtype), cells)[0]  # (I, P, N)
         return values.permute(2, 0, 1).reshape(*x.shape, -1).to(x.dtype)
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, x: Tensor, real: bool = False) -> None:
+        if real and not x.is_floating_point():
+            raise ValueError(f"got input of {x.dtype}: expected real floating-point numbers")
         if not torch.jit.is_tracing() and x.shape[-1:] != (self.in_features,):  # the tracer warns of comparisons
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
 
@@ -282,7 +284,7 @@ class SplineKAN(Traceable):
         return self._refit(_refit_knots.extended_knots(self.knots, self.spline_order, grid), samples)
 
     def _samples(self, x: Tensor, group: ProcessGroup | None) -> Tensor:
-        self._check(x)
+        self._check(x, real=True)
         return gathered(x.detach().reshape(-1, self.in_features).to(self.knots.device, torch.float64), group)
 
     def _refit(self, knots: Tensor, samples: Tensor | None) -> _refit.RefitError:

@@ -8,7 +8,7 @@ import torch
 from scipy.interpolate import BSpline
 from torch.func import functional_call, hessian, jvp, stack_module_state, vmap
 
-from kansciml import SplineKAN
+from kansciml import KAN, SplineKAN
 from kansciml.layers.bspline import uniform_pieces
 
 ORDERS = (1, 2, 3, 4, 5)
@@ -271,6 +271,32 @@ def test_wrong_input_is_named():
         SplineKAN(3, 1)(torch.zeros(2, 3, dtype=torch.float64))
     with pytest.raises(ValueError, match="increase strictly"):
         SplineKAN(1, 1).set_knots(torch.zeros(1, 12))
+
+
+@pytest.mark.parametrize("make", [lambda: KAN((3, 2)), lambda: KAN((3, 2), layer="rswaf")], ids=["spline", "rswaf"])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.float64])
+@pytest.mark.parametrize("enabled", [False, True])
+def test_what_is_not_of_the_weights_dtype_is_refused_under_autocast_too(make, dtype, enabled):
+    with (
+        torch.autocast("cpu", enabled=enabled),
+        pytest.raises(ValueError, match=f"got input of {dtype}: expected torch"),
+    ):
+        make()(torch.ones(4, 3).to(dtype))
+
+
+def test_autocast_leaves_double_precision_as_it_is():
+    layer, x = SplineKAN(3, 2).double(), torch.randn(4, 3, dtype=torch.float64)
+    with torch.autocast("cpu"):
+        narrowed = layer(x)
+    assert narrowed.dtype == torch.float64 and torch.equal(narrowed, layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+def test_grids_and_splines_refuse_what_is_not_real(dtype):
+    layer, x = SplineKAN(3, 2), torch.ones(40, 3).to(dtype)
+    for call in (layer.basis, layer.update_grid, lambda x: layer.extend_grid(10, x)):
+        with pytest.raises(ValueError, match=f"got input of {dtype}: expected real floating-point numbers"):
+            call(x)
 
 
 @pytest.mark.parametrize("init", ["glorot", "noise", "variance", "zero"])
