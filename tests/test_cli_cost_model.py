@@ -72,13 +72,10 @@ def test_sizes_of_the_data(capsys):
 
 
 def test_help_names_the_flags(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["cost", "--model", "deit-tiny", "--help"])
+    assert cli.main(["cost", "--model", "deit-tiny", "--help"]) == 0
     out = capsys.readouterr().out
-    assert stop.value.code == 0
     assert all(flag in out for flag in ("--variant ", "--fair ", "--match ", "--placement ", "--image-size "))
-    with pytest.raises(SystemExit):
-        cli.main(["cost", "--help"])
+    assert cli.main(["cost", "--help"]) == 0
     assert "--model" in capsys.readouterr().out
 
 

@@ -67,10 +67,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, folder, command, message)
 
 
 def test_help_names_the_flags(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["fno", "--help"])
+    assert cli.main(["fno", "--help"]) == 0
     out = capsys.readouterr().out
-    assert not stop.value.code and "--residual" in out and "--data-dir" in out and "--eval-subsamples" in out
+    assert "--residual" in out and "--data-dir" in out and "--eval-subsamples" in out
 
 
 @pytest.mark.slow

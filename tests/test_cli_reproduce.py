@@ -77,7 +77,7 @@ class TestNames:
     [
         ("fig9", "unknown item 'fig9': expected one of all, fig1"),
         ("--preset huge", "unknown preset 'huge': expected one of smoke, small, paper"),
-        ("fig1 --workers 0", "got --workers 0: expected at least 1"),
+        ("fig1 --workers 0", "got --workers 0: expected a positive number"),
         ("fig1 --colour red", "--colour"),
     ],
 )
@@ -89,9 +89,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, folder, command, message)
 
 
 def test_help_names_the_presets(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["reproduce", "--help"])
-    assert stop.value.code == 0
+    assert cli.main(["reproduce", "--help"]) == 0
     assert "smoke" in capsys.readouterr().out
 
 
