@@ -124,7 +124,7 @@ def test_a_small_variation_is_stretched_to_the_grid_as_a_large_one_is() -> None:
     """Kelvin and degrees Celsius are the same data."""
     t = np.linspace(0.0, 1.0, 9)
     celsius = np.column_stack([20.0 + 0.5 * np.sin(t), 1 + t])
-    systems = [system_from_trajectory(Trajectory(t, celsius + [zero, 0]), "x") for zero in (0.0, 273.15)]
+    systems = [system_from_trajectory(Trajectory(t, celsius + np.array([zero, 0.0])), "x") for zero in (0.0, 273.15)]
     for key in ("scale", "loss_scale", "rate"):
         np.testing.assert_allclose(*(getattr(system, key) for system in systems), rtol=1e-11)
 
