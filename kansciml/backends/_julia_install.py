@@ -46,6 +46,8 @@ class JuliaInstallation:
         if self.executable is None:
             return "no Julia yet: juliacall downloads one at first use"
         packages = "packages installed" if self.ready else "packages not installed yet"
+        if self.source == EXE:  # the user's own environment: what is in it shows when it is started
+            packages = f"environment {self.project}"
         return f"Julia {self.version} at {self.executable} ({self.source}), {packages}"
 
 
