@@ -250,5 +250,7 @@ def test_killed_worker_is_one_clear_line(backend):
         solver = other.solver(problem)
         solver.value_and_grad(params)
         os.kill(other._process.pid, signal.SIGKILL)
-        with pytest.raises(KansciError, match=r"^the Julia worker died while computing the gradient by Replay \(SIGKILL\)$"):
+        with pytest.raises(
+            KansciError, match=r"^the Julia worker died while computing the gradient by Replay \(SIGKILL\)$"
+        ):
             solver.value_and_grad(params)
