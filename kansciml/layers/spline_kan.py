@@ -16,6 +16,7 @@ from ._autograd import Traceable
 from ._basis import evaluate
 from ._gather import gathered
 from ._parameters import ordinary, require_own, resize
+from ._plain import scaled
 from ._spline_op import BACKENDS, apply
 from ._values import has_values
 from .bspline import OUTSIDE, SplineSpec
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
 
 INITS = tuple(_spline_init.INITS)
 WEIGHTS = ("base_weight", "spline_weight", "spline_scale", "bias")
-
-
-def _one_of(kind: str, got: object, valid: tuple) -> None:
-    if got not in valid:
-        raise ValueError(f"got {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
 
 
 class SplineKAN(Traceable):
@@ -96,10 +92,10 @@ class SplineKAN(Traceable):
         low, high = (float(end) for end in grid_range)
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"got grid_range {tuple(grid_range)}: expected two finite numbers, the lower one first")
-        _one_of("base_activation", base_activation, (None, *ACTIVATIONS))
-        _one_of("outside", outside, OUTSIDE)
-        _one_of("init", init, INITS)
-        _one_of("backend", backend, BACKENDS)
+        kinds = ("base_activation", (None, *ACTIVATIONS)), ("outside", OUTSIDE), ("init", INITS), ("backend", BACKENDS)
+        for (kind, valid), got in zip(kinds, (base_activation, outside, init, backend)):
+            if got not in valid:
+                raise ValueError(f"got {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
         self.in_features, self.out_features = in_features, out_features
         self.spline_order, self.outside, self.base_activation = spline_order, outside, base_activation
         self.init, self.backend = init, backend
@@ -319,9 +315,8 @@ class SplineKAN(Traceable):
         x = low + (high - low) * torch.linspace(0, 1, points, dtype=torch.float64, device=low.device)[:, None]
         spec, cells = self._read(dtype=torch.float64)
         basis = evaluate(spec, x.t(), cells)[0]  # (I, P, n)
-        weight = self.spline_weight.double()
-        if self.spline_scale is not None:
-            weight = weight * self.spline_scale.double().unsqueeze(1)
+        scale = None if self.spline_scale is None else self.spline_scale.double()
+        weight = scaled(self.spline_weight.double(), scale)
         y = torch.einsum("ipn,ipo->nio", basis, weight)
         if self.base_weight is not None:
             y = y + ACTIVATIONS[self.base_activation](x).unsqueeze(-1) * self.base_weight.double()
@@ -340,9 +335,8 @@ class SplineKAN(Traceable):
         """
         state, order = _spline_import.read(state_dict)
         weight = state["spline_weight"]
-        n_in, size, n_out = weight.shape
         own = {"spline_scale": "spline_scale" in state, "device": weight.device, "dtype": weight.dtype}
-        layer = cls(n_in, n_out, size - order, order, **{**own, **options})
+        layer = cls(weight.shape[0], weight.shape[2], weight.shape[1] - order, order, **{**own, **options})
         layer.load_state_dict(state)
         return layer
 
