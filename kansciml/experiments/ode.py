@@ -91,6 +91,8 @@ class OdeConfig:
                 raise unknown_name(kind, value, valid)
         if self.time_column is not None and self.data is None:
             raise UsageError(f"got time_column {self.time_column!r} without data: it names a column of --data")
+        if self.train_fraction != 1 and self.data is None:
+            raise UsageError(f"got train_fraction {self.train_fraction} without data: it is a share of --data")
         if self.seeds < 1:
             raise UsageError(f"got seeds {self.seeds}: expected at least 1")
         for name in ("rtol", "atol"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kansciml.reporting.ode_runs import Group, OdeRecord, OdeSystem, Run
-from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, new_figure, variant_styles
+from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, as_is, new_figure, variant_styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def loss_curves(ode: OdeRecord) -> Figure:
                 va="top", fontsize=6, color=FAINT,
             )  # fmt: skip
         _log_axis(axes)
-        axes.set_title(system.title)
+        axes.set_title(as_is(system.title))
         axes.margins(x=0.02)
         axes.xaxis.get_major_locator().set_params(nbins=4, integer=True)
     _label_outer(panels, "iteration", "training loss")
@@ -86,7 +86,7 @@ def final_losses(ode: OdeRecord) -> Figure:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.12)  # room for the row of diverged seeds
     axes.set_xlim(-0.5, len(ode.systems) - 0.5)
-    axes.set_xticks(range(len(ode.systems)), [system.title for system in ode.systems.values()])
+    axes.set_xticks(range(len(ode.systems)), [as_is(system.title) for system in ode.systems.values()])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("relative MSE on the training span" if defined else "MSE on the training span")
     notes = ["mark: one seed, bar: median"] + ["on top: seeds that diverged"] * any(g.n_diverged for g in ode.groups)
@@ -115,11 +115,11 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
         axes.plot(system.data_t, system.data[:, index], "o", color=TRUTH, markersize=4.2, markerfacecolor="white",
                   markeredgewidth=0.5, zorder=1.5)  # fmt: skip
         axes.set_ylim(*_limits(states[:, index]))
-        axes.set_ylabel(system.labels[index])
+        axes.set_ylabel(as_is(system.labels[index]))
     panels[0].set_xlim(times[0], end)
     panels[-1].set_xlabel(f"time {system.values.get('time_label', 't')} (dimensionless)")
     note = f"{len(shown)} of {len(system.labels)} components" if len(shown) < len(system.labels) else None
-    panels[0].set_title(system.title + (f" ({note})" if note else ""))
+    panels[0].set_title(as_is(system.title) + (f" ({note})" if note else ""))
     _legend(
         figure,
         _of(groups, styles),
@@ -148,9 +148,9 @@ def phase_portraits(ode: OdeRecord) -> Figure | None:
                   markerfacecolor="white", markeredgewidth=0.5, zorder=1.5)  # fmt: skip
         axes.set_xlim(*_limits(states[:, first]))
         axes.set_ylim(*_limits(states[:, second]))
-        axes.set_xlabel(system.labels[first])
-        axes.set_ylabel(system.labels[second])
-        axes.set_title(system.title)
+        axes.set_xlabel(as_is(system.labels[first]))
+        axes.set_ylabel(as_is(system.labels[second]))
+        axes.set_title(as_is(system.title))
     known = any(system.truth is not None for system in planes.values())
     _legend(figure, styles, ["truth"] * known + ["data"], MEDIAN_SEED)
     return figure
@@ -183,13 +183,13 @@ def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
                 style, inside = styles[group.variant], system.t[: len(path)] <= system.train_end
                 axes.plot(path[inside, x], path[inside, y], color=style.colour, linewidth=0.9)
                 axes.plot(path[~inside, x], path[~inside, y], color=style.colour, linewidth=0.7, alpha=0.35)
-        axes.set_title(styles[item[0].variant].name if item is not None else system.title)
+        axes.set_title(styles[item[0].variant].name if item is not None else as_is(system.title))
         axes.set_aspect("equal")
         axes.set_xlabel("x")
     panels[0].set_xlim(*limits[0])
     panels[0].set_ylim(*limits[1])
     panels[0].set_ylabel("y")
-    note = f"{system.title}; coloured: model, dot: start, pale: beyond the training span"
+    note = f"{as_is(system.title)}; coloured: model, dot: start, pale: beyond the training span"
     _legend(figure, {}, ["truth"], note)
     return figure
 

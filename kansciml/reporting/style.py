@@ -136,6 +136,11 @@ def _matplotlib() -> ModuleType:
     return found
 
 
+def as_is(text: str) -> str:
+    """Text of the user's, such as a column's name, that is drawn as it is: dollar signs in it are no mathematics."""
+    return text.replace("$", r"\$")
+
+
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure of `width` x `height` inches in constrained layout. Call it within `publication_style`."""
     from matplotlib.figure import Figure

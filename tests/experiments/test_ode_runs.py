@@ -185,6 +185,17 @@ def test_a_file_that_gives_another_system_each_time_is_refused(tmp_path, monkeyp
         run(config, tmp_path, monkeypatch, 1)
 
 
+def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path, monkeypatch):
+    path = tmp_path / "$a$.csv"
+    path.write_text("t,$\\nothing$,price_$\n" + "".join(f"{i},{i},{i * i}\n" for i in range(5)))
+    monkeypatch.setenv("KANSCIML_WORKERS", "1")
+    config = replace(CONFIG, system="lotka", data=path, model="mlp")
+    record = run_experiment(ode.EXPERIMENT, config, results=tmp_path)
+    read = OdeRecord.read(record)
+    figure = ode_figures.trajectories(read, *read.systems.values())
+    assert [axes.yaxis.label.get_text() for axes in figure.axes] == [r"\$\nothing\$", r"price_\$"]
+
+
 def test_data_of_a_step_are_reported_without_a_relative_error(tmp_path, monkeypatch):
     path, lines = tmp_path / "step.csv", []
     path.write_text(",t,x,y\n" + "".join(f"{i},{i},{5 if i < 4 else i},0\n" for i in range(8)))
@@ -221,6 +232,8 @@ def test_a_training_that_ended_at_its_first_step_is_drawn(tmp_path, monkeypatch)
 def test_a_time_column_without_data_is_refused(tmp_path):
     with pytest.raises(UsageError, match="got time_column 'when' without data"):
         ode.OdeConfig(time_column="when")
+    with pytest.raises(UsageError, match="got train_fraction 0.5 without data"):
+        ode.OdeConfig(system="lotka", train_fraction=0.5)
     (tmp_path / "d.csv").write_text("x,when\n1,0\n2,1\n")
     job = ode.jobs(replace(CONFIG, data=tmp_path / "d.csv", time_column="when"))[0]
     assert job.resolve().observed.t.tolist() == [0.0, 1.0]
