@@ -1,4 +1,4 @@
-# One problem evaluated by many tasks at once: every task must get what it gets alone. Run with one thread, tasks would take
+# One problem evaluated by many tasks at once: every task must get what it gets alone. With one thread, tasks would take
 # turns and share memory without harm, so this file starts itself again with several.
 
 function evaluated_at_once(field; rounds = 40)
@@ -22,6 +22,7 @@ end
             include($(repr(joinpath(@__DIR__, "references.jl"))))
             include($(repr(@__FILE__)))
             """
-        @test success(pipeline(`$(Base.julia_cmd()) --threads=4 -e $program`; stdout, stderr))
+        command = `$(Base.julia_cmd()) --project=$(Base.active_project()) --threads=4 -e $program`
+        @test success(pipeline(command; stdout, stderr))
     end
 end
