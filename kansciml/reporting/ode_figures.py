@@ -117,7 +117,8 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
         axes.set_ylim(*_limits(states[:, index]))
         axes.set_ylabel(as_is(system.labels[index]))
     panels[0].set_xlim(times[0], end)
-    panels[-1].set_xlabel(f"time {system.values.get('time_label', 't')} (dimensionless)")
+    unit = "" if system.truth is None else " (dimensionless)"  # data are in a unit of their own
+    panels[-1].set_xlabel(f"time {system.values.get('time_label', 't')}{unit}")
     note = f"{len(shown)} of {len(system.labels)} components" if len(shown) < len(system.labels) else None
     panels[0].set_title(as_is(system.title) + (f" ({note})" if note else ""))
     _legend(

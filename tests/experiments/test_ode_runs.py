@@ -194,6 +194,7 @@ def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path, monkeypatch):
     read = OdeRecord.read(record)
     figure = ode_figures.trajectories(read, *read.systems.values())
     assert [axes.yaxis.label.get_text() for axes in figure.axes] == [r"\$\nothing\$", r"price_\$"]
+    assert figure.axes[-1].get_xlabel() == "time t"  # in the unit of the data
 
 
 def test_data_of_a_step_are_reported_without_a_relative_error(tmp_path, monkeypatch):
