@@ -53,6 +53,16 @@ def spared_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def ending(code: int | None) -> str:
+    """How a process ended, from its exit code: the name of the signal, or that code; None: it still runs."""
+    if code is None or code >= 0:
+        return "still running" if code is None else f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {-code}"
+
+
 def end_group(process: subprocess.Popen) -> None:
     """End a process that leads a session of its own, with all that it has started, at once; wait for it."""
     if hasattr(os, "killpg"):

@@ -220,7 +220,7 @@ class TestOwnProcess:
 
         thread = threading.Thread(target=kill)
         thread.start()
-        with pytest.raises(KansciError, match=r"its process ended with code -9 \(out of memory\?\)"):
+        with pytest.raises(KansciError, match=r"its process ended without a word \(SIGKILL\)"):
             run_in_own_process("fig1", "smoke", tmp_path)
         thread.join()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kansciml._errors import WorkerDied
-from kansciml._workers import end_group
+from kansciml._workers import end_group, ending
 from kansciml.backends._julia_frames import FrameError, read_frame, write_frame
 
 COMMAND = (sys.executable, "-m", "kansciml.backends._julia_worker")
@@ -167,7 +166,7 @@ class WorkerProcess:
             self._reader.join(LAST_WORDS_S)
             said = last_words(list(self._last_lines))
             at = f" while {self._waiting_for}" if self._waiting_for else ""
-            self._died = f"the Julia worker died{at} ({_ending(code)})" + (f": {said}" if said else "")
+            self._died = f"the Julia worker died{at} ({ending(code)})" + (f": {said}" if said else "")
             if self._ended_because:
                 self._died = f"the Julia worker was ended: {self._ended_because}"
         return WorkerDied(self._died)
@@ -209,13 +208,3 @@ def last_words(lines: Sequence[str]) -> str:
         return next((line[:300] for line in lines[start + 1 :] if not line[0].isspace()), "")
     plain = [line for line in lines if line[0] not in "┌│└[ \t" and not line.lower().startswith("warning")]
     return plain[-1][:300] if plain else ""
-
-
-def _ending(code: int) -> str:
-    """How a process ended, from its exit code: that, or the name of the signal."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

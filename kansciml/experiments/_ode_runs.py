@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import KansciError, UsageError
-from kansciml._workers import WORKERS_VARIABLE, spared_interrupts, worker_count
+from kansciml._workers import WORKERS_VARIABLE, ending, spared_interrupts, worker_count
 from kansciml.analysis.matching import kan_size, mlp_size
 from kansciml.backends.base import FieldSpec
 from kansciml.backends.select import OdeBackend, open_backend
@@ -223,6 +223,7 @@ def _run_pool(
     try:
         with spared_interrupts():
             pending = {pool.submit(_work, job, context.checkpoints / f"{job.id}.npz"): job for job in jobs}
+        workers = multiprocessing.active_children()
         while pending:
             finished, _ = wait(pending, timeout=_REPORT_EVERY_S, return_when=FIRST_COMPLETED)
             for message in _drain(queue):
@@ -236,9 +237,12 @@ def _run_pool(
                     raise KansciError("a worker process was told to end: the same command resumes the runs")
                 yield job, result
     except BrokenProcessPool as error:
+        pool.shutdown(wait=True)  # ends the others by SIGTERM
+        how = {ending(worker.exitcode) for worker in workers}
+        how = how - {"SIGTERM", ending(0)} or {"SIGTERM"}
         raise KansciError(
-            f"a worker process died (out of memory?): the same command resumes the runs; {WORKERS_VARIABLE}=1 runs"
-            " them one by one"
+            f"a worker process died ({', '.join(sorted(how))}): the same command resumes the runs;"
+            f" {WORKERS_VARIABLE}=1 runs them one by one"
         ) from error
     finally:
         stop.set()

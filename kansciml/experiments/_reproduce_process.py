@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import KansciError
-from kansciml._workers import spared_interrupts
+from kansciml._workers import ending, spared_interrupts
 
 
 def run_in_own_process(name: str, preset: str, results: Path) -> None:
@@ -34,9 +34,9 @@ def run_in_own_process(name: str, preset: str, results: Path) -> None:
             process.start()
         theirs.close()
         process.join()
-        failure = ours.recv() if ours.poll() else f"its process ended with code {process.exitcode} (out of memory?)"
+        failure = ours.recv() if ours.poll() else f"its process ended without a word ({ending(process.exitcode)})"
     except EOFError:
-        failure = f"its process ended with code {process.exitcode} (out of memory?)"
+        failure = f"its process ended without a word ({ending(process.exitcode)})"
     except KeyboardInterrupt:
         _stop(process)
         raise

@@ -130,7 +130,7 @@ def _translated(error: BaseException) -> BaseException:
     """Dask's own errors in the words of a sweep; concurrent.futures knows only its own CancelledError."""
     name = type(error).__name__
     if name == "KilledWorker":
-        return KansciError("the workers that ran it died one after the other (out of memory?)")
+        return KansciError("the workers that ran it died one after the other: see their logs")
     if name in ("CancelledError", "FutureCancelledError", "FuturesCancelledError"):
         return CancelledError(str(error))
     return error

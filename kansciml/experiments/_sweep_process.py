@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from typing import IO, Any
 
 from kansciml._errors import KansciError
 from kansciml._files import make_folder
-from kansciml._workers import end_group
+from kansciml._workers import end_group, ending
 from kansciml.experiments import _sweep_files as files
 from kansciml.experiments._sweep_child import GRACE_S
 
@@ -151,7 +150,7 @@ def _run(task: dict[str, Any], log: IO[bytes]) -> dict[str, Any]:
     try:
         return json.loads(answer)
     except ValueError:
-        return {"state": "failed", "error": _ending(process.returncode), "final": False}
+        return {"state": "failed", "error": f"its process ended ({ending(process.returncode)})", "final": False}
 
 
 def _abandoned() -> Callable[[], bool]:
@@ -168,13 +167,6 @@ def _abandoned() -> Callable[[], bool]:
         return state is None or state.state == "cancelled"
 
     return check
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name if -code in {one.value for one in signal.Signals} else f"signal {-code}"
-        return f"its process was killed ({name}; out of memory?)"
-    return f"its process ended with exit code {code}"
 
 
 def _log_file(task: dict[str, Any], shared: bool) -> IO[bytes]:

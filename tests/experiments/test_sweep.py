@@ -115,7 +115,7 @@ class TestKilled:
         assert not state.failed and sweep.tasks_logged("end") == ["grid=3 seed=0", "grid=7 seed=0"]
         assert len(sweep.logged("begin")) == 3
         assert sum(bool(re.search(r"at=[1-9]", line)) for line in sweep.logged("begin")) == 1
-        assert len(sweep.lines) == 1 and "its process was killed (SIGKILL" in sweep.lines[0]
+        assert len(sweep.lines) == 1 and "its process ended (SIGKILL" in sweep.lines[0]
         assert sorted(task.sessions for task in state.tasks.values()) == [1, 2]
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
