@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from kansciml import ode as ode
     from kansciml._errors import KansciError as KansciError
     from kansciml._errors import UsageError as UsageError
-    from kansciml.backends.base import FieldSpec as FieldSpec
     from kansciml.backends.base import OdeProblem as OdeProblem
     from kansciml.layers.kan import KAN as KAN
     from kansciml.layers.mlp import MLP as MLP
     from kansciml.layers.rswaf_kan import RSWAFKAN as RSWAFKAN
     from kansciml.layers.spline_kan import SplineKAN as SplineKAN
+    from kansciml.models.field_spec import FieldSpec as FieldSpec
     from kansciml.models.fields import VectorField as VectorField
 
 

@@ -19,10 +19,11 @@ import torch
 from scipy.integrate import solve_ivp
 
 from kansciml._errors import SolveError
-from kansciml.backends.base import FieldSpec, OdeProblem, OdeSolver
-from kansciml.backends.base_units import SolverInUnits
+from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.backends.select import OdeBackend
+from kansciml.backends.solver_in_units import SolverInUnits
 from kansciml.backends.torch import TorchOdeSolver
+from kansciml.models.field_spec import FieldSpec
 from kansciml.models.fields import VectorField
 from kansciml.tasks.ode.data import training_data
 from kansciml.tasks.ode.problem import make_field, make_problem

@@ -22,9 +22,10 @@ from torch import nn
 
 from kansciml._errors import UsageError, check_seed
 from kansciml._files import short_name
-from kansciml.backends.base import MAX_STEPS, FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
+from kansciml.models.field_spec import FieldSpec
 from kansciml.tasks.ode.data import (
     Trajectory,
     hardly_varying,

@@ -1,7 +1,7 @@
 """KANs of the size of given MLPs: hidden widths with as many parameters, or as many operations. No torch.
 
 "A fairer comparison" (Yu, Yu & Wang 2024) gives both networks the same budget; the paper's models do not. Which MLPs
-there are is told by `Slot`-like objects, as `kansciml.models._base.VisionConfig.slots` returns them.
+there are is told by `Slot`-like objects, as `kansciml.models.base.VisionConfig.slots` returns them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOLERANCE = 0.1
 
 
 class Slot(Protocol):
-    """What `kansciml.models._base.Slot` offers; its fields are described there."""
+    """What `kansciml.models.base.Slot` offers; its fields are described there."""
 
     name: str
     widths: tuple[int, ...]
@@ -134,7 +134,7 @@ def matched(config: Any, by: str) -> Any:
     """The configuration with `kan_hidden` such that its KANs are as large as the MLPs in whose place they stand.
 
     Args:
-        config: a `kansciml.models._base.VariantConfig` of a KAN variant: of a vision model, or of an operator, whose
+        config: a `kansciml.models.base.VariantConfig` of a KAN variant: of a vision model, or of an operator, whose
             lift is a KAN layer without a hidden width.
         by: ``params`` or ``flops`` (of a forward pass).
 
@@ -154,7 +154,7 @@ def mixing_flops(config: Any) -> float | None:
     """Forward FLOPs per image, or field, of a configuration's MLPs, or of its KANs and what they stand beside.
 
     Args:
-        config: a `kansciml.models._base.VariantConfig`. None where there is no formula (see `kan_size`).
+        config: a `kansciml.models.base.VariantConfig`. None where there is no formula (see `kan_size`).
     """
     slots = config.slots()
     if config.kan_layer is None:

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.special import erf, expit
 
 from kansciml.backends._dopri5 import Rhs
-from kansciml.backends.base import FieldSpec
 from kansciml.layers.bspline import uniform_pieces
+from kansciml.models.field_spec import FieldSpec
 
 Pullback = Callable[[np.ndarray], np.ndarray]
 """Cotangents (B, n) -> gradient (P,) of sum(cotangent * f) by the parameters."""

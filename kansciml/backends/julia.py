@@ -24,8 +24,9 @@ from kansciml.backends._julia_install import (
     package_path,
 )
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
-from kansciml.backends.base import FieldSpec, OdeProblem
-from kansciml.backends.base_units import SolverInUnits
+from kansciml.backends.base import OdeProblem
+from kansciml.backends.solver_in_units import SolverInUnits
+from kansciml.models.field_spec import FieldSpec
 
 __all__ = ["DEFAULT_SENSEALG", "SENSEALGS", "JuliaBackend", "JuliaInstallation", "JuliaOdeSolver", "find_julia"]
 

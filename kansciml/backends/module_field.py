@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kansciml._errors import UsageError
 from kansciml.backends._dopri5 import Rhs
 from kansciml.backends._kernels import Pullback
-from kansciml.backends.base_units import Units
+from kansciml.models.units import Units
 
 EVAL_REMEDY = "put dropout and batch norm into evaluation mode, module.eval()"
 

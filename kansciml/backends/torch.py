@@ -24,8 +24,8 @@ from kansciml.backends._dopri5 import integrate
 from kansciml.backends._kernels import FieldKernel
 from kansciml.backends._replay import replay_gradient
 from kansciml.backends.base import OdeProblem
-from kansciml.backends.base_units import SolverInUnits
 from kansciml.backends.module_field import ModuleField, ModuleKernel, eager, flat, gradients
+from kansciml.backends.solver_in_units import SolverInUnits
 from kansciml.models.fields import VectorField
 
 __all__ = ["DEFAULT_GRADIENT", "GRADIENTS", "ModuleField", "TorchBackend", "TorchOdeSolver"]

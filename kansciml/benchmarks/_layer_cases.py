@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from kansciml.benchmarks._peers import installed_peers
 from kansciml.benchmarks._timing import interleaved
-from kansciml.layers import _cpp_library, _refit
+from kansciml.layers._kernels import cpp_library
 from kansciml.layers.bspline import uniform_knots
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
@@ -73,7 +73,7 @@ class Product(nn.Module):
 
 
 def cpp_available() -> bool:
-    return bool(_cpp_library.available())
+    return bool(cpp_library.available())
 
 
 def modules(shape: tuple[int, int, int], grid: int, compiled: bool = False) -> dict[str, Callable[[], nn.Module]]:
@@ -205,10 +205,10 @@ def _refits(samples: int, rivals: tuple[str, ...], rounds: int, report: Callable
     x = 2 * torch.rand(samples, REFIT_FEATURES, generator=generator, dtype=torch.float64) - 1
 
     def values(knots: Tensor) -> Tensor:
-        return _refit.basis(x, knots, order).transpose(0, 1)  # (I, N, P)
+        return refit.basis(x, knots, order).transpose(0, 1)  # (I, N, P)
 
     def refit() -> Tensor:
-        return _refit.refit(coefficients, old, new, order, x)[0]
+        return refit.refit(coefficients, old, new, order, x)[0]
 
     def per_feature() -> Tensor:
         return torch.linalg.lstsq(values(new), values(old) @ coefficients).solution

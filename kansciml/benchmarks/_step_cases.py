@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from kansciml._errors import UsageError
 from kansciml.analysis.memory import MemoryUse, measure
-from kansciml.benchmarks._hessian_cases import set_backend, with_textbook_layers
+from kansciml.benchmarks._hessian.cases import set_backend, with_textbook_layers
 from kansciml.benchmarks.hessian import cpu_rounds
 from kansciml.benchmarks.layers import ratio
-from kansciml.layers import _cpp_library
-from kansciml.models._base import Model
+from kansciml.layers._kernels import cpp_library
+from kansciml.models.base import Model
 from kansciml.models.registry import find
-from kansciml.reporting.tables import Table
+from kansciml.runs.tables import Table
 from kansciml.training.optim import adamw
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ LEARNING_RATE = 1e-3
 
 def available() -> list[str]:
     """Those of `VARIANTS` that can run here: the C++ kernels are not built everywhere."""
-    return [name for name in VARIANTS if name != CPP or _cpp_library.available()]
+    return [name for name in VARIANTS if name != CPP or cpp_library.available()]
 
 
 def build(model: str, name: str, kind: str = "vision", **options: Any) -> nn.Module:

@@ -21,8 +21,8 @@ from kansciml.benchmarks import _step_cases as steps
 from kansciml.benchmarks.layers import facts
 from kansciml.layers.spectral_conv import fourier_basis
 from kansciml.models.fno import FNOConfig
-from kansciml.reporting.progress import Progress
-from kansciml.reporting.tables import Table
+from kansciml.runs.progress import Progress
+from kansciml.runs.tables import Table
 from kansciml.tasks.darcy.metrics import relative_l2
 
 SUMMARY = "steps of neural operators with MLPs, textbook KANs and ours as lift and projection: time and memory"

@@ -20,14 +20,13 @@ import torch
 from kansciml._errors import UsageError, unknown_name
 from kansciml.analysis.hessian import lanczos
 from kansciml.analysis.memory import measure as measure_memory
-from kansciml.benchmarks import _hessian_accuracy as accuracy
-from kansciml.benchmarks import _hessian_cases as cases
-from kansciml.benchmarks import _pyhessian_like as rival
-from kansciml.benchmarks._hessian_cases import LOADER, OURS, SINGLE, TEXTBOOK, Problem
-from kansciml.benchmarks._hessian_tables import tables_of
-from kansciml.layers import _cpp_library
-from kansciml.reporting.progress import Progress
-from kansciml.reporting.tables import Table
+from kansciml.benchmarks._hessian import accuracy, cases
+from kansciml.benchmarks._hessian import pyhessian_like as rival
+from kansciml.benchmarks._hessian.cases import LOADER, OURS, SINGLE, TEXTBOOK, Problem
+from kansciml.benchmarks._hessian.tables import tables_of
+from kansciml.layers._kernels import cpp_library
+from kansciml.runs.progress import Progress
+from kansciml.runs.tables import Table
 
 SUMMARY = "Hessian-vector products and Lanczos beside PyHessian's algorithm: time, memory and accuracy"
 TARGET = 0.5
@@ -73,10 +72,10 @@ def _checked(options: Options) -> tuple[str, ...]:
         raise unknown_name("backend", options.backend, BACKENDS)
     if options.plot is not None and not options.plot.name:
         raise UsageError(f"got plot {str(options.plot)!r}: expected a file name without its ending, such as hessian")
-    if options.backend == "cpp" and not _cpp_library.available():
-        raise UsageError(f"got backend 'cpp': {_cpp_library.reason()}; use backend 'torch'")
+    if options.backend == "cpp" and not cpp_library.available():
+        raise UsageError(f"got backend 'cpp': {cpp_library.reason()}; use backend 'torch'")
     if options.backend == "auto":
-        return ("cpp", "torch") if _cpp_library.available() else ("torch",)
+        return ("cpp", "torch") if cpp_library.available() else ("torch",)
     return (options.backend,)
 
 
@@ -244,7 +243,7 @@ def target_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _draw(document: Mapping[str, Any], stem: Path) -> list[Path]:
-    from kansciml.reporting.hessian_bench import iterations_and_errors
+    from kansciml.benchmarks._hessian.picture import iterations_and_errors
     from kansciml.reporting.style import publication_style, save_figure
 
     with publication_style():

@@ -22,8 +22,8 @@ from kansciml.analysis.memory import training_step
 from kansciml.benchmarks import _layer_cases as cases
 from kansciml.benchmarks._layer_cases import BASELINE, COMPILED, CPP, FLOOR, SHAPES, TEXTBOOK, TORCH, UNSCALED, Case
 from kansciml.benchmarks._peers import third_party
-from kansciml.reporting.progress import Progress
-from kansciml.reporting.tables import Table
+from kansciml.runs.progress import Progress
+from kansciml.runs.tables import Table
 
 SUMMARY = "one KAN layer against an MLP's: time, bytes kept for backward, peak memory, and the targets"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -258,7 +258,7 @@ def _at_most(what: str, wanted: float, reached: float | None) -> dict[str, Any]:
 
 
 def _draw(document: dict[str, Any], stem: Path) -> list[Path]:
-    from kansciml.reporting.layers_bench import layer_ratios
+    from kansciml.benchmarks._layers_picture import layer_ratios
     from kansciml.reporting.style import publication_style, save_figure
 
     with publication_style():

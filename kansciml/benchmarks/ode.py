@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import SolveError, UsageError, unknown_name
-from kansciml.backends.base import MODELS, FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, open_backend
 from kansciml.backends.torch import DEFAULT_GRADIENT, GRADIENTS, ModuleField, TorchOdeSolver
 from kansciml.benchmarks._timing import interleaved
+from kansciml.models.field_spec import MODELS, FieldSpec
 from kansciml.models.fields import VectorField
-from kansciml.reporting.progress import Progress
-from kansciml.reporting.tables import Table
+from kansciml.runs.progress import Progress
+from kansciml.runs.tables import Table
 from kansciml.tasks.ode.problem import make_field, make_problem
 from kansciml.tasks.ode.registry import get_system
 from kansciml.tasks.ode.system import System

@@ -19,9 +19,9 @@ from kansciml._errors import UsageError
 from kansciml.benchmarks import _loop_cases as loops
 from kansciml.benchmarks import _step_cases as steps
 from kansciml.benchmarks.layers import facts
-from kansciml.models._base import VisionConfig
-from kansciml.reporting.progress import Progress
-from kansciml.reporting.tables import Table
+from kansciml.models.base import VisionConfig
+from kansciml.runs.progress import Progress
+from kansciml.runs.tables import Table
 
 SUMMARY = "the training loop against a bare one; steps of vision models with MLPs, textbook KANs and ours"
 LOOP_MODEL = "conv-mixer-128-4"

@@ -11,8 +11,8 @@ from typing import Any
 from kansciml._errors import BackendUnavailable
 from kansciml._workers import WORKERS_VARIABLE, worker_count
 from kansciml.commands._output import Output, RunFlags, experiment_arguments, parse, take_option
-from kansciml.experiments._base import Experiment, is_finished, run_experiment
-from kansciml.reporting.records import Record
+from kansciml.runs.records import Record
+from kansciml.runs.runner import Experiment, is_finished, run_experiment
 
 
 def run_from_flags(
@@ -22,7 +22,7 @@ def run_from_flags(
     command: str,
 ) -> int:
     """Parse ``--preset`` and the experiment's own flags, run or resume it, write pictures, print the tables."""
-    from kansciml.experiments._ode_runs import close_backends
+    from kansciml.experiments.ode.runs import close_backends
 
     flags, config = flags_and_config(experiment, arguments, command)
     use_workers(flags.workers)
@@ -58,7 +58,7 @@ def _with_backend(experiment: Experiment, config: Any, flags: RunFlags, out: Out
     where the run is finished already.
     """
     from kansciml.backends.julia import find_julia
-    from kansciml.experiments._ode_runs import shared_backend
+    from kansciml.experiments.ode.runs import shared_backend
 
     if getattr(config, "backend", "torch") == "torch":
         return config

@@ -59,9 +59,9 @@ class Arguments(JsonFlag):
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.models._base import VARIANTS
+    from kansciml.models.base import VARIANTS
     from kansciml.models.registry import available_families, find
-    from kansciml.reporting.tables import Table
+    from kansciml.runs.tables import Table
 
     options = parse(Arguments, arguments, "cost")
     model, preset = find(options.model, kind=None)

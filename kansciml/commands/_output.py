@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from kansciml._errors import UsageError, printable
 from kansciml._files import to_jsonable
-from kansciml.reporting.tables import Table
+from kansciml.runs.tables import Table
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def parse(kind: type[T], arguments: Sequence[str], command: str, default: Any = 
     """
     import tyro
 
-    from kansciml.experiments._numbers import check_numbers
+    from kansciml.runs.numbers import check_numbers
 
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
     options = {} if default is None else {"default": default}

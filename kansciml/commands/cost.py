@@ -60,7 +60,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
 
         return _model_cost.main(arguments, out)
     from kansciml.analysis import cost
-    from kansciml.reporting.tables import Table
+    from kansciml.runs.tables import Table
 
     options = parse(_arguments(), arguments, "cost")
     sizes = cost.Sizes(options.inputs, options.outputs, options.batch, options.grid, options.spline_order)

@@ -32,11 +32,11 @@ class Arguments(JsonFlag):
 def main(arguments: Sequence[str], out: Output) -> int:
     import torch
 
-    from kansciml.backends.base import MODELS
     from kansciml.backends.select import check_methods, open_backend
     from kansciml.crosscheck import crosscheck_field
-    from kansciml.reporting.progress import Progress
-    from kansciml.reporting.tables import Table, format_number
+    from kansciml.models.field_spec import MODELS
+    from kansciml.runs.progress import Progress
+    from kansciml.runs.tables import Table, format_number
     from kansciml.tasks.ode.problem import make_field
     from kansciml.tasks.ode.registry import available_systems, get_system
 

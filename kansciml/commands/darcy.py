@@ -22,8 +22,8 @@ class Where(JsonFlag):
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.reporting.progress import Progress
-    from kansciml.reporting.tables import Table
+    from kansciml.runs.progress import Progress
+    from kansciml.runs.tables import Table
     from kansciml.tasks.darcy.dataset import DarcyConfig, dataset_folder, generate
 
     fields = [

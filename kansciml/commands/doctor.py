@@ -42,7 +42,8 @@ def check_torch() -> dict[str, Any]:
 def _gradient_error(backend: Any) -> float:
     import numpy as np
 
-    from kansciml.backends.base import FieldSpec, OdeProblem
+    from kansciml.backends.base import OdeProblem
+    from kansciml.models.field_spec import FieldSpec
 
     spec = FieldSpec("kan", (1, 2, 1))
     problem = OdeProblem(spec, np.array([0.5]), np.array([0.0, 0.5]), np.array([[0.5], [0.4]]), rtol=1e-10, atol=1e-10)
@@ -57,10 +58,10 @@ def _gradient_error(backend: Any) -> float:
 
 def check_layers() -> dict[str, Any]:
     """Which kernels run the spline layers on a CPU; plain PyTorch is as good an answer as C++."""
-    from kansciml.layers import _cpp_library
+    from kansciml.layers._kernels import cpp_library
 
-    chosen = "cpp" if _cpp_library.available() else "torch"
-    return {"backend": chosen, "works": True, "verdict": f"{chosen} ({_cpp_library.reason()})"}
+    chosen = "cpp" if cpp_library.available() else "torch"
+    return {"backend": chosen, "works": True, "verdict": f"{chosen} ({cpp_library.reason()})"}
 
 
 def check_julia(start: bool, log: Any) -> dict[str, Any]:
@@ -91,8 +92,8 @@ def check_julia(start: bool, log: Any) -> dict[str, Any]:
 
 def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml import __version__
-    from kansciml.reporting.provenance import machine, package_commit, package_versions
-    from kansciml.reporting.tables import Table
+    from kansciml.runs.provenance import machine, package_commit, package_versions
+    from kansciml.runs.tables import Table
 
     options = parse(Arguments, arguments, "doctor")
     torch_facts, julia_facts = check_torch(), check_julia(options.start, out.log)

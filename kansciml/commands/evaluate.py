@@ -1,6 +1,6 @@
 """``kansciml evaluate RUN``: scores of a run's trained models, from the weights it kept and the data it was tested on.
 
-How a run is scored, and which flags there are, its kind of experiment says: `kansciml.experiments._scoring`.
+How a run is scored, and which flags there are, its kind of experiment says: `kansciml.runs.scoring`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def main(arguments: Sequence[str], out: Output) -> int:
     first = arguments[0] if arguments else "-"
     if first.startswith("-") and not wants_help(arguments):
         raise UsageError("evaluate wants the folder of a finished run first, such as results/vision/1a2b3c4d5e6f")
-    from kansciml.experiments._registry import scoring_of
-    from kansciml.experiments._scoring import ScoringOptions
-    from kansciml.reporting.progress import Progress
-    from kansciml.reporting.records import load_record, reading
+    from kansciml.runs.progress import Progress
+    from kansciml.runs.records import load_record, reading
+    from kansciml.runs.registry import scoring_of
+    from kansciml.runs.scoring import ScoringOptions
 
     if first.startswith("-"):
         parse(_arguments(ScoringOptions), ["--help"], "evaluate RUN")  # ends the program

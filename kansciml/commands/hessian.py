@@ -12,7 +12,7 @@ from typing import Annotated
 
 from kansciml._errors import UsageError
 from kansciml.commands._output import JsonFlag, Output, parse, wants_help
-from kansciml.experiments import _ranks
+from kansciml.runs import ranks as _ranks
 
 SUMMARY = "sharpness of a run's minima: Hessian spectra, KAN against MLP: kansciml hessian results/ode/..."
 
@@ -21,7 +21,7 @@ def _arguments() -> type:
     """The flags. Made when called: tyro is slow to import, and the settings load torch."""
     import tyro
 
-    from kansciml.experiments._hessian_runs import HessianSettings
+    from kansciml.experiments.hessian.runs import HessianSettings
 
     @dataclasses.dataclass(frozen=True)
     class Where(JsonFlag):
@@ -51,11 +51,11 @@ def main(arguments: Sequence[str], out: Output) -> int:
     """Under torchrun the first process reads the flags, writes and prints; the others measure with it."""
     if _ranks.size() == 1:
         return _lead(arguments, out)
-    from kansciml.experiments import _hessian_ranks
+    from kansciml.experiments.hessian import ranks as _hessian_ranks
 
     _hessian_ranks.join()
     if _ranks.rank() > 0:
-        from kansciml.experiments._hessian_runs import follow
+        from kansciml.experiments.hessian.runs import follow
 
         _ranks.end(follow())
     try:
@@ -68,10 +68,10 @@ def main(arguments: Sequence[str], out: Output) -> int:
 def _lead(arguments: Sequence[str], out: Output) -> int:
     if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
         raise UsageError("hessian wants the folder of a finished run first, such as results/ode/1a2b3c4d5e6f")
-    from kansciml.experiments._hessian_runs import measure_run, merged
-    from kansciml.reporting import hessian
-    from kansciml.reporting.progress import Progress
-    from kansciml.reporting.records import save_record
+    from kansciml.experiments.hessian import report as hessian
+    from kansciml.experiments.hessian.runs import measure_run, merged
+    from kansciml.runs.progress import Progress
+    from kansciml.runs.records import save_record
 
     options = parse(_arguments(), arguments, "hessian")
     where = options.where

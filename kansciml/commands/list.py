@@ -22,9 +22,9 @@ class Arguments(JsonFlag):
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.experiments._registry import describe_experiments
-    from kansciml.reporting.records import find_records, load_records
-    from kansciml.reporting.tables import Table
+    from kansciml.runs.records import find_records, load_records
+    from kansciml.runs.registry import describe_experiments
+    from kansciml.runs.tables import Table
 
     options = parse(Arguments, arguments, "list")
     list_folder(options.results)  # that it may be read, before each experiment's own folder in it is

@@ -11,6 +11,6 @@ SUMMARY = "train KAN and MLP neural ODEs on a system or on your own data"
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.experiments.ode import EXPERIMENT
+    from kansciml.experiments.ode.experiment import EXPERIMENT
 
     return run_from_flags(EXPERIMENT, arguments, out, "ode")

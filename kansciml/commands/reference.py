@@ -20,7 +20,7 @@ class Arguments(JsonFlag):
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.reporting.tables import Table
+    from kansciml.runs.tables import Table
     from kansciml.tasks.ode.reference import invariant_drift, reference_solution
     from kansciml.tasks.ode.registry import available_systems, get_system
 

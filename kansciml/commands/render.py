@@ -24,8 +24,8 @@ class Arguments(JsonFlag):
 
 def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.commands._experiments import report
-    from kansciml.experiments._registry import available_experiments, get_experiment
-    from kansciml.reporting.records import DamagedRecord, find_records, load_record, load_records
+    from kansciml.runs.records import DamagedRecord, find_records, load_record, load_records
+    from kansciml.runs.registry import available_experiments, get_experiment
 
     if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
         raise UsageError(f"render wants an experiment: one of {', '.join(available_experiments())}")

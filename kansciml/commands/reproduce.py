@@ -44,9 +44,9 @@ def _arguments() -> type:
 def main(arguments: Sequence[str], out: Output) -> int:
     options = parse(_arguments(), arguments, "reproduce")
     use_workers(options.workers)
-    from kansciml.experiments import _reproduce
-    from kansciml.reporting.page.write import findings_document, write_page
-    from kansciml.reporting.tables import Table
+    from kansciml.reproduce import paper as _reproduce
+    from kansciml.reproduce.page.write import findings_document, write_page
+    from kansciml.runs.tables import Table
 
     names = _reproduce.chosen_names(options.names)
     folder = options.output or options.results / "reproduce" / options.preset

@@ -42,10 +42,10 @@ def rerun(path: Path, options: Arguments, out: Output, package: str = "kansciml.
     Args:
         package: where the experiment is found.
     """
-    from kansciml.experiments._base import result_folder, run_experiment
-    from kansciml.experiments._registry import get_experiment
     from kansciml.reporting.compare_records import compare_records, differences_table, provenance_differences
-    from kansciml.reporting.records import load_record
+    from kansciml.runs.records import load_record
+    from kansciml.runs.registry import get_experiment
+    from kansciml.runs.runner import result_folder, run_experiment
 
     recorded = load_record(path.parent if path.name == "record.json" else path)
     if recorded.status != "finished":
@@ -90,8 +90,8 @@ def configuration(experiment: Any, recorded: Any, moved: Sequence[str], log: Cal
     Raises:
         UsageError: settings that this version does not know, or data that are not there.
     """
-    from kansciml.experiments._base import config_hash
-    from kansciml.experiments._config_json import config_from_json, path_settings, with_settings
+    from kansciml.runs.config_json import config_from_json, path_settings, with_settings
+    from kansciml.runs.runner import config_hash
 
     try:
         config = config_from_json(experiment.config, recorded.config)
@@ -116,7 +116,7 @@ def configuration(experiment: Any, recorded: Any, moved: Sequence[str], log: Cal
 
 
 def _moved(kind: type, text: str, places: dict[str, Any]) -> tuple[str, Any]:
-    from kansciml.experiments._config_json import parse_setting, setting_name
+    from kansciml.runs.config_json import parse_setting, setting_name
 
     name, equals, value = text.partition("=")
     if not equals:
@@ -129,7 +129,7 @@ def _moved(kind: type, text: str, places: dict[str, Any]) -> tuple[str, Any]:
 
 def _fresh(hash: str, experiment: Any, config: Any) -> Path:
     """``rerun-HASH``, or with the first number whose run is not finished: one that was interrupted resumes."""
-    from kansciml.experiments._base import result_folder
+    from kansciml.runs.runner import result_folder
 
     number = 1
     while True:
@@ -140,7 +140,7 @@ def _fresh(hash: str, experiment: Any, config: Any) -> Path:
 
 
 def _finished(folder: Path) -> bool:
-    from kansciml.reporting.records import DamagedRecord, find_record
+    from kansciml.runs.records import DamagedRecord, find_record
 
     try:
         found = find_record(folder)
@@ -158,6 +158,6 @@ def _use_threads(recorded: int | None) -> None:
 
 
 def _close_backends() -> None:
-    from kansciml.experiments._ode_runs import close_backends
+    from kansciml.experiments.ode.runs import close_backends
 
     close_backends()

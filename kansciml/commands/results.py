@@ -72,7 +72,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
 
 def _show(options: Any, out: Output) -> int:
     from kansciml.reporting.results_table import per_record, results_table
-    from kansciml.reporting.sweep_table import LOSSES
+    from kansciml.sweep.table import LOSSES
 
     rows = _selected(options, out)
     shown = rows if options.runs else per_record(rows)
@@ -106,8 +106,8 @@ def _export(options: Any, out: Output) -> int:
 def _selected(options: Any, out: Output) -> list[dict[str, Any]]:
     """The flat rows of the records that are asked for."""
     from kansciml._errors import unknown_name
-    from kansciml.reporting.records import STATUSES
     from kansciml.reporting.results_table import Filter, flat_rows, load_all, select
+    from kansciml.runs.records import STATUSES
 
     filters = [Filter.parse(text) for text in options.where]
     if options.status is not None and options.status not in STATUSES:

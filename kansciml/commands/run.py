@@ -12,7 +12,7 @@ SUMMARY = "reproduce a figure or table: kansciml run fig2 --preset smoke|small|p
 
 def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.commands._ranks import run_on_ranks
-    from kansciml.experiments._registry import available_experiments, get_experiment
+    from kansciml.runs.registry import available_experiments, get_experiment
 
     if not arguments or arguments[0].startswith("-"):
         if wants_help(arguments):

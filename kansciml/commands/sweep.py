@@ -53,7 +53,7 @@ def _arguments() -> type:
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.experiments._registry import available_experiments, get_experiment
+    from kansciml.runs.registry import available_experiments, get_experiment
 
     if not arguments or arguments[0].startswith("-"):
         if wants_help(arguments):
@@ -72,8 +72,8 @@ def sweep(experiment: Any, preset: str | None, options: Any, out: Output, packag
     Args:
         package: where the experiment was found.
     """
-    from kansciml.experiments._sweep import LOCAL, run_sweep
-    from kansciml.experiments._sweep_plan import make_plan, parse_settings
+    from kansciml.sweep.plan import make_plan, parse_settings
+    from kansciml.sweep.session import LOCAL, run_sweep
 
     if options.workers is not None and options.scheduler != LOCAL:
         raise UsageError("got --workers with --scheduler: the scheduler's workers do the work, leave --workers out")
@@ -98,8 +98,8 @@ def sweep(experiment: Any, preset: str | None, options: Any, out: Output, packag
 
 
 def _list(plan: Any, results: Path, out: Output) -> int:
-    from kansciml.experiments._sweep_plan import value_label
-    from kansciml.reporting.tables import Table
+    from kansciml.runs.tables import Table
+    from kansciml.sweep.plan import value_label
 
     finished = plan.finished(results)
     rows, documents = [], []
@@ -118,9 +118,9 @@ def _list(plan: Any, results: Path, out: Output) -> int:
 
 def _report(plan: Any, state: Any, results: Path, out: Output) -> int:
     """Write and print the summary, and name what failed."""
-    from kansciml.experiments._sweep_plan import setting_label, value_label
-    from kansciml.reporting.records import load_record
-    from kansciml.reporting.sweep_table import SweepRun, save_sweep
+    from kansciml.runs.records import load_record
+    from kansciml.sweep.plan import setting_label, value_label
+    from kansciml.sweep.table import SweepRun, save_sweep
 
     runs = []
     for task in state.tasks.values():

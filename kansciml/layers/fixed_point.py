@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _autograd
+from kansciml.layers._kernels import autograd
 
 GRADIENTS = ("implicit", "jacobian-free")
 SMALLEST = 1e-30
@@ -88,7 +88,7 @@ def anderson(
     Source: Anderson (1965); Walker & Ni (2011), Anderson acceleration for fixed-point iterations.
     """
     _checked(start, tolerance, max_steps, history, damping)
-    if _autograd.recorded():
+    if autograd.recorded():
         raise ValueError("got a fixed point to export or trace: expected a fixed number of iterations in its place")
     z, best = start, start
     smallest = start.new_full(start.shape[:1], torch.inf)
@@ -160,12 +160,12 @@ def fixed_point(
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"got gradient {gradient!r}: expected one of {', '.join(GRADIENTS)}")
-    if _autograd.forward_mode() or (gradient == "implicit" and _autograd.transformed()):
+    if autograd.forward_mode() or (gradient == "implicit" and autograd.transformed()):
         raise ValueError("got a fixed point under torch.func or in forward mode: expected a backward pass of autograd")
     options = {"tolerance": tolerance, "max_steps": max_steps, "history": history, "damping": damping}
     found, solve = anderson(function, start.detach(), **options)
     status = FixedPointStatus(solve)
-    if not torch.is_grad_enabled() or _autograd.transformed():
+    if not torch.is_grad_enabled() or autograd.transformed():
         return function(found), status
     if gradient == "jacobian-free":
         return _Adjoint.apply(function(found), None, options, status), status
@@ -197,7 +197,7 @@ class _Adjoint(torch.autograd.Function):
             return pulled + gradient
 
         if found is not None:
-            if _autograd.transformed(gradient):
+            if autograd.transformed(gradient):
                 raise ValueError("got batched gradients of a fixed point: expected one at a time (vectorize=False)")
             g, ctx.status.backward = anderson(adjoint, gradient, **ctx.options)
         return (_Once.apply(g, gradient, image) if torch.is_grad_enabled() else g), None, None, None

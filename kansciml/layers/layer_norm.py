@@ -21,8 +21,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from . import _autograd
-from ._autocast import autocast_dtype
+from kansciml.layers._kernels import autograd
+from kansciml.layers._kernels.autocast import autocast_dtype
 
 Found = tuple["Tensor | None", ...]
 
@@ -106,8 +106,8 @@ class _Norm(torch.autograd.Function):
     def backward(ctx, gy):
         x, weight, bias, mean, rstd = ctx.saved_tensors
         wanted, graph = list(ctx.needs_input_grad[:3]), torch.is_grad_enabled()
-        if _autograd.transformed(gy) or _autograd.recorded():
-            return *_autograd.gradient(partial(composite, ctx.eps), wanted, gy, (x, weight, bias), graph), None
+        if autograd.transformed(gy) or autograd.recorded():
+            return *autograd.gradient(partial(composite, ctx.eps), wanted, gy, (x, weight, bias), graph), None
         if graph:
             return *_NormGradient.apply(ctx.eps, wanted, gy, x, weight, bias, mean, rstd), None
         found = _backward(gy, x, mean, rstd, weight, bias, wanted)
@@ -129,11 +129,11 @@ class _NormGradient(torch.autograd.Function):
     def backward(ctx, hx, hw, hb):
         gy, x, weight, bias, mean, rstd = ctx.saved_tensors
         needs, graph = ctx.needs_input_grad[2:6], torch.is_grad_enabled()
-        if graph or _autograd.transformed(hx, hw, hb) or _autograd.recorded():
+        if graph or autograd.transformed(hx, hw, hb) or autograd.recorded():
             saved, along = (gy, x, weight, bias), (hx, hw, hb)
-            found = _autograd.second(partial(composite, ctx.eps), ctx.wanted, needs, saved, along, graph)
+            found = autograd.second(partial(composite, ctx.eps), ctx.wanted, needs, saved, along, graph)
             return None, None, *found, None, None
-        if not hasattr(ctx, "known") and _autograd.graph_is_kept():
+        if not hasattr(ctx, "known") and autograd.graph_is_kept():
             ctx.known = known_of(gy, x, mean, rstd, weight)
         found = double_backward(gy, x, mean, rstd, weight, hx, hw, hb, *needs[:3], getattr(ctx, "known", None))
         return None, None, *found, None, None, None
@@ -145,7 +145,7 @@ def composite(eps: float, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     Not through PyTorch's own: the third derivatives that PyTorch 2.13 finds of that are wrong.
     """
     centred = x - x.mean(-1, keepdim=True)
-    y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + _autograd.constant(eps, x)) * weight
+    y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + autograd.constant(eps, x)) * weight
     return y if bias is None else y + bias
 
 
@@ -161,8 +161,8 @@ class LayerNorm(nn.LayerNorm):
         known = type(x) in (Tensor, nn.Parameter) and len(self.normalized_shape) == 1 and self.weight is not None
         known = known and x.shape[-1:] == self.weight.shape
         known = known and x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
-        if known and (_autograd.transformed() or _autograd.forward_mode()):
+        if known and (autograd.transformed() or autograd.forward_mode()):
             return composite(self.eps, x, self.weight, self.bias)
-        if not known or not torch.is_grad_enabled() or torch.compiler.is_compiling() or _autograd.recorded():
+        if not known or not torch.is_grad_enabled() or torch.compiler.is_compiling() or autograd.recorded():
             return super().forward(x)
         return super().forward(x) if autocast_dtype(x) is not None else _Norm.apply(x, self.weight, self.bias, self.eps)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ._parameters import require_own
+from kansciml.layers._refit.parameters import require_own
+
 from .kan import KAN
 from .spline_kan import SplineKAN
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _rswaf
-from ._autocast import autocast_dtype
-from ._autograd import Traceable
-from ._parameters import ordinary
-from ._values import has_values
+from kansciml.layers._kernels import rswaf
+from kansciml.layers._kernels.autocast import autocast_dtype
+from kansciml.layers._kernels.autograd import Traceable
+from kansciml.layers._kernels.tensor_values import has_values
+from kansciml.layers._refit.parameters import ordinary
 
 UPSTREAM_DENOMINATOR = 0.33
 """h of the RSWAF layers that keep it as a plain number, outside their state (Vision-KAN, early faster-kan)."""
@@ -124,8 +124,8 @@ class RSWAFKAN(Traceable):
             return True
         if not has_values(points):
             low, high = self._first_range
-            return self.grid == 1 or (high - low) / self.denominator <= _rswaf.MAX_EXPONENT
-        return _rswaf.is_narrow(points, self.denominator)
+            return self.grid == 1 or (high - low) / self.denominator <= rswaf.MAX_EXPONENT
+        return rswaf.is_narrow(points, self.denominator)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -257,7 +257,7 @@ class RSWAFKAN(Traceable):
         norm = self.layernorm
         scale, shift, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
         flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        y = _rswaf.apply(self.denominator, eps, self._shared, flat, scale, shift, self.grid_points, weight)
+        y = rswaf.apply(self.denominator, eps, self._shared, flat, scale, shift, self.grid_points, weight)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.reshape(*x.shape[:-1], self.out_features)

@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import _knots, _refit, _refit_knots, _spline_import, _spline_init
-from ._activations import ACTIVATIONS
-from ._autocast import autocast_dtype
-from ._autograd import Traceable
-from ._basis import evaluate
-from ._gather import gathered
-from ._parameters import ordinary, require_own, resize
-from ._plain import scaled
-from ._spline_op import BACKENDS, apply
-from ._values import has_values
+from kansciml.layers._kernels import knots as _knots
+from kansciml.layers._kernels import spline_import, spline_init
+from kansciml.layers._kernels.activations import ACTIVATIONS
+from kansciml.layers._kernels.autocast import autocast_dtype
+from kansciml.layers._kernels.autograd import Traceable
+from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers._kernels.plain import scaled
+from kansciml.layers._kernels.spline_op import BACKENDS, apply
+from kansciml.layers._kernels.tensor_values import has_values
+from kansciml.layers._refit import knots as _refit_knots
+from kansciml.layers._refit import refit
+from kansciml.layers._refit.gather import gathered
+from kansciml.layers._refit.parameters import ordinary, require_own, resize
+
 from .bspline import OUTSIDE, SplineSpec
 from .regularisation import regularisation
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-INITS = tuple(_spline_init.INITS)
+INITS = tuple(spline_init.INITS)
 WEIGHTS = ("base_weight", "spline_weight", "spline_scale", "bias")
 
 
@@ -136,7 +140,7 @@ class SplineKAN(Traceable):
         ``zero``: splines are zero, so that the layer starts as its base branch.
         """
         require_own(self, *WEIGHTS)
-        _spline_init.INITS[self.init](self, generator)
+        spline_init.INITS[self.init](self, generator)
         if self.bias is not None:
             self.bias.zero_()
 
@@ -234,7 +238,7 @@ class SplineKAN(Traceable):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def update_grid(self, x: Tensor, blend: float = 0.02, group: ProcessGroup | None = None) -> _refit.RefitError:
+    def update_grid(self, x: Tensor, blend: float = 0.02, group: ProcessGroup | None = None) -> refit.RefitError:
         """Move the knots to where the inputs are and refit the coefficients, so that the function stays.
 
         Where `torch.distributed` is in use, every rank calls this with its own inputs (perhaps none), and those of all
@@ -257,7 +261,7 @@ class SplineKAN(Traceable):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def extend_grid(self, grid: int, x: Tensor | None = None, group: ProcessGroup | None = None) -> _refit.RefitError:
+    def extend_grid(self, grid: int, x: Tensor | None = None, group: ProcessGroup | None = None) -> refit.RefitError:
         """Refine to `grid` intervals: exactly where `grid` is a multiple of the present one, else by least squares.
 
         That is on the grid. Off it, splines that fade (`outside` ``zero``) do so over S of the new, narrower cells; the
@@ -283,9 +287,9 @@ class SplineKAN(Traceable):
         self._check(x, real=True)
         return gathered(x.detach().reshape(-1, self.in_features).to(self.knots.device, torch.float64), group)
 
-    def _refit(self, knots: Tensor, samples: Tensor | None) -> _refit.RefitError:
+    def refit(self, knots: Tensor, samples: Tensor | None) -> refit.RefitError:
         require_own(self, "spline_weight")
-        coefficients, error = _refit.refit(
+        coefficients, error = refit.refit(
             self.spline_weight.detach(), self.knots, knots, self.spline_order, samples, self.outside, self.spline_scale
         )
         resize(self.spline_weight, coefficients)
@@ -333,7 +337,7 @@ class SplineKAN(Traceable):
         Raises:
             ValueError: keys or shapes that are not efficient-kan's.
         """
-        state, order = _spline_import.read(state_dict)
+        state, order = spline_import.read(state_dict)
         weight = state["spline_weight"]
         own = {"spline_scale": "spline_scale" in state, "device": weight.device, "dtype": weight.dtype}
         layer = cls(weight.shape[0], weight.shape[2], weight.shape[1] - order, order, **{**own, **options})

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.layers.drop_path import DropPath
-from kansciml.models._base import Model, Slot, VisionConfig, draw_weights
+from kansciml.models.base import Model, Slot, VisionConfig, draw_weights
 
 PLACEMENTS = ("append", "replace", "head")
 

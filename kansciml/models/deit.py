@@ -18,7 +18,7 @@ from kansciml._errors import UsageError
 from kansciml.layers.attention import Attention
 from kansciml.layers.drop_path import DropPath
 from kansciml.layers.patch_embedding import PatchEmbedding
-from kansciml.models._base import Model, Slot, VisionConfig, draw_weights
+from kansciml.models.base import Model, Slot, VisionConfig, draw_weights
 
 KAN_HIDDEN = 192
 """Hidden width of Vision-KAN's KANs, whatever D. Table 1 has no Base with KANs; it gets the same here."""

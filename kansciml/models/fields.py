@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kansciml.backends.base import FieldSpec
 from kansciml.layers.mlp import MLP
 from kansciml.layers.spline_kan import SplineKAN
+from kansciml.models.field_spec import FieldSpec
 
 
 class VectorField(nn.Module):

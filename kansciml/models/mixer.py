@@ -19,7 +19,7 @@ from kansciml.layers.drop_path import DropPath
 from kansciml.layers.layer_norm import LayerNorm
 from kansciml.layers.patch_embedding import PatchEmbedding
 from kansciml.layers.rswaf_kan import FEWEST_NORMALISED
-from kansciml.models._base import Model, Slot, VisionConfig, draw_weights
+from kansciml.models.base import Model, Slot, VisionConfig, draw_weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from kansciml._errors import KansciError, unknown_name
 if TYPE_CHECKING:
     import torch
 
-    from kansciml.models._base import Model
+    from kansciml.models.base import Model
 
 PACKAGE = "kansciml.models"
 SYMBOLS = {"vision": "MODEL", "operator": "OPERATOR"}
@@ -76,7 +76,7 @@ def get_family(name: str, package: str = PACKAGE, kind: str = "vision") -> Model
     except Exception as error:  # whatever a module can raise while loading: one line for it
         text = " ".join(str(error).split())
         raise KansciError(f"model {name!r} cannot be loaded: {type(error).__name__}: {text}") from error
-    from kansciml.models._base import Model
+    from kansciml.models.base import Model
 
     symbol = SYMBOLS[kind]
     model = getattr(module, symbol)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kansciml.reporting.records import Record
-from kansciml.reporting.tables import Table
+from kansciml.runs.records import Record
+from kansciml.runs.tables import Table
 
 NOT_COMPARED = (
     "wall_s",

@@ -16,8 +16,8 @@ from typing import Any
 
 from kansciml._errors import KansciError, UsageError
 from kansciml._files import file_failure, list_folder, to_jsonable
-from kansciml.reporting.records import Record, load_records
-from kansciml.reporting.tables import Table
+from kansciml.runs.records import Record, load_records
+from kansciml.runs.tables import Table
 
 TRAINED_LISTS = ("runs", "models", "curves")
 """Names under which a result lists its trained (or measured) models, one object each."""

@@ -20,7 +20,7 @@ from kansciml.analysis.cost import (
     textbook_layer,
 )
 from kansciml.analysis.memory import measure_fake, training_step
-from kansciml.layers import _plain
+from kansciml.layers._kernels import plain
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.layers.textbook_kan import TextbookKAN
 
@@ -144,8 +144,8 @@ def test_our_layer_keeps_its_input_alone_and_stays_below_its_bound(sizes):
 
 
 def test_blocks_are_those_of_the_layer():
-    assert (BLOCK_BYTES, PART_BYTES, SPLIT_BYTES) == (_plain.BLOCK_BYTES, _plain.PART_BYTES, _plain.SPLIT_BYTES)
-    assert BLOCK_ROWS == _plain.ROWS
+    assert (BLOCK_BYTES, PART_BYTES, SPLIT_BYTES) == (plain.BLOCK_BYTES, plain.PART_BYTES, plain.SPLIT_BYTES)
+    assert BLOCK_ROWS == plain.ROWS
 
 
 def test_the_textbook_layer_keeps_what_peers_were_measured_to_keep():

@@ -13,9 +13,10 @@ from scipy.integrate import solve_ivp
 from scipy.special import erf, expit
 
 from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError
-from kansciml.backends.base import FieldSpec, OdeProblem, OdeSolver
-from kansciml.backends.base_units import Units
+from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.backends.julia import SENSEALGS, JuliaBackend, find_julia
+from kansciml.models.field_spec import FieldSpec
+from kansciml.models.units import Units
 
 ROOT = Path(__file__).resolve().parents[2]
 

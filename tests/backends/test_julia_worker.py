@@ -22,8 +22,9 @@ from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageE
 from kansciml.backends import _julia_install, julia
 from kansciml.backends._julia_frames import MAGIC, FrameError, read_frame, write_frame
 from kansciml.backends._julia_install import package_path
-from kansciml.backends.base import FieldSpec, OdeProblem
+from kansciml.backends.base import OdeProblem
 from kansciml.backends.julia import JuliaBackend, JuliaInstallation, find_julia
+from kansciml.models.field_spec import FieldSpec
 from kansciml.training.flat import FlatTraining, train_flat
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kansciml.backends import _kernels
-from kansciml.backends.base import ACTIVATIONS, FieldSpec
+from kansciml.models.field_spec import ACTIVATIONS, FieldSpec
 from kansciml.models.fields import VectorField
 
 AFFINE = {"center": (0.3, -0.2), "scale": (1.7, 0.9), "rate": (2.0, 0.5)}

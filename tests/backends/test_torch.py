@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from kansciml._errors import SolveError, UsageError
-from kansciml.backends.base import FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.backends.torch import GRADIENTS, ModuleField, TorchBackend, TorchOdeSolver
+from kansciml.models.field_spec import FieldSpec
 from kansciml.models.fields import VectorField
 
 SPECS = [FieldSpec("mlp", (2, 8, 2)), FieldSpec("kan", (2, 3, 2), scale=(2.0, 2.0))]

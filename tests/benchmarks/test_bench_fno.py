@@ -9,8 +9,8 @@ from kansciml import cli
 from kansciml._files import to_jsonable
 from kansciml.benchmarks import _step_cases as steps
 from kansciml.benchmarks import fno
-from kansciml.experiments._memory_steps import as_variant, measure_fake
-from kansciml.experiments.fig4b import fake_fields, field_step
+from kansciml.experiments.fig4b.experiment import fake_fields, field_step
+from kansciml.experiments.memory.steps import as_variant, measure_fake
 from kansciml.models.registry import build_model
 
 TINY = {"width": 4, "modes": (3, 3), "iterations": 2, "projection": 6}

@@ -10,13 +10,12 @@ import torch
 from kansciml._errors import UsageError
 from kansciml._files import to_jsonable
 from kansciml.analysis.hessian import MatrixOperator, lanczos
-from kansciml.benchmarks import _hessian_accuracy as accuracy
-from kansciml.benchmarks import _hessian_cases as cases
-from kansciml.benchmarks import _pyhessian_like as rival
 from kansciml.benchmarks import hessian
+from kansciml.benchmarks._hessian import accuracy, cases
+from kansciml.benchmarks._hessian import pyhessian_like as rival
+from kansciml.benchmarks._hessian.picture import iterations_and_errors
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.layers.textbook_kan import TextbookKAN
-from kansciml.reporting.hessian_bench import iterations_and_errors
 
 TINY = {"image_size": 8, "channels": 1, "patch": 4, "width": 4, "depth": 1, "kan_hidden": (2, 2), "classes": 3}
 

@@ -14,9 +14,8 @@ from kansciml._files import to_jsonable
 from kansciml.benchmarks import _loop_cases as loops
 from kansciml.benchmarks import _step_cases as steps
 from kansciml.benchmarks import vision
-from kansciml.experiments._memory_steps import as_variant, measure_fake
-from kansciml.experiments._vision_steps import SmoothedLoss
-from kansciml.experiments.fig4a import fake_images, image_step
+from kansciml.experiments.memory.steps import as_variant, fake_images, image_step, measure_fake
+from kansciml.experiments.vision.steps import SmoothedLoss
 from kansciml.models.registry import build_model
 
 SMALL = {"width": 8, "depth": 1}

@@ -6,9 +6,9 @@ import pytest
 
 from kansciml._errors import KansciError
 from kansciml._files import write_text
-from kansciml.experiments._base import Experiment, Result, run_experiment
-from kansciml.reporting.records import DamagedRecord
-from kansciml.reporting.tables import Table
+from kansciml.runs.records import DamagedRecord
+from kansciml.runs.runner import Experiment, Result, run_experiment
+from kansciml.runs.tables import Table
 
 NAMES = ("tables.md", "first.svg", "second.svg")
 

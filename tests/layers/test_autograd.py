@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, line
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from kansciml import KAN, RSWAFKAN, SplineKAN
-from kansciml.layers import _rswaf, _spline_op
+from kansciml.layers._kernels import rswaf, spline_op
 from kansciml.layers.layer_norm import LayerNorm
 
 KINDS = {
@@ -230,10 +230,10 @@ def test_gradients_of_gradients_inside_a_compiled_function(kind):
     close(found, torch.autograd.grad(penalty(x), tensors, allow_unused=True))
 
 
-@pytest.mark.parametrize("operator", [_spline_op._backward_op, _rswaf._backward_op], ids=["spline", "rswaf"])
+@pytest.mark.parametrize("operator", [spline_op._backward_op, rswaf._backward_op], ids=["spline", "rswaf"])
 def test_the_operators_of_backward_passes_have_a_derivative(operator):
     x, gy = draw(5).requires_grad_(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    if operator is _spline_op._backward_op:
+    if operator is spline_op._backward_op:
         layer = SplineKAN(3, 2).double()
         tensors = (x, layer.knots, layer.base_weight, layer.spline_weight, layer.spline_scale)
         arguments, used = (

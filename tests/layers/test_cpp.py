@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kansciml.layers import _cpp, _cpp_library, _plain
+from kansciml.layers._kernels import cpp, cpp_library, plain
 from kansciml.layers._native import build
 from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
 
@@ -31,7 +31,7 @@ def fresh(tmp_path_factory):
     """A library of the portable code alone, built now; the installed one has the processor's instruction set."""
     if build.find_compiler() is None:
         pytest.skip("no C++ compiler on this machine")
-    return _cpp_library.load(build.build(tmp_path_factory.mktemp("native"), instruction_sets=()))
+    return cpp_library.load(build.build(tmp_path_factory.mktemp("native"), instruction_sets=()))
 
 
 @pytest.fixture(params=["built here, portable", "installed"])
@@ -40,15 +40,15 @@ def library(request, monkeypatch):
         path = build.HERE / build.library_name()
         if not path.exists() or path.stat().st_mtime < max(p.stat().st_mtime for p in build.HERE.glob("*.[ch]*")):
             pytest.skip("no C++ kernels are installed, or older ones than their source")
-        found = _cpp_library.load(path)
+        found = cpp_library.load(path)
     else:
         found = request.getfixturevalue("fresh")
-    monkeypatch.setattr(_cpp_library, "_loaded", lambda: (found, "built for a test"))
+    monkeypatch.setattr(cpp_library, "_loaded", lambda: (found, "built for a test"))
 
 
 @pytest.fixture(params=["sparse", "dense"])
 def way(request, library, monkeypatch):
-    monkeypatch.setattr(_cpp, "prefer_sparse", lambda spec: request.param == "sparse")
+    monkeypatch.setattr(cpp, "prefer_sparse", lambda spec: request.param == "sparse")
     return request.param
 
 
@@ -85,7 +85,7 @@ def problem(order, even, outside, rows=ROWS, dtype=torch.float64):
 
 
 def run(spec, gy, *tensors):
-    return _cpp.forward(spec, *tensors), *_cpp.backward(spec, gy, *tensors, True, True)
+    return cpp.forward(spec, *tensors), *cpp.backward(spec, gy, *tensors, True, True)
 
 
 @pytest.mark.parametrize("order, even, outside", list(product(range(6), (True, False), OUTSIDE)))
@@ -167,7 +167,7 @@ def test_nan_stays_in_its_row_and_infinity_makes_none(way, order, even, outside)
 @pytest.mark.parametrize("shape", [(0, N_IN), (1, N_IN)])
 def test_no_rows_and_one_row(way, shape):
     spec, gy, x, cells, base, weight, scale, _ = problem(3, True, "linear", rows=shape[0])
-    expected = _plain.forward(spec, x, cells, base, weight, scale)
+    expected = plain.forward(spec, x, cells, base, weight, scale)
     y, gx, gbase, gweight, gscale = run(spec, gy, x, cells, base, weight, scale)
     torch.testing.assert_close(y, expected)
     assert gx.shape == x.shape and gbase.shape == base.shape and gscale.shape == scale.shape
@@ -177,10 +177,10 @@ def test_no_rows_and_one_row(way, shape):
 def test_what_is_not_needed_is_not_computed_and_changes_nothing(way):
     spec, gy, x, cells, base, weight, scale, _ = problem(3, True, "zero")
     tensors = gy, x.T.contiguous().T, cells, base, weight, scale  # a transposed x is copied, not misread
-    gx, gbase, gweight, gscale = _cpp.backward(spec, *tensors, True, True)
-    alone = _cpp.backward(spec, *tensors, True, False)
+    gx, gbase, gweight, gscale = cpp.backward(spec, *tensors, True, True)
+    alone = cpp.backward(spec, *tensors, True, False)
     assert torch.equal(alone[0], gx) and alone[1:] == (None, None, None)
-    weights = _cpp.backward(spec, *tensors, False, True)
+    weights = cpp.backward(spec, *tensors, False, True)
     assert weights[0] is None
     for got, expected in zip(weights[1:], (gbase, gweight, gscale)):
         assert torch.equal(got, expected)
@@ -197,12 +197,12 @@ def test_threads_share_the_work_without_a_race(way):
 
 def test_orders_that_are_not_compiled_run_in_plain_pytorch(library):
     tensors = problem(6, True, "zero")[:-1]
-    for got, expected in zip(run(*tensors), (_plain.forward(tensors[0], *tensors[2:]),)):
+    for got, expected in zip(run(*tensors), (plain.forward(tensors[0], *tensors[2:]),)):
         assert torch.equal(got, expected)
 
 
 def test_an_environment_variable_switches_them_off():
-    code = "from kansciml.layers import _cpp_library; print(_cpp_library.available(), _cpp_library.reason())"
+    code = "from kansciml.layers import cpp_library; print(cpp_library.available(), cpp_library.reason())"
     environment = {**os.environ, "KANSCIML_NO_CPP": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "False C++ kernels switched off by KANSCIML_NO_CPP\n"
@@ -212,9 +212,9 @@ def test_a_library_built_from_another_source_is_refused(monkeypatch):
     path = build.HERE / build.library_name()
     if not path.exists():
         pytest.skip("no C++ kernels are installed")
-    monkeypatch.setattr(_cpp_library, "_INTERFACE", _cpp_library._INTERFACE + 1)
+    monkeypatch.setattr(cpp_library, "_INTERFACE", cpp_library._INTERFACE + 1)
     with pytest.raises(OSError, match="another version of its source"):
-        _cpp_library.load(path)
+        cpp_library.load(path)
 
 
 def test_a_missing_or_failing_compiler_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):

@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kansciml.layers import _refit, _refit_banded, _refit_cells
-from kansciml.layers._basis import evaluate
-from kansciml.layers._refit import basis, refit
-from kansciml.layers._refit_knots import adaptive_knots, extended_knots
+from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers._refit import banded, cells
+from kansciml.layers._refit import refit as _refit
+from kansciml.layers._refit.knots import adaptive_knots, extended_knots
+from kansciml.layers._refit.refit import basis, refit
 from kansciml.layers.bspline import SplineSpec, uniform_knots
 
 ORDERS = range(6)
@@ -155,9 +156,9 @@ def test_blocks_of_features_change_nothing(monkeypatch):
     result, error = refit(coefficients, old, new, 3, x)
     monkeypatch.setattr(_refit, "BLOCK", 1)
     monkeypatch.setattr(_refit, "CACHED", 1)
-    monkeypatch.setattr(_refit_cells, "CACHED", 1)
-    monkeypatch.setattr(_refit_banded, "CACHED", 1)
-    monkeypatch.setattr(_refit_banded, "ROWS", 1)
+    monkeypatch.setattr(cells, "CACHED", 1)
+    monkeypatch.setattr(banded, "CACHED", 1)
+    monkeypatch.setattr(banded, "ROWS", 1)
     other, same = refit(coefficients, old, new, 3, x)
     torch.testing.assert_close(other, result, rtol=0, atol=1e-11)
     assert same == pytest.approx(error, rel=1e-9)
@@ -166,7 +167,7 @@ def test_blocks_of_features_change_nothing(monkeypatch):
 def test_sums_of_runs_are_those_that_other_devices_form():
     number = torch.tensor([0, 10, 0, 0, 35, 5, 0])
     values = normal(50)
-    sums = _refit_cells._adder(number)(values)
+    sums = cells._adder(number)(values)
     torch.testing.assert_close(sums, torch.segment_reduce(values, "sum", lengths=number))
     torch.testing.assert_close(sums, torch.stack([part.sum() for part in values.split(number.tolist())]))
 

@@ -8,10 +8,10 @@ from scipy.interpolate import make_lsq_spline
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kansciml import KAN, SplineKAN
-from kansciml.layers import _refit
-from kansciml.layers._basis import evaluate
-from kansciml.layers._refit import refit
-from kansciml.layers._refit_knots import adaptive_knots, extended_knots
+from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers._refit import refit as _refit
+from kansciml.layers._refit.knots import adaptive_knots, extended_knots
+from kansciml.layers._refit.refit import refit
 from kansciml.layers.bspline import SplineSpec, uniform_knots
 
 

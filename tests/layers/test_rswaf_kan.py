@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, hessian, jvp, vmap
 
-from kansciml.layers import _rswaf
+from kansciml.layers._kernels import rswaf
 from kansciml.layers.rswaf_kan import RSWAFKAN
 
 
@@ -59,8 +59,8 @@ def test_blocks_make_no_difference(monkeypatch):
         return torch.autograd.grad(layer(x).square().sum(), (x, *layer.parameters()))
 
     whole = gradients()
-    monkeypatch.setattr(_rswaf, "ROWS", 4)
-    monkeypatch.setattr(_rswaf, "BLOCK_BYTES", 4 * 8 * 8 * 3)
+    monkeypatch.setattr(rswaf, "ROWS", 4)
+    monkeypatch.setattr(rswaf, "BLOCK_BYTES", 4 * 8 * 8 * 3)
     for part, expected in zip(gradients(), whole):
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-12)
 
@@ -69,7 +69,7 @@ def test_blocks_make_no_difference(monkeypatch):
 def test_float32_keeps_its_digits_in_the_tails(shared):
     points = torch.linspace(-2, 2, 8, dtype=torch.float64)
     z = torch.linspace(-18, 18, 20_001)[None]
-    values, slopes = (part[0].double().numpy() for part in _rswaf.evaluate(z, points, 0.33, shared, True))
+    values, slopes = (part[0].double().numpy() for part in rswaf.evaluate(z, points, 0.33, shared, True))
     u = (z.double().numpy() - points.numpy()[:, None]) / 0.33
     expected = np.cosh(u) ** -2.0
     normal = expected > np.finfo(np.float32).tiny
@@ -173,7 +173,7 @@ def test_operators_are_registered_soundly():
     for scale, shift in ((norm.weight, norm.bias), (None, None)):
         arguments = (0.33, 1e-5, False, x, scale, shift, layer.grid_points, layer.spline_weight)
         checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-        torch.library.opcheck(_rswaf._forward_op, arguments, test_utils=checks)
+        torch.library.opcheck(rswaf._forward_op, arguments, test_utils=checks)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

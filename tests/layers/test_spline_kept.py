@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, relative
+from support.spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, relative
 
-from kansciml.layers import _cpp, _plain, _spline_second
+from kansciml.layers._kernels import cpp, plain, spline_second
 
 KEPT = "_get_current_graph_task_keep_graph"
 
@@ -82,8 +82,8 @@ def assert_kept_splines_change_nothing(layer, rows):
 @pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")
 def test_splines_are_evaluated_once_for_all_products_of_a_graph_that_keeps_them(monkeypatch):
     layer, evaluations = layer_with(3, True, 5, 7, 6, backend="torch"), []
-    original = _plain.Filler.__call__
-    monkeypatch.setattr(_plain.Filler, "__call__", lambda *a: evaluations.append(1) or original(*a))
+    original = plain.Filler.__call__
+    monkeypatch.setattr(plain.Filler, "__call__", lambda *a: evaluations.append(1) or original(*a))
 
     def count(kept):
         layer.keep_basis = kept
@@ -115,7 +115,7 @@ def test_a_kept_graph_serves_directions_in_which_not_everything_varies(backend):
 def test_what_a_kept_graph_holds_beside_its_arguments_is_no_more_than_they_are(monkeypatch, backend):
     layer = layer_with(3, True, 5, 7, 6, backend=backend)
     held = []
-    module, name = (_cpp, "known") if backend == "cpp" else (_spline_second, "plain_known")
+    module, name = (cpp, "known") if backend == "cpp" else (spline_second, "plain_known")
     original = getattr(module, name)
 
     def known(*arguments):

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
-from spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, relative
+from support.spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, relative
 from torch.func import functional_call, grad
 
 from kansciml import SplineKAN
-from kansciml.layers import _cpp, _cpp_library, _spline_op
-from kansciml.layers._activations import ACTIVATIONS, curvature
-from kansciml.layers._basis import evaluate
+from kansciml.layers._kernels import cpp, cpp_library, spline_op
+from kansciml.layers._kernels.activations import ACTIVATIONS, curvature
+from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
 
 ORDERS = (1, 2, 3, 4, 5)
-cpp_only = pytest.mark.skipif(not _cpp_library.available(), reason="C++ kernels are not built here")
+cpp_only = pytest.mark.skipif(not cpp_library.available(), reason="C++ kernels are not built here")
 
 
 def composite_call(layer):
@@ -25,7 +25,7 @@ def composite_call(layer):
     def call(x, *values):
         own = dict(zip(names, values))
         tensors = (own.get("base_weight"), own["spline_weight"], own.get("spline_scale"))
-        y = _spline_op.composite(layer.spec, x, layer.cells, *tensors)
+        y = spline_op.composite(layer.spec, x, layer.cells, *tensors)
         return y + own["bias"] if "bias" in own else y
 
     return call
@@ -77,9 +77,9 @@ def test_many_rows_and_blocks_equal_the_composite(order, even, outside, backend)
 
 @pytest.mark.parametrize("sparse", [True, False])
 def test_both_ways_of_the_cpp_kernels_agree(sparse, monkeypatch):
-    if not _cpp_library.available():
+    if not cpp_library.available():
         pytest.skip("C++ kernels are not built here")
-    monkeypatch.setattr(_cpp, "prefer_sparse", lambda spec: sparse)
+    monkeypatch.setattr(cpp, "prefer_sparse", lambda spec: sparse)
     layer = layer_with(3, True, 5, 19, backend="cpp")
     call, values = as_function(layer)
     x = inputs(layer, 1100).requires_grad_()

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from spline_layers import BACKENDS, layer_with
+from support.spline_layers import BACKENDS, layer_with
 from torch import nn
 from torch.func import functional_call, grad, jvp, stack_module_state, vmap
 from torch.optim.swa_utils import AveragedModel
 
 from kansciml import KAN, SplineKAN
-from kansciml.layers import _values
+from kansciml.layers._kernels import tensor_values
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.training.ema import Ema
 
@@ -253,7 +253,7 @@ def test_knots_that_splines_cannot_have_are_refused_when_they_are_read():
 def test_a_device_that_is_deceived_gives_nan_and_no_other_splines():
     layer, x = SplineKAN(3, 2), draw()
     layer(x)
-    _values._KNOWN[id(layer.knots)].compared = False  # as on a device, whose values are not waited for
+    tensor_values._KNOWN[id(layer.knots)].compared = False  # as on a device, whose values are not waited for
     torch.testing.assert_close(layer(x), copy.deepcopy(layer)(x), rtol=0, atol=0)
     layer.knots.data.mul_(1.5)
     assert layer(x).isnan().all()

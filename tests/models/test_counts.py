@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kansciml.analysis.matching import matched
-from kansciml.models._base import count_parameters
+from kansciml.models.base import count_parameters
 from kansciml.models.registry import available_models, build_model, find
 
 MIXERS = {

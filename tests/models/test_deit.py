@@ -9,7 +9,7 @@ from kansciml._errors import UsageError
 from kansciml.layers.attention import Attention
 from kansciml.layers.drop_path import DropPath
 from kansciml.layers.patch_embedding import PatchEmbedding
-from kansciml.models._base import VARIANTS
+from kansciml.models.base import VARIANTS
 from kansciml.models.registry import build_model, find, model_config
 
 SMALL = {"image_size": 16, "patch": 8, "classes": 5, "width": 12, "depth": 2, "heads": 3}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from kansciml import cli
 from kansciml._errors import KansciError, UsageError
 from kansciml.analysis.memory import measure
-from kansciml.models._base import VARIANTS, count_parameters
+from kansciml.models.base import VARIANTS, count_parameters
 from kansciml.models.fno import with_coordinates
 from kansciml.models.registry import available_families, available_models, build_model, find, get_family, model_config
 
@@ -44,7 +44,7 @@ def test_one_new_file_is_one_new_operator(tmp_path, monkeypatch):
     """Kinds do not mix: a folder with both is listed by the symbol that its files assign."""
     package = tmp_path / "their_operators"
     package.mkdir()
-    text = "from kansciml.models._base import Model\n{} = Model('{}', 'title', {{'a': None}}, None)\n"
+    text = "from kansciml.models.base import Model\n{} = Model('{}', 'title', {{'a': None}}, None)\n"
     (package / "__init__.py").write_text("")
     (package / "net.py").write_text(text.format("OPERATOR", "net"))
     (package / "wrong.py").write_text("OPERATOR = 3\n")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from kansciml.models._base import VARIANTS
+from kansciml.models.base import VARIANTS
 from kansciml.models.fno import with_coordinates
 from kansciml.models.registry import build_model
 

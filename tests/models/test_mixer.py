@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kansciml._errors import UsageError
-from kansciml.models._base import VARIANTS
+from kansciml.models.base import VARIANTS
 from kansciml.models.registry import build_model, model_config
 
 SMALL = {"image_size": 8, "channels": 2, "classes": 3, "width": 6, "depth": 2, "token_hidden": 5, "channel_hidden": 7}

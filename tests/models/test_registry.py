@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.models import registry
-from kansciml.models._base import VARIANTS, Model
+from kansciml.models.base import VARIANTS, Model
 from kansciml.models.registry import available_families, available_models, build_model, find
 
 SMALL = {"image_size": 32, "classes": 4, "width": 24, "depth": 2}
@@ -57,7 +57,7 @@ def folder(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-GOOD = "from kansciml.models._base import Model\nMODEL = Model('{}', 'title', {{'a': None}}, None)\n"
+GOOD = "from kansciml.models.base import Model\nMODEL = Model('{}', 'title', {{'a': None}}, None)\n"
 
 
 def test_one_new_file_is_one_new_family(folder):

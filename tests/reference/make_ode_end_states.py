@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tasks" / "ode"))
 
-from taylor import integrate  # noqa: E402  (the helper lies beside the tests that use it)
+from support.taylor import integrate  # noqa: E402  (the helper lies beside the tests that use it)
 
 # Training end, test end, and times in between; for Pleiades around the closest encounter at t = 1.679.
 CASES: dict[str, tuple[list[str], list[str]]] = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kansciml.reporting.compare_records import compare_records, differences_table, provenance_differences
-from kansciml.reporting.records import Record
+from kansciml.runs.records import Record
 
 RESULT = {
     "runs": [{"id": "a.b.0", "loss": 0.1, "steps": 3, "wall_s": 1.0, "label": "x", "sizes": [1, 2]}],

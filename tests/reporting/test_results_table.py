@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.reporting.records import Record, save_record
 from kansciml.reporting.results_table import (
     Filter,
     column_name,
@@ -24,6 +23,7 @@ from kansciml.reporting.results_table import (
     to_csv,
     varying,
 )
+from kansciml.runs.records import Record, save_record
 
 RUNS = [
     {"id": "a.0", "variant": "mlp", "seed": 0, "final_loss": 1.0, "network": {"width": 4}},

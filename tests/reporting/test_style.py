@@ -58,7 +58,7 @@ def test_every_variant_looks_different_and_known_ones_always_the_same():
 
 def test_only_drawing_loads_matplotlib():
     code = (
-        "import sys; import kansciml.reporting.ode, kansciml.reporting.style, kansciml.reporting.records;"
+        "import sys; import kansciml.experiments.ode.report, kansciml.reporting.style, kansciml.runs.records;"
         "print([name for name in ('torch', 'matplotlib', 'juliacall') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

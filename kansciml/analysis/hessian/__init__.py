@@ -1,8 +1,9 @@
 """Curvature of a loss: Hessian-vector products, spectra, extreme eigenvalues, traces, sharpness."""
 
+from kansciml.analysis.hessian._product.loss import supervised
+from kansciml.analysis.hessian._product.plan import MemoryPlan, available_memory
+
 from ._basis_store import BasisPlan, plan_basis
-from ._loss import supervised
-from ._plan import MemoryPlan, available_memory
 from ._probes import Estimate
 from .eigenvalues import Eigenpairs, top_eigenvalues
 from .lanczos import Tridiagonal, lanczos

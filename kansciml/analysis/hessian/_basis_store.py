@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kansciml.analysis.hessian._product.plan import available_memory
+
 from ..._errors import KansciError, UsageError, unknown_name
-from ._plan import available_memory
 
 KINDS = ("auto", "memory", "host", "disk", "selective", "none")
 BLOCK_BYTES = 1 << 22  # of float64 work space per block: more would be fresh memory at each use, and four times slower

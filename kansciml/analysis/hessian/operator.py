@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import KansciError, UsageError
+from kansciml.analysis.hessian._product import plan
+from kansciml.analysis.hessian._product.batches import Batches, Count, mapped
+from kansciml.analysis.hessian._product.evaluation import Evaluation
+from kansciml.analysis.hessian._product.fingerprint import fingerprint
+from kansciml.analysis.hessian._product.loss import GradientGraph, Loss
+from kansciml.analysis.hessian._product.parameters import FlatParameters, Selection
+from kansciml.analysis.hessian._product.plan import MemoryPlan
+from kansciml.analysis.hessian._product.processes import Processes
 
-from . import _plan
 from ._basis_store import BLOCK_BYTES
-from ._batches import Batches, Count, mapped
-from ._evaluation import Evaluation
-from ._fingerprint import fingerprint
-from ._loss import GradientGraph, Loss
-from ._parameters import FlatParameters, Selection
-from ._plan import MemoryPlan
-from ._processes import Processes
 
 WRONG = 1e-3
 """What products in float64 may differ from differences of gradients, relative: well above 1e-9, what those do."""
@@ -249,7 +249,7 @@ class HessianOperator:
     @property
     def _limit(self) -> int:
         """Bytes that kept graphs may take."""
-        return self._memory or int(_plan.SHARE * _plan.available_memory(self.device))
+        return self._memory or int(plan.SHARE * plan.available_memory(self.device))
 
     def memory_needed(self, steps: int = 100, probes: int = 1, available: int | None = None) -> MemoryPlan:
         """What `steps` Lanczos steps need, in bytes; graphs are measured by one product of the first micro-batch.
@@ -272,7 +272,7 @@ class HessianOperator:
             steps=steps,
             probes=probes,
             basis_bytes=steps * probes * vector + min(8 * steps * self.size, BLOCK_BYTES),
-            available_bytes=available or _plan.available_memory(self.device),
+            available_bytes=available or plan.available_memory(self.device),
         )
 
     @functools.cached_property

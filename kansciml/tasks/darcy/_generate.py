@@ -73,7 +73,7 @@ def generate(
         config: the data set.
         folder: its folder, made if need be.
         workers: processes; default: the environment variable KANSCIML_WORKERS, else the processors of this process.
-        progress: shows a bar, e.g. a `kansciml.reporting.progress.Progress`; default: silent.
+        progress: shows a bar, e.g. a `kansciml.runs.progress.Progress`; default: silent.
         log: takes a line about each file made anew.
 
     Raises:

@@ -8,7 +8,8 @@ from contextlib import suppress
 import numpy as np
 
 from kansciml._errors import SolveError, UsageError, unknown_name
-from kansciml.backends.base import INPUT_SCALINGS, MAX_STEPS, MODELS, FieldSpec, OdeProblem, OdeSolver
+from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver
+from kansciml.models.field_spec import INPUT_SCALINGS, MODELS, FieldSpec
 from kansciml.tasks.ode.data import full_data, training_data
 from kansciml.tasks.ode.loss import mse, relative_mse
 from kansciml.tasks.ode.system import System

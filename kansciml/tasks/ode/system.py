@@ -9,7 +9,7 @@ import numpy as np
 
 from kansciml._errors import UsageError
 from kansciml._files import short_name
-from kansciml.backends.base_units import Units
+from kansciml.models.units import Units
 from kansciml.tasks.ode.trajectory import Trajectory
 
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]

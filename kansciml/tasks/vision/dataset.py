@@ -112,7 +112,7 @@ class Dataset:
         Args:
             data_dir: folder with the unpacked official files, or one above it. When given, nothing else is looked at.
             split: ``"train"`` or ``"test"``.
-            progress: shows the download, e.g. a `kansciml.reporting.progress.Progress`; default: silent.
+            progress: shows the download, e.g. a `kansciml.runs.progress.Progress`; default: silent.
 
         Raises:
             UsageError: unknown split; files missing from `data_dir`; a truncated or corrupt file.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.analysis.hessian import HessianOperator, supervised
-from kansciml.experiments._trained import FirstSamples
+from kansciml.runs.trained import FirstSamples
 
 cross_entropy, squares = supervised(F.cross_entropy), supervised(F.mse_loss)
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from torchdiffeq import odeint
 
 from kansciml.analysis.hessian import HessianOperator, hvp, supervised
-from kansciml.layers import _cpp_library
+from kansciml.layers._kernels import cpp_library
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
 
@@ -168,7 +168,7 @@ def test_perceptron_with_unused_and_frozen_parameters():
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
 def test_spline_kan(backend, scale):
-    if backend == "cpp" and not _cpp_library.available():
+    if backend == "cpp" and not cpp_library.available():
         pytest.skip("the C++ kernels were not built")
     shape = {"grid": 3, "spline_order": 3, "spline_scale": scale, "backend": backend, "dtype": torch.float64}
     net = nn.Sequential(SplineKAN(3, 4, **shape), SplineKAN(4, 3, **shape))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from taylor import integrate
+from support.taylor import integrate
 
 from kansciml._errors import SolveError, UsageError
 from kansciml.tasks.ode.reference import invariant_drift, reference_solution

@@ -1,0 +1,42 @@
+"""What a Hessian is the Hessian of, in 32 bytes: a file of half-finished work is resumed only with the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kansciml.analysis.hessian._product.batches import Batches, leaves
+
+
+def fingerprint(module: nn.Module, names: Sequence[str], batches: Batches, dtype: torch.dtype) -> bytes:
+    """SHA-256 over all parameters and buffers, the modes, the chosen names and the batches, by their bytes."""
+    digest = hashlib.sha256(f"{list(names)} {dtype}".encode())
+    for name, part in module.named_modules():
+        digest.update(f"{name} {type(part).__name__} {part.training}".encode())
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(name.encode())
+        _add(digest, tensor)
+    for batch, weight in batches.whole():
+        digest.update(f"{type(batch).__name__} {weight}".encode())
+        for path, leaf in leaves(batch):
+            digest.update(path.encode())
+            if isinstance(leaf, Tensor):
+                _add(digest, leaf)
+            elif isinstance(leaf, np.ndarray) and leaf.dtype.kind != "O":
+                digest.update(f"{leaf.shape} {leaf.dtype}".encode() + leaf.tobytes())
+            else:
+                digest.update(repr(leaf).encode())
+    return digest.digest()
+
+
+def _add(digest: hashlib._Hash, tensor: Tensor) -> None:
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    flat = tensor.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    digest.update(memoryview(flat.view(torch.uint8).numpy()))

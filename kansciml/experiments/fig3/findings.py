@@ -1,0 +1,111 @@
+"""Findings of Figure 3: accuracy, parameters and spectra of mixers with MLPs and with KANs."""
+
+from __future__ import annotations
+
+from kansciml.experiments.fig3.report import MixerClaim, claims, measures_of, over_seeds
+from kansciml.experiments.vision.record import VisionRecord
+from kansciml.reporting.groups import Group, plus_minus
+from kansciml.reporting.judging import NO_NUMBER, VERDICT, diverged, judged, resized, shortfalls
+from kansciml.runs.findings import UNDECIDED, Finding
+from kansciml.runs.records import Record
+
+ITEM = "Figure 3"
+MODELS = ("mixer-nano", "conv-mixer-256-8")
+"""Sizes of the sources that the paper points to; it gives none."""
+AT_LEAST = {"epochs": 100}
+SAME = {"dataset": "cifar10", "subset": None}
+SHARP = '"KAN variants converge to sharp minima (large number of positive eigenvalues)" (Figure 3)'
+SHARPNESS = {
+    "positive_count": (SHARP, "positive eigenvalues"),
+    "positive_share": (f"{SHARP}, as a share of all", "share of positive eigenvalues"),
+    "count_above_0.01_top": (
+        'sharp minima by "a significant number of large positive eigenvalues" (section 2.2)',
+        "eigenvalues above 1 % of the largest",
+    ),
+}
+"""Measure -> claim, and the measure in words."""
+MOST_UNRESOLVED = 0.5
+"""Least share of the pairs of seeds whose difference must exceed the errors of probes and quadrature."""
+
+
+def findings(record: Record) -> list[Finding]:
+    """What a run says about the minima, accuracies and sizes of KANs against MLPs, for every mixer of it.
+
+    Raises:
+        KansciError: the record is no finished run of fig3.
+    """
+    vision = VisionRecord.read(record)
+    return [_finding(record, vision, claim) for claim in claims(record)]
+
+
+def _finding(record: Record, vision: VisionRecord, claim: MixerClaim) -> Finding:
+    task = claim.group.task
+    where = f"{vision.title(task)}, {claim.group.label}"
+    suffix = f"_{task}" if len(vision.tasks) > 1 else ""
+    short = _short(record, claim.group)
+    if claim.name == "parameters":
+        return Finding(
+            item=ITEM,
+            claim=f'"KANs use significantly large number of parameters compared to MLP" (Figure 3): {where}',
+            printed=NO_NUMBER,
+            measured=f"KAN {claim.kan:,}, MLP {claim.mlp:,} parameters",
+            verdict=VERDICT[claim.verdict],
+            evidence=f"{claim.reason}, whatever the training; more at all is taken for significantly more",
+            figures=("figure3",),
+        )
+    if claim.name == "accuracy":
+        verdict, evidence = judged(claim.verdict, claim.reason, _seeds(claim), short)
+        return Finding(
+            item=ITEM,
+            claim=f'KANs attain "a lower final accuracy" (Figure 3): {where}',
+            printed=NO_NUMBER,
+            measured=f"test top-1, mean +- standard error over seeds: KAN {_top1(claim.group)}, MLP"
+            f" {_top1(claim.reference)}" + _lost(claim),
+            verdict=verdict,
+            evidence=evidence,
+            figures=("figure3", f"curves{suffix}"),
+        )
+    text, what = SHARPNESS[claim.name]
+    verdict, evidence = _sharper(claim, short)
+    return Finding(
+        item=ITEM,
+        claim=f"{text}: {where}",
+        printed=NO_NUMBER,
+        measured=f"{what}: KAN {over_seeds(measures_of(record, claim.group), claim.name)}, MLP"
+        f" {over_seeds(measures_of(record, claim.reference), claim.name)} (mean over seeds +- error)",
+        verdict=verdict,
+        evidence=evidence,
+        figures=("figure3",),
+    )
+
+
+def _sharper(claim: MixerClaim, short: list[str]) -> tuple[str, str]:
+    verdict, evidence = judged(claim.verdict, claim.reason, _seeds(claim), short)
+    if max(_seeds(claim)) > 1 and claim.resolved is not None and claim.resolved < MOST_UNRESOLVED:
+        some = f"Only {100 * claim.resolved:.0f} % of the pairs of models differ"
+        share = some if claim.resolved else "No pair of models differs"
+        evidence += f". {share} by more than 2 standard errors of probes and quadrature: it takes more Lanczos steps"
+        verdict = UNDECIDED
+    if claim.name == "positive_count":
+        evidence += ". Such a number grows with the number of parameters by itself; the share of all does not"
+    return verdict, evidence
+
+
+def _seeds(claim: MixerClaim) -> tuple[int, int]:
+    return claim.n_kan or 0, claim.n_mlp or 0
+
+
+def _short(record: Record, group: Group) -> list[str]:
+    """In what a model and its training are smaller than those of the sources."""
+    model = group.value("model")
+    other = [] if model in MODELS else [f"model {model} instead of {' or '.join(MODELS)}"]
+    return other + resized(group.value("resized")) + shortfalls(record.config, AT_LEAST, SAME)
+
+
+def _top1(group: Group) -> str:
+    return f"{plus_minus([100 * value for value in group.values('top1')]) or '-'} %"
+
+
+def _lost(claim: MixerClaim) -> str:
+    sides = {"KAN": claim.group, "MLP": claim.reference}
+    return diverged({name: (side.n_diverged, len(side.rows)) for name, side in sides.items()})

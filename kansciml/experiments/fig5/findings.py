@@ -1,0 +1,112 @@
+"""Findings of Figure 5: neural operators for Darcy flow with MLPs and with KANs, with and without residual."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kansciml.experiments.fno.record import FnoRecord, OperatorGroup
+from kansciml.experiments.fno.tables import FnoClaim, claims
+from kansciml.reporting.judging import NO_NUMBER, by_seeds, diverged, listed, resized, shortfalls
+from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Finding
+from kansciml.runs.records import Record
+from kansciml.runs.tables import format_number
+
+ITEM = "Figure 5"
+MODEL = "fno-wt"
+AT_LEAST = {"epochs": 500, "size": 85, "n_train": 1024, "n_test": 500}
+"""Recipe of the source that the paper cites for its operators; it prints none."""
+STEP_AT_LEAST = {"size": 85, "batch_size": 32}
+"""What of it the memory of a step depends on, beside the network."""
+GPU_GB = 16.0
+"""Of the V100 of Figure 4."""
+WITHOUT = '"KANs performing slightly worse compared to MLPs without residual connections" (section 4.3, Figure 5)'
+WITH = '"in the presence of residual connections, KANs do outperform MLPs" (section 4.3, Figure 5)'
+HELPS = '"The presence of residual connections provides a minor improvement to KAN performance" (Figure 5)'
+
+
+def findings(record: Record) -> list[Finding]:
+    """What a run says about both claims on residual connections, and about the feasibility of training KANs.
+
+    Raises:
+        KansciError: the record holds no trained neural operators.
+    """
+    fno = FnoRecord.read(record)
+    found = [_error(fno, claim) for claim in claims(fno) if not (claim.helps and claim.group.variant == "mlp")]
+    # the paper says it of KANs with residual connections, where it finds them better
+    kans = [group for group in fno.groups if group.variant != "mlp"]
+    said = [group for group in kans if group.residual or fno.find(group.task, group.variant, residual=True) is None]
+    return found + [_feasible(fno, group) for group in said]
+
+
+def _error(fno: FnoRecord, claim: FnoClaim) -> Finding:
+    group, other = claim.group, claim.other
+    verdict, evidence = by_seeds(claim.outcome, _short(fno, group))
+    names = ("with", "without") if claim.helps else ("KAN", "MLP")
+    lost = diverged({name: (side.n_diverged, len(side.rows)) for name, side in zip(names, (group, other))})
+    return Finding(
+        item=ITEM,
+        claim=f"{HELPS if claim.helps else WITH if group.residual else WITHOUT}: {_where(fno, group)}",
+        printed=NO_NUMBER,
+        measured="test relative L2, median (lowest to highest seed): "
+        + ", ".join(f"{name} {_spread(side)}" for name, side in zip(names, (group, other)))
+        + f"; {' / '.join(names)} {format_number(claim.ratio)}{lost}",
+        verdict=verdict,
+        evidence=evidence + f". Parameters {group.value('parameters'):,} against {other.value('parameters'):,}",
+        figures=_pictures(fno, group),
+    )
+
+
+def _feasible(fno: FnoRecord, group: OperatorGroup) -> Finding:
+    """Whether steps of the source's size were trained within the paper's memory; smaller ones do not decide it."""
+    peaks = [row["peak_memory_mb"] for row in group.rows if row.get("peak_memory_mb") is not None]
+    got = {"size": _data(fno, group).get("size"), "batch_size": group.value("batch_size")}
+    short = _network(group) + shortfalls(got, STEP_AT_LEAST, {}) + ([] if peaks else ["no peak of memory"])
+    on_gpu = fno.record.machine.get("device", "cpu") != "cpu"
+    fits = max(peaks, default=0) <= 1000 * GPU_GB
+    if short or not (fits or on_gpu):  # a process holds more than its training step
+        verdict = UNDECIDED
+    else:
+        verdict = NOT_REPRODUCED if fits else REPRODUCED
+    small = f"at this size: trained, which does not decide the paper's claim: {listed(short)}. " if short else ""
+    how = ", recomputing activations" if fno.record.config.get("recompute") else ""
+    return Finding(
+        item="Section 4.3",
+        claim='"extremely high memory requirements [Figure 4b] making training these models infeasible" (section 4.3):'
+        f" {_where(fno, group)}",
+        printed=f"no number; {GPU_GB:g} GB in Figure 4",
+        measured=f"{len(group.rows)} trainings ran, batches of {group.value('batch_size')}{how}; peak"
+        f" {format_number(max(peaks, default=None))} MB, of {'tensors on the GPU' if on_gpu else 'the whole process'}",
+        verdict=verdict,
+        evidence=f"{small}Infeasible is taken to mean more than {GPU_GB:g} GB. With this package's layers: Figure 4b"
+        " counts the memory of the paper's recursion too, at any size",
+        figures=_pictures(fno, group),
+    )
+
+
+def _short(fno: FnoRecord, group: OperatorGroup) -> list[str]:
+    """In what a network and its training are smaller than those of the source."""
+    got = {**_data(fno, group), "epochs": fno.record.config.get("epochs")}
+    return _network(group) + shortfalls(got, AT_LEAST, {})
+
+
+def _network(group: OperatorGroup) -> list[str]:
+    model = group.value("model")
+    return ([] if model == MODEL else [f"model {model} instead of {MODEL}"]) + resized(group.value("resized"))
+
+
+def _data(fno: FnoRecord, group: OperatorGroup) -> Mapping[str, Any]:
+    return fno.record.result["data"][group.value("data")]
+
+
+def _where(fno: FnoRecord, group: OperatorGroup) -> str:
+    return f"{fno.title(group.task)}, {group.label}"
+
+
+def _spread(group: OperatorGroup) -> str:
+    low, high = (format_number(value) for value in group.spread("relative_l2"))
+    return f"{format_number(group.median('relative_l2'))} ({low} to {high})"
+
+
+def _pictures(fno: FnoRecord, group: OperatorGroup) -> tuple[str, ...]:
+    return (f"curves_{group.task}" if len(fno.tasks) > 1 else "curves",)

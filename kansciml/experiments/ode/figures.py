@@ -1,0 +1,343 @@
+"""Pictures of a neural-ODE experiment. Each function draws one figure within `publication_style` and returns it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kansciml.experiments.ode.record import Group, OdeRecord, OdeSystem, Run
+from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, as_is, new_figure, variant_styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Styles = Mapping[str, VariantStyle]
+CURVE_POINTS = 400
+"""Points drawn per loss curve: more than a printed figure can show."""
+MAX_COMPONENTS = 6
+LEGEND_ENTRY = 1.75
+"""Inches that the longest name of a variant takes in a legend."""
+LEGEND_ROW = 0.17
+"""Inches."""
+MEDIAN_SEED = "models: the seed with the median training error"
+TRUTH_WIDTH = 2.2
+"""Wider than the models' lines, so that it shows on both sides of a model that matches it."""
+
+
+def loss_curves(ode: OdeRecord) -> Figure:
+    """Training loss against iteration, one panel per system: median over seeds, and a band from lowest to highest."""
+    styles = variant_styles(ode.variants)
+    figure, panels = _panels(ode, 2.0)
+    for axes, (name, system) in zip(panels, ode.systems.items()):
+        groups = ode.of(name)
+        for group in groups.values():
+            style = styles[group.variant]
+            curves = [run for run in group.runs if run.array("loss") is not None and len(run.array("loss"))]
+            if not curves:
+                continue
+            grid, losses = _on_one_grid(curves)
+            axes.plot(grid, np.median(losses, axis=0), color=style.colour, linestyle=style.line)
+            if len(curves) > 1:
+                high = np.max(losses, axis=0, where=np.isfinite(losses), initial=0.0)
+                axes.fill_between(grid, losses.min(axis=0), high, color=style.colour, alpha=0.18, linewidth=0)
+            for run in curves:
+                if run.diverged:
+                    axes.plot(run.array("iteration")[-1], run.array("loss")[-1], "x", color=style.colour, markersize=4)
+        switch = _phase_switch(groups)
+        if switch is not None:
+            axes.axvline(switch, color=FAINT, linewidth=0.7, linestyle=":")
+            axes.annotate(
+                "L-BFGS", (switch, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
+                va="top", fontsize=6, color=FAINT,
+            )  # fmt: skip
+        _log_axis(axes)
+        axes.set_title(as_is(system.title))
+        axes.margins(x=0.02)
+        axes.xaxis.get_major_locator().set_params(nbins=4, integer=True)
+    _label_outer(panels, "iteration", "training loss")
+    notes = ["line: median over seeds, band: lowest to highest"] * any(len(group.runs) > 1 for group in ode.groups)
+    notes += ["cross: a seed diverged"] * any(group.n_diverged for group in ode.groups)
+    _legend(figure, styles, [], "; ".join(notes))
+    return figure
+
+
+def final_losses(ode: OdeRecord) -> Figure:
+    """Relative error after training, one mark per seed: systems side by side, bar at the median, diverged on top.
+
+    The mean squared error where no system has a relative one, as its data are constant in time.
+    """
+    defined = any(not math.isnan(group.median("train_relative_mse")) for group in ode.groups)
+    metric = "train_relative_mse" if defined else "train_mse"
+    styles = variant_styles(ode.variants)
+    figure = new_figure(2.6, width=max(3.2, min(7.0, 1.6 + 1.3 * len(ode.systems))))
+    axes = figure.subplots()
+    for position, name in enumerate(ode.systems):
+        groups = ode.of(name)
+        step = 0.8 / len(groups)
+        for rank, group in enumerate(groups.values()):
+            _strip(axes, group, styles[group.variant], position + (rank - (len(groups) - 1) / 2) * step, step, metric)
+        if position:
+            axes.axvline(position - 0.5, color=SHADE, linewidth=0.8, zorder=0)
+    _log_axis(axes)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.12)  # room for the row of diverged seeds
+    axes.set_xlim(-0.5, len(ode.systems) - 0.5)
+    axes.set_xticks(range(len(ode.systems)), [as_is(system.title) for system in ode.systems.values()])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("relative MSE on the training span" if defined else "MSE on the training span")
+    notes = ["mark: one seed, bar: median"] + ["on top: seeds that diverged"] * any(g.n_diverged for g in ode.groups)
+    _legend(figure, styles, [], "; ".join(notes), marks=True)
+    return figure
+
+
+def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
+    """Components against time: truth, data, and the seed with the median error of each variant."""
+    groups = ode.of(system.name)
+    styles = variant_styles(ode.variants)
+    shown = shown_components(system)
+    figure = new_figure(0.55 + 1.15 * len(shown))
+    panels = np.atleast_1d(figure.subplots(len(shown), sharex=True))
+    times, states = system.reference
+    end = float(max(system.t[-1], times[-1]))
+    beyond = end > system.train_end
+    for axes, index in zip(panels, shown):
+        if beyond:
+            axes.axvspan(times[0], system.train_end, color=SHADE, linewidth=0, zorder=0)
+        if system.truth is not None:
+            axes.plot(times, states[:, index], color=TRUTH, linewidth=TRUTH_WIDTH)
+        for group, path in _representatives(groups):
+            style = styles[group.variant]
+            axes.plot(system.t[: len(path)], path[:, index], color=style.colour, linestyle=style.line, linewidth=1.1)
+        axes.plot(system.data_t, system.data[:, index], "o", color=TRUTH, markersize=4.2, markerfacecolor="white",
+                  markeredgewidth=0.5, zorder=1.5)  # fmt: skip
+        axes.set_ylim(*_limits(states[:, index]))
+        axes.set_ylabel(as_is(system.labels[index]))
+    panels[0].set_xlim(times[0], end)
+    unit = "" if system.truth is None else " (dimensionless)"  # data are in a unit of their own
+    panels[-1].set_xlabel(f"time {system.values.get('time_label', 't')}{unit}")
+    note = f"{len(shown)} of {len(system.labels)} components" if len(shown) < len(system.labels) else None
+    panels[0].set_title(as_is(system.title) + (f" ({note})" if note else ""))
+    _legend(
+        figure,
+        _of(groups, styles),
+        ["truth"] * (system.truth is not None) + ["data"] + ["training span"] * beyond,
+        MEDIAN_SEED,
+    )
+    return figure
+
+
+def phase_portraits(ode: OdeRecord) -> Figure | None:
+    """Two components against each other, one panel per system; None if no system has two components."""
+    planes = {name: system for name, system in ode.systems.items() if system.values.get("phase_plane")}
+    if not planes:
+        return None
+    styles = variant_styles(ode.variants)
+    figure, panels = _panels(ode, 2.1, len(planes))
+    for axes, (name, system) in zip(panels, planes.items()):
+        first, second = system.values["phase_plane"]
+        _, states = system.reference
+        if system.truth is not None:
+            axes.plot(states[:, first], states[:, second], color=TRUTH, linewidth=TRUTH_WIDTH)
+        for group, path in _representatives(ode.of(name)):
+            style = styles[group.variant]
+            axes.plot(path[:, first], path[:, second], color=style.colour, linestyle=style.line, linewidth=1.1)
+        axes.plot(system.data[:, first], system.data[:, second], "o", color=TRUTH, markersize=3.8,
+                  markerfacecolor="white", markeredgewidth=0.5, zorder=1.5)  # fmt: skip
+        axes.set_xlim(*_limits(states[:, first]))
+        axes.set_ylim(*_limits(states[:, second]))
+        axes.set_xlabel(as_is(system.labels[first]))
+        axes.set_ylabel(as_is(system.labels[second]))
+        axes.set_title(as_is(system.title))
+    known = any(system.truth is not None for system in planes.values())
+    _legend(figure, styles, ["truth"] * known + ["data"], MEDIAN_SEED)
+    return figure
+
+
+def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
+    """Paths of all bodies in the plane, one panel per variant: up to the end of training, and pale beyond it."""
+    groups = ode.of(system.name)
+    styles = variant_styles(ode.variants)
+    found = _representatives(groups)
+    times, states = system.reference
+    xs, ys = ([body[column] for body in system.bodies] for column in (1, 2))
+    trained = times <= system.train_end
+    limits = _limits(states[:, xs]), _limits(states[:, ys])
+    count = max(len(found), 1)
+    width = max(3.2, min(7.0, 2.35 * count))
+    aspect = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
+    figure = new_figure(1.0 + min((width - 0.6) / count * aspect, 5.0), width)
+    panels = np.atleast_1d(figure.subplots(1, count, sharex=True, sharey=True))
+    for axes, item in zip(panels, found or [None]):
+        for number, x, y in system.bodies:
+            axes.plot(states[trained, x], states[trained, y], color=TRUTH, linewidth=1.8)
+            axes.plot(states[~trained, x], states[~trained, y], color=TRUTH, linewidth=0.5, alpha=0.3)
+            axes.plot(states[0, x], states[0, y], "o", color=TRUTH, markersize=2.5)
+            axes.annotate(
+                number, (states[0, x], states[0, y]), xytext=(2.5, 2.5), textcoords="offset points", fontsize=6
+            )
+            if item is not None:
+                group, path = item
+                style, inside = styles[group.variant], system.t[: len(path)] <= system.train_end
+                axes.plot(path[inside, x], path[inside, y], color=style.colour, linewidth=0.9)
+                axes.plot(path[~inside, x], path[~inside, y], color=style.colour, linewidth=0.7, alpha=0.35)
+        axes.set_title(styles[item[0].variant].name if item is not None else as_is(system.title))
+        axes.set_aspect("equal")
+        axes.set_xlabel("x")
+    panels[0].set_xlim(*limits[0])
+    panels[0].set_ylim(*limits[1])
+    panels[0].set_ylabel("y")
+    note = f"{as_is(system.title)}; coloured: model, dot: start, pale: beyond the training span"
+    _legend(figure, {}, ["truth"], note)
+    return figure
+
+
+def shown_components(system: OdeSystem) -> list[int]:
+    """Components for the trajectory figure: all of a small system; x and y of the first and last of many bodies."""
+    if len(system.labels) <= MAX_COMPONENTS:
+        return list(range(len(system.labels)))
+    if system.bodies:
+        (_, *first), *_, (_, *last) = system.bodies
+        return [*first, *last]
+    return list(range(MAX_COMPONENTS))
+
+
+def _representatives(groups: dict[str, Group]) -> list[tuple[Group, np.ndarray]]:
+    """Each group with the trajectory (Td, n) of its representative seed, where there is one."""
+    found = []
+    for group in groups.values():
+        run = group.representative
+        path = run.array("trajectory") if run is not None else None
+        if path is not None:
+            found.append((group, path))
+    return found
+
+
+def _on_one_grid(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations (M,) and losses (runs, M), where the lowest and the median are finite.
+
+    After its end, a finished run keeps its last loss, and one that diverged counts as infinite.
+    """
+    union = np.unique(np.concatenate([run.array("iteration") for run in runs]))
+    if len(union) > CURVE_POINTS:
+        union = union[np.unique(np.linspace(0, len(union) - 1, CURVE_POINTS).round().astype(int))]
+    rows = []
+    for run in runs:
+        at, loss = run.array("iteration"), np.asarray(run.array("loss"), dtype=np.float64)
+        values = loss[np.clip(np.searchsorted(at, union, side="right") - 1, 0, None)]
+        values = np.where(values > 0, values, np.inf)  # NaN; zero has no place on a logarithmic axis
+        rows.append(np.where(union > at[-1], np.inf, values) if run.diverged else values)
+    losses = np.array(rows)
+    kept = np.isfinite(np.median(losses, axis=0))
+    return union[kept], losses[:, kept]
+
+
+def _phase_switch(groups: dict[str, Group]) -> float | None:
+    """Median iteration at which L-BFGS takes over; None if it never does."""
+    switches = []
+    for group in groups.values():
+        for run in group.runs:
+            at, phase = run.array("iteration"), run.array("phase")
+            if at is not None and phase is not None and np.any(phase == 1) and phase[0] != 1:
+                switches.append(at[np.argmax(phase == 1)])
+    return float(np.median(switches)) if switches else None
+
+
+def _strip(axes: Axes, group: Group, style: VariantStyle, x: float, step: float, metric: str) -> None:
+    losses = np.array(group.losses(metric))
+    finite = np.isfinite(losses) & (losses > 0)
+    offsets = np.linspace(-0.25, 0.25, len(losses)) * step if len(losses) > 1 else np.zeros(1)
+    axes.plot(
+        x + offsets[finite], losses[finite], linestyle="", marker=style.marker, color=style.colour, alpha=0.75,
+        markersize=3, markeredgewidth=0,
+    )  # fmt: skip
+    median = group.median(metric)
+    if np.isfinite(median) and median > 0 and len(losses) > 1:
+        axes.plot([x - 0.36 * step, x + 0.36 * step], [median, median], color=style.colour, linewidth=1.6)
+    if group.n_diverged:
+        axes.annotate(
+            f"{group.n_diverged} of {len(losses)}", (x, 1), xycoords=("data", "axes fraction"), ha="center", va="top",
+            fontsize=6, color=style.colour,
+        )  # fmt: skip
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Axis limits around the truth: an extrapolation that runs away must not flatten it."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 0.15 * (high - low) or 0.5 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _panels(ode: OdeRecord, height: float, count: int | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` (default: one per system) panels in rows of up to three, `height` inches each."""
+    count = len(ode.systems) if count is None else count
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = new_figure(0.45 + height * rows, width=7.0 if columns > 1 else 3.6)
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def _label_outer(panels: list[Axes], x: str, y: str) -> None:
+    for axes in panels:
+        place = axes.get_subplotspec()
+        below = place.rowspan.stop == place.get_gridspec().nrows
+        covered = any(
+            other.get_subplotspec().colspan.start == place.colspan.start
+            and other.get_subplotspec().rowspan.start > place.rowspan.start
+            for other in panels
+        )
+        if below or not covered:
+            axes.set_xlabel(x)
+        if place.is_first_col():
+            axes.set_ylabel(y)
+
+
+def _of(groups: dict[str, Group], styles: Styles) -> Styles:
+    return {variant: styles[variant] for variant in groups}
+
+
+def _log_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high > 1e3 * low:  # minor ticks of many decades run into one another
+        axes.minorticks_off()
+
+
+def _legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: bool = False) -> None:
+    """One legend above all panels: a row of `extras` (keys of `made`), a row of variants; `note` below."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    made: dict[str, Any] = {
+        "truth": Line2D([], [], color=TRUTH, linewidth=TRUTH_WIDTH),
+        "data": Line2D(
+            [], [], color=TRUTH, linestyle="", marker="o", markersize=3.8, markeredgewidth=0.5, markerfacecolor="white"
+        ),
+        "training span": Patch(color=SHADE, linewidth=0),
+    }
+    first = [(made[name], name) for name in extras]
+    second = []
+    for style in styles.values():
+        line = {"linestyle": "", "marker": style.marker} if marks else {"linestyle": style.line}
+        second.append((Line2D([], [], color=style.colour, **line), style.name))
+    longest = max(len(style.name) for style in styles.values()) if styles else 0
+    entry = max(LEGEND_ENTRY, 0.5 + 0.062 * longest)  # 0.062 inches a letter; names on two backends are long
+    columns = max(1, int(figure.get_figwidth() / entry))
+    if len(first) + len(second) > columns and first and second:
+        first += [(Line2D([], [], linestyle=""), "")] * (-len(first) % columns)
+    entries = first + second
+    rows = -(-len(entries) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - 2))  # two rows are planned for
+    # matplotlib fills column by column: deal the entries out so that they read row by row.
+    columns = min(columns, len(entries))
+    entries = [entry for column in range(columns) for entry in entries[column::columns]]
+    handles, labels = zip(*entries)
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.4)
+    if note:
+        figure.supxlabel(note, fontsize=6.5, color=FAINT)

@@ -1,0 +1,141 @@
+"""The paper's claims on Table 1, by its own numbers, and by the seeds of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison, compare_losses
+from kansciml.experiments.table1.record import SCRATCH, Row, caveat, rows_of
+from kansciml.experiments.vision.record import VisionRecord
+from kansciml.reporting.groups import Group, mean_error
+from kansciml.runs.records import Record
+from kansciml.runs.tables import Table, format_number
+
+MARGINS = {"kan-spline": (10.0, 12.0), "kan-rswaf": (8.0, 10.0)}
+"""Points by which MLPs are said to be better than each kind of KAN (Pal & Das 2024, section 4.2)."""
+BETTER, MARGIN, FEWER = "better", "margin", "parameters"
+
+
+@dataclass(frozen=True)
+class TableClaim:
+    """A claim of the paper on one row of Table 1, by its own numbers, and by the seeds of a run or a count.
+
+    Args:
+        name: `BETTER`, `MARGIN` or `FEWER`. text: the claim in words.
+        row: that of the KAN. mlp: that of the MLP printed beside it.
+        printed: what the paper's own numbers give: points, or times as many parameters. holds: whether they bear it
+            out. Of the fair protocol nothing is printed; then these are of the row whose KAN it changes.
+        reference: the trainings of the MLP; None where it was not trained, and for a count.
+        outcome: of the seeds, None where they were not trained, and for a count.
+        verdict: supported, refuted or undecided; None where there is no outcome.
+        found: what is measured or counted, with its error; None where nothing is.
+        reason: why.
+    """
+
+    name: str
+    text: str
+    row: Row
+    mlp: Row
+    printed: float
+    holds: bool
+    reference: Group | None
+    outcome: Comparison | None
+    verdict: str | None
+    found: str | None
+    reason: str
+
+
+def margin(better: Sequence[float], worse: Sequence[float], low: float, high: float) -> Comparison:
+    """The claim that `worse` is larger than `better` by `low` to `high`, all errors of seeds in one unit.
+
+    Both ends are claims of their own: better + low lies below worse, and worse below better + high. Refuted if one of
+    them is, supported if both are, by `compare_losses`; undecided otherwise.
+    """
+    least = compare_losses([error + low for error in better], worse)
+    most = compare_losses(worse, [error + high for error in better])
+    for end, text in ((least, f"less than {100 * low:g}"), (most, f"more than {100 * high:g}")):
+        if end.verdict == REFUTED:
+            return _with(end, REFUTED, f"{text} points: {end.reason}")
+    if least.verdict == most.verdict == SUPPORTED:
+        worst = max(least, most, key=lambda end: end.p_value)
+        return _with(worst, SUPPORTED, worst.reason)
+    open_end = least if least.verdict == UNDECIDED else most
+    return _with(open_end, UNDECIDED, open_end.reason)
+
+
+def _with(one: Comparison, verdict: str, reason: str) -> Comparison:
+    return Comparison(verdict, one.p_value, math.nan, math.nan, one.n_a, one.n_b, reason)
+
+
+def claims(record: Record) -> list[TableClaim]:
+    """The paper's claims on Table 1, for every KAN of it and of the fair protocol.
+
+    Raises:
+        KansciError: the record is no finished run of table1.
+    """
+    rows = rows_of(record)
+    mlps = {row.published["size"]: row for row in rows if row.published["group"] == "mlp"}
+    scratch = {g.value("size"): g for g in VisionRecord.read(record).groups if g.name == SCRATCH}
+    printed = {(r.published["size"], r.published["group"]): r.published for r in rows if "printed_top1" in r.published}
+    found = []
+    for row in rows:
+        own, group, mlp = row.published, row.group, mlps[row.published["size"]]
+        if own["variant"] == "mlp":
+            continue
+        paper = own["protocol"] == "paper"
+        reference = mlp.group if paper else scratch.get(own["size"], mlp.group)
+        gap = mlp.published["printed_top1"] - printed[own["size"], own["variant"]]["printed_top1"]
+        low, high = MARGINS[own["variant"]]
+        texts = ((BETTER, "MLP is better", gap > 0),
+                 (MARGIN, f"by {low:g} to {high:g} points", low <= gap <= high))  # fmt: skip
+        outcomes: tuple[Comparison | None, ...] = (None, None)
+        if group is not None and reference is not None:
+            sides = reference.errors, group.errors
+            outcomes = compare_losses(*sides), margin(*sides, low / 100, high / 100)
+        for (name, text, holds), one in zip(texts, outcomes):
+            why = (None, None, "not trained in this run")
+            if one is not None:
+                why = (one.verdict, _gap(reference, group), one.reason)
+            found.append(TableClaim(name, text, row, mlp, gap, holds, reference, one, *why))
+        if paper:
+            ratio = own["parameters"] / mlp.published["parameters"]
+            as_printed = own["printed_parameters"] / mlp.published["printed_parameters"]
+            counted = (SUPPORTED if ratio > 1 else REFUTED, f"{ratio:.3f} x")
+            text, why = "MLP has fewer parameters", "counted: those in use, at the printed sizes"
+            found.append(TableClaim(FEWER, text, row, mlp, as_printed, as_printed > 1, None, None, *counted, why))
+    return found
+
+
+def claim_table(record: Record) -> Table:
+    """`claims` as a table: those of the fair protocol where they were trained."""
+    body = []
+    for claim in claims(record):
+        paper, one = claim.row.published["protocol"] == "paper", claim.outcome
+        if not paper and one is None:
+            continue
+        unit = f"{claim.printed:.2f} x" if claim.name == FEWER else f"{claim.printed:.2f}"
+        word = f"{_yes(claim.holds)} ({unit})" if paper else None
+        tested = [None, None] if one is None else [one.p_value, f"{one.n_a} / {one.n_b}"]
+        body.append([*claim.row.key, claim.text, word, claim.verdict, claim.found, *tested, claim.reason])
+    columns = ["Protocol", "Size", "Model", "Claim", "Printed numbers", "Verdict", "Found", "p", "Seeds", "Why"]
+    notes = [
+        "Found: top-1 of MLP minus KAN in points +- standard error, or the KAN's parameters over the MLP's. Verdict:"
+        f" exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}, a diverged seed ranks worst; a margin is"
+        " two such claims, one for each end. To decide takes at least 4 seeds a side.",
+    ]
+    return Table("Claims on Table 1", columns, body, notes + caveat(record))
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _gap(better: Group, worse: Group) -> str | None:
+    """Difference of the means in points, +- its standard error."""
+    (a, error_a), (b, error_b) = (mean_error([100 * v for v in g.values("top1")]) for g in (better, worse))
+    if math.isnan(a - b):
+        return None
+    error = math.hypot(error_a, error_b)
+    return f"{a - b:+.2f}" + ("" if math.isnan(error) else f" +- {format_number(error, 2)}")

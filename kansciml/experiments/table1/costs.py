@@ -1,0 +1,147 @@
+"""What the models of Table 1 hold and need, without training: parameters, operations, and memory of a training step.
+
+A step's memory is measured storage by storage on fake tensors (`memory.steps.measure_step`), so that
+DeiT-Base in a batch of 144 at 224 pixels needs neither 17 GB nor a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from kansciml.analysis.matching import matched
+from kansciml.experiments.memory.steps import fake_images, measure_step
+from kansciml.experiments.vision.jobs import VisionJob
+from kansciml.layers.spline_kan import SplineKAN
+from kansciml.models.deit import Deit, DeitConfig
+from kansciml.models.registry import find
+from kansciml.training.loop import TrainConfig
+
+PRINTED_BATCH = 144
+"""Images per step of the code that the paper names for Table 1."""
+
+
+@dataclass(frozen=True)
+class PrintedRow:
+    """One row of Table 1: model, and accuracy on CIFAR-100 in per cent."""
+
+    size: str
+    variant: str
+    top1: float
+    top5: float
+
+
+PRINTED = (
+    PrintedRow("tiny", "mlp", 83.93, 96.85),
+    PrintedRow("tiny", "kan-spline", 73.03, 93.23),
+    PrintedRow("tiny", "kan-rswaf", 72.92, 93.13),
+    PrintedRow("small", "mlp", 86.49, 96.16),
+    PrintedRow("small", "kan-spline", 73.88, 93.49),
+    PrintedRow("small", "kan-rswaf", 78.69, 94.75),
+    PrintedRow("base", "mlp", 86.89, 96.08),
+)
+SIZES = tuple(dict.fromkeys(row.size for row in PRINTED))
+
+
+def printed_variants(size: str) -> tuple[str, ...]:
+    """The variants that Table 1 has of a size; of Base there is only the MLP."""
+    return tuple(row.variant for row in PRINTED if row.size == size)
+
+
+def published_rows(matches: tuple[str, ...], advance: Callable[[int], object]) -> list[dict[str, Any]]:
+    """All rows of Table 1 as printed, and of the fair protocol, at 224 pixels, 100 classes and batches of 144.
+
+    Args:
+        matches: measures by which the fair protocol's KANs equal the MLPs: ``params``, ``flops``.
+        advance: told after each row.
+    """
+    rows = []
+    for printed in PRINTED:
+        model, preset = find(f"deit-{printed.size}")
+        config = model.config(preset, printed.variant)
+        name = f"deit-{printed.size}"
+        base = {"size": printed.size, "variant": printed.variant}
+        numbers = {
+            "printed_parameters": model.printed[preset, printed.variant],
+            "dead": config.dead_parameters(),
+            "printed_top1": printed.top1,
+            "printed_top5": printed.top5,
+        }
+        label = _job(name, config).label
+        rows.append(
+            base | {"protocol": "paper", "group": printed.variant, "label": label} | numbers | costs(name, config)
+        )
+        advance(1)
+        if config.kan_layer is None:
+            continue
+        for by in matches:
+            fair = matched(replace(config, fair=True), by)
+            group = f"{printed.variant}-{by}"
+            named = {"protocol": "fair", "group": group, "label": _job(name, fair, group).label, "dead": 0}
+            rows.append(base | named | costs(name, fair))
+            advance(1)
+    return rows
+
+
+@lru_cache(maxsize=64)
+def costs(model: str, config: DeitConfig, batch: int = PRINTED_BATCH) -> dict[str, Any]:
+    """Of one network: hidden width of its KANs, parameters, forward FLOPs per image, bytes of a training step.
+
+    ``flops`` is of the whole network, ``mixing_flops`` of the MLPs or KANs alone; both null where the latter are not
+    known (see `kansciml.analysis.cost`).
+    """
+    sizes = _job(model, config).sizes()
+    mixing = sizes["mixing_flops"]
+    return {
+        "kan_hidden": config.kan_widths()[0][1] if config.kan_layer else None,
+        "parameters": sizes["parameters"],
+        "mixing_flops": mixing,
+        "flops": None if mixing is None else mixing + other_flops(config),
+        "batch": batch,
+        **step_memory(config, batch),
+    }
+
+
+def other_flops(config: DeitConfig) -> float:
+    """FLOPs of the matrix products of one forward pass, per image, outside of the MLPs or KANs.
+
+    A multiplication and an addition are two. Patch embedding 2 C p^2 D N; per block queries, keys, values and
+    projection 8 D^2 T, attention 4 T^2 D; head 2 D classes. Biases, norms and softmax are left out.
+    """
+    d, tokens = config.width, config.tokens
+    patches = 2 * config.channels * config.patch**2 * d * (tokens - 1)
+    block = 8 * d * d * tokens + 4 * tokens * tokens * d
+    return float(patches + config.depth * block + 2 * d * config.classes)
+
+
+def step_memory(config: DeitConfig, batch: int) -> dict[str, int]:
+    """``step_bytes``: peak of forward and backward pass with gradients; ``kept_bytes``: kept between the two.
+
+    Where the peak of three blocks exceeds that of two by what a block keeps for the backward pass, and that is more
+    than its gradients take, the peak is where all activations are there, and so it is with any further block: they
+    differ in no more than the rate of their drop-path. Otherwise the network itself is measured.
+    """
+    if config.depth > 3:
+        two, three = (_measured(replace(config, depth=depth), batch) for depth in (2, 3))
+        step, kept, weights = (high - low for low, high in zip(two, three))
+        if step == kept > weights:
+            further = (config.depth - 3) * kept
+            return {"step_bytes": three[0] + further, "kept_bytes": three[1] + further}
+    step, kept, _ = _measured(config, batch)
+    return {"step_bytes": step, "kept_bytes": kept}
+
+
+def _job(model: str, config: DeitConfig, group: str = "") -> VisionJob:
+    return VisionJob(model, config, "cifar100", 0, TrainConfig(), group)
+
+
+def _measured(config: DeitConfig, batch: int) -> tuple[int, int, int]:
+    """Bytes of a step at its peak, of those kept for the backward pass, and of the weights."""
+    network = Deit(config)
+    for module in network.modules():
+        if isinstance(module, SplineKAN):
+            module.backend = "torch"  # the C++ kernels take no fake tensors
+    use = measure_step(network, lambda fake: fake_images(fake, batch))
+    return use.peak_bytes, use.saved_bytes, sum(weight.nbytes for weight in network.parameters())

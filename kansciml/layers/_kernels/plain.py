@@ -1,0 +1,277 @@
+"""The spline layer's kernels in plain PyTorch: forward and backward without autograd, in blocks that stay in cache.
+
+Nothing but the arguments is needed for the backward pass: the basis is rebuilt, block by block, because writing it once
+more costs less than keeping and reading it (a cubic spline is a handful of operations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import comb, factorial
+
+import torch
+from torch import Tensor
+
+from kansciml.layers._kernels.activations import ACTIVATIONS, slope, times_slope
+from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers.bspline import SplineSpec
+
+ROWS = 1024
+"""Samples in a block: enough that packing the weights for a GEMM costs little against the GEMM."""
+BLOCK_BYTES = 1 << 20
+"""Bytes of one block of the basis, at most."""
+PART_BYTES = 1 << 22
+"""Bytes of the weights that meet one block, at most: they are scaled just before, and read again from the cache."""
+SPLIT_BYTES = 1 << 19
+"""Bytes of weights whose scales' gradients are taken at a time: with their gradients in the second-level cache."""
+
+
+def blocks(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Row slice, input slice, x of the block transposed to (i, n) in the dtype to compute in, and the block's cells."""
+    n_rows, n_in = x.shape
+    size = spec.grid + spec.spline_order
+    if x.device.type == "cpu":
+        rows = min(ROWS, max(n_rows, 1))
+        per_input = size * cells.element_size()
+        inputs = max(1, min(BLOCK_BYTES // (rows * per_input), PART_BYTES // (n_out * per_input)))
+    else:  # on a device the launches cost more than the memory
+        rows = max(1, (1 << 24) // (n_in * size))
+        inputs = n_in
+    for r in range(0, n_rows, rows):
+        row = slice(r, min(r + rows, n_rows))
+        transposed = x[row].t().to(cells.dtype).contiguous()
+        for i in range(0, n_in, inputs):
+            column = slice(i, min(i + inputs, n_in))
+            yield row, column, transposed[column], cells[:, column] if spec.uniform else cells[column]
+
+
+def scaled(spline_weight: Tensor, spline_scale: Tensor | None) -> Tensor:
+    """The weights of the splines with each edge's factor on them: (I, P, O)."""
+    return spline_weight if spline_scale is None else spline_weight * spline_scale.unsqueeze(1)
+
+
+class Filler:
+    """Evaluates the splines of block after block into the same buffers: fresh memory would cost more than the sums."""
+
+    def __init__(self, spec: SplineSpec, derivatives: int) -> None:
+        self.spec, self.derivatives = spec, derivatives
+        smooth = spec.spline_order > max(1, derivatives)  # no steps among the derivatives
+        self.in_place = spec.uniform and spec.outside == "zero" and smooth
+        self.buffers: list[Tensor] = []
+
+    def __call__(self, x: Tensor, cells: Tensor) -> tuple[list[Tensor], Tensor]:
+        """B and derivatives over powers of a factor (i, 1), each (i, P, n), at x (i, n); the factor."""
+        if not self.in_place:
+            return evaluate(self.spec, x, cells, self.derivatives), x.new_ones(1, 1)
+        order, size = self.spec.spline_order, self.spec.grid + self.spec.spline_order
+        shape = (x.shape[0], size, x.shape[1])
+        n = x.shape[0] * size * x.shape[1]
+        if not self.buffers or self.buffers[0].numel() < n:
+            self.buffers = [x.new_empty(n) for _ in range(4 + self.derivatives + bool(self.derivatives))]
+        t, lower, a, *found = (buffer[:n].view(shape) for buffer in self.buffers)
+        centres = torch.arange(size, dtype=x.dtype, device=x.device).add_(0.5 * (1 - order))
+        u = (x - cells[0][:, None]).mul_(cells[1][:, None])
+        torch.sub(centres[:, None], u.unsqueeze(1), out=a)
+        left = found.pop() if self.derivatives else a
+        torch.abs(a, out=left)
+        for j in range(order // 2 + 1):
+            # t ** S carries the coefficient, so that no pass over the block is needed for it
+            root = (comb(order + 1, j) / factorial(order)) ** (1 / order)
+            torch.sub(0.5 * (order + 1) * root - j * root, left, alpha=root, out=t).clamp_min_(0)
+            self._add(found, j, t, lower, root)
+        if self.derivatives:
+            torch.copysign(found[1], a, out=found[1])  # each falls on both sides of its centre
+        return found, cells[1][:, None]
+
+    def _add(self, found: list[Tensor], j: int, t: Tensor, lower: Tensor, root: float) -> None:
+        """(-1) ** j times t ** S and its derivatives in t / root to `found`; to the first, j = 0, they are written."""
+        order, sign = self.spec.spline_order, (-1) ** j
+        power = t
+        for k in range(2, order + 1):
+            if k >= order - self.derivatives + 1:  # now t ** (k - 1)
+                derivative = order - k + 1
+                factor = sign * root**derivative * (order if derivative == 1 else order * (order - 1))
+                if j == 0:
+                    torch.mul(power, factor, out=found[derivative])
+                else:
+                    found[derivative].add_(power, alpha=factor)
+            if k == order and j == 0:
+                torch.mul(power, t, out=found[0])
+            elif k == order:
+                found[0].addcmul_(power, t, value=sign)
+            else:
+                power = torch.mul(power, t, out=lower)
+
+    def product(self, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+        """a @ b in the shape of `like`, a block's splines; until the next block or product."""
+        if self.in_place and self.buffers[0].dtype == a.dtype:
+            return _product_in(self.buffers[0], a, b, like)
+        return (a @ b).view(like.shape)
+
+
+def _product_in(memory: Tensor, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
+    return torch.mm(a, b, out=memory[: like.numel()].view(a.shape[0], b.shape[1])).view(like.shape)
+
+
+Evaluated = tuple[slice, slice, list[Tensor], Tensor]
+"""Rows and inputs of one of `blocks`, its splines with derivatives, and the derivatives' factor (`Filler`)."""
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a layer computes from x alone, kept by a graph that serves many products and has the memory for it.
+
+    Args:
+        value, slope: act(x) and act'(x), (N, I); None without a base branch. blocks: with first derivatives.
+    """
+
+    value: Tensor | None
+    slope: Tensor | None
+    blocks: list[Evaluated]
+
+
+def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Kept:
+    """All that `Kept` has."""
+    fill, found, name = Filler(spec, 1), [], spec.activation
+    for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+        basis, per = fill(part, part_cells)
+        found.append((row, column, [t.clone() for t in basis], per))
+    if name is None:
+        return Kept(None, None, found)
+    return Kept(ACTIVATIONS[name](x), slope(name, x), found)
+
+
+def evaluated(
+    spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, derivatives: int, kept: Kept | None = None
+) -> Iterator[tuple[Evaluated, Product]]:
+    """`blocks` with the splines and derivatives at them, not to be written to, and `Filler.product`."""
+    if kept is None or derivatives > 1:
+        fill = Filler(spec, derivatives)
+        for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+            yield (row, column, *fill(part, part_cells)), fill.product
+        return
+    memory = torch.empty(max((b[2][0].numel() for b in kept.blocks), default=0), dtype=cells.dtype, device=x.device)
+    for block in kept.blocks:
+        yield block, partial(_product_in, memory)
+
+
+class Scaler:
+    """The scaled weights of some inputs after others, flat (i P, O): in the same buffer, which stays in the cache."""
+
+    def __init__(self, spline_weight: Tensor, spline_scale: Tensor | None) -> None:
+        self.weight, self.scale = spline_weight, spline_scale
+        self.buffer: Tensor | None = None
+
+    def __call__(self, column: slice) -> Tensor:
+        weight = self.weight[column]
+        if self.scale is None:
+            return weight.flatten(0, 1)
+        if self.buffer is None:  # the first part is the largest
+            self.buffer = torch.empty_like(weight, memory_format=torch.contiguous_format)
+        part = self.buffer[: len(weight)]
+        return torch.mul(weight, self.scale[column].unsqueeze(1), out=part).flatten(0, 1)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
+    """total += a @ b (= if `first`); a sum over blocks is kept in float32 where the factors are narrower."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b, beta=0 if first else 1)
+    elif first:
+        total.copy_(a @ b)
+    else:
+        total += a @ b
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def split_scale(spline_weight: Tensor, spline_scale: Tensor, gspline: Tensor, gscale: Tensor) -> None:
+    """From the gradient of the scaled weights in gspline, those of both factors: in place, and to gscale."""
+    tensors = (spline_weight, spline_scale, gspline, gscale)
+    at_a_time = max(1, SPLIT_BYTES // (gspline[0].numel() * gspline.element_size()))
+    products = torch.empty_like(gspline[:at_a_time], memory_format=torch.contiguous_format)
+    for weight, scale, grad, total in zip(*(tensor.split(at_a_time) for tensor in tensors)):
+        product = torch.mul(grad, weight, out=products[: len(grad)])
+        total.copy_(product.sum(1))
+        grad *= scale.unsqueeze(1)
+
+
+def forward(
+    spec: SplineSpec,
+    x: Tensor,
+    cells: Tensor,
+    base_weight: Tensor | None,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+) -> Tensor:
+    """y (N, O) of a spline KAN layer at x (N, I), in the dtype of the weights."""
+    n_out, dtype = spline_weight.shape[-1], spline_weight.dtype
+    if base_weight is None:
+        y = x.new_zeros(len(x), n_out, dtype=sum_dtype(dtype))
+    else:
+        y = (ACTIVATIONS[spec.activation](x).to(dtype) @ base_weight).to(sum_dtype(dtype))
+    fill, weight_of = Filler(spec, 0), Scaler(spline_weight, spline_scale)
+    for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+        values = fill(part, part_cells)[0][0].to(dtype)
+        add_product(y[row], values.flatten(0, 1).t(), weight_of(column))
+    return y.to(dtype)
+
+
+def activation(name: str, x: Tensor, kept: Kept | None) -> Tensor:
+    """act(x)."""
+    return ACTIVATIONS[name](x) if kept is None else kept.value
+
+
+def sloped(name: str, cotangent: Tensor, x: Tensor, kept: Kept | None, fresh: bool = True) -> Tensor:
+    """cotangent * act'(x); a `fresh` cotangent may be overwritten."""
+    if kept is None:
+        return times_slope(name, cotangent, x)
+    return cotangent.mul_(kept.slope) if fresh else cotangent * kept.slope
+
+
+def backward(
+    spec: SplineSpec,
+    gy: Tensor,
+    x: Tensor,
+    cells: Tensor,
+    base_weight: Tensor | None,
+    spline_weight: Tensor,
+    spline_scale: Tensor | None,
+    need_x: bool,
+    need_weights: bool,
+    kept: Kept | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed.
+
+    `kept`: of this x, by `keep`.
+    """
+    dtype = spline_weight.dtype
+    gx = gbase = gspline = gscale = None
+    if need_weights:
+        fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
+        gspline = fresh(spline_weight, dtype=sum_dtype(dtype))
+        gscale = None if spline_scale is None else fresh(spline_scale)
+    if need_x:
+        gx = torch.zeros_like(x)
+    if base_weight is not None:
+        if need_weights:
+            gbase = activation(spec.activation, x, kept).to(dtype).t() @ gy
+        if need_x:
+            gx = sloped(spec.activation, (gy @ base_weight.t()).to(x.dtype), x, kept)
+    weight_of = Scaler(spline_weight, spline_scale)
+    for block, product in evaluated(spec, x, cells, gy.shape[1], int(need_x), kept):
+        row, column, (values, *slopes), per = block
+        cotangent = gy[row]
+        if need_weights:
+            grad = gspline[column].view(-1, gy.shape[1])
+            add_product(grad, values.to(dtype).flatten(0, 1), cotangent, first=row.start == 0)
+            if gscale is not None and row.stop == len(x):
+                split_scale(spline_weight[column], spline_scale[column], gspline[column], gscale[column])
+        if need_x:
+            of_basis = product(weight_of(column), cotangent.t(), values)
+            gx[row, column] += of_basis.mul_(slopes[0]).sum(1).mul_(per).t().to(gx.dtype)
+    return gx, gbase, gspline if gspline is None else gspline.to(dtype), gscale

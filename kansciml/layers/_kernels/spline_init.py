@@ -1,0 +1,73 @@
+"""How a spline KAN layer's weights are drawn, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kansciml.layers._kernels.activations import ACTIVATIONS
+from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers.bspline import SplineSpec
+
+
+def _glorot(layer: Any, generator: torch.Generator | None) -> None:
+    bound = math.sqrt(6.0 / (layer.in_features + layer.out_features))
+    if layer.base_weight is not None:
+        layer.base_weight.uniform_(-bound, bound, generator=generator)
+    layer.spline_weight.normal_(0.0, 0.1 / math.sqrt(layer.in_features), generator=generator)
+    if layer.spline_scale is not None:
+        layer.spline_scale.fill_(1.0)
+
+
+def _zero(layer: Any, generator: torch.Generator | None) -> None:
+    _glorot(layer, generator)
+    layer.spline_weight.zero_()
+
+
+def _points(layer: Any, per_interval: int) -> tuple[Tensor, Tensor]:
+    """Points spread over each input's grid, (I, n), and the splines there, (I, P, n), in float64."""
+    order, grid = layer.spline_order, layer.grid
+    knots = layer.knots[:, order : order + grid + 1].double()
+    steps = torch.arange(per_interval, dtype=torch.float64, device=knots.device) / per_interval
+    inner = knots[:, :-1, None] + (knots[:, 1:] - knots[:, :-1])[:, :, None] * steps
+    points = torch.cat([inner.flatten(1), knots[:, -1:]], dim=1)
+    spec = SplineSpec(grid, order, False, "zero", None)
+    return points, evaluate(spec, points, layer.knots.double())[0]
+
+
+def _noise(layer: Any, generator: torch.Generator | None) -> None:
+    bound = 1.0 / math.sqrt(layer.in_features)  # Kaiming-uniform with a = sqrt(5)
+    if layer.base_weight is not None:
+        layer.base_weight.uniform_(-bound, bound, generator=generator)
+    points, basis = _points(layer, 1)
+    amplitude = 0.1 / layer.grid
+    noise = torch.rand(*points.shape, layer.out_features, dtype=torch.float64, generator=generator)
+    values = ((noise - 0.5) * amplitude).to(points.device)  # (I, G + 1, O)
+    # least norm: G + 1 values do not fix G + S coefficients
+    layer.spline_weight.copy_(torch.linalg.pinv(basis.transpose(1, 2)) @ values)
+    if layer.spline_scale is not None:
+        layer.spline_scale.uniform_(-bound, bound, generator=generator)
+
+
+def _variance(layer: Any, generator: torch.Generator | None) -> None:
+    points, basis = _points(layer, 16)
+    share = 0.5 if layer.base_weight is not None else 1.0
+    if layer.base_weight is not None:
+        power = ACTIVATIONS[layer.base_activation](points).square().mean().item()
+        layer.base_weight.normal_(0.0, math.sqrt(share / (layer.in_features * power)), generator=generator)
+    power = basis.square().sum(1).mean().item()  # of a sum of independent coefficients
+    layer.spline_weight.normal_(0.0, math.sqrt(share / (layer.in_features * power)), generator=generator)
+    if layer.spline_scale is not None:
+        layer.spline_scale.fill_(1.0)
+
+
+INITS: dict[str, Callable[[Any, torch.Generator | None], None]] = {
+    "glorot": _glorot,
+    "noise": _noise,
+    "variance": _variance,
+    "zero": _zero,
+}

@@ -1,0 +1,94 @@
+"""Scores of the weights that a run kept: what a kind of experiment brings for ``kansciml evaluate RUN``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml.runs.progress import Progress
+from kansciml.runs.records import Record
+from kansciml.runs.tables import Table
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """What is scored, and on what; a kind of experiment may add its own."""
+
+    data_dir: Path | None = None
+    """Folder of the data (default: where the run had them)."""
+    model: str | None = None
+    """Only models of this id, group (mlp, kan-spline ...), variant or task; default: all."""
+    batch_size: int | None = None
+    """Samples at once (default: as at the end of training)."""
+    accelerator: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"got batch_size {self.batch_size}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the models of one kind of experiment are scored.
+
+    Args:
+        options: its `ScoringOptions`, a dataclass whose fields become flags.
+        score: ``score(record, options, progress)`` gives what --json prints, and the tables.
+    """
+
+    options: type[ScoringOptions]
+    score: Callable[[Record, Any, Progress], tuple[dict[str, Any], list[Table]]]
+
+
+def chosen_rows(rows: Sequence[dict[str, Any]], name: str | None) -> list[dict[str, Any]]:
+    """Rows of trained models of this id, group, variant, model or task; all for None.
+
+    Raises:
+        UsageError: there is none; the message lists what there is.
+    """
+    keys = ("id", "group", "variant", "model", "task")
+    found = [row for row in rows if name is None or name in (row[key] for key in keys)]
+    if not found:
+        valid = dict.fromkeys([row["group"] for row in rows] + [row["id"] for row in rows])
+        raise UsageError(f"unknown model {name!r} of this run: expected one of {', '.join(valid)}")
+    return found
+
+
+def rows_with(record: Record, what: str, command: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a record that have these keys, of runs that were trained to their end.
+
+    Raises:
+        KansciError: there is none, and so no such `what`; `command` trains them.
+    """
+    rows = [row for row in record.result.get("runs", []) if all(key in row for key in keys)]
+    if not rows:
+        state = "" if record.status == "finished" else f" ({record.status})"
+        raise KansciError(
+            f"{record.folder} is a run of {record.experiment}{state} without trained {what}:"
+            f" expected the folder of a finished run of {command}"
+        )
+    return rows
+
+
+def chosen_device(accelerator: str) -> torch.device:
+    """The device of this name; ``auto`` takes what there is.
+
+    Raises:
+        UsageError: an unknown name, or a device that this machine does not have.
+    """
+    from kansciml.runs.ranks import device_of
+    from kansciml.training._config import ACCELERATORS
+
+    if accelerator not in ACCELERATORS:
+        raise unknown_name("accelerator", accelerator, ACCELERATORS)
+    device = device_of(accelerator)
+    if accelerator not in ("auto", device.type):
+        raise UsageError(f"got accelerator {accelerator}, which this machine does not have: expected cpu or auto")
+    return device

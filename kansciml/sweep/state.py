@@ -1,0 +1,114 @@
+"""``results/sweeps/<id>/sweep.json``: what a sweep consists of and how far it is, whole at every moment."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from kansciml._files import write_json
+from kansciml.runs import provenance
+from kansciml.sweep.plan import SweepPlan
+
+SCHEMA = 1
+STATES = ("pending", "running", "done", "failed")
+_WRITE_EVERY_S = 1.0
+
+
+@dataclass
+class TaskState:
+    """How far one task is.
+
+    Args:
+        id: of the task, and name of its folder. setting: of the plan's settings, by index. seed: None if it has none.
+        folder: of its record, relative to the results folder.
+        state: one of `STATES`. A pending one may have failed before.
+        attempts: how often it was started by this sweep, over all its sessions; 0 for one found finished.
+        error: of the last attempt, in one line; empty if it ended well.
+        wall_s, sessions: of its record; None until it is done.
+    """
+
+    id: str
+    setting: int
+    seed: int | None
+    folder: str
+    state: str = "pending"
+    attempts: int = 0
+    error: str = ""
+    wall_s: float | None = None
+    sessions: int | None = None
+
+
+class SweepState:
+    """The states of all tasks of a plan, and the file that holds them.
+
+    Args:
+        plan: the sweep. results: folder of all results. preset: name of the preset it started from, for the reader.
+        earlier: content of the file as the session before left it; its attempts count on.
+    """
+
+    def __init__(self, plan: SweepPlan, results: Path, preset: str | None, earlier: dict[str, Any] | None) -> None:
+        self.plan, self.preset = plan, preset
+        self.path = plan.folder(results) / "sweep.json"
+        before = {task["id"]: task for task in earlier["tasks"]} if earlier else {}
+        self.started = earlier["started"] if earlier else _now()
+        self.sessions = earlier["sessions"] + 1 if earlier else 1
+        self.finished: str | None = None
+        self.tasks: dict[str, TaskState] = {}
+        for task in plan.tasks:
+            folder = f"{plan.experiment.name}/{task.id}"
+            self.tasks[task.id] = TaskState(task.id, task.setting_index, task.seed, folder)
+            if task.id in before:
+                self.tasks[task.id].attempts = before[task.id]["attempts"]
+                self.tasks[task.id].error = before[task.id]["error"]
+        self._written = -_WRITE_EVERY_S
+
+    def count(self, state: str) -> int:
+        """How many tasks are in that state."""
+        return Counter(task.state for task in self.tasks.values())[state]
+
+    @property
+    def failed(self) -> list[TaskState]:
+        """Tasks that failed for good."""
+        return [task for task in self.tasks.values() if task.state == "failed"]
+
+    def to_json(self, status: str) -> dict[str, Any]:
+        """The content of the file; `status` is running, finished, failed or interrupted."""
+        return {
+            "schema": SCHEMA,
+            "id": self.plan.id,
+            "experiment": self.plan.experiment.name,
+            "preset": self.preset,
+            "status": status,
+            "swept": self.plan.swept,
+            "seeds": self.plan.seeds,
+            "settings": self.plan.settings,
+            "tasks": [asdict(task) for task in self.tasks.values()],
+            "started": self.started,
+            "finished": self.finished,
+            "sessions": self.sessions,
+            "versions": provenance.package_versions(),
+            "commit": self.commit,
+        }
+
+    @property
+    def commit(self) -> str | None:
+        """Of this package; asked for once."""
+        if not hasattr(self, "_commit"):
+            self._commit = provenance.package_commit()
+        return self._commit
+
+    def save(self, status: str = "running", now: bool = True) -> None:
+        """Write the file; with `now` false at most once a second."""
+        if now or time.monotonic() - self._written >= _WRITE_EVERY_S:
+            if status != "running":
+                self.finished = _now()
+            write_json(self.path, self.to_json(status))
+            self._written = time.monotonic()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

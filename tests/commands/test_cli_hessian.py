@@ -1,0 +1,211 @@
+"""``kansciml hessian`` as a user types it: results, resuming, and one line per mistake."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from kansciml import cli
+from kansciml.experiments.hessian import runs
+from kansciml.experiments.ode import experiment as ode
+from kansciml.runs.records import load_record
+from kansciml.runs.runner import run_experiment
+from kansciml.training.flat import FlatTraining
+
+CONFIG = ode.OdeConfig(
+    system="spiral", backend="torch", seeds=1, hidden=(3,), match="params", training=FlatTraining(3, lbfgs_steps=2)
+)
+QUICK = ["--steps", "6", "--probes", "3", "--exact", "never", "--deflate", "0"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KANSCIML_WORKERS", "1")
+        return run_experiment(
+            ode.EXPERIMENT, CONFIG, results=tmp_path_factory.mktemp("runs"), log=lambda line: None
+        ).folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def folder_hash(folder):
+    return load_record(folder).config_hash[:6]
+
+
+def run(capsys, *arguments):
+    """(exit code, standard output, standard error)."""
+    code = cli.main(["hessian", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_run_is_measured_once(capsys, folder):
+    code, out, err = run(capsys, folder, "--json")
+    document = json.loads(out)
+    assert code == 0 and "in all" in err  # the memory it needs, beforehand
+    models = {row["group"]: row for row in document["result"]["models"]}
+    assert set(models) == {"mlp", "kan-params"} and all(row["sharpness"]["exact"] for row in models.values())
+    for row in models.values():
+        assert row["sharpness"]["loss"] == pytest.approx(row["recorded_loss"], rel=1e-9)
+    top = {group: row["sharpness"]["measures"]["top"]["value"] for group, row in models.items()}
+    verdict = next(row for row in document["result"]["verdicts"] if row["measure"] == "top")
+    assert verdict["verdict"] == ("sharper" if top["kan-params"] > top["mlp"] else "flatter")
+    assert {path.rpartition(".")[2] for path in document["files"]} == {"svg", "png", "pdf", "md"}
+    again = run(capsys, folder, "--json")
+    assert "measured on" in again[2] and json.loads(again[1])["result"] == document["result"]
+    forced = json.loads(run(capsys, folder, "--json", "--force")[1])["result"]["models"]
+    assert [row["sharpness"] for row in forced] == [row["sharpness"] for row in document["result"]["models"]]
+
+
+def test_tables_of_models_and_of_verdicts(capsys, folder):
+    code, out, _ = run(capsys, folder, *QUICK)
+    assert code == 0 and out.count("Lanczos quadrature") == 2
+    assert "sharper than MLP 2-3-2?" in out and "+-" in out and f"results: {folder}" in out
+
+
+def test_other_models_are_added_to_those_measured(capsys, folder, monkeypatch):
+    run(capsys, folder, *QUICK, "--models", "mlp")
+    names = []
+    original = runs.sharpness
+    monkeypatch.setattr(runs, "sharpness", lambda *a, **o: names.append(o["checkpoints"].name) or original(*a, **o))
+    code, out, err = run(capsys, folder, *QUICK, "--json")
+    assert code == 0 and names == ["spiral.kan-params.torch.0"] and "1 models were measured before" in err
+    assert [row["group"] for row in json.loads(out)["result"]["models"]] == ["mlp", "kan-params"]
+
+
+def test_ctrl_c_keeps_the_probes_that_are_done(capsys, folder, monkeypatch):
+    original = runs.sharpness
+
+    def stopped(*arguments, progress, **options):
+        def stop(done, total, what):
+            progress(done, total, what)
+            if done == 4:
+                raise KeyboardInterrupt
+
+        return original(*arguments, progress=stop, **options)
+
+    monkeypatch.setattr(runs, "sharpness", stopped)
+    flags = [*QUICK, "--models", "mlp"]
+    code, out, err = run(capsys, folder, *flags)
+    assert code == 130 and out == "" and "the same command resumes it" in err
+    (measured,) = (folder / "hessian").iterdir()
+    assert load_record(measured).status == "interrupted"
+    assert {path.name for path in measured.glob("checkpoints/*/*.npz")} == {"plain.npz", "adaptive.npz"}
+    monkeypatch.undo()
+    code, out, _ = run(capsys, folder, *flags, "--json")
+    resumed = json.loads(out)
+    assert code == 0 and resumed["sessions"] == 2 and not (measured / "checkpoints").exists()
+    whole = json.loads(run(capsys, folder, *flags, "--json", "--out", folder / "elsewhere")[1])
+    first, second = ([row["sharpness"] for row in document["result"]["models"]] for document in (resumed, whole))
+    assert first == second
+
+
+def test_several_runs_are_compared_with_each_other(capsys, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("KANSCIML_WORKERS", "1")
+    config = ode.OdeConfig(**{**vars(CONFIG), "model": "kan", "grid": 3})
+    other = run_experiment(ode.EXPERIMENT, config, results=tmp_path / "more", log=lambda line: None).folder
+    code, out, _ = run(capsys, folder, other, *QUICK, "--json")
+    document = json.loads(out)
+    assert code == 0 and len(document["result"]["models"]) == 3
+    assert {row["label"] for row in document["result"]["verdicts"]} == {"KAN 2-1-2 (G=5, S=3)", "KAN 2-1-2 (G=3, S=3)"}
+    groups = {row["group"] for row in document["result"]["models"]}
+    assert groups == {"mlp", f"kan-params {folder_hash(folder)}", f"kan-params {folder_hash(other)}"}  # not two seeds
+    assert list((other / "hessian").iterdir())  # its own results stay with it
+
+
+def test_fewer_samples_are_another_measurement(capsys, folder):
+    losses = []
+    for samples in ("3", "1000000"):
+        document = json.loads(run(capsys, folder, *QUICK, "--samples", samples, "--models", "mlp", "--json")[1])
+        losses.append(document["result"]["models"][0]["sharpness"]["loss"])
+    assert losses[0] != pytest.approx(losses[1]) and len(list((folder / "hessian").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "flags, code, message",
+    [
+        (["{missing}"], 1, "no record at"),
+        ([], 2, "hessian wants the folder of a finished run first"),
+        (["--steps", "5"], 2, "hessian wants the folder of a finished run first"),
+        (["{run}", "--models", "cnn"], 2, "unknown model 'cnn': expected one of mlp, kan-params"),
+        (["{run}", "--steps", "0"], 2, "got steps 0"),
+        (["{run}", "--threshold", "-1"], 2, "threshold"),
+        (["{run}", "--exact", "maybe"], 2, "unknown exact 'maybe': expected one of auto, both, never"),
+        (["{run}", "{run}"], 2, "got a run twice"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, folder, tmp_path, flags, code, message):
+    places = {"missing": tmp_path / "missing", "run": folder}
+    found, out, err = run(capsys, *(flag.format(**places) for flag in flags))
+    assert found == code and out == "" and message in err and err.count("\n") == 1
+
+
+def test_an_unfinished_run_and_one_without_models(capsys, folder):
+    path = folder / "record.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "status": "failed"}))
+    code, _, err = run(capsys, folder)
+    assert code == 1 and "is not finished (failed): resume it first" in err and err.count("\n") == 1
+    path.write_text(json.dumps({**content, "experiment": "fig1"}))
+    code, _, err = run(capsys, folder)
+    assert code == 1 and "trains no models" in err and err.count("\n") == 1
+
+
+def test_help_names_the_flags(capsys):
+    assert cli.main(["hessian", "--help"]) == 0
+    out = capsys.readouterr().out
+    flags = (
+        "RUN",
+        "--steps",
+        "--probes",
+        "--seed",
+        "--models",
+        "--samples",
+        "--threshold",
+        "--exact",
+        "--out",
+        "--force",
+    )
+    assert all(flag in out for flag in flags)
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+
+def torchrun(*arguments):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "-m", "kansciml", "hessian"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exact", ["never", "both"])
+def test_two_processes_find_what_one_does_and_the_first_alone_speaks(capsys, folder, tmp_path, exact):
+    flags = ["--steps", "6", "--probes", "3", "--exact", exact, "--json"]
+    alone = json.loads(run(capsys, folder, *flags, "--out", tmp_path / "one")[1])
+    done = torchrun(folder, *flags, "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)  # one document
+    for one, two in zip(alone["result"]["models"], together["result"]["models"]):
+        assert (one["processes"], two["processes"]) == (1, 2) and one["sharpness"] == two["sharpness"]
+    assert together["result"]["verdicts"] == alone["result"]["verdicts"]
+
+
+@pytest.mark.slow
+def test_a_mistake_under_torchrun_is_one_line_and_nobody_waits(folder):
+    done = torchrun(folder, "--models", "cnn")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode != 0 and len(lines) == 1 and "unknown model 'cnn'" in lines[0]

@@ -1,0 +1,267 @@
+"""``kansciml reproduce``: what is missing is run, what is there is not, what fails is said, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kansciml import cli
+from kansciml._errors import KansciError, UsageError
+from kansciml.experiments.fig2.experiment import Fig2Config
+from kansciml.layers.textbook_kan import TextbookKAN
+from kansciml.reproduce import paper as _reproduce
+from kansciml.reproduce.paper import PAPER, chosen_names, gather, reproduce, settings
+from kansciml.reproduce.paper_errors import spline_sum
+from kansciml.reproduce.process import run_in_own_process
+from kansciml.runs.lock import FolderLock
+from kansciml.runs.records import load_record
+from kansciml.runs.registry import available_experiments, get_experiment
+from kansciml.training.flat import FlatTraining
+
+
+def run(capsys, *arguments):
+    """(exit code, standard output, standard error)."""
+    code = cli.main(["reproduce", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def silent(line: str) -> None:
+    """Takes lines for nobody."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KANSCIML_WORKERS", "1")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def fig1(tmp_path_factory):
+    """Results folder with a finished run of fig1, preset smoke, as its own process left it."""
+    results = tmp_path_factory.mktemp("results")
+    run_in_own_process("fig1", "smoke", results)
+    return results
+
+
+class TestNames:
+    def test_all_is_the_paper_in_its_order_and_what_is_beyond_it_last(self):
+        names = chosen_names(["all"])
+        assert names == chosen_names([]) and tuple(names[: len(PAPER)]) == PAPER
+        assert set(names) <= set(available_experiments())
+        items = [get_experiment(name).item for name in PAPER]
+        assert items == ["Figure 1", "Figure 2", "Figure 3", "Figure 4a", "Figure 4b", "Table 1", "Figure 5"]
+
+    def test_several_names_come_in_the_papers_order_and_once(self):
+        assert chosen_names(["table1", "fig1", "table1"]) == ["fig1", "table1"]
+
+    def test_an_unknown_name_is_refused_with_the_known_ones(self):
+        with pytest.raises(UsageError, match="unknown item 'ode': expected one of all, fig1, fig2"):
+            chosen_names(["fig1", "ode"])
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("fig9", "unknown item 'fig9': expected one of all, fig1"),
+        ("--preset huge", "unknown preset 'huge': expected one of smoke, small, paper"),
+        ("fig1 --workers 0", "got --workers 0: expected a positive number"),
+        ("fig1 --colour red", "--colour"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, folder, command, message):
+    code, out, err = run(capsys, *command.split())
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert list(folder.iterdir()) == []
+
+
+def test_help_names_the_presets(capsys):
+    assert cli.main(["reproduce", "--help"]) == 0
+    assert "smoke" in capsys.readouterr().out
+
+
+def test_what_is_there_is_shown_and_not_run_again(capsys, fig1, folder):
+    (record,) = fig1.glob("fig1/*/record.json")
+    before = {path: path.stat().st_mtime_ns for path in record.parent.rglob("*")}
+    arguments = ("fig1", "--preset", "smoke", "--results", str(fig1), "--output", "page", "--json")
+    code, out, err = run(capsys, *arguments)
+    document = json.loads(out)
+    assert code == 0 and err == ""
+    assert {path: path.stat().st_mtime_ns for path in record.parent.rglob("*")} == before
+    html = (folder / "page" / "index.html").read_text()
+    assert html.count("<svg") == 1 and "Extra memory of a KAN layer" in html
+    assert f"kansciml run fig1 --preset smoke --results {fig1}" in html
+    assert document["page"] == "page/index.html" and all(Path(path).is_file() for path in document["files"])
+    status = {one["experiment"]: one["status"] for one in document["runs"]}
+    assert status["fig1"] == "finished" and {status[name] for name in PAPER[1:]} == {"missing"}
+    assert "not run yet" in html
+
+
+def test_the_page_has_the_papers_errors_with_counted_numbers(capsys, fig1):
+    code, _, _ = run(capsys, "fig1", "--preset", "smoke", "--results", str(fig1), "--page-only")
+    text = (fig1 / "reproduce" / "smoke" / "report.md").read_text()
+    assert code == 0
+    errors = text[text.index("## Errors in the paper") :]
+    assert "73664" in errors and "73600" in errors  # Equation (1) at 64 -> 128, printed and true
+    assert "3550464" in errors and "10833700" in errors  # dead and used parameters of DeiT-Tiny with splines
+    assert "21,681,316" in errors and "2 lie outside the caption's range and 3 outside the text's" in errors
+    assert "| Spiral | 2.00 | 63.3 |" in errors  # of the training data outside the grid
+
+
+def test_pictures_that_are_missing_are_drawn_from_the_record(fig1, tmp_path):
+    copy = tmp_path / "copy"
+    (record,) = fig1.glob("fig1/*")
+    target = copy / "fig1" / record.name
+    target.mkdir(parents=True)
+    for name in ("record.json", "arrays.npz"):
+        (target / name).write_bytes((record / name).read_bytes())
+    entry = gather("fig1", "smoke", copy)
+    assert [path.name for path in entry.pictures] == ["extra_memory.svg"] and entry.pictures[0].is_file()
+
+
+def test_page_only_runs_nothing(capsys, folder):
+    code, out, _ = run(capsys, "--preset", "smoke", "--page-only")
+    assert code == 0 and "missing" in out
+    assert [path.name for path in (folder / "results").iterdir()] == ["reproduce"]
+
+
+class TestGoingOn:
+    def test_one_that_fails_is_noted_and_the_others_are_run(self, tmp_path):
+        asked, lines, pages = [], [], []
+
+        def runner(name, preset, results):
+            asked.append((name, preset))
+            if name != "fig5":
+                raise KansciError(f"{name} has no luck.")
+
+        page = reproduce(["fig1", "fig3", "fig5"], "smoke", tmp_path, log=lines.append, run=runner, show=pages.append)
+        status = {entry.name: (entry.status, entry.message) for entry in page.entries}
+        assert asked == [("fig1", "smoke"), ("fig3", "smoke"), ("fig5", "smoke")] and len(pages) == 3
+        assert status["fig1"] == ("failed", "The run failed: fig1 has no luck. The command below resumes it.")
+        assert status["fig5"][0] == "missing" and status["fig2"][0] == "missing"
+        assert "fig3: fig3 has no luck." in lines
+        # the page after the first run knows nothing yet of what the second does
+        assert {entry.name: entry.status for entry in pages[0].entries}["fig3"] == "missing"
+
+    def test_a_finished_one_is_not_run(self, fig1):
+        def runner(name, preset, results):
+            raise AssertionError(name)
+
+        page = reproduce(["fig1"], "smoke", fig1, log=silent, run=runner)
+        assert page.entries[0].status == "finished"
+
+    def test_an_interrupt_is_passed_on_at_once_and_the_page_so_far_is_there(self, tmp_path):
+        asked, pages = [], []
+
+        def runner(name, preset, results):
+            asked.append(name)
+            if name == "fig3":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(["fig1", "fig3", "fig5"], "smoke", tmp_path, log=silent, run=runner, show=pages.append)
+        assert asked == ["fig1", "fig3"] and len(pages) == 1
+
+    def test_a_part_that_cannot_be_shown_is_named_and_the_rest_is_shown(self, fig1, monkeypatch):
+        def broken(record):
+            raise ZeroDivisionError("no seeds")
+
+        experiment = get_experiment("fig1")
+        changed = type(experiment)(**{**vars(experiment), "findings": broken})
+        monkeypatch.setattr(_reproduce, "get_experiment", lambda name: changed)
+        entry = gather("fig1", "smoke", fig1)
+        assert entry.problems == ["Its findings cannot be shown: ZeroDivisionError: no seeds"]
+        assert entry.went_wrong and entry.findings == [] and entry.tables and entry.pictures
+
+    def test_a_damaged_record_is_said_on_the_page(self, capsys, folder):
+        experiment = get_experiment("fig1")
+        place = _reproduce.result_folder(experiment, experiment.preset("smoke"), folder / "results")
+        place.mkdir(parents=True)
+        (place / "record.json").write_text("{")
+        code, _, err = run(capsys, "fig1", "--preset", "smoke", "--page-only")
+        html = (folder / "results" / "reproduce" / "smoke" / "index.html").read_text()
+        assert code == 1 and "failed: fig1" in err and "is damaged" in html
+
+
+def test_settings_that_differ_are_told_from_those_of_the_paper():
+    found = {
+        one.name: (one.here, one.paper, one.differs)
+        for one in settings(Fig2Config(seeds=2, training=FlatTraining(20)), Fig2Config())
+    }
+    assert found["seeds"] == ("2", "10", True) and found["training.adam_steps"] == ("20", "5000", True)
+    assert found["grid"] == ("5", "5", False) and found["rtol"] == ("1e-07", "1e-07", False)
+    assert found["hidden"] == ("default", "default", False)
+
+
+class TestOwnProcess:
+    def test_a_run_that_cannot_begin_says_why(self, tmp_path):
+        (tmp_path / "fig1").write_text("a file where a folder has to be")
+        with pytest.raises(KansciError, match="a file and a folder want the same name"):
+            run_in_own_process("fig1", "smoke", tmp_path)
+
+    def test_a_process_that_dies_is_said(self, tmp_path):
+        def kill():
+            while not multiprocessing.active_children():
+                time.sleep(0.01)
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with pytest.raises(KansciError, match=r"its process ended without a word \(SIGKILL\)"):
+            run_in_own_process("fig1", "smoke", tmp_path)
+        thread.join()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+    def test_an_interrupted_run_saves_its_state(self, folder, number):
+        """Also if the command itself is killed: its run notices, and does not go on alone."""
+        command = [sys.executable, "-m", "kansciml", "reproduce", "fig2", "--preset", "smoke"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: any(folder.glob("results/fig2/*/record.json")))
+        time.sleep(1)  # into the first training
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+        assert "Traceback" not in err
+        (record,) = folder.glob("results/fig2/*")
+        wait_for(lambda: is_free(record))
+        assert load_record(record).status == "interrupted"
+        assert gather("fig2", "smoke", folder / "results").status == "unfinished"
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no process works in a results folder."""
+    try:
+        with FolderLock(folder):
+            return True
+    except KansciError:
+        return False
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    """Wait until `condition()`; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_splines_outside_the_grid_fade_as_those_of_a_layer_do():
+    """Sum of the splines against the textbook recursion: 1 on the grid, half at 1.6, nothing from 2.2 on."""
+    x = np.array([-3.0, -1.0, 0.3, 1.0, 1.3, 1.6, 2.0, 2.2, 5.0])
+    layer = TextbookKAN(1, 1, dtype=torch.float64)
+    assert spline_sum(x) == pytest.approx(layer.basis(torch.from_numpy(x)[:, None]).sum((1, 2)).numpy(), abs=1e-12)
+    assert spline_sum(np.array([0.0, 1.0, 1.6, 2.2])) == pytest.approx([1, 1, 0.5, 0], abs=1e-12)

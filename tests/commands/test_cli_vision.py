@@ -1,0 +1,133 @@
+"""``kansciml vision`` and ``kansciml evaluate`` as a user types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.command_line import run
+
+from kansciml import cli
+
+TINY = ["--model", "mixer", "--width", "8", "--depth", "1", "--token-hidden", "8", "--channel-hidden", "8"]
+TINY += ["--subset", "100", "--epochs", "2", "--batch-size", "32", "--accelerator", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_train_then_evaluate_gives_the_numbers_of_the_record(capsys, folder):
+    code, out, _ = run(capsys, "vision", *TINY, "--variant", "all", "--json")
+    record = json.loads(out)
+    assert code == 0 and record["status"] == "finished"
+    rows = record["result"]["runs"]
+    assert [row["variant"] for row in rows] == ["mlp", "kan-spline", "kan-rswaf"]
+    names = {Path(path).name for path in record["files"]}
+    assert {"curves.svg", "curves.png", "tables.md"} <= names
+    where = record["folder"]
+    code, out, err = run(capsys, "evaluate", where, "--json")
+    document = json.loads(out)
+    assert code == 0 and err == ""
+    for row, found in zip(rows, document["models"]):
+        assert [found[key] for key in ("id", "top1", "top5", "loss")] == [
+            row[key] for key in ("id", "top1", "top5", "loss")
+        ]
+        shares = found["per_class"].values()
+        confusion = found["confusion"]
+        assert list(shares) == pytest.approx([line[i] / sum(line) for i, line in enumerate(confusion)])
+        assert sum(map(sum, confusion)) == found["n"] == 360
+    code, out, _ = run(capsys, "evaluate", where, "--model", "kan-rswaf", "--split", "train")
+    assert code == 0 and "Scores on the train images" in out and "kan-rswaf.0" in out and "mlp" not in out
+    code, out, err = run(capsys, "evaluate", where, "--model", "cnn")
+    assert code == 2 and err.count("\n") == 1 and "expected one of mlp, kan-spline, kan-rswaf" in err
+    code, out, err = run(capsys, "evaluate", where, "--split", "validation")
+    assert code == 2 and "expected one of train, test" in err
+    code, out, err = run(capsys, "evaluate", where, "--subsample", "5")  # that is for neural operators
+    assert code == 2 and err.count("\n") == 1 and "--subsample" in err and "evaluate RUN --help" in err
+    for flag, message in (("--accelerator=tpu", "unknown accelerator 'tpu'"), ("--batch-size=0", "got batch_size 0")):
+        code, out, err = run(capsys, "evaluate", where, flag)
+        assert code == 2 and err.count("\n") == 1 and message in err
+    assert cli.main(["evaluate", where, "--help"]) == 0
+    assert "--split" in capsys.readouterr().out
+    # finished runs are not repeated, and are found by the other commands
+    start = time.monotonic()
+    code, out, err = run(capsys, "vision", *TINY, "--variant", "all")
+    assert code == 0 and "finished on" in err and "Accuracy" in out and time.monotonic() - start < 10
+    assert run(capsys, "render", "vision")[0] == 0
+    flags = ["--steps", "5", "--probes", "2", "--samples", "40", "--deflate", "0", "--models", "mlp"]
+    code, out, _ = run(capsys, "hessian", where, *flags, "--json")
+    (model,) = json.loads(out)["result"]["models"]
+    assert code == 0 and model["sharpness"]["measures"]["top"]["value"] > 0
+
+
+MISTAKES = [
+    ("vision --model resnet", "unknown model 'resnet': expected one of"),
+    ("vision --variant cnn", "unknown variant 'cnn': expected one of mlp, kan-spline, kan-rswaf, both, all"),
+    ("vision --dataset imagenet", "unknown data set 'imagenet': expected one of digits, cifar10"),
+    ("vision --patch 3", "got patch 3 for images of 8 x 8: expected a patch that divides the image"),
+    ("vision --model deit-tiny", "got patch 16 for images of 8 x 8"),
+    ("vision --dataset mnist --data-dir nowhere", "--data-dir nowhere is not a folder"),
+    ("vision --dataset mnist --data-dir .", "--data-dir . holds no MNIST"),
+    ("vision --preset huge", "unknown preset of vision 'huge': expected one of smoke, small, paper"),
+    ("vision --preset paper --dataset imagenet", "unknown data set 'imagenet'"),
+    ("vision --precision 16", "unknown precision '16'"),
+    ("vision --epochs 0", "got epochs 0"),
+    ("vision --batch-size 2000", "got batch_size 2000: expected at most the 1437 training images"),
+    ("vision --match params --model conv-mixer --variant kan-spline", "placement 'replace'"),
+    ("vision --weights none.safetensors", "expected a deit model"),
+    ("evaluate", "evaluate wants the folder of a finished run first"),
+    ("evaluate --json", "evaluate wants the folder of a finished run first"),
+]
+
+
+@pytest.mark.parametrize("command, message", MISTAKES, ids=[command for command, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, folder, command, message):
+    code, out, err = run(capsys, *command.split())
+    assert code == 2 and (out == "" or "--json" in command)
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+    assert not (folder / "results").exists()
+
+
+def test_evaluate_of_another_run_is_one_line_and_exit_code_1(capsys, folder):
+    code, _, err = run(capsys, "evaluate", "nothing")
+    assert code == 1 and err.count("\n") == 1 and "no record at" in err
+    flags = ["--adam-steps", "2", "--lbfgs-steps", "2", "--seeds", "1", "--backend", "torch", "--workers", "1"]
+    run(capsys, "ode", "--system", "spiral", *flags)
+    (where,) = (folder / "results" / "ode").iterdir()
+    code, out, err = run(capsys, "evaluate", str(where))
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert "is a run of ode, which keeps no weights that evaluate could score: expected a run of fig3, fig5, fno" in err
+
+
+@pytest.mark.parametrize("command", ["vision", "evaluate"])
+def test_help_names_the_flags(capsys, command):
+    assert cli.main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--data-dir" in out and "--model" in out
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(folder):
+    command = [sys.executable, "-m", "kansciml", "vision", *TINY, "--variant", "mlp", "--epochs", "300"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("results/vision/*/checkpoints/*/metrics.csv")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "the same command continues there" in err and "the same command resumes it" in err
+    (where,) = folder.glob("results/vision/*")
+    assert json.loads((where / "record.json").read_text())["status"] == "interrupted"
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, timeout=200)
+    document = json.loads(done.stdout)
+    assert done.returncode == 0 and document["sessions"] == 2 and "continuing at step" in done.stderr
+    assert [row["epochs"] for row in document["result"]["runs"]] == [300]

@@ -1,0 +1,160 @@
+"""Figure 3: trainings and spectra in one record, both resumed, and the spectra those of the trained networks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kansciml._errors import UsageError
+from kansciml.experiments.fig3.experiment import EXPERIMENT, Fig3Config, check, jobs
+from kansciml.experiments.hessian import runs as _hessian_runs
+from kansciml.experiments.hessian.runs import HessianSettings, measure_run
+from kansciml.experiments.vision import runs as _vision_runs
+from kansciml.experiments.vision.trained import plain_loss
+from kansciml.models.registry import find
+from kansciml.runs.registry import trained_models
+from kansciml.runs.runner import config_hash, run_experiment
+from kansciml.runs.trained import FirstSamples
+
+TINY = Fig3Config(
+    models=("mixer-nano",), seeds=1, dataset="digits", subset=100, epochs=2, batch_size=32, warmup=1.0, width=4,
+    depth=1, token_hidden=4, grid=2, spline_order=2, augmentation="none", precision="64", accelerator="cpu",
+    spectra=HessianSettings(steps=6, probes=2, deflate=2, samples=40, exact="never"),
+)  # fmt: skip
+TIMES = ("images_per_s", "seconds_per_step", "peak_memory_mb", "wall_s")
+
+
+def run(config, folder, **options):
+    return run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None, **options)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    return run(TINY, tmp_path_factory.mktemp("results"))
+
+
+def test_every_trained_network_has_its_spectrum_and_every_kan_its_verdicts(record):
+    ids = [row["id"] for row in record.result["runs"]]
+    assert ids == [row["name"] for row in record.result["models"]]
+    assert ids == ["digits-mixer-nano.mlp.0", "digits-mixer-nano.kan-spline.0"]
+    for row, model in zip(record.result["runs"], record.result["models"]):
+        assert model["n_parameters"] == row["parameters"] and model["recorded_loss"] == row["minimum_loss"]
+        prefix = f"{record.config_hash}.{row['id']}.plain"
+        assert record.arrays[f"{prefix}.nodes"].shape == (2, 6)
+        assert f"{row['id']}.loss" in record.arrays
+    verdicts = record.result["verdicts"]
+    assert {(row["group"], row["against"]) for row in verdicts} == {("kan-spline", "mlp")}
+    assert "positive_count" in {row["measure"] for row in verdicts}
+
+
+def test_the_spectrum_is_that_of_the_trained_network_on_the_fixed_images(record):
+    """Largest and smallest eigenvalue of the MLP's whole Hessian, by PyTorch, in float64."""
+    model, row = trained_models(record)[0], record.result["models"][0]
+    loaded = model.load()
+    (batch,) = FirstSamples(loaded.batches, 40)
+    weights = dict(loaded.module.named_parameters())
+
+    def loss(flat):
+        parts = flat.split([weight.numel() for weight in weights.values()])
+        own = {name: part.view(weights[name].shape) for name, part in zip(weights, parts)}
+        return plain_loss(lambda inputs: torch.func.functional_call(loaded.module, own, (inputs,)), batch)
+
+    start = torch.cat([weight.detach().flatten() for weight in weights.values()])
+    values = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, start))
+    measures = row["sharpness"]["measures"]
+    assert measures["top"]["value"] == pytest.approx(values[-1].item(), rel=1e-5)
+    assert measures["bottom"]["value"] == pytest.approx(values[0].item(), rel=1e-4)
+    assert row["sharpness"]["loss"] == pytest.approx(loss(start).item(), rel=1e-10)
+
+
+def test_kansciml_hessian_measures_the_same_models_again(record, tmp_path):
+    settings = replace(TINY.spectra, steps=4)
+    found = measure_run(record.folder, settings, models=("mlp",), out=tmp_path, log=lambda line: None)
+    (row,) = found.result["models"]
+    mine = record.result["models"][0]
+    assert row["name"] == mine["name"] and row["fingerprint"] == mine["fingerprint"]
+    assert row["sharpness"]["measures"]["top"]["value"] == pytest.approx(
+        mine["sharpness"]["measures"]["top"]["value"], rel=1e-5
+    )
+
+
+def test_trainings_and_spectra_that_are_done_are_not_repeated(record, tmp_path, monkeypatch):
+    measured, trained = [], []
+    sharpness, train_job = _hessian_runs.sharpness, _vision_runs.train_job
+
+    def stopping(*args, **options):
+        measured.append(1)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return sharpness(*args, **options)
+
+    def counting(job, *args):
+        trained.append(job.id)
+        return train_job(job, *args)
+
+    monkeypatch.setattr(_hessian_runs, "sharpness", stopping)
+    monkeypatch.setattr(_vision_runs, "train_job", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, tmp_path)
+    assert (len(measured), len(trained)) == (2, 2)
+    resumed = run(TINY, tmp_path)
+    assert (len(measured), len(trained)) == (3, 2) and resumed.sessions == 2
+    for one, other in zip(record.result["models"], resumed.result["models"]):
+        assert json.dumps(one["sharpness"]) == json.dumps(other["sharpness"])
+    for name, array in record.arrays.items():
+        if not name.endswith((".images_per_s", ".train_s")):
+            np.testing.assert_array_equal(array, resumed.arrays[name], err_msg=name)
+    run(TINY, tmp_path)
+    assert len(measured) == 3
+
+
+def test_the_paper_preset_has_the_published_mixers():
+    config = EXPERIMENT.preset("paper")
+    found = {(job.model, job.group): job for job in jobs(replace(config, seeds=1))}
+    counts = {key: find(job.model)[0].count(job.network).active for key, job in found.items()}
+    assert counts == {
+        ("mixer-nano", "mlp"): 673_418,
+        ("mixer-nano", "kan-spline"): 6_565_514,
+        ("conv-mixer-256-8", "mlp"): 594_186,
+        ("conv-mixer-256-8", "kan-spline"): 5_837_066,
+    }
+    assert config.seeds == 5 and {job.training.epochs for job in found.values()} == {100}
+    decays = {key[0]: job.training.weight_decay for key, job in found.items()}
+    assert decays == {"mixer-nano": 5e-5, "conv-mixer-256-8": 5e-3}
+    instead = jobs(replace(config, placement="replace", seeds=1))[-1]
+    assert find(instead.model)[0].count(instead.network).active == 5_310_730
+
+
+@pytest.mark.parametrize("name", ["smoke", "small"])
+def test_presets_are_sound(name):
+    check(EXPERIMENT.preset(name))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": ("deit-tiny",)}, "got model deit-tiny: expected mixers"),
+        ({"models": ("mixer",)}, "unknown model 'mixer'"),
+        ({"models": ()}, r"got models \(\)"),
+        ({"variants": ("mlp", "mlp")}, "got variants"),
+        ({"variants": ("kan",)}, "unknown variant 'kan'"),
+        ({"models": ("conv-mixer-128-4",), "placement": "before"}, "unknown placement 'before'"),
+        ({"seeds": 0}, "got seeds 0"),
+        ({"subset": 5}, "got subset 5"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        run(replace(TINY, **change), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_the_spectra_count_and_moved_data_do_not():
+    other = replace(TINY, spectra=replace(TINY.spectra, probes=3))
+    assert config_hash("fig3", TINY) != config_hash("fig3", other)
+    assert config_hash("fig3", TINY) == config_hash("fig3", replace(TINY, data_dir=Path("elsewhere")))

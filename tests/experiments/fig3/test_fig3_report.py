@@ -1,0 +1,68 @@
+"""The report of Figure 3 from made-up records: claims decided by the seeds, errors, and text inside the picture."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from support.fig3_records import make
+
+from kansciml._errors import KansciError
+from kansciml.experiments.fig3.report import claim_table, figure3, overview_table, render, summary
+from kansciml.reporting.style import publication_style
+
+
+def dicts(table):
+    return [dict(zip(table.columns, row)) for row in table.rows]
+
+
+def test_claims_are_decided_by_the_seeds_and_the_count_apart_from_the_share(tmp_path):
+    found = dicts(claim_table(make(tmp_path, tasks=("mixer-nano",))))
+    by = {row["Claim: than the MLP"]: row for row in found}
+    assert by["more positive eigenvalues"]["Verdict"] == "supported"
+    assert by["more positive eigenvalues, of all"]["Verdict"] == "refuted"
+    lower = by["lower final accuracy (%)"]
+    assert lower["Verdict"] == "supported" and lower["p"] == pytest.approx(2 / math.comb(8, 4))
+    assert (lower["MLP"], lower["KAN "]) == (pytest.approx(88.5), pytest.approx(83.5))
+    assert by["more parameters"]["Verdict"] == "supported" and "9.75 times" in by["more parameters"]["Why"]
+    few = dicts(claim_table(make(tmp_path, seeds=2, tasks=("mixer-nano",))))
+    assert {row["Claim: than the MLP"]: row for row in few}["lower final accuracy (%)"]["Verdict"] == "undecided"
+
+
+def test_errors_are_of_the_seeds_of_the_probes_of_one_and_include_what_is_left_open(tmp_path):
+    row = dicts(overview_table(make(tmp_path)))[0]
+    assert row["Top-1 (%)"] == "88.50 +- 0.65" and row["Positive eigenvalues"].endswith("+- 0.65")
+    single = dicts(overview_table(make(tmp_path, seeds=1)))[0]
+    assert single["Top-1 (%)"] == "90.00" and single["Largest"] == "10.00 +- 0.50"
+    wide = dicts(overview_table(make(tmp_path, half=1000.0)))[0]
+    assert wide["Positive eigenvalues"].endswith("+- 1000")
+
+
+def test_the_picture_names_accuracy_parameters_and_counts_and_its_text_fits(tmp_path):
+    with publication_style():
+        figure = figure3(make(tmp_path))
+        figure.draw_without_rendering()
+    left, right, *_ = figure.axes
+    assert left.get_title().startswith("mixer-nano on CIFAR-10") and len(figure.axes) == 4
+    assert "KAN, splines: 83.5 +- 0.65 %, 6,565,514 parameters" in left.get_xlabel()
+    assert "of 673,418 positive" in right.get_xlabel()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MLP", "KAN, splines (G=5, S=3)"]
+    width, height = figure.canvas.get_width_height()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= 0 and box.y1 <= height + 1
+
+
+def test_files_and_tables_are_written(tmp_path):
+    record = make(tmp_path, tasks=("mixer-nano",))
+    names = {path.name for path in render(record, tmp_path)}
+    assert {"figure3.svg", "figure3.png", "curves.svg", "tables.md", "tables.json"} <= names
+    titles = [table.title for table in summary(record)]
+    assert titles[:2] == ["Figure 3: accuracy, parameters and spectra", "Claims on Figure 3"] and len(titles) == 4
+
+
+def test_a_record_without_spectra_is_one_line(tmp_path):
+    record = make(tmp_path)
+    del record.result["models"]
+    with pytest.raises(KansciError, match="holds no spectra|no result of kansciml hessian"):
+        overview_table(record)

@@ -1,0 +1,142 @@
+"""Report of Figure 4: tables and picture hold the record's numbers, and the verdict follows the ratios."""
+
+import json
+
+import numpy as np
+import pytest
+from support.fig4_records import make, row
+
+from kansciml._errors import KansciError
+from kansciml.experiments.memory.report import (
+    GB,
+    MB,
+    memory_figure,
+    render,
+    summary,
+    too_small,
+    variant_styles,
+    verdict,
+)
+from kansciml.reporting.style import publication_style
+
+
+def test_the_table_holds_the_curves_and_their_ratios(tmp_path):
+    table = summary(make(tmp_path))[0].to_json()
+    assert len(table["rows"]) == 8
+    mlp, textbook = table["rows"][:2]
+    assert (mlp["MB per sample"], mlp["over MLP"], mlp["reference MB"], mlp["reference batch"]) == (4, 1, 3.9, 4038)
+    assert (textbook["MB per sample"], textbook["over MLP"], textbook["batch in 16 GB"]) == (140, 35, 114)
+    assert textbook["reference MB"] is None
+    assert mlp["weights + AdamW MB"] == 0.012
+    above = [line["above MLP up to batch"] for line in table["rows"][:4]]
+    assert above == [None, 128, None, 8192]  # the textbook's curve ends at 128
+
+
+def test_the_points_are_there_as_measured_and_absent_where_they_were_not(tmp_path):
+    table = summary(make(tmp_path))[1].to_json()
+    assert [line["batch size"] for line in table["rows"]] == [1, 64, 128, 8192]
+    last = table["rows"][-1]
+    assert last["MLP [GB]"] == pytest.approx((4 * MB * 8192 + 12_000 + 100 * 8192) / GB)
+    assert last["KAN, textbook recursion [GB]"] is None
+
+
+@pytest.mark.parametrize(
+    "slope, words",
+    [
+        (8.0, "significantly higher, as the paper says"),
+        (7.9, "higher, but not by much"),
+        (4.3, "higher, but not by much"),
+        (4.2, "(not higher"),
+        (2.0, "(not higher"),
+    ],
+)
+def test_the_verdict_follows_the_ratio(slope, words):
+    said = verdict("One", [row("m", "mlp", 4.0), row("m", "kan-spline", slope), row("n", "kan-rswaf", 99.0)], "m")
+    assert words in said and f"SplineKAN {slope / 4:.3g} times" in said and "RSWAF" not in said
+
+
+def test_the_verdict_tells_where_small_batches_take_more():
+    curves = [row("m", "mlp", 4.0), row("m", "kan-spline", 3.0), row("m", "textbook", 40.0)]
+    said = verdict("One", curves, "m", {("m", "kan-spline"): 512, ("m", "textbook"): 128})
+    assert "not higher, but more in all up to batch 512" in said and "128" not in said
+    assert "more in all" not in verdict("One", curves, "m", {("m", "kan-spline"): None})
+
+
+def test_no_verdict_without_a_baseline_or_from_small_batches():
+    assert "no verdict" in verdict("One", [row("m", "textbook", 40.0)], "m")
+    assert "no KAN was measured" in verdict("One", [row("m", "mlp", 4.0)], "m")
+    curves = [row("m", "mlp", 4.0), row("m", "kan-spline", 1.0, kept=2.0)]
+    assert too_small(curves[1]) and not too_small(curves[0])
+    assert "too small to tell" in verdict("One", curves, "m") and "not higher" not in verdict("One", curves, "m")
+
+
+def test_points_out_of_memory_are_hollow_and_all_are_drawn(tmp_path):
+    record = make(tmp_path)
+    with publication_style():
+        figure = memory_figure(record)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["one\nwidths 1-2-3", "two\nwidths 1-2-3"]
+    marks = [line for line in panels[0].lines if line.get_marker() not in ("None", None, "")]
+    hollow = [line for line in marks if line.get_markerfacecolor() == "white"]
+    filled = [line for line in marks if line.get_markerfacecolor() != "white"]
+    drawn = np.concatenate([line.get_ydata() for line in hollow])
+    assert len(drawn) == 4 and (drawn > 16).all()  # the last point of each curve
+    assert (np.concatenate([line.get_ydata() for line in filled]) <= 16).all()
+    everything = np.concatenate([values for name, values in record.arrays.items() if name.endswith("total")]) / GB
+    assert sum(len(line.get_ydata()) for line in marks) == len(everything) / 2
+    low, high = panels[0].get_ylim()
+    assert low < everything.min() and everything.max() < high
+
+
+def test_lines_between_points_are_straight_in_the_batch_size(tmp_path):
+    with publication_style():
+        axes = memory_figure(make(tmp_path)).axes[0]
+    curve = next(line for line in axes.lines if len(line.get_xdata()) == 200)
+    x, y = curve.get_data()
+    assert np.allclose(y, ((4 * MB + 100) * x + 12_000) / GB)
+
+
+@pytest.mark.parametrize("models", [("one",), ("one", "two", "three", "four")])
+def test_any_number_of_models_has_its_panels(tmp_path, models):
+    with publication_style():
+        figure = memory_figure(make(tmp_path, models))
+        figure.canvas.draw()  # its layout is worked out, and warnings are errors
+    assert sum(axes.get_visible() for axes in figure.axes) == len(models)
+
+
+def test_pictures_and_tables_are_written(tmp_path):
+    paths = render(make(tmp_path), tmp_path)
+    assert {path.name for path in paths} == {"tables.md", "tables.json", "memory.svg", "memory.png", "memory.pdf"}
+    picture = (tmp_path / "memory.svg").read_text()
+    assert "16 GB" in picture and "out of memory" in picture and "MB per sample" in picture and "140" in picture
+    assert len(json.loads((tmp_path / "tables.json").read_text())) == 3
+
+
+def test_variants_look_apart():
+    styles = variant_styles(["mlp", "textbook", "kan-spline", "kan-rswaf", "other"])
+    for what in ("name", "colour", "line", "marker"):
+        assert len({getattr(style, what) for style in styles.values()}) == 5
+
+
+def test_autocast_is_said(tmp_path):
+    record = make(tmp_path)
+    assert "bfloat16" not in " ".join(summary(record)[0].notes)
+    record.config["precision"] = "bf16-mixed"
+    assert "bfloat16" in " ".join(summary(record)[0].notes)
+
+
+def test_the_blocks_are_named(tmp_path):
+    record = make(tmp_path)
+    assert "suit a CPU" in " ".join(summary(record)[0].notes)
+    record.config["device"] = "gpu"
+    assert "suit a GPU" in " ".join(summary(record)[0].notes)
+
+
+def test_a_record_of_the_other_half_of_the_figure_is_read(tmp_path):
+    assert len(summary(make(tmp_path, experiment="fig4b"))) == 3
+
+
+@pytest.mark.parametrize("changes", [{"experiment": "fig1"}, {"arrays": {}}, {"result": {}}])
+def test_another_record_is_refused(tmp_path, changes):
+    with pytest.raises(KansciError, match="no finished run of figure 4"):
+        summary(make(tmp_path, **changes))

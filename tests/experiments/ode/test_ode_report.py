@@ -1,0 +1,224 @@
+"""The report of a neural-ODE experiment, on a made-up record."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kansciml._errors import KansciError
+from kansciml.experiments.ode import figures as ode_figures
+from kansciml.experiments.ode.record import OdeRecord
+from kansciml.experiments.ode.report import render, summary
+from kansciml.reporting.style import publication_style
+from kansciml.runs.records import load_record, save_record
+
+
+def set_errors(record, system, variant, errors):
+    """Give the seeds of one group these train MSEs, and half of each as relative MSE."""
+    runs = [run for run in record.result["runs"] if (run["system"], run["variant"]) == (system, variant)]
+    for run, error in zip(runs, errors, strict=True):
+        run["train_mse"], run["train_relative_mse"] = error, None if error is None else error / 2
+
+
+def rows(record, title):
+    """Rows of the table whose title contains `title`, by system and comparison."""
+    (table,) = [table for table in summary(record) if title in table.title]
+    return {(row["System"], row["Comparison"]): row for row in table.to_json()["rows"]}
+
+
+class TestRender:
+    def test_one_run_writes_what_it_says(self, make_record, tmp_path):
+        paths = render(make_record(tmp_path, ("lotka",), ("kan-width",), seeds=1), tmp_path)
+        assert sorted(paths) == sorted(tmp_path.iterdir())
+        stems = {path.stem for path in paths}
+        assert stems == {"tables", "loss_curves", "phase_portraits", "trajectories_lotka"}
+        svg = (tmp_path / "trajectories_lotka.svg").read_text()
+        for text in ("Lotka-Volterra", "prey x", "time t (dimensionless)", "KAN, equal width", "training span"):
+            assert f">{text}</text>" in svg
+
+    def test_a_record_read_back_gives_the_same_bytes(self, make_record, tmp_path):
+        """Also: nothing but the record is read, and drawing twice is repeatable."""
+        record = make_record(tmp_path / "record", ("spiral",), ("mlp", "kan-params"), seeds=2)
+        save_record(record)
+        first = render(record, tmp_path / "a")
+        second = render(load_record(tmp_path / "record"), tmp_path / "b")
+        assert [path.name for path in first] == [path.name for path in second]
+        for one, other in zip(first, second):
+            assert one.read_bytes() == other.read_bytes(), one.name
+
+    @pytest.mark.slow
+    def test_all_systems_with_diverged_runs(self, make_record, tmp_path):
+        paths = render(make_record(tmp_path), tmp_path)
+        assert {path.stem for path in paths} >= {"final_losses", "orbits_pleiades", "trajectories_pleiades"}
+        tables = json.loads((tmp_path / "tables.json").read_text())
+        assert [table["title"].split(":")[0] for table in tables] == ["Final loss", "Claim", "Claim", "Claim"]
+
+    def test_unknown_truth(self, make_record, tmp_path):
+        record = make_record(tmp_path, ("rigid",), ("mlp",), seeds=1, truth=False)
+        render(record, tmp_path)
+        svg = (tmp_path / "trajectories_rigid.svg").read_text()
+        assert ">data</text>" in svg and ">truth</text>" not in svg and ">training span</text>" not in svg
+        assert summary(record)[0].to_json()["rows"][0]["Test relative MSE"] is None
+
+    def test_every_seed_diverged_at_once(self, make_record, tmp_path):
+        """No loss, no error, no trajectory: still a picture of the truth and a table that says so."""
+        record = make_record(
+            tmp_path, ("lotka",), ("mlp",), seeds=2, diverged=(("lotka", "mlp", 0), ("lotka", "mlp", 1))
+        )
+        set_errors(record, "lotka", "mlp", [None, None])
+        arrays = {name: array for name, array in record.arrays.items() if ".mlp." not in name}
+        record = replace(record, arrays=arrays)
+        assert len(render(record, tmp_path)) == 14
+        table = summary(record)[0]
+        assert table.rows[0][5] == math.inf and "MLP 2-50-2, as given: 2 of 2 diverged." in " ".join(table.notes)
+
+    @pytest.mark.parametrize("result", [{}, {"systems": {}, "runs": []}, {"systems": 3, "runs": None}])
+    def test_record_of_something_else(self, make_record, tmp_path, result):
+        with pytest.raises(KansciError, match="holds no"):
+            summary(replace(make_record(tmp_path, ("lotka",), ("mlp",), 1), result=result))
+
+
+class TestCurves:
+    def group(self, make_record, tmp_path, losses, diverged=()):
+        record = make_record(
+            tmp_path, ("lotka",), ("mlp",), len(losses), diverged=[("lotka", "mlp", seed) for seed in diverged]
+        )
+        for seed, loss in enumerate(losses):
+            record.arrays[f"lotka.mlp.seed{seed}.loss"] = np.array(loss)
+            record.arrays[f"lotka.mlp.seed{seed}.iteration"] = np.arange(len(loss))
+        return OdeRecord.read(record).groups[0]
+
+    def test_a_finished_run_keeps_its_last_loss(self, make_record, tmp_path):
+        group = self.group(make_record, tmp_path, [[8.0, 4.0], [9.0, 3.0, 1.0]])
+        grid, losses = ode_figures._on_one_grid(list(group.runs))
+        np.testing.assert_array_equal(grid, [0, 1, 2])
+        np.testing.assert_array_equal(losses, [[8, 4, 4], [9, 3, 1]])
+
+    def test_a_diverged_run_ends_and_ranks_worst(self, make_record, tmp_path):
+        group = self.group(make_record, tmp_path, [[8.0, 0.1], [9.0, 3.0, 1.0], [9.0, 5.0, 2.0]], diverged=[0])
+        _, losses = ode_figures._on_one_grid(list(group.runs))
+        np.testing.assert_array_equal(np.median(losses, axis=0), [9, 3, 2])
+
+    def test_losses_without_a_logarithm_are_not_drawn(self, make_record, tmp_path):
+        group = self.group(make_record, tmp_path, [[8.0, np.nan, 0.0, 2.0]])
+        grid, losses = ode_figures._on_one_grid(list(group.runs))
+        np.testing.assert_array_equal(grid, [0, 3])
+        np.testing.assert_array_equal(losses, [[8, 2]])
+
+    def test_the_picture_is_of_the_seed_with_the_median_error(self, make_record, tmp_path):
+        record = make_record(tmp_path, ("lotka",), ("mlp",), 4, diverged=(("lotka", "mlp", 2),))
+        set_errors(record, "lotka", "mlp", [3e-5, 1e-5, 1e-9, 2e-5])
+        assert OdeRecord.read(record).groups[0].representative.id == "lotka.mlp.seed3"
+
+
+class TestComponents:
+    def test_small_systems_show_all_and_many_bodies_the_first_and_last(self, make_record, tmp_path):
+        systems = OdeRecord.read(make_record(tmp_path, ("rigid", "pleiades"), ("mlp",), 1)).systems
+        assert ode_figures.shown_components(systems["rigid"]) == [0, 1, 2]
+        assert ode_figures.shown_components(systems["pleiades"]) == [0, 7, 6, 13]
+        assert systems["rigid"].bodies == [] and len(systems["pleiades"].bodies) == 7
+
+    def test_limits_follow_the_truth_not_a_runaway_extrapolation(self, make_record, tmp_path):
+        record = make_record(tmp_path, ("lotka",), ("mlp",), 1)
+        record.arrays["lotka.mlp.seed0.trajectory"][100:] = 1e9
+        ode = OdeRecord.read(record)
+        with publication_style():
+            axes = ode_figures.trajectories(ode, ode.systems["lotka"]).axes[0]
+        assert max(np.abs(axes.get_ylim())) < 10
+
+
+@pytest.mark.parametrize("systems", [("lotka",), ("lotka", "spiral"), ("lotka", "spiral", "rigid")])
+def test_legends_and_notes_fit_into_their_figure(make_record, tmp_path, systems):
+    variants = ("mlp", "kan-width", "kan-params", "kan-unscaled", "kan-tanh")
+    ode = OdeRecord.read(make_record(tmp_path, systems, variants, seeds=2, diverged=(("lotka", "mlp", 0),)))
+    for draw in (ode_figures.loss_curves, ode_figures.final_losses, ode_figures.phase_portraits):
+        with publication_style():
+            figure = draw(ode)
+            figure.canvas.draw()
+        for artist in (*figure.legends, figure._supxlabel):
+            box = artist.get_window_extent()
+            assert 0 <= box.x0 and box.x1 <= figure.bbox.x1, (draw.__name__, artist)
+
+
+class TestLossTable:
+    def test_the_mlp_comes_first_whatever_the_order_of_the_record(self, make_record, tmp_path):
+        record = make_record(tmp_path, ("lotka",), ("kan-unscaled", "rswaf", "kan-params", "mlp"), seeds=1)
+        variants = ["mlp", "kan-params", "kan-unscaled", "rswaf"]
+        ode = OdeRecord.read(record)
+        assert ode.variants == variants == [group.variant for group in ode.groups]
+
+    def test_median_counts_diverged_seeds_as_infinite(self, make_record, tmp_path):
+        record = make_record(tmp_path, ("lotka",), ("mlp",), 5, diverged=(("lotka", "mlp", 0), ("lotka", "mlp", 1)))
+        set_errors(record, "lotka", "mlp", [1e-9, 1e-9, 3e-5, 1e-5, 2e-5])
+        (row,) = summary(record)[0].to_json()["rows"]
+        assert (row["Train MSE"], row["min"], row["max"], row["Train relative MSE"]) == (3e-5, 1e-5, 3e-5, 1.5e-5)
+        assert (row["Seeds"], row["Parameters"], row["Wall (s)"]) == (5, 252, 14.5)
+
+    def test_interrupted_runs_are_left_out_and_counted(self, make_record, tmp_path):
+        record = make_record(tmp_path, ("lotka",), ("mlp",), 3, interrupted=(("lotka", "mlp", 2),))
+        table = summary(record)[0]
+        assert table.rows[0][4] == 2 and "1 interrupted runs are left out." in table.notes
+
+    def test_says_what_is_held_equal(self, make_record, tmp_path):
+        table = summary(make_record(tmp_path, ("lotka",), seeds=1))[0]
+        assert [row[2] for row in table.rows] == ["reference", "equal width", "equal parameters", "unscaled state"]
+
+
+class TestVerdicts:
+    LOW, HIGH = [1e-6, 2e-6, 3e-6, 4e-6, 5e-6], [1e-4, 2e-4, 3e-4, 4e-4, 5e-4]
+
+    def record(self, make_record, tmp_path, **errors):
+        record = make_record(tmp_path, ("fitzhugh", "spiral"), ("mlp", *errors), seeds=5)
+        for system in ("fitzhugh", "spiral"):
+            for variant, values in {"mlp": self.LOW, **errors}.items():
+                set_errors(record, system, variant, values)
+        return record
+
+    def test_lower_loss_per_kind_of_comparison(self, make_record, tmp_path):
+        record = self.record(
+            make_record, tmp_path, **{"kan-width": [loss / 10 for loss in self.LOW], "kan-params": self.HIGH}
+        )
+        verdicts = rows(record, "MLP ends at a lower")
+        assert verdicts["Spiral", "equal width"]["Verdict"] == "refuted"
+        row = verdicts["Spiral", "equal parameters"]
+        assert (row["Verdict"], row["Paper"], row["Seeds"], row["Cliff's delta"]) == ("supported", "yes", "5, 5", -1.0)
+        assert row["p"] == pytest.approx(2 / 252) and row["KAN / MLP"] == pytest.approx(100)
+        assert verdicts["FitzHugh-Nagumo", "equal parameters"]["Paper"] == "no"
+
+    def test_struggling_takes_ten_times_the_error_and_is_claimed_of_the_spiral_only(self, make_record, tmp_path):
+        record = self.record(
+            make_record, tmp_path, **{"kan-width": [loss + 5e-6 for loss in self.LOW], "kan-params": self.HIGH}
+        )
+        verdicts = rows(record, "struggle")
+        assert {key: row["Verdict"] for key, row in verdicts.items()} == {
+            ("Spiral", "equal width"): "refuted",
+            ("Spiral", "equal parameters"): "supported",
+        }
+
+    def test_grid_range_effect_compares_with_the_scaled_kan_of_the_same_size(self, make_record, tmp_path):
+        record = self.record(
+            make_record,
+            tmp_path,
+            **{"kan-width": self.LOW, "kan-params": [1.0] * 5, "kan-unscaled": self.HIGH, "kan-tanh": self.LOW},
+        )
+        row = rows(record, "scaled into the grid")["Spiral", "unscaled state"]
+        assert row["Verdict"] == "supported" and row["other / scaled"] == pytest.approx(100)
+        assert rows(record, "scaled into the grid")["Spiral", "tanh of the state"]["Verdict"] == "undecided"
+        assert ("Spiral", "unscaled state") not in rows(record, "MLP ends at a lower")
+
+    def test_too_few_seeds_are_undecided(self, make_record, tmp_path):
+        record = make_record(tmp_path, ("lotka",), ("mlp", "kan-params"), seeds=1)
+        row = rows(record, "MLP ends at a lower")["Lotka-Volterra", "equal parameters"]
+        assert row["Verdict"] == "undecided" and "add seeds" in row["Why"]
+
+    def test_one_model_gets_no_verdict(self, make_record, tmp_path):
+        assert [table.title for table in summary(make_record(tmp_path, ("lotka",), ("mlp",)))] == ["Final loss"]
+
+    def test_a_kan_that_always_diverges_loses(self, make_record, tmp_path):
+        record = self.record(make_record, tmp_path, **{"kan-width": [None] * 5})
+        row = rows(record, "MLP ends at a lower")["Spiral", "equal width"]
+        assert (row["Verdict"], row["KAN / MLP"]) == ("supported", None)

@@ -1,0 +1,224 @@
+"""Table 1: counts that the paper's numbers fix, operations and memory against independent counts, and the protocols."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from kansciml._errors import UsageError
+from kansciml.experiments.table1 import costs as _table1_costs
+from kansciml.experiments.table1 import experiment as table1
+from kansciml.experiments.table1.costs import (
+    PRINTED,
+    _measured,
+    costs,
+    other_flops,
+    printed_variants,
+    published_rows,
+    step_memory,
+)
+from kansciml.experiments.table1.experiment import EXPERIMENT, Table1Config, check, deviations, jobs, rows, trained
+from kansciml.models.deit import Deit, DeitConfig
+from kansciml.models.registry import find
+from kansciml.runs.registry import trained_models
+from kansciml.runs.runner import config_hash, run_experiment
+
+TINY = Table1Config(
+    sizes=("tiny",), match=("params",), seeds=1, dataset="digits", subset=100, image_size=8, patch=4, depth=1,
+    shrink=16, epochs=1, batch_size=32, augmentation="none", accelerator="cpu",
+)  # fmt: skip
+
+
+@pytest.fixture
+def no_memory(monkeypatch):
+    """Steps are not measured: a test of something else need not wait for them."""
+    monkeypatch.setattr(_table1_costs, "_measured", lambda config, batch: (batch * config.width, batch, 0))
+    costs.cache_clear()
+    yield
+    costs.cache_clear()
+
+
+def run(config, folder, **options):
+    return run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None, **options)
+
+
+def test_all_rows_hold_what_was_counted_independently(no_memory):
+    steps = []
+    found = {(row["size"], row["group"]): row for row in published_rows(("params", "flops"), steps.append)}
+    expected = {
+        ("tiny", "mlp"): (5_543_716, 0),
+        ("small", "mlp"): (21_704_164, 0),
+        ("base", "mlp"): (85_875_556, 0),
+        ("tiny", "kan-spline"): (10_833_700, 3_550_464),
+        ("tiny", "kan-rswaf"): (9_073_636, 3_550_464),
+        ("small", "kan-spline"): (25_206_244, 14_178_816),
+        ("small", "kan-rswaf"): (21_681_316, 14_178_816),
+    }
+    assert {
+        key: (row["parameters"], row["dead"]) for key, row in found.items() if row["protocol"] == "paper"
+    } == expected
+    for key, row in found.items():
+        if row["protocol"] == "paper":  # printed in tenths of a million, cut or rounded
+            assert abs(row["parameters"] + row["dead"] - row["printed_parameters"]) < 100_000
+            continue
+        size, group = key
+        by = group.rpartition("-")[2]
+        name = {"params": "parameters", "flops": "mixing_flops"}[by]
+        mlp = found[size, "mlp"]
+        assert row[name] == pytest.approx(mlp[name], rel=0.012) and row["label"].endswith(f"equal {by}, fair")
+        assert row["dead"] == 0 and "printed_top1" not in row
+    assert sum(steps) == len(found) == len(PRINTED) + 2 * 4
+
+
+def test_operations_outside_the_mlps_are_those_pytorch_counts():
+    config = DeitConfig(image_size=32, patch=8, width=48, heads=3, depth=3, classes=7)
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        Deit(config).eval()(torch.zeros(1, 3, 32, 32))
+    mlps = 3 * config.tokens * 2 * 2 * 48 * 192
+    assert counter.get_total_flops() - mlps == other_flops(config)
+
+
+@pytest.mark.parametrize(("size", "giga_macs"), [("tiny", 1.3), ("small", 4.6), ("base", 17.6)])
+def test_operations_of_the_mlp_models_are_deits_published_ones(no_memory, size, giga_macs):
+    model, preset = find(f"deit-{size}")
+    flops = costs(f"deit-{size}", model.config(preset))["flops"]
+    assert flops / 2e9 == pytest.approx(giga_macs, rel=0.05)
+
+
+@pytest.mark.parametrize("variant", ["mlp", "kan-spline", "kan-rswaf"])
+def test_memory_of_a_deep_network_follows_from_two_shallow_ones(variant, monkeypatch):
+    config = DeitConfig(variant=variant, image_size=32, patch=8, width=48, heads=3, depth=5)
+    depths = []
+    monkeypatch.setattr(
+        _table1_costs, "_measured", lambda one, batch: depths.append(one.depth) or _measured(one, batch)
+    )
+    found = step_memory(config, 64)
+    assert depths == [2, 3]
+    assert (found["step_bytes"], found["kept_bytes"]) == _measured(config, 64)[:2]
+
+
+def test_where_gradients_make_the_peak_the_network_itself_is_measured(monkeypatch):
+    config = DeitConfig(image_size=32, patch=8, width=96, depth=5)
+    depths = []
+    monkeypatch.setattr(
+        _table1_costs, "_measured", lambda one, batch: depths.append(one.depth) or _measured(one, batch)
+    )
+    found = step_memory(config, 1)
+    assert depths == [2, 3, 5]
+    assert found["step_bytes"] == _measured(config, 1)[0] > found["kept_bytes"]
+
+
+def test_one_training_of_an_mlp_serves_both_protocols():
+    config = Table1Config(seeds=1)
+    found = {(settings.model, group): protocol for protocol, group, settings in rows(config)}
+    assert found["deit-tiny", "mlp"] == found["deit-base", "mlp"] == "paper+fair"
+    assert found["deit-small", "kan-rswaf"] == "paper" and found["deit-small", "kan-rswaf-flops"] == "fair"
+    assert len(found) == len(jobs(config)) == 7 + 8
+    assert {variant for model, variant in found if model == "deit-base"} == {"mlp"}
+    assert printed_variants("base") == ("mlp",)
+    only = {group: protocol for protocol, group, _ in rows(replace(config, sizes=("tiny",), protocols=("fair",)))}
+    assert set(only.values()) == {"fair"} and "kan-spline" not in only and "mlp" in only
+
+
+def test_pretrained_weights_are_for_protocol_paper_alone():
+    config = Table1Config(sizes=("small", "tiny"), seeds=1, weights=(Path("s.pth"), Path("t.pth")))
+    made = jobs(config)
+    found = {(job.model, job.group): job.weights for job in made}
+    assert found["deit-small", "kan-spline"] == Path("s.pth") and found["deit-tiny", "mlp"] == Path("t.pth")
+    fair = {group: weights for (_, group), weights in found.items() if group.endswith(("params", "flops", "scratch"))}
+    assert len(fair) == 5 and set(fair.values()) == {None}
+    assert len({job.id for job in made}) == len(made)
+    assert deviations(Table1Config(weights=(Path("a"),) * 3)) == [] and deviations(Table1Config())
+
+
+def test_fair_kans_have_what_the_mlps_have():
+    found = {job.group: job.network for job in jobs(Table1Config(sizes=("tiny",), seeds=1))}
+    mlp, fair, plain = (Deit(found[name]) for name in ("mlp", "kan-spline-params", "kan-spline"))
+    assert fair.blocks[0].attn.qkv.bias is not None and plain.blocks[0].attn.qkv.bias is None
+    rates = [[block.drop_path.rate for block in one.blocks] for one in (mlp, fair, plain)]
+    assert rates[0] == rates[1] and max(rates[0]) == 0.1 and max(rates[2]) == 0
+
+
+def test_shrunken_models_keep_the_proportions():
+    for job in jobs(Table1Config(sizes=("small",), shrink=4, seeds=1, match=("params",))):
+        network = job.network
+        assert network.width // network.heads == 16
+        if job.group in ("kan-spline", "kan-rswaf"):
+            assert network.kan_hidden == (48,)
+
+
+def test_the_paper_preset_is_the_source_codes_recipe():
+    config = EXPERIMENT.preset("paper")
+    assert config == Table1Config() and config.seeds >= 3
+    (job, *_) = jobs(replace(config, sizes=("tiny",), protocols=("paper",), seeds=1))
+    training = job.training
+    assert (training.epochs, training.batch_size, training.learning_rate) == (300, 144, 5e-4)
+    assert (training.weight_decay, training.warmup_epochs, training.schedule) == (0.05, 1, "cosine")
+    assert (job.network.image_size, job.augmentation, job.dataset) == (224, "paper", "cifar100")
+    check(EXPERIMENT.preset("smoke"))
+
+
+def test_a_run_holds_both_protocols_and_is_not_repeated(tmp_path, no_memory, monkeypatch):
+    record = run(TINY, tmp_path)
+    found = record.result["runs"]
+    assert {(row["group"], row["protocol"]) for row in found} == {
+        ("mlp", "paper+fair"), ("kan-spline", "paper"), ("kan-spline-params", "fair"),
+        ("kan-rswaf", "paper"), ("kan-rswaf-params", "fair"),
+    }  # fmt: skip
+    for row in found:
+        network = row["network"]
+        assert row["size"] == "tiny" and row["step_bytes"] == 32 * network["width"] and row["flops"] > 0
+    assert any("digits instead of cifar100" in line for line in record.result["deviations"])
+    assert len(record.result["published"]) == 15
+    assert [model.against for model in trained_models(record)] == [None] + ["mlp"] * 4
+    names = {path.name for path in EXPERIMENT.render(record, tmp_path)}
+    assert {"table1.svg", "table1.png", "curves.svg", "tables.md", "tables.json"} <= names
+    monkeypatch.setattr(table1, "run_jobs", lambda *args: pytest.fail("trained again"))
+    assert run(TINY, tmp_path).sessions == 1
+
+
+def test_fair_kans_are_compared_with_mlps_from_scratch_where_others_are_pretrained(tmp_path, no_memory):
+    settings = next(settings for _, group, settings in rows(TINY) if group == "mlp")
+    path = tmp_path / "tiny.pth"
+    torch.save(find("deit-tiny")[0].build(settings.network("mlp")).state_dict(), path)
+    record = run(replace(TINY, weights=(path,)), tmp_path / "results")
+    labels = {row["group"]: (row["label"], row["protocol"]) for row in record.result["runs"]}
+    assert labels["mlp-scratch"] == ("MLP, from scratch", "fair") and labels["mlp"] == ("MLP", "paper")
+    against = {model.group: model.against for model in trained(record)}
+    assert against["kan-spline"] == "mlp" and against["kan-spline-params"] == "mlp-scratch"
+    assert against["mlp"] is None and against["mlp-scratch"] is None
+    tables = EXPERIMENT.tables(record)
+    assert any("from scratch" in str(row) for row in tables[1].rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sizes": ("huge",)}, "unknown size 'huge'"),
+        ({"sizes": ()}, r"got size \(\)"),
+        ({"protocols": ("paper", "paper")}, "got protocol"),
+        ({"match": ("time",)}, "unknown match 'time'"),
+        ({"shrink": 3}, "got shrink 3: expected a divisor of 64"),
+        ({"weights": (Path("a"), Path("b"))}, "got 2 files of weights for sizes tiny"),
+        ({"weights": (Path("a"),), "protocols": ("fair",)}, "weights without protocol paper"),
+        ({"weights": (Path("none.pth"),)}, "none.pth does not exist"),
+        ({"patch": 3}, "patch 3 for images of 8 x 8"),
+        ({"subset": 5}, "got subset 5"),
+        ({"seeds": 0}, "got seeds 0"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path, change, message):
+    with pytest.raises(UsageError, match=message):
+        run(replace(TINY, **change), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_moved_data_are_no_new_configuration():
+    assert config_hash("table1", TINY) == config_hash("table1", replace(TINY, data_dir=Path("elsewhere")))
+    assert config_hash("table1", TINY) != config_hash("table1", replace(TINY, shrink=8))

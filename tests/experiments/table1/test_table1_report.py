@@ -1,0 +1,124 @@
+"""The report of Table 1 from made-up records: margins in closed form, claims, errors over seeds, a picture."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from support.table1_records import BASE, LABELS, make
+
+from kansciml._errors import KansciError
+from kansciml.experiments.table1.claims import claim_table, margin
+from kansciml.experiments.table1.figure import overview
+from kansciml.experiments.table1.record import SCRATCH, rows_of
+from kansciml.experiments.table1.report import render, summary
+from kansciml.reporting.groups import mean_error, plus_minus
+from kansciml.reporting.style import publication_style
+
+
+def rows_by(table, *columns):
+    at = [list(table.columns).index(name) for name in columns]
+    return {tuple(row[i] for i in at): dict(zip(table.columns, row)) for row in table.rows}
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(0.11, "supported"), (0.05, "refuted"), (0.2, "refuted"), (0.1, "undecided")]
+)
+def test_a_margin_is_supported_inside_refuted_outside_and_undecided_at_its_end(shift, verdict):
+    found = margin(BASE, BASE + shift, 0.10, 0.12)
+    assert found.verdict == verdict
+    if verdict != "undecided":
+        assert found.p_value == pytest.approx(2 / math.comb(8, 4))
+    assert margin(BASE[:3], (BASE + shift)[:3], 0.10, 0.12).verdict == "undecided"  # three seeds decide nothing
+
+
+def test_diverged_kans_are_worse_by_more_than_any_margin():
+    found = margin(BASE, [math.inf] * 4, 0.10, 0.12)
+    assert found.verdict == "refuted" and "more than 12 points" in found.reason
+
+
+def test_mean_and_standard_error():
+    mean, error = mean_error([1.0, 2.0, 3.0, 4.0])
+    assert (mean, error) == (2.5, pytest.approx(math.sqrt(5 / 3) / 2))
+    assert plus_minus([1.0, 3.0]) == "2.00 +- 1.0" and plus_minus([2.0]) == "2.00" and plus_minus([]) is None
+
+
+def test_the_papers_own_numbers_hold_three_of_its_claims_and_break_some(tmp_path):
+    table = claim_table(make(tmp_path, {("tiny", "mlp"): BASE}))
+    found = rows_by(table, "Size", "Model", "Claim")
+    printed = {key: row["Printed numbers"] for key, row in found.items()}
+    spline, rswaf = LABELS["kan-spline"], LABELS["kan-rswaf"]
+    assert printed["tiny", spline, "by 10 to 12 points"] == "yes (10.90)"
+    assert printed["small", spline, "by 10 to 12 points"] == "no (12.61)"
+    assert printed["tiny", rswaf, "by 8 to 10 points"] == "no (11.01)"
+    assert printed["small", rswaf, "by 8 to 10 points"] == "no (7.80)"
+    assert all(word.startswith("yes") for key, word in printed.items() if key[2] == "MLP is better")
+    fewer = {key[:2]: row["Verdict"] for key, row in found.items() if key[2] == "MLP has fewer parameters"}
+    assert fewer["small", rswaf] == "refuted"  # 21,681,316 in use against 21,704,164
+    assert set(fewer.values()) == {"supported", "refuted"} and list(fewer.values()).count("supported") == 3
+    assert found["tiny", spline, "MLP is better"]["Why"] == "not trained in this run"
+
+
+def test_verdicts_come_from_the_seeds_of_each_protocols_own_mlp(tmp_path):
+    errors = {
+        ("tiny", "mlp"): BASE, ("tiny", SCRATCH): BASE + 0.3, ("tiny", "kan-spline"): BASE + 0.11,
+        ("tiny", "kan-spline-params"): BASE + 0.11,
+    }  # fmt: skip
+    table = claim_table(make(tmp_path, errors))
+    found = {key[1:]: row for key, row in rows_by(table, "Size", "Model", "Claim").items() if key[0] == "tiny"}
+    spline = LABELS["kan-spline"]
+    assert found[spline, "MLP is better"]["Verdict"] == "supported"
+    assert found[spline, "by 10 to 12 points"]["Verdict"] == "supported"
+    assert found[spline, "MLP is better"]["Found"] == "+11.00 +- 0.091"
+    assert found[f"{spline}, equal params, fair", "MLP is better"]["Verdict"] == "refuted"
+
+
+def test_accuracies_stand_beside_the_printed_ones_and_a_small_run_says_it_decides_nothing(tmp_path):
+    record = make(tmp_path, {("tiny", "mlp"): BASE, ("tiny", "kan-spline"): BASE + 0.1}, diverged=(("kan-spline", 3),))
+    sizes, accuracy, claims = summary(record)
+    found = rows_by(accuracy, "Size", "Model")
+    mlp, spline = found["tiny", "MLP"], found["tiny", LABELS["kan-spline"]]
+    assert (mlp["Top-1 printed (%)"], mlp["measured"], mlp["Seeds"]) == (83.93, "89.85 +- 0.065", 4)
+    assert spline["measured"] == "79.90 +- 0.058" and any("1 of 4 diverged" in note for note in accuracy.notes)
+    assert found["base", "MLP"]["measured"] is None and len(accuracy.rows) == 7 + 8
+    for table in (accuracy, claims):
+        assert any("does not decide the paper's claim" in note for note in table.notes)
+    paper = summary(make(tmp_path, {("tiny", "mlp"): BASE}, deviations=()))
+    assert not any("does not decide" in note for table in paper for note in table.notes)
+    by = rows_by(sizes, "Protocol", "Size", "Model")
+    row = by["paper", "tiny", LABELS["kan-spline"]]
+    assert row["Computed (M)"] == pytest.approx(14.384164) and row["Used"] == 10_833_700
+    assert row["/ MLP"] == pytest.approx(10_833_700 / 5_543_716)
+
+
+def test_the_printed_rows_come_first_and_another_record_is_one_line(tmp_path):
+    record = make(tmp_path, {("tiny", "mlp"): BASE})
+    assert [row.published["protocol"] for row in rows_of(record)] == ["paper"] * 7 + ["fair"] * 8
+    del record.result["published"]
+    with pytest.raises(KansciError, match="holds no result of table1"):
+        summary(record)
+
+
+def test_the_picture_has_a_line_per_row_and_its_text_fits(tmp_path):
+    errors = {("tiny", "mlp"): BASE, ("tiny", "kan-spline"): BASE + 0.1, ("tiny", "kan-rswaf-flops"): BASE[:1]}
+    record = make(tmp_path, errors)
+    with publication_style():
+        figure = overview(record)
+        figure.draw_without_rendering()
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert len(names) == 15 and names[0] == "Tiny: MLP" and "Small: KAN, RSWAF, equal FLOPs" in names
+    parameters, _, printed, measured = figure.axes
+    assert len(parameters.patches) == 15 + 4 and len(printed.lines) == 7 + 15  # dead parts; a rule per row
+    assert len([text for text in measured.texts if text.get_text() == "not trained"]) == 12
+    width, height = figure.canvas.get_width_height()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= 0 and box.y1 <= height + 1
+    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
+    assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))
+
+
+def test_files_are_written(tmp_path):
+    names = {path.name for path in render(make(tmp_path, {("tiny", "mlp"): BASE}), tmp_path)}
+    assert {"table1.svg", "table1.png", "curves.svg", "accuracy_against_cost.svg", "tables.md", "tables.json"} <= names
+    assert "Claims on Table 1" in (tmp_path / "tables.md").read_text()

@@ -1,0 +1,236 @@
+"""The page as HTML: everything is on it, text arrives as text, anchors lead somewhere, nothing is fetched."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from support.page_samples import HOSTILE, TABLE, draw, make_page
+
+from kansciml._errors import KansciError
+from kansciml.reproduce.page.content import Entry, Page
+from kansciml.reproduce.page.document import html_page
+from kansciml.reproduce.page.markdown import markdown_page
+from kansciml.reproduce.page.svg import inline_svg
+from kansciml.reproduce.page.table_html import prose, sort_value, sorts_as_numbers, table_html
+from kansciml.runs.findings import VERDICTS
+from kansciml.runs.tables import Table
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would see; complains about tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, (tag, self.open[-3:])
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Page:
+    return make_page(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def html(page) -> str:
+    return html_page(page)
+
+
+@pytest.fixture(scope="module")
+def reader(html) -> Reader:
+    return Reader(html)
+
+
+def test_the_reader_sees_tags_that_do_not_match():
+    with pytest.raises(AssertionError):
+        Reader("<div><p></div>")
+
+
+def test_every_claim_verdict_setting_and_command_is_on_it(page, reader):
+    text = " ".join(reader.text.split())
+    for entry in page.entries:
+        assert entry.title in text and entry.command in text and entry.message in text
+        for finding in entry.findings:
+            assert finding.claim in text and finding.measured in text and finding.printed in text
+    for verdict in VERDICTS:
+        assert verdict in text
+    for shown in (
+        "training.adam_steps",
+        "5000",
+        "1 h 06 min in 2 sessions",
+        "512 MB",
+        "torch 2.13.0",
+        "f" * 40,
+        "0, 1",
+    ):
+        assert shown in text
+    assert "juliacall" not in text  # not installed, so no version
+    assert "failed" in text and "not run yet" in text and "unfinished" in text
+    assert "Its findings cannot be shown: a reason" in text
+
+
+def test_text_arrives_as_text(html, reader):
+    assert "<script>alert" not in html and HOSTILE in reader.text
+    assert len(reader.all("script")) == 1
+    assert "<code>kansciml cost</code>" in html  # but backticks are code
+
+
+def test_ids_are_unique_and_links_lead_to_one(reader):
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [attributes["href"] for attributes in reader.all("a")]
+    assert targets and all(target.startswith("#") and target[1:] in ids for target in targets)
+
+
+def test_nothing_is_fetched(html, reader):
+    # the only addresses are names of things within the document, and data
+    assert "http://" not in html and "https://" not in html and "@import" not in html
+    for _, attributes in reader.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), attributes
+    assert set(re.findall(r"url\((.)", html)) <= {"#"}
+
+
+def test_pictures_are_named_for_screen_readers(page, reader):
+    pictures = reader.all("svg")
+    assert len(pictures) == 3 and all(one["role"] == "img" and len(one["aria-label"]) > 20 for one in pictures)
+    assert "orbits of the bodies of the pleiades system" in pictures[1]["aria-label"].lower()
+
+
+def test_the_contents_name_every_section_and_mark_what_went_wrong(html):
+    contents = html[html.index("<nav") : html.index("</nav>")]
+    marks = re.findall(r'href="#([a-z0-9-]+)">[^<]*(<span class="mark">!)?', contents)
+    assert [(name, bool(mark)) for name, mark in marks] == [
+        ("summary", False), ("figure-2", False), ("figure-3", True), ("figure-4a", True), ("figure-5", True),
+        ("beyond", False), ("errors", False),
+    ]  # fmt: skip
+
+
+def test_the_answer_counts_the_verdicts_on_the_paper(html, page):
+    assert (
+        "These runs examined 2 claims of the paper in 3 cases: " in html
+        and "1 was reproduced, 1 was not, and 1 cannot be decided" in html
+    )
+    whole = html.replace("\u00a0", " ")  # which keeps the name of a figure on one line
+    assert "2 of 5 runs are finished; without results: Figure 3, Figure 4a, Figure 5." in whole
+    assert "decide anything about accuracy" in html  # preset smoke
+    assert "decide anything about accuracy" not in html_page(replace(page, preset="paper"))
+
+
+def test_what_a_comparison_beyond_the_paper_found_stands_in_the_answer_and_in_both_tables(page):
+    table = Table("When?", ["task"], [["spiral"]], ["Of 4 comparisons the KAN is better in 3."])
+    fair = replace(page.entries[-1], status="finished", tables=[table], findings=[], beyond=True)
+    page = replace(page, entries=[*page.entries[:-1], fair])
+    html, text = html_page(page), markdown_page(page)
+    assert html.count("Of 4 comparisons the KAN is better in 3.") == 3  # answer, summary, the table's own note
+    row = next(line for line in text.splitlines() if line.startswith("|") and fair.title in line)
+    assert "better in 3" in row
+
+
+def test_no_line_breaks_within_a_number():
+    assert prose("MLP 5.59e-6 (1e-10 to `2e-7`), a-e-3, KAN-2") == (
+        'MLP <span class="whole">5.59e-6</span> (<span class="whole">1e-10</span> to'
+        ' <code><span class="whole">2e-7</span></code>), a-e-3, KAN-2'
+    )
+
+
+def test_a_page_without_any_run_says_so():
+    entries = [Entry("fig1", "Figure 1", "Memory", "kansciml run fig1", "missing", "There is none.")]
+    html = html_page(Page("small", entries))
+    Reader(html)
+    assert "0 of 1 runs are finished" in html and 'id="errors"' not in html and 'id="beyond"' not in html
+
+
+def test_a_picture_that_cannot_be_read_is_said_and_the_others_are_shown(page, tmp_path):
+    broken = tmp_path / "loss_curves.svg"
+    broken.write_text("not a picture")
+    entry = page.entries[0]
+    html = html_page(replace(page, entries=[replace(entry, pictures=[broken, entry.pictures[1]])]))
+    assert "loss_curves.svg cannot be shown" in html and html.count("<svg") == 1
+
+
+def test_the_same_page_gives_the_same_bytes(page, html):
+    assert html_page(page) == html
+
+
+class TestSvg:
+    def test_ids_and_their_references_are_prefixed(self, tmp_path):
+        text = draw(tmp_path, "curve").read_text()
+        picture = inline_svg(text, "a", "A curve")
+        ids = set(re.findall(r'\sid="([^"]+)"', picture))
+        used = set(re.findall(r"url\(#([^)]+)\)", picture)) | set(re.findall(r'href="#([^"]+)"', picture))
+        assert len(ids) == len(re.findall(r'\sid="', text)) and all(name.startswith("a-") for name in ids)
+        assert used and used <= ids
+
+    def test_no_style_leaks_and_backgrounds_are_left_to_the_page(self, tmp_path):
+        text = draw(tmp_path, "curve").read_text()
+        picture = inline_svg(text, "a", "A curve")
+        assert "<style" in text and "<style" not in picture and "metadata" not in picture
+        assert "fill: #ffffff" in text and "fill: #ffffff" not in picture
+        assert "iteration</text>" in picture  # text stays text
+
+    def test_scripts_are_left_out_and_labels_are_quoted(self):
+        picture = inline_svg('<svg width="10pt"><script>x</script><g id="b"/></svg>', "a", 'say "hi"')
+        assert "script" not in picture and "say &quot;hi&quot;" in picture and 'id="a-b"' in picture
+
+    def test_a_file_without_a_picture_is_one_clear_line(self):
+        with pytest.raises(KansciError, match="without an <svg> element"):
+            inline_svg("<p>", "a", "b")
+
+
+class TestTables:
+    @pytest.mark.parametrize(
+        ("text", "number"),
+        [("0.3 +- 0.1", 0.3), ("-12 %", -12), ("1.2e-5 (252)", 1.2e-5), ("8 / 9", 8), ("1,024 MB", 1024), ("+.5", 0.5)],
+    )
+    def test_text_that_begins_with_a_number_is_sorted_by_it(self, text, number):
+        assert sort_value(text) == number
+
+    @pytest.mark.parametrize("text", ["MLP", "2-50-2", "64 -> 64, batch 128", "10 to 12: yes", "", True, None])
+    def test_other_text_is_not(self, text):
+        assert sort_value(text) is None
+
+    def test_missing_values_do_not_make_a_column_text(self):
+        assert sorts_as_numbers([1, None, float("nan"), "-", "2 %"])
+        assert not sorts_as_numbers([1, "two"]) and not sorts_as_numbers([None])
+
+    def test_cells_carry_what_they_are_sorted_by(self):
+        html = table_html(TABLE, "t")
+        assert re.findall(r'data-sort="(\w+)"', html) == ["text", "number", "number", "number", "text"]
+        assert '<td class="num" data-value="25200">25,200</td>' in html
+        assert 'data-value="3.0000000000000' in html or 'data-value="2.9999999999999' in html  # 3e-7, in full
+        assert html.count('data-value=""') == 3
+
+    def test_infinity_is_what_the_script_reads_as_such(self):
+        html = table_html(Table("A", ["x"], [[float("inf")], [-float("inf")], [1.5]]), "t")
+        assert 'data-value="Infinity">inf<' in html and 'data-value="-Infinity">-inf<' in html
+
+    def test_it_is_in_a_box_of_its_own_that_the_keyboard_can_scroll(self):
+        html = table_html(Table("A & B", ["x"], [[1]]), "t")
+        assert '<div class="scroll" role="region" tabindex="0" aria-label="A &amp; B">' in html
+        assert 'aria-labelledby="t-title"' in html and 'id="t-title">A &amp; B<' in html

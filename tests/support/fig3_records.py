@@ -1,0 +1,69 @@
+"""Made-up records of Figure 3."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kansciml.runs.records import Record
+
+SIZES = {"mlp": 673_418, "kan-spline": 6_565_514}
+
+
+LABELS = {"mlp": "MLP", "kan-spline": "KAN, splines (G=5, S=3)"}
+
+
+def estimate(value, half=0.0):
+    return {"value": value, "standard_error": 0.5, "probes": 2, "lower": value - half, "upper": value + half}
+
+
+def make(folder, seeds=4, tasks=("mixer-nano", "conv-mixer-256-8"), half=0.0):
+    rng = np.random.default_rng(3)
+    runs, models, verdicts, arrays = [], [], [], {}
+    for model in tasks:
+        for group, size in SIZES.items():
+            for seed in range(seeds):
+                name = f"cifar10-{model}.{group}.{seed}"
+                top1 = (0.90 if group == "mlp" else 0.85) - 0.01 * seed
+                arrays |= {f"{name}.epoch": np.arange(1, 4), f"{name}.train_s": np.arange(1.0, 4.0)}
+                arrays |= {f"{name}.loss": np.array([2.0, 1.0, 0.5]), f"{name}.test_top1": np.full(3, top1)}
+                shared = {"task": f"cifar10-{model}", "group": group, "label": LABELS[group], "seed": seed}
+                runs.append(
+                    shared
+                    | {
+                        "id": name, "dataset": "cifar10", "model": model, "variant": group, "status": "finished",
+                        "parameters": size, "mixing_flops": 1e6, "top1": top1, "top5": 0.9, "loss": 0.4,
+                        "train_loss": 0.3, "best_top1": top1, "minimum_loss": 0.1, "epochs": 3, "images_per_s": 100.0,
+                        "seconds_per_step": 0.6, "peak_memory_mb": 9.0, "wall_s": 1.0, "batch_size": 64,
+                        "precision": "32", "processes": 1,
+                    }
+                )  # fmt: skip
+                top = 10.0 if group == "mlp" else 40.0
+                measures = {
+                    "top": estimate(top), "positive_count": estimate(size / 2 + seed, half),
+                    "positive_share": estimate(0.5), "count_above_0.01_top": estimate(30.0 + seed),
+                    "adaptive_top": estimate(top / 100), "negative_mass": estimate(0.1),
+                }  # fmt: skip
+                sharpness = {"loss": 0.1, "exact": False, "measures": measures, "sampled": {}}
+                against = None if group == "mlp" else "mlp"
+                models.append(
+                    shared
+                    | {"name": name, "run": "r", "against": against, "n_parameters": size, "recorded_loss": 0.1}
+                    | {"sharpness": sharpness}
+                )
+                for spectrum in ("plain", "adaptive"):
+                    nodes = np.sort(rng.normal(0, top / 3, (2, 20)))
+                    arrays |= {f"r.{name}.{spectrum}.nodes": nodes, f"r.{name}.{spectrum}.locked": np.array([top])}
+                    arrays[f"r.{name}.{spectrum}.weights"] = np.full((2, 20), 1 / 20)
+        for measure, verdict in (("positive_count", "sharper"), ("positive_share", "flatter"), ("top", "sharper")):
+            verdicts.append(
+                {
+                    "task": f"cifar10-{model}", "group": "kan-spline", "label": LABELS["kan-spline"], "against": "mlp",
+                    "against_label": "MLP", "measure": measure, "spectrum": "plain", "text": measure,
+                    "invariant": ["loss"], "a": 2.0, "b": 1.0, "ratio": 2.0, "verdict": verdict, "z": None,
+                    "p_value": 0.029, "effect": 1.0, "pairs_sharper": 16, "pairs_flatter": 0, "pairs": 16,
+                    "n_a": seeds, "n_b": seeds, "reason": "p = 0.029 <= 0.05",
+                }
+            )  # fmt: skip
+    data = {"cifar10": {"title": "CIFAR-10", "n_test": 10_000}}
+    result = {"data": data, "runs": runs, "models": models, "verdicts": verdicts}
+    return Record(folder, "fig3", {}, "0" * 12, "finished", result=result, arrays=arrays)
