@@ -16,10 +16,9 @@ from torch import nn
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.training import _devices
-from kansciml.training._checkpoint import save_tensors
+from kansciml.training._checkpoint import Store, all_finite, save_tensors
 from kansciml.training._config import EXECUTION, TrainConfig
 from kansciml.training._logging import MetricsLog
-from kansciml.training._resume import Store, all_finite
 from kansciml.training._signals import StopSignals
 from kansciml.training._tally import MEASURED, Meter, State, Sums, means
 from kansciml.training.ema import Ema, entries
