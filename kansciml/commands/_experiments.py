@@ -11,8 +11,9 @@ from typing import Any
 from kansciml._errors import BackendUnavailable
 from kansciml._workers import WORKERS_VARIABLE, worker_count
 from kansciml.commands._output import Output, RunFlags, experiment_arguments, parse, take_option
+from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record
-from kansciml.runs.runner import Experiment, is_finished, run_experiment
+from kansciml.runs.runner import is_finished, run_experiment
 
 
 def run_from_flags(

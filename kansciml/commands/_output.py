@@ -76,7 +76,7 @@ def parse(kind: type[T], arguments: Sequence[str], command: str, default: Any = 
     """
     import tyro
 
-    from kansciml.runs.numbers import check_numbers
+    from kansciml.runs.settings import check_numbers
 
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
     options = {} if default is None else {"default": default}

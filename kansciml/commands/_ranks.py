@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from kansciml.commands._experiments import flags_and_config, run_from_flags
 from kansciml.commands._output import Output
 from kansciml.runs import ranks
+from kansciml.runs.experiment import Experiment, RunContext
 from kansciml.runs.progress import Progress
-from kansciml.runs.runner import Experiment, RunContext, result_folder
+from kansciml.runs.runner import result_folder
 
 
 def run_on_ranks(experiment: Experiment, arguments: Sequence[str], out: Output, command: str) -> int:

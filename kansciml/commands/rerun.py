@@ -91,7 +91,7 @@ def configuration(experiment: Any, recorded: Any, moved: Sequence[str], log: Cal
         UsageError: settings that this version does not know, or data that are not there.
     """
     from kansciml.runs.config_json import config_from_json, path_settings, with_settings
-    from kansciml.runs.runner import config_hash
+    from kansciml.runs.settings import config_hash
 
     try:
         config = config_from_json(experiment.config, recorded.config)

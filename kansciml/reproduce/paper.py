@@ -16,9 +16,10 @@ from kansciml._files import to_jsonable
 from kansciml.reproduce.page.captions import importance
 from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Entry, Page, PaperError, Setting
 from kansciml.reproduce.process import run_in_own_process
+from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, find_record
 from kansciml.runs.registry import available_experiments, get_experiment
-from kansciml.runs.runner import Experiment, is_finished, result_folder
+from kansciml.runs.runner import is_finished, result_folder
 
 PAPER = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "table1", "fig5")
 """Experiments in the order in which the paper shows what they reproduce."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import types
 import typing
@@ -16,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from kansciml._errors import UsageError
+from kansciml.runs.settings import is_part
 
 T = TypeVar("T")
 FLAT_GROUP = "field."
@@ -37,21 +39,16 @@ def config_from_json(kind: type[T], values: Any, where: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"{where or kind.__name__}: got {_shown(values)}, expected an object of settings")
-    hints = typing.get_type_hints(kind)
-    fields = {item.name: item for item in dataclasses.fields(kind) if item.init}
-    prefix = f"{where}." if where else ""
+    prefix, valid = f"{where}." if where else "", list(_names(kind))
     for name in values:
-        if name not in fields:
-            raise _unknown(f"{prefix}{name}", [f"{prefix}{valid}" for valid in fields], kind)
-    for name, item in fields.items():
-        if name not in values and item.default is item.default_factory is dataclasses.MISSING:
-            raise UsageError(f"{kind.__name__} wants the setting {prefix}{name}: add it")
-    return _built(kind, {name: _from_json(hints[name], value, f"{prefix}{name}") for name, value in values.items()})
+        if name not in valid:
+            raise _unknown(f"{prefix}{name}", [f"{prefix}{one}" for one in valid], kind)
+    return _read(kind, values, prefix)
 
 
 def setting_types(kind: type) -> dict[str, Any]:
     """Dotted name -> annotation of every setting of the configuration dataclass `kind`, nested ones in their place."""
-    return dict(_leaves(kind, ""))
+    return {name: hint for name, (_, hint) in _leaves(kind).items()}
 
 
 def setting_name(kind: type, name: str) -> str:
@@ -104,9 +101,7 @@ def is_tuple_setting(kind: type, name: str) -> bool:
 
 def get_setting(config: Any, name: str) -> Any:
     """The value of a setting by its full dotted name."""
-    for part in name.split("."):
-        config = getattr(config, part)
-    return config
+    return functools.reduce(getattr, _leaves(type(config))[name][0], config)
 
 
 def with_settings(config: T, settings: Mapping[str, Any]) -> T:
@@ -115,18 +110,16 @@ def with_settings(config: T, settings: Mapping[str, Any]) -> T:
     Raises:
         UsageError: what the dataclass refuses.
     """
-    changed: dict[str, Any] = {}
-    nested: dict[str, dict[str, Any]] = {}
-    for name, value in settings.items():
-        first, dot, rest = name.partition(".")
-        if dot:
-            nested.setdefault(first, {})[rest] = value
-        else:
-            changed[first] = value
-    for first, inner in nested.items():
-        changed[first] = with_settings(getattr(config, first), inner)
-    current = {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.init}
-    return _built(type(config), current | changed)
+    leaves = _leaves(type(config))
+    return _replaced(config, {leaves[name][0]: value for name, value in settings.items()})
+
+
+def _replaced(config: T, values: Mapping[tuple[str, ...], Any]) -> T:
+    found = {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.init}
+    for first in {path[0] for path in values}:
+        inner = {path[1:]: value for path, value in values.items() if path[0] == first}
+        found[first] = inner[()] if () in inner else _replaced(found[first], inner)
+    return _built(type(config), found)
 
 
 def path_settings(config: Any) -> dict[str, tuple[Path, ...]]:
@@ -164,13 +157,46 @@ def _built(kind: type[T], values: Mapping[str, Any]) -> T:
         raise UsageError(f"{kind.__name__}: {' '.join(str(error).split())}") from error
 
 
-def _leaves(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    hints = typing.get_type_hints(kind)
+@functools.cache
+def _leaves(kind: type) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """Dotted name -> path of attributes, and annotation, of every setting of `kind`; a part's have no prefix."""
+    hints, found = typing.get_type_hints(kind), {}
     for item in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[item.name]):
-            yield from _leaves(hints[item.name], f"{prefix}{item.name}.")
+        hint = hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            prefix = "" if is_part(item) else f"{item.name}."
+            inner = {f"{prefix}{name}": ((item.name, *path), one) for name, (path, one) in _leaves(hint).items()}
+        else:
+            inner = {item.name: ((item.name,), hint)} if item.init else {}
+        if found.keys() & inner.keys():
+            raise TypeError(f"two parts of {kind.__name__} have a setting {min(found.keys() & inner.keys())}")
+        found |= inner
+    return found
+
+
+def _names(kind: type) -> Iterator[str]:
+    """Names of an object of settings in JSON: fields, with those of parts in their place."""
+    for item in dataclasses.fields(kind):
+        if is_part(item):
+            yield from _names(typing.get_type_hints(kind)[item.name])
         elif item.init:
-            yield f"{prefix}{item.name}", hints[item.name]
+            yield item.name
+
+
+def _read(kind: type[T], values: Mapping[str, Any], prefix: str, default: Any = None) -> T:
+    """`kind` from those of `values` that are its own or its parts'; what is not there is that of `default`."""
+    hints, found = typing.get_type_hints(kind), {}
+    for item in dataclasses.fields(kind):
+        name, hint = item.name, hints[item.name]
+        if is_part(item):
+            found[name] = _read(hint, values, prefix, item.default if default is None else getattr(default, name))
+        elif name in values and item.init:
+            found[name] = _from_json(hint, values[name], f"{prefix}{name}")
+        elif default is not None and item.init:
+            found[name] = getattr(default, name)
+        elif item.init and item.default is item.default_factory is dataclasses.MISSING:
+            raise UsageError(f"{kind.__name__} wants the setting {prefix}{name}: add it")
+    return _built(kind, found)
 
 
 def _unknown(name: str, valid: Sequence[str], kind: type) -> UsageError:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kansciml._errors import KansciError, unknown_name
+from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, reading
-from kansciml.runs.runner import Experiment
 from kansciml.runs.scoring import Scoring
 from kansciml.runs.trained import TrainedModel
 

@@ -23,7 +23,8 @@ from kansciml._errors import KansciError, UsageError
 from kansciml.runs.config_json import config_from_json
 from kansciml.runs.progress import Progress
 from kansciml.runs.registry import get_experiment
-from kansciml.runs.runner import config_hash, result_folder, run_experiment
+from kansciml.runs.runner import result_folder, run_experiment
+from kansciml.runs.settings import config_hash
 from kansciml.sweep.files import is_done, wait_for_folder
 
 GRACE_S = 20.0

@@ -21,8 +21,9 @@ from kansciml.runs.config_json import (
     setting_types,
     with_settings,
 )
-from kansciml.runs.numbers import MAX_SEEDS, seed_range
-from kansciml.runs.runner import Experiment, config_hash, is_finished
+from kansciml.runs.experiment import Experiment
+from kansciml.runs.runner import is_finished
+from kansciml.runs.settings import MAX_SEEDS, config_hash, seed_range
 
 NO_SETTINGS = "as given"
 SEED_SETTINGS = ("seeds", "first_seed", "seed")

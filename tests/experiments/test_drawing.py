@@ -6,8 +6,9 @@ import pytest
 
 from kansciml._errors import KansciError
 from kansciml._files import write_text
+from kansciml.runs.experiment import Experiment, Result
 from kansciml.runs.records import DamagedRecord
-from kansciml.runs.runner import Experiment, Result, run_experiment
+from kansciml.runs.runner import run_experiment
 from kansciml.runs.tables import Table
 
 NAMES = ("tables.md", "first.svg", "second.svg")

@@ -22,7 +22,7 @@ from kansciml.runs.config_json import (
     with_settings,
 )
 from kansciml.runs.registry import available_experiments, get_experiment
-from kansciml.runs.runner import config_hash
+from kansciml.runs.settings import config_hash
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.runs import registry
-from kansciml.runs.runner import Experiment
+from kansciml.runs.experiment import Experiment
 
 GOOD = """
 from kansciml.runs.runner import Experiment

@@ -16,9 +16,10 @@ import pytest
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.fig2 import experiment as fig2
 from kansciml.experiments.fig2.experiment import Fig2Config
-from kansciml.runs.numbers import seed_range
+from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.records import load_metrics, load_record
-from kansciml.runs.runner import Experiment, Result, RunContext, config_hash, result_folder, run_experiment
+from kansciml.runs.runner import result_folder, run_experiment
+from kansciml.runs.settings import config_hash, seed_range
 from kansciml.runs.tables import Table
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kansciml._errors import UsageError
 from kansciml.runs.registry import get_experiment
-from kansciml.runs.runner import config_hash
+from kansciml.runs.settings import config_hash
 from kansciml.sweep.plan import make_plan, parse_seeds, parse_settings, setting_label, with_paths
 
 FIG2 = get_experiment("fig2")

@@ -10,8 +10,7 @@ from kansciml._errors import UsageError, unknown_name
 from kansciml.experiments.fno.config import FnoRunConfig
 from kansciml.experiments.vision.config import VisionRunConfig
 from kansciml.ode import available_systems
-from kansciml.runs.numbers import seed_range
-from kansciml.runs.runner import COUNTS_IF_SET
+from kansciml.runs.settings import COUNTS_IF_SET, seed_range
 from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.training.flat import FlatTraining
 

@@ -30,7 +30,7 @@ from kansciml.experiments.fair.rows import corrected, rows
 from kansciml.experiments.fair.step_times import StepTimes, stored
 from kansciml.experiments.fno.experiment import SMOKE
 from kansciml.runs import ranks
-from kansciml.runs.runner import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.training.flat import FlatTraining
 
 

@@ -20,9 +20,9 @@ from kansciml.experiments.vision.runs import run_jobs
 from kansciml.experiments.vision.steps import Epoch, SmoothedLoss
 from kansciml.models.base import VisionConfig
 from kansciml.models.registry import find
-from kansciml.runs.numbers import seed_range
+from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.ranks import device_of
-from kansciml.runs.runner import Result, RunContext
+from kansciml.runs.settings import seed_range
 from kansciml.tasks.vision.augment import preset
 from kansciml.tasks.vision.batches import Batches
 from kansciml.tasks.vision.registry import get_dataset

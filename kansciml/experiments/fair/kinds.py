@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from kansciml.experiments.fair.config import FairConfig
 from kansciml.experiments.fair.step_times import StepTimes
-from kansciml.runs.runner import Result, RunContext
+from kansciml.runs.experiment import Result, RunContext
 
 MLP = "mlp"
 

@@ -18,8 +18,8 @@ from kansciml.experiments.fair.step_times import StepTimes, measure, stretched
 from kansciml.experiments.ode.runs import Job, field_flops, flops_field, run_jobs, shared_backend
 from kansciml.models.field_spec import FieldSpec
 from kansciml.ode import resolve_system
-from kansciml.runs.numbers import seed_range
-from kansciml.runs.runner import Result, RunContext
+from kansciml.runs.experiment import Result, RunContext
+from kansciml.runs.settings import seed_range
 from kansciml.tasks.ode.problem import make_field, make_problem
 from kansciml.tasks.ode.system import System
 

@@ -20,9 +20,9 @@ from kansciml.experiments.fno.jobs import FnoJob
 from kansciml.experiments.fno.runs import run_jobs
 from kansciml.experiments.fno.steps import Epoch, RelativeError, Samples
 from kansciml.models.fno import FNOConfig
-from kansciml.runs.numbers import seed_range
+from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.ranks import device_of
-from kansciml.runs.runner import Result, RunContext
+from kansciml.runs.settings import seed_range
 
 
 class DarcyKind:

@@ -21,7 +21,7 @@ from kansciml._errors import UsageError
 from kansciml.analysis.cost import Sizes, equation_1, equation_2
 from kansciml.experiments.fig1.findings import findings
 from kansciml.experiments.fig1.report import render, summary
-from kansciml.runs.runner import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment, Result, RunContext
 
 ELEMENT_BYTES = 4
 MEASURED = ("textbook", "ours")

@@ -21,9 +21,9 @@ from kansciml.experiments.ode.runs import Job, run_jobs, variant_fields
 from kansciml.experiments.ode.trained import trained_fields
 from kansciml.models.field_spec import MODELS, FieldSpec
 from kansciml.ode import get_system, make_field
-from kansciml.runs.numbers import seed_range
+from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.records import Record
-from kansciml.runs.runner import COUNTS_IF_SET, Experiment, Result, RunContext
+from kansciml.runs.settings import COUNTS_IF_SET, seed_range
 from kansciml.runs.trained import TrainedModel, config_of
 from kansciml.tasks.ode.problem import MATCHES
 from kansciml.tasks.ode.registry import file_fingerprints

@@ -35,9 +35,10 @@ from kansciml.experiments.vision.trained import trained_networks
 from kansciml.models.base import VARIANTS
 from kansciml.models.registry import find
 from kansciml.runs import ranks
+from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.ranks import device_of
 from kansciml.runs.records import Record, save_record
-from kansciml.runs.runner import COUNTS_IF_SET, Experiment, Result, RunContext
+from kansciml.runs.settings import COUNTS_IF_SET
 from kansciml.runs.trained import LoadedModel, TrainedModel
 
 NAME = "fig3"

@@ -41,7 +41,7 @@ from kansciml.experiments.memory.steps import (
     require_different,
     to_textbook,
 )
-from kansciml.runs.runner import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment, Result, RunContext
 
 if TYPE_CHECKING:
     from torch import nn

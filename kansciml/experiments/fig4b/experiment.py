@@ -33,7 +33,7 @@ from kansciml.experiments.memory.steps import (
     measure_curve,
     require_different,
 )
-from kansciml.runs.runner import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment, Result, RunContext
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -30,7 +30,8 @@ from kansciml.experiments.fno.runs import run_jobs
 from kansciml.experiments.fno.scores import SCORING
 from kansciml.experiments.fno.trained import trained_networks
 from kansciml.models.base import VARIANTS
-from kansciml.runs.runner import COUNTS_IF_SET, Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment, Result, RunContext
+from kansciml.runs.settings import COUNTS_IF_SET
 
 RESIDUAL = {"without": (False,), "with": (True,), "both": (False, True)}
 OWN = ("variants", "residual")

@@ -13,7 +13,7 @@ from kansciml.layers.spectral_conv import fourier_basis
 from kansciml.models.base import VARIANTS
 from kansciml.models.fno import FNOConfig
 from kansciml.models.registry import find
-from kansciml.runs.runner import COUNTS_IF_SET
+from kansciml.runs.settings import COUNTS_IF_SET
 from kansciml.tasks.darcy.config import DarcyConfig, check_subsample
 from kansciml.training.loop import TrainConfig
 

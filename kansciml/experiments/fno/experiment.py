@@ -19,8 +19,8 @@ from kansciml.experiments.fno.runs import run_jobs
 from kansciml.experiments.fno.scores import SCORING
 from kansciml.experiments.fno.trained import trained_networks
 from kansciml.runs import ranks
-from kansciml.runs.numbers import seed_range
-from kansciml.runs.runner import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment, Result, RunContext
+from kansciml.runs.settings import seed_range
 
 
 def jobs(config: FnoRunConfig) -> list[FnoJob]:

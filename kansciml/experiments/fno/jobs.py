@@ -12,7 +12,7 @@ from kansciml.analysis.matching import MEASURES, mixing_flops
 from kansciml.experiments.fno.data import Fields, FieldsSpec
 from kansciml.models.fno import FNOConfig
 from kansciml.models.registry import find
-from kansciml.runs.runner import COUNTS_IF_SET, config_hash
+from kansciml.runs.settings import COUNTS_IF_SET, config_hash
 from kansciml.training.loop import TrainConfig
 
 RESIDUAL = "-residual"

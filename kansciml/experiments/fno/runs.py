@@ -26,8 +26,8 @@ from kansciml.experiments.fno.jobs import FnoJob, network_values
 from kansciml.experiments.fno.steps import Epoch, RelativeError, Samples, errors, mean_error, predictions, share
 from kansciml.experiments.minibatch.trainings import DONE, TrainingBoard, train_each
 from kansciml.runs import ranks
+from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.ranks import device_of
-from kansciml.runs.runner import Result, RunContext
 from kansciml.tasks.darcy.dataset import DarcyData
 from kansciml.training._checkpoint import load_tensors, save_tensors
 from kansciml.training.ema import entries

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from kansciml._errors import UsageError
 from kansciml.runs import ranks
-from kansciml.runs.runner import RunContext
+from kansciml.runs.experiment import RunContext
 
 DONE = "done.json"
 """File of a training that is finished, written last."""

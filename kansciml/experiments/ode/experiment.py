@@ -22,9 +22,9 @@ from kansciml.experiments.ode.runs import Job, run_jobs, shared_backend, variant
 from kansciml.experiments.ode.trained import trained_fields
 from kansciml.models.field_spec import MODELS
 from kansciml.ode import resolve_system
-from kansciml.runs.numbers import seed_range
+from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.records import Record
-from kansciml.runs.runner import COUNTS_IF_SET, Experiment, Result, RunContext
+from kansciml.runs.settings import COUNTS_IF_SET, seed_range
 from kansciml.runs.trained import TrainedModel, config_of
 from kansciml.tasks.ode.problem import MATCHES, make_problem
 from kansciml.tasks.ode.registry import file_fingerprints

@@ -29,7 +29,7 @@ from kansciml.experiments.ode.jobs import Job, JobResult, describe
 from kansciml.models.base import Slot
 from kansciml.models.field_spec import FieldSpec
 from kansciml.ode import train
-from kansciml.runs.runner import Result, RunContext
+from kansciml.runs.experiment import Result, RunContext
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.problem import make_field
 from kansciml.tasks.ode.system import System

@@ -36,8 +36,9 @@ from kansciml.experiments.vision.trained import trained_networks
 from kansciml.models.deit import KAN_HIDDEN
 from kansciml.models.registry import find
 from kansciml.runs import ranks
+from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.records import Record
-from kansciml.runs.runner import COUNTS_IF_SET, Experiment, Result, RunContext
+from kansciml.runs.settings import COUNTS_IF_SET
 from kansciml.runs.trained import TrainedModel
 
 PROTOCOLS = ("paper", "fair")

@@ -10,7 +10,7 @@ from kansciml._errors import UsageError, unknown_name
 from kansciml.analysis.matching import MEASURES, matched
 from kansciml.models.base import VARIANTS, VisionConfig
 from kansciml.models.registry import available_families, find, get_family
-from kansciml.runs.runner import COUNTS_IF_SET
+from kansciml.runs.settings import COUNTS_IF_SET
 from kansciml.tasks.vision.augment import preset as augmentation_preset
 from kansciml.tasks.vision.registry import get_dataset
 from kansciml.training.loop import TrainConfig

@@ -17,8 +17,8 @@ from kansciml.experiments.vision.runs import run_jobs
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
 from kansciml.runs import ranks
-from kansciml.runs.numbers import seed_range
-from kansciml.runs.runner import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment, Result, RunContext
+from kansciml.runs.settings import seed_range
 from kansciml.tasks.vision.registry import get_dataset
 
 

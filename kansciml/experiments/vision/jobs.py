@@ -17,7 +17,7 @@ from kansciml._errors import UsageError
 from kansciml.analysis.matching import mixing_flops
 from kansciml.models.base import VisionConfig
 from kansciml.models.registry import find
-from kansciml.runs.runner import config_hash
+from kansciml.runs.settings import config_hash
 from kansciml.tasks.vision.batches import balanced_subset
 from kansciml.tasks.vision.dataset import Dataset, Images
 from kansciml.tasks.vision.registry import get_dataset

@@ -23,8 +23,8 @@ from kansciml.experiments.minibatch.trainings import DONE, TrainingBoard, train_
 from kansciml.experiments.vision.jobs import VisionData, VisionJob, network_values
 from kansciml.experiments.vision.steps import EVALUATION_FACTOR, Epoch, SmoothedLoss, plain_batches, score
 from kansciml.runs import ranks
+from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.ranks import device_of
-from kansciml.runs.runner import Result, RunContext
 from kansciml.tasks.vision.augment import preset
 from kansciml.tasks.vision.batches import Batches
 from kansciml.tasks.vision.metrics import Scores

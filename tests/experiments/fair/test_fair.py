@@ -21,7 +21,9 @@ from kansciml.experiments.fair.report import summary
 from kansciml.experiments.fair.step_times import StepTimes, measure, stored, stretched
 from kansciml.experiments.fno.config import FnoRunConfig
 from kansciml.experiments.fno.experiment import jobs as fno_jobs
-from kansciml.runs.runner import Result, config_hash, run_experiment
+from kansciml.runs.experiment import Result
+from kansciml.runs.runner import run_experiment
+from kansciml.runs.settings import config_hash
 from kansciml.training.flat import FlatTraining
 
 TINY = FairConfig(

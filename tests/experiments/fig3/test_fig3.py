@@ -18,7 +18,8 @@ from kansciml.experiments.vision import runs as _vision_runs
 from kansciml.experiments.vision.trained import plain_loss
 from kansciml.models.registry import find
 from kansciml.runs.registry import trained_models
-from kansciml.runs.runner import config_hash, run_experiment
+from kansciml.runs.runner import run_experiment
+from kansciml.runs.settings import config_hash
 from kansciml.runs.trained import FirstSamples
 
 TINY = Fig3Config(

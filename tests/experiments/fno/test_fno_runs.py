@@ -18,7 +18,8 @@ from kansciml.experiments.fno.runs import CURVES, run_jobs
 from kansciml.experiments.fno.steps import Epoch, RelativeError, Samples, errors
 from kansciml.experiments.fno.trained import load_network, predict
 from kansciml.runs.registry import trained_models
-from kansciml.runs.runner import config_hash, run_experiment
+from kansciml.runs.runner import run_experiment
+from kansciml.runs.settings import config_hash
 from kansciml.tasks.darcy.config import DarcyConfig
 from kansciml.tasks.darcy.dataset import DarcyData, dataset_folder, load
 from kansciml.tasks.darcy.metrics import relative_l2_errors

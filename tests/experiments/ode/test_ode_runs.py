@@ -17,7 +17,8 @@ from kansciml.experiments.ode import runs
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.runs import worker_count
 from kansciml.ode import get_system
-from kansciml.runs.runner import config_hash, run_experiment
+from kansciml.runs.runner import run_experiment
+from kansciml.runs.settings import config_hash
 from kansciml.training.flat import FlatTraining
 
 TINY = FlatTraining(4, lbfgs_steps=3)

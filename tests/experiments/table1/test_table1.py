@@ -26,7 +26,8 @@ from kansciml.experiments.table1.experiment import EXPERIMENT, Table1Config, che
 from kansciml.models.deit import Deit, DeitConfig
 from kansciml.models.registry import find
 from kansciml.runs.registry import trained_models
-from kansciml.runs.runner import config_hash, run_experiment
+from kansciml.runs.runner import run_experiment
+from kansciml.runs.settings import config_hash
 
 TINY = Table1Config(
     sizes=("tiny",), match=("params",), seeds=1, dataset="digits", subset=100, image_size=8, patch=4, depth=1,

@@ -24,7 +24,8 @@ from kansciml.experiments.vision.trained import evaluate_row, load_network, spli
 from kansciml.runs import ranks
 from kansciml.runs.ranks import device_of
 from kansciml.runs.registry import trained_models
-from kansciml.runs.runner import config_hash, run_experiment
+from kansciml.runs.runner import run_experiment
+from kansciml.runs.settings import config_hash
 from kansciml.tasks.vision.batches import Batches
 from kansciml.tasks.vision.registry import get_dataset
 

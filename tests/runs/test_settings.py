@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from kansciml._errors import UsageError
-from kansciml.runs.numbers import check_numbers, seed_range, seeds_of
+from kansciml.runs.settings import check_numbers, seed_range, seeds_of
 
 
 @dataclass(frozen=True)
