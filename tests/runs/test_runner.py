@@ -188,10 +188,10 @@ class TestUnfinished:
         script = (
             "import os, sys\n"
             "sys.path.insert(0, os.path.dirname(sys.argv[1]))\n"
-            "import test_base\n"
+            "import test_runner\n"
             "from kansciml.runs.runner import run_experiment\n"
-            "run = test_base.experiment(lambda config, context: os._exit(9))\n"
-            "run_experiment(run, test_base.Config(), results=sys.argv[2])\n"
+            "run = test_runner.experiment(lambda config, context: os._exit(9))\n"
+            "run_experiment(run, test_runner.Config(), results=sys.argv[2])\n"
         )
         command = [sys.executable, "-c", script, __file__, str(tmp_path)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -122,7 +122,7 @@ class TestKilled:
     def test_ending_the_command_ends_its_tasks_and_the_same_command_resumes(self, tmp_path, number):
         sweep = Sweep(tmp_path, "grid=3,7", seeds="1", steps=50, step_s=0.1)
         script = (
-            "import sys\nfrom pathlib import Path\nimport sweep_samples\nfrom kansciml.cli import main\n"
+            "import sys\nfrom pathlib import Path\nfrom support import sweep_samples\nfrom kansciml.cli import main\n"
             "import kansciml.cli as cli\n"
             "sweep = sweep_samples.Sweep(Path(sys.argv[1]), 'grid=3,7', seeds='1', steps=50, step_s=0.1)\n"
             "cli.run = lambda arguments, out: sweep.run(log=out.log) and 0\n"

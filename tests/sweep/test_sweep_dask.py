@@ -146,7 +146,7 @@ class TestEndings:
     def test_ctrl_c_ends_the_tasks_on_the_workers_and_the_same_command_resumes(self, tmp_path, cluster):
         sweep = Sweep(tmp_path, "grid=3,7", steps=40, step_s=0.1)
         script = (
-            "import sys\nfrom pathlib import Path\nimport sweep_samples\nfrom kansciml import cli\n"
+            "import sys\nfrom pathlib import Path\nfrom support import sweep_samples\nfrom kansciml import cli\n"
             "sweep = sweep_samples.Sweep(Path(sys.argv[1]), 'grid=3,7', steps=40, step_s=0.1)\n"
             "cli.run = lambda arguments, out: sweep.run(log=out.log, scheduler=sys.argv[2]) and 0\n"
             "sys.exit(cli.main(['sweep']))\n"

@@ -276,6 +276,6 @@ def test_presets_fit_and_the_paper_is_the_sources(monkeypatch):
     assert (mlp.sizes()["parameters"], mlp.sizes()["ends_parameters"]) == (2_376_449, 4_481)
     assert kan.sizes()["ends_parameters"] == 43_200 and kan.label == "KAN, splines (G=5, S=3)"
     assert mlp.resized == {} and mlp.steps == 500 * 32
-    monkeypatch.setattr(runs._ranks, "size", lambda: 3)
+    monkeypatch.setattr(runs.ranks, "size", lambda: 3)
     with pytest.raises(UsageError, match="got batch_size 32 on 3 processes: expected a multiple of 3"):
         check(paper)
