@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "FieldSpec": "kansciml.backends.base",
+    "FieldSpec": "kansciml.models.field_spec",
     "KAN": "kansciml.layers.kan",
     "KansciError": "kansciml._errors",
     "MLP": "kansciml.layers.mlp",

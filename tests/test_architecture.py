@@ -157,3 +157,16 @@ def test_reports_and_findings_read_records_alone(path):
 def test_no_folder_holds_more_than_16_files():
     for folder in {path.parent for path in ROOT.rglob("*.py")} - {ROOT / "commands"}:
         assert len([path for path in folder.iterdir() if path.is_file()]) <= 16, folder
+
+
+def test_the_version_of_both_packages_is_one():
+    import kansciml
+
+    project = (ROOT.parent / "julia" / "Project.toml").read_text(encoding="utf-8")
+    assert f'version = "{kansciml.__version__}"' in project
+
+
+def test_ci_runs_the_command_of_the_readme():
+    script, readme = (ROOT.parent / name for name in (".ci/run", "README.md"))
+    if script.exists():  # not in a source distribution
+        assert f"&& {script.read_text().splitlines()[-1]}\n" in readme.read_text(encoding="utf-8")
