@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection, Sequence
 
 
 class KansciError(Exception):
@@ -36,6 +37,19 @@ class Terminated(KeyboardInterrupt):
 def unknown_name(kind: str, got: object, valid: object) -> UsageError:
     """The error for a name that is not one of the valid ones, which it lists."""
     return UsageError(f"unknown {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
+
+
+def check_names(kind: str, given: Sequence[object], valid: Collection[object] | None = None) -> None:
+    """Return if `given` are one or more different names of `kind`, all of them valid where it is known which are.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    if not given or len(set(given)) < len(given):
+        raise UsageError(f"got {kind}s {', '.join(map(str, given)) or '(none)'}: expected one or more different ones")
+    for name in given:
+        if valid is not None and name not in valid:
+            raise unknown_name(kind, name, valid)
 
 
 def printable(text: str) -> str:

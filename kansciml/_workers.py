@@ -1,16 +1,32 @@
-"""Worker processes: how many there are, which signals reach them, and that none is left behind."""
+"""Processes that work for this one: how many, how they are started, and that none outlives it."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
+import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import IO, Any, ParamSpec, TypeVar
 
-from kansciml._errors import UsageError
+from kansciml._errors import UsageError, WorkerDied
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WORKERS_VARIABLE = "KANSCIML_WORKERS"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Environment of processes that share the processors: BLAS reads it once, when NumPy is loaded."""
+GRACE_S = 20.0
+"""How long a process that was asked to end may take to save its state."""
+_POLL_S = 0.1
 
 
 def processors() -> int:
@@ -33,6 +49,73 @@ def worker_count(workers: int | None = None, name: str = "workers") -> int:
     return int(text)
 
 
+def ending(code: int | None) -> str:
+    """How a process ended, from its exit code: the name of the signal, or that code; None: it still runs."""
+    if code is None or code >= 0:
+        return "still running" if code is None else f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {-code}"
+
+
+def end_group(process: subprocess.Popen) -> None:
+    """End a process that leads a session of its own, with all that it has started, at once; wait for it."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def follow_parent(stop: Callable[[], object] = lambda: None, grace_s: float = 0.0) -> None:
+    """End this process once its parent has ended, by whatever signal: call `stop()`, and exit `grace_s` later."""
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()  # not os.getppid(): it may have ended before this process began
+        if parent is not None:
+            parent.join()
+        else:
+            while os.read(0, 1):  # the other end of standard input is the parent's alone
+                pass
+        stop()
+        time.sleep(grace_s)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+# ---- pools of processes ---------------------------------------------------------------------------------------------
+
+
+class WorkerPool(ProcessPoolExecutor):
+    """A pool of processes with one thread each, which are spared Ctrl-C and end with this process.
+
+    Args:
+        workers: how many processes.
+        prepare: called once in each, with `arguments`; it must have the process `follow_parent`.
+    """
+
+    def __init__(self, workers: int, prepare: Callable[..., object] = follow_parent, arguments: tuple = ()) -> None:
+        spawn = multiprocessing.get_context("spawn")  # forking a process that has used threads can hang
+        super().__init__(workers, spawn, prepare, arguments)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As `ProcessPoolExecutor.submit`, which may start a process."""
+        before = {name: os.environ.get(name) for name in ONE_THREAD}
+        os.environ.update(ONE_THREAD)
+        try:
+            with spared_interrupts():
+                return super().submit(fn, *args, **kwargs)
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
 @contextlib.contextmanager
 def spared_interrupts() -> Iterator[None]:
     """Processes that are started within never see a Ctrl-C, which a terminal sends to all: their parent ends them.
@@ -53,21 +136,87 @@ def spared_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ending(code: int | None) -> str:
-    """How a process ended, from its exit code: the name of the signal, or that code; None: it still runs."""
-    if code is None or code >= 0:
-        return "still running" if code is None else f"exit code {code}"
+# ---- one call in a process of its own -------------------------------------------------------------------------------
+
+
+def call_in_process(
+    function: Callable[[Any], Any],
+    argument: Any,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+    log: IO[bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
+    folder: str | None = None,
+) -> Any:
+    """What `function(argument)` returns, computed in a process of its own, so that its memory and its end are its own.
+
+    The process is spared Ctrl-C, which a terminal sends to all. `function` is interrupted (KeyboardInterrupt) when
+    `cancelled()`, when this process is interrupted, and when it has ended.
+
+    Args:
+        function: named in a module; takes and returns what JSON can hold.
+        cancelled: asked ten times a second; once it holds, the process has `GRACE_S` seconds to end.
+        log: file that takes what the process prints; default: standard error.
+        environment, folder: of the process; default: those of this one.
+
+    Raises:
+        WorkerDied: the process ended without an answer, and how.
+        KeyboardInterrupt: of this process, once the other one has ended; a second one ends that at once.
+    """
+    command = [sys.executable, "-m", "kansciml._workers", function.__module__, function.__qualname__]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, cwd=folder,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    deadline: float | None = None
     try:
-        return signal.Signals(-code).name
-    except ValueError:  # one of the real-time signals
-        return f"signal {-code}"
+        with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit code says why
+            process.stdin.write(json.dumps(argument).encode() + b"\n")
+            process.stdin.flush()
+        while process.poll() is None and (deadline is None or time.monotonic() < deadline):
+            if deadline is None and cancelled():
+                deadline = time.monotonic() + GRACE_S
+                process.terminate()
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        if process.poll() is None:
+            end_group(process)
+        answer = process.stdout.read()
+        process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    try:
+        return json.loads(answer)
+    except ValueError:
+        raise WorkerDied(f"its process ended ({ending(process.returncode)})") from None
 
 
-def end_group(process: subprocess.Popen) -> None:
-    """End a process that leads a session of its own, with all that it has started, at once; wait for it."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
+def _answer_call() -> None:
+    """The process of `call_in_process`: the argument comes on standard input, the answer goes to standard output."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would tear the saving of the state
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        argument = json.loads(sys.stdin.readline())
+        follow_parent(lambda: os.kill(os.getpid(), signal.SIGTERM), GRACE_S)
+        module, name = sys.argv[1:]
+        result = getattr(importlib.import_module(module), name)(argument)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(BrokenPipeError), answer:
+        json.dump(result, answer)
+
+
+if __name__ == "__main__":
+    _answer_call()

@@ -1,4 +1,4 @@
-"""Is one set of losses lower than another? Exact rank tests over seeds, so that a verdict never rests on one lucky run.
+"""Compares two sets of losses by exact rank tests over seeds, so that a verdict never rests on one lucky run.
 
 Runs of the same model with different seeds end at losses that differ by orders of magnitude and are far from normally
 distributed, so losses are compared by rank (the same for loss and log10 loss), and a run that diverged counts as worse
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64, Int64
+from numpy.typing import ArrayLike
 
 from kansciml._errors import UsageError
 
@@ -48,6 +50,36 @@ class Comparison:
             return float(np.power(10.0, -self.median_log10_ratio))
 
 
+@dataclass(frozen=True)
+class RankTest:
+    """The exact Mann-Whitney U test of two sets of numbers.
+
+    Args:
+        p_value: two-sided.
+        effect: Cliff's delta, P(a > b) - P(a < b).
+        decided: whether the p-value is at most alpha.
+        reason: why, in one line.
+    """
+
+    p_value: float
+    effect: float
+    decided: bool
+    reason: str
+
+
+def compare_ranks(a: np.ndarray, b: np.ndarray, alpha: float, what: str) -> RankTest:
+    """Whether one of two sets of `what` (such as ``"runs"``) is larger than the other."""
+    p_value = mann_whitney_p(a, b)
+    effect = float(np.mean(a[:, None] > b) - np.mean(a[:, None] < b))
+    smallest = 2 / math.comb(len(a) + len(b), len(a))
+    if smallest > alpha:
+        reason = f"{len(a)} against {len(b)} {what} cannot reach p <= {alpha:g} (at best {smallest:.2g}): add seeds"
+        return RankTest(p_value, effect, False, reason)
+    if p_value > alpha:
+        return RankTest(p_value, effect, False, f"the seeds overlap: p = {p_value:.2g} > {alpha:g}")
+    return RankTest(p_value, effect, True, f"p = {p_value:.2g} <= {alpha:g}")
+
+
 def compare_losses(a: Sequence[float], b: Sequence[float], alpha: float = ALPHA) -> Comparison:
     """The claim "a converges to a lower loss than b".
 
@@ -62,26 +94,17 @@ def compare_losses(a: Sequence[float], b: Sequence[float], alpha: float = ALPHA)
     Raises:
         UsageError: a negative loss, or `alpha` out of range.
     """
-    a, b = _ranked("a", a), _ranked("b", b)
-    if not 0 < alpha < 1:
-        raise UsageError(f"got alpha {alpha}: expected a number between 0 and 1, such as 0.05")
-    if min(len(a), len(b)) == 0:
-        side = "either side" if len(a) == len(b) else "one side"
-        return Comparison(UNDECIDED, math.nan, math.nan, math.nan, len(a), len(b), f"no runs on {side}")
-    p_value = mann_whitney_p(a, b)
-    effect = float(np.mean(a[:, None] > b) - np.mean(a[:, None] < b))
-    medians = _median_log10(a), _median_log10(b)
+    first, second = losses_of("a", a), losses_of("b", b)
+    check_alpha(alpha)
+    n_a, n_b = len(first), len(second)
+    if min(n_a, n_b) == 0:
+        side = "either side" if n_a == n_b else "one side"
+        return Comparison(UNDECIDED, math.nan, math.nan, math.nan, n_a, n_b, f"no runs on {side}")
+    medians = _median_log10(first), _median_log10(second)
     ratio = medians[0] - medians[1] if any(map(math.isfinite, medians)) else math.nan
-    smallest = 2 / math.comb(len(a) + len(b), len(a))
-    if smallest > alpha:
-        verdict = UNDECIDED
-        reason = f"{len(a)} against {len(b)} runs cannot reach p <= {alpha:g} (at best {smallest:.2g}): add seeds"
-    elif p_value > alpha:
-        verdict, reason = UNDECIDED, f"the seeds overlap: p = {p_value:.2g} > {alpha:g}"
-    else:
-        verdict = SUPPORTED if effect < 0 else REFUTED
-        reason = f"p = {p_value:.2g} <= {alpha:g}"
-    return Comparison(verdict, p_value, ratio, effect, len(a), len(b), reason)
+    test = compare_ranks(first, second, alpha, "runs")
+    verdict = UNDECIDED if not test.decided else SUPPORTED if test.effect < 0 else REFUTED
+    return Comparison(verdict, test.p_value, ratio, test.effect, n_a, n_b, test.reason)
 
 
 def compare_by_factor(a: Sequence[float], b: Sequence[float], factor: float, alpha: float = ALPHA) -> Comparison:
@@ -115,7 +138,7 @@ def compare_by_factor(a: Sequence[float], b: Sequence[float], factor: float, alp
     return Comparison(verdict, p_value, plain.median_log10_ratio, plain.effect, plain.n_a, plain.n_b, reason)
 
 
-def mann_whitney_p(a: Sequence[float], b: Sequence[float]) -> float:
+def mann_whitney_p(a: ArrayLike, b: ArrayLike) -> float:
     """Exact two-sided p-value of the Mann-Whitney U test, conditional on ties.
 
     All C(n_a + n_b, n_a) ways to hand out the pooled midranks are counted, and the share returned whose rank sum is at
@@ -124,30 +147,43 @@ def mann_whitney_p(a: Sequence[float], b: Sequence[float]) -> float:
     Time grows as n_a^2 (n_a + n_b)^2: about a second for 100 against 100.
 
     Args:
-        a, b: numbers of lengths n_a, n_b >= 1; infinite ones are allowed, NaN is not.
+        a, b: numbers (n_a,), (n_b,), at least one each; infinite ones are allowed, NaN is not.
     """
     pooled = np.concatenate([np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)])
-    n_a, total = len(a), len(pooled)
-    # Twice the midrank is an integer: values below, plus values below or equal, plus one.
-    ordered = np.sort(pooled)
-    ranks = np.searchsorted(ordered, pooled, "left") + np.searchsorted(ordered, pooled, "right") + 1
+    n_a, ranks = np.size(a), doubled_midranks(pooled)
     largest = int(np.sort(ranks)[-n_a:].sum())
     ways = np.zeros((n_a + 1, largest + 1))  # ways[k, s]: k of the ranks seen so far sum to s
     ways[0, 0] = 1
     for rank in ranks:
         ways[1:, rank:] += ways[:-1, : largest + 1 - rank].copy()
-    sums = np.arange(largest + 1)
-    mean = n_a * (total + 1)  # of the doubled rank sum
+    mean = n_a * (len(pooled) + 1)  # of the doubled rank sum
     observed = abs(int(ranks[:n_a].sum()) - mean)
     counts = ways[n_a]
-    return float(counts[np.abs(sums - mean) >= observed].sum() / counts.sum())
+    return float(counts[np.abs(np.arange(largest + 1) - mean) >= observed].sum() / counts.sum())
 
 
-def _ranked(name: str, losses: Sequence[float]) -> np.ndarray:
-    losses = np.asarray(losses, dtype=np.float64).reshape(-1)
-    if np.any(losses < 0):
-        raise UsageError(f"got a negative loss {losses[losses < 0][0]:g} in {name}: expected losses of at least 0")
-    return np.where(np.isnan(losses), np.inf, losses)
+def doubled_midranks(values: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Twice the midranks, which are integers: values below, plus values below or equal, plus one."""
+    ordered = np.sort(values)
+    return np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1
+
+
+def losses_of(name: str, losses: Sequence[float | None] | np.ndarray) -> Float64[np.ndarray, " n"]:
+    """Losses as numbers to rank: NaN and None, which mean that a run diverged, as infinity.
+
+    Raises:
+        UsageError: a negative one.
+    """
+    found = np.array([math.inf if loss is None else loss for loss in losses], dtype=np.float64)
+    if np.any(found < 0):
+        raise UsageError(f"got a negative loss {found[found < 0][0]:g} of {name}: expected losses of at least 0")
+    return np.where(np.isnan(found), math.inf, found)
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuses a significance level that is none."""
+    if not 0 < alpha < 1:
+        raise UsageError(f"got alpha {alpha}: expected a number between 0 and 1, such as 0.05")
 
 
 def _median_log10(losses: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""How much memory tensors take, measured: every storage from its birth to its end, exactly and repeatably.
+"""Measures how much memory tensors take: every storage from its birth to its end, exactly and repeatably.
 
 On a CPU the resident size of a process says little (allocators keep freed pages), so tensors are counted where PyTorch
 dispatches the operations that make them. The same count works on fake tensors, which have shapes but no data: a step
@@ -8,6 +8,8 @@ kernels allocate for themselves.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import weakref
 from collections.abc import Callable, Iterable
@@ -47,7 +49,11 @@ class MemoryUse:
 
 
 def measure(
-    fn: Callable[[], Any], *, apart: Iterable[Tensor] = (), device: torch.device | str | None = None
+    fn: Callable[[], Any],
+    *,
+    apart: Iterable[Tensor] = (),
+    device: torch.device | str | None = None,
+    saved: bool = True,
 ) -> MemoryUse:
     """Memory of ``fn()``.
 
@@ -57,19 +63,30 @@ def measure(
             on parameters are only made once: set them to None before.
         apart: tensors, such as buffers, that count in ``saved_apart_bytes`` if they are saved. Parameters always do.
         device: a CUDA device measures by its allocator's statistics; otherwise storages are counted at dispatch.
+        saved: count what is saved for the backward pass, by hooks (which `torch.func` transforms refuse); else 0.
 
     Raises:
         UsageError: a CUDA device was asked for and there is none.
     """
-    saved = _Saved(apart)
+    kept = _Saved(apart)
+    hooks = kept.hooks() if saved else contextlib.nullcontext()
     if device is not None and torch.device(device).type == "cuda":
-        return _measure_cuda(fn, saved, torch.device(device))
+        return _measure_cuda(fn, kept, hooks, torch.device(device))
     ledger = _Ledger()
-    with saved.hooks(), _Births(ledger):
+    with hooks, _Births(ledger):
         result = fn()
     live = ledger.live
     del result
-    return MemoryUse(ledger.peak, live, saved.bytes, saved.apart_bytes, None, "dispatch")
+    return MemoryUse(ledger.peak, live, kept.bytes, kept.apart_bytes, None, "dispatch")
+
+
+def saved_for_backward(fn: Callable[[], Any], *, apart: Iterable[Tensor] = ()) -> int:
+    """`MemoryUse.saved_bytes` of ``fn()`` alone, which compiled functions allow too."""
+    kept = _Saved(apart)
+    with kept.hooks():
+        result = fn()
+    del result
+    return kept.bytes
 
 
 def measure_fake(
@@ -160,12 +177,15 @@ class _Saved:
             key = id(storage)
             if key in self._seen:
                 continue
-            self._seen[key] = weakref.ref(storage, lambda _, key=key: self._seen.pop(key))
+            self._seen[key] = weakref.ref(storage, functools.partial(self._forget, key))
             if isinstance(tensor, torch.nn.Parameter) or key in self._apart or _is_parameter_view(tensor):
                 self.apart_bytes += storage.nbytes()
             else:
                 self.bytes += storage.nbytes()
         return tensor
+
+    def _forget(self, key: int, _: object) -> None:
+        del self._seen[key]
 
     def hooks(self) -> saved_tensors_hooks:
         return saved_tensors_hooks(self._pack, lambda tensor: tensor)
@@ -176,18 +196,20 @@ def _is_parameter_view(tensor: Tensor) -> bool:
     return isinstance(getattr(tensor, "_base", None), torch.nn.Parameter)
 
 
-def _measure_cuda(fn: Callable[[], Any], saved: _Saved, device: torch.device) -> MemoryUse:
+def _measure_cuda(
+    fn: Callable[[], Any], kept: _Saved, hooks: contextlib.AbstractContextManager[Any], device: torch.device
+) -> MemoryUse:
     if not torch.cuda.is_available():
         raise UsageError(f"got device {device}: there is no CUDA device here; leave the device out to count tensors")
     gc.collect()  # tensors in a cycle, freed during the call, would be taken off it
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    with saved.hooks():
+    with hooks:
         result = fn()
     torch.cuda.synchronize(device)
     peak = torch.cuda.max_memory_allocated(device) - before
     live = torch.cuda.memory_allocated(device) - before
     del result
     reserved = torch.cuda.max_memory_reserved(device)
-    return MemoryUse(peak, live, saved.bytes, saved.apart_bytes, reserved, "cuda")
+    return MemoryUse(peak, live, kept.bytes, kept.apart_bytes, reserved, "cuda")

@@ -1,4 +1,4 @@
-"""Is one model better than another, seed by seed? Exact tests and intervals for ratios of paired losses.
+"""Compares two models seed by seed: exact tests and intervals for ratios of paired losses.
 
 Two runs with one seed share data, order and, where they can, first weights, so their losses are compared within the
 seed, as d_i = log(a_i / b_i). The test is Wilcoxon's signed-rank test in its exact form: the sign-flip test (all 2^n
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
 
 from kansciml._errors import UsageError
-
-ALPHA = 0.05
-UNDECIDED = "undecided"
+from kansciml.analysis.comparison import ALPHA, UNDECIDED, check_alpha, doubled_midranks, losses_of
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,8 @@ def compare_pairs(
     """
     if len(a) != len(b):
         raise UsageError(f"got {len(a)} losses of {names[0]} and {len(b)} of {names[1]}: expected one pair per seed")
-    if not 0 < alpha < 1:
-        raise UsageError(f"got alpha {alpha}: expected a number between 0 and 1, such as 0.05")
-    first, second = _losses(names[0], a), _losses(names[1], b)
+    check_alpha(alpha)
+    first, second = losses_of(names[0], a), losses_of(names[1], b)
     kept = np.isfinite(first) | np.isfinite(second)
     lost = int(len(kept) - kept.sum())
     left_out = f"; {lost} of {len(kept)} pairs left out, as both diverged" if lost else ""
@@ -110,14 +109,14 @@ def compare_pairs(
     return PairedComparison(verdict, ratio, low, high, p_value, min(least, 1.0), n, n_lower, reason + left_out)
 
 
-def log_ratios(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """log(a / b), (n,): infinite where one of the two is infinite, or zero; 0 where both are equal."""
+def log_ratios(a: Float64[np.ndarray, " n"], b: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """log(a / b): infinite where one of the two is infinite, or zero; 0 where both are equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(a) - np.log(b)
     return np.where(a == b, 0.0, found)
 
 
-def signed_rank_p(differences: Sequence[float]) -> float:
+def signed_rank_p(differences: ArrayLike) -> float:
     """Exact two-sided p-value of Wilcoxon's signed-rank test that differences are symmetric about zero.
 
     All sign patterns are counted, with midranks where |d_i| are tied. Zeros take part in the ranking and have no sign
@@ -128,11 +127,7 @@ def signed_rank_p(differences: Sequence[float]) -> float:
         differences: (n,), n >= 1; not NaN.
     """
     d = np.asarray(differences, dtype=np.float64)
-    size = np.abs(d)
-    ordered = np.sort(size)
-    # twice the midrank is an integer: values below, plus values below or equal, plus one
-    ranks = np.searchsorted(ordered, size, "left") + np.searchsorted(ordered, size, "right") + 1
-    ranks, positive = ranks[d != 0], d[d != 0] > 0
+    ranks, positive = doubled_midranks(np.abs(d))[d != 0], d[d != 0] > 0
     if len(ranks) == 0:
         return 1.0
     counts = _patterns(tuple(sorted(ranks.tolist())))
@@ -154,8 +149,8 @@ def _patterns(ranks: tuple[int, ...]) -> np.ndarray:
     return shares
 
 
-def walsh_averages(differences: Sequence[float]) -> np.ndarray:
-    """Means of all pairs, each with itself too, sorted, (n (n + 1) / 2,); pairs of +inf and -inf are left out."""
+def walsh_averages(differences: ArrayLike) -> Float64[np.ndarray, " pairs"]:
+    """Means of all pairs, each with itself too, sorted: n (n + 1) / 2; pairs of +inf and -inf are left out."""
     d = np.asarray(differences, dtype=np.float64)
     i, j = np.triu_indices(len(d))
     with np.errstate(invalid="ignore"):
@@ -163,7 +158,7 @@ def walsh_averages(differences: Sequence[float]) -> np.ndarray:
     return np.sort(found[~np.isnan(found)])
 
 
-def estimate(differences: Sequence[float]) -> float:
+def estimate(differences: ArrayLike) -> float:
     """Hodges-Lehmann estimate of the centre of symmetry: the median of the Walsh averages."""
     averages = walsh_averages(differences)
     middle = averages[(len(averages) - 1) // 2], averages[len(averages) // 2]
@@ -174,7 +169,7 @@ def estimate(differences: Sequence[float]) -> float:
     return float(_between(*middle))
 
 
-def interval(differences: Sequence[float], alpha: float = ALPHA) -> tuple[float, float]:
+def interval(differences: ArrayLike, alpha: float = ALPHA) -> tuple[float, float]:
     """The centres of symmetry that the signed-rank test does not reject: the least and the largest of them.
 
     The p-value changes at Walsh averages alone, so it is taken at each and between each two, from outside in. Covers
@@ -237,10 +232,3 @@ def _between(low: float, high: float) -> float:
 def _exp(value: float) -> float:
     with np.errstate(over="ignore", under="ignore"):
         return float(np.exp(value))
-
-
-def _losses(name: str, losses: Sequence[float | None]) -> np.ndarray:
-    found = np.array([math.inf if loss is None else loss for loss in losses], dtype=np.float64).reshape(-1)
-    if np.any(found < 0):
-        raise UsageError(f"got a negative loss {found[found < 0][0]:g} of {name}: expected losses of at least 0")
-    return np.where(np.isnan(found), math.inf, found)

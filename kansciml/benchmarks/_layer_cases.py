@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from kansciml.benchmarks._peers import installed_peers
 from kansciml.benchmarks._timing import interleaved
 from kansciml.layers._kernels import cpp_library
+from kansciml.layers._refit import refit
 from kansciml.layers.bspline import uniform_knots
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
@@ -207,7 +208,7 @@ def _refits(samples: int, rivals: tuple[str, ...], rounds: int, report: Callable
     def values(knots: Tensor) -> Tensor:
         return refit.basis(x, knots, order).transpose(0, 1)  # (I, N, P)
 
-    def refit() -> Tensor:
+    def refitted() -> Tensor:
         return refit.refit(coefficients, old, new, order, x)[0]
 
     def per_feature() -> Tensor:
@@ -219,7 +220,7 @@ def _refits(samples: int, rivals: tuple[str, ...], rounds: int, report: Callable
         return torch.linalg.lstsq(matrices, curves).solution.squeeze(-1).transpose(1, 2)
 
     methods = {PER_EDGE: per_edge, PER_FEATURE: per_feature}
-    calls = {"refit": refit, **{name: methods[name] for name in rivals}}
+    calls = {"refit": refitted, **{name: methods[name] for name in rivals}}
     seconds = cpu_seconds(calls, rounds, after_call=lambda name: report(f"grid refit, {samples} samples: {name}"))
     target, basis = values(old) @ coefficients, values(new)
     errors = {name: float((basis @ call() - target).square().mean().sqrt()) for name, call in calls.items()}

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from kansciml._errors import UsageError
 from kansciml.analysis.memory import MemoryUse, measure
-from kansciml.benchmarks._hessian.cases import set_backend, with_textbook_layers
+from kansciml.benchmarks._hessian.cases import set_backend
 from kansciml.benchmarks.hessian import cpu_rounds
 from kansciml.benchmarks.layers import ratio
 from kansciml.layers._kernels import cpp_library
+from kansciml.layers.textbook_kan import to_textbook
 from kansciml.models.base import Model
 from kansciml.models.registry import find
 from kansciml.runs.tables import Table
@@ -55,7 +56,7 @@ def build(model: str, name: str, kind: str = "vision", **options: Any) -> nn.Mod
     config = family.config(preset, VARIANTS[name], **options)
     network = family.build(config, torch.Generator().manual_seed(0))
     if name == TEXTBOOK:
-        return with_textbook_layers(network)
+        return to_textbook(network)
     set_backend(network, "cpp" if name == CPP else "torch")
     return network
 

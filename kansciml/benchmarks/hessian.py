@@ -25,6 +25,7 @@ from kansciml.benchmarks._hessian import pyhessian_like as rival
 from kansciml.benchmarks._hessian.cases import LOADER, OURS, SINGLE, TEXTBOOK, Problem
 from kansciml.benchmarks._hessian.tables import tables_of
 from kansciml.layers._kernels import cpp_library
+from kansciml.layers.textbook_kan import to_textbook
 from kansciml.runs.progress import Progress
 from kansciml.runs.tables import Table
 
@@ -219,7 +220,7 @@ def planned(problem: Problem, report: Callable[[str], None]) -> dict[str, Any]:
 
 def textbook(problem: Problem) -> dict[str, float]:
     """Milliseconds of one product by PyHessian's algorithm where the layers are the textbook's; replaces them."""
-    call = cases.products(Problem(cases.with_textbook_layers(problem.module), problem.batch))[LOADER]()
+    call = cases.products(Problem(to_textbook(problem.module), problem.batch))[LOADER]()
     return {"product_ms": 1e3 * float(np.median(cpu_rounds({TEXTBOOK: call}, 3, lambda name: None)[TEXTBOOK]))}
 
 

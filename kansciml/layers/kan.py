@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kansciml.layers._kernels import spline_import
+from kansciml.layers._kernels import efficient_kan
 from kansciml.layers._refit.parameters import require_own
-
-from .rswaf_kan import RSWAFKAN
-from .spline_kan import SplineKAN
+from kansciml.layers.rswaf_kan import RSWAFKAN
+from kansciml.layers.spline_kan import SplineKAN
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -122,7 +121,7 @@ class KAN(nn.Module):
         Raises:
             ValueError: keys or shapes that are not efficient-kan's.
         """
-        layers = [SplineKAN.from_efficient_kan(state, **options) for state in spline_import.split(state_dict)]
+        layers = [SplineKAN.from_efficient_kan(state, **options) for state in efficient_kan.split(state_dict)]
         network = cls.__new__(cls)
         nn.Module.__init__(network)
         network.layers = nn.ModuleList(layers)

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from kansciml.layers._kernels import autograd
-from kansciml.layers._kernels.autocast import autocast_dtype
 
 Found = tuple["Tensor | None", ...]
 
@@ -106,7 +105,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx, gy):
         x, weight, bias, mean, rstd = ctx.saved_tensors
         wanted, graph = list(ctx.needs_input_grad[:3]), torch.is_grad_enabled()
-        if autograd.transformed(gy) or autograd.recorded():
+        if autograd.watched(gy):
             return *autograd.gradient(partial(composite, ctx.eps), wanted, gy, (x, weight, bias), graph), None
         if graph:
             return *_NormGradient.apply(ctx.eps, wanted, gy, x, weight, bias, mean, rstd), None
@@ -129,7 +128,7 @@ class _NormGradient(torch.autograd.Function):
     def backward(ctx, hx, hw, hb):
         gy, x, weight, bias, mean, rstd = ctx.saved_tensors
         needs, graph = ctx.needs_input_grad[2:6], torch.is_grad_enabled()
-        if graph or autograd.transformed(hx, hw, hb) or autograd.recorded():
+        if graph or autograd.watched(hx, hw, hb):
             saved, along = (gy, x, weight, bias), (hx, hw, hb)
             found = autograd.second(partial(composite, ctx.eps), ctx.wanted, needs, saved, along, graph)
             return None, None, *found, None, None
@@ -165,4 +164,8 @@ class LayerNorm(nn.LayerNorm):
             return composite(self.eps, x, self.weight, self.bias)
         if not known or not torch.is_grad_enabled() or torch.compiler.is_compiling() or autograd.recorded():
             return super().forward(x)
-        return super().forward(x) if autocast_dtype(x) is not None else _Norm.apply(x, self.weight, self.bias, self.eps)
+        return (
+            super().forward(x)
+            if autograd.autocast_dtype(x) is not None
+            else _Norm.apply(x, self.weight, self.bias, self.eps)
+        )

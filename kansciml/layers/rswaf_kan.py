@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kansciml.layers._kernels import rswaf
-from kansciml.layers._kernels.autocast import autocast_dtype
-from kansciml.layers._kernels.autograd import Traceable
+from kansciml.layers._kernels.rswaf import RswafSpec, RswafTensors
 from kansciml.layers._kernels.tensor_values import has_values
-from kansciml.layers._refit.parameters import ordinary
+from kansciml.layers._layer import KANLayer, checked_range
 
 UPSTREAM_DENOMINATOR = 0.33
 """h of the RSWAF layers that keep it as a plain number, outside their state (Vision-KAN, early faster-kan)."""
@@ -22,7 +21,7 @@ FEWEST_NORMALISED = 3
 """Inputs from which LayerNorm leaves a number: of one it makes a constant, of two the sign of their difference."""
 
 
-class RSWAFKAN(Traceable):
+class RSWAFKAN(KANLayer):
     r"""KAN layer whose univariate functions are sums of reflectional switch activation functions.
 
     .. math:: y_o = b_o + \sum_i \sum_{k=1}^{G} c_{iko}\,\phi\!\left(\frac{z_i - g_k}{h}\right),\quad
@@ -58,9 +57,10 @@ class RSWAFKAN(Traceable):
     Source: Delis (2024), faster-kan; Chen, Gundavarapu & Wu (2024), Vision-KAN; Pal & Das (2024), section 4.2, Table 1.
     """
 
+    GRID = "grid_points"
     grid_points: Tensor
 
-    @torch.inference_mode(False)  # made, cast or loaded there, a layer could not be trained afterwards
+    @torch.inference_mode(False)  # made there, a layer could not be trained afterwards
     def __init__(
         self,
         in_features: int,
@@ -80,9 +80,7 @@ class RSWAFKAN(Traceable):
                 f"got in_features {in_features}, out_features {out_features}, grid {grid}:"
                 " expected each to be at least 1"
             )
-        low, high = (float(end) for end in grid_range)
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"got grid_range {tuple(grid_range)}: expected two finite numbers, the lower one first")
+        self._first_range = checked_range(grid_range)
         if not (math.isfinite(denominator) and denominator > 0):
             raise ValueError(f"got denominator {denominator}: expected a positive number, the width of the functions")
         if layer_norm is None:
@@ -98,15 +96,14 @@ class RSWAFKAN(Traceable):
         self.layernorm = nn.LayerNorm(in_features, device=device, dtype=dtype) if layer_norm else None
         self.spline_weight = nn.Parameter(torch.empty(in_features, grid, out_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
-        self._first_range = low, high
-        points = self._first_points()
+        points = self._first_grid()
         if learn_grid:
             self.grid_points = nn.Parameter(points.to(self.spline_weight))
         else:
             self.register_buffer("grid_points", points.to(self.spline_weight.device))
         self.reset_parameters()
 
-    def _first_points(self) -> Tensor:
+    def _first_grid(self) -> Tensor:
         return torch.linspace(*self._first_range, self.grid, dtype=torch.float64, device="cpu")
 
     @property
@@ -140,7 +137,7 @@ class RSWAFKAN(Traceable):
         if self.bias is not None:
             self.bias.zero_()
         if isinstance(self.grid_points, nn.Parameter):
-            self.grid_points.copy_(self._first_points())
+            self.grid_points.copy_(self._first_grid())
 
     @classmethod
     def from_fasterkan(
@@ -217,50 +214,21 @@ class RSWAFKAN(Traceable):
             raise ValueError(f"got a state that does not fit {n_in} inputs and {n_out} outputs: {reason}") from None
         return layer
 
-    @torch.inference_mode(False)
-    def _apply(self, fn: Any, recurse: bool = True) -> RSWAFKAN:
-        # Casting a module casts its buffers: narrower grid points would move, so constant ones follow the device alone.
-        points = self.grid_points
-        super()._apply(fn, recurse)
-        if not isinstance(points, nn.Parameter):
-            if points.is_meta and not self.grid_points.is_meta:
-                points = self._first_points()
-            self.grid_points = ordinary(points.to(self.grid_points.device))
-        return self
-
-    @torch.inference_mode(False)
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if self.layernorm is None and prefix + "layernorm.weight" in state_dict:
             raise ValueError(
                 f"got a state with {prefix}layernorm.weight for an RSWAF layer of {self.in_features} inputs without"
                 " LayerNorm: expected a layer made with layer_norm=True"
             )
-        state_dict.update({name: ordinary(tensor) for name, tensor in state_dict.items()})
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        if not isinstance(self.grid_points, nn.Parameter):
-            self.grid_points = self.grid_points.double()  # assign=True takes the state's dtype
 
-    def _check(self, x: Tensor) -> None:
-        if not torch.jit.is_tracing() and x.shape[-1:] != (self.in_features,):  # the tracer warns of comparisons
-            raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
-
-    def forward(self, x: Tensor) -> Tensor:
-        if (node := self.as_node(x)) is not None:
-            return node
-        self._check(x)
-        weight = self.spline_weight
-        narrow = autocast_dtype(x)
-        if narrow is not None:
-            weight = weight.to(narrow)
-        elif x.dtype != weight.dtype:
-            raise ValueError(f"got input of {x.dtype}: expected {weight.dtype}, the dtype of the weights")
+    def _run(self, x: Tensor, narrow: torch.dtype | None) -> Tensor:
+        weight = self._weight("spline_weight")
+        weight = weight if narrow is None else weight.to(narrow)
         norm = self.layernorm
         scale, shift, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        y = rswaf.apply(self.denominator, eps, self._shared, flat, scale, shift, self.grid_points, weight)
-        if self.bias is not None:
-            y = y + self.bias.to(y.dtype)
-        return y.reshape(*x.shape[:-1], self.out_features)
+        spec = RswafSpec(self.denominator, eps, self._shared)
+        return rswaf.apply(spec, RswafTensors(x, scale, shift, self.grid_points, weight))
 
     def extra_repr(self) -> str:
         return (

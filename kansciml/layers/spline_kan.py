@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from kansciml.layers._kernels import knots as _knots
-from kansciml.layers._kernels import spline_import, spline_init
-from kansciml.layers._kernels.activations import ACTIVATIONS
-from kansciml.layers._kernels.autocast import autocast_dtype
-from kansciml.layers._kernels.autograd import Traceable
+from kansciml.layers._kernels import efficient_kan, spline_init
+from kansciml.layers._kernels.activations import ACTIVATIONS, activate
 from kansciml.layers._kernels.basis import evaluate
-from kansciml.layers._kernels.plain import scaled
+from kansciml.layers._kernels.knots import check, check_shape, even, read
+from kansciml.layers._kernels.plain import Weights
 from kansciml.layers._kernels.spline_op import BACKENDS, apply
 from kansciml.layers._kernels.tensor_values import has_values
-from kansciml.layers._refit import knots as _refit_knots
-from kansciml.layers._refit import refit
+from kansciml.layers._layer import KANLayer, checked_range
 from kansciml.layers._refit.gather import gathered
-from kansciml.layers._refit.parameters import ordinary, require_own, resize
-
-from .bspline import OUTSIDE, SplineSpec
-from .regularisation import regularisation
+from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
+from kansciml.layers._refit.parameters import require_own, resize
+from kansciml.layers._refit.refit import RefitError, refit
+from kansciml.layers.bspline import OUTSIDE, SplineSpec
+from kansciml.layers.regularisation import regularisation
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-INITS = tuple(spline_init.INITS)
-WEIGHTS = ("base_weight", "spline_weight", "spline_scale", "bias")
 
-
-class SplineKAN(Traceable):
+class SplineKAN(KANLayer):
     r"""KAN layer with a learnable univariate function on every edge.
 
     .. math:: y_o = b_o + \sum_i w_{io}\,\mathrm{act}(x_i) + s_{io} \sum_{m=1}^{G+S} c_{imo} B_m(x_i)
@@ -55,9 +50,9 @@ class SplineKAN(Traceable):
         backend: ``auto`` (default: C++ on a CPU where it was built), ``torch``, ``cpp``.
         device, dtype: as in `torch.nn.Linear`.
 
-    Attribute `keep_basis` (False): keep the splines once a graph of the gradient serves several backward passes, so
-    that Hessian-vector products with one graph evaluate none again. Memory: 2 (G + S) + 2 times the input. The C++
-    kernels evaluate splines faster than they would read them, and keep what else follows from the input: 3.25 times it.
+    Attribute `keep_basis` (False): keep the splines once a graph of the gradient serves several backward passes, as for
+    Hessian-vector products. Memory: 2 (G + S) + 2 times the input; in the C++ kernels, which evaluate splines faster
+    than they would read them, 3.25 times it, for what else follows from the input.
 
     Shapes: input (..., I), output (..., O). `base_weight` (I, O), `spline_weight` (I, G + S, O), `spline_scale` (I, O),
     `bias` (O,): inputs first, the order in which the matrix product reads them. Buffer `knots` (I, G + 2S + 1),
@@ -67,10 +62,11 @@ class SplineKAN(Traceable):
         ValueError: a size out of range, an unknown name, an empty grid_range, or an input whose last axis is not I.
     """
 
+    GRID = "knots"
     knots: Tensor
     keep_basis: bool = False
 
-    @torch.inference_mode(False)  # made, cast, loaded or changed there, a layer could not be trained afterwards
+    @torch.inference_mode(False)  # made or changed there, a layer could not be trained afterwards
     def __init__(
         self,
         in_features: int,
@@ -93,27 +89,28 @@ class SplineKAN(Traceable):
                 f"got in_features {in_features}, out_features {out_features}, grid {grid}, spline_order {spline_order}:"
                 " expected each to be at least 1 (spline_order: at least 0)"
             )
-        low, high = (float(end) for end in grid_range)
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"got grid_range {tuple(grid_range)}: expected two finite numbers, the lower one first")
-        kinds = ("base_activation", (None, *ACTIVATIONS)), ("outside", OUTSIDE), ("init", INITS), ("backend", BACKENDS)
-        for (kind, valid), got in zip(kinds, (base_activation, outside, init, backend)):
+        self._first_range = checked_range(grid_range)
+        for kind, got, valid in (
+            ("base_activation", base_activation, (None, *ACTIVATIONS)),
+            ("outside", outside, OUTSIDE),
+            ("init", init, tuple(spline_init.INITS)),
+            ("backend", backend, BACKENDS),
+        ):
             if got not in valid:
                 raise ValueError(f"got {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
         self.in_features, self.out_features = in_features, out_features
         self.spline_order, self.outside, self.base_activation = spline_order, outside, base_activation
         self.init, self.backend = init, backend
 
-        def parameter(wanted: bool, *shape: int) -> nn.Parameter | None:
-            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
         edges = (in_features, out_features)
-        self.base_weight = parameter(base_activation is not None, *edges)
-        self.spline_weight = parameter(True, in_features, grid + spline_order, out_features)
-        self.spline_scale = parameter(spline_scale, *edges)
-        self.bias = parameter(bias, out_features)
-        self._first_range = low, high
-        knots = _knots.even(in_features, grid, spline_order, self._first_range)
+        self.base_weight = None if base_activation is None else parameter(*edges)
+        self.spline_weight = parameter(in_features, grid + spline_order, out_features)
+        self.spline_scale = parameter(*edges) if spline_scale else None
+        self.bias = parameter(out_features) if bias else None
+        knots = even(in_features, grid, spline_order, self._first_range)
         self.register_buffer("knots", knots.to(self.spline_weight.device))
         self.reset_parameters()
 
@@ -139,21 +136,21 @@ class SplineKAN(Traceable):
         ``variance``: base branch and splines each give half of unit variance for inputs spread over the grid.
         ``zero``: splines are zero, so that the layer starts as its base branch.
         """
-        require_own(self, *WEIGHTS)
+        require_own(self, "base_weight", "spline_weight", "spline_scale", "bias")
         spline_init.INITS[self.init](self, generator)
         if self.bias is not None:
             self.bias.zero_()
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def set_knots(self, knots: Tensor) -> None:
-        """Replace the knots, (I, G + 2S + 1), strictly increasing; the coefficients stay as they are.
+    def set_knots(self, knots: Float[Tensor, "inputs knots"]) -> None:
+        """Replace the knots, G + 2S + 1 for each input, strictly increasing; the coefficients stay as they are.
 
         Raises:
             ValueError: another shape, knots not increasing or not finite.
         """
-        _knots.check_shape(knots, self.spline_weight, self.spline_order)
-        _knots.check(knots)
+        check_shape(knots, self.spline_weight, self.spline_order)
+        check(knots)
         knots = knots.detach().to(self.knots.device, self.knots.dtype)
         if knots.shape == self.knots.shape and not self.knots.is_inference():
             self.knots.copy_(knots)
@@ -163,36 +160,28 @@ class SplineKAN(Traceable):
     @property
     def spec(self) -> SplineSpec:
         """What the kernels are told of this layer as it is now."""
-        return self._read()[0]
+        return self._read(self.spline_weight)[0]
 
     @property
     def cells(self) -> Tensor:
         """What the kernels read of the knots as they are now, see `evaluate`."""
-        return self._read()[1]
+        return self._read(self.spline_weight)[1]
 
-    def _read(self, weight: Tensor | None = None, dtype: torch.dtype | None = None) -> tuple[SplineSpec, Tensor]:
-        """`spec`, and `cells` for weights of `dtype` (default: their own)."""
-        weight = self.spline_weight if weight is None else weight
+    def _read(self, weight: Tensor, dtype: torch.dtype | None = None) -> tuple[SplineSpec, Tensor]:
+        """`spec` and `cells`, for weights of `dtype` (default: their own)."""
         knots = self._buffers["knots"] if "knots" in self._buffers else self.knots
+        assert knots is not None
         order = self.spline_order
-        _knots.check_shape(knots, weight, order)
+        check_shape(knots, weight, order)
         if torch.compiler.is_compiling():  # the registered operators look at the knots when they run
             return SplineSpec(weight.shape[1] - order, order, False, self.outside, self.base_activation), knots
-        return _knots.read(knots, order, self.outside, self.base_activation, dtype or weight.dtype)
+        return read(knots, order, self.outside, self.base_activation, dtype or weight.dtype)
+
+    def _first_grid(self) -> Tensor:
+        return even(self.in_features, self.grid, self.spline_order, self._first_range)
 
     @torch.inference_mode(False)
-    def _apply(self, fn: Any, recurse: bool = True) -> SplineKAN:
-        # Casting a module casts its buffers: narrower knots would move every spline, so they follow the device alone.
-        knots = self.knots
-        super()._apply(fn, recurse)
-        if knots.is_meta and not self.knots.is_meta:
-            knots = _knots.even(self.in_features, self.grid, self.spline_order, self._first_range)
-        self.knots = ordinary(knots.to(self.knots.device))
-        return self
-
-    @torch.inference_mode(False)
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
-        state_dict.update({name: ordinary(tensor) for name, tensor in state_dict.items()})
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         knots, weight = (state_dict.get(prefix + name) for name in ("knots", "spline_weight"))
         own = self._parameters.get("spline_weight")
         if knots is not None and weight is not None and own is not None and weight.shape != own.shape:
@@ -202,50 +191,38 @@ class SplineKAN(Traceable):
                 resize(own, weight)  # a state of another grid, as after `extend_grid`
                 self.knots = self.knots.new_empty(knots.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        self.knots = self.knots.double()  # assign=True takes the state's
 
-    def basis(self, x: Tensor) -> Tensor:
-        """The B-splines at x: (..., I) -> (..., I, G + S). Differentiable in x."""
-        self._check(x, real=True)
-        spec, cells = self._read()
+    def basis(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch inputs splines"]:
+        """The G + S B-splines of each input at x. Differentiable in x."""
+        self._check_real(x)
+        spec, cells = self._read(self.spline_weight)
         values = evaluate(spec, x.reshape(-1, self.in_features).t().to(cells.dtype), cells)[0]  # (I, P, N)
         return values.permute(2, 0, 1).reshape(*x.shape, -1).to(x.dtype)
 
-    def _check(self, x: Tensor, real: bool = False) -> None:
-        if real and not x.is_floating_point():
+    def _check_real(self, x: Tensor) -> None:
+        if not x.is_floating_point():
             raise ValueError(f"got input of {x.dtype}: expected real floating-point numbers")
-        if not torch.jit.is_tracing() and x.shape[-1:] != (self.in_features,):  # the tracer warns of comparisons
-            raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
-
-    def forward(self, x: Tensor) -> Tensor:
-        if (node := self.as_node(x)) is not None:
-            return node
         self._check(x)
-        # a module takes microseconds to find an attribute; weights that are made from others are no parameters
-        own = self._parameters
-        *weights, bias = [own[name] if name in own else getattr(self, name) for name in WEIGHTS]
+
+    def _run(self, x: Tensor, narrow: torch.dtype | None) -> Tensor:
+        weights = [self._weight(name) for name in ("base_weight", "spline_weight", "spline_scale")]
         spec, cells = self._read(weights[1])
-        narrow = autocast_dtype(x)
         if narrow is not None:
             weights = [None if w is None else w.to(narrow) for w in weights]
-        elif x.dtype != weights[1].dtype:
-            raise ValueError(f"got input of {x.dtype}: expected {weights[1].dtype}, the dtype of the weights")
-        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        y = apply(spec, self.backend, flat, cells, *weights, self.keep_basis)
-        if bias is not None:
-            y = y + bias.to(y.dtype)
-        return y.reshape(*x.shape[:-1], self.out_features)
+        return apply(spec, self.backend, x, cells, *weights, self.keep_basis)
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def update_grid(self, x: Tensor, blend: float = 0.02, group: ProcessGroup | None = None) -> refit.RefitError:
+    def update_grid(
+        self, x: Float[Tensor, "*batch inputs"], blend: float = 0.02, group: ProcessGroup | None = None
+    ) -> RefitError:
         """Move the knots to where the inputs are and refit the coefficients, so that the function stays.
 
         Where `torch.distributed` is in use, every rank calls this with its own inputs (perhaps none), and those of all
         ranks count: equal networks get equal knots and coefficients.
 
         Args:
-            x: inputs (..., I) that the layer sees, finite; at least a few per interval.
+            x: inputs that the layer sees, finite; at least a few per interval.
             blend: 0 puts equally many inputs into each interval, 1 spaces the knots evenly (and keeps the fast path).
             group: the ranks that work together (default: all); all of them must call this.
 
@@ -257,11 +234,13 @@ class SplineKAN(Traceable):
                 from other parameters.
         """
         samples = self._samples(x, group)
-        return self._refit(_refit_knots.adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
+        return self._refit(adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def extend_grid(self, grid: int, x: Tensor | None = None, group: ProcessGroup | None = None) -> refit.RefitError:
+    def extend_grid(
+        self, grid: int, x: Float[Tensor, "*batch inputs"] | None = None, group: ProcessGroup | None = None
+    ) -> RefitError:
         """Refine to `grid` intervals: exactly where `grid` is a multiple of the present one, else by least squares.
 
         That is on the grid. Off it, splines that fade (`outside` ``zero``) do so over S of the new, narrower cells; the
@@ -272,7 +251,7 @@ class SplineKAN(Traceable):
 
         Args:
             grid: new number of intervals, at least the present one.
-            x: inputs (..., I) over which to fit and to tell the error; None: points spread over the grid.
+            x: inputs over which to fit and to tell the error; None: points spread over the grid.
             group: as in `update_grid`.
 
         Raises:
@@ -281,15 +260,15 @@ class SplineKAN(Traceable):
         if grid < self.grid:
             raise ValueError(f"got grid {grid}: expected at least {self.grid}, the present one")
         samples = None if x is None else self._samples(x, group)
-        return self._refit(_refit_knots.extended_knots(self.knots, self.spline_order, grid), samples)
+        return self._refit(extended_knots(self.knots, self.spline_order, grid), samples)
 
     def _samples(self, x: Tensor, group: ProcessGroup | None) -> Tensor:
-        self._check(x, real=True)
+        self._check_real(x)
         return gathered(x.detach().reshape(-1, self.in_features).to(self.knots.device, torch.float64), group)
 
-    def refit(self, knots: Tensor, samples: Tensor | None) -> refit.RefitError:
+    def _refit(self, knots: Tensor, samples: Tensor | None) -> RefitError:
         require_own(self, "spline_weight")
-        coefficients, error = refit.refit(
+        coefficients, error = refit(
             self.spline_weight.detach(), self.knots, knots, self.spline_order, samples, self.outside, self.spline_scale
         )
         resize(self.spline_weight, coefficients)
@@ -297,8 +276,8 @@ class SplineKAN(Traceable):
         self.set_knots(knots)
         return error
 
-    def edge_norms(self) -> Tensor:
-        """Mean absolute spline coefficient of every edge, scale included, plus |base weight|: (I, O), differentiable.
+    def edge_norms(self) -> Float[Tensor, "inputs outputs"]:
+        """Mean absolute spline coefficient of every edge, scale included, plus |base weight|; differentiable.
 
         The size of an edge's function without data; on a grid no spline exceeds it.
         """
@@ -307,24 +286,25 @@ class SplineKAN(Traceable):
             norms = norms * self.spline_scale.abs()
         return norms if self.base_weight is None else norms + self.base_weight.abs()
 
-    def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
+    def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Float[Tensor, ""]:
         """l1 * sum of the edge norms + entropy * their entropy (Liu et al. 2024, section 2.5); always finite."""
         return regularisation(self.edge_norms(), l1, entropy)
 
     @torch.no_grad()
-    def edge_curves(self, points: int = 101) -> tuple[Tensor, Tensor]:
-        """Every edge's function over its grid: x (n, I) and values (n, I, O), base branch included, float64."""
+    def edge_curves(
+        self, points: int = 101
+    ) -> tuple[Float64[Tensor, "points inputs"], Float64[Tensor, "points inputs outputs"]]:
+        """Every edge's function over its grid: x and values there, base branch included."""
         order = self.spline_order
         low, high = self.knots[:, order].double(), self.knots[:, order + self.grid].double()
         x = low + (high - low) * torch.linspace(0, 1, points, dtype=torch.float64, device=low.device)[:, None]
-        spec, cells = self._read(dtype=torch.float64)
-        basis = evaluate(spec, x.t(), cells)[0]  # (I, P, n)
-        scale = None if self.spline_scale is None else self.spline_scale.double()
-        weight = scaled(self.spline_weight.double(), scale)
-        y = torch.einsum("ipn,ipo->nio", basis, weight)
-        if self.base_weight is not None:
-            y = y + ACTIVATIONS[self.base_activation](x).unsqueeze(-1) * self.base_weight.double()
-        return x, y
+        spec, cells = self._read(self.spline_weight, torch.float64)
+        base, spline, scale = (
+            None if w is None else w.double() for w in (self.base_weight, self.spline_weight, self.spline_scale)
+        )
+        assert spline is not None
+        y = torch.einsum("ipn,ipo->nio", evaluate(spec, x.t(), cells)[0], Weights(base, spline, scale).scaled)
+        return x, y if base is None else y + activate(self.base_activation, x).unsqueeze(-1) * base
 
     @classmethod
     def from_efficient_kan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> SplineKAN:
@@ -337,7 +317,7 @@ class SplineKAN(Traceable):
         Raises:
             ValueError: keys or shapes that are not efficient-kan's.
         """
-        state, order = spline_import.read(state_dict)
+        state, order = efficient_kan.read(state_dict)
         weight = state["spline_weight"]
         own = {"spline_scale": "spline_scale" in state, "device": weight.device, "dtype": weight.dtype}
         layer = cls(weight.shape[0], weight.shape[2], weight.shape[1] - order, order, **{**own, **options})

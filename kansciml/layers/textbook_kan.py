@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kansciml._errors import UsageError
+
 from .bspline import uniform_knots
+from .spline_kan import SplineKAN
 
 
 class TextbookKAN(nn.Module):
@@ -111,3 +114,36 @@ class TextbookKAN(nn.Module):
             f"{self.in_features}, {self.out_features}, grid={self.grid}, spline_order={self.spline_order}, "
             f"grid_range={self.grid_range}, spline_scale={self.spline_scale is not None}"
         )
+
+
+def to_textbook(network: nn.Module) -> nn.Module:
+    """Replaces every `SplineKAN` below `network`, in place, by a `TextbookKAN` of the same function; returns `network`.
+
+    Raises:
+        UsageError: a layer that the recursion has no form for: with a bias, of order 0, with another base activation
+            than SiLU, or with splines that do not fade to zero outside the grid.
+    """
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, SplineKAN):
+                setattr(parent, name, _textbook_form(child))
+    return network
+
+
+def _textbook_form(layer: SplineKAN) -> TextbookKAN:
+    got = layer.base_activation, layer.outside, layer.bias is not None
+    base, weight, scale = layer.base_weight, layer.spline_weight, layer.spline_scale
+    if got != ("silu", "zero", False) or layer.spline_order < 1 or base is None or weight is None:
+        raise UsageError(
+            f"got a SplineKAN with base_activation {got[0]!r}, outside {got[1]!r}, bias {got[2]} and spline_order "
+            f"{layer.spline_order}: expected 'silu', 'zero', no bias, and at least 1"
+        )
+    sizes = (layer.in_features, layer.out_features, layer.grid, layer.spline_order, layer.grid_range)
+    textbook = TextbookKAN(*sizes, scale is not None, device=weight.device, dtype=weight.dtype)
+    with torch.no_grad():
+        textbook.knots.copy_(layer.knots)
+        textbook.base_weight.copy_(base.t())
+        textbook.spline_weight.copy_(weight.permute(2, 0, 1))
+        if textbook.spline_scale is not None and scale is not None:
+            textbook.spline_scale.copy_(scale.t())
+    return textbook

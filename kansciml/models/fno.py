@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from kansciml._errors import UsageError, unknown_name
-from kansciml.layers._kernels.autocast import autocast_dtype
+from kansciml.layers._kernels.autograd import autocast_dtype
 from kansciml.layers.fixed_point import GRADIENTS, FixedPointStatus, fixed_point
 from kansciml.layers.spectral_conv import FourierBasis, SpectralConv2d, fourier_basis
 from kansciml.models.base import Model, Slot, VariantConfig, draw_weights

@@ -10,17 +10,17 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kansciml._files import write_bytes
+from kansciml.runs.tables import Table, save_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 WIDTH = 7.0
 """Figure width in inches: the text width of a two-column paper."""
@@ -148,20 +148,6 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def legend_below(figure: Figure, handles: Sequence[Line2D], note: str = "") -> None:
-    """A legend below the panels, in as many columns (at most three) as the figure is wide enough for, under a note."""
-    for columns in range(min(3, len(handles)), 0, -1):
-        legend = figure.legend(
-            handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6,
-            title=note or None, title_fontsize=6.5,
-        )  # fmt: skip
-        # text is up to a tenth wider in the files than in the figure's own coarse pixels
-        if columns == 1 or legend.get_window_extent().width <= 0.9 * figure.bbox.width:
-            break
-        legend.remove()
-    legend.get_title().set_color(FAINT)
-
-
 def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Write ``stem.svg`` (text as text), ``stem.png`` (200 dpi) and ``stem.pdf``, the same bytes each time.
 
@@ -177,4 +163,23 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
             paths.append(write_bytes(folder / f"{stem}.{kind}", buffer.getvalue()))
+    return paths
+
+
+def save_report(
+    folder: Path, tables: Sequence[Table], drawings: Mapping[str, Callable[[], Figure | None]]
+) -> list[Path]:
+    """Write `tables` as ``tables.md`` and ``tables.json``, and each drawing by its stem; returns all paths.
+
+    Args:
+        drawings: stem -> what draws the picture, called within `publication_style`; None: there is nothing to draw.
+
+    Raises:
+        KansciError: unwritable folder or full disk.
+    """
+    paths = save_tables(tables, folder, "tables")
+    for stem, draw in drawings.items():
+        with publication_style():
+            figure = draw()
+        paths += save_figure(figure, folder, stem) if figure is not None else []
     return paths

@@ -2,72 +2,40 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+
+from filelock import FileLock, Timeout
 
 from kansciml._errors import KansciError
-from kansciml._files import write_failure
+from kansciml._files import write_failure, write_text
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+HOLDER = ".holder"
+"""File that names the process at work, for whoever is turned away."""
 
 
-class FolderLock:
-    """Context manager that holds ``folder/.lock``, which names the process for whoever is turned away.
+class FolderInUse(KansciError):
+    """Another process works in the folder. Exit code 1."""
 
-    The file stays when the lock is released: removing it would let a third process lock a new file while a second
-    one still locks the removed one.
 
-    Raises (on entering):
-        KansciError: another process works in the folder, or the lock file cannot be written.
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder/.lock`` within; the file stays when the lock is released or its process killed.
+
+    Raises:
+        FolderInUse: another process works in the folder.
+        KansciError: the lock file cannot be written.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".lock"
-        self._file: int | None = None
-
-    def __enter__(self) -> FolderLock:
-        try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise write_failure(self.path, error) from error
-        try:
-            _lock(file)
-        except OSError as error:
-            holder = os.read(file, 100).decode(errors="replace").strip()
-            os.close(file)
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):  # no locks on this file system
-                raise KansciError(
-                    f"cannot lock {self.path}: {error.strerror}: choose a results folder on another disk"
-                ) from error
-            raise KansciError(
-                f"{self.path.parent} is in use by another process ({holder or 'unknown'}): wait for it, or end it"
-            ) from error
-        self._file = file
-        os.ftruncate(file, 0)
-        os.write(file, f"pid {os.getpid()}\n".encode())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            os.ftruncate(self._file, 0)
-            os.close(self._file)  # and with it goes the lock
-            self._file = None
-
-
-def _lock(file: int) -> None:
-    """Lock the open file without waiting; OSError if another process holds it."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    import msvcrt
-
-    os.lseek(file, 1 << 20, os.SEEK_SET)  # beyond the text, which others must be able to read
-    msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-    os.lseek(file, 0, os.SEEK_SET)
+    holder = folder / HOLDER
+    try:
+        holding = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        name = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "unknown"
+        raise FolderInUse(f"{folder} is in use by another process ({name}): wait for it, or end it") from error
+    except OSError as error:
+        raise write_failure(folder / ".lock", error) from error
+    with holding:
+        write_text(holder, f"pid {os.getpid()}\n")
+        yield

@@ -15,7 +15,7 @@ from kansciml._errors import KansciError
 from kansciml._files import make_folder, write_json
 from kansciml.runs import provenance
 from kansciml.runs.experiment import Experiment, Result, RunContext
-from kansciml.runs.lock import FolderLock
+from kansciml.runs.lock import folder_lock
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import (
     DRAWN,
@@ -68,7 +68,7 @@ def run_experiment(
             _report_finished(done, log)
             return done
     make_folder(folder)
-    with FolderLock(folder), progress:
+    with folder_lock(folder), progress:
         done = None if force else _finished(folder)
         if done is not None:  # another process finished it between the look and the lock
             _report_finished(done, log)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from kansciml._errors import KansciError
 from kansciml._files import make_folder, write_bytes
-from kansciml.runs.lock import FolderLock
+from kansciml.runs.lock import HOLDER, FolderInUse, folder_lock
 from kansciml.runs.records import load_record
 
 PATIENCE_S = 120.0
@@ -75,7 +75,7 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> None:
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
             raise KansciError(f"got a file {name!r} from a worker: expected a path inside {folder}")
     make_folder(folder)
-    with FolderLock(folder):
+    with folder_lock(folder):
         if is_done(folder):
             return
         for name in sorted(files, key=lambda name: name == _LAST):
@@ -103,11 +103,9 @@ def wait_for_folder(folder: Path, patience_s: float = PATIENCE_S) -> None:
     seen, since = _signature(folder), time.monotonic()
     while not is_done(folder):
         try:
-            with FolderLock(folder):
+            with folder_lock(folder):
                 return
-        except KansciError as error:
-            if not isinstance(error.__cause__, (BlockingIOError, PermissionError)):
-                raise
+        except FolderInUse as error:
             now = _signature(folder)
             if now != seen:
                 seen, since = now, time.monotonic()
@@ -125,6 +123,6 @@ def _signature(folder: Path) -> tuple[tuple[str, int, int], ...]:
     for path in sorted(folder.rglob("*")):
         with contextlib.suppress(OSError):  # removed or renamed in this moment
             state = path.stat()
-            if path.name != ".lock":
+            if path.name not in (".lock", HOLDER):
                 found.append((str(path), state.st_size, state.st_mtime_ns))
     return tuple(found)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from kansciml._errors import KansciError, UsageError
 from kansciml._files import make_folder, to_jsonable, write_text
-from kansciml.runs.lock import FolderLock
+from kansciml.runs.lock import folder_lock
 from kansciml.runs.progress import Progress
 from kansciml.sweep import files
 from kansciml.sweep.plan import SweepPlan, SweepTask, setting_label
@@ -108,7 +108,7 @@ def run_sweep(
     progress = progress or Progress()
     log = log or progress.log
     results = Path(results).absolute()
-    with FolderLock(make_folder(plan.folder(results))):
+    with folder_lock(make_folder(plan.folder(results))):
         state = SweepState(plan, results, preset, read_state(plan.folder(results)))
         _mark_finished(state, plan, results)
         todo = [task for task in plan.tasks if state.tasks[task.id].state != "done"]

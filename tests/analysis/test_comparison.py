@@ -89,7 +89,7 @@ class TestCompareLosses:
         )
 
     def test_bad_input(self):
-        with pytest.raises(UsageError, match="negative loss -1 in b"):
+        with pytest.raises(UsageError, match="negative loss -1 of b"):
             compare_losses([1.0], [2.0, -1.0])
         with pytest.raises(UsageError, match="got alpha 5"):
             compare_losses([1.0], [2.0], alpha=5)

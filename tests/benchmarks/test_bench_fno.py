@@ -1,6 +1,7 @@
 """`kansciml bench fno`: one function in each kind of layer, and on tensors without data the bytes of real ones."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from kansciml import cli
 from kansciml._files import to_jsonable
 from kansciml.benchmarks import _step_cases as steps
 from kansciml.benchmarks import fno
-from kansciml.experiments.fig4b.experiment import fake_fields, field_step
-from kansciml.experiments.memory.steps import as_variant, measure_fake
+from kansciml.experiments.fig4b.experiment import DARCY
+from kansciml.experiments.memory.steps import Measured, measure_fake
 from kansciml.models.registry import build_model
 
 TINY = {"width": 4, "modes": (3, 3), "iterations": 2, "projection": 6}
@@ -46,8 +47,8 @@ def test_bytes_without_data_are_those_of_real_tensors_and_of_figure_4b(rows, nam
     real = fno.make_cases("fno-wt", SIDE, 1, **TINY)[name].activations()
     assert (row["saved_bytes"], row["peak_bytes"]) == (real.saved_bytes, real.peak_bytes)
     variant = {steps.MLP: "mlp", steps.TEXTBOOK: "textbook", steps.TORCH: "kan-spline"}[name]
-    network = build_model("fno-wt", "mlp" if variant == "mlp" else "kan-spline", resolution=SIDE, **TINY)
-    assert measure_fake(as_variant(network, variant), fake_fields, field_step, 1).saved_bytes == row["saved_bytes"]
+    model = Measured("", "", partial(build_model, "fno-wt", resolution=SIDE, **TINY))
+    assert measure_fake(model.network(variant), DARCY, 1).saved_bytes == row["saved_bytes"]
     assert row["saved_over_mlp"] == row["saved_bytes"] / steps.row_of(rows, steps.MLP)["saved_bytes"]
 
 

@@ -15,7 +15,7 @@ from kansciml.benchmarks._hessian import accuracy, cases
 from kansciml.benchmarks._hessian import pyhessian_like as rival
 from kansciml.benchmarks._hessian.picture import iterations_and_errors
 from kansciml.layers.spline_kan import SplineKAN
-from kansciml.layers.textbook_kan import TextbookKAN
+from kansciml.layers.textbook_kan import TextbookKAN, to_textbook
 
 TINY = {"image_size": 8, "channels": 1, "patch": 4, "width": 4, "depth": 1, "kan_hidden": (2, 2), "classes": 3}
 
@@ -66,7 +66,7 @@ def test_the_loader_weighs_batches_by_their_sizes(tiny):
 
 def test_the_textbook_layers_are_the_same_function(tiny):
     copy = cases.make_problem(8, 2, dtype=torch.float64, **TINY)
-    swapped = cases.with_textbook_layers(copy.module)
+    swapped = to_textbook(copy.module)
     kinds = {type(layer) for layer in swapped.modules()}
     assert TextbookKAN in kinds and SplineKAN not in kinds
     torch.testing.assert_close(swapped(tiny.batch[0]), tiny.module(tiny.batch[0]), rtol=1e-9, atol=1e-9)

@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from kansciml._files import to_jsonable
 from kansciml.benchmarks import _loop_cases as loops
 from kansciml.benchmarks import _step_cases as steps
 from kansciml.benchmarks import vision
-from kansciml.experiments.memory.steps import as_variant, fake_images, image_step, measure_fake
+from kansciml.experiments.memory.steps import IMAGES, Measured, measure_fake
 from kansciml.experiments.vision.steps import SmoothedLoss
 from kansciml.models.registry import build_model
 
@@ -101,8 +102,8 @@ def test_activations_agree_with_a_count_by_hand_and_gradients_are_not_among_them
     "name, variant", [(steps.MLP, "mlp"), (steps.TEXTBOOK, "textbook"), (steps.TORCH, "kan-spline")]
 )
 def test_networks_and_bytes_are_those_of_figure_4a(name, variant):
-    network = as_variant(build_model("mixer-nano", "mlp" if variant == "mlp" else "kan-spline", **TINY), variant)
-    known = measure_fake(network, fake_images, image_step, 4)
+    model = Measured("", "", partial(build_model, "mixer-nano", **TINY))
+    known = measure_fake(model.network(variant), IMAGES, 4)
     assert vision.make_cases("mixer-nano", 4, **TINY)[name].activations().saved_bytes == known.saved_bytes
 
 

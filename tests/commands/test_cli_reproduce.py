@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -24,7 +23,7 @@ from kansciml.reproduce import paper as _reproduce
 from kansciml.reproduce.paper import PAPER, chosen_names, gather, reproduce, settings
 from kansciml.reproduce.paper_errors import spline_sum
 from kansciml.reproduce.process import run_in_own_process
-from kansciml.runs.lock import FolderLock
+from kansciml.runs.lock import folder_lock
 from kansciml.runs.records import load_record
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.training.flat import FlatTraining
@@ -214,13 +213,15 @@ class TestOwnProcess:
 
     def test_a_process_that_dies_is_said(self, tmp_path):
         def kill():
-            while not multiprocessing.active_children():
-                time.sleep(0.01)
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            def own() -> list[psutil.Process]:
+                return [one for one in psutil.Process().children() if "kansciml._workers" in one.cmdline()]
+
+            wait_for(own)
+            own()[0].kill()
 
         thread = threading.Thread(target=kill)
         thread.start()
-        with pytest.raises(KansciError, match=r"its process ended without a word \(SIGKILL\)"):
+        with pytest.raises(KansciError, match=r"its process ended \(SIGKILL\)"):
             run_in_own_process("fig1", "smoke", tmp_path)
         thread.join()
 
@@ -245,7 +246,7 @@ class TestOwnProcess:
 def is_free(folder: Path) -> bool:
     """Whether no process works in a results folder."""
     try:
-        with FolderLock(folder):
+        with folder_lock(folder):
             return True
     except KansciError:
         return False

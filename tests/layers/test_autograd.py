@@ -230,23 +230,19 @@ def test_gradients_of_gradients_inside_a_compiled_function(kind):
     close(found, torch.autograd.grad(penalty(x), tensors, allow_unused=True))
 
 
-@pytest.mark.parametrize("operator", [spline_op._backward_op, rswaf._backward_op], ids=["spline", "rswaf"])
-def test_the_operators_of_backward_passes_have_a_derivative(operator):
+@pytest.mark.parametrize("kernels", [spline_op, rswaf])
+def test_the_operators_of_backward_passes_have_a_derivative(kernels):
     x, gy = draw(5).requires_grad_(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    if operator is spline_op._backward_op:
-        layer = SplineKAN(3, 2).double()
-        tensors = (x, layer.knots, layer.base_weight, layer.spline_weight, layer.spline_scale)
-        arguments, used = (
-            (gy, *tensors, *layer.spec._replace(uniform=False), "torch", True, True),
-            (gy, x, *layer.parameters()),
-        )
+    if kernels is spline_op:
+        layer, options = SplineKAN(3, 2).double(), (5, 3, False, "zero", "silu", "torch")
+        tensors = (layer.knots, layer.base_weight, layer.spline_weight, layer.spline_scale)
     else:
-        layer = RSWAFKAN(3, 2, learn_grid=True).double()
-        norm = layer.layernorm
-        tensors = (x, norm.weight, norm.bias, layer.grid_points, layer.spline_weight)
-        arguments, used = (gy, 0.33, norm.eps, False, *tensors, True, True, True), (gy, x, *layer.parameters())
-    found = sum(gradient.sum() for gradient in operator(*arguments))
-    expected = torch.autograd.grad(layer(x), (x, *layer.parameters()), gy, create_graph=True)
+        layer, options = RSWAFKAN(3, 2, learn_grid=True).double(), (0.33, 1e-5, False)
+        tensors = (layer.layernorm.weight, layer.layernorm.bias, layer.grid_points, layer.spline_weight)
+    used = (gy, x, *layer.parameters())
+    wanted = [t.requires_grad for t in (x, *tensors)]
+    found = sum(gradient.sum() for gradient in kernels.COMPILED_BACKWARD(gy, wanted, x, *tensors, *options))
+    expected = torch.autograd.grad(layer(x), used[1:], gy, create_graph=True)
     expected = sum(gradient.sum() for gradient in expected)
     close(found, expected)
     close(*(torch.autograd.grad(value, used, allow_unused=True) for value in (found, expected)))

@@ -11,6 +11,7 @@ import torch
 from scipy.interpolate import BSpline
 
 from kansciml.layers._kernels import cpp, cpp_library, plain
+from kansciml.layers._kernels.plain import Weights
 from kansciml.layers._native import build
 from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
 
@@ -84,8 +85,9 @@ def problem(order, even, outside, rows=ROWS, dtype=torch.float64):
     return SplineSpec(GRID, order, even, outside, "silu"), gy, x * 1.3, cells, base, weight, scale, knots
 
 
-def run(spec, gy, *tensors):
-    return cpp.forward(spec, *tensors), *cpp.backward(spec, gy, *tensors, True, True)
+def run(spec, gy, x, cells, *weights):
+    w = Weights(*weights)
+    return cpp.forward(spec, x, cells, w), *cpp.backward(spec, gy, x, cells, w, True, True)
 
 
 @pytest.mark.parametrize("order, even, outside", list(product(range(6), (True, False), OUTSIDE)))
@@ -167,7 +169,7 @@ def test_nan_stays_in_its_row_and_infinity_makes_none(way, order, even, outside)
 @pytest.mark.parametrize("shape", [(0, N_IN), (1, N_IN)])
 def test_no_rows_and_one_row(way, shape):
     spec, gy, x, cells, base, weight, scale, _ = problem(3, True, "linear", rows=shape[0])
-    expected = plain.forward(spec, x, cells, base, weight, scale)
+    expected = plain.forward(spec, x, cells, Weights(base, weight, scale))
     y, gx, gbase, gweight, gscale = run(spec, gy, x, cells, base, weight, scale)
     torch.testing.assert_close(y, expected)
     assert gx.shape == x.shape and gbase.shape == base.shape and gscale.shape == scale.shape
@@ -176,7 +178,7 @@ def test_no_rows_and_one_row(way, shape):
 
 def test_what_is_not_needed_is_not_computed_and_changes_nothing(way):
     spec, gy, x, cells, base, weight, scale, _ = problem(3, True, "zero")
-    tensors = gy, x.T.contiguous().T, cells, base, weight, scale  # a transposed x is copied, not misread
+    tensors = gy, x.T.contiguous().T, cells, Weights(base, weight, scale)  # a transposed x is copied, not misread
     gx, gbase, gweight, gscale = cpp.backward(spec, *tensors, True, True)
     alone = cpp.backward(spec, *tensors, True, False)
     assert torch.equal(alone[0], gx) and alone[1:] == (None, None, None)
@@ -196,13 +198,12 @@ def test_threads_share_the_work_without_a_race(way):
 
 
 def test_orders_that_are_not_compiled_run_in_plain_pytorch(library):
-    tensors = problem(6, True, "zero")[:-1]
-    for got, expected in zip(run(*tensors), (plain.forward(tensors[0], *tensors[2:]),)):
-        assert torch.equal(got, expected)
+    spec, gy, x, cells, *weights, _ = problem(6, True, "zero")
+    assert torch.equal(run(spec, gy, x, cells, *weights)[0], plain.forward(spec, x, cells, Weights(*weights)))
 
 
 def test_an_environment_variable_switches_them_off():
-    code = "from kansciml.layers import cpp_library; print(cpp_library.available(), cpp_library.reason())"
+    code = "from kansciml.layers._kernels import cpp_library; print(cpp_library.available(), cpp_library.reason())"
     environment = {**os.environ, "KANSCIML_NO_CPP": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "False C++ kernels switched off by KANSCIML_NO_CPP\n"

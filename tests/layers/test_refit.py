@@ -8,7 +8,7 @@ from scipy.interpolate import BSpline
 from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers._refit import banded, cells
 from kansciml.layers._refit import refit as _refit
-from kansciml.layers._refit.knots import adaptive_knots, extended_knots
+from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
 from kansciml.layers._refit.refit import basis, refit
 from kansciml.layers.bspline import SplineSpec, uniform_knots
 

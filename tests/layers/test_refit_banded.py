@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kansciml import KAN, SplineKAN
 from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers._refit import refit as _refit
-from kansciml.layers._refit.knots import adaptive_knots, extended_knots
+from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
 from kansciml.layers._refit.refit import refit
 from kansciml.layers.bspline import SplineSpec, uniform_knots
 

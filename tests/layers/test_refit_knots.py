@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kansciml.layers._refit.knots import adaptive_knots, extended_knots
+from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
 from kansciml.layers.bspline import uniform_knots
 
 

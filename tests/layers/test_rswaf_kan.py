@@ -171,9 +171,9 @@ def test_operators_are_registered_soundly():
     layer, x = layer_with(learn_grid=True), draw(5, 3).requires_grad_()
     norm = layer.layernorm
     for scale, shift in ((norm.weight, norm.bias), (None, None)):
-        arguments = (0.33, 1e-5, False, x, scale, shift, layer.grid_points, layer.spline_weight)
+        arguments = (x, scale, shift, layer.grid_points, layer.spline_weight, 0.33, 1e-5, False)
         checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-        torch.library.opcheck(rswaf._forward_op, arguments, test_utils=checks)
+        torch.library.opcheck(rswaf.COMPILED, arguments, test_utils=checks)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

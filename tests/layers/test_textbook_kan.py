@@ -1,12 +1,17 @@
 """The textbook layer: SciPy's B-splines on half-open intervals, the layer's formula, and correct gradients."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
 
+from kansciml._errors import UsageError
 from kansciml.layers.bspline import uniform_knots
-from kansciml.layers.textbook_kan import TextbookKAN
+from kansciml.layers.kan import KAN
+from kansciml.layers.spline_kan import SplineKAN
+from kansciml.layers.textbook_kan import TextbookKAN, to_textbook
 
 CASES = [(5, 3, (-1.0, 1.0)), (1, 1, (0.0, 2.0)), (8, 2, (-3.0, 5.0)), (3, 5, (-1.0, 1.0))]
 
@@ -79,3 +84,25 @@ def test_bad_sizes_are_named(arguments, message):
 def test_a_wrong_input_is_named():
     with pytest.raises(ValueError, match=r"expected \(\.\.\., 3\)"):
         TextbookKAN(3, 1)(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"spline_scale": False, "grid_range": (-2.0, 2.0), "grid": 4}])
+def test_textbook_layers_put_into_a_network_give_its_values_by_its_weights(options):
+    ours = KAN((3, 4, 2), "spline", **options).double()
+    textbook = to_textbook(copy.deepcopy(ours))
+    kinds = [type(module) for module in textbook.modules()]
+    assert SplineKAN not in kinds and kinds.count(TextbookKAN) == 2
+    assert sum(p.numel() for p in textbook.parameters()) == sum(p.numel() for p in ours.parameters())
+    x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(textbook(x), ours(x), rtol=1e-9, atol=1e-10)
+    with torch.no_grad():  # every weight was taken over, so that a changed one shows
+        ours.layers[0].spline_weight.mul_(1.1)
+    assert not torch.allclose(textbook(x), ours(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"bias": True}, {"base_activation": "gelu"}, {"outside": "linear"}, {"spline_order": 0}]
+)
+def test_layers_without_a_textbook_form_are_refused(options):
+    with pytest.raises(UsageError, match="got a SplineKAN with base_activation"):
+        to_textbook(KAN((3, 2), "spline", **options))

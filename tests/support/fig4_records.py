@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from kansciml.experiments.memory.report import (
-    MB,
-)
+from kansciml.experiments.memory.record import MB
 from kansciml.runs.records import Record
 
 
@@ -36,7 +34,8 @@ def make(tmp_path, models=("one", "two"), slopes=None, **changes):
             arrays[f"{model}.{variant}.batch"] = batch
             arrays[f"{model}.{variant}.peak"] = (slope * MB * batch).astype(np.int64)
             arrays[f"{model}.{variant}.total"] = arrays[f"{model}.{variant}.peak"] + 12_000 + 100 * batch
-    config = {"limit_gb": 16.0, "precision": "32", "device": "cpu", "batches": [1, 64, 128, 8192]}
+    config = {"limit_gb": 16.0, "precision": "32", "device": "cpu", "batches": [1, 64, 128, 8192],
+              "resolutions": [29, 85], "parts": ["ends", "whole"]}  # fmt: skip
     result = {"titles": {model: f"{model}: widths 1-2-3" for model in models}, "curves": curves}
     settings = {"experiment": "fig4a", "config": config, "result": result, "arrays": arrays} | changes
     return Record(tmp_path, config_hash="0" * 12, status="finished", **settings)

@@ -12,7 +12,7 @@ from support.sweep_samples import FOLDER, PACKAGE, Sweep, meanwhile
 
 from kansciml._errors import KansciError
 from kansciml._files import to_jsonable, write_json
-from kansciml.runs.lock import FolderLock
+from kansciml.runs.lock import folder_lock
 from kansciml.runs.records import load_record
 from kansciml.runs.runner import run_experiment
 from kansciml.sweep import files
@@ -31,14 +31,14 @@ class TestLocks:
     def test_one_command_per_sweep(self, tmp_path):
         sweep = Sweep(tmp_path)
         sweep.folder.mkdir(parents=True)
-        with FolderLock(sweep.folder), pytest.raises(KansciError, match="is in use by another process"):
+        with folder_lock(sweep.folder), pytest.raises(KansciError, match="is in use by another process"):
             sweep.run()
 
     def test_a_folder_that_shows_no_life_is_given_up_with_a_remedy(self, tmp_path):
         """As a file server leaves it that keeps the lock of a machine which is gone."""
         began = time.monotonic()
         with (
-            FolderLock(tmp_path),
+            folder_lock(tmp_path),
             pytest.raises(KansciError, match=r"written nothing for 1 s.*remove .*\.lock") as caught,
         ):
             files.wait_for_folder(tmp_path, patience_s=1.0)
@@ -53,7 +53,7 @@ class TestLocks:
 
         def finish() -> None:
             folder.mkdir(parents=True)
-            with FolderLock(folder):
+            with folder_lock(folder):
                 ready.set()
                 for number in range(4):  # signs of life, further apart than half the patience
                     time.sleep(0.6)

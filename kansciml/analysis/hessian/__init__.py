@@ -3,7 +3,7 @@
 from kansciml.analysis.hessian._product.loss import supervised
 from kansciml.analysis.hessian._product.plan import MemoryPlan, available_memory
 
-from ._basis_store import BasisPlan, plan_basis
+from ._krylov.basis_store import BasisPlan, plan_basis
 from ._probes import Estimate
 from .eigenvalues import Eigenpairs, top_eigenvalues
 from .lanczos import Tridiagonal, lanczos

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ._probes import Estimate
-from .spectrum import RESOLVED, Spectrum
+from .spectrum import RESOLVED, Spectrum, share
 
 PLAIN, ADAPTIVE, FILTER = "plain", "adaptive", "filter"
 NAMES = {PLAIN: "H", ADAPTIVE: "adaptive |w| H |w|", FILTER: "filter-normalised H"}
@@ -44,54 +44,32 @@ class Kind:
 class Source:
     """A spectrum as it is measured: by quadrature, or all eigenvalues; and its two ends with their residuals."""
 
-    spectrum: Spectrum | None
-    eigenvalues: np.ndarray | None
+    values: Spectrum | np.ndarray
     top: Estimate
     bottom: Estimate
 
     @property
     def size(self) -> int:
-        return self.spectrum.size if self.eigenvalues is None else len(self.eigenvalues)
-
-    def sums(self, *functions: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Per probe, the sums over all eigenvalues of each function: (probes, functions)."""
-        if self.eigenvalues is not None:
-            return np.array([[function(self.eigenvalues).sum() for function in functions]])
-        s = self.spectrum
-        columns = [
-            function(s.locked).sum() + (s.size - len(s.locked)) * (s.weights * function(s.nodes)).sum(1)
-            for function in functions
-        ]
-        return np.stack(columns, axis=1)
+        return self.values.size  # of both kinds
 
     def estimate(self, combine: Callable[..., float], *functions: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-        """combine(sums), with its standard error by leaving out one probe at a time (the jackknife)."""
-        samples = self.sums(*functions)
-        value = float(combine(*samples.mean(0)))
-        if self.eigenvalues is not None:
-            return Estimate(value, 0.0, 0)
-        count = len(samples)
-        if count == 1:
-            return Estimate(value, math.nan, 1)
-        left_out = (samples.sum(0) - samples) / (count - 1)
-        varied = np.array([combine(*row) for row in left_out])
-        return Estimate(value, float(np.sqrt((count - 1) / count * ((varied - varied.mean()) ** 2).sum())), count)
+        """combine(*sums of the functions over all eigenvalues)."""
+        if isinstance(self.values, Spectrum):
+            return self.values.estimate(combine, *functions)
+        return Estimate(float(combine(*(function(self.values).sum() for function in functions))), 0.0, 0)
 
     def count_above(self, threshold: float) -> Estimate:
-        if self.eigenvalues is not None:
-            return Estimate(float((self.eigenvalues > threshold).sum()), 0.0, 0)
-        found = self.spectrum.count_above(threshold)
+        if not isinstance(self.values, Spectrum):
+            return Estimate(float((self.values > threshold).sum()), 0.0, 0)
+        found = self.values.count_above(threshold)
         whole = round(found.value)
         # sums of weights round: what is a whole number to rounding is that number, and two zeros are equal
         return dataclasses.replace(found, value=float(whole)) if abs(found.value - whole) < WHOLE else found
 
-    def count_below(self, threshold: float) -> Estimate:
-        found, size = self.count_above(threshold), self.size
-        return Estimate(size - found.value, found.standard_error, found.probes, size - found.upper, size - found.lower)
-
 
 def kinds(relative: Sequence[float] = RELATIVE, absolute: Sequence[float] = ABSOLUTE) -> tuple[Kind, ...]:
     """All measures, in the order of tables."""
+    of_sum = "share of sum |eigenvalue|"
     found = [
         Kind("top", PLAIN, "largest eigenvalue"),
         Kind("top_over_loss", PLAIN, "largest eigenvalue / loss", (LOSS,)),
@@ -100,12 +78,10 @@ def kinds(relative: Sequence[float] = RELATIVE, absolute: Sequence[float] = ABSO
         Kind("positive_count", PLAIN, "positive eigenvalues", (LOSS,)),
         Kind("positive_share", PLAIN, "positive eigenvalues / n", (LOSS, SIZE)),
         *(Kind(f"count_above_{t:g}", PLAIN, f"eigenvalues > {t:g}") for t in absolute),
-        *(Kind(f"mass_above_{t:g}", PLAIN, f"share of sum |eigenvalue| > {t:g}", (SIZE,)) for t in absolute),
+        *(Kind(f"mass_above_{t:g}", PLAIN, f"{of_sum} > {t:g}", (SIZE,)) for t in absolute),
         *(Kind(f"count_above_{t:g}_top", PLAIN, f"eigenvalues > {t:g} of the largest", (LOSS,)) for t in relative),
         *(
-            Kind(
-                f"mass_above_{t:g}_top", PLAIN, f"share of sum |eigenvalue| > {t:g} of the largest", (LOSS, SIZE), False
-            )
+            Kind(f"mass_above_{t:g}_top", PLAIN, f"{of_sum} > {t:g} of the largest", (LOSS, SIZE), False)
             for t in relative
         ),
     ]
@@ -118,12 +94,11 @@ def kinds(relative: Sequence[float] = RELATIVE, absolute: Sequence[float] = ABSO
             Kind(f"{spectrum}_count_above_loss", spectrum, "eigenvalues > loss", (LOSS, LAYERS)),
             Kind(f"{spectrum}_count_above_0.01_top", spectrum, "eigenvalues > 0.01 of the largest", (LOSS, LAYERS)),
         ]
+    negative = "negative share of sum |eigenvalue|"
     for spectrum, prefix, layers in ((PLAIN, "", ()), (ADAPTIVE, "adaptive_", (LAYERS,))):
         found += [
             Kind(f"{prefix}effective_rank", spectrum, "effective rank (tr H)^2 / tr H^2", (LOSS, *layers), False),
-            Kind(
-                f"{prefix}negative_mass", spectrum, "negative share of sum |eigenvalue|", (LOSS, SIZE, *layers), False
-            ),
+            Kind(f"{prefix}negative_mass", spectrum, negative, (LOSS, SIZE, *layers), False),
             Kind(f"{prefix}bottom", spectrum, "smallest eigenvalue", layers, False),
         ]
     return tuple(found)
@@ -135,15 +110,15 @@ def measure(
     """Values of all measures of one of the three spectra, by name."""
     prefix, size, top = "" if spectrum == PLAIN else f"{spectrum}_", source.size, source.top.value
     trace = source.estimate(lambda s: s, lambda v: v)
-    found = {"top": source.top, "bottom": source.bottom, "trace": trace, "mean": scaled(trace, 1 / size)}
+    found = {"top": source.top, "bottom": source.bottom, "trace": trace, "mean": trace.scaled(1 / size)}
     found["effective_rank"] = source.estimate(_effective_rank, lambda v: v, np.square)
-    found["negative_mass"] = source.estimate(_share, lambda v: np.maximum(-v, 0), np.abs)
+    found["negative_mass"] = source.estimate(share, lambda v: np.maximum(-v, 0), np.abs)
     if loss is not None and loss > 0:
-        found["top_over_loss"] = scaled(source.top, 1 / loss)
+        found["top_over_loss"] = source.top.scaled(1 / loss)
         found["count_above_loss"] = source.count_above(loss)
     zero = RESOLVED * max(abs(top), abs(source.bottom.value))
     found["positive_count"] = source.count_above(zero)
-    found["positive_share"] = scaled(found["positive_count"], 1 / size)
+    found["positive_share"] = found["positive_count"].scaled(1 / size)
     limits = [(f"{t:g}_top", t * top) for t in relative]
     if spectrum == PLAIN:
         limits += [(f"{t:g}", t) for t in absolute]
@@ -151,23 +126,14 @@ def measure(
         limits += [("0.01_top", 0.01 * top)]
     for name, limit in limits:
         found[f"count_above_{name}"] = source.count_above(limit)
-        found[f"mass_above_{name}"] = source.estimate(
-            _share, lambda v, limit=limit: np.where(v > limit, np.abs(v), 0), np.abs
-        )
+        found[f"mass_above_{name}"] = source.estimate(share, functools.partial(_sizes_above, limit), np.abs)
     wanted = {kind.name for kind in kinds(relative, absolute) if kind.spectrum == spectrum}
     return {prefix + name: estimate for name, estimate in found.items() if prefix + name in wanted}
 
 
-def scaled(estimate: Estimate, factor: float) -> Estimate:
-    """The estimate times a positive number."""
-    values = (estimate.value, estimate.standard_error, estimate.lower, estimate.upper)
-    value, error, lower, upper = (factor * number for number in values)
-    return Estimate(value, error, estimate.probes, lower, upper)
+def _sizes_above(limit: float, values: np.ndarray) -> np.ndarray:
+    return np.where(values > limit, np.abs(values), 0)
 
 
 def _effective_rank(total: float, squares: float) -> float:
     return total**2 / squares if squares > 0 else 0.0
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0

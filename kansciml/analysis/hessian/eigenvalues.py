@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..._errors import KansciError, UsageError, unknown_name
-from ._basis_store import BasisStore, check_basis, plan_basis
-from .lanczos import project_out
-from .symmetric import SymmetricOperator
+from ._krylov.basis_store import BasisStore, check_basis, plan_basis
+from ._krylov.orthogonality import project_out
+from .symmetric import SymmetricOperator, not_finite
 
 ENDS = ("both", "largest", "smallest")
 
@@ -130,7 +130,17 @@ def _room(
 
 
 class _Search:
-    def __init__(self, operator, store: BasisStore, tol: float, budget: int, seed: int, progress) -> None:
+    """What has been found and locked so far, and how to find more."""
+
+    def __init__(
+        self,
+        operator: SymmetricOperator,
+        store: BasisStore,
+        tol: float,
+        budget: int,
+        seed: int,
+        progress: Callable[[int, float], None] | None,
+    ) -> None:
         self.operator, self.store, self.tol, self.budget, self.seed = operator, store, tol, budget, seed
         self.progress, self.matvecs, self.scale = progress, 0, 0.0
         self.values, self.residuals = np.empty(0), np.empty(0)
@@ -151,8 +161,8 @@ class _Search:
                 top = ordered[-high]
             if 0 < low <= len(ordered):
                 bottom = ordered[low - 1]
-            ends = (high, low) if start == 0 else (min(high, max(missing, 1)), min(low, max(missing, 1)))
-            if not self._round(start, *ends, top, bottom):
+            most = max(high, low) if start == 0 else max(missing, 1)
+            if not self._round(start, min(high, most), min(low, most), top, bottom):
                 return self.budget > self.matvecs
             if self.matvecs >= self.budget:
                 return False
@@ -217,10 +227,7 @@ class _Search:
         w = self.operator.matvec(vector).to(torch.float64, copy=True)
         self.matvecs += 1
         if not torch.isfinite(w).all():
-            raise KansciError(
-                f"product {self.matvecs} with the matrix has NaN or infinite entries: expected finite ones: check that "
-                "the loss and its first two derivatives are finite"
-            )
+            raise not_finite(self.matvecs)
         project_out(w, self.vectors)
         return w
 

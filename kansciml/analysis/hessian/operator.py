@@ -13,19 +13,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.analysis.hessian._product import plan
 from kansciml.analysis.hessian._product.batches import Batches, Count, mapped
 from kansciml.analysis.hessian._product.evaluation import Evaluation
 from kansciml.analysis.hessian._product.fingerprint import fingerprint
 from kansciml.analysis.hessian._product.loss import GradientGraph, Loss
 from kansciml.analysis.hessian._product.parameters import FlatParameters, Selection
-from kansciml.analysis.hessian._product.plan import MemoryPlan
+from kansciml.analysis.hessian._product.plan import SHARE, MemoryPlan, available_memory
 from kansciml.analysis.hessian._product.processes import Processes
 
-from ._basis_store import BLOCK_BYTES
+from ._krylov.basis_store import BLOCK_BYTES
 
 WRONG = 1e-3
 """What products in float64 may differ from differences of gradients, relative: well above 1e-9, what those do."""
@@ -51,25 +51,24 @@ class HessianOperator:
         keep_graph: keep the gradient's graph between products, which makes them 1.4 to 2.3 times as fast: True, False,
             or ``"auto"`` (default): if the graphs of all samples fit into `memory`, measured on one micro-batch.
         memory: bytes that kept graphs may take; None (default): half of what is available now.
-        check: compute the gradient twice, with random states moved on, and refuse a loss that gives another one or
-            changes buffers (dropout or batch norm in train mode); where several batches are averaged, try that each
-            loss is a mean over samples (a third gradient's time); and try on a few samples that products are those of
-            a symmetric matrix and, where the loss goes through custom functions, differences of gradients. If False,
-            random numbers are the same in each product, those that come next at construction, and the mean is taken
-            over the batches as they are.
+        check: refuse a loss that is random or changes buffers (dropout or batch norm in train mode), that is no mean
+            over samples where several batches are averaged, or whose products on a few samples are not symmetric or,
+            where it goes through custom functions, not differences of gradients. Takes about three gradients. If
+            False, random numbers are the same in each product, those that come next at construction, and the mean is
+            taken over the batches as they are.
         distributed: the processes of torch.distributed each hold a share of the data; products are summed over them.
             All must then ask for the same products.
         count: ``count(batch)``, what the batch's loss is the mean over, by number: for cross-entropy with labels that
             are ignored, how many are not; with class weights, the sum of the labels' weights. None (default): samples.
             Where it is given, batches that are not cut are taken at its word.
 
-    Attributes: size, dtype (of vectors: the parameters' real dtype, float32 at least), device, names, shapes,
-    distributed, fingerprint.
+    Attributes: size (n), dtype (of vectors: the parameters' real dtype, float32 at least), device, names (of the
+    parameters in the order of the flat vector), shapes, distributed, fingerprint.
 
     Raises:
         UsageError: nothing to differentiate, unknown names, no data, data that can be read only once, a loss that is no
-            real scalar, depends on no parameter, or is no mean over samples although several batches, or the parts
-            that `micro_batch` cuts, are averaged; batches whose samples cannot be told.
+            real scalar, depends on no parameter, or is no mean over samples where it must be; batches whose samples
+            cannot be told.
         KansciError: the loss fails the check or is not finite; a product does not fit into memory.
     """
 
@@ -92,51 +91,31 @@ class HessianOperator:
         if memory is not None and not memory > 0:
             raise UsageError(f"got memory {memory}: expected a positive number of bytes")
         self.distributed = distributed
-        self._flat = FlatParameters.select(module, parameters)
+        self._flat = flat = FlatParameters.select(module, parameters)
+        self.size, self.dtype, self.device, self.names = flat.size, flat.dtype, flat.device, flat.names
+        self.shapes = tuple(p.shape for p in flat.tensors)
         data = Batches(batches, micro_batch, self.device, count)
         self._processes = Processes(distributed, self.device)
         self._processes.require_same(self.size, "numbers of parameters")
         self._wanted, self._memory = keep_graph, memory
         self._kept: list[tuple[GradientGraph, float]] | None = None
-        self._evaluation = Evaluation(module, loss, self._flat, data, self._processes)
+        self._evaluation = Evaluation(module, loss, flat, data, self._processes)
         if check:
             self._evaluation.check()
             if self._evaluation.custom:
                 self._require_derivatives()
 
-    @property
-    def size(self) -> int:
-        """n, the number of real coordinates."""
-        return self._flat.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._flat.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._flat.device
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the parameters in the order of the flat vector."""
-        return self._flat.names
-
-    @property
-    def shapes(self) -> tuple[torch.Size, ...]:
-        return tuple(p.shape for p in self._flat.tensors)
-
-    def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """A flat vector (n,) by parameter: name to tensor of the parameter's shape and dtype (complex ones too)."""
+    def split(self, vector: Float[Tensor, " n"]) -> dict[str, Tensor]:
+        """A flat vector by parameter: name to tensor of the parameter's shape and dtype (complex ones too)."""
         self._require_vector(vector, one=True)
         return self._flat.split(vector)
 
-    def join(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The flat vector (n,) of parts by parameter; the inverse of `split`."""
+    def join(self, parts: Mapping[str, Tensor]) -> Float[Tensor, " n"]:
+        """The flat vector of parts by parameter; the inverse of `split`."""
         return self._flat.join(parts)
 
-    def matvec(self, vector: Tensor) -> Tensor:
-        """H v: (n,) to (n,), or by columns (n, m) to (n, m), in the operator's dtype, on its device.
+    def matvec(self, vector: Tensor) -> Float[Tensor, " n *columns"]:
+        """H v of one vector (n,), or of each column of (n, m), in the operator's dtype, on its device.
 
         Raises:
             UsageError: another size, or no real floating-point vector.
@@ -176,8 +155,8 @@ class HessianOperator:
             self._kept = list(self._evaluation.graphs(self.basis_kept))
         return self._kept
 
-    def gradient(self) -> Tensor:
-        """The gradient of the mean loss, (n,)."""
+    def gradient(self) -> Float[Tensor, " n"]:
+        """The gradient of the mean loss."""
         with self._evaluation.begun():
             return self._evaluation.first_order()[0]
 
@@ -185,15 +164,15 @@ class HessianOperator:
         """The mean loss over all samples."""
         if self._evaluation.value is None:
             self.gradient()
+        assert self._evaluation.value is not None
         return self._evaluation.value
 
     def finite_difference_error(self, *, seed: int = 0, step: float | None = None) -> float:
         """How far a product is from (g(theta + h v) - g(theta - h v)) / 2h, relative, along one random direction v.
 
-        Some operations have a second derivative that is silently wrong or missing, such as a custom
-        `autograd.Function` whose backward pass is no differentiable code: then this is far from zero. (The check tries
-        a few samples where it sees one.) Where all is
-        well it is near 1e-9 in float64 and 1e-2 in float32 (less where the third derivative is small).
+        Far from zero where an operation's second derivative is silently wrong or missing, as of a custom
+        `autograd.Function` whose backward pass is no differentiable code. Where all is well it is near 1e-9 in float64
+        and 1e-2 in float32 (less where the third derivative is small).
 
         Args:
             seed: of the Gaussian direction, scaled to unit length (default 0).
@@ -220,8 +199,9 @@ class HessianOperator:
         try:
             module = copy.deepcopy(evaluation.module).double()
             few = mapped(evaluation.tried, _doubled)
-            options = {"parameters": self.names, "check": False, "keep_graph": False, "count": lambda batch: 1}
-            tried = HessianOperator(module, evaluation.loss, [few], **options)
+            tried = HessianOperator(
+                module, evaluation.loss, [few], parameters=self.names, check=False, keep_graph=False, count=lambda _: 1
+            )
             size = max(1.0, sum(float(p.detach().abs().square().sum()) for p in module.parameters()) ** 0.5)
             errors = [tried.finite_difference_error(step=step * size) for step in (6e-6, 3e-7)]
         except Exception:  # the check has passed: what fails here is the copy, or float64
@@ -249,7 +229,7 @@ class HessianOperator:
     @property
     def _limit(self) -> int:
         """Bytes that kept graphs may take."""
-        return self._memory or int(plan.SHARE * plan.available_memory(self.device))
+        return self._memory or int(SHARE * available_memory(self.device))
 
     def memory_needed(self, steps: int = 100, probes: int = 1, available: int | None = None) -> MemoryPlan:
         """What `steps` Lanczos steps need, in bytes; graphs are measured by one product of the first micro-batch.
@@ -268,11 +248,11 @@ class HessianOperator:
             kept_graph_bytes=self._evaluation.kept_bytes(self.basis_kept),
             graph_kept=self.graph_kept,
             samples=self._evaluation.samples,
-            micro_batch=use.samples,
+            micro_batch=self._evaluation.micro_batch,
             steps=steps,
             probes=probes,
             basis_bytes=steps * probes * vector + min(8 * steps * self.size, BLOCK_BYTES),
-            available_bytes=available or plan.available_memory(self.device),
+            available_bytes=available or available_memory(self.device),
         )
 
     @functools.cached_property
@@ -288,10 +268,8 @@ class HessianOperator:
         good = isinstance(vector, Tensor) and vector.is_floating_point() and vector.shape[:1] == (self.size,)
         if not good or vector.dim() > (1 if one else 2):
             got = f"shape {tuple(vector.shape)} and {vector.dtype}" if isinstance(vector, Tensor) else type(vector)
-            raise UsageError(
-                f"got a vector of {got}: expected ({self.size},){'' if one else f' or ({self.size}, m)'}, real floating"
-                " point"
-            )
+            columns = "" if one else f" or ({self.size}, m)"
+            raise UsageError(f"got a vector of {got}: expected ({self.size},){columns}, real floating point")
 
 
 def _doubled(leaf: Any) -> Any:
@@ -301,7 +279,7 @@ def _doubled(leaf: Any) -> Any:
 def hvp(
     module: nn.Module, loss: Loss, batches: Any, vector: Tensor | Mapping[str, Tensor], **options: Any
 ) -> Tensor | dict[str, Tensor]:
-    """One product H v, flat (n,) or (n, m) for a flat vector, by parameter for a vector given by parameter.
+    """One product H v, in the form of the vector given.
 
     Args:
         module, loss, batches, options: as for `HessianOperator`, which is what to use for more than one product.

@@ -6,13 +6,15 @@ the same is measured of D H D, where D is made of the weights' sizes (`adaptive_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..._errors import KansciError, UsageError, unknown_name
@@ -39,7 +41,7 @@ class Sharpness:
 
     Args:
         size: number n of parameters. loss: at the minimum; None if unknown.
-        measures: name to `Estimate`; see `kinds` for what they are. From all eigenvalues (no error) if `exact`.
+        measures: by the names of `kinds`. From all eigenvalues (no error) if `exact`.
         exact: whether the matrix was formed.
         relative, absolute: thresholds of counts and masses, as shares of the largest eigenvalue, and as they are.
         sampled: the measures by quadrature, where both were asked for, to be checked; else empty.
@@ -59,15 +61,12 @@ class Sharpness:
 
     def to_json(self) -> dict[str, Any]:
         """All but spectra and eigenvalues, which `arrays` gives, in JSON types (NaN stays a float)."""
-        return {
-            "size": self.size,
-            "loss": self.loss,
-            "exact": self.exact,
-            "relative": list(self.relative),
-            "absolute": list(self.absolute),
-            "measures": {name: vars(estimate).copy() for name, estimate in self.measures.items()},
-            "sampled": {name: vars(estimate).copy() for name, estimate in self.sampled.items()},
-        }
+        found: dict[str, Any] = {"size": self.size, "loss": self.loss, "exact": self.exact}
+        for name in ("relative", "absolute"):
+            found[name] = list(getattr(self, name))
+        for name in ("measures", "sampled"):
+            found[name] = {measure: vars(estimate).copy() for measure, estimate in getattr(self, name).items()}
+        return found
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Sharpness:
@@ -87,10 +86,10 @@ class Sharpness:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """``<spectrum>.nodes``, ``.weights`` (probes, steps), ``.locked`` (r,); with `exact` ``.eigenvalues`` (n,)."""
-        found = {}
+        found = {f"{name}.eigenvalues": values for name, values in self.eigenvalues.items()}
         for name, spectrum in self.spectra.items():
             found |= {f"{name}.{key}": getattr(spectrum, key) for key in ("nodes", "weights", "locked")}
-        return found | {f"{name}.eigenvalues": values for name, values in self.eigenvalues.items()}
+        return found
 
 
 def sharpness(
@@ -98,7 +97,7 @@ def sharpness(
     module: nn.Module | None = None,
     *,
     loss: float | None = None,
-    scales: Mapping[str, Tensor] | None = None,
+    scales: Mapping[str, Float[Tensor, " n"]] | None = None,
     steps: int = 100,
     probes: int = 10,
     seed: int = 0,
@@ -119,7 +118,7 @@ def sharpness(
         operator: H: a `HessianOperator`, or any other.
         module: the operator's, whose weights give the scales; None: only H is measured, unless `scales` are given.
         loss: at the minimum; default: the operator's, if it has `loss_value`.
-        scales: ``adaptive`` and ``filter``, (n,) each, to be used instead of the module's.
+        scales: ``adaptive`` and ``filter``, to be used instead of the module's.
         steps, probes, seed, basis: see `spectral_density`.
         deflate: largest eigenpairs that are found first and counted exactly (default 10, at most n / 2).
         exact: ``"auto"`` (default): take all eigenvalues if n is at most 3000 and at most the number of products by
@@ -154,10 +153,14 @@ def sharpness(
     report = _Report(progress, total)
     if formed:
         path = None if checkpoints is None else checkpoints / "matrix.npz"
-        operator = MatrixOperator(matrix_of(operator, checkpoint=path, progress=report.columns))
-    spectra, eigenvalues, measures, sampled = {}, {}, {}, {}
-    limits = (relative, absolute)
-    for name, part in {PLAIN: operator, **{n: ScaledOperator(operator, s) for n, s in scales.items()}}.items():
+        operator = MatrixOperator(matrix_of(operator, checkpoint=path, progress=report.of("matrix")))
+    spectra: dict[str, Spectrum] = {}
+    eigenvalues: dict[str, np.ndarray] = {}
+    measures: dict[str, Estimate] = {}
+    sampled: dict[str, Estimate] = {}
+    parts: dict[str, SymmetricOperator] = {PLAIN: operator}
+    parts |= {name: ScaledOperator(operator, scale) for name, scale in scales.items()}
+    for name, part in parts.items():
         if sampling:
             spectra[name] = spectral_density(
                 part,
@@ -167,13 +170,14 @@ def sharpness(
                 deflate=min(deflate, operator.size // 2),
                 basis=basis,
                 checkpoint=None if checkpoints is None or formed else checkpoints / f"{name}.npz",
-                progress=report.probe(name),
+                progress=report.of(name),
             )
-            sampled |= measure(Source(spectra[name], None, *_ends(part, seed, basis)), name, loss, *limits)
+            sampled |= measure(Source(spectra[name], *_ends(part, seed, basis)), name, loss, relative, absolute)
         if formed:
-            eigenvalues[name] = _eigenvalues(part)
+            columns = part.matvec(torch.eye(part.size, dtype=part.dtype))
+            eigenvalues[name] = torch.linalg.eigvalsh(columns).numpy()
             ends = [Estimate(float(value), 0.0, 0) for value in eigenvalues[name][[-1, 0]]]
-            measures |= measure(Source(None, eigenvalues[name], *ends), name, loss, *limits)
+            measures |= measure(Source(eigenvalues[name], *ends), name, loss, relative, absolute)
     if not formed:
         measures, sampled = sampled, {}
     thresholds = tuple(map(float, relative)), tuple(map(float, absolute))
@@ -188,37 +192,27 @@ class _Report:
     def __init__(self, progress: Callable[[int, int, str], None] | None, total: int) -> None:
         self.progress, self.total, self.before = progress, total, 0
 
-    def _tell(self, done: int, last: bool, what: str) -> None:
-        if self.progress is not None:
-            self.progress(self.before + done, self.total, what)
-        if last:
-            self.before += done
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """The ``progress(done, total)`` of one part."""
 
-    def columns(self, done: int, total: int) -> None:
-        self._tell(done, done == total, "matrix")
+        def tell(done: int, total: int) -> None:
+            if self.progress is not None:
+                self.progress(self.before + done, self.total, what)
+            if done == total:
+                self.before += done
 
-    def probe(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._tell(done, done == total, name)
+        return tell
 
 
 def _ends(operator: SymmetricOperator, seed: int, basis: str) -> tuple[Estimate, Estimate]:
     """Largest and smallest eigenvalue; the error is the residual, within which an eigenvalue lies."""
-    pairs = top_eigenvalues(
-        operator, which="both", tol=_END_TOLERANCE, seed=seed, verify=False, vectors=False, basis=basis
-    )
+    pairs = top_eigenvalues(operator, tol=_END_TOLERANCE, seed=seed, verify=False, vectors=False, basis=basis)
     top, bottom = int(np.argmax(pairs.values)), int(np.argmin(pairs.values))
-    return tuple(Estimate(float(pairs.values[i]), float(pairs.residuals[i]), 0) for i in (top, bottom))
-
-
-def _eigenvalues(operator: SymmetricOperator) -> np.ndarray:
-    """All eigenvalues of a `MatrixOperator`, or of one scaled, ascending."""
-    inner = operator.operator if isinstance(operator, ScaledOperator) else operator
-    matrix = inner.matrix
-    if isinstance(operator, ScaledOperator):
-        matrix = operator.scale[:, None] * matrix * operator.scale
-    return torch.linalg.eigvalsh(matrix).numpy()
+    found = [Estimate(float(pairs.values[i]), float(pairs.residuals[i]), 0) for i in (top, bottom)]
+    return found[0], found[1]
 
 
 def _estimate(values: Mapping[str, Any]) -> Estimate:
-    numbers = {name: float("nan") if values[name] is None else values[name] for name in vars(Estimate(0.0, 0.0, 0))}
-    return Estimate(**numbers)
+    known: dict[str, Any] = {one.name: values[one.name] for one in fields(Estimate)}
+    known |= {name: math.nan for name, value in known.items() if value is None}
+    return Estimate(**known)

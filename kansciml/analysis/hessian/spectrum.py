@@ -8,17 +8,22 @@ Ghorbani, Krishnan and Xiao 2019 for Hessians). Several probes give a mean and i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int64
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from ..._errors import KansciError, UsageError
-from ._probes import Estimate, Settings, agreed, check_counts, over_probes, run_probes
-from ._quadrature import gauss, mass_bounds
+from ._krylov.quadrature import gauss, mass_bounds
+from ._probes import Estimate, check_counts, over_probes, run_probes
+from ._sharing import Sharing
 from .eigenvalues import top_eigenvalues
 from .symmetric import SymmetricOperator
 
@@ -31,20 +36,20 @@ class Spectrum:
     """The spectrum of an n x n matrix as `probes` quadrature rules, and r eigenvalues known by themselves.
 
     Args:
-        alpha, beta: (probes, steps) Lanczos coefficients; beta's last entry used is the norm that leads on.
-        lengths: (probes,) steps made; fewer than `steps` if the Krylov space was exhausted.
+        alpha, beta: Lanczos coefficients; beta's last entry used is the norm that leads on.
+        lengths: steps made; fewer than `steps` if the Krylov space was exhausted.
         size: n. seed: of the probes.
-        locked: (r,) deflated eigenvalues, counted exactly; the probes see the other n - r only.
+        locked: deflated eigenvalues, counted exactly; the probes see the other n - r only.
         resolution: relative size of rounding errors, 10 eps of the operator's dtype.
         fingerprint: of the operator.
     """
 
-    alpha: np.ndarray
-    beta: np.ndarray
-    lengths: np.ndarray
+    alpha: Float64[np.ndarray, "probes steps"]
+    beta: Float64[np.ndarray, "probes steps"]
+    lengths: Int64[np.ndarray, " probes"]
     size: int
     seed: int
-    locked: np.ndarray
+    locked: Float64[np.ndarray, " r"]
     resolution: float
     fingerprint: str
 
@@ -54,13 +59,13 @@ class Spectrum:
         return np.array([nodes for nodes, _ in rules]), np.array([weights for _, weights in rules])
 
     @property
-    def nodes(self) -> np.ndarray:
-        """(probes, steps) Ritz values, ascending in each row."""
+    def nodes(self) -> Float64[np.ndarray, "probes steps"]:
+        """Ritz values, ascending in each row."""
         return self._rules[0]
 
     @property
-    def weights(self) -> np.ndarray:
-        """(probes, steps) weights >= 0, each row summing to 1; zero beyond `lengths`."""
+    def weights(self) -> Float64[np.ndarray, "probes steps"]:
+        """Weights >= 0, each row summing to 1; zero beyond `lengths`."""
         return self._rules[1]
 
     @property
@@ -74,11 +79,24 @@ class Spectrum:
         found = np.concatenate([self.locked, self.nodes[self.weights > 0]])
         return float(found.min()), float(found.max())
 
+    def sums(self, *functions: Callable[[np.ndarray], np.ndarray]) -> Float64[np.ndarray, "probes functions"]:
+        """Per probe, the sum of each elementwise function over all n eigenvalues."""
+        rest = self.size - len(self.locked)
+        columns = [f(self.locked).sum() + rest * (self.weights * f(self.nodes)).sum(1) for f in functions]
+        return np.stack(columns, axis=1)
+
+    def estimate(self, combine: Callable[..., float], *functions: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+        """``combine(*sums)``, with its standard error by leaving out one probe at a time (the jackknife)."""
+        samples, count = self.sums(*functions), self.probes
+        value = float(combine(*samples.mean(0)))
+        if count == 1:
+            return Estimate(value, math.nan, 1)
+        varied = np.array([combine(*row) for row in (samples.sum(0) - samples) / (count - 1)])
+        return Estimate(value, float(np.sqrt((count - 1) / count * ((varied - varied.mean()) ** 2).sum())), count)
+
     def sum_of(self, function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
         """tr f(A) = sum over all n eigenvalues of f, for a smooth elementwise f; for steps use `count_above`."""
-        samples = self._sums(function(self.nodes)[..., None], function(self.locked)[..., None])[:, 0]
-        mean, error = over_probes(samples)
-        return Estimate(float(mean), float(error), self.probes)
+        return Estimate.over(self.sums(function)[:, 0])
 
     def moment(self, p: int) -> Estimate:
         """tr(A^p) / n: the quadrature is exact for p < 2 steps.
@@ -88,13 +106,15 @@ class Spectrum:
         """
         if p < 0:
             raise UsageError(f"got moment {p}: expected an integer of at least 0")
-        return _scaled(self.sum_of(lambda values: values**p), 1 / self.size)
+        return self.sum_of(lambda values: values**p).scaled(1 / self.size)
 
     def trace(self) -> Estimate:
         """tr A, from the same probes; `trace` (XTrace) needs fewer products for the same error."""
         return self.sum_of(lambda values: values)
 
-    def density(self, at: Sequence[float], width: float | Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    def density(
+        self, at: ArrayLike, width: ArrayLike
+    ) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
         """Density of eigenvalues, convolved with a Gaussian: phi(t) = 1/n sum_i N(t; lambda_i, width^2).
 
         Args:
@@ -102,7 +122,7 @@ class Spectrum:
             width: standard deviation > 0 of the Gaussian, one or (points,).
 
         Returns:
-            Mean and standard error, each (points,).
+            Mean and standard error.
 
         Raises:
             UsageError: a width that is not positive.
@@ -112,21 +132,20 @@ class Spectrum:
         if not np.all(width > 0):
             raise UsageError(f"got a width of {width.min():g}: expected a positive standard deviation")
 
-        def bumps(values: np.ndarray) -> np.ndarray:
-            return np.exp(-0.5 * ((at - values[..., None]) / width) ** 2) / (width * math.sqrt(2 * math.pi))
+        def bump(t: float, w: float) -> Callable[[np.ndarray], np.ndarray]:
+            return lambda values: np.exp(-0.5 * ((t - values) / w) ** 2) / (w * math.sqrt(2 * math.pi))
 
-        columns = [self._sums(*map(bumps, (nodes[None], self.locked)), row) for row, nodes in enumerate(self.nodes)]
-        return over_probes(np.concatenate(columns) / self.size)
+        return over_probes(self.sums(*map(bump, at, width)) / self.size)
 
-    def histogram(self, edges: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    def histogram(self, edges: ArrayLike) -> tuple[Float64[np.ndarray, " bins"], Float64[np.ndarray, " bins"]]:
         """Share of the eigenvalues in each bin (edges[i], edges[i + 1]].
 
         Args:
             edges: (bins + 1,) ascending, infinite ones allowed; see `symlog_edges`.
 
         Returns:
-            Share and standard error (with the quadrature's part, see `count_above`), each (bins,); with -inf and inf as
-            outer edges the shares sum to 1.
+            Share and standard error (with the quadrature's part, see `count_above`); with -inf and inf as outer edges
+            the shares sum to 1.
 
         Raises:
             UsageError: edges that do not ascend.
@@ -145,20 +164,19 @@ class Spectrum:
         A quadrature knows a step function only within bounds: of each probe the middle between the Gauss-Radau bounds
         with a node at the threshold is taken, and `Estimate.lower` and `upper` are the means of the bounds. The
         standard error is that over the probes and, added in quadrature, (upper - lower) / 2, the largest error of the
-        middle: where steps are too few to resolve the threshold it says so. Near many equal eigenvalues that part is
-        reached; amid a dense bulk it is rather too large, and `Estimate.sampling_error` is without it. An
-        eigenvalue of high multiplicity at the threshold itself (0, of a singular Hessian) widens the bounds whatever
-        the steps: pick a threshold beside it.
+        middle; amid a dense bulk that is rather too large, and `Estimate.sampling_error` is without it. An eigenvalue
+        of high multiplicity at the threshold itself (0, of a singular Hessian) widens the bounds whatever the steps:
+        pick a threshold beside it.
         """
         lower, upper = self._counts_below(np.array([threshold], dtype=np.float64))
-        mean, error = over_probes((lower[:, 0] + upper[:, 0]) / 2)
-        bounds = self.size - upper.mean(), self.size - lower.mean()
-        error = math.hypot(error, (bounds[1] - bounds[0]) / 2)
-        return Estimate(self.size - float(mean), float(error), self.probes, *map(float, bounds))
+        found = Estimate.over((lower[:, 0] + upper[:, 0]) / 2).below(self.size)
+        bounds = self.size - float(upper.mean()), self.size - float(lower.mean())
+        error = math.hypot(found.standard_error, (bounds[1] - bounds[0]) / 2)
+        return Estimate(found.value, error, self.probes, *bounds)
 
     def mass_above(self, threshold: float) -> Estimate:
         """Share of the eigenvalues that are > threshold: `count_above` / n."""
-        return _scaled(self.count_above(threshold), 1 / self.size)
+        return self.count_above(threshold).scaled(1 / self.size)
 
     def negative_mass(self, threshold: float | None = None) -> Estimate:
         """Share of the eigenvalues that are <= -threshold; default threshold: 1e-6 of the largest |eigenvalue|.
@@ -169,28 +187,11 @@ class Spectrum:
             threshold = RESOLVED * max(map(abs, self.extremes))
             if threshold == 0:
                 return Estimate(0.0, 0.0 if self.probes > 1 else math.nan, self.probes)
-        above = self.mass_above(-threshold)
-        return Estimate(1 - above.value, above.standard_error, above.probes, 1 - above.upper, 1 - above.lower)
+        return self.mass_above(-threshold).below(1)
 
     def negative_share(self) -> Estimate:
-        """sum of |lambda| over lambda < 0, as a share of that over all eigenvalues; 0 for the zero matrix.
-
-        A ratio of two means: the standard error is that of its linearisation.
-        """
-        zero = np.zeros(1)
-        parts = [
-            self._sums(f(self.nodes)[..., None], f(self.locked)[..., None])[:, 0]
-            for f in (lambda values: np.maximum(-values, zero), np.abs)
-        ]
-        whole = parts[1].mean()
-        ratio = parts[0].mean() / whole if whole > 0 else 0.0
-        _, error = over_probes((parts[0] - ratio * parts[1]) / (whole if whole > 0 else 1.0))
-        return Estimate(float(ratio), float(error), self.probes)
-
-    def _sums(self, at_nodes: np.ndarray, at_locked: np.ndarray, row: int | None = None) -> np.ndarray:
-        """Per probe, the sum over n eigenvalues: (probes, steps, m) and (r, m) -> (probes, m)."""
-        weights = self.weights if row is None else self.weights[row : row + 1]
-        return at_locked.sum(0) + (self.size - len(self.locked)) * np.einsum("ps,psm->pm", weights, at_nodes)
+        """sum of |lambda| over lambda < 0, as a share of that over all eigenvalues; 0 for the zero matrix."""
+        return self.estimate(share, lambda values: np.maximum(-values, 0), np.abs)
 
     def _counts_below(self, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Per probe, bounds on the number of eigenvalues <= each threshold: two of (probes, thresholds)."""
@@ -215,9 +216,15 @@ class Spectrum:
         missing = [name for name in cls.__dataclass_fields__ if name not in arrays]
         if missing:
             raise KansciError(f"not a saved spectrum: {', '.join(missing)} missing: expected the arrays of to_arrays()")
-        values = {name: np.asarray(arrays[name]) for name in cls.__dataclass_fields__}
-        scalars = {"size": int, "seed": int, "resolution": float, "fingerprint": str}
-        return cls(**{name: scalars.get(name, np.asarray)(value[()]) for name, value in values.items()})
+        found: dict[str, Any] = {name: np.asarray(arrays[name])[()] for name in cls.__dataclass_fields__}
+        for name, kind in {"size": int, "seed": int, "resolution": float, "fingerprint": str}.items():
+            found[name] = kind(found[name])
+        return cls(**found)
+
+
+def share(part: float, whole: float) -> float:
+    """part / whole; 0 of nothing."""
+    return part / whole if whole > 0 else 0.0
 
 
 def spectral_density(
@@ -241,12 +248,11 @@ def spectral_density(
         operator: A, n x n. steps: Lanczos steps per probe. probes: random vectors of signs.
         basis, folder: where the Lanczos basis goes, see `lanczos`.
         deflate: up to so many outlying eigenpairs at either end are found first, by one more Lanczos run, counted
-            exactly, and taken out of the probes. A few outliers otherwise dominate the variance, and the few probes
-            that happen to meet them make means and standard errors skew. Used are those that have converged after
-            `steps` steps to a residual of 1e-7 of the largest |eigenvalue| (50 eps if that is more) and are at least
-            1e-4 of it; the error made is of the order of the squared residual. The probes' norms in the complement are
-            normalised, a bias of less than 2 r / (n - r)^2 relatively. Costs steps + 2 deflate products and r <= 2
-            deflate vectors of memory; 0 for plain quadrature.
+            exactly, and taken out of the probes, whose means and errors a few outliers would make skew. Used are those
+            that have converged after `steps` steps to a residual of 1e-7 of the largest |eigenvalue| (50 eps if that
+            is more) and are at least 1e-4 of it. The probes' norms in the complement are normalised, a bias of less
+            than 2 r / (n - r)^2 relatively. Costs steps + 2 deflate products and r <= 2 deflate vectors of memory; 0
+            for plain quadrature.
         checkpoint: npz file (no pickles), written whole after each probe; resumed from if fingerprint, size, steps,
             seed and deflate agree. Deflated eigenpairs are found anew.
         progress: called as ``progress(done, probes)`` after each round of probes.
@@ -259,43 +265,43 @@ def spectral_density(
     if deflate < 0:
         raise UsageError(f"got deflate = {deflate}: expected at least 0")
     values, locked = _outliers(operator, deflate, steps, seed, basis, folder)
-    settings = Settings(operator.fingerprint, operator.size, steps, seed, deflate)
+    fingerprint = operator.fingerprint
     alpha, beta, lengths = run_probes(
-        operator, settings, probes, basis=basis, folder=folder, locked=locked, checkpoint=checkpoint, progress=progress
-    )
+        operator, steps=steps, probes=probes, seed=seed, deflate=deflate, basis=basis, folder=folder, locked=locked,
+        checkpoint=checkpoint, progress=progress, fingerprint=fingerprint,
+    )  # fmt: skip
     resolution = 10 * torch.finfo(operator.dtype).eps
-    return Spectrum(alpha, beta, lengths, operator.size, seed, values, resolution, settings.fingerprint)
+    return Spectrum(alpha, beta, lengths, operator.size, seed, values, resolution, fingerprint)
 
 
 def _outliers(
     operator: SymmetricOperator, count: int, steps: int, seed: int, basis: str, folder: Path | None
-) -> tuple[np.ndarray, torch.Tensor | None]:
+) -> tuple[np.ndarray, Tensor | None]:
     """Up to `count` outlying eigenvalues at either end (r,), and their eigenvectors (n, r)."""
     if count == 0:
         return np.empty(0), None
     pairs = top_eigenvalues(
         operator, count, tol=OUTLIER_RESIDUAL, max_steps=steps, seed=seed, verify=False, basis=basis, folder=folder
     )
+    assert pairs.vectors is not None  # they were asked for
     sizes = np.abs(pairs.values)
     usable = pairs.converged & (sizes >= OUTLIER_SIZE * sizes.max()) & (sizes > 0)
     chosen = np.flatnonzero(usable)
     vectors = pairs.vectors[:, torch.from_numpy(chosen).to(pairs.vectors.device)]
-    return agreed(operator, pairs.values[chosen], vectors)
+    return Sharing(operator).agreed(pairs.values[chosen], vectors)
 
 
-def count_above(
-    operator: SymmetricOperator, threshold: float | Sequence[float], **settings: object
-) -> Estimate | list[Estimate]:
+def count_above(operator: SymmetricOperator, threshold: ArrayLike, **settings: Any) -> Estimate | list[Estimate]:
     """Estimated number of eigenvalues > threshold, or one for each of several thresholds, from the same probes.
 
     Args:
-        operator: A. threshold: one or several. settings: as for `spectral_density`; outlying eigenvalues
-            count exactly. See `Spectrum.count_above` for what the bounds mean.
+        operator: A, n x n.
+        threshold: one or several.
+        settings: as for `spectral_density`. See `Spectrum.count_above` for what the bounds mean.
     """
     spectrum = spectral_density(operator, **settings)
-    if np.ndim(threshold) == 0:
-        return spectrum.count_above(float(threshold))
-    return [spectrum.count_above(float(one)) for one in threshold]
+    counts = [spectrum.count_above(float(one)) for one in np.ravel(threshold)]
+    return counts[0] if np.ndim(threshold) == 0 else counts
 
 
 def symlog_edges(low: float, high: float, smallest: float, per_decade: int = 4) -> np.ndarray:
@@ -316,9 +322,3 @@ def symlog_edges(low: float, high: float, smallest: float, per_decade: int = 4) 
         return smallest * 10 ** (np.arange(count + 1) / per_decade)
 
     return np.concatenate([-side(-low)[::-1], side(high)])
-
-
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    numbers = (estimate.value, estimate.standard_error, estimate.lower, estimate.upper)
-    value, error, lower, upper = (factor * number for number in numbers)
-    return Estimate(value, error, estimate.probes, lower, upper)

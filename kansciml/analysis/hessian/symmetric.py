@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..._errors import UsageError
+from ..._errors import KansciError, UsageError
 
 
 @runtime_checkable
@@ -24,8 +24,10 @@ class SymmetricOperator(Protocol):
     dtype: torch.dtype
     """Of the vectors it takes and returns: float32 or float64."""
     device: torch.device
-    fingerprint: str
-    """Identifies matrix, data and parameters: a run is resumed only with the operator it was begun with."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies matrix, data and parameters: a run is resumed only with the operator it was begun with."""
 
     def matvec(self, vector: Tensor) -> Tensor:
         """A v for v of shape (n,), and A V column by column for V of shape (n, m)."""
@@ -95,4 +97,12 @@ class ScaledOperator:
 def hash_of(tensor: Tensor) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of a tensor's numbers."""
     data = tensor.detach().cpu().contiguous()
-    return hashlib.sha256(data.view(torch.uint8).numpy()).hexdigest()[:16]
+    return hashlib.sha256(data.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+
+
+def not_finite(number: int | None = None) -> KansciError:
+    """What to raise where a product has NaN or infinite entries; `number`: which product it was."""
+    return KansciError(
+        f"a product with the matrix{'' if number is None else f' (number {number})'} has NaN or infinite entries:"
+        " expected finite ones: check that the loss and its first two derivatives are finite"
+    )

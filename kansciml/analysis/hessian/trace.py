@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._errors import KansciError, UsageError, unknown_name
-from ._probes import Estimate, check_counts, over_probes
-from .symmetric import SymmetricOperator
+from ..._errors import UsageError, unknown_name
+from ._probes import Estimate, check_counts, rademacher
+from .symmetric import SymmetricOperator, not_finite
 
 FEWEST = {"xtrace": 4, "hutch++": 6, "hutchinson": 1}
 METHODS = tuple(FEWEST)
@@ -45,27 +45,26 @@ def trace(operator: SymmetricOperator, *, matvecs: int = 100, method: str = "xtr
         raise unknown_name("method", method, METHODS)
     check_counts(seed, matvecs=matvecs)
     if matvecs >= operator.size:
-        return Estimate(sum(_exact(operator)), 0.0, operator.size)
+        return Estimate(_exact(operator), 0.0, operator.size)
     if matvecs < FEWEST[method]:
         raise UsageError(f"got {matvecs} products: expected at least {FEWEST[method]} for {method}")
     rng = np.random.default_rng([seed, 2, 0, 0, 0])  # five numbers: apart from the seeds of probes and eigenvalues
     if method == "hutchinson":
-        samples = [float(_samples(operator, _signs(rng, operator, 1))) for _ in range(matvecs)]
+        samples = torch.cat([_samples(operator, _signs(rng, operator, 1)) for _ in range(matvecs)])
     elif method == "hutch++":
         samples = _hutch_pp(operator, rng, matvecs // 3)
     else:
         samples = _xtrace(operator, rng, matvecs // 2)
-    mean, error = over_probes(np.array(samples))
-    return Estimate(float(mean), float(error), len(samples))
+    return Estimate.over(samples.cpu().numpy())
 
 
-def _exact(operator: SymmetricOperator) -> list[float]:
-    diagonal = []
+def _exact(operator: SymmetricOperator) -> float:
+    total = 0.0
     for index in range(operator.size):
         unit = torch.zeros(operator.size, 1, dtype=torch.float64, device=operator.device)
         unit[index] = 1
-        diagonal.append(float(_products(operator, unit)[index, 0]))
-    return diagonal
+        total += float(_products(operator, unit)[index, 0])
+    return total
 
 
 def _products(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
@@ -74,31 +73,27 @@ def _products(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
     for index in range(vectors.shape[1]):
         out[:, index] = operator.matvec(vectors[:, index].to(operator.dtype).contiguous())
     if not torch.isfinite(out).all():
-        raise KansciError(
-            "a product with the matrix has NaN or infinite entries: expected finite ones: check that the loss and its "
-            "first two derivatives are finite"
-        )
+        raise not_finite()
     return out
 
 
 def _signs(rng: np.random.Generator, operator: SymmetricOperator, count: int) -> Tensor:
-    signs = torch.from_numpy(rng.integers(0, 2, (operator.size, count), dtype=np.int8)).to(operator.device)
-    return signs.to(torch.float64).mul_(2).sub_(1)
+    return rademacher(rng, operator, count).to(torch.float64)
 
 
 def _samples(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
     return (vectors * _products(operator, vectors)).sum(0)
 
 
-def _hutch_pp(operator: SymmetricOperator, rng: np.random.Generator, count: int) -> list[float]:
+def _hutch_pp(operator: SymmetricOperator, rng: np.random.Generator, count: int) -> Tensor:
     basis = torch.linalg.qr(_products(operator, _signs(rng, operator, count)))[0]
-    known = float(_samples(operator, basis).sum())
+    known = _samples(operator, basis).sum()
     rest = _signs(rng, operator, count)
     rest -= basis @ (basis.T @ rest)
-    return [known + float(sample) for sample in _samples(operator, rest)]
+    return known + _samples(operator, rest)
 
 
-def _xtrace(operator: SymmetricOperator, rng: np.random.Generator, count: int) -> list[float]:
+def _xtrace(operator: SymmetricOperator, rng: np.random.Generator, count: int) -> Tensor:
     size = operator.size
     tests = torch.from_numpy(rng.standard_normal((count, size)).T.copy()).to(operator.device)
     tests *= math.sqrt(size) / torch.linalg.vector_norm(tests, dim=0)  # uniform on the sphere of radius sqrt n
@@ -107,7 +102,7 @@ def _xtrace(operator: SymmetricOperator, rng: np.random.Generator, count: int) -
     core = basis.T @ image
     if float(r.diagonal().abs().min()) <= 1e-13 * float(r.diagonal().abs().max()):
         # The range of A has fewer dimensions than there are test vectors: the basis holds all of it.
-        return [float(core.trace())] * count
+        return core.trace().expand(count)
     # Leaving test vector i out of the range takes the direction basis @ s_i out of the basis, with s_i the normalised
     # i-th column of R^-T: it is orthogonal to all columns of R but the i-th.
     leave = torch.linalg.inv(r).T
@@ -120,5 +115,4 @@ def _xtrace(operator: SymmetricOperator, rng: np.random.Generator, count: int) -
         (tests * (basis @ r)).sum(0) - 2 * (inside * image_along).sum(0) + (inside * (core @ inside)).sum(0)
     )  # the part of w_i outside, with A: w'Aw - 2 w'AQp + p'Q'AQp
     scale = (size - count + 1) / squared  # the part outside is uniform in n - count + 1 dimensions
-    samples = core.trace() - (leave * (core @ leave)).sum(0) + scale * quadratic
-    return [float(sample) for sample in samples]
+    return core.trace() - (leave * (core @ leave)).sum(0) + scale * quadratic

@@ -1,4 +1,4 @@
-"""Which of two models, or groups of models, sits in the sharper minimum, by each measure."""
+"""Judges which of two models, or groups of models, sits in the sharper minimum, by each measure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..._errors import UsageError
-from ..comparison import ALPHA, mann_whitney_p
+from ..comparison import ALPHA, compare_ranks
 from ._measures import Kind, kinds
 from ._probes import Estimate
 from .sharpness import Sharpness
@@ -84,39 +84,44 @@ def compare_sharpness(
 
 
 def _verdict(kind: Kind, a: Sequence[Estimate], b: Sequence[Estimate], limit: float, alpha: float) -> SharpnessVerdict:
-    values = [np.array([one.value for one in side]) for side in (a, b)]
+    first, second = (np.array([one.value for one in side]) for side in (a, b))
     pairs = [_z(one, other) for one in a for other in b]
-    up, down = sum(z > limit for z in pairs), sum(z < -limit for z in pairs)
-    n_a, n_b = len(a), len(b)
     z = p_value = effect = math.nan
-    if n_a == n_b == 1:
+    if len(pairs) == 1:
         z = pairs[0]
+        decided, positive = abs(z) > limit, z > 0
         if math.isnan(z):
-            verdict, reason = UNDECIDED, "no standard error from a single probe: use at least 2"
-        elif abs(z) <= limit:
-            verdict, reason = UNDECIDED, f"they differ by {abs(z):.2g} standard errors, not more than {limit:g}"
+            reason = "no standard error from a single probe: use at least 2"
+        elif not decided:
+            reason = f"they differ by {abs(z):.2g} standard errors, not more than {limit:g}"
         else:
-            how = "far more than the rounding" if math.isinf(z) or abs(z) > 1e4 else f"{abs(z):.3g} standard errors"
-            verdict, reason = SHARPER if z > 0 else FLATTER, f"they differ by {how}"
+            how = "far more than the rounding" if abs(z) > 1e4 else f"{abs(z):.3g} standard errors"
+            reason = f"they differ by {how}"
     else:
-        p_value = mann_whitney_p(*values)
-        effect = float(np.sign(values[0][:, None] - values[1]).mean())
-        smallest = 2 / math.comb(n_a + n_b, n_a)
-        if smallest > alpha:
-            verdict = UNDECIDED
-            reason = f"{n_a} against {n_b} seeds cannot reach p <= {alpha:g} (at best {smallest:.2g}): add seeds"
-        elif p_value > alpha:
-            verdict, reason = UNDECIDED, f"the seeds overlap: p = {p_value:.2g} > {alpha:g}"
-        else:
-            verdict, reason = SHARPER if effect > 0 else FLATTER, f"p = {p_value:.2g} <= {alpha:g}"
-    medians = [float(np.median(side)) for side in values]
-    ratio = medians[0] / medians[1] if medians[0] * medians[1] > 0 else math.nan
-    if not kind.sharper:
-        verdict = ""
+        test = compare_ranks(first, second, alpha, "seeds")
+        p_value, effect, reason = test.p_value, test.effect, test.reason
+        decided, positive = test.decided, effect > 0
+    verdict = "" if not kind.sharper else UNDECIDED if not decided else SHARPER if positive else FLATTER
+    medians = float(np.median(first)), float(np.median(second))
     return SharpnessVerdict(
-        kind.name, kind.spectrum, kind.text, kind.invariant, *medians, ratio, verdict, z, p_value, effect, up, down,
-        len(pairs), n_a, n_b, reason,
-    )  # fmt: skip
+        measure=kind.name,
+        spectrum=kind.spectrum,
+        text=kind.text,
+        invariant=kind.invariant,
+        a=medians[0],
+        b=medians[1],
+        ratio=medians[0] / medians[1] if medians[0] * medians[1] > 0 else math.nan,
+        verdict=verdict,
+        z=z,
+        p_value=p_value,
+        effect=effect,
+        pairs_sharper=sum(one > limit for one in pairs),
+        pairs_flatter=sum(one < -limit for one in pairs),
+        pairs=len(pairs),
+        n_a=len(a),
+        n_b=len(b),
+        reason=reason,
+    )
 
 
 def _z(a: Estimate, b: Estimate) -> float:

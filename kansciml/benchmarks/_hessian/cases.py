@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from kansciml.analysis.hessian import HessianOperator, lanczos, supervised
 from kansciml.benchmarks._hessian import pyhessian_like as rival
 from kansciml.layers.spline_kan import SplineKAN
-from kansciml.layers.textbook_kan import TextbookKAN
 from kansciml.models.registry import build_model
 
 MODEL, VARIANT = "mixer-nano", "kan-spline"
@@ -84,23 +83,6 @@ def set_backend(module: nn.Module, backend: str) -> None:
     for layer in module.modules():
         if isinstance(layer, SplineKAN):
             layer.backend = backend
-
-
-def with_textbook_layers(module: nn.Module) -> nn.Module:
-    """Replace every spline layer, in place, by the textbook's with the same weights: the same function."""
-    for name, child in module.named_children():
-        if isinstance(child, SplineKAN):
-            sizes = child.in_features, child.out_features, child.grid, child.spline_order
-            layer = TextbookKAN(*sizes, dtype=child.base_weight.dtype)
-            with torch.no_grad():
-                layer.knots.copy_(child.knots)
-                layer.base_weight.copy_(child.base_weight.t())
-                layer.spline_weight.copy_(child.spline_weight.permute(2, 0, 1))
-                layer.spline_scale.copy_(child.spline_scale.t())
-            setattr(module, name, layer)
-        else:
-            with_textbook_layers(child)
-    return module
 
 
 def products(problem: Problem) -> dict[str, Callable[[], Callable[[], object]]]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from kansciml.analysis.paired import UNDECIDED
 from kansciml.experiments.fair.record import PROTOCOLS, FairRecord
-from kansciml.reporting.style import FAINT, TRUTH, new_figure
+from kansciml.reporting.legends import hollow, key, legend_below
+from kansciml.reporting.style import FAINT, TRUTH, VariantStyle, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,17 +133,13 @@ def _wrapped(title: str) -> str:
 
 
 def _legend(figure: Figure, fair: FairRecord) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = []
-    for protocol in fair.protocols:
-        colour, marker = STYLES[protocol]
-        handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, label=PROTOCOLS[protocol]))
-    plain = {"linestyle": "", "color": FAINT, "marker": "o", "markersize": 5}
-    handles.append(Line2D([], [], label="undecided", markerfacecolor="white", **plain))
+    handles = [
+        key(VariantStyle(PROTOCOLS[protocol], STYLES[protocol][0], "-", STYLES[protocol][1]), markersize=5)
+        for protocol in fair.protocols
+    ]
+    handles.append(hollow("undecided", markersize=5))
     if any(row["verdict"] != UNDECIDED for row in fair.rows):
-        handles.append(Line2D([], [], label="decided by itself", **plain))
+        handles.append(hollow("decided by itself", markersize=5, markerfacecolor=FAINT))
     if any(row["confirmed"] for row in fair.rows):
-        ringed = plain | {"markersize": 8.5}
-        handles.append(Line2D([], [], label="and after Holm's correction", markerfacecolor="none", **ringed))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.4, handlelength=2.0)
+        handles.append(hollow("and after Holm's correction", markersize=8.5, markerfacecolor="none"))
+    legend_below(figure, handles, columnspacing=1.4, handlelength=2.0)

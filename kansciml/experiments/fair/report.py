@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kansciml.analysis.paired import UNDECIDED, seeds_needed
 from kansciml.experiments.fair.figure import ratio_figure
 from kansciml.experiments.fair.record import PROTOCOLS, FairRecord
-from kansciml.reporting.style import publication_style, save_figure
+from kansciml.reporting.groups import over
+from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
-from kansciml.runs.tables import MISSING, Table, format_number, save_tables
+from kansciml.runs.tables import MISSING, Table, format_number
 
 STANDS = " *"
 """What a verdict ends with that stands after the correction for the whole table."""
@@ -123,7 +125,7 @@ def _used(fair: FairRecord, times: Mapping[str, Any]) -> tuple[float | None, flo
     if row is None:
         return None, None
     kan, mlp = row["kan"], row["mlp"]
-    return _over(mlp["steps"], kan["steps"]), _over(kan["seconds"], mlp["seconds"])
+    return over(mlp["steps"], kan["steps"]), over(kan["seconds"], mlp["seconds"])
 
 
 def render(record: Record, folder: Path) -> list[Path]:
@@ -132,11 +134,7 @@ def render(record: Record, folder: Path) -> list[Path]:
     Raises:
         KansciError: the record holds no comparisons, or the folder cannot be written.
     """
-
-    paths = save_tables(summary(record), folder, "tables")
-    with publication_style():
-        figure = ratio_figure(FairRecord.read(record))
-    return [*paths, *save_figure(figure, folder, "fair")]
+    return save_report(folder, summary(record), {"fair": partial(ratio_figure, FairRecord.read(record))})
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
@@ -162,7 +160,3 @@ def _median(losses: Sequence[float | None]) -> float:
         return math.nan
     low, high = found[(len(found) - 1) // 2], found[len(found) // 2]
     return low if low == high else (low + high) / 2
-
-
-def _over(value: float | None, base: float | None) -> float | None:
-    return value / base if value is not None and base else None

@@ -13,129 +13,81 @@ for its source: 6.0 to 9.6 times). Cost: seconds for ``smoke``, under a minute f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
 
 from kansciml._errors import UsageError
 from kansciml.analysis.cost import Sizes, equation_1, equation_2
+from kansciml.analysis.memory import measure_fake, training_step
 from kansciml.experiments.fig1.findings import findings
+from kansciml.experiments.fig1.record import ELEMENT_BYTES, EQUATIONS, MEASURED, Fig1Config, Maps
 from kansciml.experiments.fig1.report import render, summary
+from kansciml.layers.spline_kan import SplineKAN
+from kansciml.layers.textbook_kan import TextbookKAN
 from kansciml.runs.experiment import Experiment, Result, RunContext
 
-ELEMENT_BYTES = 4
-MEASURED = ("textbook", "ours")
-
-
-@dataclass(frozen=True)
-class Fig1Config:
-    """Settings of Figure 1; the defaults are the preset ``paper``."""
-
-    widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)
-    """Input and output sizes of the maps, ascending."""
-    batches: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-    """Batch sizes of the second map, ascending; its layers are square."""
-    batch: int = 128
-    """Batch size of the first map."""
-    grid: int = 5
-    """Grid intervals G of each spline."""
-    spline_order: int = 3
-    """Order S of each spline."""
-
-    def __post_init__(self) -> None:
-        for name, values in (("widths", self.widths), ("batches", self.batches)):
-            if not values or list(values) != sorted(set(values)) or min(values) < 1:
-                raise UsageError(f"got {name} {values}: expected ascending numbers of at least 1")
-        if min(self.batch, self.grid, self.spline_order) < 1:
-            raise UsageError(
-                f"got batch {self.batch}, grid {self.grid}, spline_order {self.spline_order}: expected at least 1 each"
-            )
-
-
-def maps(config: Fig1Config) -> dict[str, list[list[Sizes]]]:
-    """Sizes of every cell: ``size`` by input (rows) and output, ``batch`` by width (rows) and batch size."""
-    spline = (config.grid, config.spline_order)
-    return {
-        "size": [[Sizes(i, o, config.batch, *spline) for o in config.widths] for i in config.widths],
-        "batch": [[Sizes(width, width, b, *spline) for b in config.batches] for width in config.widths],
-    }
+LAYERS: dict[str, Callable[[Sizes], nn.Module]] = {
+    "linear": lambda sizes: nn.Sequential(nn.Linear(sizes.inputs, sizes.outputs), nn.SiLU()),
+    "textbook": lambda sizes: TextbookKAN(sizes.inputs, sizes.outputs, sizes.grid, sizes.spline_order),
+    "ours": lambda sizes: SplineKAN(sizes.inputs, sizes.outputs, sizes.grid, sizes.spline_order, backend="torch"),
+}
 
 
 def check(config: Fig1Config) -> None:
-    """Refuse sizes at which Equation (2) is no number to compare with.
+    """Refuses sizes at which Equation (2) is no number to compare with.
 
     Raises:
         UsageError: it is 0 or negative in a cell.
     """
-    for rows in maps(config).values():
-        for sizes in (sizes for row in rows for sizes in row):
-            if equation_2(sizes) <= 0:
-                raise UsageError(
-                    f"got I = {sizes.inputs}, O = {sizes.outputs}, B = {sizes.batch}: Equation (2) is not positive "
-                    "there; choose widths closer to one another, or a smaller batch"
-                )
+    for sizes in (sizes for rows in config.maps.values() for row in rows for sizes in row):
+        if equation_2(sizes) <= 0:
+            raise UsageError(
+                f"got I = {sizes.inputs}, O = {sizes.outputs}, B = {sizes.batch}: Equation (2) is not positive "
+                "there; choose widths closer to one another, or a smaller batch"
+            )
 
 
-def measured_bytes(kind: str, sizes: Sizes) -> tuple[int, int]:
-    """What one layer takes in float32: parameters, buffers and peak of a training step; and what it keeps for backward.
-
-    Both in bytes; parameters and buffers are not in the second.
+def measured_bytes(name: str, sizes: Sizes) -> tuple[int, int]:
+    """Bytes of one layer in float32: parameters, buffers and peak of a training step; what it keeps for backward.
 
     Args:
-        kind: ``linear``, ``textbook`` or ``ours``.
+        name: of one of `LAYERS`.
         sizes: of the layer and its input, which needs a gradient as behind another layer.
     """
-    import torch
-    from torch import nn
-
-    from kansciml.analysis.memory import measure_fake, training_step
-    from kansciml.layers.spline_kan import SplineKAN
-    from kansciml.layers.textbook_kan import TextbookKAN
-
-    i, o, options = sizes.inputs, sizes.outputs, {"grid": sizes.grid, "spline_order": sizes.spline_order}
-    make: dict[str, Callable[[], nn.Module]] = {
-        "linear": lambda: nn.Sequential(nn.Linear(i, o), nn.SiLU()),
-        "textbook": lambda: TextbookKAN(i, o, **options),
-        "ours": lambda: SplineKAN(i, o, **options, backend="torch"),
-    }
     layers: list[nn.Module] = []
 
     def build() -> Callable[[], None]:
-        layers.append(make[kind]())
-        return training_step(layers[0], torch.empty(sizes.batch, i, requires_grad=True))
+        layers.append(LAYERS[name](sizes))
+        return training_step(layers[0], torch.empty(sizes.batch, sizes.inputs, requires_grad=True))
 
     use = measure_fake(build, buffers=lambda: layers[0].buffers())
     resident = sum(tensor.nbytes for tensor in (*layers[0].parameters(), *layers[0].buffers()))
     return resident + use.peak_bytes, use.saved_bytes
 
 
+def extra_bytes(kind: str, sizes: Sizes) -> int:
+    """What a KAN layer takes more than a fully connected one, by an equation of `EQUATIONS` or measured."""
+    if kind in EQUATIONS:
+        return ELEMENT_BYTES * (equation_2(sizes) if kind == "equation_2" else equation_1(sizes, corrected=True).total)
+    return measured_bytes(kind, sizes)[0] - measured_bytes("linear", sizes)[0]
+
+
 def run(config: Fig1Config, context: RunContext) -> Result:
-    arrays, ratios = {}, {}
-    plan = maps(config)
-    cells = sum(len(row) for rows in plan.values() for row in rows)
+    maps = config.maps
+    cells = sum(len(row) for rows in maps.values() for row in rows)
+    found: dict[str, dict[str, np.ndarray]] = {}
     with context.progress.task("fig1: layers measured", cells) as task:
-        for name, rows in plan.items():
-            shape = (len(rows), len(rows[0]))
-            found = {kind: np.zeros(shape, np.int64) for kind in ("equation_2", "corrected", *MEASURED)}
-            for place in np.ndindex(shape):
-                sizes = rows[place[0]][place[1]]
-                found["equation_2"][place] = ELEMENT_BYTES * equation_2(sizes)
-                found["corrected"][place] = ELEMENT_BYTES * equation_1(sizes, corrected=True).total
-                linear = measured_bytes("linear", sizes)[0]
-                for kind in MEASURED:
-                    found[kind][place] = measured_bytes(kind, sizes)[0] - linear
+        for name, rows in maps.items():
+            found[name] = {kind: np.zeros((len(rows), len(rows[0])), np.int64) for kind in (*EQUATIONS, *MEASURED)}
+            for i, j in np.ndindex(len(rows), len(rows[0])):
+                for kind, values in found[name].items():
+                    values[i, j] = extra_bytes(kind, rows[i][j])
                 task.update(1)
-            arrays |= {f"{name}.{kind}": values for kind, values in found.items()}
-            for kind in MEASURED:
-                ratios.setdefault(kind, []).append((found[kind] / found["equation_2"]).ravel())
-    statistics = {
-        kind: {"min": float(all_.min()), "median": float(np.median(all_)), "max": float(all_.max())}
-        for kind, all_ in ((kind, np.concatenate(parts)) for kind, parts in ratios.items())
-    }
-    widest = plan["size"][-1][-1]
-    kept = {kind: measured_bytes(kind, widest)[1] for kind in ("linear", *MEASURED)}
-    per_input = {kind: size / ELEMENT_BYTES / (widest.inputs * widest.batch) for kind, size in kept.items()}
-    return Result({"cells": cells, "ratio_to_equation_2": statistics, "kept_per_input": per_input}, arrays)
+    widest = maps["size"][-1][-1]
+    per_input = ELEMENT_BYTES * widest.inputs * widest.batch
+    return Maps(config, found, {name: measured_bytes(name, widest)[1] / per_input for name in LAYERS}).result()
 
 
 EXPERIMENT = Experiment(

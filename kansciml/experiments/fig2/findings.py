@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kansciml.analysis.comparison import REFUTED, SUPPORTED, UNDECIDED, Comparison, compare_losses
-from kansciml.experiments.ode.record import Group, OdeRecord
+from kansciml.experiments.ode.record import OdeGroup, OdeRecord
 from kansciml.experiments.ode.tables import (
     STRUGGLE_FACTOR,
     OdeClaim,
@@ -45,9 +45,9 @@ def findings(record: Record) -> list[Finding]:
             found.append(_lower(ode, claim, short))
         elif claim.paper == "no":
             found += [_exception(ode, claim, short), _size_of_exception(ode, claim, short)]
-    scaling = {(claim.second.system, claim.second.variant): claim for claim in scaling_claims(ode)}
+    scaling = {(claim.group.task, claim.group.name): claim for claim in scaling_claims(ode)}
     for claim in struggle_claims(ode):
-        found.append(_struggle(ode, claim, scaling.get((claim.second.system, claim.second.variant)), short))
+        found.append(_struggle(ode, claim, scaling.get((claim.group.task, claim.group.name)), short))
     return found
 
 
@@ -92,7 +92,7 @@ def _exception(ode: OdeRecord, claim: OdeClaim, short: list[str]) -> Finding:
 
 
 def _size_of_exception(ode: OdeRecord, claim: OdeClaim, short: list[str]) -> Finding:
-    outcome = within(claim.first.losses(), claim.second.losses(), 10 ** (ORDER + 0.5))
+    outcome = within(claim.reference.losses(), claim.group.losses(), 10 ** (ORDER + 0.5))
     what = f"train MSE closer than {10 ** (ORDER + 0.5):.1e} both ways"
     verdict, evidence = by_seeds(outcome, short, LEAST_SEEDS, what)
     return Finding(
@@ -100,7 +100,7 @@ def _size_of_exception(ode: OdeRecord, claim: OdeClaim, short: list[str]) -> Fin
         claim='"Fitzhugh Nagumo where the difference in final loss is in the order of 10^-10" (Figure 2):'
         f" {_where(ode, claim)}",
         printed="10^-10; how the loss is scaled is not said",
-        measured=f"difference of the medians {format_number(abs(claim.first.median() - claim.second.median()))};"
+        measured=f"difference of the medians {format_number(abs(claim.reference.middle() - claim.group.middle()))};"
         f" {_losses(claim)}",
         verdict=verdict,
         evidence=evidence + _sizes(claim),
@@ -111,7 +111,7 @@ def _size_of_exception(ode: OdeRecord, claim: OdeClaim, short: list[str]) -> Fin
 def _struggle(ode: OdeRecord, claim: OdeClaim, scaling: OdeClaim | None, short: list[str]) -> Finding:
     what = f"median at least {STRUGGLE_FACTOR:g} times the MLP's, taken for struggling"
     verdict, evidence = by_seeds(claim.outcome, short, LEAST_SEEDS, what)
-    system = ode.systems[claim.first.system]
+    system = ode.systems[claim.reference.task]
     if scaling is not None:
         ratio, said = format_number(scaling.outcome.median_ratio), scaling.outcome
         evidence += (
@@ -136,27 +136,29 @@ def _steps(config: Mapping[str, Any]) -> list[str]:
 
 
 def _where(ode: OdeRecord, claim: OdeClaim) -> str:
-    return f"{ode.systems[claim.first.system].title}, {kind(claim.second.variant)}"
+    return f"{ode.systems[claim.reference.task].title}, {kind(claim.group.name)}"
 
 
 def _losses(claim: OdeClaim, name: str = "train_mse", title: str = "train MSE") -> str:
     """Medians over seeds, from the lowest to the highest that did not diverge, and their ratio."""
-    sides = (("MLP", claim.first), ("KAN", claim.second))
+    sides = (("MLP", claim.reference), ("KAN", claim.group))
     texts = [f"{model} {_spread(group, name)}" for model, group in sides]
-    lost = diverged({model: (group.n_diverged, len(group.runs)) for model, group in sides})
+    lost = diverged({model: (group.n_diverged, len(group.rows)) for model, group in sides})
     ratio = format_number(claim.outcome.median_ratio)
     return f"{title}, median (lowest to highest seed): {', '.join(texts)}; KAN / MLP {ratio}{lost}"
 
 
-def _spread(group: Group, name: str) -> str:
-    low, high = (format_number(value) for value in group.spread(name))
-    return f"{format_number(group.median(name))} ({low} to {high})"
+def _spread(group: OdeGroup, name: str) -> str:
+    low, high = (format_number(value) for value in group.spread(lambda run: run.metric(name)))
+    return f"{format_number(group.middle(name))} ({low} to {high})"
 
 
 def _sizes(claim: OdeClaim) -> str:
-    return ". " + ", ".join(f"{side.label}: {side.n_parameters:,} parameters" for side in (claim.first, claim.second))
+    return ". " + ", ".join(
+        f"{side.label}: {side.n_parameters:,} parameters" for side in (claim.reference, claim.group)
+    )
 
 
 def _pictures(ode: OdeRecord, claim: OdeClaim, *further: str) -> tuple[str, ...]:
-    several = sum(len(group.runs) for group in ode.groups) > 1
+    several = sum(len(group.rows) for group in ode.groups) > 1
     return (("final_losses",) if several else ()) + further

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kansciml.experiments.fig3.report import MixerClaim, claims, measures_of, over_seeds
-from kansciml.experiments.vision.record import VisionRecord
-from kansciml.reporting.groups import Group, plus_minus
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.reporting.groups import plus_minus
 from kansciml.reporting.judging import NO_NUMBER, VERDICT, diverged, judged, resized, shortfalls
 from kansciml.runs.findings import UNDECIDED, Finding
 from kansciml.runs.records import Record
@@ -48,13 +48,13 @@ def _finding(record: Record, vision: VisionRecord, claim: MixerClaim) -> Finding
             item=ITEM,
             claim=f'"KANs use significantly large number of parameters compared to MLP" (Figure 3): {where}',
             printed=NO_NUMBER,
-            measured=f"KAN {claim.kan:,}, MLP {claim.mlp:,} parameters",
-            verdict=VERDICT[claim.verdict],
-            evidence=f"{claim.reason}, whatever the training; more at all is taken for significantly more",
+            measured=f"KAN {claim.group.first.parameters:,}, MLP {claim.reference.first.parameters:,} parameters",
+            verdict=VERDICT[claim.outcome.verdict],
+            evidence=f"{claim.outcome.reason}, whatever the training; more at all is taken for significantly more",
             figures=("figure3",),
         )
     if claim.name == "accuracy":
-        verdict, evidence = judged(claim.verdict, claim.reason, _seeds(claim), short)
+        verdict, evidence = judged(claim.outcome.verdict, claim.outcome.reason, _seeds(claim), short)
         return Finding(
             item=ITEM,
             claim=f'KANs attain "a lower final accuracy" (Figure 3): {where}',
@@ -80,7 +80,7 @@ def _finding(record: Record, vision: VisionRecord, claim: MixerClaim) -> Finding
 
 
 def _sharper(claim: MixerClaim, short: list[str]) -> tuple[str, str]:
-    verdict, evidence = judged(claim.verdict, claim.reason, _seeds(claim), short)
+    verdict, evidence = judged(claim.outcome.verdict, claim.outcome.reason, _seeds(claim), short)
     if max(_seeds(claim)) > 1 and claim.resolved is not None and claim.resolved < MOST_UNRESOLVED:
         some = f"Only {100 * claim.resolved:.0f} % of the pairs of models differ"
         share = some if claim.resolved else "No pair of models differs"
@@ -92,18 +92,18 @@ def _sharper(claim: MixerClaim, short: list[str]) -> tuple[str, str]:
 
 
 def _seeds(claim: MixerClaim) -> tuple[int, int]:
-    return claim.n_kan or 0, claim.n_mlp or 0
+    return claim.outcome.n_b, claim.outcome.n_a
 
 
-def _short(record: Record, group: Group) -> list[str]:
+def _short(record: Record, group: VisionGroup) -> list[str]:
     """In what a model and its training are smaller than those of the sources."""
-    model = group.value("model")
+    model = group.first.model
     other = [] if model in MODELS else [f"model {model} instead of {' or '.join(MODELS)}"]
-    return other + resized(group.value("resized")) + shortfalls(record.config, AT_LEAST, SAME)
+    return other + resized(group.first.resized) + shortfalls(record.config, AT_LEAST, SAME)
 
 
-def _top1(group: Group) -> str:
-    return f"{plus_minus([100 * value for value in group.values('top1')]) or '-'} %"
+def _top1(group: VisionGroup) -> str:
+    return f"{plus_minus(group.values(lambda row: row.percent)) or '-'} %"
 
 
 def _lost(claim: MixerClaim) -> str:

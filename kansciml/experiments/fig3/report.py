@@ -10,20 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, compare_losses
+from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison
 from kansciml.experiments.hessian import report as hessian
-from kansciml.experiments.vision.record import REFERENCE, VisionRecord
-from kansciml.experiments.vision.report import render as render_vision
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.vision.report import drawings
 from kansciml.experiments.vision.report import summary as vision_summary
-from kansciml.reporting.groups import Group
-from kansciml.reporting.style import publication_style, save_figure
+from kansciml.experiments.vision.tables import claims as accuracy_claims
+from kansciml.reporting.claims import Claim, claim_table, counted
+from kansciml.reporting.style import save_report
 from kansciml.runs.records import DamagedRecord, Record
-from kansciml.runs.tables import Table, format_number, save_tables
+from kansciml.runs.tables import Table, format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,29 +43,15 @@ LINE_HEIGHT = 0.13
 
 
 @dataclass(frozen=True)
-class MixerClaim:
-    """A claim of the paper on a KAN against its MLP, and what the seeds say, or a count.
+class MixerClaim(Claim[VisionGroup]):
+    """A claim of the paper on a KAN against its MLP; `found` are both medians, of the MLPs first.
 
     Args:
-        name: a key of `CLAIMED`, ``"accuracy"`` or ``"parameters"``. text: the claim in words.
-        group, reference: the KANs and the MLPs.
-        verdict: supported, refuted or undecided. kan, mlp: medians over seeds.
-        p_value, n_kan, n_mlp: of the test; None of a count. reason: why.
+        name: a key of `CLAIMED`, ``"accuracy"`` or ``"parameters"``.
         resolved: of the pairs of one KAN and one MLP, the share in which an eigenvalue measure differs in the
             verdict's direction by more than the errors of its probes and of the quadrature; None of the others.
     """
 
-    name: str
-    text: str
-    group: Group
-    reference: Group
-    verdict: str
-    kan: float
-    mlp: float
-    p_value: float | None
-    n_kan: int | None
-    n_mlp: int | None
-    reason: str
     resolved: float | None = None
 
 
@@ -74,8 +62,8 @@ def overview_table(record: Record) -> Table:
         measures = measures_of(record, group)
         values = [over_seeds(measures, name) for name in SHOWN]
         body.append(
-            [vision.title(group.task), group.label, group.value("parameters"), len(group.rows),
-             _plus_minus([100 * value for value in group.values("top1")]), group.median("minimum_loss"), *values]
+            [vision.title(group.task), group.label, group.first.parameters, len(group.rows),
+             _plus_minus(group.values(lambda row: row.percent)), group.median(lambda row: row.minimum_loss), *values]
         )  # fmt: skip
     columns = ["Task", "Model", "Parameters", "Seeds", "Top-1 (%)", "Loss", "Positive eigenvalues", "of all"]
     columns += ["> 1 % of the largest", "Largest", "largest of |w| H |w|", "Negative mass"]
@@ -96,58 +84,51 @@ def claims(record: Record) -> list[MixerClaim]:
         KansciError: the record is no finished run of fig3.
     """
     vision, found = _read(record), []
-    for task in vision.tasks:
-        groups = vision.of(task)
-        reference = groups.get(REFERENCE)
-        for group in groups.values():
-            if reference is None or group is reference:
-                continue
-            sharp = [row for row in record.result["verdicts"] if (row["task"], row["group"]) == (task, group.name)]
-            found += [_sharpness(row, group, reference) for row in sharp if row["measure"] in CLAIMED]
-            lower = compare_losses(reference.errors, group.errors)
-            tops = [100 * side.median("top1") for side in (group, reference)]
-            found.append(
-                MixerClaim("accuracy", "lower final accuracy (%)", group, reference, lower.verdict, *tops,
-                           lower.p_value, lower.n_b, lower.n_a, lower.reason)
-            )  # fmt: skip
-            kan, mlp = (side.value("parameters") for side in (group, reference))
-            verdict = SUPPORTED if kan > mlp else REFUTED
-            ratio = f"counted: {format_number(kan / mlp)} times as many"
-            found.append(
-                MixerClaim(
-                    "parameters", "more parameters", group, reference, verdict, kan, mlp, None, None, None, ratio
-                )
-            )
+    for claim in accuracy_claims(vision):
+        kans, mlps = claim.group, claim.reference
+        key = kans.task, kans.name
+        sharp = [row for row in record.result["verdicts"] if (row["task"], row["group"]) == key]
+        found += [_sharpness(row, kans, mlps) for row in sharp if row["measure"] in CLAIMED]
+        tops = [side.median(lambda row: row.percent) for side in (mlps, kans)]
+        found.append(MixerClaim(claim.name, claim.text, kans, mlps, claim.outcome, tuple(tops)))
+        sizes = [side.first.parameters for side in (mlps, kans)]
+        more = counted(
+            SUPPORTED if sizes[1] > sizes[0] else REFUTED,
+            f"counted: {format_number(sizes[1] / sizes[0])} times as many",
+        )
+        found.append(MixerClaim("parameters", "more parameters", kans, mlps, more, tuple(sizes)))
     return found
 
 
-def _sharpness(row: Mapping[str, Any], group: Group, reference: Group) -> MixerClaim:
+def _sharpness(row: Mapping[str, Any], kans: VisionGroup, mlps: VisionGroup) -> MixerClaim:
     ways = {"sharper": "pairs_sharper", "flatter": "pairs_flatter"}
     resolved = row[ways[row["verdict"]]] / row["pairs"] if row["verdict"] in ways else None
-    return MixerClaim(
-        row["measure"], CLAIMED[row["measure"]], group, reference, WORDS[row["verdict"]], row["a"], row["b"],
-        row["p_value"], row["n_a"], row["n_b"], row["reason"], resolved,
-    )  # fmt: skip
+    p_value = math.nan if row["p_value"] is None else row["p_value"]
+    outcome = Comparison(
+        WORDS[row["verdict"]], p_value, math.nan, math.nan, row["n_b"], row["n_a"], row["reason"]
+    )  # the MLPs first, as in the other claims
+    measure = row["measure"]
+    return MixerClaim(measure, CLAIMED[measure], kans, mlps, outcome, (row["b"], row["a"]), resolved=resolved)
 
 
-def claim_table(record: Record) -> Table:
+def claims_table(record: Record) -> Table:
     """`claims` as a table."""
-    vision, body = _read(record), []
-    for claim in claims(record):
-        seeds = None if claim.n_mlp is None else f"{claim.n_mlp} / {claim.n_kan}"
-        body.append(
-            [vision.title(claim.group.task), claim.group.label, claim.text, claim.verdict, claim.mlp, claim.kan,
-             claim.p_value, seeds, claim.reason]
-        )  # fmt: skip
-    columns = ["Task", "KAN", "Claim: than the MLP", "Verdict", "MLP", "KAN ", "p", "Seeds", "Why"]
-    notes = [
-        "The paper's claims on its Figure 3. MLP, KAN: medians over seeds. Verdict: exact two-sided Mann-Whitney U test"
-        f" over seeds at level {ALPHA:g}; to decide takes at least 4 seeds a side. Of single models: 2 standard errors"
-        " of the probes, a statement on these two. A number of positive eigenvalues grows with the number of parameters"
-        " by itself; their share of all does not. What other measures say is in the tables of verdicts.",
-        "A verdict is on these models, images and epochs: smaller ones than the paper's do not decide its claim.",
-    ]
-    return Table("Claims on Figure 3", columns, body, notes)
+    vision = _read(record)
+    return claim_table(
+        "Claims on Figure 3",
+        ["Task", "KAN", "Claim: than the MLP"],
+        ["MLP", "KAN "],
+        [([vision.title(one.group.task), one.group.label, one.text], one) for one in claims(record)],
+        [
+            "The paper's claims on its Figure 3. MLP, KAN: medians over seeds. Verdict: exact two-sided Mann-Whitney U"
+            f" test over seeds at level {ALPHA:g}; to decide takes at least 4 seeds a side. Of single models: 2"
+            " standard errors of the probes, a statement on these two. A number of positive eigenvalues grows with the"
+            " number of parameters by itself; their share of all does not. What other measures say is in the"
+            " tables of verdicts.",
+            "A verdict is on these models, images and epochs: smaller ones than the paper's do not decide its claim.",
+        ],
+        effect=False,
+    )
 
 
 def summary(record: Record) -> list[Table]:
@@ -157,7 +138,7 @@ def summary(record: Record) -> list[Table]:
         KansciError: the record is no finished run of fig3.
     """
     sharp = hessian.tables(record)[len(record.result["models"]) :]
-    return [overview_table(record), claim_table(record), vision_summary(record)[1], *sharp]
+    return [overview_table(record), claims_table(record), vision_summary(record)[1], *sharp]
 
 
 def figure3(record: Record) -> Figure:
@@ -193,13 +174,8 @@ def render(record: Record, folder: Path) -> list[Path]:
     Raises:
         KansciError: as for `summary`, or the folder cannot be written.
     """
-    found = summary(record)
-    with publication_style():
-        figure = figure3(record)
-    paths = save_figure(figure, folder, "figure3")
-    paths += [path for path in render_vision(record, folder) if path.stem != "tables"]
-    models = hessian.tables(record)[: len(record.result["models"])]
-    return paths + save_tables([*found, *models], folder, "tables")
+    tables = [*summary(record), *hessian.tables(record)[: len(record.result["models"])]]
+    return save_report(folder, tables, {"figure3": partial(figure3, record), **drawings(_read(record))})
 
 
 def _read(record: Record) -> VisionRecord:
@@ -209,9 +185,9 @@ def _read(record: Record) -> VisionRecord:
     return vision
 
 
-def measures_of(record: Record, group: Group) -> list[Mapping[str, Any]]:
+def measures_of(record: Record, group: VisionGroup) -> list[Mapping[str, Any]]:
     """The measures of every model of a group whose spectrum was taken."""
-    names = {row["id"] for row in group.rows}
+    names = {row.id for row in group.rows}
     return [row["sharpness"]["measures"] for row in record.result["models"] if row["name"] in names]
 
 
@@ -239,16 +215,16 @@ def _with_error(value: float, error: float | None, digits: int) -> str:
     return format_number(value, digits) + ("" if not error or math.isnan(error) else f" +- {format_number(error, 2)}")
 
 
-def _accuracy_line(group: Group) -> str:
-    top1 = _plus_minus([100 * value for value in group.values("top1")], 3)
-    return f"{_short(group)}: {top1 + ' %' if top1 else 'diverged'}, {group.value('parameters'):,} parameters"
+def _accuracy_line(group: VisionGroup) -> str:
+    top1 = _plus_minus(group.values(lambda row: row.percent), 3)
+    return f"{_short(group)}: {top1 + ' %' if top1 else 'diverged'}, {group.first.parameters:,} parameters"
 
 
-def _count_line(record: Record, group: Group) -> str:
+def _count_line(record: Record, group: VisionGroup) -> str:
     count = over_seeds(measures_of(record, group), "positive_count", 3)
-    return f"{_short(group)}: {count or 'none measured'} of {group.value('parameters'):,} positive"
+    return f"{_short(group)}: {count or 'none measured'} of {group.first.parameters:,} positive"
 
 
-def _short(group: Group) -> str:
+def _short(group: VisionGroup) -> str:
     """``KAN, splines`` of ``KAN, splines (G=5, S=3)``."""
     return group.label.partition(" (")[0]

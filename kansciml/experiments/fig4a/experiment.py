@@ -18,45 +18,19 @@ Cost on one core: ``smoke`` 7 s, ``small`` 65 s, ``paper`` 145 s, with ``--devic
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
+from kansciml._errors import check_names
 from kansciml.experiments.memory.findings import findings
 from kansciml.experiments.memory.report import render, summary
-from kansciml.experiments.memory.steps import (
-    GB,
-    REFERENCE_GB,
-    VARIANTS,
-    MemoryConfig,
-    as_variant,
-    built_as,
-    fake_images,
-    few_blocks,
-    full_batch,
-    image_step,
-    line,
-    measure_curve,
-    measure_step,
-    require_different,
-    to_textbook,
-)
+from kansciml.experiments.memory.steps import IMAGES, Measured, MemoryConfig, measure_models
+from kansciml.models.registry import build_model, find, model_config
 from kansciml.runs.experiment import Experiment, Result, RunContext
 
-if TYPE_CHECKING:
-    from torch import nn
-
-
-__all__ = [
-    "EXPERIMENT", "GB", "VARIANTS", "Fig4aConfig", "build_variant", "curve", "fake_images", "few_blocks", "full_batch",
-    "image_step", "line", "measure_step", "reference", "to_textbook",
-]  # fmt: skip
-
-REFERENCE = {
-    ("mixer-nano-c512", "mlp"): (3.84, 4038),
-    ("mixer-nano-c512", "textbook"): (138.7, 111),
-    ("mixer-nano", "mlp"): (5.74, 2702),
-    ("mixer-nano", "textbook"): (205.3, 75),
+REFERENCES = {
+    "mixer-nano-c512": {"mlp": (3.84, 4038), "textbook": (138.7, 111)},
+    "mixer-nano": {"mlp": (5.74, 2702), "textbook": (205.3, 75)},
 }
 """MB per sample, and batch at which 16 GB are full, in float32: measured independently, the KANs efficient-kan's."""
 
@@ -70,60 +44,23 @@ class Fig4aConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_different("models", self.models)
+        check_names("model", self.models)
 
 
 def check(config: Fig4aConfig) -> None:
-    """Refuse a name that is no vision model's.
-
-    Raises:
-        UsageError: with those there are.
-    """
-    from kansciml.models.registry import find
-
+    """Raises UsageError for a name that is no vision model's."""
     for name in config.models:
         find(name)
 
 
-def build_variant(name: str, variant: str) -> nn.Module:
-    """The network `name` with one of `VARIANTS`; the splines' kernels are those in plain PyTorch."""
-    from kansciml.models.registry import build_model
-
-    return as_variant(build_model(name, built_as(variant)), variant)
-
-
-def curve(network: nn.Module, config: Fig4aConfig, advance: Callable[[int], object]) -> tuple[dict, dict]:
-    """`measure_curve` of steps on images."""
-    return measure_curve(network, fake_images, image_step, config, advance)
-
-
-def reference(name: str, variant: str, config: Fig4aConfig) -> dict[str, float]:
-    """What is known of this curve: ``mb_per_sample`` and, for the limit it was measured at, ``full_batch``."""
-    if (name, variant) not in REFERENCE or config.precision != "32":
-        return {}
-    slope, full = REFERENCE[name, variant]
-    return {"mb_per_sample": slope} | ({"full_batch": full} if config.limit_gb == REFERENCE_GB else {})
+def measured(name: str) -> Measured:
+    """The vision model of this name."""
+    slots = (f"{slot.name} {'-'.join(map(str, slot.widths))}" for slot in model_config(name).slots())
+    return Measured(name, f"{name}: {', '.join(slots)}", partial(build_model, name), REFERENCES.get(name, {}))
 
 
 def run(config: Fig4aConfig, context: RunContext) -> Result:
-    from kansciml.models.registry import model_config
-
-    curves, arrays = [], {}
-    total = len(config.models) * len(config.variants) * len(config.batches)
-    with context.progress.task("fig4a: steps measured", total) as task:
-        for name in config.models:
-            for variant in config.variants:
-                numbers, points = curve(build_variant(name, variant), config, task.update)
-                curves.append(
-                    {"model": name, "variant": variant, **numbers, "reference": reference(name, variant, config)}
-                )
-                arrays |= {f"{name}.{variant}.{key}": values for key, values in points.items()}
-                context.metrics(curves[-1])
-    titles = {}
-    for name in config.models:
-        slots = (f"{slot.name} {'-'.join(map(str, slot.widths))}" for slot in model_config(name).slots())
-        titles[name] = f"{name}: {', '.join(slots)}"
-    return Result({"titles": titles, "curves": curves}, arrays)
+    return measure_models("fig4a", [measured(name) for name in config.models], IMAGES, config, context)
 
 
 EXPERIMENT = Experiment(

@@ -17,26 +17,21 @@ Cost on one core: ``smoke`` 27 s, ``small`` 110 s; less than 1 GB of memory, no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from kansciml._errors import UsageError, unknown_name
+import torch
+from torch import Tensor, nn
+
+from kansciml._errors import UsageError, check_names
 from kansciml.experiments.memory.findings import findings
+from kansciml.experiments.memory.record import operator_name
 from kansciml.experiments.memory.report import render, summary
-from kansciml.experiments.memory.steps import (
-    REFERENCE_GB,
-    MemoryConfig,
-    as_variant,
-    built_as,
-    measure_curve,
-    require_different,
-)
+from kansciml.experiments.memory.steps import Measured, MemoryConfig, Problem, measure_models
+from kansciml.models.fno import with_coordinates
+from kansciml.models.registry import build_model
 from kansciml.runs.experiment import Experiment, Result, RunContext
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from kansciml.tasks.darcy.metrics import relative_l2
 
 MODEL = "fno-wt"
 PARTS = {
@@ -45,13 +40,10 @@ PARTS = {
     "recompute": "whole network, recomputed",
 }
 """What is measured of the network, and its name in titles."""
-REFERENCE = {
-    ("ends", 85, "mlp"): (12.0, 1290),
-    ("ends", 85, "textbook"): (409.5, 37),
-    ("ends", 241, "mlp"): (96.6, 160),
-    ("ends", 241, "textbook"): (3292, 4),
-    ("ends", 421, "mlp"): (295, 52),
-    ("ends", 421, "textbook"): (10_047, 1),
+REFERENCES = {
+    ("ends", 85): {"mlp": (12.0, 1290), "textbook": (409.5, 37)},
+    ("ends", 241): {"mlp": (96.6, 160), "textbook": (3292.0, 4)},
+    ("ends", 421): {"mlp": (295.0, 52), "textbook": (10_047.0, 1)},
 }
 """MB per sample, and batch at which 16 GB are full, in float32: measured independently, the KANs efficient-kan's."""
 
@@ -69,91 +61,48 @@ class Fig4bConfig(MemoryConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_different("resolutions", self.resolutions)
-        require_different("parts", self.parts)
-        for part in self.parts:
-            if part not in PARTS:
-                raise unknown_name("part", part, PARTS)
+        check_names("resolution", self.resolutions)
+        check_names("part", self.parts, PARTS)
         if min(self.resolutions) < 15:  # with the padding, 24 points: as many as 12 modes need
             raise UsageError(f"got resolutions {self.resolutions}: expected at least 15 points along a side")
 
 
-def build_part(part: str, resolution: int, variant: str) -> nn.Module:
-    """What of `MODEL` is measured; it maps fields (B, 1, s, s) to fields, and has a ``config``."""
-    from kansciml.models.registry import build_model
+class Ends(nn.Module):
+    """Lift and projection of an operator with nothing between them: (B, C, H, W) -> (B, O, H, W)."""
 
-    options = {"resolution": resolution, "recompute": part == "recompute"}
-    network = as_variant(build_model(MODEL, built_as(variant), **options), variant)
-    return _ends(network) if part == "ends" else network
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.config = network.config
+        self.lift, self.projection = network.lift, network.projection
 
-
-def _ends(network: nn.Module) -> nn.Module:
-    from torch import nn
-
-    from kansciml.models.fno import with_coordinates
-
-    class Ends(nn.Module):
-        """Lift and projection with nothing between them: (B, C, H, W) -> (B, O, H, W)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.config = network.config
-            self.lift, self.projection = network.lift, network.projection
-
-        def forward(self, a: Tensor) -> Tensor:
-            return self.projection(self.lift(with_coordinates(a))).permute(0, 3, 1, 2)
-
-    return Ends()
+    def forward(self, a: Tensor) -> Tensor:
+        return self.projection(self.lift(with_coordinates(a))).permute(0, 3, 1, 2)
 
 
-def field_step(network: nn.Module, a: Tensor, u: Tensor, precision: str = "32") -> Callable[[], None]:
-    """A function of no arguments: forward pass, relative L2 error, backward pass."""
-    import torch
+def measured(part: str, resolution: int) -> Measured:
+    """A part of `MODEL` at a resolution; it maps coefficients (B, 1, s, s) to solutions, and has a ``config``."""
 
-    from kansciml.tasks.darcy.metrics import relative_l2
+    def build(variant: str) -> nn.Module:
+        network = build_model(MODEL, variant, resolution=resolution, recompute=part == "recompute")
+        return Ends(network) if part == "ends" else network
 
-    def step() -> None:
-        mixed = precision == "bf16-mixed"
-        with torch.autocast(a.device.type, torch.bfloat16) if mixed else nullcontext():
-            found = network(a)
-        relative_l2(found[:, 0].float(), u).backward()
-
-    return step
+    title = f"{PARTS[part]}: {resolution} x {resolution}"
+    return Measured(operator_name(part, resolution), title, build, REFERENCES.get((part, resolution), {}))
 
 
-def fake_fields(network: nn.Module, batch: int) -> tuple[Tensor, Tensor]:
-    """Coefficients (B, 1, s, s) and solutions (B, s, s) of the resolution of a network; their values mean nothing."""
-    import torch
-
-    side = network.config.resolution
-    return torch.zeros(batch, 1, side, side), torch.ones(batch, side, side)
+def _samples(network: nn.Module, size: int) -> tuple[Tensor, Tensor]:
+    config: Any = network.config
+    side = config.resolution
+    return torch.zeros(size, 1, side, side), torch.ones(size, side, side)
 
 
-def reference(part: str, resolution: int, variant: str, config: Fig4bConfig) -> dict[str, float]:
-    """What is known of this curve: ``mb_per_sample`` and, for the limit it was measured at, ``full_batch``."""
-    known = REFERENCE.get((part, resolution, variant))
-    if known is None or config.precision != "32":
-        return {}
-    return {"mb_per_sample": known[0]} | ({"full_batch": known[1]} if config.limit_gb == REFERENCE_GB else {})
+DARCY = Problem(_samples, lambda found, u: relative_l2(found[:, 0], u))
+"""Coefficients (B, 1, s, s) and solutions (B, s, s) of the resolution that a network was built for."""
 
 
 def run(config: Fig4bConfig, context: RunContext) -> Result:
-    curves, arrays, titles = [], {}, {}
-    panels = [(part, resolution) for part in config.parts for resolution in config.resolutions]
-    with context.progress.task(
-        "fig4b: steps measured", len(panels) * len(config.variants) * len(config.batches)
-    ) as task:
-        for part, resolution in panels:
-            name = f"{part}-{resolution}"
-            titles[name] = f"{PARTS[part]}: {resolution} x {resolution}"
-            for variant in config.variants:
-                network = build_part(part, resolution, variant)
-                numbers, points = measure_curve(network, fake_fields, field_step, config, task.update)
-                known = reference(part, resolution, variant, config)
-                curves.append({"model": name, "variant": variant, **numbers, "reference": known})
-                arrays |= {f"{name}.{variant}.{key}": values for key, values in points.items()}
-                context.metrics(curves[-1])
-    return Result({"titles": titles, "curves": curves}, arrays)
+    models = [measured(part, resolution) for part in config.parts for resolution in config.resolutions]
+    return measure_models("fig4b", models, DARCY, config, context)
 
 
 EXPERIMENT = Experiment(

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kansciml.experiments.fno.record import FnoRecord, OperatorGroup
-from kansciml.experiments.fno.tables import FnoClaim, claims
+from kansciml.experiments.fno.tables import HELPS as RESIDUAL_HELPS
+from kansciml.experiments.fno.tables import claims
+from kansciml.reporting.claims import Claim
 from kansciml.reporting.judging import NO_NUMBER, by_seeds, diverged, listed, resized, shortfalls
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Finding
 from kansciml.runs.records import Record
@@ -32,35 +34,40 @@ def findings(record: Record) -> list[Finding]:
         KansciError: the record holds no trained neural operators.
     """
     fno = FnoRecord.read(record)
-    found = [_error(fno, claim) for claim in claims(fno) if not (claim.helps and claim.group.variant == "mlp")]
+    found = [_error(fno, claim) for claim in claims(fno) if claim.paper is not None]
     # the paper says it of KANs with residual connections, where it finds them better
-    kans = [group for group in fno.groups if group.variant != "mlp"]
-    said = [group for group in kans if group.residual or fno.find(group.task, group.variant, residual=True) is None]
+    kans = [group for group in fno.groups if group.first.variant != "mlp"]
+    said = [
+        group
+        for group in kans
+        if group.first.residual or fno.find(group.task, group.first.variant, residual=True) is None
+    ]
     return found + [_feasible(fno, group) for group in said]
 
 
-def _error(fno: FnoRecord, claim: FnoClaim) -> Finding:
-    group, other = claim.group, claim.other
+def _error(fno: FnoRecord, claim: Claim[OperatorGroup]) -> Finding:
+    group, other = claim.group, claim.reference
     verdict, evidence = by_seeds(claim.outcome, _short(fno, group))
-    names = ("with", "without") if claim.helps else ("KAN", "MLP")
+    helps = claim.name == RESIDUAL_HELPS
+    names = ("with", "without") if helps else ("KAN", "MLP")
     lost = diverged({name: (side.n_diverged, len(side.rows)) for name, side in zip(names, (group, other))})
     return Finding(
         item=ITEM,
-        claim=f"{HELPS if claim.helps else WITH if group.residual else WITHOUT}: {_where(fno, group)}",
+        claim=f"{HELPS if helps else WITH if group.first.residual else WITHOUT}: {_where(fno, group)}",
         printed=NO_NUMBER,
         measured="test relative L2, median (lowest to highest seed): "
         + ", ".join(f"{name} {_spread(side)}" for name, side in zip(names, (group, other)))
-        + f"; {' / '.join(names)} {format_number(claim.ratio)}{lost}",
+        + f"; {' / '.join(names)} {format_number(claim.found[0])}{lost}",
         verdict=verdict,
-        evidence=evidence + f". Parameters {group.value('parameters'):,} against {other.value('parameters'):,}",
+        evidence=evidence + f". Parameters {group.first.parameters:,} against {other.first.parameters:,}",
         figures=_pictures(fno, group),
     )
 
 
 def _feasible(fno: FnoRecord, group: OperatorGroup) -> Finding:
     """Whether steps of the source's size were trained within the paper's memory; smaller ones do not decide it."""
-    peaks = [row["peak_memory_mb"] for row in group.rows if row.get("peak_memory_mb") is not None]
-    got = {"size": _data(fno, group).get("size"), "batch_size": group.value("batch_size")}
+    peaks = [row.peak_memory_mb for row in group.rows if row.peak_memory_mb is not None]
+    got = {"size": _data(fno, group).get("size"), "batch_size": group.first.batch_size}
     short = _network(group) + shortfalls(got, STEP_AT_LEAST, {}) + ([] if peaks else ["no peak of memory"])
     on_gpu = fno.record.machine.get("device", "cpu") != "cpu"
     fits = max(peaks, default=0) <= 1000 * GPU_GB
@@ -75,7 +82,7 @@ def _feasible(fno: FnoRecord, group: OperatorGroup) -> Finding:
         claim='"extremely high memory requirements [Figure 4b] making training these models infeasible" (section 4.3):'
         f" {_where(fno, group)}",
         printed=f"no number; {GPU_GB:g} GB in Figure 4",
-        measured=f"{len(group.rows)} trainings ran, batches of {group.value('batch_size')}{how}; peak"
+        measured=f"{len(group.rows)} trainings ran, batches of {group.first.batch_size}{how}; peak"
         f" {format_number(max(peaks, default=None))} MB, of {'tensors on the GPU' if on_gpu else 'the whole process'}",
         verdict=verdict,
         evidence=f"{small}Infeasible is taken to mean more than {GPU_GB:g} GB. With this package's layers: Figure 4b"
@@ -91,12 +98,12 @@ def _short(fno: FnoRecord, group: OperatorGroup) -> list[str]:
 
 
 def _network(group: OperatorGroup) -> list[str]:
-    model = group.value("model")
-    return ([] if model == MODEL else [f"model {model} instead of {MODEL}"]) + resized(group.value("resized"))
+    model = group.first.model
+    return ([] if model == MODEL else [f"model {model} instead of {MODEL}"]) + resized(group.first.resized)
 
 
 def _data(fno: FnoRecord, group: OperatorGroup) -> Mapping[str, Any]:
-    return fno.record.result["data"][group.value("data")]
+    return fno.data[group.first.data]
 
 
 def _where(fno: FnoRecord, group: OperatorGroup) -> str:
@@ -104,8 +111,8 @@ def _where(fno: FnoRecord, group: OperatorGroup) -> str:
 
 
 def _spread(group: OperatorGroup) -> str:
-    low, high = (format_number(value) for value in group.spread("relative_l2"))
-    return f"{format_number(group.median('relative_l2'))} ({low} to {high})"
+    low, high = (format_number(value) for value in group.spread(lambda row: row.relative_l2))
+    return f"{format_number(group.median(lambda row: row.relative_l2))} ({low} to {high})"
 
 
 def _pictures(fno: FnoRecord, group: OperatorGroup) -> tuple[str, ...]:

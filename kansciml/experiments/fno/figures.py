@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kansciml.experiments.fno.record import RESIDUALS, FnoRecord, OperatorGroup
+from kansciml.reporting.legends import key, legend_below, log_ticks
 from kansciml.reporting.seed_curves import band_over_seeds, median_over_seeds
-from kansciml.reporting.style import legend_below, new_figure
+from kansciml.reporting.style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +37,9 @@ def _curves(fno: FnoRecord, task: str, columns: Sequence[tuple[str, list[Operato
     for place, (title, groups, over) in enumerate(columns):
         for axes, name in zip(panels[:, place], LABELS):
             for group in groups:
-                band_over_seeds(axes, median_over_seeds(group.curves(over)), group.curves(name), styles[group.variant])
+                band_over_seeds(
+                    axes, median_over_seeds(group.curves(over)), group.curves(name), styles[group.first.variant]
+                )
             axes.margins(x=0.02)
         panels[0, place].set_title(title)
         panels[1, place].set_xlabel("epoch" if over == "epoch" else "training time (s)")
@@ -47,10 +50,13 @@ def _curves(fno: FnoRecord, task: str, columns: Sequence[tuple[str, list[Operato
         values = np.concatenate([group.curves(name).ravel() for group in fno.of(task)])
         values = values[np.isfinite(values) & (values > 0)]
         if len(values) and values.max() > 4 * values.min():
-            _log_axis(axes, values)
+            axes.set_yscale("log")
+            log_ticks(axes.yaxis, (values.min(), values.max()))
     figure.suptitle(fno.title(task), fontsize=8.5)
     several = any(len(group.rows) > 1 for group in fno.of(task))
-    _legend(figure, fno, task, "line: median over seeds, band: lowest to highest" if several else "")
+    drawn = {group.first.variant: key(styles[group.first.variant], _plain(group.label)) for group in fno.of(task)[::-1]}
+    handles = [drawn[variant] for variant in styles if variant in drawn]
+    legend_below(figure, handles, "line: median over seeds, band: lowest to highest" if several else "")
     return figure
 
 
@@ -61,7 +67,7 @@ def prediction_maps(fno: FnoRecord, task: str, sample: int) -> Figure | None:
     """
     groups = [group for group in fno.of(task) if _predicted(group) is not None]
     data = fno.record.arrays
-    name = fno.of(task)[0].value("data")
+    name = fno.of(task)[0].first.data
     if not groups or sample >= len(data[f"{name}.u"]):
         return None
     a, u = data[f"{name}.a"][sample], data[f"{name}.u"][sample]
@@ -92,8 +98,8 @@ def prediction_maps(fno: FnoRecord, task: str, sample: int) -> Figure | None:
 def _predicted(group: OperatorGroup) -> np.ndarray | None:
     """Predictions (k, s, s) of the first seed that did not diverge."""
     for row in group.rows:
-        if row["status"] != "diverged":
-            return group.arrays[f"{row['id']}.prediction"]
+        if not row.diverged:
+            return group.arrays[f"{row.id}.prediction"]
     return None
 
 
@@ -107,24 +113,5 @@ def _map(axes: Axes, field: np.ndarray, title: str, low: float, high: float, col
     return shown
 
 
-def _log_axis(axes: Axes, values: np.ndarray) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    narrow = values.max() < 100 * values.min()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(figure: Figure, fno: FnoRecord, task: str, note: str) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = []
-    for variant, style in fno.styles.items():
-        group = next((one for one in fno.of(task) if one.variant == variant), None)
-        if group is not None:
-            label = group.label.removesuffix(", residual")
-            line = {"color": style.colour, "linestyle": style.line, "marker": style.marker}
-            handles.append(Line2D([], [], label=label, **line))
-    legend_below(figure, handles, note)
+def _plain(label: str) -> str:
+    return label.removesuffix(", residual")

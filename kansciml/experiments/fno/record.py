@@ -5,30 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from kansciml.reporting.groups import Group
+from kansciml.experiments.minibatch.record import TrainedRow
+from kansciml.reporting.groups import Group, grouped
 from kansciml.reporting.style import VariantStyle, variant_styles
 from kansciml.runs.records import DamagedRecord, Record
+from kansciml.runs.typed import read
 
 ORDER = ("mlp", "kan-spline", "kan-rswaf")
 RESIDUALS = {False: "without residual", True: "with residual"}
 
 
-class OperatorGroup(Group):
-    """All seeds of one kind of neural operator on one task."""
+@dataclass(frozen=True, kw_only=True)
+class OperatorRow(TrainedRow):
+    """One trained neural operator.
+
+    Args:
+        data: name of its data set. ends_parameters: of lift and projection.
+        relative_l2: mean over the test samples, of the weights of the last step. relative_l2_at: by resolution.
+    """
+
+    data: str
+    residual: bool
+    relative_l2: float | None
+    relative_l2_at: Mapping[str, float | None]
+    best_relative_l2: float | None = None
+    ends_parameters: int | None = None
+    samples_per_s: float | None = None
 
     @property
-    def variant(self) -> str:
-        return self.value("variant")
+    def error(self) -> float:
+        """Relative L2 error on the test samples; infinite if the training diverged."""
+        return math.inf if self.diverged or self.relative_l2 is None else self.relative_l2
 
-    @property
-    def residual(self) -> bool:
-        return bool(self.value("residual"))
 
-    @property
-    def errors(self) -> list[float]:
-        """Relative L2 error of each seed on the test samples; infinite where it diverged."""
-        return [math.inf if row["status"] == "diverged" else row["relative_l2"] for row in self.rows]
+OperatorGroup = Group[OperatorRow]
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,7 @@ class FnoRecord:
 
     record: Record
     groups: tuple[OperatorGroup, ...]
+    data: Mapping[str, Mapping[str, Any]]
 
     @classmethod
     def read(cls, record: Record) -> FnoRecord:
@@ -46,21 +59,19 @@ class FnoRecord:
             KansciError: it holds no trained neural operators, or lacks what the schema promises.
         """
         try:
-            rows = [row for row in record.result["runs"] if row["status"] in ("finished", "diverged")]
-            for row in rows:
-                row["relative_l2_at"], record.result["data"][row["data"]]["title"]
-            names = {row["group"]: (row["residual"], ORDER.index(row["variant"])) for row in rows}
+            runs = [row for row in record.result["runs"] if row["status"] in ("finished", "diverged")]
+            rows = [read(OperatorRow, row) for row in runs]
+            data = record.result["data"]
+            _ = [data[row.data]["title"] for row in rows]
+            places = {row.group: ORDER.index(row.variant) + len(ORDER) * row.residual for row in rows}
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedRecord(
                 f"{record.folder} holds no trained neural operators ({error!r}): run it again"
             ) from error
-        tasks = dict.fromkeys(row["task"] for row in rows)
-        keys = [(task, name) for task in tasks for name in sorted(names, key=names.__getitem__)]
-        own = {key: tuple(row for row in rows if (row["task"], row["group"]) == key) for key in keys}
-        groups = tuple(OperatorGroup(*key, found, record.arrays) for key, found in own.items() if found)
-        if not groups:
+        if not rows:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
-        return cls(record, groups)
+        groups = grouped(rows, lambda row: (row.task, row.group), places.__getitem__, record.arrays)
+        return cls(record, groups, data)
 
     @property
     def tasks(self) -> list[str]:
@@ -68,11 +79,11 @@ class FnoRecord:
 
     def of(self, task: str, residual: bool | None = None) -> list[OperatorGroup]:
         """Groups of a task; of those with or without residual connections alone where `residual` says so."""
-        return [group for group in self.groups if group.task == task and residual in (None, group.residual)]
+        return [group for group in self.groups if group.task == task and residual in (None, group.first.residual)]
 
     def find(self, task: str, variant: str, residual: bool) -> OperatorGroup | None:
         """The group of a kind of network, or None."""
-        return next((group for group in self.of(task, residual) if group.variant == variant), None)
+        return next((group for group in self.of(task, residual) if group.first.variant == variant), None)
 
     def residuals(self, task: str) -> list[bool]:
         """Which of without and with residual connections there is."""
@@ -80,16 +91,10 @@ class FnoRecord:
 
     def title(self, task: str) -> str:
         """``fno-wt (width 16) on Darcy flow, 43 x 43``."""
-        group = self.of(task)[0]
-        sizes = ", ".join(f"{name.replace('_', ' ')} {_size(value)}" for name, value in group.value("resized").items())
-        model = group.value("model") + (f" ({sizes})" if sizes else "")
-        return f"{model} on {self.record.result['data'][group.value('data')]['title']}"
+        row = self.of(task)[0].first
+        return f"{row.sized_model} on {self.data[row.data]['title']}"
 
     @property
     def styles(self) -> Mapping[str, VariantStyle]:
         """A style for every variant."""
-        return variant_styles(group.variant for group in self.groups)
-
-
-def _size(value: object) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        return variant_styles(group.first.variant for group in self.groups)

@@ -20,15 +20,16 @@ Expected of the record, besides what `kansciml.runs.records` says:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kansciml.experiments.fno import figures as fno_figures
 from kansciml.experiments.fno.record import FnoRecord
 from kansciml.experiments.fno.tables import all_tables
-from kansciml.reporting.style import publication_style, save_figure
+from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
-from kansciml.runs.tables import Table, save_tables
+from kansciml.runs.tables import Table
 
 
 def summary(record: Record) -> list[Table]:
@@ -54,14 +55,11 @@ def render(record: Record, folder: Path) -> list[Path]:
 def write_all(record: Record, folder: Path, curves: Callable[[FnoRecord, str], Any]) -> list[Path]:
     """`render` with its own picture of curves."""
     fno = FnoRecord.read(record)
-    paths = save_tables(all_tables(fno), folder, "tables")
+    drawings: dict[str, Callable[[], Any]] = {}
     for task in fno.tasks:
         suffix = f"_{task}" if len(fno.tasks) > 1 else ""
-        shown = len(record.arrays[f"{fno.of(task)[0].value('data')}.u"])
-        with publication_style():
-            figures = {f"curves{suffix}": curves(fno, task)}
-            for sample in range(shown):
-                figures[f"prediction_{sample + 1}{suffix}"] = fno_figures.prediction_maps(fno, task, sample)
-        for stem, figure in figures.items():
-            paths += save_figure(figure, folder, stem) if figure else []
-    return paths
+        shown = len(record.arrays[f"{fno.of(task)[0].first.data}.u"])
+        drawings[f"curves{suffix}"] = partial(curves, fno, task)
+        for sample in range(shown):
+            drawings[f"prediction_{sample + 1}{suffix}"] = partial(fno_figures.prediction_maps, fno, task, sample)
+    return save_report(folder, all_tables(fno), drawings)

@@ -2,67 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from kansciml.analysis.comparison import ALPHA, Comparison, compare_losses
+from kansciml.analysis.comparison import compare_losses
 from kansciml.experiments.fno.record import RESIDUALS, FnoRecord, OperatorGroup
+from kansciml.experiments.minibatch.record import cost_note
+from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
+from kansciml.reporting.groups import diverged_notes, over
 from kansciml.runs.tables import Table
 
-
-@dataclass(frozen=True)
-class FnoClaim:
-    """Which of two kinds of network ends at the lower test error, and what the seeds say.
-
-    Args:
-        text: the claim in words. group: the network in question. other: the one it is compared with.
-        helps: about residual connections, which both kinds of network are compared with and without.
-        outcome: of the comparison of their seeds: supported if the claim is.
-    """
-
-    text: str
-    group: OperatorGroup
-    other: OperatorGroup
-    helps: bool
-    outcome: Comparison
-
-    @property
-    def ratio(self) -> float | None:
-        """Median error of `group` over that of `other`."""
-        return _over(self.group.median("relative_l2"), self.other.median("relative_l2"))
+LOWER, HELPS = "lower", "helps"
+"""Names of claims: on KANs against MLPs, and on residual connections."""
 
 
 def error_table(fno: FnoRecord) -> Table:
     """What each kind of network reaches on the test samples."""
-    rows, diverged = [], []
+    rows = []
     for group in fno.groups:
-        row = [fno.title(group.task), group.label, group.value("parameters"), group.value("ends_parameters")]
-        row += [len(group.rows), group.median("relative_l2"), *group.spread("relative_l2")]
-        row += [group.median("best_relative_l2"), group.median("train_loss"), int(group.value("epochs"))]
-        rows.append(row)
-        if group.n_diverged:
-            diverged.append(f"{group.task}, {group.label}: {group.n_diverged} of {len(group.rows)} seeds diverged.")
+        row = [fno.title(group.task), group.label, group.first.parameters, group.first.ends_parameters, len(group.rows)]
+        row += [group.median(lambda row: row.relative_l2), *group.spread(lambda row: row.relative_l2)]
+        row += [group.median(lambda row: row.best_relative_l2), group.median(lambda row: row.train_loss)]
+        rows.append([*row, group.first.epochs])
     columns = [
         "Task", "Model", "Parameters", "of lift and projection", "Seeds", "Test error", "min", "max", "best epoch",
         "Training error", "Epochs",
     ]  # fmt: skip
-    data = ", ".join(f"{one['n_train']} / {one['n_test']}" for one in fno.record.result["data"].values())
+    data = ", ".join(f"{one['n_train']} / {one['n_test']}" for one in fno.data.values())
     notes = [
         "Error: relative L2, mean over samples, in the units of the solutions; median over the seeds that did not"
         f" diverge, of the weights of the last step. Training / test samples: {data}. Best epoch: chosen by the test"
         " samples, so too good. Training error: mean over the steps of the last epoch."
     ]
-    return Table("Error", columns, rows, notes + diverged)
+    return Table("Error", columns, rows, notes + diverged_notes(fno.groups))
 
 
 def resolution_table(fno: FnoRecord) -> Table | None:
     """Errors at other resolutions than trained at; None where there is but one."""
-    sizes = sorted({int(size) for group in fno.groups for row in group.rows for size in row["relative_l2_at"]})
+    sizes = sorted({int(size) for group in fno.groups for row in group.rows for size in row.relative_l2_at})
     if len(sizes) < 2:
         return None
     rows = []
     for group in fno.groups:
-        found = [[row["relative_l2_at"].get(str(size)) for row in group.rows] for size in sizes]
-        rows.append([fno.title(group.task), group.label, *(_median(values) for values in found)])
+        found = [_median([row.relative_l2_at.get(str(size)) for row in group.rows]) for size in sizes]
+        rows.append([fno.title(group.task), group.label, *found])
     notes = [
         "Test error, median over seeds, of networks that were trained at the resolution of their task alone; means and"
         " deviations of the normalisation are interpolated to the others. The same samples at every resolution."
@@ -74,64 +54,73 @@ def cost_table(fno: FnoRecord) -> Table:
     """What each kind of network costs, and in units of the MLPs with the same connections."""
     rows = []
     for group in fno.groups:
-        base = fno.find(group.task, "mlp", group.residual)
-        step = group.median("seconds_per_step")
-        row = [fno.title(group.task), group.label, group.value("parameters")]
-        row += [_over(group.value("parameters"), base and base.value("parameters")), group.median("samples_per_s")]
-        row += [1e3 * step, _over(step, base and base.median("seconds_per_step"))]
-        rows.append([*row, group.median("peak_memory_mb"), group.median("wall_s")])
+        base, own = fno.find(group.task, "mlp", group.first.residual), group.first
+        step = group.median(lambda row: row.seconds_per_step)
+        row = [
+            fno.title(group.task),
+            group.label,
+            own.parameters,
+            over(own.parameters, base.first.parameters if base else None),
+        ]
+        row += [group.median(lambda row: row.samples_per_s), 1e3 * step]
+        row += [over(step, base.median(lambda row: row.seconds_per_step) if base else None)]
+        rows.append([*row, group.median(lambda row: row.peak_memory_mb), group.median(lambda row: row.wall_s)])
     columns = ["Task", "Model", "Parameters", "over MLP", "Samples/s", "ms/step", "time over MLP", "Peak (MB)",
                "Wall (s)"]  # fmt: skip
-    shared, machine = fno.groups[0], fno.record.machine
     notes = [
         "Time of a step (forward, backward, AdamW): median over epochs but the first. Peak memory: of a GPU, by"
         " tensors; on a CPU of the process so far, with all runs before. Wall: with evaluations.",
-        f"{shared.value('processes')} process(es), batches of {shared.value('batch_size')}, precision"
-        f" {shared.value('precision')}, {machine.get('device', 'unknown device')}, {machine.get('threads')} threads.",
+        cost_note(fno.groups[0].first, fno.record),
     ]
     return Table("Cost of training", columns, rows, notes)
 
 
-def claims(fno: FnoRecord) -> list[FnoClaim]:
-    """The paper's two claims on KANs against MLPs, and whether residual connections help, for every task."""
+def claims(fno: FnoRecord) -> list[Claim[OperatorGroup]]:
+    """The paper's two claims on KANs against MLPs, and whether residual connections help, for every task.
+
+    Of residual connections the paper says so for KANs alone (caption of Figure 5).
+    """
     found = []
     for task in fno.tasks:
         for group in fno.of(task):
-            base = fno.find(task, "mlp", group.residual)
-            if base is None or group.variant == "mlp":
-                continue
-            lower, upper = (group, base) if group.residual else (base, group)
-            text = f"{'KAN' if group.residual else 'MLP'} lower, {RESIDUALS[group.residual]}"
-            found.append(FnoClaim(text, group, base, False, compare_losses(lower.errors, upper.errors)))
+            residual, kan = group.first.residual, group.first.variant != "mlp"
+            base = fno.find(task, "mlp", residual)
+            if base is not None and kan:
+                text = f"{'KAN' if residual else 'MLP'} lower, {RESIDUALS[residual]}"
+                found.append(_claim(LOWER, text, group, base, lower=group if residual else base))
         for group in fno.of(task, residual=True):
-            plain = fno.find(task, group.variant, residual=False)
+            plain = fno.find(task, group.first.variant, residual=False)
             if plain is not None:
-                outcome = compare_losses(group.errors, plain.errors)
-                found.append(FnoClaim("residual lower than without", group, plain, True, outcome))
+                found.append(_claim(HELPS, "residual lower than without", group, plain, lower=group))
     return found
 
 
-def claimed(claim: FnoClaim) -> bool:
-    """Whether the paper claims it: of residual connections it says so for KANs alone (caption of Figure 5)."""
-    return not claim.helps or claim.group.variant != "mlp"
+def _claim(
+    name: str, text: str, group: OperatorGroup, other: OperatorGroup, lower: OperatorGroup
+) -> Claim[OperatorGroup]:
+    """That `lower`, one of the two, ends at the lower test error."""
+    outcome = compare_losses(lower.errors, (other if lower is group else group).errors)
+    ratio = over(group.median(lambda row: row.relative_l2), other.median(lambda row: row.relative_l2))
+    paper = None if name == HELPS and group.first.variant == "mlp" else "yes"
+    return Claim(name, text, group, other, outcome, (ratio,), paper)
 
 
 def claims_table(fno: FnoRecord) -> Table | None:
     """`claims` as a table; None where no two groups are compared."""
-    rows = [
-        [fno.title(claim.group.task), claim.text, claim.group.label, "yes" if claimed(claim) else "-", *_judged(claim)]
-        for claim in claims(fno)
-    ]
-    if not rows:
+    found = claims(fno)
+    if not found:
         return None
-    columns = ["Task", "Claim", "Model", "Paper", "Verdict", "Error over other", "p", "Cliff's delta", "Seeds", "Why"]
-    notes = [
-        f"Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}; a diverged seed ranks worst; to"
-        " decide takes at least 4 seeds a side (or 3 against 5). Cliff's delta: -1 if every run said to be lower is."
-        " Error over other: median of this model over that of the MLPs, or of the same model without residual."
-        " Paper: Pal & Das (2024, Figure 5) claim it; it says nothing of the rows with a dash."
-    ]
-    return Table("Claims: which ends at the lower test error", columns, rows, notes)
+    return claim_table(
+        "Claims: which ends at the lower test error",
+        ["Task", "Claim", "Model", "Paper"],
+        ["Error over other"],
+        [([fno.title(one.group.task), one.text, one.group.label, one.paper], one) for one in found],
+        [
+            f"{VERDICT_NOTE} Cliff's delta: -1 if every run said to be lower is. Error over other: median of this model"
+            " over that of the MLPs, or of the same model without residual. Paper: Pal & Das (2024, Figure 5) claim it;"
+            " it says nothing of the rows with a dash."
+        ],
+    )
 
 
 def all_tables(fno: FnoRecord) -> list[Table]:
@@ -140,17 +129,8 @@ def all_tables(fno: FnoRecord) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def _judged(claim: FnoClaim) -> list[object]:
-    found = claim.outcome
-    return [found.verdict, claim.ratio, found.p_value, found.effect, f"{found.n_a} / {found.n_b}", found.reason]
-
-
 def _median(values: list[float | None]) -> float | None:
     import numpy as np
 
     found = [value for value in values if value is not None]
     return float(np.median(found)) if found else None
-
-
-def _over(value: float | None, reference: float | None) -> float | None:
-    return value / reference if value is not None and reference else None

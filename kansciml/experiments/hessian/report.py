@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kansciml.reporting.style import VariantStyle, new_figure, publication_style, save_figure, variant_styles
+from kansciml.reporting.style import VariantStyle, new_figure, save_report, variant_styles
 from kansciml.runs.records import DamagedRecord, Record
-from kansciml.runs.tables import Table, format_number, save_tables
+from kansciml.runs.tables import Table, format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,10 +66,7 @@ def render(record: Record, folder: Path) -> list[Path]:
     Raises:
         KansciError: as for `tables`, or the folder cannot be written.
     """
-    paths = save_tables(tables(record), folder, "tables")
-    with publication_style():
-        figure = spectra(record)
-    return paths + save_figure(figure, folder, "spectra")
+    return save_report(folder, tables(record), {"spectra": partial(spectra, record)})
 
 
 def spectra(record: Record) -> Figure:

@@ -31,7 +31,7 @@ from kansciml.analysis.hessian.verdicts import compare_sharpness
 from kansciml.experiments.hessian import ranks as _hessian_ranks
 from kansciml.runs import provenance
 from kansciml.runs import ranks as _ranks
-from kansciml.runs.lock import FolderLock
+from kansciml.runs.lock import folder_lock
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record, find_record, load_record, reading, save_record
 from kansciml.runs.registry import trained_models
@@ -105,7 +105,7 @@ def measure_run(
         return earlier
     make_folder(folder)
     progress = progress or Progress()
-    with FolderLock(folder), progress:
+    with folder_lock(folder), progress:
         earlier = None if force else _earlier(folder)  # another process may have added to it since
         done = {row["name"] for row in earlier.result["models"]} if earlier else set()
         if force:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.experiments.ode.record import Group, OdeRecord, OdeSystem, Run
+from kansciml.experiments.ode.record import OdeGroup, OdeRecord, OdeSystem, Run
+from kansciml.reporting.legends import key
 from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, as_is, new_figure, variant_styles
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def loss_curves(ode: OdeRecord) -> Figure:
     for axes, (name, system) in zip(panels, ode.systems.items()):
         groups = ode.of(name)
         for group in groups.values():
-            style = styles[group.variant]
-            curves = [run for run in group.runs if run.array("loss") is not None and len(run.array("loss"))]
+            style = styles[group.name]
+            curves = [run for run in group.rows if run.array("loss") is not None and len(run.array("loss"))]
             if not curves:
                 continue
             grid, losses = _on_one_grid(curves)
@@ -59,7 +60,7 @@ def loss_curves(ode: OdeRecord) -> Figure:
         axes.margins(x=0.02)
         axes.xaxis.get_major_locator().set_params(nbins=4, integer=True)
     _label_outer(panels, "iteration", "training loss")
-    notes = ["line: median over seeds, band: lowest to highest"] * any(len(group.runs) > 1 for group in ode.groups)
+    notes = ["line: median over seeds, band: lowest to highest"] * any(len(group.rows) > 1 for group in ode.groups)
     notes += ["cross: a seed diverged"] * any(group.n_diverged for group in ode.groups)
     _legend(figure, styles, [], "; ".join(notes))
     return figure
@@ -70,7 +71,7 @@ def final_losses(ode: OdeRecord) -> Figure:
 
     The mean squared error where no system has a relative one, as its data are constant in time.
     """
-    defined = any(not math.isnan(group.median("train_relative_mse")) for group in ode.groups)
+    defined = any(not math.isnan(group.middle("train_relative_mse")) for group in ode.groups)
     metric = "train_relative_mse" if defined else "train_mse"
     styles = variant_styles(ode.variants)
     figure = new_figure(2.6, width=max(3.2, min(7.0, 1.6 + 1.3 * len(ode.systems))))
@@ -79,7 +80,7 @@ def final_losses(ode: OdeRecord) -> Figure:
         groups = ode.of(name)
         step = 0.8 / len(groups)
         for rank, group in enumerate(groups.values()):
-            _strip(axes, group, styles[group.variant], position + (rank - (len(groups) - 1) / 2) * step, step, metric)
+            _strip(axes, group, styles[group.name], position + (rank - (len(groups) - 1) / 2) * step, step, metric)
         if position:
             axes.axvline(position - 0.5, color=SHADE, linewidth=0.8, zorder=0)
     _log_axis(axes)
@@ -110,7 +111,7 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
         if system.truth is not None:
             axes.plot(times, states[:, index], color=TRUTH, linewidth=TRUTH_WIDTH)
         for group, path in _representatives(groups):
-            style = styles[group.variant]
+            style = styles[group.name]
             axes.plot(system.t[: len(path)], path[:, index], color=style.colour, linestyle=style.line, linewidth=1.1)
         axes.plot(system.data_t, system.data[:, index], "o", color=TRUTH, markersize=4.2, markerfacecolor="white",
                   markeredgewidth=0.5, zorder=1.5)  # fmt: skip
@@ -143,7 +144,7 @@ def phase_portraits(ode: OdeRecord) -> Figure | None:
         if system.truth is not None:
             axes.plot(states[:, first], states[:, second], color=TRUTH, linewidth=TRUTH_WIDTH)
         for group, path in _representatives(ode.of(name)):
-            style = styles[group.variant]
+            style = styles[group.name]
             axes.plot(path[:, first], path[:, second], color=style.colour, linestyle=style.line, linewidth=1.1)
         axes.plot(system.data[:, first], system.data[:, second], "o", color=TRUTH, markersize=3.8,
                   markerfacecolor="white", markeredgewidth=0.5, zorder=1.5)  # fmt: skip
@@ -181,10 +182,10 @@ def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
             )
             if item is not None:
                 group, path = item
-                style, inside = styles[group.variant], system.t[: len(path)] <= system.train_end
+                style, inside = styles[group.name], system.t[: len(path)] <= system.train_end
                 axes.plot(path[inside, x], path[inside, y], color=style.colour, linewidth=0.9)
                 axes.plot(path[~inside, x], path[~inside, y], color=style.colour, linewidth=0.7, alpha=0.35)
-        axes.set_title(styles[item[0].variant].name if item is not None else as_is(system.title))
+        axes.set_title(styles[item[0].name].name if item is not None else as_is(system.title))
         axes.set_aspect("equal")
         axes.set_xlabel("x")
     panels[0].set_xlim(*limits[0])
@@ -205,7 +206,7 @@ def shown_components(system: OdeSystem) -> list[int]:
     return list(range(MAX_COMPONENTS))
 
 
-def _representatives(groups: dict[str, Group]) -> list[tuple[Group, np.ndarray]]:
+def _representatives(groups: dict[str, OdeGroup]) -> list[tuple[OdeGroup, np.ndarray]]:
     """Each group with the trajectory (Td, n) of its representative seed, where there is one."""
     found = []
     for group in groups.values():
@@ -235,18 +236,18 @@ def _on_one_grid(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
     return union[kept], losses[:, kept]
 
 
-def _phase_switch(groups: dict[str, Group]) -> float | None:
+def _phase_switch(groups: dict[str, OdeGroup]) -> float | None:
     """Median iteration at which L-BFGS takes over; None if it never does."""
     switches = []
     for group in groups.values():
-        for run in group.runs:
+        for run in group.rows:
             at, phase = run.array("iteration"), run.array("phase")
             if at is not None and phase is not None and np.any(phase == 1) and phase[0] != 1:
                 switches.append(at[np.argmax(phase == 1)])
     return float(np.median(switches)) if switches else None
 
 
-def _strip(axes: Axes, group: Group, style: VariantStyle, x: float, step: float, metric: str) -> None:
+def _strip(axes: Axes, group: OdeGroup, style: VariantStyle, x: float, step: float, metric: str) -> None:
     losses = np.array(group.losses(metric))
     finite = np.isfinite(losses) & (losses > 0)
     offsets = np.linspace(-0.25, 0.25, len(losses)) * step if len(losses) > 1 else np.zeros(1)
@@ -254,7 +255,7 @@ def _strip(axes: Axes, group: Group, style: VariantStyle, x: float, step: float,
         x + offsets[finite], losses[finite], linestyle="", marker=style.marker, color=style.colour, alpha=0.75,
         markersize=3, markeredgewidth=0,
     )  # fmt: skip
-    median = group.median(metric)
+    median = group.middle(metric)
     if np.isfinite(median) and median > 0 and len(losses) > 1:
         axes.plot([x - 0.36 * step, x + 0.36 * step], [median, median], color=style.colour, linewidth=1.6)
     if group.n_diverged:
@@ -298,7 +299,7 @@ def _label_outer(panels: list[Axes], x: str, y: str) -> None:
             axes.set_ylabel(y)
 
 
-def _of(groups: dict[str, Group], styles: Styles) -> Styles:
+def _of(groups: dict[str, OdeGroup], styles: Styles) -> Styles:
     return {variant: styles[variant] for variant in groups}
 
 
@@ -311,10 +312,11 @@ def _log_axis(axes: Axes) -> None:
 
 def _legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: bool = False) -> None:
     """One legend above all panels: a row of `extras` (keys of `made`), a row of variants; `note` below."""
+    from matplotlib.artist import Artist
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    made: dict[str, Any] = {
+    made: dict[str, Artist] = {
         "truth": Line2D([], [], color=TRUTH, linewidth=TRUTH_WIDTH),
         "data": Line2D(
             [], [], color=TRUTH, linestyle="", marker="o", markersize=3.8, markeredgewidth=0.5, markerfacecolor="white"
@@ -322,10 +324,9 @@ def _legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks:
         "training span": Patch(color=SHADE, linewidth=0),
     }
     first = [(made[name], name) for name in extras]
-    second = []
-    for style in styles.values():
-        line = {"linestyle": "", "marker": style.marker} if marks else {"linestyle": style.line}
-        second.append((Line2D([], [], color=style.colour, **line), style.name))
+    second: list[tuple[Artist, str]] = [
+        (key(style, line=not marks, mark=marks), style.name) for style in styles.values()
+    ]
     longest = max(len(style.name) for style in styles.values()) if styles else 0
     entry = max(LEGEND_ENTRY, 0.5 + 0.062 * longest)  # 0.062 inches a letter; names on two backends are long
     columns = max(1, int(figure.get_figwidth() / entry))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kansciml.reporting.groups import Group
 from kansciml.runs.records import DamagedRecord, Record
 
 ORDER = ("mlp", "mlp-width", "mlp-params", "kan", "kan-width", "kan-params", "kan-unscaled", "kan-tanh")
@@ -38,6 +39,14 @@ class Run:
     @property
     def id(self) -> str:
         return self.values["id"]
+
+    @property
+    def label(self) -> str:
+        return self.values["label"]
+
+    @property
+    def error(self) -> float:
+        return self.ranked("train_mse")
 
     @property
     def diverged(self) -> bool:
@@ -70,42 +79,25 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Group:
-    """All seeds of one variant on one system; runs that were interrupted are left out."""
-
-    system: str
-    variant: str
-    runs: tuple[Run, ...]
-
-    @property
-    def label(self) -> str:
-        return self.runs[0].values["label"]
+class OdeGroup(Group[Run]):
+    """All seeds of one variant, `name`, on one system, `task`; runs that were interrupted are left out."""
 
     @property
     def n_parameters(self) -> int:
-        return self.runs[0].values["n_parameters"]
-
-    @property
-    def n_diverged(self) -> int:
-        return sum(run.diverged for run in self.runs)
+        return self.first.values["n_parameters"]
 
     def losses(self, name: str = "train_mse") -> list[float]:
         """`name` of every seed; infinite where the run diverged."""
-        return [run.ranked(name) for run in self.runs]
+        return [run.ranked(name) for run in self.rows]
 
-    def median(self, name: str = "train_mse") -> float:
+    def middle(self, name: str = "train_mse") -> float:
         """Median over all seeds, those that diverged counted as infinite; NaN where the metric is undefined."""
         return float(np.median(self.losses(name)))
-
-    def spread(self, name: str = "train_mse") -> tuple[float, float]:
-        """Smallest and largest value of the seeds that did not diverge; NaN if all did."""
-        finite = [loss for loss in self.losses(name) if math.isfinite(loss)]
-        return (min(finite), max(finite)) if finite else (math.nan, math.nan)
 
     @cached_property
     def representative(self) -> Run | None:
         """The seed with the (lower) median training error of those that did not diverge, for pictures."""
-        finished = sorted((run for run in self.runs if not run.diverged), key=lambda run: run.metric("train_mse"))
+        finished = sorted((run for run in self.rows if not run.diverged), key=lambda run: run.error)
         return finished[(len(finished) - 1) // 2] if finished else None
 
 
@@ -171,7 +163,7 @@ class OdeRecord:
 
     record: Record
     systems: dict[str, OdeSystem]
-    groups: tuple[Group, ...]
+    groups: tuple[OdeGroup, ...]
     n_interrupted: int
 
     @classmethod
@@ -198,10 +190,10 @@ class OdeRecord:
             own = [run for run in runs if (run.values["system"], run.values["variant"]) == (system, variant)]
             kept = tuple(run for run in own if run.values["status"] != "interrupted")
             if kept:
-                groups.append(Group(system, variant, kept))
+                groups.append(OdeGroup(system, variant, kept, record.arrays))
         if not groups:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
-        shown = {group.system for group in groups}
+        shown = {group.task for group in groups}
         systems = {name: system for name, system in systems.items() if name in shown}
         n_interrupted = sum(run.values["status"] == "interrupted" for run in runs)
         return cls(record, systems, tuple(groups), n_interrupted)
@@ -209,8 +201,8 @@ class OdeRecord:
     @property
     def variants(self) -> list[str]:
         """All variants, in the order of `ORDER`."""
-        return in_order(group.variant for group in self.groups)
+        return in_order(group.name for group in self.groups)
 
-    def of(self, system: str) -> dict[str, Group]:
+    def of(self, system: str) -> dict[str, OdeGroup]:
         """Groups of `system` by variant."""
-        return {group.variant: group for group in self.groups if group.system == system}
+        return {group.name: group for group in self.groups if group.task == system}

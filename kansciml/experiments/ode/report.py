@@ -17,14 +17,15 @@ Expected of the record, besides what `kansciml.runs.records` says:
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from kansciml.experiments.ode import figures as ode_figures
+from kansciml.experiments.ode import figures
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.tables import backend_tables, loss_table, verdict_tables
-from kansciml.reporting.style import publication_style, save_figure
+from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
-from kansciml.runs.tables import Table, save_tables
+from kansciml.runs.tables import Table
 
 
 def summary(record: Record) -> list[Table]:
@@ -47,18 +48,15 @@ def render(record: Record, folder: Path) -> list[Path]:
         KansciError: the record holds no finished run of a neural ODE, or the folder cannot be written.
     """
     ode = OdeRecord.read(record)
-    paths = save_tables(summary(record), folder, "tables")
-    with publication_style():
-        figures = {"loss_curves": ode_figures.loss_curves(ode)}
-        if sum(len(group.runs) for group in ode.groups) > 1:
-            figures["final_losses"] = ode_figures.final_losses(ode)
-        phases = ode_figures.phase_portraits(ode)
-        if phases is not None:
-            figures["phase_portraits"] = phases
-        for name, system in ode.systems.items():
-            figures[f"trajectories_{name}"] = ode_figures.trajectories(ode, system)
-            if system.bodies:
-                figures[f"orbits_{name}"] = ode_figures.orbits(ode, system)
-    for stem, figure in figures.items():
-        paths += save_figure(figure, folder, stem)
-    return paths
+    drawings = {
+        "loss_curves": partial(figures.loss_curves, ode),
+        "final_losses": partial(figures.final_losses, ode),
+        "phase_portraits": partial(figures.phase_portraits, ode),
+    }
+    if sum(len(group.rows) for group in ode.groups) == 1:
+        del drawings["final_losses"]
+    for name, system in ode.systems.items():
+        drawings[f"trajectories_{name}"] = partial(figures.trajectories, ode, system)
+        if system.bodies:
+            drawings[f"orbits_{name}"] = partial(figures.orbits, ode, system)
+    return save_report(folder, summary(record), drawings)

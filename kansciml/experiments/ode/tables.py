@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from kansciml.analysis.comparison import ALPHA, Comparison, compare_by_factor, compare_losses
-from kansciml.experiments.ode.record import Group, OdeRecord
+from kansciml.analysis.comparison import Comparison, compare_by_factor, compare_losses
+from kansciml.experiments.ode.record import OdeGroup, OdeRecord
+from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
 from kansciml.runs.tables import Table, format_number
 
 KINDS = {
@@ -30,20 +30,8 @@ STRUGGLE_ON = ("pleiades", "spiral")
 STRUGGLE_FACTOR = 10.0
 
 
-@dataclass(frozen=True)
-class OdeClaim:
-    """That one model of a system ends lower than another, or lower by a factor; and what the seeds say.
-
-    Args:
-        first: the group said to be lower. second: the one it is compared with.
-        paper: whether Pal & Das claim it, ``"yes"`` or ``"no"``; None where they say nothing.
-        outcome: of the comparison of their seeds.
-    """
-
-    first: Group
-    second: Group
-    paper: str | None
-    outcome: Comparison
+OdeClaim = Claim[OdeGroup]
+"""That one model of a system, the reference, ends lower than another, the group, or lower by a factor."""
 
 
 def kind(variant: str) -> str:
@@ -58,17 +46,17 @@ def loss_table(ode: OdeRecord) -> Table:
     """Final losses per system and variant, over seeds."""
     rows, diverged = [], []
     for group in ode.groups:
-        system = ode.systems[group.system]
-        plain, _, backend = group.variant.partition("@")
-        is_reference = plain == "mlp" and len(ode.of(group.system)) > 1
-        errors = [group.median(), *group.spread(), group.median("train_relative_mse")]
-        test = group.median("test_relative_mse") if system.extrapolates else None
-        wall = sum(run.values["wall_s"] for run in group.runs) / len(group.runs)
+        system = ode.systems[group.task]
+        plain, _, backend = group.name.partition("@")
+        is_reference = plain == "mlp" and len(ode.of(group.task)) > 1
+        errors = [group.middle(), *group.spread(lambda run: run.error), group.middle("train_relative_mse")]
+        test = group.middle("test_relative_mse") if system.extrapolates else None
+        wall = sum(run.values["wall_s"] for run in group.rows) / len(group.rows)
         reference = f"reference, {backend}" if backend else "reference"
-        about = [system.title, group.label, reference if is_reference else kind(group.variant)]
-        rows.append([*about, group.n_parameters, len(group.runs), *errors, test, wall])
+        about = [system.title, group.label, reference if is_reference else kind(group.name)]
+        rows.append([*about, group.n_parameters, len(group.rows), *errors, test, wall])
         if group.n_diverged:
-            diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.runs)} diverged.")
+            diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.rows)} diverged.")
     notes = [
         "MSE: of the trained models solved again at rtol = atol = 1e-10, median over seeds (a diverged seed counts as"
         " infinite), min and max over those that did not diverge. Relative: squared error over the variation of the"
@@ -87,7 +75,7 @@ def _not_computed(ode: OdeRecord) -> list[str]:
     """Which errors runs lack, a line per system and span, with the reason (of the first of them, if they differ)."""
     lines = []
     for system in ode.systems.values():
-        runs = [run for group in ode.of(system.name).values() for run in group.runs]
+        runs = [run for group in ode.of(system.name).values() for run in group.rows]
         for span in ("train", "test") if system.extrapolates else ("train",):
             failed = [run for run in runs if f"{span}_mse" in run.not_computed]
             undefined = [run for run in runs if run not in failed and f"{span}_relative_mse" in run.not_computed]
@@ -108,9 +96,9 @@ def lower_claims(ode: OdeRecord) -> list[OdeClaim]:
     """That the MLP ends at a lower train MSE than the KAN, per system and kind of comparison."""
     found = []
     for name, reference, group in _pairs(ode):
-        if group.variant not in INPUT_VARIANTS:  # those have a claim of their own
+        if group.name not in INPUT_VARIANTS:  # those have a claim of their own
             says = "yes" if name in LOWER_ON else "no" if name in NOT_LOWER_ON else None
-            found.append(OdeClaim(reference, group, says, compare_losses(reference.losses(), group.losses())))
+            found.append(_claim("lower", reference, group, compare_losses(reference.losses(), group.losses()), says))
     return found
 
 
@@ -119,10 +107,12 @@ def struggle_claims(ode: OdeRecord) -> list[OdeClaim]:
     with."""
     found = []
     for name, reference, group in _pairs(ode):
-        undefined = any(math.isnan(side.median("train_relative_mse")) for side in (reference, group))
+        undefined = any(math.isnan(side.middle("train_relative_mse")) for side in (reference, group))
         if name in STRUGGLE_ON and not undefined:
-            losses = (side.losses("train_relative_mse") for side in (reference, group))
-            found.append(OdeClaim(reference, group, "yes", compare_by_factor(*losses, STRUGGLE_FACTOR)))
+            losses, others = (side.losses("train_relative_mse") for side in (reference, group))
+            found.append(
+                _claim("struggle", reference, group, compare_by_factor(losses, others, STRUGGLE_FACTOR), "yes")
+            )
     return found
 
 
@@ -135,33 +125,33 @@ def scaling_claims(ode: OdeRecord) -> list[OdeClaim]:
             scaled = _scaled(groups, variant)
             if scaled is not None:
                 outcome = compare_losses(scaled.losses(), groups[variant].losses())
-                found.append(OdeClaim(scaled, groups[variant], None, outcome))
+                found.append(_claim("scaling", scaled, groups[variant], outcome, None))
     return found
 
 
 def verdict_tables(ode: OdeRecord) -> list[Table]:
     """One table per claim, with a verdict per system and kind of comparison. Nothing to compare, no table."""
     test = (
-        f"Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}; a diverged seed ranks worst;"
-        " to decide takes at least 4 seeds a side (or 3 against 5). Ratios are of medians. Cliff's delta: -1 if every"
-        " seed of the model claimed to be lower is lower, 1 if none is. Paper: whether Pal & Das (2024, Figure 2 and"
-        " section 4.1) claim it; a dash where they say nothing."
+        f"{VERDICT_NOTE} Ratios are of medians. Cliff's delta: -1 if every seed of the model claimed to be lower is"
+        " lower, 1 if none is. Paper: whether Pal & Das (2024, Figure 2 and section 4.1) claim it; a dash where they"
+        " say nothing."
     )
     factor = (
         f"Supported if the KAN's median relative MSE is at least {STRUGGLE_FACTOR:g} times the MLP's and the difference"
         f" is significant; refuted if it is significantly less than {STRUGGLE_FACTOR:g} times; undecided otherwise."
     )
     grid = "Beyond its grid a spline fades to zero over S knots; base branch and hidden layer may make up for it."
-    tables = []
+    tables: list[Table] = []
     for title, ratio, claims, note in (
         ("Claim: the MLP ends at a lower train MSE than the KAN", "KAN / MLP", lower_claims(ode), None),
         ("Claim: KANs struggle on this system (train relative MSE)", "KAN / MLP", struggle_claims(ode), factor),
         ("Claim: a KAN ends lower with its state scaled into the grid", "other / scaled", scaling_claims(ode), grid),
     ):
-        columns = ["System", "Comparison", "Paper", "Verdict", ratio, "p", "Cliff's delta", "Seeds", "Why"]
-        rows = [_row(ode, claim) for claim in claims]
+        about = ["System", "Comparison", "Paper"]
+        rows = [([ode.systems[one.group.task].title, kind(one.group.name), one.paper], one) for one in claims]
         if rows:
-            tables.append(Table(title, columns, rows, [text for text in (note, None if tables else test) if text]))
+            notes = [text for text in (note, None if tables else test) if text]
+            tables.append(claim_table(title, about, [ratio], rows, notes))
     return tables
 
 
@@ -187,7 +177,7 @@ def backend_tables(ode: OdeRecord) -> list[Table]:
                 both = compare_losses(group.losses(), other.losses())
                 told = "differ" if both.verdict != "undecided" else "not told apart"
                 rows.append(
-                    [ode.systems[name].title, group.label, group.median(), other.median(), both.p_value,
+                    [ode.systems[name].title, group.label, group.middle(), other.middle(), both.p_value,
                      f"{both.n_a}, {both.n_b}", told]
                 )  # fmt: skip
     note = (
@@ -198,29 +188,26 @@ def backend_tables(ode: OdeRecord) -> list[Table]:
     return [*tables, Table("Final losses by backend", columns, rows, [note])]
 
 
-def _row(ode: OdeRecord, claim: OdeClaim) -> list[object]:
-    found = claim.outcome
-    seeds = f"{found.n_a}, {found.n_b}"
-    verdict = [found.verdict, found.median_ratio, found.p_value, found.effect, seeds, found.reason]
-    return [ode.systems[claim.first.system].title, kind(claim.second.variant), claim.paper, *verdict]
+def _claim(name: str, lower: OdeGroup, other: OdeGroup, outcome: Comparison, paper: str | None) -> OdeClaim:
+    return Claim(name, "", other, lower, outcome, (outcome.median_ratio,), paper)
 
 
-def _pairs(ode: OdeRecord) -> list[tuple[str, Group, Group]]:
+def _pairs(ode: OdeRecord) -> list[tuple[str, OdeGroup, OdeGroup]]:
     """System, MLP, KAN, of all KANs that there is an MLP for."""
     pairs = [(name, _reference(ode.of(name), group), group) for name in ode.systems for group in ode.of(name).values()]
     return [(name, reference, group) for name, reference, group in pairs if reference is not None]
 
 
-def _reference(groups: dict[str, Group], group: Group) -> Group | None:
+def _reference(groups: dict[str, OdeGroup], group: OdeGroup) -> OdeGroup | None:
     """The MLP that a KAN is compared with: the one made for this kind of comparison, or the only one."""
-    variant, at, backend = group.variant.partition("@")
+    variant, at, backend = group.name.partition("@")
     model, _, suffix = variant.partition("-")
     if model == "mlp":
         return None
     return groups.get(f"mlp-{suffix}{at}{backend}") or groups.get(f"mlp{at}{backend}")
 
 
-def _scaled(groups: dict[str, Group], variant: str) -> Group | None:
+def _scaled(groups: dict[str, OdeGroup], variant: str) -> OdeGroup | None:
     """The KAN that differs from `variant` in nothing but the scaling of its input; None if either is missing."""
     if variant not in groups:
         return None

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison, compare_losses
 from kansciml.experiments.table1.record import SCRATCH, Row, caveat, rows_of
-from kansciml.experiments.vision.record import VisionRecord
-from kansciml.reporting.groups import Group, mean_error
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.reporting.claims import Claim, claim_table, counted
+from kansciml.reporting.groups import mean_error
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
@@ -18,33 +19,23 @@ MARGINS = {"kan-spline": (10.0, 12.0), "kan-rswaf": (8.0, 10.0)}
 BETTER, MARGIN, FEWER = "better", "margin", "parameters"
 
 
-@dataclass(frozen=True)
-class TableClaim:
+@dataclass(frozen=True, kw_only=True)
+class TableClaim(Claim[VisionGroup | None]):
     """A claim of the paper on one row of Table 1, by its own numbers, and by the seeds of a run or a count.
 
+    `name` is `BETTER`, `MARGIN` or `FEWER`; `group` and `reference` are None where they were not trained, and of a
+    count; `found` is what is measured or counted, with its error.
+
     Args:
-        name: `BETTER`, `MARGIN` or `FEWER`. text: the claim in words.
         row: that of the KAN. mlp: that of the MLP printed beside it.
         printed: what the paper's own numbers give: points, or times as many parameters. holds: whether they bear it
             out. Of the fair protocol nothing is printed; then these are of the row whose KAN it changes.
-        reference: the trainings of the MLP; None where it was not trained, and for a count.
-        outcome: of the seeds, None where they were not trained, and for a count.
-        verdict: supported, refuted or undecided; None where there is no outcome.
-        found: what is measured or counted, with its error; None where nothing is.
-        reason: why.
     """
 
-    name: str
-    text: str
     row: Row
     mlp: Row
     printed: float
     holds: bool
-    reference: Group | None
-    outcome: Comparison | None
-    verdict: str | None
-    found: str | None
-    reason: str
 
 
 def margin(better: Sequence[float], worse: Sequence[float], low: float, high: float) -> Comparison:
@@ -77,7 +68,7 @@ def claims(record: Record) -> list[TableClaim]:
     """
     rows = rows_of(record)
     mlps = {row.published["size"]: row for row in rows if row.published["group"] == "mlp"}
-    scratch = {g.value("size"): g for g in VisionRecord.read(record).groups if g.name == SCRATCH}
+    scratch = {g.first.size: g for g in VisionRecord.read(record).groups if g.name == SCRATCH}
     printed = {(r.published["size"], r.published["group"]): r.published for r in rows if "printed_top1" in r.published}
     found = []
     for row in rows:
@@ -90,51 +81,57 @@ def claims(record: Record) -> list[TableClaim]:
         low, high = MARGINS[own["variant"]]
         texts = ((BETTER, "MLP is better", gap > 0),
                  (MARGIN, f"by {low:g} to {high:g} points", low <= gap <= high))  # fmt: skip
-        outcomes: tuple[Comparison | None, ...] = (None, None)
+        outcomes, measured = [counted("", "not trained in this run")] * 2, None
         if group is not None and reference is not None:
             sides = reference.errors, group.errors
-            outcomes = compare_losses(*sides), margin(*sides, low / 100, high / 100)
-        for (name, text, holds), one in zip(texts, outcomes):
-            why = (None, None, "not trained in this run")
-            if one is not None:
-                why = (one.verdict, _gap(reference, group), one.reason)
-            found.append(TableClaim(name, text, row, mlp, gap, holds, reference, one, *why))
+            outcomes = [compare_losses(*sides), margin(*sides, low / 100, high / 100)]
+            measured = _gap(reference, group)
+        for (name, text, holds), outcome in zip(texts, outcomes):
+            found.append(
+                TableClaim(
+                    name, text, group, reference, outcome, (measured,), row=row, mlp=mlp, printed=gap, holds=holds
+                )
+            )
         if paper:
             ratio = own["parameters"] / mlp.published["parameters"]
             as_printed = own["printed_parameters"] / mlp.published["printed_parameters"]
-            counted = (SUPPORTED if ratio > 1 else REFUTED, f"{ratio:.3f} x")
-            text, why = "MLP has fewer parameters", "counted: those in use, at the printed sizes"
-            found.append(TableClaim(FEWER, text, row, mlp, as_printed, as_printed > 1, None, None, *counted, why))
+            outcome = counted(SUPPORTED if ratio > 1 else REFUTED, "counted: those in use, at the printed sizes")
+            found.append(
+                TableClaim(
+                    FEWER, "MLP has fewer parameters", None, None, outcome, (f"{ratio:.3f} x",),
+                    row=row, mlp=mlp, printed=as_printed, holds=as_printed > 1,
+                )
+            )  # fmt: skip
     return found
 
 
-def claim_table(record: Record) -> Table:
+def claims_table(record: Record) -> Table:
     """`claims` as a table: those of the fair protocol where they were trained."""
-    body = []
+    rows = []
     for claim in claims(record):
-        paper, one = claim.row.published["protocol"] == "paper", claim.outcome
-        if not paper and one is None:
-            continue
-        unit = f"{claim.printed:.2f} x" if claim.name == FEWER else f"{claim.printed:.2f}"
-        word = f"{_yes(claim.holds)} ({unit})" if paper else None
-        tested = [None, None] if one is None else [one.p_value, f"{one.n_a} / {one.n_b}"]
-        body.append([*claim.row.key, claim.text, word, claim.verdict, claim.found, *tested, claim.reason])
-    columns = ["Protocol", "Size", "Model", "Claim", "Printed numbers", "Verdict", "Found", "p", "Seeds", "Why"]
-    notes = [
-        "Found: top-1 of MLP minus KAN in points +- standard error, or the KAN's parameters over the MLP's. Verdict:"
-        f" exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}, a diverged seed ranks worst; a margin is"
-        " two such claims, one for each end. To decide takes at least 4 seeds a side.",
-    ]
-    return Table("Claims on Table 1", columns, body, notes + caveat(record))
+        paper = claim.row.published["protocol"] == "paper"
+        unit = " x" if claim.name == FEWER else ""
+        word = f"{'yes' if claim.holds else 'no'} ({claim.printed:.2f}{unit})" if paper else None
+        if paper or claim.tested:
+            rows.append(([*claim.row.key, claim.text, word], claim))
+    return claim_table(
+        "Claims on Table 1",
+        ["Protocol", "Size", "Model", "Claim", "Printed numbers"],
+        ["Found"],
+        rows,
+        [
+            "Found: top-1 of MLP minus KAN in points +- standard error, or the KAN's parameters over the MLP's."
+            f" Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}, a diverged seed ranks worst;"
+            " a margin is two such claims, one for each end. To decide takes at least 4 seeds a side.",
+            *caveat(record),
+        ],
+        effect=False,
+    )
 
 
-def _yes(holds: bool) -> str:
-    return "yes" if holds else "no"
-
-
-def _gap(better: Group, worse: Group) -> str | None:
+def _gap(better: VisionGroup, worse: VisionGroup) -> str | None:
     """Difference of the means in points, +- its standard error."""
-    (a, error_a), (b, error_b) = (mean_error([100 * v for v in g.values("top1")]) for g in (better, worse))
+    (a, error_a), (b, error_b) = (mean_error(g.values(lambda row: row.percent)) for g in (better, worse))
     if math.isnan(a - b):
         return None
     error = math.hypot(error_a, error_b)

@@ -43,8 +43,8 @@ def overview(record: Record) -> Figure:
     panels[0].set_yticks(places, [_name(row) for row in rows])
     panels[0].tick_params(axis="y", length=0)
     vision = VisionRecord.read(record)
-    data = record.result["data"][vision.groups[0].value("dataset")]["title"]
-    pixels = vision.groups[0].value("network")["image_size"]
+    data = vision.titles[vision.groups[0].first.dataset]
+    pixels = vision.groups[0].first.network["image_size"]
     labels = ("parameters (M)", "step memory (GB)", "top-1 (%)", "top-1 (%)")
     titles = ("Parameters", f"Batch of {rows[0].published['batch']}", "Printed", f"Measured: {data}, {pixels} px")
     for axes, label, title in zip(panels, labels, titles):
@@ -74,12 +74,12 @@ def _parameters(axes: Axes, place: float, row: Row, style: VariantStyle) -> None
 
 def _measured(axes: Axes, place: float, row: Row, style: VariantStyle) -> None:
     """A small mark per seed, and their mean +- its standard error."""
-    if row.group is None or not row.group.values("top1"):
+    top1 = [] if row.group is None else row.group.values(lambda one: one.percent)
+    if not top1:
         text = "not trained" if row.group is None else "diverged"
         axes.text(0.5, place, text, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=6,
                   color=FAINT, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         return
-    top1 = [100 * value for value in row.group.values("top1")]
     mean, error = mean_error(top1)
     axes.plot(top1, [place] * len(top1), style.marker, color=style.colour, alpha=0.4, markersize=3, markeredgewidth=0)
     bar = error if error == error else None

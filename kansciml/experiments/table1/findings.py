@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kansciml.experiments.table1.claims import BETTER, FEWER, MARGIN, MARGINS, TableClaim, claims
 from kansciml.experiments.table1.record import Row, rows_of
-from kansciml.experiments.vision.record import VisionRecord
-from kansciml.reporting.groups import Group, plus_minus
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.reporting.groups import plus_minus
 from kansciml.reporting.judging import VERDICT, by_seeds
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Finding
 from kansciml.runs.records import Record
@@ -62,9 +62,9 @@ def _fewer(claim: TableClaim) -> Finding:
         claim=f'MLPs outperform KANs "while requiring significantly less parameters" (Table 1): {_where(claim.row)}',
         printed=f"{own['printed_parameters'] / 1e6:.1f}M against {mlp['printed_parameters'] / 1e6:.1f}M,"
         f" {claim.printed:.2f} x",
-        measured=f"in use {own['parameters']:,} against {mlp['parameters']:,}, {claim.found}",
-        verdict=VERDICT[claim.verdict],
-        evidence=f"{claim.reason}; fewer at all is taken for significantly fewer. Of the KAN's printed number"
+        measured=f"in use {own['parameters']:,} against {mlp['parameters']:,}, {claim.found[0]}",
+        verdict=VERDICT[claim.outcome.verdict],
+        evidence=f"{claim.outcome.reason}; fewer at all is taken for significantly fewer. Of the KAN's printed number"
         f" {100 * own['dead'] / (own['parameters'] + own['dead']):.0f} % are MLPs that are never called",
         figures=("table1",),
     )
@@ -81,18 +81,18 @@ def _accuracy(record: Record, claim: TableClaim, fair: list[TableClaim]) -> Find
     if not claim.holds:
         printed += ", which is not what the text says"
     figures = ("table1",)
-    if claim.outcome is None or claim.row.group is None or claim.reference is None:
-        verdict, measured, evidence = UNDECIDED, "-", claim.reason
+    if claim.group is None or claim.reference is None:
+        verdict, measured, evidence = UNDECIDED, "-", claim.outcome.reason
     else:
         verdict, evidence = by_seeds(claim.outcome, record.result.get("deviations") or [])
         measured = (
-            f"top-1, mean +- standard error over seeds: MLP {_top1(claim.reference)}, KAN {_top1(claim.row.group)};"
-            f" difference {claim.found or '-'} points"
+            f"top-1, mean +- standard error over seeds: MLP {_top1(claim.reference)}, KAN {_top1(claim.group)};"
+            f" difference {claim.found[0] or '-'} points"
         )
         tasks = VisionRecord.read(record).tasks
-        task = claim.row.group.task
+        task = claim.group.task
         figures += (f"curves_{task}" if len(tasks) > 1 else "curves",)
-    equal = [_equal_terms(one) for one in fair if one.outcome is not None]
+    equal = [_equal_terms(one) for one in fair if one.tested]
     if equal and claim.name == BETTER:
         evidence += f". On equal terms, MLP minus KAN: {'; '.join(equal)}"
     return Finding(ITEM, f"{text}: {_where(claim.row)}", printed, measured, verdict, evidence, figures)
@@ -101,8 +101,7 @@ def _accuracy(record: Record, claim: TableClaim, fair: list[TableClaim]) -> Find
 def _equal_terms(claim: TableClaim) -> str:
     """``equal params: +1.4 +- 0.5 points, p = 0.03``, from a claim of the fair protocol."""
     by = claim.row.published["group"].rpartition("-")[2]
-    p_value = format_number(claim.outcome.p_value) if claim.outcome is not None else "-"
-    return f"equal {by}: {claim.found or '-'} points, p = {p_value}"
+    return f"equal {by}: {claim.found[0] or '-'} points, p = {format_number(claim.outcome.p_value)}"
 
 
 def _same_kan(one: Row, other: Row) -> bool:
@@ -115,5 +114,5 @@ def _where(row: Row) -> str:
     return f"DeiT-{row.published['size'].capitalize()}, {row.published['label']}"
 
 
-def _top1(group: Group) -> str:
-    return f"{plus_minus([100 * value for value in group.values('top1')]) or '-'} %"
+def _top1(group: VisionGroup) -> str:
+    return f"{plus_minus(group.values(lambda row: row.percent)) or '-'} %"

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kansciml.experiments.vision.record import VisionRecord
-from kansciml.reporting.groups import Group
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord
 from kansciml.runs.records import DamagedRecord, Record
 
 SCRATCH = "mlp-scratch"
@@ -19,7 +18,7 @@ class Row:
     """One row of Table 1: what is printed and computed of it, and its trainings, if there were any."""
 
     published: Mapping[str, Any]
-    group: Group | None
+    group: VisionGroup | None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -34,7 +33,7 @@ def rows_of(record: Record) -> list[Row]:
     """
     vision = VisionRecord.read(record)
     try:
-        groups = {(group.value("size"), group.name): group for group in vision.groups}
+        groups = {(group.first.size, group.name): group for group in vision.groups}
         published = sorted(record.result["published"], key=lambda row: row["protocol"] != "paper")
         return [Row(row, groups.get((row["size"], row["group"]))) for row in published]
     except (KeyError, TypeError) as error:

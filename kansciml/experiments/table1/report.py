@@ -12,18 +12,19 @@ Expected of the record, besides what `kansciml.experiments.vision.report` says:
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kansciml.experiments.table1.claims import claim_table
+from kansciml.experiments.table1.claims import claims_table
 from kansciml.experiments.table1.figure import overview
 from kansciml.experiments.table1.record import SCRATCH, caveat, rows_of
-from kansciml.experiments.vision.record import VisionRecord
-from kansciml.experiments.vision.report import render as render_vision
-from kansciml.reporting.groups import Group, plus_minus
-from kansciml.reporting.style import publication_style, save_figure
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.vision.report import drawings
+from kansciml.reporting.groups import over, plus_minus
+from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
-from kansciml.runs.tables import Table, save_tables
+from kansciml.runs.tables import Table
 
 
 def size_table(record: Record) -> Table:
@@ -38,7 +39,7 @@ def size_table(record: Record) -> Table:
         body.append(
             [own["protocol"], own["size"], own["label"], own["kan_hidden"], _millions(printed),
              _millions(own["parameters"] + own["dead"]), _millions(own["dead"]), own["parameters"],
-             own["parameters"] / mlp["parameters"], _over(own["flops"], 1e9), _over(own["flops"], mlp["flops"]),
+             own["parameters"] / mlp["parameters"], over(own["flops"], 1e9), over(own["flops"], mlp["flops"]),
              own["step_bytes"] / 1e6, own["step_bytes"] / mlp["step_bytes"]]
         )  # fmt: skip
     columns = ["Protocol", "Size", "Model", "KAN hidden", "Printed (M)", "Computed (M)", "of it dead (M)", "Used"]
@@ -60,13 +61,12 @@ def accuracy_table(record: Record) -> Table:
     body, diverged = [], []
     for row in rows_of(record):
         own, group = row.published, row.group
-        first = [own["protocol"], own["size"], own["label"]]
-        body.append(_accuracies(first, own.get("printed_top1"), own.get("printed_top5"), group))
+        body.append(_accuracies(row.key, own.get("printed_top1"), own.get("printed_top5"), group))
         if group is not None and group.n_diverged:
             diverged.append(f"{own['size']}, {own['label']}: {group.n_diverged} of {len(group.rows)} diverged.")
     for group in VisionRecord.read(record).groups:
         if group.name == SCRATCH:
-            body.append(_accuracies(["fair", group.value("size"), group.label], None, None, group))
+            body.append(_accuracies(("fair", group.first.size or "", group.label), None, None, group))
     columns = ["Protocol", "Size", "Model", "Top-1 printed (%)", "measured", "Top-5 printed (%)", "measured ", "Seeds"]
     columns += ["Parameters", "MFLOPs", "Step (MB)", "Step (s)"]
     notes = [
@@ -83,7 +83,7 @@ def summary(record: Record) -> list[Table]:
     Raises:
         KansciError: the record is no finished run of table1.
     """
-    return [size_table(record), accuracy_table(record), claim_table(record)]
+    return [size_table(record), accuracy_table(record), claims_table(record)]
 
 
 def render(record: Record, folder: Path) -> list[Path]:
@@ -92,41 +92,32 @@ def render(record: Record, folder: Path) -> list[Path]:
     Raises:
         KansciError: as for `summary`, or the folder cannot be written.
     """
-    with publication_style():
-        figure = overview(record)
-    paths = save_figure(figure, folder, "table1")
-    paths += [path for path in render_vision(record, folder) if path.stem != "tables"]
-    return paths + save_tables(summary(record), folder, "tables")
+    pictures = {"table1": partial(overview, record), **drawings(VisionRecord.read(record))}
+    return save_report(folder, summary(record), pictures)
 
 
-def _accuracies(first: list[str], top1: float | None, top5: float | None, group: Group | None) -> list[Any]:
+def _accuracies(
+    first: tuple[str, str, str], top1: float | None, top5: float | None, group: VisionGroup | None
+) -> list[Any]:
     if group is None:
         return [*first, top1, None, top5, *[None] * 6]
+    own = group.first
+    reached = (plus_minus(group.values(lambda row: row.percent)), plus_minus(group.values(lambda row: row.percent5)))
     return [
-        *first, top1, _percent(group, "top1"), top5, _percent(group, "top5"), len(group.rows),
-        group.value("parameters"), _over(group.value("flops"), 1e6), group.value("step_bytes") / 1e6,
-        group.median("seconds_per_step"),
+        *first, top1, reached[0], top5, reached[1], len(group.rows), own.parameters, over(own.flops, 1e6),
+        over(own.step_bytes, 1e6), group.median(lambda row: row.seconds_per_step),
     ]  # fmt: skip
-
-
-def _percent(group: Group, name: str) -> str | None:
-    return plus_minus([100 * value for value in group.values(name)])
 
 
 def _setting(record: Record) -> str:
     """``CIFAR-100 at 32 pixels, 10000 training images, 10 epochs, batches of 128``."""
-    row = record.result["runs"][0]
-    data = record.result["data"][row["dataset"]]
-    size = row["network"]["image_size"]
+    row = VisionRecord.read(record).groups[0].first
+    data = record.result["data"][row.dataset]
     return (
-        f"{data['title']} at {size} pixels, {data['n_train']} training images, {row['steps']} steps in batches of"
-        f" {row['batch_size']}"
+        f"{data['title']} at {row.network['image_size']} pixels, {data['n_train']} training images, {row.steps} steps"
+        f" in batches of {row.batch_size}"
     )
 
 
 def _millions(value: float | None) -> float | None:
     return None if value is None else value / 1e6
-
-
-def _over(value: float | None, reference: float | None) -> float | None:
-    return value / reference if value is not None and reference else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.experiments.vision.record import VisionRecord
-from kansciml.reporting.groups import Group
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.reporting.legends import key, legend_below, log_ticks
 from kansciml.reporting.seed_curves import band_over_seeds, median_over_seeds
-from kansciml.reporting.style import legend_below, new_figure
+from kansciml.reporting.style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,8 @@ def curves(vision: VisionRecord, task: str) -> Figure:
         panels[1, 1].set_xscale("log")
     figure.suptitle(vision.title(task), fontsize=8.5)
     several = any(len(group.rows) > 1 for group in groups.values())
-    _legend(figure, groups, styles, "line: median over seeds, band: lowest to highest" if several else "")
+    handles = [key(styles[group.name], group.label) for group in groups.values()]
+    legend_below(figure, handles, "line: median over seeds, band: lowest to highest" if several else "")
     return figure
 
 
@@ -56,23 +57,24 @@ def accuracy_against_cost(vision: VisionRecord, task: str) -> Figure | None:
     panels = figure.subplots(1, 2, sharey=True)
     for group in groups.values():
         style = styles[group.name]
-        rows = [row for row in group.rows if row["status"] != "diverged"]
-        top1 = [100 * row["top1"] for row in rows]
-        seconds = [group.arrays[f"{row['id']}.train_s"][-1] for row in rows]
-        for axes, costs in zip(panels, ([row["parameters"] for row in rows], seconds)):
+        top1, parameters = group.values(lambda row: row.percent), group.values(lambda row: row.parameters)
+        seconds = [group.arrays[f"{row.id}.train_s"][-1] for row in group.rows if not row.diverged]
+        for axes, costs in zip(panels, (parameters, seconds)):
             axes.plot(costs, top1, style.marker, color=style.colour, markersize=4, alpha=0.8, markeredgewidth=0)
     for axes, name in zip(panels, ("parameters", "training time (s)")):
         axes.set_xscale("log")
-        _few_ticks(axes)
+        log_ticks(axes.xaxis, axes.get_xlim(), _short)
         axes.margins(x=0.15, y=0.12)
         axes.set_xlabel(name)
     panels[0].set_ylabel("test accuracy (%)")
     figure.suptitle(vision.title(task), fontsize=8.5)
-    _legend(figure, groups, styles, "mark: one seed", marks=True)
+    legend_below(
+        figure, [key(styles[name], group.label, line=False) for name, group in groups.items()], "mark: one seed"
+    )
     return figure
 
 
-def _log_loss(axes: Axes, groups: dict[str, Group]) -> None:
+def _log_loss(axes: Axes, groups: dict[str, VisionGroup]) -> None:
     """A logarithmic axis where the losses span more than a decade."""
     losses = np.concatenate([group.curves("loss").ravel() for group in groups.values()])
     losses = losses[np.isfinite(losses) & (losses > 0)]
@@ -80,20 +82,10 @@ def _log_loss(axes: Axes, groups: dict[str, Group]) -> None:
         axes.set_yscale("log")
 
 
-def _spans_decades(groups: dict[str, Group]) -> bool:
+def _spans_decades(groups: dict[str, VisionGroup]) -> bool:
     """Whether the slowest training takes more than eight times as long as the fastest."""
     ends = [np.nanmax(group.curves("train_s")) for group in groups.values() if group.curves("train_s").size]
     return bool(ends) and max(ends) > 8 * min(ends)
-
-
-def _few_ticks(axes: Axes) -> None:
-    """Plain numbers on a logarithmic axis that spans about a decade, at places that do not run into one another."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(value: float) -> str:
@@ -102,14 +94,3 @@ def _short(value: float) -> str:
         if value >= unit:
             return f"{value / unit:g}{letter}"
     return f"{value:g}"
-
-
-def _legend(figure: Figure, groups: dict[str, Group], styles: Any, note: str, marks: bool = False) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = []
-    for group in groups.values():
-        style = styles[group.name]
-        look = {"linestyle": "", "marker": style.marker} if marks else {"linestyle": style.line, "marker": style.marker}
-        handles.append(Line2D([], [], color=style.colour, label=group.label, **look))
-    legend_below(figure, handles, note)

@@ -18,14 +18,20 @@ Expected of the record, besides what `kansciml.runs.records` says:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kansciml.experiments.vision import figures as vision_figures
+from kansciml.experiments.vision.figures import accuracy_against_cost, curves
 from kansciml.experiments.vision.record import VisionRecord
 from kansciml.experiments.vision.tables import accuracy_table, cost_table, verdict_table
-from kansciml.reporting.style import publication_style, save_figure
+from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
-from kansciml.runs.tables import Table, save_tables
+from kansciml.runs.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def summary(record: Record) -> list[Table]:
@@ -48,14 +54,14 @@ def render(record: Record, folder: Path) -> list[Path]:
         KansciError: the record holds no trained image classifiers, or the folder cannot be written.
     """
     vision = VisionRecord.read(record)
-    paths = save_tables(summary(record), folder, "tables")
+    return save_report(folder, summary(record), drawings(vision))
+
+
+def drawings(vision: VisionRecord) -> dict[str, Callable[[], Figure | None]]:
+    """The pictures by their stems, with the task in them where there are several."""
+    found: dict[str, Callable[[], Figure | None]] = {}
     for task in vision.tasks:
         suffix = f"_{task}" if len(vision.tasks) > 1 else ""
-        with publication_style():
-            figures = {
-                f"curves{suffix}": vision_figures.curves(vision, task),
-                f"accuracy_against_cost{suffix}": vision_figures.accuracy_against_cost(vision, task),
-            }
-        for stem, figure in figures.items():
-            paths += save_figure(figure, folder, stem) if figure else []
-    return paths
+        for draw in (curves, accuracy_against_cost):
+            found[f"{draw.__name__}{suffix}"] = partial(draw, vision, task)
+    return found

@@ -20,7 +20,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 _aten = torch.ops.aten
 
 
-def times_slope(name: str, cotangent: Tensor, x: Tensor) -> Tensor:
+def activate(name: str | None, x: Tensor) -> Tensor:
+    """act(x)."""
+    return ACTIVATIONS[name or "identity"](x)
+
+
+def times_slope(name: str | None, cotangent: Tensor, x: Tensor) -> Tensor:
     """cotangent * act'(x), by PyTorch's own fused kernels where it has one."""
     if name == "silu":
         return _aten.silu_backward(cotangent, x)
@@ -33,12 +38,12 @@ def times_slope(name: str, cotangent: Tensor, x: Tensor) -> Tensor:
     return cotangent
 
 
-def slope(name: str, x: Tensor) -> Tensor:
+def slope(name: str | None, x: Tensor) -> Tensor:
     """act'(x)."""
     return times_slope(name, torch.ones((), dtype=x.dtype, device=x.device).expand_as(x), x)
 
 
-def curvature(name: str, x: Tensor) -> Tensor | None:
+def curvature(name: str | None, x: Tensor) -> Tensor | None:
     """act''(x); None for the activations that bend nowhere."""
     if name == "silu":
         s = torch.sigmoid(x)

@@ -7,24 +7,17 @@ branch, as one more spline, where a graph keeps act(x).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from kansciml.layers._kernels import plain
-from kansciml.layers._kernels.activations import ACTIVATIONS, slope, times_slope
+from kansciml.layers._kernels import plain, spline_second
+from kansciml.layers._kernels.activations import activate, slope, times_slope
 from kansciml.layers._kernels.cpp_library import Base, KeptPointers, base_of, function, grid_of, pointer
-from kansciml.layers._kernels.spline_second import (
-    Known,
-    base_curvature,
-    base_terms,
-    by_terms,
-    plain_terms,
-    tangent_of,
-)
-from kansciml.layers._kernels.spline_second import double_backward as by_branches
+from kansciml.layers._kernels.plain import Known, Parts, Weights
 from kansciml.layers.bspline import SplineSpec
 
 MAX_ORDER = 5
@@ -47,8 +40,8 @@ class Kept:
     Args:
         u: positions, N I numbers as all here. value, slope: act(x) and act'(x); None without a base branch.
         bend: of `Known`.
-        order, members: of each chunk of rows and each input, rows in the order of their cells, and how many lie in
-            each; uint8 (chunks, I, CHUNK) and (chunks, I, G), None where the kernels do not use them.
+        order: of each chunk and input, rows in the order of their cells, uint8 (chunks, I, CHUNK).
+        members: how many lie in each cell, (chunks, I, G). Both None where the kernels do not use them.
     """
 
     u: Tensor
@@ -79,54 +72,67 @@ def _runs(spec: SplineSpec) -> bool:
     return spec.spline_order <= MAX_ORDER
 
 
-def _blocks(spec: SplineSpec, n_rows: int, n_in: int, cells: Tensor):
-    """Row and input slices with the offsets of their first x and cells."""
+def _fused(spec: SplineSpec, x: Tensor) -> bool:
+    """Whether one kernel computes all second derivatives at once."""
+    return len(x) > 0 and _runs(spec) and prefer_sparse(spec)
+
+
+@overload
+def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
+@overload
+def _ready(tensor: None, dtype: torch.dtype) -> None: ...
+def _ready(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """As the kernels read it."""
+    return None if tensor is None else tensor.to(dtype).contiguous()
+
+
+def _splines(w: Weights) -> Weights:
+    """The splines' weights as the kernels read them; the base branch's are PyTorch's to multiply."""
+    return Weights(w.base, w.spline.contiguous(), _ready(w.scale, w.spline.dtype))
+
+
+def _blocks(
+    spec: SplineSpec, x: Tensor, along: Tensor | None, cells: Tensor
+) -> Iterator[tuple[slice, slice, tuple[int | None, ...], int | None]]:
+    """Row and input slices, pointers to their first x and direction and the numbers of both, to their cells."""
+    n_rows, n_in = x.shape
     size = spec.grid + spec.spline_order
     rows = min(ROWS, max(n_rows, 1))
     inputs = min(n_in, max(1, BLOCK_BYTES // (rows * size * cells.element_size())))
     for i in range(0, n_in, inputs):
+        at_cell = pointer(cells, i if spec.uniform else i * cells.shape[1])
         for r in range(0, n_rows, rows):
-            at = i if spec.uniform else i * cells.shape[1]
-            yield slice(r, min(r + rows, n_rows)), slice(i, min(i + inputs, n_in)), r * n_in + i, at
+            row, column = slice(r, min(r + rows, n_rows)), slice(i, min(i + inputs, n_in))
+            at = pointer(x, r * n_in + i), pointer(along, r * n_in + i), n_in, row.stop - r, column.stop - i
+            yield row, column, at, at_cell
 
 
-def _matrix(memory: Tensor, rows: int, columns: int) -> Tensor:
-    """A contiguous (rows, columns) at the start of `memory`."""
-    return memory[: rows * columns].view(rows, columns)
+class _Memory:
+    """Memory for one block of the basis after the other, of which the first is the largest."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.buffer = like.new_empty(0)
+
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        """A contiguous (rows, columns)."""
+        if self.buffer.numel() < rows * columns:
+            self.buffer = self.buffer.new_empty(rows * columns)
+        return self.buffer[: rows * columns].view(rows, columns)
 
 
-def _memory(spec: SplineSpec, x: Tensor, cells: Tensor) -> Tensor:
-    """Memory for the largest block, the first."""
-    row, column, *_ = next(_blocks(spec, *x.shape, cells), (slice(0, 0), slice(0, 0)))
-    return x.new_empty(row.stop * column.stop * (spec.grid + spec.spline_order))
-
-
-def _add_splines(
-    spec: SplineSpec,
-    x: Tensor,
-    along: Tensor | None,
-    cells: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    y: Tensor,
-) -> None:
-    """y += B scaled(weight), or with `along` (N, I) how that changes when x moves along it; contiguous, one dtype."""
-    n_rows, n_in = x.shape
+def _add_splines(spec: SplineSpec, x: Tensor, along: Tensor | None, cells: Tensor, w: Weights, y: Tensor) -> None:
+    """y += B W', or with `along` (N, I) how that changes when x moves along it; contiguous, one dtype."""
     grid = grid_of(spec, cells)
     if prefer_sparse(spec):
-        sizes = n_rows, n_in, weight.shape[-1]
-        pointers = map(pointer, (cells, weight, scale, y))
-        function("forward", x.dtype)(grid, pointer(x), pointer(along), *sizes, *pointers)
+        pointers = map(pointer, (cells, w.spline, w.scale, y))
+        function("forward", x.dtype)(grid, pointer(x), pointer(along), *x.shape, w.spline.shape[-1], *pointers)
         return
-    fill = function("dense", x.dtype)
-    memory, weight_of = _memory(spec, x, cells), plain.Scaler(weight, scale)
-    for row, column, at_x, at_cell in _blocks(spec, n_rows, n_in, cells):
-        shape = row.stop - row.start, column.stop - column.start
+    fill, memory, weight_of = function("dense", x.dtype), _Memory(x), plain.Scaler(w.spline, w.scale)
+    for row, column, at, at_cell in _blocks(spec, x, along, cells):
         if row.start == 0:
             part = weight_of(column)
-        block = _matrix(memory, shape[0], part.shape[0])
-        positions = pointer(x, at_x), pointer(along, at_x)
-        fill(grid, *positions, n_in, *shape, pointer(cells, at_cell), pointer(block), None, 1)
+        block = memory(row.stop - row.start, part.shape[0])
+        fill(grid, *at, at_cell, pointer(block), None, 1)
         y[row].addmm_(block, part)
 
 
@@ -136,67 +142,50 @@ def _add_gradients(
     x: Tensor,
     along: Tensor | None,
     cells: Tensor,
-    weight: Tensor,
-    scale: Tensor | None,
-    gx: Tensor | None,
-    gweight: Tensor | None,
-    gscale: Tensor | None,
+    w: Weights,
+    to: Parts,
     base: Base | None = None,
     kept: KeptPointers | None = None,
 ) -> None:
-    """Gradients of `_add_splines`: added to gx, written to the others; without gscale, of scaled weights."""
-    n_rows, n_in = x.shape
-    n_out = weight.shape[-1]
+    """Gradients of `_add_splines`: added to `to.x`, written to the others; without `to.scale`, of scaled weights."""
+    (n_rows, n_in), (_, size, n_out) = x.shape, w.spline.shape
     if n_rows == 0:
-        for grad in (gweight, gscale):
+        for grad in (to.spline, to.scale):
             if grad is not None:
                 grad.zero_()
         return
     grid = grid_of(spec, cells)
     if prefer_sparse(spec):
-        positions = map(pointer, (gy, x, along))
-        pointers, wanted = map(pointer, (cells, weight, scale)), map(pointer, (gx, gweight, gscale))
-        function("backward", x.dtype)(grid, *positions, n_rows, n_in, n_out, *pointers, base, kept, *wanted)
+        positions, weights = map(pointer, (gy, x, along)), map(pointer, (cells, w.spline, w.scale))
+        wanted = map(pointer, (to.x, to.spline, to.scale))
+        function("backward", x.dtype)(grid, *positions, n_rows, n_in, n_out, *weights, base, kept, *wanted)
         return
-    run = function("dense", x.dtype)
-    memory, weight_of = _memory(spec, x, cells), plain.Scaler(weight, scale)
-    for row, column, at_x, at_cell in _blocks(spec, n_rows, n_in, cells):
-        shape = row.stop - row.start, column.stop - column.start
+    run, memory, weight_of = function("dense", x.dtype), _Memory(x), plain.Scaler(w.spline, w.scale)
+    for row, column, at, at_cell in _blocks(spec, x, along, cells):
         cotangent = gy[row]
-        block = _matrix(memory, shape[0], shape[1] * weight.shape[1])
-        if gx is not None:
+        block = memory(row.stop - row.start, (column.stop - column.start) * size)
+        if to.x is not None:
             if row.start == 0:
                 part = weight_of(column)
             torch.mm(cotangent, part.t(), out=block)
-        pointers = pointer(cells, at_cell), pointer(block), pointer(gx, at_x)
-        run(grid, pointer(x, at_x), pointer(along, at_x), n_in, *shape, *pointers, int(gweight is not None))
-        if gweight is not None:
-            total = gweight[column].view(-1, n_out)
+        at_gx = pointer(to.x, row.start * n_in + column.start)
+        run(grid, *at, at_cell, pointer(block), at_gx, int(to.spline is not None))
+        if to.spline is not None:
+            total = to.spline[column].view(-1, n_out)
             plain.add_product(total, block.t(), cotangent, first=row.start == 0)
-    if gscale is not None:
-        plain.split_scale(weight, scale, gweight, gscale)
+    if to.spline is not None and to.scale is not None and w.scale is not None:
+        plain.split_scale(w.spline, w.scale, to.spline, to.scale)
 
 
-def forward(
-    spec: SplineSpec,
-    x: Tensor,
-    cells: Tensor,
-    base_weight: Tensor | None,
-    spline_weight: Tensor,
-    spline_scale: Tensor | None,
-) -> Tensor:
+def forward(spec: SplineSpec, x: Tensor, cells: Tensor, w: Weights) -> Tensor:
     """y (N, O) of a spline KAN layer at x (N, I), in the dtype of the weights."""
     if not _runs(spec):
-        return plain.forward(spec, x, cells, base_weight, spline_weight, spline_scale)
-    dtype = spline_weight.dtype
-    x, cells, weight, scale = _ready(dtype, x, cells, spline_weight, spline_scale)
-    y = x.new_zeros(len(x), weight.shape[-1]) if base_weight is None else ACTIVATIONS[spec.activation](x) @ base_weight
-    _add_splines(spec, x, None, cells, weight, scale, y)
+        return plain.forward(spec, x, cells, w)
+    dtype = w.spline.dtype
+    x, cells, w = _ready(x, dtype), _ready(cells, dtype), _splines(w)
+    y = x.new_zeros(len(x), w.spline.shape[-1]) if w.base is None else activate(spec.activation, x) @ w.base
+    _add_splines(spec, x, None, cells, w, y)
     return y
-
-
-def _ready(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if t is None else t.to(dtype).contiguous() for t in tensors]
 
 
 def backward(
@@ -204,76 +193,67 @@ def backward(
     gy: Tensor,
     x: Tensor,
     cells: Tensor,
-    base_weight: Tensor | None,
-    spline_weight: Tensor,
-    spline_scale: Tensor | None,
+    w: Weights,
     need_x: bool,
     need_weights: bool,
     kept: Kept | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed.
-
-    `kept`: of this x, by `keep`.
-    """
+) -> Parts:
+    """Gradients of x and the weights, given the output's (N, O). `kept`: of this x, by `keep`."""
     if not _runs(spec):
-        arguments = (gy, x, cells, base_weight, spline_weight, spline_scale, need_x, need_weights)
-        return plain.backward(spec, *arguments)
+        return plain.backward(spec, gy, x, cells, w, need_x, need_weights)
     if not need_x and not need_weights:
-        return None, None, None, None
-    dtype, dtype_x = spline_weight.dtype, x.dtype
-    gy, x, cells, weight, scale = _ready(dtype, gy, x, cells, spline_weight, spline_scale)
+        return Parts()
+    dtype, dtype_x = w.spline.dtype, x.dtype
+    gy, x, cells, w = _ready(gy, dtype), _ready(x, dtype), _ready(cells, dtype), _splines(w)
     gx = gbase = base = None
-    if base_weight is None or kept is not None:
+    if w.base is None or kept is not None:
         gx = torch.zeros_like(x) if need_x else None
     elif need_x:
-        gx = times_slope(spec.activation, gy @ base_weight.t(), x).contiguous()
-    if base_weight is not None and kept is not None:
-        base_weight = base_weight.contiguous()
+        gx = times_slope(spec.activation, gy @ w.base.t(), x).contiguous()
+    if w.base is not None and kept is not None:
+        base_weight = w.base.contiguous()
         gbase = torch.empty_like(base_weight) if need_weights else None
         base = base_of(base_weight, gbase)
-    elif base_weight is not None and need_weights:
-        gbase = ACTIVATIONS[spec.activation](x).t() @ gy
-    gspline = torch.empty_like(weight) if need_weights else None
-    gscale = torch.empty_like(scale) if need_weights and scale is not None else None
-    _add_gradients(spec, gy, x, None, cells, weight, scale, gx, gspline, gscale, base, kept and kept.pointers)
-    return (gx.to(dtype_x) if need_x else None), gbase, gspline, gscale
+    elif w.base is not None and need_weights:
+        gbase = activate(spec.activation, x).t() @ gy
+    gspline = torch.empty_like(w.spline) if need_weights else None
+    gscale = torch.empty_like(w.scale) if need_weights and w.scale is not None else None
+    to = Parts(gx, gbase, gspline, gscale)
+    _add_gradients(spec, gy, x, None, cells, w, to, base, None if kept is None else kept.pointers)
+    return to if gx is None else to._replace(x=gx.to(dtype_x))
 
 
-def second_terms(
+def _terms(
     spec: SplineSpec,
     gy: Tensor,
     x: Tensor,
     cells: Tensor,
-    spline_weight: Tensor,
-    spline_scale: Tensor | None,
-    hx: Tensor | None,
-    hspline: Tensor | None,
-    hscale: Tensor | None,
+    w: Weights,
+    h: Parts,
     ggy: Tensor | None,
     gx: Tensor | None,
     of_moved: Tensor | None,
     of_values: Tensor | None,
 ) -> None:
-    """`_spline_second.plain_terms` by these kernels: a forward and a backward pass along hx, and another for V."""
+    """`spline_second.plain_terms` by these kernels: a forward and a backward pass along hx, and another for V."""
     if not _runs(spec):
-        tensors = (gy, x, cells, spline_weight, spline_scale, hx, hspline, hscale, ggy, gx, of_moved, of_values)
-        return plain_terms(spec, *tensors)
-    dtype = spline_weight.dtype
-    gy, x, cells, weight, scale, hx = _ready(dtype, gy, x, cells, spline_weight, spline_scale, hx)
+        return spline_second.plain_terms(spec, gy, x, cells, w, h, ggy, gx, of_moved, of_values)
+    dtype = w.spline.dtype
+    gy, x, cells, w = _ready(gy, dtype), _ready(x, dtype), _ready(cells, dtype), _splines(w)
     added = gx if gx is None or gx.dtype == dtype else torch.zeros_like(x)
-    passes = []
-    if hx is not None:
-        passes.append((hx, weight, scale, of_moved))
-    if hspline is not None or hscale is not None:
-        tangent = tangent_of(*_ready(dtype, weight, scale, hspline, hscale)).contiguous()
-        passes.append((None, tangent, None, of_values))
-    for along, factor, its_scale, total in passes:
+    passes: list[tuple[Tensor | None, Weights, Tensor | None]] = []
+    if h.x is not None:
+        passes.append((_ready(h.x, dtype), w, of_moved))
+    if h.vary_splines:
+        passes.append((None, Weights(None, spline_second.tangent_of(w, h).contiguous(), None), of_values))
+    for along, factors, total in passes:
         if ggy is not None:
-            _add_splines(spec, x, along, cells, factor, its_scale, ggy)
+            _add_splines(spec, x, along, cells, factors, ggy)
         if gx is not None or total is not None:
-            _add_gradients(spec, gy, x, along, cells, factor, its_scale, added, total, None)
-    if added is not gx:
+            _add_gradients(spec, gy, x, along, cells, factors, Parts(added, spline=total))
+    if gx is not None and added is not None and added is not gx:
         gx += added
+    return None
 
 
 def double_backward(
@@ -281,45 +261,41 @@ def double_backward(
     gy: Tensor,
     x: Tensor,
     cells: Tensor,
-    base_weight: Tensor | None,
-    spline_weight: Tensor,
-    spline_scale: Tensor | None,
-    hx: Tensor | None,
-    hbase: Tensor | None,
-    hspline: Tensor | None,
-    hscale: Tensor | None,
+    w: Weights,
+    h: Parts,
     need_gy: bool,
     need_x: bool,
     need_weights: bool,
     known: Known | None = None,
     kept: Kept | None = None,
 ) -> tuple[Tensor | None, ...]:
-    """As `_spline_second` has it, by these kernels: in one where inputs and weights vary, else by `second_terms`."""
-    varies = hspline is not None or hscale is not None
-    if hx is None or not varies or not len(x) or not _runs(spec) or not prefer_sparse(spec):
-        tensors = (gy, x, cells, base_weight, spline_weight, spline_scale, hx, hbase, hspline, hscale)
-        return by_branches(partial(by_terms, second_terms), spec, *tensors, need_gy, need_x, need_weights)
-    dtype, x_given = spline_weight.dtype, x
-    tensors = _ready(dtype, gy, x, hx, cells, spline_weight, spline_scale, hspline, hscale, base_weight, hbase)
-    gy, x, hx, cells, weight, scale, hspline, hscale, base_weight, hbase = tensors
+    """As `spline_second` has it: by one kernel where inputs and weights vary, else by `_terms`."""
+    if h.x is None or not h.vary_splines or not _fused(spec, x):
+        needs = need_gy, need_x, need_weights
+        return spline_second.double_backward(spec, gy, x, cells, w, h, *needs, terms=_terms)
+    dtype, x_given = w.spline.dtype, x
+    gy, x, cells, w = _ready(gy, dtype), _ready(x, dtype), _ready(cells, dtype), _splines(w)
+    w = w._replace(base=_ready(w.base, dtype))
+    h = Parts(*(_ready(part, dtype) for part in h))
     gbase = base = gscale = bend = values = None
     if kept is None:
-        ggy, gx, gbase = base_terms(spec, gy, x_given, base_weight, hx, hbase, known is None)
+        ggy, gx, gbase = spline_second.base_terms(spec, gy, x_given, w.base, h, known is None)
     else:
         ggy, gx = torch.zeros_like(gy), torch.zeros_like(x)
-        gbase = torch.empty_like(base_weight) if base_weight is not None and need_weights else None
-        base = None if base_weight is None else base_of(base_weight, gbase, hbase)
-    gspline = torch.empty_like(weight) if need_weights else None
+        if w.base is not None:
+            gbase = torch.empty_like(w.base) if need_weights else None
+            base = base_of(w.base, gbase, h.base)
+    gspline = torch.empty_like(w.spline) if need_weights else None
     if known is not None:
         bend, values = known
     have_values = values is not None
-    if need_weights and scale is not None:
-        gscale = torch.empty_like(scale)
-        values = torch.empty_like(weight) if values is None else values
+    if need_weights and w.scale is not None:
+        gscale = torch.empty_like(w.scale)
+        values = torch.empty_like(w.spline) if values is None else values
     added = gx if gx.dtype == dtype else torch.zeros_like(x)
-    positions, pointers = map(pointer, (gy, x, hx)), map(pointer, (cells, weight, scale, hspline, hscale))
+    positions, pointers = map(pointer, (gy, x, h.x)), map(pointer, (cells, w.spline, w.scale, h.spline, h.scale))
     found = map(pointer, (ggy, added, gspline, gscale, bend, values))
-    sizes, its = (*x.shape, weight.shape[-1]), kept and kept.pointers
+    sizes, its = (*x.shape, w.spline.shape[-1]), None if kept is None else kept.pointers
     function("second", dtype)(grid_of(spec, cells), *positions, *sizes, *pointers, base, its, *found, int(have_values))
     if added is not gx:
         gx += added
@@ -327,40 +303,30 @@ def double_backward(
     return ggy if need_gy else None, gx if need_x else None, *weights
 
 
-def known(
-    spec: SplineSpec,
-    gy: Tensor,
-    x: Tensor,
-    cells: Tensor,
-    base_weight: Tensor | None,
-    spline_weight: Tensor,
-    spline_scale: Tensor | None,
-) -> Known | None:
-    """What `double_backward` computes in every product and the tangents do not change; None where it would not use it.
-
-    It takes no more memory than x and gy, which the graph keeps anyway: weights' gradients only where rows are many.
-    """
-    if not len(x) or not _runs(spec) or not prefer_sparse(spec):
+def known(spec: SplineSpec, gy: Tensor, x: Tensor, cells: Tensor, w: Weights) -> Known | None:
+    """What `double_backward` computes in every product and the tangents do not change; None where it has no use."""
+    if not _fused(spec, x):
         return None
-    gy, x, cells, weight, scale = _ready(spline_weight.dtype, gy, x, cells, spline_weight, spline_scale)
-    bend = base_curvature(spec, gy, x, base_weight)
+    dtype = w.spline.dtype
+    gy, x, cells, w = _ready(gy, dtype), _ready(x, dtype), _ready(cells, dtype), _splines(w)
+    bend = spline_second.base_curvature(spec, gy, x, w.base)
     bend = torch.zeros_like(x) if bend is None else bend
-    _add_gradients(spec, gy, x, torch.ones_like(x), cells, weight, scale, bend, None, None)
-    if scale is None or weight.numel() > gy.numel():
-        return bend, None
-    values = torch.empty_like(weight)
-    _add_gradients(spec, gy, x, None, cells, weight, None, None, values, None)
-    return bend, values
+    _add_gradients(spec, gy, x, torch.ones_like(x), cells, w, Parts(bend))
+    if w.scale is None or w.spline.numel() > gy.numel():
+        return Known(bend, None)
+    values = torch.empty_like(w.spline)
+    _add_gradients(spec, gy, x, None, cells, w._replace(scale=None), Parts(spline=values))
+    return Known(bend, values)
 
 
-def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, bend: Tensor) -> Kept:
-    """All that `Kept` has; `bend`: by `known`, which keeps something of this spec."""
-    x, cells = _ready(x.dtype, x, cells)
+def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -> tuple[Known, Kept]:
+    """What is `known` but for what `Kept` has in another order, and all that this has."""
+    x, cells = _ready(x, x.dtype), _ready(cells, x.dtype)
     grid = grid_of(spec, cells)
     n_rows, n_in = x.shape
     value = rise = order = members = None
     if spec.activation is not None:
-        value, rise = ACTIVATIONS[spec.activation](x).contiguous(), slope(spec.activation, x).contiguous()
+        value, rise = activate(spec.activation, x).contiguous(), slope(spec.activation, x).contiguous()
     if spec.uniform:
         x = (x - cells[0]).mul_(cells[1])
         rise = None if rise is None else rise * (1 / cells[1])
@@ -368,9 +334,13 @@ def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, bend: Tensor) -
         chunks = -(-n_rows // CHUNK)
         order = torch.empty(chunks, n_in, CHUNK, dtype=torch.uint8)
         members = torch.empty(chunks, n_in, spec.grid, dtype=torch.uint8)
-    # whole vectors are read, beyond the last number too
-    found = [None if t is None else t.new_zeros(x.numel() + 64) for t in (x, value, rise, bend)]
-    kept = Kept(*found, order, members)
-    positions = map(pointer, (x, value, rise, bend))
+
+    def padded(tensor: Tensor) -> Tensor:
+        return tensor.new_zeros(tensor.numel() + 64)  # whole vectors are read, beyond the last number too
+
+    assert known.bend is not None
+    own = (None if t is None else padded(t) for t in (value, rise))
+    kept = Kept(padded(x), *own, padded(known.bend), order, members)
+    positions = map(pointer, (x, value, rise, known.bend))
     function("keep", x.dtype)(grid, *positions, n_rows, n_in, n_out, pointer(cells), kept.pointers)
-    return kept
+    return Known(None, known.values), kept

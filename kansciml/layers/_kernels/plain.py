@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import comb, factorial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kansciml.layers._kernels.activations import ACTIVATIONS, slope, times_slope
+from kansciml.layers._kernels.activations import activate, slope, times_slope
 from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers.bspline import SplineSpec
 
@@ -47,9 +48,34 @@ def blocks(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Iterator[t
             yield row, column, transposed[column], cells[:, column] if spec.uniform else cells[column]
 
 
-def scaled(spline_weight: Tensor, spline_scale: Tensor | None) -> Tensor:
-    """The weights of the splines with each edge's factor on them: (I, P, O)."""
-    return spline_weight if spline_scale is None else spline_weight * spline_scale.unsqueeze(1)
+class Weights(NamedTuple):
+    """A spline layer's weights but for its bias."""
+
+    base: Tensor | None
+    """(I, O)."""
+    spline: Tensor
+    """(I, P, O)."""
+    scale: Tensor | None
+    """(I, O)."""
+
+    @property
+    def scaled(self) -> Tensor:
+        """The splines' weights with each edge's factor on them."""
+        return self.spline if self.scale is None else self.spline * self.scale.unsqueeze(1)
+
+
+class Parts(NamedTuple):
+    """What belongs to x and to each of the weights: gradients, or cotangents of those. None: zero, or not wanted."""
+
+    x: Tensor | None = None
+    base: Tensor | None = None
+    spline: Tensor | None = None
+    scale: Tensor | None = None
+
+    @property
+    def vary_splines(self) -> bool:
+        """Whether there is one of the splines' weights or of their factors."""
+        return self.spline is not None or self.scale is not None
 
 
 class Filler:
@@ -125,7 +151,8 @@ class Kept:
     """What a layer computes from x alone, kept by a graph that serves many products and has the memory for it.
 
     Args:
-        value, slope: act(x) and act'(x), (N, I); None without a base branch. blocks: with first derivatives.
+        value, slope: act(x) and act'(x), (N, I); None without a base branch.
+        blocks: with first derivatives.
     """
 
     value: Tensor | None
@@ -133,15 +160,24 @@ class Kept:
     blocks: list[Evaluated]
 
 
-def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Kept:
-    """All that `Kept` has."""
-    fill, found, name = Filler(spec, 1), [], spec.activation
+class Known(NamedTuple):
+    """What all products with one gradient's graph share, in memory no larger than x and gy, which it keeps anyway."""
+
+    bend: Tensor | None
+    """act''(x) (gy base_weight^T) + B'' . (W' gy), (N, I)."""
+    values: Tensor | None
+    """B^T gy, (I, P, O), where rows are many."""
+
+
+def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -> tuple[Known, Kept]:
+    """What to keep from now on: what is `known`, and all that `Kept` has."""
+    fill, found = Filler(spec, 1), []
     for row, column, part, part_cells in blocks(spec, x, cells, n_out):
         basis, per = fill(part, part_cells)
         found.append((row, column, [t.clone() for t in basis], per))
-    if name is None:
-        return Kept(None, None, found)
-    return Kept(ACTIVATIONS[name](x), slope(name, x), found)
+    if spec.activation is None:
+        return known, Kept(None, None, found)
+    return known, Kept(activate(spec.activation, x), slope(spec.activation, x), found)
 
 
 def evaluated(
@@ -200,35 +236,28 @@ def split_scale(spline_weight: Tensor, spline_scale: Tensor, gspline: Tensor, gs
         grad *= scale.unsqueeze(1)
 
 
-def forward(
-    spec: SplineSpec,
-    x: Tensor,
-    cells: Tensor,
-    base_weight: Tensor | None,
-    spline_weight: Tensor,
-    spline_scale: Tensor | None,
-) -> Tensor:
+def forward(spec: SplineSpec, x: Tensor, cells: Tensor, w: Weights) -> Tensor:
     """y (N, O) of a spline KAN layer at x (N, I), in the dtype of the weights."""
-    n_out, dtype = spline_weight.shape[-1], spline_weight.dtype
-    if base_weight is None:
+    n_out, dtype = w.spline.shape[-1], w.spline.dtype
+    if w.base is None:
         y = x.new_zeros(len(x), n_out, dtype=sum_dtype(dtype))
     else:
-        y = (ACTIVATIONS[spec.activation](x).to(dtype) @ base_weight).to(sum_dtype(dtype))
-    fill, weight_of = Filler(spec, 0), Scaler(spline_weight, spline_scale)
+        y = (activate(spec.activation, x).to(dtype) @ w.base).to(sum_dtype(dtype))
+    fill, weight_of = Filler(spec, 0), Scaler(w.spline, w.scale)
     for row, column, part, part_cells in blocks(spec, x, cells, n_out):
         values = fill(part, part_cells)[0][0].to(dtype)
         add_product(y[row], values.flatten(0, 1).t(), weight_of(column))
     return y.to(dtype)
 
 
-def activation(name: str, x: Tensor, kept: Kept | None) -> Tensor:
+def activation(name: str | None, x: Tensor, kept: Kept | None) -> Tensor:
     """act(x)."""
-    return ACTIVATIONS[name](x) if kept is None else kept.value
+    return activate(name, x) if kept is None or kept.value is None else kept.value
 
 
-def sloped(name: str, cotangent: Tensor, x: Tensor, kept: Kept | None, fresh: bool = True) -> Tensor:
+def sloped(name: str | None, cotangent: Tensor, x: Tensor, kept: Kept | None, fresh: bool = True) -> Tensor:
     """cotangent * act'(x); a `fresh` cotangent may be overwritten."""
-    if kept is None:
+    if kept is None or kept.slope is None:
         return times_slope(name, cotangent, x)
     return cotangent.mul_(kept.slope) if fresh else cotangent * kept.slope
 
@@ -238,40 +267,35 @@ def backward(
     gy: Tensor,
     x: Tensor,
     cells: Tensor,
-    base_weight: Tensor | None,
-    spline_weight: Tensor,
-    spline_scale: Tensor | None,
+    w: Weights,
     need_x: bool,
     need_weights: bool,
     kept: Kept | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of x, base_weight, spline_weight, spline_scale, given the output's (N, O); None where not needed.
-
-    `kept`: of this x, by `keep`.
-    """
-    dtype = spline_weight.dtype
+) -> Parts:
+    """Gradients of x and the weights, given the output's (N, O). `kept`: of this x, by `keep`."""
+    dtype = w.spline.dtype
     gx = gbase = gspline = gscale = None
     if need_weights:
         fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
-        gspline = fresh(spline_weight, dtype=sum_dtype(dtype))
-        gscale = None if spline_scale is None else fresh(spline_scale)
+        gspline = fresh(w.spline, dtype=sum_dtype(dtype))
+        gscale = None if w.scale is None else fresh(w.scale)
     if need_x:
         gx = torch.zeros_like(x)
-    if base_weight is not None:
+    if w.base is not None:
         if need_weights:
             gbase = activation(spec.activation, x, kept).to(dtype).t() @ gy
         if need_x:
-            gx = sloped(spec.activation, (gy @ base_weight.t()).to(x.dtype), x, kept)
-    weight_of = Scaler(spline_weight, spline_scale)
+            gx = sloped(spec.activation, (gy @ w.base.t()).to(x.dtype), x, kept)
+    weight_of = Scaler(w.spline, w.scale)
     for block, product in evaluated(spec, x, cells, gy.shape[1], int(need_x), kept):
         row, column, (values, *slopes), per = block
         cotangent = gy[row]
-        if need_weights:
+        if gspline is not None:
             grad = gspline[column].view(-1, gy.shape[1])
             add_product(grad, values.to(dtype).flatten(0, 1), cotangent, first=row.start == 0)
-            if gscale is not None and row.stop == len(x):
-                split_scale(spline_weight[column], spline_scale[column], gspline[column], gscale[column])
-        if need_x:
+            if w.scale is not None and gscale is not None and row.stop == len(x):
+                split_scale(w.spline[column], w.scale[column], gspline[column], gscale[column])
+        if gx is not None:
             of_basis = product(weight_of(column), cotangent.t(), values)
             gx[row, column] += of_basis.mul_(slopes[0]).sum(1).mul_(per).t().to(gx.dtype)
-    return gx, gbase, gspline if gspline is None else gspline.to(dtype), gscale
+    return Parts(gx, gbase, None if gspline is None else gspline.to(dtype), gscale)

@@ -11,8 +11,9 @@ composite where a graph of the gradient, a transform, forward mode or a graph fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,23 +34,44 @@ def _compute(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def composite(
-    h: float,
-    eps: float,
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    grid_points: Tensor,
-    weight: Tensor,
-) -> Tensor:
+class RswafSpec(NamedTuple):
+    """What the kernels must know of a layer beside its tensors."""
+
+    h: float
+    """Width of the functions."""
+    eps: float
+    """Of the LayerNorm."""
+    shared: bool
+    """Whether one exponential per input serves all grid points (`is_narrow`)."""
+
+
+class RswafTensors(NamedTuple):
+    """A layer's input and what it learns or holds."""
+
+    x: Tensor
+    norm_weight: Tensor | None
+    norm_bias: Tensor | None
+    grid_points: Tensor
+    weight: Tensor
+
+    def norm(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift of the LayerNorm, if there is one."""
+        if self.norm_weight is None or self.norm_bias is None:
+            return None
+        return self.norm_weight.to(dtype), self.norm_bias.to(dtype)
+
+
+def composite(spec: RswafSpec, *tensors: Any) -> Tensor:
     """The layer in differentiable PyTorch operations, to any order and under any transform."""
-    z = x.to(_compute(x.dtype))
-    if norm_weight is not None:
-        z = layer_norm.composite(eps, z, norm_weight.to(z.dtype), norm_bias.to(z.dtype))
-    u = (z.unsqueeze(-1) - grid_points.to(z.dtype)) * autograd.constant(2.0 / h, z)
+    t = RswafTensors(*tensors)
+    z = t.x.to(_compute(t.x.dtype))
+    norm = t.norm(z.dtype)
+    if norm is not None:
+        z = layer_norm.composite(spec.eps, z, *norm)
+    u = (z.unsqueeze(-1) - t.grid_points.to(z.dtype)) * autograd.constant(2.0 / spec.h, z)
     # sech^2(u / 2) as two sigmoids: smooth at the centre, where |u| is not, and exact in both tails
     values = 4.0 * torch.sigmoid(u) * torch.sigmoid(-u)
-    return values.to(weight.dtype).flatten(-2) @ weight.flatten(0, 1)
+    return values.to(t.weight.dtype).flatten(-2) @ t.weight.flatten(0, 1)
 
 
 def is_narrow(grid_points: Tensor, h: float) -> bool:
@@ -92,7 +114,7 @@ def evaluate(
         r = offset.abs_().mul_(-2.0 / h).exp_().to(z.dtype)
     p = (r + 1).reciprocal_()
     values = r.mul_(p).mul_(p).mul_(4.0)
-    if not slope:
+    if sign is None:
         return values, None
     return values, p.mul_(2.0).sub_(1.0).mul_(values).mul_(sign)  # 2 p - 1 is |tanh|, signed by the side of c
 
@@ -117,192 +139,92 @@ def _columns(z: Tensor, size: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_in))
 
 
-def _norm(x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    dtype = _compute(x.dtype)
-    return None if norm_weight is None else (norm_weight.to(dtype), norm_bias.to(dtype))
-
-
-def forward(
-    h: float,
-    eps: float,
-    shared: bool,
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    grid_points: Tensor,
-    weight: Tensor,
-) -> Tensor:
-    """y (N, O) at x (N, I), in the dtype of the weights (I, G, O)."""
-    size, dtype = weight.shape[1], weight.dtype
-    constants = _constants(grid_points, h, _compute(x.dtype)) if shared else None
-    y = x.new_zeros(len(x), weight.shape[-1], dtype=_compute(dtype))
-    for row, _, z, _, _ in _row_blocks(x, _norm(x, norm_weight, norm_bias), eps, size):
+def forward(spec: RswafSpec, *tensors: Any) -> Tensor:
+    """y (N, O) of `RswafTensors`, in the dtype of the weights (I, G, O)."""
+    t = RswafTensors(*tensors)
+    size, dtype, compute = t.weight.shape[1], t.weight.dtype, _compute(t.x.dtype)
+    constants = _constants(t.grid_points, spec.h, compute) if spec.shared else None
+    y = t.x.new_zeros(len(t.x), t.weight.shape[-1], dtype=_compute(dtype))
+    for row, _, z, _, _ in _row_blocks(t.x, t.norm(compute), spec.eps, size):
         for column in _columns(z, size):
-            values = evaluate(z[column], grid_points, h, shared, False, constants)[0].to(dtype)
-            add_product(y[row], values.flatten(0, 1).t(), weight[column].flatten(0, 1))
+            values = evaluate(z[column], t.grid_points, spec.h, spec.shared, False, constants)[0].to(dtype)
+            add_product(y[row], values.flatten(0, 1).t(), t.weight[column].flatten(0, 1))
     return y.to(dtype)
 
 
-def backward(
-    gy: Tensor,
-    h: float,
-    eps: float,
-    shared: bool,
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    grid_points: Tensor,
-    weight: Tensor,
-    need_z: bool,
-    need_grid: bool,
-    need_weight: bool,
-) -> tuple[Tensor | None, ...]:
-    """Gradients of x, norm_weight, norm_bias, grid_points, weight (N, O cotangent gy); None where not needed."""
-    size, dtype, compute = weight.shape[1], weight.dtype, _compute(x.dtype)
-    norm = _norm(x, norm_weight, norm_bias)
-    constants = _constants(grid_points, h, compute) if shared else None
-    slope = need_z or need_grid
-    gx = torch.zeros_like(x) if need_z else None
-    gnorm = tuple(torch.zeros_like(part) for part in norm) if need_z and norm is not None else None
-    ggrid = x.new_zeros(size, dtype=compute) if need_grid else None
-    gweight = torch.zeros_like(weight, dtype=_compute(dtype)) if need_weight else None
-    for row, part, z, mean, rstd in _row_blocks(x, norm, eps, size):
+def backward(spec: RswafSpec, wanted: Sequence[bool], gy: Tensor, *tensors: Any) -> tuple[Tensor | None, ...]:
+    """Gradients of `RswafTensors` where wanted, given the output's (N, O)."""
+    t, (need_z, need_grid, need_weight) = RswafTensors(*tensors), (any(wanted[:3]), wanted[3], wanted[4])
+    size, dtype, compute = t.weight.shape[1], t.weight.dtype, _compute(t.x.dtype)
+    norm = t.norm(compute)
+    constants = _constants(t.grid_points, spec.h, compute) if spec.shared else None
+    gx = torch.zeros_like(t.x) if need_z else None
+    gnorm = [torch.zeros_like(part) for part in norm or ()]
+    ggrid = t.x.new_zeros(size, dtype=compute) if need_grid else None
+    gweight = torch.zeros_like(t.weight, dtype=_compute(dtype)) if need_weight else None
+    for row, part, z, mean, rstd in _row_blocks(t.x, norm, spec.eps, size):
         cotangent, gz = gy[row], torch.empty_like(z) if need_z else None
         for column in _columns(z, size):
-            values, slopes = evaluate(z[column], grid_points, h, shared, slope, constants)
-            if need_weight:
+            values, slopes = evaluate(z[column], t.grid_points, spec.h, spec.shared, need_z or need_grid, constants)
+            if gweight is not None:
                 add_product(gweight[column].view(-1, gy.shape[1]), values.to(dtype).flatten(0, 1), cotangent)
-            if slope:
-                of_basis = (weight[column].flatten(0, 1) @ cotangent.t()).view(slopes.shape)
-                slopes *= of_basis
-                if need_z:
+            if slopes is not None:
+                slopes *= (t.weight[column].flatten(0, 1) @ cotangent.t()).view(slopes.shape)
+                if gz is not None:
                     gz[column] = slopes.sum(1)
-                if need_grid:
+                if ggrid is not None:
                     ggrid -= slopes.sum((0, 2))
-        if need_z:
-            if norm is None:
-                gx[row] = gz.t()
-                continue
-            found = torch.ops.aten.native_layer_norm_backward(
-                gz.t().contiguous(), part, part.shape[-1:], mean, rstd, *norm, [True] * 3
-            )
-            gx[row] = found[0]
-            for total, share in zip(gnorm, found[1:]):
-                total += share
-    narrow = (None, None) if gnorm is None else (gnorm[0].to(norm_weight.dtype), gnorm[1].to(norm_bias.dtype))
-    return (
-        gx,
-        *narrow,
-        None if ggrid is None else ggrid.to(grid_points.dtype),
-        None if gweight is None else gweight.to(dtype),
-    )
-
-
-def _needs(wanted: tuple[bool, ...]) -> tuple[bool, bool, bool]:
-    return any(wanted[:3]), wanted[3], wanted[4]
+        if gx is None or gz is None:
+            continue
+        if norm is None:
+            gx[row] = gz.t()
+            continue
+        gx[row], *shares = torch.ops.aten.native_layer_norm_backward(
+            gz.t().contiguous(), part, part.shape[-1:], mean, rstd, *norm, [True] * 3
+        )
+        for total, share in zip(gnorm, shares):
+            total += share
+    of_norm = gnorm if gnorm and need_z else (None, None)
+    found = (gx, *of_norm, ggrid, gweight)
+    return tuple(None if g is None or not want else g.to(of.dtype) for g, want, of in zip(found, wanted, t))
 
 
 class _Rswaf(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, h, eps, shared, *tensors):
-        ctx.options = h, eps, shared
+    def forward(ctx, spec, *tensors):
+        ctx.spec = spec
         ctx.save_for_backward(*tensors)
-        return forward(h, eps, shared, *tensors)
+        return forward(spec, *tensors)
 
     @staticmethod
     def backward(ctx, gy):
-        saved, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]
-        h, eps, shared = ctx.options
-        graph = torch.is_grad_enabled()
-        if graph or autograd.transformed(gy) or autograd.recorded():
-            return None, None, None, *autograd.gradient(partial(composite, h, eps), wanted, gy, saved, graph)
-        found = backward(gy.contiguous(), h, eps, shared, *saved, *_needs(wanted))
-        return None, None, None, *(grad if want else None for grad, want in zip(found, wanted))
+        saved, wanted, graph = ctx.saved_tensors, ctx.needs_input_grad[1:], torch.is_grad_enabled()
+        if graph or autograd.watched(gy):
+            return None, *autograd.gradient(partial(composite, ctx.spec), wanted, gy, saved, graph)
+        return None, *backward(ctx.spec, wanted, gy.contiguous(), *saved)
 
 
-_ARGUMENTS = (
-    "float h, float eps, bool shared, "
-    "Tensor x, Tensor? norm_weight, Tensor? norm_bias, Tensor grid_points, Tensor weight"
+def _now(options: Sequence[Any], tensors: Sequence[Any]) -> RswafSpec:
+    """What a compiled program was told, with a look at the grid points as they are now."""
+    h, eps, shared = options
+    return RswafSpec(h, eps, shared and is_narrow(RswafTensors(*tensors).grid_points, h))
+
+
+COMPILED, COMPILED_BACKWARD = autograd.operators(
+    "rswaf",
+    "Tensor x, Tensor? norm_weight, Tensor? norm_bias, Tensor grid_points, Tensor weight",
+    "float h, float eps, bool shared",
+    lambda options, *tensors: forward(_now(options, tensors), *tensors),
+    lambda options, wanted, gy, *tensors: backward(_now(options, tensors), wanted, gy, *tensors),
+    lambda options, *tensors: composite(RswafSpec(*options), *tensors),
+    weight=4,
 )
 
 
-@torch.library.custom_op("kansciml::rswaf_forward", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
-def _forward_op(h, eps, shared, x, norm_weight, norm_bias, grid_points, weight):
-    shared = shared and is_narrow(grid_points, h)
-    return forward(h, eps, shared, x, norm_weight, norm_bias, grid_points, weight)
-
-
-@_forward_op.register_fake
-def _(h, eps, shared, x, norm_weight, norm_bias, grid_points, weight):
-    return x.new_empty(x.shape[0], weight.shape[-1], dtype=weight.dtype)
-
-
-@torch.library.custom_op(
-    "kansciml::rswaf_backward",
-    mutates_args=(),
-    schema=f"(Tensor gy, {_ARGUMENTS}, bool need_z, bool need_grid, bool need_weight)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def _backward_op(gy, h, eps, shared, x, norm_weight, norm_bias, grid_points, weight, need_z, need_grid, need_weight):
-    tensors = (x, norm_weight, norm_bias, grid_points, weight)
-    shared = shared and is_narrow(grid_points, h)
-    found = backward(gy.contiguous(), h, eps, shared, *tensors, need_z, need_grid, need_weight)
-    return tuple(x.new_empty(0) if grad is None else grad.contiguous() for grad in found)  # operators return tensors
-
-
-@_backward_op.register_fake
-def _(gy, h, eps, shared, x, norm_weight, norm_bias, grid_points, weight, need_z, need_grid, need_weight):
-    tensors = (x, norm_weight, norm_bias, grid_points, weight)
-    wanted = (need_z, need_z and norm_weight is not None, need_z and norm_bias is not None, need_grid, need_weight)
-    return tuple(t.new_empty(t.shape) if want else x.new_empty(0) for t, want in zip(tensors, wanted))
-
-
-def _setup(ctx, inputs, output):
-    h, eps, shared, *tensors = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.options = (h, eps, shared)
-
-
-def _gradient(ctx, gy):
-    wanted = ctx.needs_input_grad[3:]
-    found = _backward_op(gy, *ctx.options, *ctx.saved_tensors, *_needs(wanted))
-    return None, None, None, *(grad if want else None for grad, want in zip(found, wanted))
-
-
-def _setup_second(ctx, inputs, output):
-    gy, h, eps, _, *tensors = inputs[:9]
-    ctx.save_for_backward(gy, *tensors)
-    ctx.options, ctx.needs = (h, eps), inputs[9:]
-
-
-def _second(ctx, *along):
-    need_z, need_grid, need_weight = ctx.needs
-    normed = need_z and ctx.saved_tensors[2] is not None
-    wanted = (need_z, normed, normed, need_grid, need_weight)
-    needs = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:9])
-    function, graph = partial(composite, *ctx.options), torch.is_grad_enabled()
-    of_gy, *found = autograd.second(function, wanted, needs, ctx.saved_tensors, along, graph)
-    return of_gy, None, None, None, *found, None, None, None
-
-
-_forward_op.register_autograd(_gradient, setup_context=_setup)
-_backward_op.register_autograd(_second, setup_context=_setup_second)
-
-
-def apply(
-    h: float,
-    eps: float,
-    shared: bool,
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    grid_points: Tensor,
-    weight: Tensor,
-) -> Tensor:
-    """y (N, O) of an RSWAF layer at x (N, I)."""
-    tensors = (x, norm_weight, norm_bias, grid_points, weight)
+def apply(spec: RswafSpec, tensors: RswafTensors) -> Tensor:
+    """y (N, O) of an RSWAF layer."""
     if autograd.plain_wanted():
-        return composite(h, eps, *tensors)
+        return composite(spec, *tensors)
     if torch.compiler.is_compiling():
-        return _forward_op(h, eps, shared, *tensors)
-    return _Rswaf.apply(h, eps, shared, *tensors)
+        return COMPILED(*tensors, *spec)
+    return _Rswaf.apply(spec, *tensors)

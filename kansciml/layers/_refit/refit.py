@@ -20,7 +20,7 @@ from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers._refit import banded as _refit_banded
 from kansciml.layers._refit import cells
 from kansciml.layers._refit.cells import Found, Problem, by_cell, by_feature, times
-from kansciml.layers._refit.knots import check_real, grid_of, ordered_samples
+from kansciml.layers._refit.new_knots import check_real, grid_of, ordered_samples
 from kansciml.layers.bspline import OUTSIDE, SplineSpec
 
 SPREAD = 1e-2

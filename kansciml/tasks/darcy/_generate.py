@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +15,12 @@ import numpy as np
 
 from kansciml._errors import KansciError
 from kansciml._files import make_folder
-from kansciml._workers import spared_interrupts, worker_count
+from kansciml._workers import WorkerPool, worker_count
 from kansciml.tasks.darcy._shards import Manifest, fault, parts, write_shard
 from kansciml.tasks.darcy.config import SPLITS, DarcyConfig
 from kansciml.tasks.darcy.field import coefficient
 from kansciml.tasks.darcy.solver import solve
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SMALL = 1_500_000
 """Nodes of all samples together, below which starting processes takes longer than the work."""
 
@@ -124,11 +119,7 @@ def _samples(jobs: Sequence[tuple[DarcyConfig, str, int]], n_workers: int) -> It
     if n_workers <= 1:
         yield (make_sample(*job) for job in jobs)
         return
-    # BLAS reads these when a worker loads NumPy: one thread each, or the workers fight over the processors
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    spawn = multiprocessing.get_context("spawn")  # forking a process that has used threads can hang
-    pool = ProcessPoolExecutor(n_workers, spawn, _start_worker)
+    pool = WorkerPool(n_workers)
     try:
         yield _in_order(pool, jobs, ahead=4 * n_workers)
     except BrokenProcessPool as error:
@@ -138,32 +129,14 @@ def _samples(jobs: Sequence[tuple[DarcyConfig, str, int]], n_workers: int) -> It
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
-def _in_order(pool: ProcessPoolExecutor, jobs: Sequence[tuple[DarcyConfig, str, int]], ahead: int) -> Iterator[Any]:
+def _in_order(pool: WorkerPool, jobs: Sequence[tuple[DarcyConfig, str, int]], ahead: int) -> Iterator[Any]:
     """Results in order, with at most `ahead` samples in memory or in work."""
     waiting: deque[Any] = deque()
     for job in jobs:
-        with spared_interrupts():
-            waiting.append(pool.submit(make_sample, *job))
+        waiting.append(pool.submit(make_sample, *job))
         if len(waiting) >= ahead:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _start_worker() -> None:
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    """End this worker if its parent was killed: the pool's own pipes would keep it waiting for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

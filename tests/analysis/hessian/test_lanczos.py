@@ -9,8 +9,8 @@ import torch
 from scipy.linalg import eigvalsh_tridiagonal
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.analysis.hessian import _basis_store
-from kansciml.analysis.hessian._basis_store import BasisStore, plan_basis
+from kansciml.analysis.hessian._krylov import basis_store
+from kansciml.analysis.hessian._krylov.basis_store import BasisStore, plan_basis
 from kansciml.analysis.hessian.lanczos import lanczos
 from kansciml.analysis.hessian.symmetric import MatrixOperator, ScaledOperator, SymmetricOperator
 
@@ -62,7 +62,7 @@ def test_without_reorthogonalisation_ghosts_appear():
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_a_basis_on_disk_gives_the_same_bits_as_one_in_memory(dtype, tmp_path, monkeypatch):
-    monkeypatch.setattr(_basis_store, "BLOCK_BYTES", 1 << 16)  # several blocks of columns
+    monkeypatch.setattr(basis_store, "BLOCK_BYTES", 1 << 16)  # several blocks of columns
     operator = operator_with(hessian_like(), dtype=dtype)
     a, b = (lanczos(operator, start(300), 60, basis=kind, folder=tmp_path) for kind in ("memory", "disk"))
     assert np.array_equal(a.alpha, b.alpha) and np.array_equal(a.beta, b.beta)
@@ -170,7 +170,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_basis_store, "_claim", full)
+    monkeypatch.setattr(basis_store, "_claim", full)
     with pytest.raises(KansciError, match="No space left on device: free some space") as caught:
         BasisStore("disk", 10, 100, F64, "cpu", tmp_path)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
@@ -196,8 +196,8 @@ def test_the_plan_takes_the_first_place_that_fits(monkeypatch):
     class Free:
         free = 1000
 
-    monkeypatch.setattr(_basis_store, "available_memory", lambda device: 400)
-    monkeypatch.setattr(_basis_store.shutil, "disk_usage", lambda place: Free)
+    monkeypatch.setattr(basis_store, "available_memory", lambda device: 400)
+    monkeypatch.setattr(basis_store.shutil, "disk_usage", lambda place: Free)
     kinds = [plan_basis(1, rows, F64).kind for rows in (25, 26, 100, 101)]  # 200, 208, 800, 808 bytes
     assert kinds == ["memory", "disk", "disk", "selective"]
     assert lanczos(operator_with(hessian_like()), start(300), 50).kind == "selective"

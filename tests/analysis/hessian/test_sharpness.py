@@ -166,7 +166,7 @@ def test_a_matrix_from_products_is_the_matrix(tmp_path):
     matrix = rotated(np.arange(20.0))
     path = tmp_path / "matrix.npz"
     assert torch.allclose(matrix_of(MatrixOperator(matrix), checkpoint=path), matrix, atol=1e-14)
-    with pytest.raises(UsageError, match="saved with another operator"):
+    with pytest.raises(UsageError, match="saved with fingerprint"):
         matrix_of(MatrixOperator(2 * matrix), checkpoint=path)
 
 

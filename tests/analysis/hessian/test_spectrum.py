@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.analysis.hessian._quadrature import mass_bounds
+from kansciml.analysis.hessian._krylov.quadrature import mass_bounds
 from kansciml.analysis.hessian.lanczos import lanczos
 from kansciml.analysis.hessian.spectrum import Spectrum, count_above, spectral_density, symlog_edges
 from kansciml.analysis.hessian.symmetric import MatrixOperator

@@ -5,7 +5,8 @@ import pytest
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.analysis.cost import Sizes, linear_layer, textbook_layer
-from kansciml.experiments.fig1.experiment import EXPERIMENT, Fig1Config, measured_bytes
+from kansciml.experiments.fig1.experiment import EXPERIMENT, measured_bytes
+from kansciml.experiments.fig1.record import Fig1Config, Maps, Spread
 from kansciml.experiments.fig1.report import render, summary, verdict
 from kansciml.runs.records import Record
 from kansciml.runs.runner import run_experiment
@@ -51,10 +52,9 @@ def test_statistics_are_those_of_the_maps(record):
         ratios = np.concatenate(
             [(record.arrays[f"{m}.{kind}"] / record.arrays[f"{m}.equation_2"]).ravel() for m in ("size", "batch")]
         )
-        stored = record.result["ratio_to_equation_2"][kind]
-        assert [stored[key] for key in ("min", "median", "max")] == pytest.approx(
-            [ratios.min(), np.median(ratios), ratios.max()]
-        )
+        expected = {"min": ratios.min(), "median": np.median(ratios), "max": ratios.max()}
+        assert record.result["ratio_to_equation_2"][kind] == vars(Maps.read(record).spread(kind))
+        assert record.result["ratio_to_equation_2"][kind] == pytest.approx(expected)
 
 
 def test_the_textbook_layer_needs_several_times_the_equation(record):
@@ -75,7 +75,7 @@ def test_pictures_and_tables_are_written(record, tmp_path):
     [((2, 3, 4), "too low for"), ((0.1, 0.2, 0.3), "too high for"), ((0.5, 1, 2), "too low at some sizes")],
 )
 def test_the_verdict_follows_the_ratios(ratio, words):
-    assert words in verdict("ours", dict(zip(("min", "median", "max"), ratio)))
+    assert words in verdict("ours", Spread(*ratio))
 
 
 @pytest.mark.parametrize("wrong", [{"widths": ()}, {"widths": (8, 4)}, {"batches": (0, 1)}, {"grid": 0}])

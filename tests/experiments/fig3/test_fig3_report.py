@@ -8,7 +8,7 @@ import pytest
 from support.fig3_records import make
 
 from kansciml._errors import KansciError
-from kansciml.experiments.fig3.report import claim_table, figure3, overview_table, render, summary
+from kansciml.experiments.fig3.report import claims_table, figure3, overview_table, render, summary
 from kansciml.reporting.style import publication_style
 
 
@@ -17,7 +17,7 @@ def dicts(table):
 
 
 def test_claims_are_decided_by_the_seeds_and_the_count_apart_from_the_share(tmp_path):
-    found = dicts(claim_table(make(tmp_path, tasks=("mixer-nano",))))
+    found = dicts(claims_table(make(tmp_path, tasks=("mixer-nano",))))
     by = {row["Claim: than the MLP"]: row for row in found}
     assert by["more positive eigenvalues"]["Verdict"] == "supported"
     assert by["more positive eigenvalues, of all"]["Verdict"] == "refuted"
@@ -25,7 +25,7 @@ def test_claims_are_decided_by_the_seeds_and_the_count_apart_from_the_share(tmp_
     assert lower["Verdict"] == "supported" and lower["p"] == pytest.approx(2 / math.comb(8, 4))
     assert (lower["MLP"], lower["KAN "]) == (pytest.approx(88.5), pytest.approx(83.5))
     assert by["more parameters"]["Verdict"] == "supported" and "9.75 times" in by["more parameters"]["Why"]
-    few = dicts(claim_table(make(tmp_path, seeds=2, tasks=("mixer-nano",))))
+    few = dicts(claims_table(make(tmp_path, seeds=2, tasks=("mixer-nano",))))
     assert {row["Claim: than the MLP"]: row for row in few}["lower final accuracy (%)"]["Verdict"] == "undecided"
 
 

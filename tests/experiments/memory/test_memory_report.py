@@ -4,19 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from support.fig4_records import make, row
+from support.fig4_records import make
 
 from kansciml._errors import KansciError
-from kansciml.experiments.memory.report import (
-    GB,
-    MB,
-    memory_figure,
-    render,
-    summary,
-    too_small,
-    variant_styles,
-    verdict,
-)
+from kansciml.experiments.memory.record import GB, MB, MemoryRecord
+from kansciml.experiments.memory.report import memory_figure, render, summary, variant_styles, verdict
 from kansciml.reporting.style import publication_style
 
 
@@ -40,6 +32,13 @@ def test_the_points_are_there_as_measured_and_absent_where_they_were_not(tmp_pat
     assert last["KAN, textbook recursion [GB]"] is None
 
 
+def said(tmp_path, slopes, model="one", **changed):
+    """The verdict on a model, of a record with these MB per sample; `changed` are fields of its last curve."""
+    record = make(tmp_path, slopes=slopes)
+    record.result["curves"][len(slopes) - 1] |= changed
+    return verdict(MemoryRecord.read(record), model)
+
+
 @pytest.mark.parametrize(
     "slope, words",
     [
@@ -50,30 +49,30 @@ def test_the_points_are_there_as_measured_and_absent_where_they_were_not(tmp_pat
         (2.0, "(not higher"),
     ],
 )
-def test_the_verdict_follows_the_ratio(slope, words):
-    said = verdict("One", [row("m", "mlp", 4.0), row("m", "kan-spline", slope), row("n", "kan-rswaf", 99.0)], "m")
-    assert words in said and f"SplineKAN {slope / 4:.3g} times" in said and "RSWAF" not in said
+def test_the_verdict_follows_the_ratio(tmp_path, slope, words):
+    found = said(tmp_path, {"mlp": 4.0, "kan-spline": slope})
+    assert words in found and f"SplineKAN {slope / 4:.3g} times" in found and "RSWAF" not in found
 
 
-def test_the_verdict_tells_where_small_batches_take_more():
-    curves = [row("m", "mlp", 4.0), row("m", "kan-spline", 3.0), row("m", "textbook", 40.0)]
-    said = verdict("One", curves, "m", {("m", "kan-spline"): 512, ("m", "textbook"): 128})
-    assert "not higher, but more in all up to batch 512" in said and "128" not in said
-    assert "more in all" not in verdict("One", curves, "m", {("m", "kan-spline"): None})
+def test_the_verdict_tells_where_small_batches_take_more(tmp_path):
+    record = make(tmp_path, slopes={"mlp": 4.0, "kan-spline": 3.0, "textbook": 140.0})
+    assert "more in all" not in verdict(MemoryRecord.read(record), "one")
+    record.arrays["one.kan-spline.total"][:2] += 10**9
+    found = verdict(MemoryRecord.read(record), "one")
+    assert "not higher, but more in all up to batch 64" in found and "128" not in found
 
 
-def test_no_verdict_without_a_baseline_or_from_small_batches():
-    assert "no verdict" in verdict("One", [row("m", "textbook", 40.0)], "m")
-    assert "no KAN was measured" in verdict("One", [row("m", "mlp", 4.0)], "m")
-    curves = [row("m", "mlp", 4.0), row("m", "kan-spline", 1.0, kept=2.0)]
-    assert too_small(curves[1]) and not too_small(curves[0])
-    assert "too small to tell" in verdict("One", curves, "m") and "not higher" not in verdict("One", curves, "m")
+def test_no_verdict_without_a_baseline_or_from_small_batches(tmp_path):
+    assert "no verdict" in said(tmp_path, {"textbook": 40.0})
+    assert "no KAN was measured" in said(tmp_path, {"mlp": 4.0})
+    found = said(tmp_path, {"mlp": 4.0, "kan-spline": 1.0}, kept_bytes=2e6)
+    assert "too small to tell" in found and "not higher" not in found
 
 
 def test_points_out_of_memory_are_hollow_and_all_are_drawn(tmp_path):
     record = make(tmp_path)
     with publication_style():
-        figure = memory_figure(record)
+        figure = memory_figure(MemoryRecord.read(record))
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in panels] == ["one\nwidths 1-2-3", "two\nwidths 1-2-3"]
     marks = [line for line in panels[0].lines if line.get_marker() not in ("None", None, "")]
@@ -90,7 +89,7 @@ def test_points_out_of_memory_are_hollow_and_all_are_drawn(tmp_path):
 
 def test_lines_between_points_are_straight_in_the_batch_size(tmp_path):
     with publication_style():
-        axes = memory_figure(make(tmp_path)).axes[0]
+        axes = memory_figure(MemoryRecord.read(make(tmp_path))).axes[0]
     curve = next(line for line in axes.lines if len(line.get_xdata()) == 200)
     x, y = curve.get_data()
     assert np.allclose(y, ((4 * MB + 100) * x + 12_000) / GB)
@@ -99,7 +98,7 @@ def test_lines_between_points_are_straight_in_the_batch_size(tmp_path):
 @pytest.mark.parametrize("models", [("one",), ("one", "two", "three", "four")])
 def test_any_number_of_models_has_its_panels(tmp_path, models):
     with publication_style():
-        figure = memory_figure(make(tmp_path, models))
+        figure = memory_figure(MemoryRecord.read(make(tmp_path, models)))
         figure.canvas.draw()  # its layout is worked out, and warnings are errors
     assert sum(axes.get_visible() for axes in figure.axes) == len(models)
 

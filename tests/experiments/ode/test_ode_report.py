@@ -94,18 +94,18 @@ class TestCurves:
 
     def test_a_finished_run_keeps_its_last_loss(self, make_record, tmp_path):
         group = self.group(make_record, tmp_path, [[8.0, 4.0], [9.0, 3.0, 1.0]])
-        grid, losses = ode_figures._on_one_grid(list(group.runs))
+        grid, losses = ode_figures._on_one_grid(list(group.rows))
         np.testing.assert_array_equal(grid, [0, 1, 2])
         np.testing.assert_array_equal(losses, [[8, 4, 4], [9, 3, 1]])
 
     def test_a_diverged_run_ends_and_ranks_worst(self, make_record, tmp_path):
         group = self.group(make_record, tmp_path, [[8.0, 0.1], [9.0, 3.0, 1.0], [9.0, 5.0, 2.0]], diverged=[0])
-        _, losses = ode_figures._on_one_grid(list(group.runs))
+        _, losses = ode_figures._on_one_grid(list(group.rows))
         np.testing.assert_array_equal(np.median(losses, axis=0), [9, 3, 2])
 
     def test_losses_without_a_logarithm_are_not_drawn(self, make_record, tmp_path):
         group = self.group(make_record, tmp_path, [[8.0, np.nan, 0.0, 2.0]])
-        grid, losses = ode_figures._on_one_grid(list(group.runs))
+        grid, losses = ode_figures._on_one_grid(list(group.rows))
         np.testing.assert_array_equal(grid, [0, 3])
         np.testing.assert_array_equal(losses, [[8, 2]])
 
@@ -149,7 +149,7 @@ class TestLossTable:
         record = make_record(tmp_path, ("lotka",), ("kan-unscaled", "rswaf", "kan-params", "mlp"), seeds=1)
         variants = ["mlp", "kan-params", "kan-unscaled", "rswaf"]
         ode = OdeRecord.read(record)
-        assert ode.variants == variants == [group.variant for group in ode.groups]
+        assert ode.variants == variants == [group.name for group in ode.groups]
 
     def test_median_counts_diverged_seeds_as_infinite(self, make_record, tmp_path):
         record = make_record(tmp_path, ("lotka",), ("mlp",), 5, diverged=(("lotka", "mlp", 0), ("lotka", "mlp", 1)))
@@ -185,7 +185,7 @@ class TestVerdicts:
         verdicts = rows(record, "MLP ends at a lower")
         assert verdicts["Spiral", "equal width"]["Verdict"] == "refuted"
         row = verdicts["Spiral", "equal parameters"]
-        assert (row["Verdict"], row["Paper"], row["Seeds"], row["Cliff's delta"]) == ("supported", "yes", "5, 5", -1.0)
+        assert (row["Verdict"], row["Paper"], row["Seeds"], row["Cliff's delta"]) == ("supported", "yes", "5 / 5", -1.0)
         assert row["p"] == pytest.approx(2 / 252) and row["KAN / MLP"] == pytest.approx(100)
         assert verdicts["FitzHugh-Nagumo", "equal parameters"]["Paper"] == "no"
 

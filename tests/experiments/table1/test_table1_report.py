@@ -8,7 +8,7 @@ import pytest
 from support.table1_records import BASE, LABELS, make
 
 from kansciml._errors import KansciError
-from kansciml.experiments.table1.claims import claim_table, margin
+from kansciml.experiments.table1.claims import claims_table, margin
 from kansciml.experiments.table1.figure import overview
 from kansciml.experiments.table1.record import SCRATCH, rows_of
 from kansciml.experiments.table1.report import render, summary
@@ -44,7 +44,7 @@ def test_mean_and_standard_error():
 
 
 def test_the_papers_own_numbers_hold_three_of_its_claims_and_break_some(tmp_path):
-    table = claim_table(make(tmp_path, {("tiny", "mlp"): BASE}))
+    table = claims_table(make(tmp_path, {("tiny", "mlp"): BASE}))
     found = rows_by(table, "Size", "Model", "Claim")
     printed = {key: row["Printed numbers"] for key, row in found.items()}
     spline, rswaf = LABELS["kan-spline"], LABELS["kan-rswaf"]
@@ -64,7 +64,7 @@ def test_verdicts_come_from_the_seeds_of_each_protocols_own_mlp(tmp_path):
         ("tiny", "mlp"): BASE, ("tiny", SCRATCH): BASE + 0.3, ("tiny", "kan-spline"): BASE + 0.11,
         ("tiny", "kan-spline-params"): BASE + 0.11,
     }  # fmt: skip
-    table = claim_table(make(tmp_path, errors))
+    table = claims_table(make(tmp_path, errors))
     found = {key[1:]: row for key, row in rows_by(table, "Size", "Model", "Claim").items() if key[0] == "tiny"}
     spline = LABELS["kan-spline"]
     assert found[spline, "MLP is better"]["Verdict"] == "supported"

@@ -235,10 +235,10 @@ def test_what_cannot_be_written_and_bad_numbers_of_workers(config, tmp_path, mon
 @pytest.mark.slow
 def test_a_worker_that_dies_is_one_clear_line(config, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(_generate, "SMALL", 0)
-    monkeypatch.setattr(_generate, "_start_worker", _die)
+    monkeypatch.setattr(_generate, "make_sample", _die)
     with pytest.raises(KansciError, match="a worker process died"):
         generate(config, tmp_path, workers=2)
 
 
-def _die() -> None:
+def _die(*job) -> None:
     os._exit(3)

@@ -1,4 +1,4 @@
-"""A loss evaluated over all batches and processes: its gradient, its gradients' graphs, and what those take."""
+"""Evaluates a loss over all batches and processes: its gradient, its gradients' graphs, and their memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import KansciError
-from kansciml.analysis.hessian._product import check, plan
+from kansciml.analysis.hessian._product import check
 from kansciml.analysis.hessian._product import loss as _loss
 from kansciml.analysis.hessian._product.batches import Batches, batch_size, part_of
 from kansciml.analysis.hessian._product.loss import GradientGraph, Loss
 from kansciml.analysis.hessian._product.parameters import FlatParameters
-from kansciml.analysis.hessian._product.plan import GraphUse
 from kansciml.analysis.hessian._product.processes import Processes
 from kansciml.analysis.hessian._product.state import BufferState, Keeper, RandomState
+from kansciml.analysis.memory import MemoryUse, measure
 
 FEW = 16
 """Samples on which products are tried."""
@@ -39,7 +39,7 @@ class Evaluation:
         self.tried: Any = None
         """Samples that the check tried derivatives on, and the custom functions that their loss went through."""
         self.custom: list[str] = []
-        self._uses: dict[bool, GraphUse] = {}
+        self._uses: dict[bool, MemoryUse] = {}
         self._random = RandomState(batches.generators)
         self._keeper = Keeper(module, flat.tensors, batches.generators)
         self._versions = flat.versions()
@@ -168,23 +168,28 @@ class Evaluation:
             for layer, value in zip(layers, before):
                 setattr(layer, KEEP, value)
 
-    def use(self, basis: bool = False) -> GraphUse:
-        """Memory of a product of the first micro-batch, by doing it; measured once."""
+    def use(self, basis: bool = False) -> MemoryUse:
+        """Memory of the first micro-batch's graph, held, and of a product with it, by doing it; measured once."""
         if basis not in self._uses:
-            self._uses[basis] = self._measure(basis)
+            with self.begun():
+                batch, _ = next(iter(self.batches))
+                vector = self.flat.parts(self.flat.zeros())
+
+                def product() -> GradientGraph:
+                    graph = self.graph(batch, basis)
+                    for _ in range(2 if basis else 1):  # what the first product makes is there during the second
+                        graph.product(self.flat.tensors, vector, keep=True)
+                    return graph
+
+                # without hooks on saved tensors, which `torch.func` transforms in a loss would refuse
+                self._uses[basis] = measure(product, device=self.flat.device, saved=False)
         return self._uses[basis]
 
-    def _measure(self, basis: bool) -> GraphUse:
+    @functools.cached_property
+    def micro_batch(self) -> int:
+        """Samples of the first micro-batch."""
         with self.begun():
-            batch, _ = next(iter(self.batches))
-            size = batch_size(batch, strict=False) or 1
-            vector = self.flat.parts(self.flat.zeros())
-
-            def through(graph: GradientGraph) -> None:
-                for _ in range(2 if basis else 1):  # what the first product makes is there during the second
-                    graph.product(self.flat.tensors, vector, keep=True)
-
-            return plan.measure_graph(lambda: self.graph(batch, basis), through, size, self.flat.device)
+            return batch_size(next(iter(self.batches))[0], strict=False) or 1
 
     @functools.cached_property
     def samples(self) -> int:
@@ -195,4 +200,4 @@ class Evaluation:
     def kept_bytes(self, basis: bool = False) -> int:
         """All graphs, in proportion to the samples, and what one product takes on top."""
         use = self.use(basis)
-        return int(use.live_bytes * self.samples / use.samples + use.peak_bytes - use.live_bytes)
+        return int(use.live_bytes * self.samples / self.micro_batch + use.peak_bytes - use.live_bytes)

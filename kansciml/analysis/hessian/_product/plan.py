@@ -1,32 +1,17 @@
-"""What a Hessian's products need in memory, said before they run."""
+"""Tells how much memory products with a Hessian need, before they run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-
-from kansciml.analysis.memory import _Births, _Ledger
 
 FALLBACK_BYTES = 2 << 30
 """What counts as available where the system does not tell."""
 SHARE = 0.5
 """Share of the available memory that kept graphs may take by default: the rest is for the Lanczos basis."""
-
-
-@dataclass(frozen=True)
-class GraphUse:
-    """Bytes of one micro-batch, above the parameters: its gradient with the graph, with what a product makes the graph
-    keep for further ones, and the peak of a product.
-    """
-
-    samples: int
-    live_bytes: int
-    peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -127,27 +112,3 @@ def available_memory(device: torch.device) -> int:
     if not found and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(found, default=FALLBACK_BYTES)
-
-
-def measure_graph(
-    build: Callable[[], Any], through: Callable[[Any], Any], samples: int, device: torch.device
-) -> GraphUse:
-    """Memory of ``graph = build()`` and of ``through(graph)`` while that graph is held.
-
-    Counted at dispatch, without hooks on saved tensors, which `torch.func` transforms in a loss would refuse.
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        graph = build()
-        through(graph)
-        live = torch.cuda.memory_allocated(device) - before
-        return GraphUse(samples, live, torch.cuda.max_memory_allocated(device) - before)
-    ledger = _Ledger()
-    with _Births(ledger):
-        graph = build()
-        through(graph)
-        live = ledger.live
-    del graph
-    return GraphUse(samples, live, ledger.peak)

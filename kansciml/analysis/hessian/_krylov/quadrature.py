@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanczos import eigen
+from .orthogonality import eigen
 
 
 def gauss(alpha: np.ndarray, beta: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Where the vectors of a Lanczos basis live: on the operator's device, in the host's memory, or in a file.
+"""Stores the vectors of a Lanczos basis: on the operator's device, in the host's memory, or in a file.
 
 Rows are worked on in blocks of columns of a fixed size, and every dot product is summed in float64 (of float32 rows,
 where that is enough, over the blocks: `BasisStore.remove_narrowly`); the same blocks are used wherever the rows live,
@@ -14,14 +14,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
+from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml.analysis.hessian._product.plan import available_memory
-
-from ..._errors import KansciError, UsageError, unknown_name
 
 KINDS = ("auto", "memory", "host", "disk", "selective", "none")
 BLOCK_BYTES = 1 << 22  # of float64 work space per block: more would be fresh memory at each use, and four times slower
@@ -36,7 +37,8 @@ class BasisPlan:
 
     Args:
         kind: ``"memory"`` (the operator's device), ``"host"``, ``"disk"`` or ``"selective"``.
-        needed: bytes of the full basis. memory, host, disk: bytes free on the device, the host, in the folder.
+        needed: bytes of the full basis.
+        memory, host, disk: bytes free on the device, the host, in the folder.
     """
 
     kind: str
@@ -56,11 +58,12 @@ def plan_basis(
 ) -> BasisPlan:
     """Pick a place for `rows` vectors of length `size`: the first that fits of device, host, disk; else selective.
 
-    Half of the free memory and 80 % of the free disk may be used. Memory is what the kernel calls available, or less
-    where the process's control group is limited to less; disk is that of `folder`.
+    Half of the free memory (`available_memory`) and 80 % of the free disk may be used.
 
     Args:
-        size: n. rows: vectors kept. dtype, device: the operator's.
+        size: n.
+        rows: vectors kept.
+        dtype, device: the operator's.
         folder: of the temporary file; default: the system's folder for temporary files.
     """
     needed = size * rows * dtype.itemsize
@@ -83,7 +86,9 @@ class BasisStore:
     """`rows` vectors of length `size`; a context manager that gives memory and file back in any case.
 
     Args:
-        kind: ``"memory"``, ``"host"`` or ``"disk"``. rows, size: shape. dtype, device: of the vectors put in.
+        kind: ``"memory"``, ``"host"`` or ``"disk"``.
+        rows, size: shape.
+        dtype, device: of the vectors put in.
         folder: where the temporary file goes. It has no name on systems that allow that, so that not even a killed
             process leaves it behind.
 
@@ -103,7 +108,7 @@ class BasisStore:
         if kind not in ("memory", "host", "disk"):
             raise unknown_name("basis", kind, KINDS)
         self.rows, self.size, self.dtype, self.device = rows, size, dtype, torch.device(device)
-        self._file = None
+        self._file: IO[bytes] | None = None
         if kind == "disk":
             self._rows = self._map_file(folder)
         else:
@@ -125,24 +130,25 @@ class BasisStore:
                 f"cannot keep a Lanczos basis of {length / 1e9:.3g} GB in {place}: {error.strerror or error}: {remedy}"
             ) from error
         numpy_dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
-        return torch.from_numpy(np.memmap(self._file, numpy_dtype, "r+", shape=(self.rows, self.size)))
+        mapped: np.ndarray = np.memmap(self._file, numpy_dtype, "r+", shape=(self.rows, self.size))
+        return torch.from_numpy(mapped)
 
-    def put(self, row: int, vector: Tensor) -> None:
-        """Write one vector (n,)."""
+    def put(self, row: int, vector: Float[Tensor, " n"]) -> None:
+        """Write one vector."""
         self._rows[row].copy_(vector)
 
-    def get(self, row: int) -> Tensor:
-        """One vector (n,), on the operator's device."""
+    def get(self, row: int) -> Float[Tensor, " n"]:
+        """One vector, on the operator's device."""
         return self._rows[row].to(self.device)
 
     def _blocks(self, count: int) -> Iterator[tuple[slice, Tensor]]:
         for columns in _slices(self.size, self._columns):
             yield columns, self._rows[:count, columns].to(self.device).to(torch.float64)
 
-    def remove_from(self, vector: Tensor, count: int) -> Tensor:
-        """One pass of classical Gram-Schmidt: takes out of a float64 `vector`, in place, its parts along `count` rows.
+    def remove_from(self, vector: Float64[Tensor, " n"], count: int) -> Float64[Tensor, " count"]:
+        """One pass of classical Gram-Schmidt: takes out of `vector`, in place, its parts along the first `count` rows.
 
-        Returns the coefficients (count,), float64.
+        Returns the coefficients.
         """
         coefficients = torch.zeros(count, dtype=torch.float64, device=self.device)
         for columns, block in self._blocks(count):
@@ -156,16 +162,13 @@ class BasisStore:
         """Whether `remove_narrowly` can be used: rows of float32 that a processor reads from where they live."""
         return self.dtype == torch.float32 and self.device.type == "cpu"
 
-    def remove_narrowly(self, count: int, *vectors: Tensor) -> Tensor:
+    def remove_narrowly(self, count: int, *vectors: Float[Tensor, " n"]) -> Float64[Tensor, "vectors count"]:
         """`remove_from` in the rows' float32, for several vectors at once: the rows are read twice, as for one.
 
         Dot products are summed in float32 over `NARROW_COLUMNS` columns and in float64 beyond, which leaves some
         1e-7 of a vector along a row; what is taken out is rounded to float32, hence eps of it is left.
 
-        Args:
-            count: rows. vectors: (n,) each, float64 or float32, changed in place; later rows may be among them.
-
-        Returns: the coefficients (len(vectors), count), float64.
+        The vectors, float64 or float32, are changed in place; later rows may be among them. Returns the coefficients.
         """
         rows = self._rows[:count]
         coefficients = torch.zeros(len(vectors), count, dtype=torch.float64)
@@ -178,21 +181,21 @@ class BasisStore:
                 vector[columns] -= part
         return coefficients
 
-    def combine(self, coefficients: Tensor) -> Tensor:
-        """Sums of the first rows: coefficients (count, m) -> (n, m), float64."""
+    def combine(self, coefficients: Float64[Tensor, "count m"]) -> Float64[Tensor, "n m"]:
+        """Sums of the first `count` rows."""
         out = torch.empty((self.size, coefficients.shape[1]), dtype=torch.float64, device=self.device)
         for columns, block in self._blocks(coefficients.shape[0]):
             out[columns] = block.T @ coefficients
         return out
 
-    def rotate(self, coefficients: Tensor) -> None:
+    def rotate(self, coefficients: Float64[Tensor, "count m"]) -> None:
         """Replace the first m rows by `combine`'s vectors, in place."""
         for columns, block in self._blocks(coefficients.shape[0]):
             self._rows[: coefficients.shape[1], columns] = (coefficients.T @ block).to(self._rows)
 
     def close(self) -> None:
         """Give memory and file back; twice does no harm."""
-        self._rows = None
+        self._rows = torch.empty(0)
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -213,7 +216,7 @@ def _slices(size: int, width: int) -> list[slice]:
     return [slice(first, min(first + width, size)) for first in range(0, size, width)]
 
 
-def _claim(file, length: int) -> None:
+def _claim(file: IO[bytes], length: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, max(length, 1))
         return
@@ -224,7 +227,7 @@ def _claim(file, length: int) -> None:
 
 
 def check_basis(kind: str, operator_size: int) -> None:
-    """One line for a `basis` that does not exist, or an operator of nothing."""
+    """Refuses a `basis` that does not exist, and an operator of nothing."""
     if kind not in KINDS:
         raise unknown_name("basis", kind, KINDS)
     if operator_size < 1:
