@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
 class KansciError(Exception):
@@ -34,7 +34,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, from a batch system say: state is saved and workers are ended as after Ctrl-C. Exit code 143."""
 
 
-def unknown_name(kind: str, got: object, valid: object) -> UsageError:
+def unknown_name(kind: str, got: object, valid: Iterable[object]) -> UsageError:
     """The error for a name that is not one of the valid ones, which it lists."""
     return UsageError(f"unknown {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
 

@@ -8,7 +8,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,7 +67,7 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[s
     return value, rest
 
 
-def parse(kind: type[T], arguments: Sequence[str], command: str, default: Any = None) -> T:
+def parse(kind: Callable[..., T], arguments: Sequence[str], command: str, default: Any = None) -> T:
     """Make a dataclass from command-line flags.
 
     Raises:
@@ -101,7 +101,7 @@ class _Captured(io.StringIO):
         self._terminal = sys.stdout
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in the stubs
         return self._terminal.encoding or "ascii"
 
     def isatty(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 import time
@@ -77,17 +78,14 @@ def check_julia(start: bool, log: Any) -> dict[str, Any]:
         return {**facts, "works": None, "verdict": "found, not started (kansciml doctor --start tries it)"}
     began = time.monotonic()
     try:
-        backend = JuliaBackend().start(log)
-        try:
-            error = _gradient_error(backend)
+        with contextlib.closing(JuliaBackend().start(log)) as backend:
+            difference = _gradient_error(backend)
             facts |= {key: str(value) for key, value in backend.versions.items()}
-        finally:
-            backend.close()
     except KansciError as error:
         return {**facts, "works": False, "verdict": f"does not work: {error}"}
     seconds = time.monotonic() - began
-    verdict = f"works (first gradient after {seconds:.1f} s; against differences: {error:.0e})"
-    return {**facts, "works": error < 1e-5, "verdict": verdict}
+    verdict = f"works (first gradient after {seconds:.1f} s; against differences: {difference:.0e})"
+    return {**facts, "works": difference < 1e-5, "verdict": verdict}
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
@@ -98,24 +96,25 @@ def main(arguments: Sequence[str], out: Output) -> int:
     options = parse(Arguments, arguments, "doctor")
     torch_facts, julia_facts = check_torch(), check_julia(options.start, out.log)
     versions = {name: value or "not installed" for name, value in package_versions().items()}
+    about, backends = machine(), {"torch": torch_facts, "julia": julia_facts, "KAN layers": check_layers()}
     document = {
         "kansciml": __version__,
         "commit": package_commit(),
         "python": {"version": platform.python_version(), "path": sys.executable},
         "versions": versions,
-        "machine": machine(),
-        "backends": {"torch": torch_facts, "julia": julia_facts, "KAN layers": check_layers()},
+        "machine": about,
+        "backends": backends,
     }
     rows = [["kansciml", __version__], ["python", f"{platform.python_version()} ({sys.executable})"]]
     rows += [[name, version] for name, version in versions.items() if name not in ("python", "kansciml")]
-    rows += [[name, str(value)] for name, value in document["machine"].items()]
-    backends = [
+    rows += [[name, str(value)] for name, value in about.items()]
+    lines = [
         [name, key, str(value)]
-        for name, facts in document["backends"].items()
+        for name, facts in backends.items()
         for key, value in facts.items()
         if key not in ("works",)
     ]
-    tables = [Table("Installation", ["what", "found"], rows), Table("Backends", ["backend", "what", "found"], backends)]
+    tables = [Table("Installation", ["what", "found"], rows), Table("Backends", ["backend", "what", "found"], lines)]
     out.result(document, tables)
     asked = [torch_facts, julia_facts] if options.start else [torch_facts]
     return 0 if all(facts["works"] for facts in asked) else 1

@@ -20,6 +20,8 @@ class Arguments(JsonFlag):
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
+    import numpy as np
+
     from kansciml.runs.tables import Table
     from kansciml.tasks.ode.reference import invariant_drift, reference_solution
     from kansciml.tasks.ode.registry import available_systems, get_system
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     options = parse(Arguments, rest, "reference SYSTEM")
     system = get_system(name)
     times = options.t or (system.train_end,)
-    states = reference_solution(system, times)
+    states = reference_solution(system, np.array(times))
     drift = {key: value.tolist() for key, value in invariant_drift(system, states).items()}
     document = {
         "system": system.name,

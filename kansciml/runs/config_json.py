@@ -114,7 +114,7 @@ def with_settings(config: T, settings: Mapping[str, Any]) -> T:
     return _replaced(config, {leaves[name][0]: value for name, value in settings.items()})
 
 
-def _replaced(config: T, values: Mapping[tuple[str, ...], Any]) -> T:
+def _replaced(config: Any, values: Mapping[tuple[str, ...], Any]) -> Any:
     found = {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.init}
     for first in {path[0] for path in values}:
         inner = {path[1:]: value for path, value in values.items() if path[0] == first}
@@ -157,10 +157,10 @@ def _built(kind: type[T], values: Mapping[str, Any]) -> T:
         raise UsageError(f"{kind.__name__}: {' '.join(str(error).split())}") from error
 
 
-@functools.cache
-def _leaves(kind: type) -> dict[str, tuple[tuple[str, ...], Any]]:
+def _leaves(kind: Any) -> dict[str, tuple[tuple[str, ...], Any]]:
     """Dotted name -> path of attributes, and annotation, of every setting of `kind`; a part's have no prefix."""
-    hints, found = typing.get_type_hints(kind), {}
+    hints = typing.get_type_hints(kind)
+    found: dict[str, tuple[tuple[str, ...], Any]] = {}
     for item in dataclasses.fields(kind):
         hint = hints[item.name]
         if dataclasses.is_dataclass(hint):
@@ -174,7 +174,7 @@ def _leaves(kind: type) -> dict[str, tuple[tuple[str, ...], Any]]:
     return found
 
 
-def _names(kind: type) -> Iterator[str]:
+def _names(kind: Any) -> Iterator[str]:
     """Names of an object of settings in JSON: fields, with those of parts in their place."""
     for item in dataclasses.fields(kind):
         if is_part(item):
@@ -183,7 +183,7 @@ def _names(kind: type) -> Iterator[str]:
             yield item.name
 
 
-def _read(kind: type[T], values: Mapping[str, Any], prefix: str, default: Any = None) -> T:
+def _read(kind: Any, values: Mapping[str, Any], prefix: str, default: Any = None) -> Any:
     """`kind` from those of `values` that are its own or its parts'; what is not there is that of `default`."""
     hints, found = typing.get_type_hints(kind), {}
     for item in dataclasses.fields(kind):
@@ -214,7 +214,7 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
     error = UsageError(f"{where}: got {_shown(value)}, expected {_expected(hint)}")
     for one in _alternatives(hint):
         if dataclasses.is_dataclass(one) and isinstance(value, Mapping):
-            return config_from_json(one, value, where)
+            return config_from_json(typing.cast(type, one), value, where)
         if typing.get_origin(one) is tuple and isinstance(value, (list, tuple)):
             kinds = _element_types(one, len(value))
             if kinds is None:

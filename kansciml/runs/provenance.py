@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "device": gpu or "cpu",
         "cores": os.cpu_count(),
-        "threads": int(threads) if str(threads).isdigit() else None,
+        "threads": int(str(threads)) if str(threads).isdigit() else None,
     }
 
 

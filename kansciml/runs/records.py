@@ -226,7 +226,7 @@ def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
         if array.dtype.hasobject:
             raise KansciError(f"array {name!r} holds Python objects: expected numbers, which npz stores without pickle")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its own flag comes after the arrays
     return buffer.getvalue()
 
 
