@@ -11,7 +11,11 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS
 
 import pytest
 import torch
-from support.ode_records import make_record  # noqa: F401  (a fixture)
+from support import shapes
+
+shapes.install()  # before anything of the package is imported
+
+from support.ode_records import make_record  # noqa: E402, F401  (a fixture)
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: tests of Ctrl-C would wait for ever

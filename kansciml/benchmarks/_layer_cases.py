@@ -1,23 +1,24 @@
-"""What ``kansciml bench layers`` compares, and how one layer is measured: CPU seconds, and bytes kept for backward."""
+"""The layers that ``kansciml bench layers`` compares, the bytes they keep for backward, and grid refits."""
 
 from __future__ import annotations
 
+import functools
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
+from kansciml.analysis.memory import saved_for_backward
+from kansciml.benchmarks import _measuring as measuring
+from kansciml.benchmarks._measuring import Report
 from kansciml.benchmarks._peers import installed_peers
-from kansciml.benchmarks._timing import interleaved
-from kansciml.layers._kernels import cpp_library
-from kansciml.layers._refit import refit
-from kansciml.layers.bspline import uniform_knots
+from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers._refit.refit import refit
+from kansciml.layers.bspline import SplineSpec, uniform_knots
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.layers.textbook_kan import TextbookKAN
@@ -35,10 +36,10 @@ BASELINE = "Linear + SiLU"
 TEXTBOOK = "textbook KAN"
 TORCH, CPP = "SplineKAN, torch", "SplineKAN, C++"
 FLOOR = "the GEMMs alone"
+RSWAF = "RSWAFKAN"
 UNSCALED = ", no edge scale"
 COMPILED = ", compiled"
-CALL_S = 0.004
-"""Calls shorter than this are repeated until they take as long, so that the clock's own cost does not count."""
+layers_in_turns = functools.partial(measuring.in_turns, shortest_s=0.004, slow_s=2.0, budget_s=20.0)
 
 
 @dataclass
@@ -73,10 +74,6 @@ class Product(nn.Module):
         return x @ self.weight
 
 
-def cpp_available() -> bool:
-    return bool(cpp_library.available())
-
-
 def modules(shape: tuple[int, int, int], grid: int, compiled: bool = False) -> dict[str, Callable[[], nn.Module]]:
     """Every candidate that can run here, by name, as a function that makes it; the baseline comes first."""
     inputs, outputs, _ = shape
@@ -89,17 +86,23 @@ def modules(shape: tuple[int, int, int], grid: int, compiled: bool = False) -> d
         TEXTBOOK: lambda: TextbookKAN(inputs, outputs, grid, SPLINE_ORDER),
     }
     for name, backend in ((TORCH, "torch"), (CPP, "cpp")):
-        if backend == "torch" or cpp_available():
+        if backend == "torch" or measuring.cpp_available():
             found[name] = spline(backend, True)
             found[name + UNSCALED] = spline(backend, False)
-    found["RSWAFKAN"] = lambda: RSWAFKAN(inputs, outputs, grid + SPLINE_ORDER)
+    found[RSWAF] = lambda: RSWAFKAN(inputs, outputs, grid + SPLINE_ORDER)
     found[FLOOR] = lambda: Product(inputs * (grid + SPLINE_ORDER + 1), outputs)
     if compiled:
         for name in (TEXTBOOK, TORCH):
-            found[name + COMPILED] = lambda make=found[name]: torch.compile(make(), dynamic=False)
+            found[name + COMPILED] = functools.partial(_compiled, found[name])
     for name, build in installed_peers(shape, compiled).items():
-        found[name] = lambda build=build: build(inputs, outputs, grid)
+        found[name] = functools.partial(build, inputs, outputs, grid)
     return found
+
+
+def _compiled(make: Callable[[], nn.Module]) -> nn.Module:
+    made = make()
+    made.compile(dynamic=False)
+    return made
 
 
 def make_case(name: str, make: Callable[[], nn.Module], shape: tuple[int, int, int], grid: int, dtype: Any) -> Case:
@@ -107,55 +110,6 @@ def make_case(name: str, make: Callable[[], nn.Module], shape: tuple[int, int, i
     columns = shape[0] * (grid + SPLINE_ORDER + 1) if name == FLOOR else shape[0]
     x = 0.5 * torch.randn(shape[2], columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return Case(make().to(dtype), x.to(dtype).requires_grad_())
-
-
-def cpu_seconds(
-    calls: Mapping[str, Callable[[], object]],
-    rounds: int,
-    budget_s: float = 20.0,
-    after_call: Callable[[str], None] = lambda name: None,
-) -> dict[str, np.ndarray]:
-    """Seconds of processor time of every call in every round, as `interleaved` takes turns; slow calls have one."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    repeats = dict.fromkeys(calls, 1)
-
-    def spend(name: str) -> None:
-        began = time.process_time()
-        for _ in range(repeats[name]):
-            calls[name]()
-        seconds[name].append((time.process_time() - began) / repeats[name])
-
-    def turn(name: str) -> None:
-        if not seconds[name]:  # the warm-up: what compiles or is allocated once must not set the repeats
-            calls[name]()
-            spend(name)
-            repeats[name] = max(1, min(100, math.ceil(CALL_S / max(seconds[name][0], 1e-7))))
-        else:
-            spend(name)
-
-    interleaved({name: lambda name=name: turn(name) for name in calls}, rounds, budget_s, after_call=after_call)
-    return {name: np.array(taken[1:] or taken) for name, taken in seconds.items()}
-
-
-def saved_bytes(run: Callable[[], object], apart: Iterable[Tensor] = ()) -> tuple[int, int]:
-    """Bytes of the storages that autograd keeps for the backward pass of ``run()``, each storage once.
-
-    Returns:
-        bytes kept, without those of `apart`; and the bytes of those of `apart` that are kept.
-    """
-    own = {tensor.untyped_storage().data_ptr() for tensor in apart}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = run()  # alive until counted: a storage that is freed could lend its address to another
-    total, parameters = sum(sizes.values()), sum(size for key, size in sizes.items() if key in own)
-    del kept
-    return total - parameters, parameters
 
 
 def saved_per_input(case: Case, inputs: int) -> tuple[float, float]:
@@ -166,8 +120,8 @@ def saved_per_input(case: Case, inputs: int) -> tuple[float, float]:
     apart = [*case.module.parameters(), *case.module.buffers()]
     batch = len(case.x)
     half = case.x.detach()[: batch // 2].clone().requires_grad_()
-    whole = saved_bytes(case.forward, apart)[0]
-    part = saved_bytes(lambda: case.module(half), apart)[0]
+    whole = saved_for_backward(case.forward, apart=apart)
+    part = saved_for_backward(lambda: case.module(half), apart=apart)
     per_row = (whole - part) / (batch - len(half))
     return per_row / inputs, whole - per_row * batch
 
@@ -179,7 +133,7 @@ REFIT_GRIDS = 5, 8
 PER_EDGE, PER_FEATURE = "lstsq, one problem per edge", "lstsq, one problem per feature"
 
 
-def refit_against_lstsq(rounds: int, report: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+def refit_against_lstsq(rounds: int, report: Report = measuring.silent) -> dict[str, Any]:
     """A grid refit against a batched `torch.linalg.lstsq` of the edges' values, in float64 at the same samples.
 
     The refit also weighs points of its own a little, so its change over the samples may be larger by a trace. The
@@ -195,7 +149,7 @@ def refit_against_lstsq(rounds: int, report: Callable[[str], None] = lambda name
     return {**found, "more_samples": _refits(REFIT_MORE_SAMPLES, (PER_FEATURE,), rounds, report)}
 
 
-def _refits(samples: int, rivals: tuple[str, ...], rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
+def _refits(samples: int, rivals: tuple[str, ...], rounds: int, report: Report) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     order = SPLINE_ORDER
     old, new = (
@@ -206,10 +160,11 @@ def _refits(samples: int, rivals: tuple[str, ...], rounds: int, report: Callable
     x = 2 * torch.rand(samples, REFIT_FEATURES, generator=generator, dtype=torch.float64) - 1
 
     def values(knots: Tensor) -> Tensor:
-        return refit.basis(x, knots, order).transpose(0, 1)  # (I, N, P)
+        spec = SplineSpec(knots.shape[1] - 2 * order - 1, order, False, "zero", None)
+        return evaluate(spec, x.t(), knots)[0].transpose(1, 2)  # (I, N, P)
 
-    def refitted() -> Tensor:
-        return refit.refit(coefficients, old, new, order, x)[0]
+    def fitted() -> Tensor:
+        return refit(coefficients, old, new, order, x)[0]
 
     def per_feature() -> Tensor:
         return torch.linalg.lstsq(values(new), values(old) @ coefficients).solution
@@ -220,8 +175,8 @@ def _refits(samples: int, rivals: tuple[str, ...], rounds: int, report: Callable
         return torch.linalg.lstsq(matrices, curves).solution.squeeze(-1).transpose(1, 2)
 
     methods = {PER_EDGE: per_edge, PER_FEATURE: per_feature}
-    calls = {"refit": refitted, **{name: methods[name] for name in rivals}}
-    seconds = cpu_seconds(calls, rounds, after_call=lambda name: report(f"grid refit, {samples} samples: {name}"))
+    calls = {"refit": fitted, **{name: methods[name] for name in rivals}}
+    seconds = layers_in_turns(calls, rounds, lambda name: report(f"grid refit, {samples} samples: {name}"))
     target, basis = values(old) @ coefficients, values(new)
     errors = {name: float((basis @ call() - target).square().mean().sqrt()) for name, call in calls.items()}
     middle = {name: 1e3 * float(np.median(taken)) for name, taken in seconds.items()}

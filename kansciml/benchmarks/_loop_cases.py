@@ -1,4 +1,4 @@
-"""The training loop that ``kansciml vision`` uses, and a bare PyTorch loop of the same training.
+"""The training loop of ``kansciml vision``, and a bare PyTorch loop of the same training.
 
 Both take the same steps: one model, one optimiser (fused AdamW, decay on weights alone), gradients clipped at norm 1, a
 cosine with a warm-up, random images in the same order without augmentation. The bare loop has nothing more: its images
@@ -9,6 +9,7 @@ gradient norms, looks for numbers that are not finite, and can be stopped and re
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kansciml.benchmarks import _measuring as measuring
+from kansciml.benchmarks._measuring import Report
 from kansciml.tasks.vision.batches import Batch, Batches
 from kansciml.tasks.vision.dataset import Dataset, Images
 from kansciml.tasks.vision.metrics import cross_entropy
 from kansciml.tasks.vision.registry import get_dataset
-from kansciml.training.loop import TrainConfig, train
+from kansciml.training.loop import LoopConfig, train
 from kansciml.training.optim import adamw, rate
 
 DATASET = "cifar10"
@@ -52,14 +55,14 @@ class Work:
 
     network: nn.Module
     batches: Batches
-    config: TrainConfig
+    config: LoopConfig
 
     @classmethod
     def make(cls, network: nn.Module, batch_size: int, steps: int) -> Work:
         """Random images, as many as the steps need."""
         dataset = get_dataset(DATASET)
         images = random_images(dataset, batch_size * steps)
-        config = TrainConfig(epochs=1, batch_size=batch_size, warmup_epochs=WARM_UP, accelerator="cpu")
+        config = LoopConfig(epochs=1, batch_size=batch_size, warmup=WARM_UP, accelerator="cpu")
         return cls(network, Batches(images, dataset, batch_size, drop_last=True), config)
 
     @property
@@ -90,11 +93,11 @@ def normalised(batches: Batches) -> tuple[Tensor, Tensor]:
     return torch.cat([batch.inputs for batch in found])[back], torch.cat([batch.labels for batch in found])[back]
 
 
-def bare(network: nn.Module, inputs: Tensor, labels: Tensor, order: Tensor, config: TrainConfig) -> Taken:
+def bare(network: nn.Module, inputs: Tensor, labels: Tensor, order: Tensor, config: LoopConfig) -> Taken:
     """Train in place for one epoch, as a short script would."""
     began = time.process_time()
     total = len(order) // config.batch_size
-    warmup = round(config.warmup_epochs * total)
+    warmup = round(config.warmup * total)
     optimiser = adamw(network, config.learning_rate, config.weight_decay, config.betas)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: rate(min(step, total - 1), total, peak=1.0, warmup=warmup, schedule=config.schedule)
@@ -105,14 +108,15 @@ def bare(network: nn.Module, inputs: Tensor, labels: Tensor, order: Tensor, conf
         optimiser.zero_grad()
         loss = nn.functional.cross_entropy(network(inputs[rows]), labels[rows])
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+        if config.clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimiser.step()
         scheduler.step()
     done = time.process_time()
     return Taken(done - ready, ready - began)
 
 
-def looped(network: nn.Module, batches: Batches, config: TrainConfig) -> Taken:
+def looped(network: nn.Module, batches: Batches, config: LoopConfig) -> Taken:
     """Train in place for one epoch by `kansciml.training.loop`, with its files in a folder that is deleted."""
     marks: list[float] = []
 
@@ -122,8 +126,8 @@ def looped(network: nn.Module, batches: Batches, config: TrainConfig) -> Taken:
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        options = {"batches": lambda epoch: _Epoch(batches, marks), "loss": classification, "evaluate": evaluate}
-        train(network, config, folder=Path(folder), **options)
+        epoch = _Epoch(batches, marks)
+        train(network, config, batches=lambda _: epoch, loss=classification, evaluate=evaluate, folder=Path(folder))
         done = time.process_time()
     first, last = marks
     return Taken(last - first, done - began - (last - first))
@@ -150,7 +154,7 @@ class _Epoch:
         yield from self.batches.epoch()
 
 
-def throughput(work: Work, rounds: int, report: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+def throughput(work: Work, rounds: int, report: Report = measuring.silent) -> list[dict[str, Any]]:
     """A row per loop: images per second of processor time, over the bare loop's, and milliseconds beside the steps.
 
     Args:
@@ -158,22 +162,20 @@ def throughput(work: Work, rounds: int, report: Callable[[str], None] = lambda t
         rounds: timed ones, in which the loops take turns; each trains once before.
         report: told what is being measured.
     """
-    taken: dict[str, list[Taken]] = {BARE: [], LOOP: []}
-    for number in range(rounds + 1):
-        for name, run in work.runs().items():
-            report(name)
-            found = run()
-            if number:
-                taken[name].append(found)
-    seconds = {name: np.array([one.steps_s for one in values]) for name, values in taken.items()}
+    runs = work.runs()
+    taken: dict[str, list[Taken]] = {name: [] for name in runs}
+
+    def train_by(name: str) -> None:
+        taken[name].append(runs[name]())
+
+    measuring.in_turns({name: functools.partial(train_by, name) for name in runs}, rounds, report)
+    seconds = {name: np.array([one.steps_s for one in values[1:]]) for name, values in taken.items()}
     return [
         {
             "loop": name,
-            "images_per_s": work.images / float(np.median(values)),
-            "images_low_per_s": work.images / float(np.quantile(values, 0.75)),
-            "images_high_per_s": work.images / float(np.quantile(values, 0.25)),
-            "over_bare": float(np.median(seconds[BARE] / values)),
-            "rest_ms": 1e3 * float(np.median([one.rest_s for one in taken[name]])),
+            **measuring.quartiles("images_", work.images / values, "per_s", 1.0),
+            "over_bare": measuring.ratio(seconds[BARE], values),
+            "rest_ms": 1e3 * float(np.median([one.rest_s for one in taken[name][1:]])),
         }
         for name, values in seconds.items()
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,35 +28,19 @@ class FirstOutput(nn.Module):
         return self.layer(x)[0]
 
 
-def _inkan(in_features: int, out_features: int, grid: int) -> nn.Module:
-    from inkan import KANLayer
-
-    return KANLayer(in_features, out_features, grid_size=grid, compile_basis=False)
-
-
-def _inkan_compiled(in_features: int, out_features: int, grid: int) -> nn.Module:
-    from inkan import KANLayer
-
-    return KANLayer(in_features, out_features, grid_size=grid, compile_basis=True)
+def _adapter(module: str, layer: str, options: Callable[[int], dict[str, Any]]) -> tuple[str, Build]:
+    """The module, and what makes its layer with the `options` of a grid."""
+    return module, lambda inputs, outputs, grid: getattr(import_module(module), layer)(inputs, outputs, **options(grid))
 
 
-def _pykan(in_features: int, out_features: int, grid: int) -> nn.Module:
-    from kan import KANLayer
-
-    return FirstOutput(KANLayer(in_features, out_features, num=grid, k=3))
-
-
-def _fastkan(in_features: int, out_features: int, grid: int) -> nn.Module:
-    from fastkan import FastKANLayer
-
-    return FastKANLayer(in_features, out_features, grid_min=-1.0, grid_max=1.0, num_grids=grid + 3)
-
-
+_PYKAN, _PYKAN_LAYER = _adapter("kan", "KANLayer", lambda grid: {"num": grid, "k": 3})
 _ADAPTERS: dict[str, tuple[str, Build]] = {
-    "InKAN": ("inkan", _inkan),
-    "InKAN, compiled": ("inkan", _inkan_compiled),
-    "pykan KANLayer": ("kan", _pykan),
-    "fast-kan": ("fastkan", _fastkan),
+    "InKAN": _adapter("inkan", "KANLayer", lambda grid: {"grid_size": grid, "compile_basis": False}),
+    "InKAN, compiled": _adapter("inkan", "KANLayer", lambda grid: {"grid_size": grid, "compile_basis": True}),
+    "pykan KANLayer": (_PYKAN, lambda *sizes: FirstOutput(_PYKAN_LAYER(*sizes))),
+    "fast-kan": _adapter(
+        "fastkan", "FastKANLayer", lambda grid: {"grid_min": -1.0, "grid_max": 1.0, "num_grids": grid + 3}
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""What ``kansciml bench vision`` and ``kansciml bench fno`` share: a network in its variants, and training steps of it.
+"""Training steps of a network in its variants, shared by ``kansciml bench vision`` and ``kansciml bench fno``.
 
 A step is what a training does between two batches: forward pass, loss, backward pass, AdamW.
 """
@@ -9,30 +9,29 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kansciml._errors import UsageError
 from kansciml.analysis.memory import MemoryUse, measure
+from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks._hessian.cases import set_backend
-from kansciml.benchmarks.hessian import cpu_rounds
-from kansciml.benchmarks.layers import ratio
-from kansciml.layers._kernels import cpp_library
+from kansciml.benchmarks._layer_cases import CPP, RSWAF, TEXTBOOK, TORCH
+from kansciml.benchmarks._measuring import Report, Row
 from kansciml.layers.textbook_kan import to_textbook
 from kansciml.models.base import Model
 from kansciml.models.registry import find
 from kansciml.runs.tables import Table
 from kansciml.training.optim import adamw
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 MLP = "MLP"
-TEXTBOOK = "textbook KAN"
-TORCH, CPP = "SplineKAN, torch", "SplineKAN, C++"
-RSWAF = "RSWAFKAN"
 OURS = (TORCH, CPP, RSWAF)
 VARIANTS = {MLP: "mlp", TEXTBOOK: "kan-spline", TORCH: "kan-spline", CPP: "kan-spline", RSWAF: "kan-rswaf"}
 """What is compared -> the variant of `kansciml.models` that it is built as; the first is what ratios refer to."""
@@ -43,7 +42,7 @@ LEARNING_RATE = 1e-3
 
 def available() -> list[str]:
     """Those of `VARIANTS` that can run here: the C++ kernels are not built everywhere."""
-    return [name for name in VARIANTS if name != CPP or cpp_library.available()]
+    return [name for name in VARIANTS if name != CPP or measuring.cpp_available()]
 
 
 def build(model: str, name: str, kind: str = "vision", **options: Any) -> nn.Module:
@@ -59,6 +58,11 @@ def build(model: str, name: str, kind: str = "vision", **options: Any) -> nn.Mod
         return to_textbook(network)
     set_backend(network, "cpp" if name == CPP else "torch")
     return network
+
+
+def config_of(network: nn.Module) -> Any:
+    """The configuration that `build` made a network of."""
+    return network.config
 
 
 @dataclass
@@ -114,9 +118,7 @@ def measure_fake(network: nn.Module, make_loss: Callable[[], Callable[[nn.Module
         return Case(fake, make_loss()).activations()
 
 
-def measure_cases(
-    cases: Mapping[str, Case], rounds: int, report: Callable[[str], None] = lambda text: None
-) -> list[dict[str, Any]]:
+def measure_cases(cases: Mapping[str, Case], rounds: int, report: Report = measuring.silent) -> list[dict[str, Any]]:
     """One row per case: milliseconds of a step, bytes of its activations, and ratios to the MLP and the textbook KAN.
 
     Args:
@@ -124,23 +126,21 @@ def measure_cases(
         rounds: timed ones; each step is taken once before.
         report: told what is being measured.
     """
-    seconds = cpu_rounds({name: case.step for name, case in cases.items()}, rounds, report)
+    seconds = measuring.in_turns({name: case.step for name, case in cases.items()}, rounds, report)
     rows: dict[str, dict[str, Any]] = {}
     for name, case in cases.items():
         report(f"memory: {name}")
         use = case.activations()
         rows[name] = {
             "layer": name,
-            "step_ms": 1e3 * float(np.median(seconds[name])),
-            "step_low_ms": 1e3 * float(np.quantile(seconds[name], 0.25)),
-            "step_high_ms": 1e3 * float(np.quantile(seconds[name], 0.75)),
+            **measuring.quartiles("step_", seconds[name]),
             "saved_bytes": use.saved_bytes,
             "peak_bytes": use.peak_bytes,
             "parameters": sum(p.numel() for p in case.network.parameters()),
         }
     for key, other in REFERRED.items():
         for name, row in rows.items():
-            row[f"step_over_{key}"] = ratio(seconds[name], seconds[other]) if other in rows else None
+            row[f"step_over_{key}"] = measuring.ratio(seconds[name], seconds[other]) if other in rows else None
     return with_memory_ratios(list(rows.values()))
 
 
@@ -154,26 +154,9 @@ def with_memory_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def row_of(rows: Iterable[Mapping[str, Any]], layer: str) -> Mapping[str, Any]:
+def row_of(rows: Iterable[Row], layer: str) -> Row:
     """The row of a layer; an empty one where it was not measured."""
     return next((row for row in rows if row["layer"] == layer), {})
-
-
-def at_most(what: str, wanted: float, reached: float | None) -> dict[str, Any]:
-    """A row of targets; met is None where it was not measured."""
-    return {
-        "target": what,
-        "wanted": f"<= {wanted:g}",
-        "reached": reached,
-        "met": None if reached is None else reached <= wanted,
-    }
-
-
-def targets_table(rows: Iterable[Mapping[str, Any]], notes: Iterable[str] = ()) -> Table:
-    """What was wanted, what was reached."""
-    columns = ("target", "wanted", "reached", "met")
-    shown = [[row[key] for key in columns] for row in rows]
-    return Table("Targets", list(columns), shown, [*notes, "A dash was not measured here."])
 
 
 def quickly(options: T, values: Mapping[str, Any]) -> T:
@@ -195,28 +178,33 @@ def check_models(models: tuple[str, ...], kind: str) -> list[tuple[Model, str]]:
 
 
 COLUMNS = {
+    "layer": "layers",
     "parameters": "parameters",
     "step_ms": "step [ms]",
     "step_low_ms": "25 % [ms]",
     "step_high_ms": "75 % [ms]",
     "step_over_mlp": "x MLP",
     "step_over_textbook": "x textbook",
-    "saved_mb": "saved [MB]",
+    "saved_bytes": "saved [MB]",
     "saved_over_textbook": "x textbook",
-    "peak_mb": "peak [MB]",
+    "peak_bytes": "peak [MB]",
     "peak_over_textbook": "x textbook",
 }
 
 
-def steps_table(title: str, rows: Iterable[Mapping[str, Any]], notes: Iterable[str] = ()) -> Table:
+def how(document: Row) -> str:
+    """How the times of a document were taken."""
+    machine = document["machine"]
+    return (
+        f"{document['dtype']}, one thread ({machine['cpu_capability']}), PyTorch {machine['torch']}: processor time,"
+        f" interleaved medians of {document['rounds']} rounds."
+    )
+
+
+def steps_table(title: str, document: Row, rows: Iterable[Row]) -> Table:
     """Times and memory as `measure_cases` gives them."""
-    shown = [
-        [row["layer"], *({**row, **{f"{key}_mb": row[f"{key}_bytes"] / 1e6 for key in ("saved", "peak")}}[column]
-                         for column in COLUMNS)]
-        for row in rows
-    ]  # fmt: skip
     memory = (
         "Saved for backward, and the peak of forward and backward pass, without weights, gradients and AdamW's state;"
         " what the C++ kernels take for themselves (a few MB) is not seen."
     )
-    return Table(title, ["layers", *COLUMNS.values()], shown, [*notes, memory])
+    return measuring.table_of(title, rows, COLUMNS, [how(document), memory])

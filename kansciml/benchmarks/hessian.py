@@ -8,8 +8,8 @@ turns, and ratios are medians of the ratios round by round. Errors are against a
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ import torch
 from kansciml._errors import UsageError, unknown_name
 from kansciml.analysis.hessian import lanczos
 from kansciml.analysis.memory import measure as measure_memory
+from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks._hessian import accuracy, cases
 from kansciml.benchmarks._hessian import pyhessian_like as rival
 from kansciml.benchmarks._hessian.cases import LOADER, OURS, SINGLE, TEXTBOOK, Problem
+from kansciml.benchmarks._hessian.picture import iterations_and_errors
 from kansciml.benchmarks._hessian.tables import tables_of
+from kansciml.benchmarks._measuring import Report, Row
 from kansciml.layers._kernels import cpp_library
 from kansciml.layers.textbook_kan import to_textbook
-from kansciml.runs.progress import Progress
 from kansciml.runs.tables import Table
 
 SUMMARY = "Hessian-vector products and Lanczos beside PyHessian's algorithm: time, memory and accuracy"
@@ -62,17 +64,9 @@ class Options:
 
 
 def _checked(options: Options) -> tuple[str, ...]:
-    for name in ("width", "depth", "images"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"got {name} {getattr(options, name)}: expected at least 1")
-    if options.rounds < 3:
-        raise UsageError(f"got rounds {options.rounds}: expected at least 3 for a median")
-    if options.probes < 0:
-        raise UsageError(f"got probes {options.probes}: expected at least 0")
+    measuring.check_least(options, width=1, depth=1, images=1, probes=0)
     if options.backend not in BACKENDS:
         raise unknown_name("backend", options.backend, BACKENDS)
-    if options.plot is not None and not options.plot.name:
-        raise UsageError(f"got plot {str(options.plot)!r}: expected a file name without its ending, such as hessian")
     if options.backend == "cpp" and not cpp_library.available():
         raise UsageError(f"got backend 'cpp': {cpp_library.reason()}; use backend 'torch'")
     if options.backend == "auto":
@@ -80,7 +74,7 @@ def _checked(options: Options) -> tuple[str, ...]:
     return (options.backend,)
 
 
-def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], list[Table]]:
+def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables.
 
     Raises:
@@ -88,97 +82,76 @@ def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], l
         KansciError: the plot cannot be written.
     """
     backends = _checked(options)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with Progress() as progress, progress.task("bench hessian", len(backends) + 3) as bar:
+    with measuring.one_thread("bench hessian", len(backends) + 3) as bar:
+        bar("model")
+        hidden: dict[str, Any] = {
+            "width": options.width,
+            "depth": options.depth,
+            "kan_hidden": (options.width, options.width),
+        }
+        problem = cases.make_problem(options.images, WARM_UP_STEPS, **hidden)
+        document: dict[str, Any] = {
+            "machine": measuring.facts(),
+            "model": f"{cases.MODEL} {cases.VARIANT}, width {options.width}, depth {options.depth}",
+            "parameters": problem.size,
+            "images": options.images,
+            "iterations": rival.ITERATIONS,
+            "dtype": "float32",
+        }
+        document["recurrence"] = recurrence_seconds(problem, rival.ITERATIONS, bar)
+        bar.done()
+        document["results"] = []
+        for backend in backends:
+            cases.set_backend(problem.module, backend)
 
-            def report(text: str) -> None:
-                bar.update(advance=0, now=text)
+            def report(text: str, backend: str = backend) -> None:
+                bar(f"{backend}: {text}")
 
-            report("model")
-            hidden = {"width": options.width, "depth": options.depth, "kan_hidden": (options.width, options.width)}
-            problem = cases.make_problem(options.images, WARM_UP_STEPS, **hidden)
-            document: dict[str, Any] = {
-                "machine": facts(),
-                "model": f"{cases.MODEL} {cases.VARIANT}, width {options.width}, depth {options.depth}",
-                "parameters": problem.size,
-                "images": options.images,
-                "iterations": rival.ITERATIONS,
-                "dtype": "float32",
-            }
-            document["recurrence"] = recurrence_seconds(problem, rival.ITERATIONS, report)
-            bar.update(advance=1)
-            document["results"] = []
-            for backend in backends:
-                cases.set_backend(problem.module, backend)
-                rows = measure_backend(problem, options.rounds, lambda text, on=backend: report(f"{on}: {text}"))
-                document["results"].append({"backend": backend, "rows": rows})
-                bar.update(advance=1)
-            cases.set_backend(problem.module, backends[0])
-            document["plan"] = planned(problem, report)
-            report(TEXTBOOK)
-            document["textbook"] = textbook(problem)
-            bar.update(advance=1)
-            document["accuracy"] = accuracy.compare(options.probes, report) if options.probes else None
-            bar.update(advance=1)
-    finally:
-        torch.set_num_threads(threads)
+            rows = measure_backend(problem, options.rounds, report)
+            document["results"].append({"backend": backend, "rows": rows})
+            bar.done()
+        cases.set_backend(problem.module, backends[0])
+        bar("plan")
+        document["plan"] = planned(problem)
+        bar(TEXTBOOK)
+        document["textbook"] = textbook(problem)
+        bar.done()
+        document["accuracy"] = accuracy.compare(options.probes, bar) if options.probes else None
+        bar.done()
     complete(document)
     document["targets"] = target_rows(document)
-    if options.plot is not None:
-        document["plots"] = [str(path) for path in _draw(document, options.plot)]
-        log(f"drawn: {', '.join(document['plots'])}")
+    measuring.draw(document, options.plot, iterations_and_errors, log)
     return document, tables_of(document)
 
 
-def facts() -> dict[str, Any]:
-    """What the numbers depend on."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "cpu_capability": capability}
-
-
-def cpu_rounds(
-    calls: Mapping[str, Callable[[], object]], rounds: int, report: Callable[[str], None], warm: bool = True
-) -> dict[str, np.ndarray]:
-    """Seconds of processor time of every call in every round, taking turns; `warm`: each is called once before."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + warm):
-        for name, call in calls.items():
-            report(name)
-            began = time.process_time()
-            call()
-            if number >= warm:
-                seconds[name].append(time.process_time() - began)
-    return {name: np.array(taken) for name, taken in seconds.items()}
-
-
-def recurrence_seconds(problem: Problem, iterations: int, report: Callable[[str], None]) -> dict[str, float]:
+def recurrence_seconds(problem: Problem, iterations: int, report: Report) -> dict[str, float]:
     """Milliseconds of an iteration without its product, mean over `iterations`, by PyHessian's algorithm and ours."""
     calls = cases.recurrences(problem, iterations)
-    taken = cpu_rounds(calls, RECURRENCE_ROUNDS, lambda name: report(f"recurrence: {name}"), warm=False)
+    taken = measuring.in_turns(calls, RECURRENCE_ROUNDS, lambda name: report(f"recurrence: {name}"), warm=False)
     return {name: 1e3 * float(np.min(values)) / iterations for name, values in taken.items()}
 
 
-def measure_backend(problem: Problem, rounds: int, report: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure_backend(problem: Problem, rounds: int, report: Report) -> list[dict[str, Any]]:
     """One row per candidate: milliseconds of a product, its ratio to the loader's, peak bytes with all graphs."""
     makers = cases.products(problem)
     peaks = {}
     for name, make in makers.items():
         report(f"memory: {name}")
-        peaks[name] = measure_memory(lambda make=make: make()()).peak_bytes
-    seconds = cpu_rounds({name: make() for name, make in makers.items()}, rounds, report)
+        peaks[name] = measure_memory(functools.partial(_made_and_called, make)).peak_bytes
+    seconds = measuring.in_turns({name: make() for name, make in makers.items()}, rounds, report)
     return [
         {
             "candidate": name,
-            "product_ms": 1e3 * float(np.median(values)),
-            "product_low_ms": 1e3 * float(np.quantile(values, 0.25)),
-            "product_high_ms": 1e3 * float(np.quantile(values, 0.75)),
-            "product_ratio": float(np.median(values / seconds[LOADER])),
+            **measuring.quartiles("product_", values),
+            "product_ratio": measuring.ratio(values, seconds[LOADER]),
             "peak_bytes": peaks[name],
         }
         for name, values in seconds.items()
     ]
+
+
+def _made_and_called(make: Callable[[], Callable[[], object]]) -> object:
+    return make()()
 
 
 def complete(document: dict[str, Any]) -> None:
@@ -197,56 +170,40 @@ def complete(document: dict[str, Any]) -> None:
             row["over_textbook"] = row["iteration_ms"] / slow["iteration_ms"]
 
 
-def planned(problem: Problem, report: Callable[[str], None]) -> dict[str, Any]:
+def planned(problem: Problem) -> dict[str, Any]:
     """What the plan says before, the peak that a few Lanczos steps reach, and three gradients with the basis."""
-    report("plan")
     micro = max(1, len(problem.batch[1]) // cases.MICRO_PARTS)
     operator = problem.operator(keep_graph=False, micro_batch=micro)
-    plan = operator.memory_needed(PLANNED_STEPS)
-    start = torch.ones(operator.size)
-
-    def steps() -> object:
-        return lanczos(operator, start, PLANNED_STEPS, basis="memory")
-
-    peak = measure_memory(steps).peak_bytes
-    text, whole = plan.text(), operator.memory_needed(rival.ITERATIONS).text()
+    plan, start = operator.memory_needed(PLANNED_STEPS), torch.ones(operator.size)
     return {
-        "steps": PLANNED_STEPS, "micro_batch": micro, "text": text, "text_all": whole,
+        "steps": PLANNED_STEPS,
+        "micro_batch": micro,
+        "text": plan.text(),
+        "text_all": operator.memory_needed(rival.ITERATIONS).text(),
         "planned_bytes": plan.total_bytes,
-        "graph_bytes": plan.graph_bytes, "basis_bytes": plan.basis_bytes, "gradient_bytes": plan.gradient_bytes,
-        "measured_bytes": peak,
-    }  # fmt: skip
+        "graph_bytes": plan.graph_bytes,
+        "basis_bytes": plan.basis_bytes,
+        "gradient_bytes": plan.gradient_bytes,
+        "measured_bytes": measure_memory(lambda: lanczos(operator, start, PLANNED_STEPS, basis="memory")).peak_bytes,
+    }
 
 
 def textbook(problem: Problem) -> dict[str, float]:
     """Milliseconds of one product by PyHessian's algorithm where the layers are the textbook's; replaces them."""
     call = cases.products(Problem(to_textbook(problem.module), problem.batch))[LOADER]()
-    return {"product_ms": 1e3 * float(np.median(cpu_rounds({TEXTBOOK: call}, 3, lambda name: None)[TEXTBOOK]))}
+    return {"product_ms": 1e3 * float(np.median(measuring.in_turns({TEXTBOOK: call}, 3)[TEXTBOOK]))}
 
 
-def target_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per target: what, the number wanted, the number reached, and whether it is met (None: not measured)."""
+def target_rows(document: Row) -> list[dict[str, Any]]:
+    """One row per target, see `at_most`; and how many quantities have a larger error than the rival's."""
     found = []
     for result in document["results"]:
-        ratio = next(row["ratio"] for row in result["rows"] if row["candidate"] == OURS)
+        reached = next(row["ratio"] for row in result["rows"] if row["candidate"] == OURS)
         what = f"time per Lanczos iteration over {LOADER}, {result['backend']} kernels"
-        found.append({"target": what, "wanted": f"<= {TARGET:g}", "reached": ratio, "met": ratio <= TARGET})
-    compared = document["accuracy"]
-    if compared is not None:
-        worse = [
-            row["quantity"]
-            for row in compared["rows"]
-            if not accuracy.no_worse(row[accuracy.THEIRS], row[accuracy.SAME])
-        ]
+        found.append(measuring.at_most(what, TARGET, reached))
+    if document["accuracy"] is not None:
+        errors = [(row[accuracy.THEIRS], row[accuracy.SAME]) for row in document["accuracy"]["rows"]]
+        worse = sum(not accuracy.no_worse(theirs, ours) for theirs, ours in errors)
         what = f"quantities with a larger error from the same probe and {accuracy.PRODUCTS} products"
-        found.append({"target": what, "wanted": "0", "reached": len(worse), "met": not worse})
+        found.append({"target": what, "wanted": "0", "reached": worse, "met": not worse})
     return found
-
-
-def _draw(document: Mapping[str, Any], stem: Path) -> list[Path]:
-    from kansciml.benchmarks._hessian.picture import iterations_and_errors
-    from kansciml.reporting.style import publication_style, save_figure
-
-    with publication_style():
-        figure = iterations_and_errors(document)
-    return save_figure(figure, stem.parent, stem.name)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,9 +19,22 @@ from kansciml._errors import UsageError, unknown_name
 from kansciml.analysis.memory import measure as measure_memory
 from kansciml.analysis.memory import training_step
 from kansciml.benchmarks import _layer_cases as cases
-from kansciml.benchmarks._layer_cases import BASELINE, COMPILED, CPP, FLOOR, SHAPES, TEXTBOOK, TORCH, UNSCALED, Case
+from kansciml.benchmarks import _measuring as measuring
+from kansciml.benchmarks._layer_cases import (
+    BASELINE,
+    COMPILED,
+    CPP,
+    FLOOR,
+    SHAPES,
+    SPLINE_ORDER,
+    TEXTBOOK,
+    TORCH,
+    UNSCALED,
+    Case,
+)
+from kansciml.benchmarks._layers_picture import layer_ratios
+from kansciml.benchmarks._measuring import Report, Row
 from kansciml.benchmarks._peers import third_party
-from kansciml.runs.progress import Progress
 from kansciml.runs.tables import Table
 
 SUMMARY = "one KAN layer against an MLP's: time, bytes kept for backward, peak memory, and the targets"
@@ -70,7 +82,7 @@ def measure_shape(
     grid: int,
     rounds: int,
     dtype: torch.dtype = torch.float32,
-    report: Callable[[str], None] = lambda name: None,
+    report: Report = measuring.silent,
 ) -> list[dict[str, Any]]:
     """Rows of one shape, one per candidate; the first of `makers` is what the others' ratios refer to.
 
@@ -90,41 +102,31 @@ def measure_shape(
             failures.append({"layer": name, "error": lines[0][:120]})
         else:
             ready[name] = case
-    forward = cases.cpu_seconds({n: case.forward for n, case in ready.items()}, rounds, after_call=report)
-    both = cases.cpu_seconds({n: case.both for n, case in ready.items()}, rounds, after_call=report)
+    forward = cases.layers_in_turns({n: case.forward for n, case in ready.items()}, rounds, report)
+    both = cases.layers_in_turns({n: case.both for n, case in ready.items()}, rounds, report)
     first = next(iter(makers))
     rows = []
     for name, case in ready.items():
         per_input, fixed = cases.saved_per_input(case, shape[0])
         row = {
             "layer": name,
-            **_quartiles("forward", forward[name]),
-            **_quartiles("both", both[name]),
-            "forward_ratio": ratio(forward[name], forward[first]),
-            "both_ratio": ratio(both[name], both[first]),
+            **measuring.quartiles("forward_", forward[name]),
+            "forward_rounds": len(forward[name]),
+            **measuring.quartiles("both_", both[name]),
+            "both_rounds": len(both[name]),
+            "forward_ratio": measuring.ratio(forward[name], forward[first]),
+            "both_ratio": measuring.ratio(both[name], both[first]),
             "saved_bytes_per_input": per_input,
             "saved_bytes_fixed": fixed,
             "parameters": sum(p.numel() for p in case.parameters),
         }
         for key, other in (("over_textbook", TEXTBOOK), ("over_floor", FLOOR)):
-            row[key] = ratio(both[name], both[other]) if other in both else None
+            row[key] = measuring.ratio(both[name], both[other]) if other in both else None
         rows.append(row)
     return rows + failures
 
 
-def ratio(values: np.ndarray, base: np.ndarray) -> float:
-    """Median of the ratios round by round, which drift does not move; ratio of the medians if one was timed once."""
-    if len(values) != len(base):
-        return float(np.median(values) / np.median(base))
-    return float(np.median(values / base))
-
-
-def _quartiles(kind: str, seconds: np.ndarray) -> dict[str, float]:
-    low, middle, high = (1e3 * float(np.quantile(seconds, q)) for q in (0.25, 0.5, 0.75))
-    return {f"{kind}_ms": middle, f"{kind}_low_ms": low, f"{kind}_high_ms": high, f"{kind}_rounds": len(seconds)}
-
-
-def stack_peaks(grid: int, dtype: torch.dtype, report: Callable[[str], None]) -> dict[str, Any]:
+def stack_peaks(grid: int, dtype: torch.dtype, report: Report) -> dict[str, Any]:
     """Most bytes alive at once in forward + backward of four layers of S3, gradients counted, by candidate."""
     shape = SHAPES[STACK_SHAPE]
     peaks: dict[str, int] = {}
@@ -139,12 +141,13 @@ def stack_peaks(grid: int, dtype: torch.dtype, report: Callable[[str], None]) ->
     return {"shape": STACK_SHAPE, "layers": STACK_LAYERS, "rows": rows}
 
 
-def fine_grid(rounds: int, dtype: torch.dtype, report: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The rows of G = 20 at S2: the textbook layer and ours."""
+def fine_grid(rounds: int, dtype: torch.dtype, report: Report) -> dict[str, Any]:
+    """G = 20 at S2: rows of the textbook layer and ours."""
     shape = SHAPES[FINE_SHAPE]
     wanted = (TEXTBOOK, TORCH, CPP)
     makers = {name: make for name, make in cases.modules(shape, FINE_GRID).items() if name in wanted}
-    return measure_shape(shape, makers, FINE_GRID, rounds, dtype, lambda name: report(f"G = {FINE_GRID}: {name}"))
+    rows = measure_shape(shape, makers, FINE_GRID, rounds, dtype, lambda name: report(f"G = {FINE_GRID}: {name}"))
+    return {"shape": FINE_SHAPE, "grid": FINE_GRID, "rows": rows}
 
 
 def _checked(options: Options) -> torch.dtype:
@@ -155,16 +158,11 @@ def _checked(options: Options) -> torch.dtype:
             raise unknown_name("shape", name, SHAPES)
     if options.dtype not in DTYPES:
         raise unknown_name("dtype", options.dtype, DTYPES)
-    if options.rounds < 3:
-        raise UsageError(f"got rounds {options.rounds}: expected at least 3 for a median")
-    if options.grid < 1:
-        raise UsageError(f"got grid {options.grid}: expected at least 1 grid interval")
-    if options.plot is not None and not options.plot.name:
-        raise UsageError(f"got plot {str(options.plot)!r}: expected a file name without its ending, such as layers")
+    measuring.check_least(options, grid=1)
     return DTYPES[options.dtype]
 
 
-def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], list[Table]]:
+def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables.
 
     Raises:
@@ -174,49 +172,35 @@ def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], l
     dtype = _checked(options)
     names = tuple(dict.fromkeys(options.shapes))
     extras = (STACK_SHAPE in names) + (FINE_SHAPE in names) + 1
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with Progress() as progress, progress.task("bench layers", len(names) + extras) as bar:
+    with measuring.one_thread("bench layers", len(names) + extras) as bar:
+        document: dict[str, Any] = {
+            "machine": measuring.facts(cpp=True),
+            "baseline": BASELINE,
+        }
+        document |= {"grid": options.grid, "spline_order": SPLINE_ORDER, "dtype": options.dtype, "results": []}
+        for name in names:
+            torch.compiler.reset()  # a function compiled for too many shapes would silently run uncompiled
+            makers = cases.modules(SHAPES[name], options.grid, options.compiled)
 
-            def report(text: str) -> None:
-                bar.update(advance=0, now=text)
+            def report(text: str, name: str = name) -> None:
+                bar(f"{name}: {text}")
 
-            document: dict[str, Any] = {"machine": facts(), "baseline": BASELINE, "grid": options.grid}
-            document |= {"spline_order": cases.SPLINE_ORDER, "dtype": options.dtype, "results": []}
-            for name in names:
-                torch.compiler.reset()  # a function compiled for too many shapes would silently run uncompiled
-                makers = cases.modules(SHAPES[name], options.grid, options.compiled)
-                sizes = dict(zip(("inputs", "outputs", "batch"), SHAPES[name]))
-                rows = measure_shape(
-                    SHAPES[name],
-                    makers,
-                    options.grid,
-                    options.rounds,
-                    dtype,
-                    lambda text, name=name: report(f"{name}: {text}"),
-                )
-                document["results"].append({"shape": name, **sizes, "rows": rows})
-                bar.update(advance=1)
-            document["stack"] = stack_peaks(options.grid, dtype, report) if STACK_SHAPE in names else None
-            document["fine_grid"] = None
-            if FINE_SHAPE in names:
-                rows = fine_grid(options.rounds, dtype, report)
-                document["fine_grid"] = {"shape": FINE_SHAPE, "grid": FINE_GRID, "rows": rows}
-            report("grid refit")
-            document["refit"] = cases.refit_against_lstsq(options.rounds, report)
-            bar.update(advance=extras)
-    finally:
-        torch.set_num_threads(threads)
+            rows = measure_shape(SHAPES[name], makers, options.grid, options.rounds, dtype, report)
+            sizes = dict(zip(("inputs", "outputs", "batch"), SHAPES[name]))
+            document["results"].append({"shape": name, **sizes, "rows": rows})
+            bar.done()
+        document["stack"] = stack_peaks(options.grid, dtype, bar) if STACK_SHAPE in names else None
+        document["fine_grid"] = fine_grid(options.rounds, dtype, bar) if FINE_SHAPE in names else None
+        bar("grid refit")
+        document["refit"] = cases.refit_against_lstsq(options.rounds, bar)
+        bar.done(extras)
     document["targets"] = target_rows(document)
-    if options.plot is not None:
-        document["plots"] = [str(path) for path in _draw(document, options.plot)]
-        log(f"drawn: {', '.join(document['plots'])}")
+    measuring.draw(document, options.plot, layer_ratios, log)
     return document, tables(document)
 
 
 def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per target: what, the number wanted, the number reached, and whether it is met (None: not measured)."""
+    """One row per target, see `at_most`."""
     stated = document["grid"] == TARGET_GRID and document["dtype"] == TARGET_DTYPE
     rows = {
         (result["shape"], row["layer"]): row
@@ -228,21 +212,23 @@ def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
     for kind, name in (("eager", TORCH), ("eager", CPP), ("compiled", TORCH + COMPILED)):
         saved = [row["saved_bytes_per_input"] for (_, layer), row in rows.items() if layer == name]
         what = f"bytes saved per input, {kind}: {name.removesuffix(COMPILED)}, most of all shapes"
-        found.append(_at_most(what, SAVED, max(saved, default=None)))
+        found.append(measuring.at_most(what, SAVED, max(saved, default=None)))
     for name, targets in OVER_TEXTBOOK.items():
         for shape, wanted in targets.items():
             reached = rows.get((shape, name), {}).get("over_textbook")
-            found.append(_at_most(f"{name} over textbook, {shape}", wanted, reached))
+            found.append(measuring.at_most(f"{name} over textbook, {shape}", wanted, reached))
     for shape, wanted in OVER_FLOOR.items():
         reached = rows.get((shape, CPP + UNSCALED), {}).get("over_floor")
-        found.append(_at_most(f"{CPP}{UNSCALED} over the GEMMs alone, {shape}", wanted, reached))
+        found.append(measuring.at_most(f"{CPP}{UNSCALED} over the GEMMs alone, {shape}", wanted, reached))
     fine = document["fine_grid"] if document["dtype"] == TARGET_DTYPE else None
     reached = next((row["over_textbook"] for row in fine["rows"] if row["layer"] == CPP), None) if fine else None
-    found.append(_at_most(f"{CPP} over textbook, G = 20, S2 (sparse)", FINE_OVER_TEXTBOOK, reached))
+    found.append(measuring.at_most(f"{CPP} over textbook, G = 20, S2 (sparse)", FINE_OVER_TEXTBOOK, reached))
     stack = document["stack"] if stated else None
     peaks = {row["layer"]: row["ratio"] for row in stack["rows"]} if stack else {}
     for name in (TORCH, CPP):
-        found.append(_at_most(f"peak of four layers of S3 over {BASELINE}: {name}", STACK_OVER_MLP, peaks.get(name)))
+        found.append(
+            measuring.at_most(f"peak of four layers of S3 over {BASELINE}: {name}", STACK_OVER_MLP, peaks.get(name))
+        )
     for refit in (document["refit"], document["refit"]["more_samples"]):
         for rival in refit["rivals"]:
             speed = rival["speed_ratio"]
@@ -252,31 +238,8 @@ def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _at_most(what: str, wanted: float, reached: float | None) -> dict[str, Any]:
-    met = None if reached is None else reached <= wanted
-    return {"target": what, "wanted": f"<= {wanted:g}", "reached": reached, "met": met}
-
-
-def _draw(document: dict[str, Any], stem: Path) -> list[Path]:
-    from kansciml.benchmarks._layers_picture import layer_ratios
-    from kansciml.reporting.style import publication_style, save_figure
-
-    with publication_style():
-        figure = layer_ratios(document)
-    return save_figure(figure, stem.parent, stem.name)
-
-
-def facts() -> dict[str, Any]:
-    """What the numbers depend on: PyTorch, its threads, the processor's vector instructions, and our C++ kernels."""
-    return {
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpp": cases.cpp_available(),
-    }
-
-
 COLUMNS = {
+    "layer": "layer",
     "forward_ms": "forward [ms]",
     "both_ms": "both [ms]",
     "both_low_ms": "25 % [ms]",
@@ -291,59 +254,36 @@ COLUMNS = {
 """Keys of a row -> headings of a table, with the name of its baseline to be filled in."""
 
 
-def _shape_table(
-    result: dict[str, Any], document: dict[str, Any], grid: int, keys: list[str], baseline: str = "MLP"
-) -> Table:
-    facts = document["machine"]
-    rows = [
-        [row["layer"], row["error"], *[None] * (len(keys) - 1)]
-        if "error" in row
-        else [row["layer"], *(row[key] for key in keys)]
-        for row in result["rows"]
-    ]
+def _shape_table(result: Row, document: Row, grid: int, keys: list[str], baseline: str = "MLP") -> Table:
+    machine = document["machine"]
     notes = [
-        f"{document['dtype']}, S = {document['spline_order']}, one thread ({facts['cpu_capability']}), "
-        f"PyTorch {facts['torch']}: processor time, interleaved medians. Both: forward + backward.",
+        f"{document['dtype']}, S = {document['spline_order']}, one thread ({machine['cpu_capability']}), "
+        f"PyTorch {machine['torch']}: processor time, interleaved medians. Both: forward + backward.",
         "Saved for backward: what grows with the batch, per input element; apart: what does not, such as copies of "
         "weights. Parameters themselves are not counted.",
     ]
     if "over_floor" in keys:
         notes.append("x textbook: compare layers with an edge scale, which the textbook layer has; x GEMMs: without.")
     title = f"{result['shape']}: {result['inputs']} -> {result['outputs']}, batch {result['batch']}, G = {grid}"
-    return Table(title, ["layer", *(COLUMNS[key].format(baseline) for key in keys)], rows, notes)
+    return measuring.table_of(title, result["rows"], {key: COLUMNS[key].format(baseline) for key in keys}, notes)
 
 
-def tables(document: dict[str, Any]) -> list[Table]:
+def tables(document: Row) -> list[Table]:
     """One table per shape, the peak memory, and the targets."""
-    found = []
-    for result in document["results"]:
-        found.append(_shape_table(result, document, document["grid"], list(COLUMNS)))
-    if document["fine_grid"] is not None:
-        fine = document["fine_grid"]
+    found = [_shape_table(result, document, document["grid"], list(COLUMNS)) for result in document["results"]]
+    fine, stack = document["fine_grid"], document["stack"]
+    if fine is not None:
         sizes = dict(zip(("inputs", "outputs", "batch"), SHAPES[fine["shape"]]))
         keys = [key for key in COLUMNS if not key.startswith("over_")]  # its baseline is the textbook layer already
         found.append(_shape_table({**fine, **sizes}, document, fine["grid"], keys, "textbook"))
-    if document["stack"] is not None:
-        stack = document["stack"]
-        found.append(
-            Table(
-                f"Peak of {stack['layers']} layers of {stack['shape']}, forward + backward",
-                ["layers", "peak [MB]", "x MLP"],
-                [[row["layer"], row["peak_bytes"] / 1e6, row["ratio"]] for row in stack["rows"]],
-                ["Tensors alive at once: gradients counted; weights, input, and what a kernel takes for itself not."],
-            )
-        )
-    rows = [[row["target"], row["wanted"], row["reached"], row["met"]] for row in document["targets"]]
-    found.append(
-        Table(
-            "Targets",
-            ["target", "wanted", "reached", "met"],
-            rows,
-            [
-                "The textbook layer stands for efficient-kan: the same recursion and the same parameters.",
-                "Against it ours has an edge scale too; against the GEMMs alone it has none.",
-                "A dash was not measured: a shape left out, not G = 5 in float32, not compiled, or no C++ here.",
-            ],
-        )
+    if stack is not None:
+        title = f"Peak of {stack['layers']} layers of {stack['shape']}, forward + backward"
+        columns = {"layer": "layers", "peak_bytes": "peak [MB]", "ratio": "x MLP"}
+        note = "Tensors alive at once: gradients counted; weights, input, and what a kernel takes for itself not."
+        found.append(measuring.table_of(title, stack["rows"], columns, [note]))
+    notes = (
+        "The textbook layer stands for efficient-kan: the same recursion and the same parameters.",
+        "Against it ours has an edge scale too; against the GEMMs alone it has none.",
+        "A dash was not measured: a shape left out, not G = 5 in float32, not compiled, or no C++ here.",
     )
-    return found
+    return [*found, measuring.targets_table(document["targets"], *notes)]

@@ -7,7 +7,10 @@ a bare ``nn.Sequential`` with the state scaling folded into its weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +22,10 @@ from kansciml._errors import SolveError, UsageError, unknown_name
 from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, open_backend
 from kansciml.backends.torch import DEFAULT_GRADIENT, GRADIENTS, ModuleField, TorchOdeSolver
-from kansciml.benchmarks._timing import interleaved
+from kansciml.benchmarks import _measuring as measuring
+from kansciml.benchmarks._measuring import Report, Row
 from kansciml.models.field_spec import MODELS, FieldSpec
 from kansciml.models.fields import VectorField
-from kansciml.runs.progress import Progress
 from kansciml.runs.tables import Table
 from kansciml.tasks.ode.problem import make_field, make_problem
 from kansciml.tasks.ode.registry import get_system
@@ -56,10 +59,11 @@ class BareMLP(nn.Module):
 
     def __init__(self, field: VectorField) -> None:
         super().__init__()
-        spec, net = field.spec, field.net
-        linear = [nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64) for layer in net.layers]
+        spec = field.spec
+        layers: Any = field.net.layers
+        linear = [nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64) for layer in layers]
         with torch.no_grad():
-            for ours, theirs in zip(linear, net.layers):
+            for ours, theirs in zip(linear, layers):
                 ours.weight.copy_(theirs.weight)
                 ours.bias.copy_(theirs.bias)
             first, last = linear[0], linear[-1]
@@ -78,14 +82,11 @@ class BareMLP(nn.Module):
 
 def candidates(problem: OdeProblem, params: np.ndarray, julia: Any) -> dict[str, tuple[OdeSolver, np.ndarray]]:
     """Everything that is timed: name -> (solver, its parameters)."""
-    module: nn.Module = VectorField(problem.field).load_flat(params)
-    if problem.field.model == "mlp":
-        module = BareMLP(module)
-    custom = OdeProblem(
-        ModuleField(module, problem.field.state_size),
-        **{k: v for k, v in vars(problem).items() if k != "field"},
-    )
-    own = custom.field.initial_parameters()
+    spec = problem.field
+    plain = VectorField(spec).load_flat(params)
+    module = ModuleField(BareMLP(plain) if spec.model == "mlp" else plain, spec.state_size)
+    settings: dict[str, Any] = {**vars(problem), "field": module}
+    custom, own = OdeProblem(**settings), module.initial_parameters()
     found: dict[str, tuple[OdeSolver, np.ndarray]] = {
         BASELINE: (TorchOdeSolver(custom, "backprop"), own),
         "torch replay, any nn.Module": (TorchOdeSolver(custom, "replay"), own),
@@ -103,18 +104,18 @@ def candidates(problem: OdeProblem, params: np.ndarray, julia: Any) -> dict[str,
 
 
 def measure(
-    system: System, model: str, options: Options, julia: Any, report: Callable[[str], None]
+    system: System, model: str, options: Options, julia: Any, report: Report
 ) -> tuple[FieldSpec, list[dict[str, Any]]]:
     """Rows of one system and model: name, median and quartiles in ms, ratio to the baseline, gradient difference."""
     spec = make_field(system, model, match="params")
     problem = make_problem(system, spec, options.tolerance, options.tolerance)
-    report(f"{system.name} {model}: going near the solution")
+    report("going near the solution")
     solver = TorchOdeSolver(problem)
     params = train_flat(solver.value_and_grad, spec.initial_parameters(0), WARM_UP).params
     exact: dict[str, np.ndarray] = {}  # by each backend's replay; the two differ by their solvers' errors
     calls, differences, failures = {}, {}, []
     for name, (candidate, its_params) in candidates(problem, params, julia).items():
-        report(f"{system.name} {model}: {name}")
+        report(name)
         try:
             gradient = candidate.value_and_grad(its_params)[1]
         except SolveError as error:
@@ -122,29 +123,19 @@ def measure(
             continue
         own = exact.setdefault(candidate.backend, gradient) if "nn.Module" not in name else None
         differences[name] = None if own is None else float(np.max(np.abs(gradient - own)) / np.max(np.abs(own)))
-        calls[name] = lambda candidate=candidate, its_params=its_params: candidate.value_and_grad(its_params)
-    seconds = interleaved(calls, options.rounds, after_call=lambda name: report(f"{system.name} {model}: {name}"))
-    base = seconds[BASELINE]
-    rows = [
-        {
-            "method": name,
-            "median_ms": 1e3 * float(np.median(values)),
-            "low_ms": 1e3 * float(np.quantile(values, 0.25)),
-            "high_ms": 1e3 * float(np.quantile(values, 0.75)),
-            "ratio": float(np.median(values) / np.median(base)) if len(values) < 3 else _paired(values, base),
-            "gradient_difference": differences[name],
-        }
-        for name, values in seconds.items()
-    ]
+        calls[name] = functools.partial(candidate.value_and_grad, its_params)
+    seconds = measuring.in_turns(calls, options.rounds, report, clock=time.perf_counter, slow_s=2.0, budget_s=60.0)
+    rows = []
+    for name, values in seconds.items():
+        shown = measuring.quartiles("", values)
+        row = {"method": name, "median_ms": shown["ms"], "low_ms": shown["low_ms"], "high_ms": shown["high_ms"]}
+        rows.append(
+            row | {"ratio": measuring.ratio(values, seconds[BASELINE]), "gradient_difference": differences[name]}
+        )
     return spec, rows + failures
 
 
-def _paired(values: np.ndarray, base: np.ndarray) -> float:
-    """Median of the ratios round by round, which the machine's drift does not move."""
-    return float(np.median(values / base[: len(values)]))
-
-
-def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], list[Table]]:
+def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables.
 
     Raises:
@@ -155,53 +146,48 @@ def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], l
         raise unknown_name("backend", options.backend, BACKENDS)
     if options.model not in (*MODELS, "both"):
         raise unknown_name("model", options.model, (*MODELS, "both"))
-    if options.rounds < 3:
-        raise UsageError(f"got rounds {options.rounds}: expected at least 3 for a median")
+    measuring.check_least(options)
     if not 0 < options.tolerance < 1:
         raise UsageError(f"got tolerance {options.tolerance}: expected a number between 0 and 1, such as 1e-7")
     systems = [get_system(name) for name in options.systems]
     models = MODELS if options.model == "both" else (options.model,)
-    torch.set_num_threads(1)
-    julia = None
-    if options.backend != "torch":
-        opened = open_backend(options.backend, log=log)
-        julia = opened if opened.name == "julia" else None
-    tables, document = [], {"tolerance": options.tolerance, "baseline": BASELINE, "results": []}
-    try:
-        with Progress() as progress, progress.task("bench ode", len(systems) * len(models)) as bar:
-            for system in systems:
-                for model in models:
-                    spec, rows = measure(system, model, options, julia, lambda text: bar.update(advance=0, now=text))
-                    bar.update(advance=1)
-                    result = {"system": system.name, "model": model, "label": spec.label(), "rows": rows}
-                    document["results"].append(result)
-                    tables.append(_table(system.name, spec, rows, options))
-    finally:
-        if julia is not None:
-            julia.close()
+    document: dict[str, Any] = {"tolerance": options.tolerance, "baseline": BASELINE, "results": []}
+    tables, julia = [], None
+    with measuring.one_thread("bench ode", len(systems) * len(models)) as bar:
+        if options.backend != "torch":
+            opened = open_backend(options.backend, log=log)
+            julia = opened if opened.name == "julia" else None
+        try:
+            for system, model in itertools.product(systems, models):
+
+                def report(text: str, of: str = f"{system.name} {model}") -> None:
+                    bar(f"{of}: {text}")
+
+                spec, rows = measure(system, model, options, julia, report)
+                bar.done()
+                result = {"system": system.name, "model": model, "label": spec.label(), "rows": rows}
+                document["results"].append(result)
+                tables.append(_table(system.name, spec, rows, options))
+        finally:
+            if julia is not None:
+                julia.close()
     return document, tables
 
 
-def _table(system: str, spec: FieldSpec, rows: list[dict[str, Any]], options: Options) -> Table:
-    shown = [
-        [row["method"], row["error"], None, None, None, None]
-        if "error" in row
-        else [
-            row["method"],
-            row["median_ms"],
-            row["low_ms"],
-            row["high_ms"],
-            row["ratio"],
-            row["gradient_difference"],
-        ]
-        for row in rows
+COLUMNS = {
+    "method": "method",
+    "median_ms": "median [ms]",
+    "low_ms": "25 % [ms]",
+    "high_ms": "75 % [ms]",
+    "ratio": "x baseline",
+    "gradient_difference": "gradient difference",
+}
+
+
+def _table(system: str, spec: FieldSpec, rows: Sequence[Row], options: Options) -> Table:
+    notes = [
+        f"rtol = atol = {options.tolerance:g}, float64, one thread; baseline: {BASELINE}; medians, interleaved.",
+        "A method that takes over 2 s is timed once. Difference: to the first method of the same backend.",
     ]
-    return Table(
-        f"One loss + gradient: {system}, {spec.label()}, {spec.n_parameters} parameters",
-        ["method", "median [ms]", "25 % [ms]", "75 % [ms]", "x baseline", "gradient difference"],
-        shown,
-        [
-            f"rtol = atol = {options.tolerance:g}, float64, one thread; baseline: {BASELINE}; medians, interleaved.",
-            "A method that takes over 2 s is timed once. Difference: to the first method of the same backend.",
-        ],
-    )
+    title = f"One loss + gradient: {system}, {spec.label()}, {spec.n_parameters} parameters"
+    return measuring.table_of(title, rows, COLUMNS, notes)

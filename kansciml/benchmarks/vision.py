@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kansciml._errors import UsageError
 from kansciml.benchmarks import _loop_cases as loops
+from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks import _step_cases as steps
-from kansciml.benchmarks.layers import facts
+from kansciml.benchmarks._measuring import Report, Row
 from kansciml.models.base import VisionConfig
-from kansciml.runs.progress import Progress
 from kansciml.runs.tables import Table
 
 SUMMARY = "the training loop against a bare one; steps of vision models with MLPs, textbook KANs and ours"
@@ -53,16 +52,12 @@ class Options:
 
 
 def _checked(options: Options) -> Options:
-    for name in ("batch_size", "loop_batch_size", "loop_steps"):
-        if getattr(options, name) < 2:
-            raise UsageError(f"got {name} {getattr(options, name)}: expected at least 2")
-    if options.rounds < 3:
-        raise UsageError(f"got rounds {options.rounds}: expected at least 3 for a median")
+    measuring.check_least(options, batch_size=2, loop_batch_size=2, loop_steps=2)
     steps.check_models(options.models, "vision")
     return steps.quickly(options, QUICK) if options.quick else options
 
 
-def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], torch.Tensor]:
+def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], Tensor]:
     """Cross-entropy of a network on one fixed batch of random images."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batch_size, config.channels, config.image_size, config.image_size, generator=generator)
@@ -73,48 +68,47 @@ def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], t
 def make_cases(model: str, batch_size: int, **options: Any) -> dict[str, steps.Case]:
     """One case per candidate that can run here; `options` are fields of the model's configuration."""
     networks = {name: steps.build(model, name, **options) for name in steps.available()}
-    return {name: steps.Case(network, image_loss(network.config, batch_size)) for name, network in networks.items()}
+    return {
+        name: steps.Case(network, image_loss(steps.config_of(network), batch_size))
+        for name, network in networks.items()
+    }
 
 
-def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], list[Table]]:
+def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables.
 
     Raises:
-        UsageError: unknown models, sizes below 1, or too few rounds for a median.
+        UsageError: unknown models, sizes below 2, or too few rounds for a median.
     """
     options = _checked(options)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with Progress() as progress, progress.task("bench vision", 1 + len(options.models)) as bar:
+    with measuring.one_thread("bench vision", 1 + len(options.models)) as bar:
+        document: dict[str, Any] = {
+            "machine": measuring.facts(cpp=True),
+            "dtype": "float32",
+        }
+        document |= {"rounds": options.rounds, "results": []}
+        work = loops.Work.make(steps.build(LOOP_MODEL, steps.MLP), options.loop_batch_size, options.loop_steps)
+        document["loop"] = {
+            "model": LOOP_MODEL,
+            "batch_size": options.loop_batch_size,
+            "steps": options.loop_steps,
+            "rows": loops.throughput(work, options.rounds, bar),
+        }
+        bar.done()
+        for model in options.models:
 
-            def report(text: str) -> None:
-                bar.update(advance=0, now=text)
+            def report(text: str, model: str = model) -> None:
+                bar(f"{model}: {text}")
 
-            document: dict[str, Any] = {
-                "machine": facts(), "dtype": "float32", "rounds": options.rounds, "results": [],
-            }  # fmt: skip
-            work = loops.Work.make(steps.build(LOOP_MODEL, steps.MLP), options.loop_batch_size, options.loop_steps)
-            document["loop"] = {
-                "model": LOOP_MODEL,
-                "batch_size": options.loop_batch_size,
-                "steps": options.loop_steps,
-                "rows": loops.throughput(work, options.rounds, report),
-            }
-            bar.update(advance=1)
-            for model in options.models:
-                cases = make_cases(model, options.batch_size)
-                rows = steps.measure_cases(cases, options.rounds, lambda text, model=model: report(f"{model}: {text}"))
-                document["results"].append({"model": model, "batch_size": options.batch_size, "rows": rows})
-                bar.update(advance=1)
-    finally:
-        torch.set_num_threads(threads)
+            rows = steps.measure_cases(make_cases(model, options.batch_size), options.rounds, report)
+            document["results"].append({"model": model, "batch_size": options.batch_size, "rows": rows})
+            bar.done()
     document["targets"] = target_rows(document)
     return document, tables(document)
 
 
 def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per target: what, the number wanted, the number reached, and whether it is met (None: not measured)."""
+    """One row per target, see `at_most`."""
     loop = next(row["over_bare"] for row in document["loop"]["rows"] if row["loop"] == loops.LOOP)
     what = f"throughput of {loops.LOOP} over a {loops.BARE}"
     found = [{"target": what, "wanted": f">= {LOOP_TARGET:g}", "reached": loop, "met": loop >= LOOP_TARGET}]
@@ -126,11 +120,14 @@ def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
         for result in document["results"]:
             for name in steps.OURS:
                 reached = steps.row_of(result["rows"], name).get(key)
-                found.append(steps.at_most(f"{what} over {steps.TEXTBOOK}, {result['model']}: {name}", wanted, reached))
+                found.append(
+                    measuring.at_most(f"{what} over {steps.TEXTBOOK}, {result['model']}: {name}", wanted, reached)
+                )
     return found
 
 
 LOOP_COLUMNS = {
+    "loop": "loop",
     "images_per_s": "images/s",
     "images_low_per_s": "25 %",
     "images_high_per_s": "75 %",
@@ -139,27 +136,18 @@ LOOP_COLUMNS = {
 }
 
 
-def tables(document: dict[str, Any]) -> list[Table]:
+def tables(document: Row) -> list[Table]:
     """The loops, one table of steps per model, and the targets."""
     loop = document["loop"]
-    how = (
-        f"{document['dtype']}, one thread ({document['machine']['cpu_capability']}), PyTorch "
-        f"{document['machine']['torch']}: processor time, interleaved medians of {document['rounds']} rounds."
-    )
-    found = [
-        Table(
-            f"Training {loop['model']} with MLPs: {loop['steps']} steps of {loop['batch_size']} images",
-            ["loop", *LOOP_COLUMNS.values()],
-            [[row["loop"], *(row[key] for key in LOOP_COLUMNS)] for row in loop["rows"]],
-            [
-                how,
-                "Same weights, batches, optimiser, schedule and clipping; ours also makes its batches from bytes and"
-                " keeps losses, accuracy and norms.",
-                "Beside the steps: setup, checkpoints and the file of the log, once per training or epoch.",
-            ],
-        )
+    notes = [
+        steps.how(document),
+        "Same weights, batches, optimiser, schedule and clipping; ours also makes its batches from bytes and"
+        " keeps losses, accuracy and norms.",
+        "Beside the steps: setup, checkpoints and the file of the log, once per training or epoch.",
     ]
+    title = f"Training {loop['model']} with MLPs: {loop['steps']} steps of {loop['batch_size']} images"
+    found = [measuring.table_of(title, loop["rows"], LOOP_COLUMNS, notes)]
     for result in document["results"]:
         title = f"A training step of {result['model']}, {result['batch_size']} images"
-        found.append(steps.steps_table(title, result["rows"], [how]))
-    return [*found, steps.targets_table(document["targets"])]
+        found.append(steps.steps_table(title, document, result["rows"]))
+    return [*found, measuring.targets_table(document["targets"], "A dash was not measured here.")]

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from kansciml._errors import UsageError
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "generate Darcy flow data: kansciml darcy --n-train 1024 --n-test 500 --resolution 421"
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.runs.tables import Table
     from kansciml.tasks.darcy.dataset import DarcyConfig, dataset_folder, generate
 
+    if any(argument.partition("=")[0] == "--seed" for argument in arguments):
+        raise UsageError("--seed of kansciml darcy is now called --data-seed, as in kansciml fno")
     fields = [
         ("config", DarcyConfig, dataclasses.field(default=DarcyConfig())),
         ("where", Where, dataclasses.field(default=Where())),

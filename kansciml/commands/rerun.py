@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,7 @@ def configuration(experiment: Any, recorded: Any, moved: Sequence[str], log: Cal
         UsageError: settings that this version does not know, or data that are not there.
     """
     from kansciml.runs.config_json import config_from_json, path_settings, with_settings
-    from kansciml.runs.settings import config_hash
+    from kansciml.runs.settings import config_hash, flat_items
 
     try:
         config = config_from_json(experiment.config, recorded.config)
@@ -99,7 +98,7 @@ def configuration(experiment: Any, recorded: Any, moved: Sequence[str], log: Cal
         raise UsageError(f"{recorded.folder / 'record.json'}: {error}; another version may have written it") from error
     places = path_settings(config)
     config = with_settings(config, dict(_moved(experiment.config, text, places) for text in moved))
-    counting = {item.name for item in dataclasses.fields(config) if item.compare}
+    counting = {item.name for item, _, _ in flat_items(config) if item.compare}
     for name, paths in path_settings(config).items():
         for path in paths:
             if name.split(".")[0] in counting and not path.exists():

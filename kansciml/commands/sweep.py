@@ -98,18 +98,19 @@ def sweep(experiment: Any, preset: str | None, options: Any, out: Output, packag
 
 
 def _list(plan: Any, results: Path, out: Output) -> int:
+    from kansciml.runs.settings import settings_json
     from kansciml.runs.tables import Table
     from kansciml.sweep.plan import value_label
 
-    finished = plan.finished(results)
     rows, documents = [], []
     for task in plan.tasks:
         folder = results / plan.experiment.name / task.id
         begun = os.path.lexists(folder / "record.json")
-        state = "finished" if task.id in finished else "to be resumed" if begun else "to be run"
+        state = "finished" if plan.finished(task, results) else "to be resumed" if begun else "to be run"
         rows.append([*map(value_label, task.setting.values()), task.seed, state, str(folder)])
         one = {"setting": task.setting, "seed": task.seed, "state": state, "folder": folder}
-        documents.append(one | {"config": task.config})
+        documents.append(one | {"config": settings_json(task.config)})
+    finished = [one for one in documents if one["state"] == "finished"]
     title = f"Sweep of {plan.experiment.name}: {len(plan.tasks)} tasks, {len(finished)} of them finished"
     table = Table(title, [*plan.swept, "seed", "state", "folder"], rows)
     out.result({"id": plan.id, "experiment": plan.experiment.name, "tasks": documents}, [table])
@@ -119,23 +120,21 @@ def _list(plan: Any, results: Path, out: Output) -> int:
 def _report(plan: Any, state: Any, results: Path, out: Output) -> int:
     """Write and print the summary, and name what failed."""
     from kansciml.runs.records import load_record
-    from kansciml.sweep.plan import setting_label, value_label
     from kansciml.sweep.table import SweepRun, save_sweep
 
     runs = []
     for task in state.tasks.values():
         record = load_record(results / task.folder) if task.state == "done" else None
-        runs.append(SweepRun(plan.settings[task.setting], task.seed, record, "" if record else task.error))
+        runs.append(SweepRun(plan.settings[task.setting], record, "" if record else task.error))
     folder = plan.folder(results)
-    table, files = save_sweep(folder, plan.experiment.name, runs, value_label)
+    table, files = save_sweep(folder, plan.experiment.name, runs)
     document = state.to_json("failed" if state.failed else "finished")
     document |= {"folder": folder, "summary": table.to_json(), "files": files}
     shown = ", ".join(path.name for path in files if path.suffix != ".png")
     lines = [f"sweep: {folder}", f"summary there: {shown}", f"tasks: {state.count('done')} of {len(state.tasks)} done"]
     out.result(document, [table], lines)
     for task in state.failed:
-        seed = "" if task.seed is None else f", seed {task.seed}"
-        out.log(f"failed: {setting_label(plan.settings[task.setting])}{seed}: {task.error}")
+        out.log(f"failed: {plan.label(task.setting, task.seed)}: {task.error}")
     if state.failed:
         out.log(f"{len(state.failed)} of {len(state.tasks)} tasks failed; logs in {folder / 'logs'}, and the same "
                 "command tries them again")  # fmt: skip

@@ -162,7 +162,7 @@ def fixed_point(
         raise ValueError(f"got gradient {gradient!r}: expected one of {', '.join(GRADIENTS)}")
     if autograd.forward_mode() or (gradient == "implicit" and autograd.transformed()):
         raise ValueError("got a fixed point under torch.func or in forward mode: expected a backward pass of autograd")
-    options = {"tolerance": tolerance, "max_steps": max_steps, "history": history, "damping": damping}
+    options: dict[str, Any] = {"tolerance": tolerance, "max_steps": max_steps, "history": history, "damping": damping}
     found, solve = anderson(function, start.detach(), **options)
     status = FixedPointStatus(solve)
     if not torch.is_grad_enabled() or autograd.transformed():

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from kansciml.layers._kernels import efficient_kan
+from kansciml.layers._layer import KANLayer
 from kansciml.layers._refit.parameters import require_own
+from kansciml.layers._refit.refit import RefitError
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-LAYERS: dict[str, type[nn.Module]] = {"spline": SplineKAN, "rswaf": RSWAFKAN}
+LAYERS: dict[str, Callable[..., KANLayer]] = {"spline": SplineKAN, "rswaf": RSWAFKAN}
 
 
 class KAN(nn.Module):
@@ -27,8 +30,7 @@ class KAN(nn.Module):
         layer: ``spline`` (`SplineKAN`, default) or ``rswaf`` (`RSWAFKAN`).
         options: further arguments of every layer, such as ``grid=8`` or ``outside="linear"``.
 
-    Shapes: input (..., widths[0]), output (..., widths[-1]). `update_grid`, `extend_grid`, `regularisation` and
-    `edge_curves` are those of spline layers.
+    `update_grid`, `extend_grid`, `regularisation` and `edge_curves` are those of spline layers.
 
     Raises:
         ValueError: fewer than two widths, an unknown layer, what the layer refuses, or a method that it does not have.
@@ -43,18 +45,45 @@ class KAN(nn.Module):
         make = LAYERS[layer]
         self.layers = nn.ModuleList(make(n_in, n_out, **options) for n_in, n_out in zip(widths[:-1], widths[1:]))
 
+    @classmethod
+    def of_layers(cls, layers: Iterable[KANLayer]) -> KAN:
+        """The stack of layers that are there already."""
+        network = cls.__new__(cls)
+        nn.Module.__init__(network)
+        network.layers = nn.ModuleList(layers)
+        return network
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Layer widths from input to output."""
-        return (self.layers[0].in_features, *(layer.out_features for layer in self.layers))
+        layers: list[Any] = list(self.layers)
+        return (layers[0].in_features, *(layer.out_features for layer in layers))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def spline_layers(self) -> list[SplineKAN]:
+        """Its layers, if all are spline layers.
+
+        Raises:
+            ValueError: others.
+        """
+        found = []
+        for layer in self.layers:
+            if not isinstance(layer, SplineKAN):
+                kind = type(layer).__name__
+                raise ValueError(
+                    f"got a network with {kind} layers: expected SplineKAN alone, as of KAN(widths, layer='spline')"
+                )
+            found.append(layer)
+        return found
+
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         for layer in self.layers:
             x = layer(x)
         return x
 
     @torch.no_grad()
-    def update_grid(self, x: Tensor, blend: float = 0.02, group: ProcessGroup | None = None) -> list[Any]:
+    def update_grid(
+        self, x: Float[Tensor, "*batch inputs"], blend: float = 0.02, group: ProcessGroup | None = None
+    ) -> list[RefitError]:
         """Fit every layer's grid to what reaches it when the network is given x; returns each layer's refit error.
 
         Several processes: see `SplineKAN.update_grid`.
@@ -63,12 +92,12 @@ class KAN(nn.Module):
             ValueError: what a layer refuses (then no layer has changed, unless its inputs are not finite), layers of
                 another kind, or layers that share their weights.
         """
-        self._all_have("update_grid")
-        self._require_own()
         return self._in_turn(x, lambda layer, seen: layer.update_grid(seen, blend, group))
 
     @torch.no_grad()
-    def extend_grid(self, grid: int, x: Tensor | None = None, group: ProcessGroup | None = None) -> list[Any]:
+    def extend_grid(
+        self, grid: int, x: Float[Tensor, "*batch inputs"] | None = None, group: ProcessGroup | None = None
+    ) -> list[RefitError]:
         """Refine every layer's grid to `grid` intervals, keeping the function; returns each layer's refit error.
 
         The parameters stay the same ones, in another shape: see `SplineKAN.extend_grid`.
@@ -76,43 +105,29 @@ class KAN(nn.Module):
         Raises:
             ValueError: as in `update_grid`, or a smaller `grid`.
         """
-        self._all_have("extend_grid")
-        self._require_own()
-        if x is None:
-            return [layer.extend_grid(grid) for layer in self.layers]
         return self._in_turn(x, lambda layer, seen: layer.extend_grid(grid, seen, group))
 
-    def _require_own(self) -> None:
-        """Refuse a change of grid before any layer changes, if one of them cannot."""
-        for layer in self.layers:
+    def _in_turn(self, x: Tensor | None, change: Callable[[SplineKAN, Any], RefitError]) -> list[RefitError]:
+        layers = self.spline_layers()
+        for layer in layers:  # refuse before any layer changes, if one of them cannot
             require_own(layer, "spline_weight")
-        if len({id(layer.spline_weight) for layer in self.layers}) < len(self.layers):
+        if len({id(layer.spline_weight) for layer in layers}) < len(layers):
             raise ValueError("got layers that share spline_weight: expected each to have its own, as it has its grid")
-
-    def _all_have(self, method: str) -> None:
-        for layer in self.layers:
-            if not hasattr(layer, method):
-                kind = type(layer).__name__
-                raise ValueError(f"got a network with {kind} layers: expected SplineKAN alone, which has {method}")
-
-    def _in_turn(self, x: Tensor, change: Any) -> list[Any]:
         found = []
-        for layer in self.layers:
-            following = layer(x)  # before the change: what the next layer has been seeing
+        for layer in layers:
+            following = None if x is None else layer(x)  # before the change: what the next layer has been seeing
             found.append(change(layer, x))
             x = following
         return found
 
-    def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
+    def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Float[Tensor, ""]:
         """Sum of the layers' `SplineKAN.regularisation`."""
-        self._all_have("regularisation")
-        return sum(layer.regularisation(l1, entropy) for layer in self.layers)
+        return torch.stack([layer.regularisation(l1, entropy) for layer in self.spline_layers()]).sum()
 
     @torch.no_grad()
-    def edge_curves(self, points: int = 101) -> list[tuple[Tensor, Tensor]]:
+    def edge_curves(self, points: int = 101) -> list[tuple[Float64[Tensor, "points _"], Float64[Tensor, "points _ _"]]]:
         """`SplineKAN.edge_curves` of every layer, as `kansciml.reporting.kan_plot` draws them."""
-        self._all_have("edge_curves")
-        return [layer.edge_curves(points) for layer in self.layers]
+        return [layer.edge_curves(points) for layer in self.spline_layers()]
 
     @classmethod
     def from_efficient_kan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> KAN:
@@ -121,8 +136,6 @@ class KAN(nn.Module):
         Raises:
             ValueError: keys or shapes that are not efficient-kan's.
         """
-        layers = [SplineKAN.from_efficient_kan(state, **options) for state in efficient_kan.split(state_dict)]
-        network = cls.__new__(cls)
-        nn.Module.__init__(network)
-        network.layers = nn.ModuleList(layers)
-        return network
+        return cls.of_layers(
+            SplineKAN.from_efficient_kan(state, **options) for state in efficient_kan.split(state_dict)
+        )

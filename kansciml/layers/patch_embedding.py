@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor, nn
+
+
+def check_images(x: Tensor, channels: int, size: int) -> None:
+    """Refuse images of another shape than the model's.
+
+    Raises:
+        ValueError: another number of channels, or of rows or columns.
+    """
+    if x.shape[1:] != (channels, size, size):
+        raise ValueError(
+            f"got images of shape {tuple(x.shape)}: expected (B, {channels}, {size}, {size}), the sizes the model was"
+            " built for"
+        )
 
 
 class PatchEmbedding(nn.Module):
@@ -14,7 +28,7 @@ class PatchEmbedding(nn.Module):
         patch: height and width P of a patch; divides `image_size`.
         width: features D of a patch.
 
-    Shapes: input (B, C, H, H), output (B, N, D) with N = (H / P)^2, row by row. Parameters: D (C P^2 + 1).
+    The N = (H / P)^2 patches follow each other row by row. Parameters: D (C P^2 + 1).
 
     Raises:
         ValueError: a patch that does not divide the image, or an input of another shape.
@@ -35,11 +49,7 @@ class PatchEmbedding(nn.Module):
         """Number of patches N."""
         return (self.image_size // self.patch) ** 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != (self.channels, self.image_size, self.image_size):
-            raise ValueError(
-                f"got images of shape {tuple(x.shape)}: expected (B, {self.channels}, {self.image_size},"
-                f" {self.image_size}), the sizes the model was built for"
-            )
-        # (B, N, D); what follows would keep the strides of the transpose, and be slower for it
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch tokens features"]:
+        check_images(x, self.channels, self.image_size)
+        # what follows would keep the strides of the transpose, and be slower for it
         return self.proj(x).flatten(2).transpose(1, 2).contiguous()

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from kansciml.layers._refit.parameters import require_own
-
-from .kan import KAN
-from .spline_kan import SplineKAN
+from kansciml.layers.kan import KAN
+from kansciml.layers.spline_kan import SplineKAN
 
 
 def _layers(network: KAN) -> list[SplineKAN]:
     if not isinstance(network, KAN):
         raise ValueError(f"got a {type(network).__name__}: expected a KAN(widths, layer='spline')")
-    layers = list(network.layers)
-    if not all(isinstance(layer, SplineKAN) for layer in layers):
-        raise ValueError("got a KAN with other layers than SplineKAN: expected KAN(widths, layer='spline')")
-    return layers
+    return network.spline_layers()
 
 
 @torch.no_grad()
-def node_scores(network: KAN) -> list[Tensor]:
-    """For each hidden layer, (width,): the smaller of a node's largest incoming and largest outgoing edge norm.
+def node_scores(network: KAN) -> list[Float[Tensor, " _"]]:
+    """For each node of each hidden layer, the smaller of its largest incoming and largest outgoing edge norm.
 
     Raises:
         ValueError: layers other than `SplineKAN`.
@@ -73,10 +70,7 @@ def prune_nodes(network: KAN, threshold: float) -> KAN:
         strong = torch.nonzero(scores >= threshold).flatten()
         kept.append(strong if len(strong) else scores.argmax()[None])
     kept.append(torch.arange(layers[-1].out_features))
-    smaller = KAN.__new__(KAN)
-    nn.Module.__init__(smaller)
-    smaller.layers = nn.ModuleList(_part(layer, *pair) for layer, pair in zip(layers, zip(kept[:-1], kept[1:])))
-    return smaller
+    return KAN.of_layers(_part(layer, *pair) for layer, pair in zip(layers, zip(kept[:-1], kept[1:])))
 
 
 def _part(layer: SplineKAN, inputs: Tensor, outputs: Tensor) -> SplineKAN:

@@ -205,11 +205,11 @@ class SplineKAN(KANLayer):
         self._check(x)
 
     def _run(self, x: Tensor, narrow: torch.dtype | None) -> Tensor:
-        weights = [self._weight(name) for name in ("base_weight", "spline_weight", "spline_scale")]
-        spec, cells = self._read(weights[1])
+        base, spline, scale = map(self._weight, ("base_weight", "spline_weight", "spline_scale"))
+        spec, cells = self._read(spline)
         if narrow is not None:
-            weights = [None if w is None else w.to(narrow) for w in weights]
-        return apply(spec, self.backend, x, cells, *weights, self.keep_basis)
+            base, spline, scale = (None if w is None else w.to(narrow) for w in (base, spline, scale))
+        return apply(spec, self.backend, x, cells, base, spline, scale, self.keep_basis)
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kansciml._errors import UsageError
-
-from .bspline import uniform_knots
-from .spline_kan import SplineKAN
+from kansciml.layers._layer import checked_range
+from kansciml.layers.bspline import uniform_knots
+from kansciml.layers.spline_kan import SplineKAN
 
 
 class TextbookKAN(nn.Module):
@@ -62,20 +62,18 @@ class TextbookKAN(nn.Module):
                 f"got in_features {in_features}, out_features {out_features}, grid {grid}, spline_order {spline_order}:"
                 " expected each to be at least 1"
             )
-        if not grid_range[0] < grid_range[1]:
-            raise ValueError(f"got grid_range {tuple(grid_range)}: expected the lower bound first")
         self.in_features, self.out_features = in_features, out_features
         self.grid, self.spline_order = grid, spline_order
-        self.grid_range = (float(grid_range[0]), float(grid_range[1]))
-        options = {"device": device, "dtype": dtype}
-        self.base_weight = nn.Parameter(torch.empty(out_features, in_features, **options))
-        self.spline_weight = nn.Parameter(torch.empty(out_features, in_features, grid + spline_order, **options))
-        if spline_scale:
-            self.spline_scale = nn.Parameter(torch.empty(out_features, in_features, **options))
-        else:
-            self.register_parameter("spline_scale", None)
-        knots = torch.tensor(uniform_knots(grid, spline_order, self.grid_range).tolist(), **options)
-        self.register_buffer("knots", knots.repeat(in_features, 1))
+        self.grid_range = checked_range(grid_range)
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+        self.base_weight = parameter(out_features, in_features)
+        self.spline_weight = parameter(out_features, in_features, grid + spline_order)
+        self.spline_scale = parameter(out_features, in_features) if spline_scale else None
+        knots = torch.from_numpy(uniform_knots(grid, spline_order, self.grid_range)).repeat(in_features, 1)
+        self.register_buffer("knots", knots.to(self.base_weight))
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -102,9 +100,8 @@ class TextbookKAN(nn.Module):
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
         rows = x.reshape(-1, self.in_features)
-        spline = self.spline_weight
-        if self.spline_scale is not None:
-            spline = spline * self.spline_scale.unsqueeze(-1)
+        scale = self.spline_scale
+        spline = self.spline_weight if scale is None else self.spline_weight * scale.unsqueeze(-1)
         base = F.linear(F.silu(rows), self.base_weight)
         y = base + F.linear(self.basis(rows).flatten(1), spline.flatten(1))
         return y.reshape(*x.shape[:-1], self.out_features)

@@ -175,9 +175,44 @@ class VisionConfig(VariantConfig):
             raise UsageError(f"got drop_path {self.drop_path}: expected at least 0 and less than 1")
 
     @property
+    def default_drop_path(self) -> float:
+        """`drop_path` where that is None."""
+        return 0.0
+
+    @property
+    def drop_path_rates(self) -> list[float]:
+        """Rates of the blocks, from 0 in even steps to the largest."""
+        rate = self.default_drop_path if self.drop_path is None else self.drop_path
+        return [rate * k / max(self.depth - 1, 1) for k in range(self.depth)]
+
+    @property
     def data(self) -> str:
         """The data it is for, in a few words."""
         return f"{self.image_size} x {self.image_size} x {self.channels}, {self.classes} classes"
+
+
+class Network(nn.Module):
+    """The module of a model: it keeps the configuration that it was made from, and can draw its weights anew."""
+
+    def __init__(self, config: VariantConfig) -> None:
+        super().__init__()
+        self.config: Any = config
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew: PyTorch's own distributions for linear layers and convolutions, each KAN layer's own.
+
+        Linear layers and convolutions: uniform within 1 / sqrt(fan-in), biases too; norms are neutral.
+        """
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                bound = module.weight[0].numel() ** -0.5
+                for parameter in module.parameters():
+                    parameter.uniform_(-bound, bound, generator=generator)
+            elif isinstance(module, (nn.LayerNorm, nn.BatchNorm2d)):
+                module.reset_parameters()
+            elif module is not self and callable(reset := getattr(module, "reset_parameters", None)):
+                reset(generator)
 
 
 @dataclass(frozen=True)
@@ -212,7 +247,7 @@ class Model:
     name: str
     title: str
     presets: Mapping[str, Any]
-    module: Callable[[Any], nn.Module]
+    module: Callable[[Any], Network]
     printed: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def config(self, preset: str, variant: str = "mlp", **options: Any) -> Any:
@@ -230,7 +265,7 @@ class Model:
                 raise unknown_name(f"option of {self.name}", name, valid)
         return dataclasses.replace(base, variant=variant, **options)
 
-    def build(self, config: VariantConfig, generator: torch.Generator | None = None) -> nn.Module:
+    def build(self, config: VariantConfig, generator: torch.Generator | None = None) -> Network:
         """The network of a configuration; its weights are drawn from `generator` (None: torch's own).
 
         Raises:
@@ -254,20 +289,3 @@ def count_parameters(network: nn.Module) -> Counts:
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     grids = [m.grid_points for m in network.modules() if isinstance(m, RSWAFKAN)]
     return Counts(trainable, sum(g.numel() for g in grids if not isinstance(g, nn.Parameter)))
-
-
-@torch.no_grad()
-def draw_weights(network: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw all weights anew: PyTorch's own distributions for linear layers and convolutions, each KAN layer's own.
-
-    Linear layers and convolutions: uniform within 1 / sqrt(fan-in), biases too; norms are neutral.
-    """
-    for module in network.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            bound = module.weight[0].numel() ** -0.5
-            module.weight.uniform_(-bound, bound, generator=generator)
-            if module.bias is not None:
-                module.bias.uniform_(-bound, bound, generator=generator)
-        elif module is not network and hasattr(module, "reset_parameters"):
-            takes = not isinstance(module, (nn.LayerNorm, nn.BatchNorm2d))
-            module.reset_parameters(generator) if takes else module.reset_parameters()

@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.layers.drop_path import DropPath
-from kansciml.models.base import Model, Slot, VisionConfig, draw_weights
+from kansciml.layers.patch_embedding import check_images
+from kansciml.models.base import Model, Network, Slot, VisionConfig
 
 PLACEMENTS = ("append", "replace", "head")
 
@@ -61,7 +63,7 @@ class ConvMixerConfig(VisionConfig):
 
 
 class OverChannels(nn.Module):
-    """A module over the last axis applied to the channels of images: (B, I, H, W) -> (B, O, H, W).
+    """A module over the last axis applied to the channels of images.
 
     Images whose memory is channels-last go through as views, and come out channels-last.
     """
@@ -70,12 +72,12 @@ class OverChannels(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs height width"]:
         return self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ConvMixerBlock(nn.Module):
-    """x + BN(GELU(depthwise(x))), then BN(GELU(pointwise(x))); (B, D, H, W) -> (B, D, H, W)."""
+    """x + BN(GELU(depthwise(x))), then BN(GELU(pointwise(x)))."""
 
     def __init__(self, config: ConvMixerConfig, drop_path: float) -> None:
         super().__init__()
@@ -91,44 +93,31 @@ class ConvMixerBlock(nn.Module):
         self.activation = nn.GELU()
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch width rows columns"]) -> Float[Tensor, "batch width rows columns"]:
         x = x + self.drop_path(self.norm1(self.activation(self.depthwise(x))))
         return self.norm2(self.activation(self.pointwise(x)))
 
 
-class ConvMixer(nn.Module):
-    """Images (B, C, H, H) -> class scores (B, classes): patches, blocks, mean over positions, head.
+class ConvMixer(Network):
+    """Images to class scores: patches, blocks, mean over positions, head.
 
     Where KANs work on the channels, images are laid out channels-last from the start, so that no KAN copies its input.
     """
 
     def __init__(self, config: ConvMixerConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.stem = nn.Sequential(
             nn.Conv2d(config.channels, config.width, config.patch, stride=config.patch),
             nn.GELU(),
             nn.BatchNorm2d(config.width),
         )
-        rate = config.drop_path or 0.0
-        self.blocks = nn.Sequential(
-            *(ConvMixerBlock(config, rate * k / max(config.depth - 1, 1)) for k in range(config.depth))
-        )
+        self.blocks = nn.Sequential(*(ConvMixerBlock(config, rate) for rate in config.drop_path_rates))
         on_head = config.kan_layer is not None and config.placement == "head"
         self.head = config.mixing(0) if on_head else nn.Linear(config.width, config.classes)
         self.channels_last = config.kan_layer is not None and not on_head
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew."""
-        draw_weights(self, generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        c = self.config
-        if x.shape[1:] != (c.channels, c.image_size, c.image_size):
-            raise ValueError(
-                f"got images of shape {tuple(x.shape)}: expected (B, {c.channels}, {c.image_size}, {c.image_size}),"
-                " the sizes the model was built for"
-            )
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        check_images(x, self.config.channels, self.config.image_size)
         x = self.stem(x)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +19,7 @@ from kansciml._errors import UsageError
 from kansciml.layers.attention import Attention
 from kansciml.layers.drop_path import DropPath
 from kansciml.layers.patch_embedding import PatchEmbedding
-from kansciml.models.base import Model, Slot, VisionConfig, draw_weights
+from kansciml.models.base import Model, Network, Slot, VisionConfig
 
 KAN_HIDDEN = 192
 """Hidden width of Vision-KAN's KANs, whatever D. Table 1 has no Base with KANs; it gets the same here."""
@@ -56,6 +57,10 @@ class DeitConfig(VisionConfig):
             raise UsageError(f"got width {self.width} and {self.heads} heads: expected heads that divide the width")
 
     @property
+    def default_drop_path(self) -> float:
+        return DROP_PATH if self.kan_layer is None or self.fair else 0.0
+
+    @property
     def qkv_bias(self) -> bool:
         """Whether attention has biases on queries, keys and values."""
         return self.kan_layer is None or self.fair
@@ -88,12 +93,12 @@ class FeedForward(nn.Module):
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class DeitBlock(nn.Module):
-    """x + attention(norm(x)), then x + f(norm(x)) with an MLP or a KAN f; (B, N, D) -> (B, N, D)."""
+    """x + attention(norm(x)), then x + f(norm(x)) with an MLP or a KAN f."""
 
     def __init__(self, config: DeitConfig, drop_path: float) -> None:
         super().__init__()
@@ -105,30 +110,25 @@ class DeitBlock(nn.Module):
         self.kan = None if mlp else config.mixing(0)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        feed = self.kan if self.mlp is None else self.mlp
-        return x + self.drop_path(feed(self.norm2(x)))
+        forward = self.mlp or self.kan
+        assert forward is not None
+        return x + self.drop_path(forward(self.norm2(x)))
 
 
-class Deit(nn.Module):
-    """Images (B, C, H, H) -> class scores (B, classes), read off a class token.
+class Deit(Network):
+    """Images to class scores, read off a class token.
 
     Patches and the class token, plus learned positions; blocks; LayerNorm; a linear head on the class token.
     """
 
     def __init__(self, config: DeitConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.patch_embed = PatchEmbedding(config.image_size, config.channels, config.patch, config.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.width))
-        rate = config.drop_path
-        if rate is None:
-            rate = DROP_PATH if config.kan_layer is None or config.fair else 0.0
-        self.blocks = nn.Sequential(
-            *(DeitBlock(config, rate * k / max(config.depth - 1, 1)) for k in range(config.depth))
-        )
+        self.blocks = nn.Sequential(*(DeitBlock(config, rate) for rate in config.drop_path_rates))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.classes)
 
@@ -138,7 +138,7 @@ class Deit(nn.Module):
 
         The normal distribution is cut at two, which changes nothing at this width. KAN layers draw as they do.
         """
-        draw_weights(self, generator)
+        super().reset_parameters(generator)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, INIT_STD, generator=generator)
@@ -151,7 +151,7 @@ class Deit(nn.Module):
         """Parameters that weight decay leaves out beside norms and biases, as in DeiT: see `parameter_groups`."""
         return {"cls_token", "pos_embed"}
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         x = self.patch_embed(x)
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1) + self.pos_embed  # (B, 1 + N, D)
         return self.head(self.norm(self.blocks(x)[:, 0]))

@@ -30,7 +30,13 @@ _DISTILLED = ("dist_token", "head_dist.weight", "head_dist.bias")
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 _ENTRIES = ("model", "state_dict", "model_state_dict", "model_ema", "state_dict_ema", "ema")
 _WRAPPERS = re.compile(r"\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
-_HARMLESS = [argparse.Namespace, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath]
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    pathlib.WindowsPath,
+    pathlib.PurePosixPath,
+    pathlib.PureWindowsPath,
+]
 _HARMLESS += [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
 """What training checkpoints hold beside tensors (options, paths, NumPy numbers): making one runs no code of a file."""
 

@@ -124,10 +124,12 @@ class FieldSpec:
     def in_units(self, units: Units) -> FieldSpec:
         """The same field with the same parameters, dv/dtau of v: see `Units`."""
         center, scale, rate = self.normalisation()
-        rate = to_digits(rate * (units.time / units.state))
-        numbers = (center - units.origin) / units.state, scale / units.state, rate
-        center, scale, rate = (tuple(values.tolist()) for values in numbers)
-        return replace(self, center=center, scale=scale, rate=rate)
+        return replace(
+            self,
+            center=tuple(((center - units.origin) / units.state).tolist()),
+            scale=tuple((scale / units.state).tolist()),
+            rate=tuple(to_digits(rate * (units.time / units.state)).tolist()),
+        )
 
     def layout(self) -> tuple[ParameterBlock, ...]:
         """The named arrays of the flat parameter vector, in order."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from kansciml.layers.mlp import MLP
@@ -29,18 +30,15 @@ class VectorField(nn.Module):
         self.spec = spec
         for name, value in zip(("center", "scale", "rate"), spec.normalisation()):
             self.register_buffer(name, torch.from_numpy(value).to(dtype))
-        self.net: nn.Module
+        self.net: MLP | nn.Sequential
         if spec.model == "mlp":
             self.net = MLP(spec.widths, spec.activation, dtype=dtype)
         else:
-            self.net = nn.Sequential(
-                *(
-                    SplineKAN(n_in, n_out, spec.grid, spec.spline_order, spec.grid_range, dtype=dtype)
-                    for n_in, n_out in zip(spec.widths[:-1], spec.widths[1:])
-                )
-            )
+            options = (spec.grid, spec.spline_order, spec.grid_range)
+            pairs = zip(spec.widths[:-1], spec.widths[1:])
+            self.net = nn.Sequential(*(SplineKAN(n_in, n_out, *options, dtype=dtype) for n_in, n_out in pairs))
 
-    def forward(self, t: Tensor, u: Tensor) -> Tensor:
+    def forward(self, t: Any, u: Float[Tensor, "*batch states"]) -> Float[Tensor, "*batch states"]:
         z = (u - self.center) / self.scale
         if self.spec.squash:
             z = torch.tanh(z)
@@ -48,7 +46,7 @@ class VectorField(nn.Module):
             z = z**self.spec.input_power
         return self.rate * self.net(z)
 
-    def _named_in_order(self, gradient: bool = False) -> Sequence[Tensor]:
+    def _named_in_order(self, gradient: bool = False) -> list[Tensor]:
         """Parameters, or their gradients, in the order and shapes of `FieldSpec.layout()`, as views."""
         layers = self.net.layers if isinstance(self.net, MLP) else self.net
         found = [getattr(layers[block.layer], block.name) for block in self.spec.layout()]
@@ -56,8 +54,8 @@ class VectorField(nn.Module):
         # a Linear has its outputs first; KAN layers have the layout's order already
         return [p.movedim(0, -1) for p in found] if isinstance(self.net, MLP) else found
 
-    def load_flat(self, params: np.ndarray | Tensor) -> VectorField:
-        """Set the parameters from a flat vector (P,) in the order of `FieldSpec.layout()`; returns self."""
+    def load_flat(self, params: Float[np.ndarray, " parameters"] | Float[Tensor, " parameters"]) -> VectorField:
+        """Set the parameters from a flat vector in the order of `FieldSpec.layout()`; returns self."""
         flat = torch.as_tensor(params)
         if flat.shape != (self.spec.n_parameters,):
             raise ValueError(f"got parameters of shape {tuple(flat.shape)}: expected ({self.spec.n_parameters},)")
@@ -66,6 +64,6 @@ class VectorField(nn.Module):
                 target.copy_(flat[block.offset : block.offset + block.size].view(block.shape))
         return self
 
-    def to_flat(self, gradient: bool = False) -> np.ndarray:
-        """The parameters, or their gradients, as a flat vector (P,) in the order of `FieldSpec.layout()`."""
+    def to_flat(self, gradient: bool = False) -> Float64[np.ndarray, " parameters"]:
+        """The parameters, or their gradients, as a flat vector in the order of `FieldSpec.layout()`."""
         return torch.cat([a.reshape(-1) for a in self._named_in_order(gradient)]).to(torch.float64).numpy()

@@ -17,6 +17,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -25,9 +26,10 @@ from kansciml._errors import UsageError, unknown_name
 from kansciml.layers._kernels.autograd import autocast_dtype
 from kansciml.layers.fixed_point import GRADIENTS, FixedPointStatus, fixed_point
 from kansciml.layers.spectral_conv import FourierBasis, SpectralConv2d, fourier_basis
-from kansciml.models.base import Model, Slot, VariantConfig, draw_weights
+from kansciml.models.base import Model, Network, Slot, VariantConfig
 
 LAYERS_PER_BLOCK = 3
+Features = Float[Tensor, "batch width height_padded width_padded"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,7 @@ class FNOConfig(VariantConfig):
 
 
 class FourierLayer(nn.Module):
-    """MLP(spectral convolution of z) + 1x1 convolution of z + injection; (B, D, H, W) -> (B, D, H, W)."""
+    """MLP(spectral convolution of z) + 1x1 convolution of z + injection."""
 
     def __init__(self, config: FNOConfig) -> None:
         super().__init__()
@@ -127,7 +129,7 @@ class FourierLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Conv2d(d, d, 1), nn.GELU(), nn.Conv2d(d, d, 1)) if config.channel_mlp else None
         self.pointwise = nn.Conv2d(d, d, 1)
 
-    def forward(self, z: Tensor, basis: FourierBasis, injection: Tensor | None = None) -> Tensor:
+    def forward(self, z: Features, basis: FourierBasis, injection: Features | None = None) -> Features:
         y = self.spectral(z, basis)
         if self.mlp is not None:
             y = self.mlp(y)
@@ -136,22 +138,22 @@ class FourierLayer(nn.Module):
 
 
 class FourierBlock(nn.Module):
-    """Three Fourier layers, each with GELU behind it; (B, D, H, W) -> (B, D, H, W)."""
+    """Three Fourier layers, each with GELU behind it."""
 
     def __init__(self, config: FNOConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(FourierLayer(config) for _ in range(LAYERS_PER_BLOCK))
         self.residual = config.residual
 
-    def forward(self, z: Tensor, basis: FourierBasis, injection: Tensor | None = None) -> Tensor:
+    def forward(self, z: Features, basis: FourierBasis, injection: Features | None = None) -> Features:
         start = z
         for layer in self.layers:
             z = F.gelu(layer(z, basis, injection))
         return start + z if self.residual else z
 
 
-class FNO(nn.Module):
-    """Fields (B, C, H, W) -> fields (B, O, H, W): lift of fields and coordinates, blocks, one more layer, projection.
+class FNO(Network):
+    """Fields to fields: lift of fields and coordinates, blocks, one more layer, projection.
 
     The coordinates x and y of the points run from 0 to 1, both ends included, along H and W. Any grid will do that,
     with the padding, has the modes, also where it is compiled or exported with H and W left open. An equilibrium is
@@ -162,8 +164,7 @@ class FNO(nn.Module):
     """
 
     def __init__(self, config: FNOConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.lift = config.mixing(0)
         self.blocks = nn.ModuleList(FourierBlock(config) for _ in range(config.blocks))
         self.last = FourierLayer(config)
@@ -171,11 +172,7 @@ class FNO(nn.Module):
         self.status: FixedPointStatus | None = None
         """Of the last forward pass, where it looked for an equilibrium; its backward pass fills in the rest."""
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew."""
-        draw_weights(self, generator)
-
-    def forward(self, a: Tensor) -> Tensor:
+    def forward(self, a: Float[Tensor, "batch _ height width"]) -> Float[Tensor, "batch _ height width"]:
         c = self.config
         if a.dim() != 4 or a.shape[1] != c.in_channels:
             raise ValueError(f"got fields of shape {tuple(a.shape)}: expected (B, {c.in_channels}, H, W)")
@@ -213,8 +210,10 @@ class FNO(nn.Module):
         return z
 
 
-def with_coordinates(a: Tensor) -> Tensor:
-    """Fields and the coordinates of their points: (B, C, H, W) -> (B, H, W, C + 2)."""
+def with_coordinates(
+    a: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch height width channels+2"]:
+    """Fields and the coordinates of their points."""
     b, _, h, w = a.shape
     # not by linspace, which would fix the grid's size in a compiled program
     x, y = ((torch.arange(n, device=a.device).double() / max(n - 1, 1)).to(a.dtype) for n in (h, w))

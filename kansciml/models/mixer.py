@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from kansciml.layers.drop_path import DropPath
 from kansciml.layers.layer_norm import LayerNorm
 from kansciml.layers.patch_embedding import PatchEmbedding
 from kansciml.layers.rswaf_kan import FEWEST_NORMALISED
-from kansciml.models.base import Model, Slot, VisionConfig, draw_weights
+from kansciml.models.base import Model, Network, Slot, VisionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class MixerConfig(VisionConfig):
 
 
 class MixerBlock(nn.Module):
-    """Mixes over patches, then over features: x + f(norm(x)^T)^T, then x + g(norm(x)); (B, N, D) -> (B, N, D)."""
+    """Mixes over patches, then over features: x + f(norm(x)^T)^T, then x + g(norm(x))."""
 
     def __init__(self, config: MixerConfig, drop_path: float) -> None:
         super().__init__()
@@ -65,30 +65,22 @@ class MixerBlock(nn.Module):
         self.channels = config.mixing(1)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         x = x + self.drop_path(self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2))
         return x + self.drop_path(self.channels(self.norm2(x)))
 
 
-class Mixer(nn.Module):
-    """Images (B, C, H, H) -> class scores (B, classes): patches, blocks, LayerNorm, mean over patches, linear head."""
+class Mixer(Network):
+    """Images to class scores: patches, blocks, LayerNorm, mean over patches, linear head."""
 
     def __init__(self, config: MixerConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.patch_embed = PatchEmbedding(config.image_size, config.channels, config.patch, config.width)
-        rate = config.drop_path or 0.0
-        self.blocks = nn.Sequential(
-            *(MixerBlock(config, rate * k / max(config.depth - 1, 1)) for k in range(config.depth))
-        )
+        self.blocks = nn.Sequential(*(MixerBlock(config, rate) for rate in config.drop_path_rates))
         self.norm = LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.classes)
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew."""
-        draw_weights(self, generator)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         x = self.blocks(self.patch_embed(x))  # (B, N, D)
         return self.head(self.norm(x).mean(1))
 

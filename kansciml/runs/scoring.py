@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml._errors import UsageError, unknown_name
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
@@ -45,36 +45,6 @@ class Scoring:
 
     options: type[ScoringOptions]
     score: Callable[[Record, Any, Progress], tuple[dict[str, Any], list[Table]]]
-
-
-def chosen_rows(rows: Sequence[dict[str, Any]], name: str | None) -> list[dict[str, Any]]:
-    """Rows of trained models of this id, group, variant, model or task; all for None.
-
-    Raises:
-        UsageError: there is none; the message lists what there is.
-    """
-    keys = ("id", "group", "variant", "model", "task")
-    found = [row for row in rows if name is None or name in (row[key] for key in keys)]
-    if not found:
-        valid = dict.fromkeys([row["group"] for row in rows] + [row["id"] for row in rows])
-        raise UsageError(f"unknown model {name!r} of this run: expected one of {', '.join(valid)}")
-    return found
-
-
-def rows_with(record: Record, what: str, command: str, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a record that have these keys, of runs that were trained to their end.
-
-    Raises:
-        KansciError: there is none, and so no such `what`; `command` trains them.
-    """
-    rows = [row for row in record.result.get("runs", []) if all(key in row for key in keys)]
-    if not rows:
-        state = "" if record.status == "finished" else f" ({record.status})"
-        raise KansciError(
-            f"{record.folder} is a run of {record.experiment}{state} without trained {what}:"
-            f" expected the folder of a finished run of {command}"
-        )
-    return rows
 
 
 def chosen_device(accelerator: str) -> torch.device:

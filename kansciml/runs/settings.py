@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -28,9 +28,14 @@ MAX_SEEDS = 10_000
 """More than any comparison needs; who asks for more has most likely given a seed where their number is meant."""
 
 
-def part(default: T) -> T:
-    """A field of a configuration: `default`, itself a configuration, whose settings are flat outside Python."""
-    return dataclasses.field(default=default, metadata={PART: True})
+def part(default: T, later: Collection[str] = ()) -> T:
+    """A field of a configuration: `default`, itself a configuration, whose settings are flat outside Python.
+
+    Args:
+        later: settings that this configuration did not have at first: they count as those with `COUNTS_IF_SET` do, so
+            that hashes stay what they were.
+    """
+    return dataclasses.field(default=default, metadata={PART: default, "later": frozenset(later)})
 
 
 def is_part(item: dataclasses.Field) -> bool:
@@ -83,7 +88,7 @@ def _hashable(value: Any) -> Any:
             return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         return {"path": path.as_posix()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = {item.name: _hashable(own) for item, owner, own in flat_items(value) if _counts(item, owner)}
+        found = {name: _hashable(own) for name, own in _counting(value)}
         inputs = value.inputs() if hasattr(value, "inputs") else None
         return found | {"inputs": _hashable(inputs)} if inputs else found
     if isinstance(value, Mapping):
@@ -95,8 +100,17 @@ def _hashable(value: Any) -> Any:
     return to_jsonable(value)
 
 
-def _counts(item: dataclasses.Field, owner: Any) -> bool:
-    return item.compare and not ("counts_if_set" in item.metadata and getattr(owner, item.name) == item.default)
+def _counting(config: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of every setting that counts in the hash."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if is_part(item):
+            later, default = item.metadata["later"], item.metadata[PART]
+            for name, own in _counting(value):
+                if name not in later or own != setting(default, name):
+                    yield name, own
+        elif item.compare and not ("counts_if_set" in item.metadata and value == item.default):
+            yield item.name, value
 
 
 def seed_range(config: Any) -> range:

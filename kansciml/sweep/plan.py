@@ -6,24 +6,18 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kansciml._errors import KansciError, UsageError, check_seed
 from kansciml._files import to_jsonable
-from kansciml.runs.config_json import (
-    get_setting,
-    is_tuple_setting,
-    parse_setting,
-    path_settings,
-    setting_name,
-    setting_types,
-    with_settings,
-)
+from kansciml.runs.config_json import is_tuple_setting, parse_setting, setting_name, setting_types, with_settings
 from kansciml.runs.experiment import Experiment
-from kansciml.runs.runner import is_finished
-from kansciml.runs.settings import MAX_SEEDS, config_hash, seed_range
+from kansciml.runs.records import Record, find_record
+from kansciml.runs.settings import MAX_SEEDS, config_hash, seeds_of
+from kansciml.runs.settings import setting as setting_of
 
 NO_SETTINGS = "as given"
 SEED_SETTINGS = ("seeds", "first_seed", "seed")
@@ -66,7 +60,7 @@ class SweepPlan:
     seeds: tuple[int, ...]
     tasks: list[SweepTask]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that are equal exactly if the experiment, the settings and the tasks are."""
         content = to_jsonable([self.experiment.name, self.swept, sorted(task.id for task in self.tasks)])
@@ -76,16 +70,17 @@ class SweepPlan:
         """The sweep's own folder, beside the runs."""
         return Path(results) / "sweeps" / self.id
 
-    def finished(self, results: str | Path) -> set[str]:
-        """Ids of the tasks with a finished record below `results`. A damaged record is none: its task will say so."""
-        found = set()
-        for task in self.tasks:
-            try:
-                if is_finished(self.experiment, task.config, results):
-                    found.add(task.id)
-            except KansciError:
-                continue
-        return found
+    def label(self, setting: int, seed: int | None) -> str:
+        """``grid=5, seed 0``, for messages."""
+        return setting_label(self.settings[setting]) + ("" if seed is None else f", seed {seed}")
+
+    def finished(self, task: SweepTask, results: Path) -> Record | None:
+        """The finished record of a task. A damaged one is none: running the task will say so."""
+        try:
+            record = find_record(results / self.experiment.name / task.id)
+        except KansciError:
+            return None
+        return record if record is not None and record.status == "finished" else None
 
 
 def parse_seeds(text: str, first: int = 0) -> tuple[int, ...]:
@@ -154,44 +149,43 @@ def make_plan(
     experiment: Experiment,
     base: Any,
     swept: Mapping[str, Sequence[Any]],
-    seeds: str | Sequence[int] | None = None,
+    seeds: str | None = None,
     package: str = "kansciml.experiments",
 ) -> SweepPlan:
     """The tasks of a sweep of `experiment` about the configuration `base`; nothing is run or written.
 
     Args:
-        swept: dotted name -> values. seeds: as for `parse_seeds`, or the seeds; None: those of `base`.
+        swept: dotted name -> values. seeds: as for `parse_seeds`; None: those of `base`.
 
     Raises:
         UsageError: a setting that the experiment refuses, seeds of an experiment without, two tasks that are the same
             run, or a backend ``auto``, which could be another one on another machine.
     """
     chosen = _seeds(experiment, base, seeds)
+    counted = "seeds" in setting_types(experiment.config)
     settings = [dict(zip(swept, values)) for values in itertools.product(*swept.values())]
-    tasks: list[SweepTask] = []
-    labels: dict[str, str] = {}
+    tasks: dict[str, SweepTask] = {}
     for index, setting in enumerate(settings):
         config = _checked(experiment, base, setting)
         for seed in chosen or (None,):
-            own = config if seed is None else with_settings(config, _seed_settings(config, seed))
+            alone = {} if seed is None else {"seeds": 1, "first_seed": seed} if counted else {"seed": seed}
+            own = with_settings(config, alone)
             task = SweepTask(config_hash(experiment.name, own), setting, index, seed, own)
-            if task.id in labels:
+            if task.id in tasks:
                 raise UsageError(
-                    f"{setting_label(setting)} is the same run as {labels[task.id]}: results would lie in one folder; "
-                    "leave one out"
+                    f"{setting_label(setting)} is the same run as {setting_label(tasks[task.id].setting)}: results "
+                    "would lie in one folder; leave one out"
                 )
-            labels[task.id] = setting_label(setting)
-            tasks.append(task)
-    return SweepPlan(
-        experiment, package, {name: list(values) for name, values in swept.items()}, settings, chosen, tasks
-    )
+            tasks[task.id] = task
+    values = {name: list(values) for name, values in swept.items()}
+    return SweepPlan(experiment, package, values, settings, chosen, list(tasks.values()))
 
 
 def _checked(experiment: Experiment, base: Any, setting: Mapping[str, Any]) -> Any:
     """The configuration of a setting, which the experiment would accept."""
     try:
         config = with_settings(base, setting)
-        if getattr(config, "backend", None) == "auto":
+        if setting_of(config, "backend") == "auto":
             raise UsageError("got backend auto, which can differ between processes: add --set backend=torch (or julia)")
         experiment.accept(config)
     except UsageError as error:
@@ -200,31 +194,9 @@ def _checked(experiment: Experiment, base: Any, setting: Mapping[str, Any]) -> A
     return config
 
 
-def _seeds(experiment: Experiment, base: Any, seeds: str | Sequence[int] | None) -> tuple[int, ...]:
-    names = setting_types(type(base))
-    if "seeds" not in names and "seed" not in names:
-        if seeds is not None:
-            raise UsageError(f"{experiment.name} has no seeds: leave out --seeds")
-        return ()
-    if isinstance(seeds, str):
-        return parse_seeds(seeds, getattr(base, "first_seed", 0))
-    if seeds is not None:
-        return tuple(seeds)
-    return tuple(seed_range(base)) if "seeds" in names else (get_setting(base, "seed"),)
-
-
-def _seed_settings(config: Any, seed: int) -> dict[str, int]:
-    """What makes `config` a run of that seed alone."""
-    names = setting_types(type(config))
-    return {"seeds": 1, "first_seed": seed} if "seeds" in names else {"seed": seed}
-
-
-def with_paths(task: SweepTask, root: Path) -> SweepTask:
-    """The task with its paths made absolute from `root`, for processes that start elsewhere."""
-    moved = {}
-    for name in path_settings(task.config):
-        value = get_setting(task.config, name)
-        many = value if isinstance(value, tuple) else (value,)
-        made = tuple(type(one)(str(root / one)) if (root / one).exists() else one for one in many)
-        moved[name] = made if isinstance(value, tuple) else made[0]
-    return replace(task, config=with_settings(task.config, moved)) if moved else task
+def _seeds(experiment: Experiment, base: Any, seeds: str | None) -> tuple[int, ...]:
+    if seeds is None:
+        return seeds_of(base)
+    if not {"seeds", "seed"} & setting_types(experiment.config).keys():
+        raise UsageError(f"{experiment.name} has no seeds: leave out --seeds")
+    return parse_seeds(seeds, setting_of(base, "first_seed", 0))

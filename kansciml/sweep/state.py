@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +15,6 @@ from kansciml.runs import provenance
 from kansciml.sweep.plan import SweepPlan
 
 SCHEMA = 1
-STATES = ("pending", "running", "done", "failed")
 _WRITE_EVERY_S = 1.0
 
 
@@ -25,7 +25,7 @@ class TaskState:
     Args:
         id: of the task, and name of its folder. setting: of the plan's settings, by index. seed: None if it has none.
         folder: of its record, relative to the results folder.
-        state: one of `STATES`. A pending one may have failed before.
+        state: pending, running, done or failed. A pending one may have failed before.
         attempts: how often it was started by this sweep, over all its sessions; 0 for one found finished.
         error: of the last attempt, in one line; empty if it ended well.
         wall_s, sessions: of its record; None until it is done.
@@ -41,34 +41,40 @@ class TaskState:
     wall_s: float | None = None
     sessions: int | None = None
 
+    def done(self, wall_s: float | None, sessions: int | None) -> None:
+        """Note that there is a finished record."""
+        self.state, self.error, self.wall_s, self.sessions = "done", "", wall_s, sessions
+
 
 class SweepState:
-    """The states of all tasks of a plan, and the file that holds them.
+    """The states of all tasks of a plan, and the file that holds them. Attempts of earlier sessions count on.
 
     Args:
         plan: the sweep. results: folder of all results. preset: name of the preset it started from, for the reader.
-        earlier: content of the file as the session before left it; its attempts count on.
     """
 
-    def __init__(self, plan: SweepPlan, results: Path, preset: str | None, earlier: dict[str, Any] | None) -> None:
+    def __init__(self, plan: SweepPlan, results: Path, preset: str | None) -> None:
         self.plan, self.preset = plan, preset
         self.path = plan.folder(results) / "sweep.json"
-        before = {task["id"]: task for task in earlier["tasks"]} if earlier else {}
+        self.commit = provenance.package_commit()
+        self.finished: str | None = None
+        earlier = _read(self.path)
         self.started = earlier["started"] if earlier else _now()
         self.sessions = earlier["sessions"] + 1 if earlier else 1
-        self.finished: str | None = None
+        before = {task["id"]: task for task in earlier["tasks"]} if earlier else {}
         self.tasks: dict[str, TaskState] = {}
         for task in plan.tasks:
-            folder = f"{plan.experiment.name}/{task.id}"
-            self.tasks[task.id] = TaskState(task.id, task.setting_index, task.seed, folder)
+            own = TaskState(task.id, task.setting_index, task.seed, f"{plan.experiment.name}/{task.id}")
             if task.id in before:
-                self.tasks[task.id].attempts = before[task.id]["attempts"]
-                self.tasks[task.id].error = before[task.id]["error"]
-        self._written = -_WRITE_EVERY_S
+                own.attempts, own.error = before[task.id]["attempts"], before[task.id]["error"]
+            if (record := plan.finished(task, results)) is not None:
+                own.done(record.wall_s, record.sessions)
+            self.tasks[task.id] = own
+        self._written = -math.inf
 
     def count(self, state: str) -> int:
         """How many tasks are in that state."""
-        return Counter(task.state for task in self.tasks.values())[state]
+        return sum(task.state == state for task in self.tasks.values())
 
     @property
     def failed(self) -> list[TaskState]:
@@ -94,13 +100,6 @@ class SweepState:
             "commit": self.commit,
         }
 
-    @property
-    def commit(self) -> str | None:
-        """Of this package; asked for once."""
-        if not hasattr(self, "_commit"):
-            self._commit = provenance.package_commit()
-        return self._commit
-
     def save(self, status: str = "running", now: bool = True) -> None:
         """Write the file; with `now` false at most once a second."""
         if now or time.monotonic() - self._written >= _WRITE_EVERY_S:
@@ -108,6 +107,17 @@ class SweepState:
                 self.finished = _now()
             write_json(self.path, self.to_json(status))
             self._written = time.monotonic()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The file as an earlier session left it; None if there is none that can be read: then only attempts are lost."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kept = [(task["id"], task["error"], task["attempts"] + 0) for task in content["tasks"]]
+        whole = all(isinstance(text, str) for id, error, _ in kept for text in (id, error, content["started"]))
+        return content if whole and content["schema"] == SCHEMA and content["sessions"] > 0 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _now() -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import statistics
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kansciml._files import to_jsonable, write_text
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kansciml._files import write_text
 from kansciml.reporting import style
 from kansciml.reporting.results_table import TRAINED_LISTS, flatten, is_list_of_objects
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, save_tables
+from kansciml.sweep.plan import setting_label, value_label
 
 LOSSES = (
     "final_loss", "test_mse", "train_loss", "relative_l2", "loss", "top1",
@@ -26,6 +29,7 @@ PICTURED = ("final_loss", "train_loss", "relative_l2", "loss")
 """Which of them is drawn: the first that there is."""
 MAX_PANELS = 12
 MAX_TICKS = 6
+MODEL = ["task", "model", "loss"]
 
 
 @dataclass(frozen=True)
@@ -33,94 +37,67 @@ class SweepRun:
     """One task of a sweep as the tables need it: `record` is None, and `error` says why, where it did not finish."""
 
     setting: Mapping[str, Any]
-    seed: int | None
     record: Record | None = None
     error: str = ""
 
 
-@dataclass
-class _Line:
-    """The values of one loss of one model at one setting."""
-
-    values: list[float] = field(default_factory=list)
-    diverged: int = 0
-
-    def numbers(self) -> list[Any]:
-        low, middle, high = spread(self.values)
-        return [len(self.values), middle, low, high, self.diverged]
-
-
-def spread(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Lowest, median and highest value; None each where there are none."""
-    if not values:
-        return None, None, None
-    return min(values), statistics.median(values), max(values)
-
-
-def summary(experiment: str, runs: Sequence[SweepRun], label: Any) -> Table:
-    """One row per setting, task, model and loss.
-
-    Args:
-        runs: a setting's seeds need not follow one another.
-        label: a value of a setting as text.
-    """
-    names = swept_settings(runs, label)
-    fixed = [f"{name}={label(value)}" for name, value in (runs[0].setting if runs else {}).items() if name not in names]
-    failures: dict[tuple[str, ...], int] = {}
-    found: dict[tuple[str, ...], dict[tuple[str, str, str], _Line]] = {}
-    for run in runs:
-        key = tuple(label(run.setting[name]) for name in names)
-        lines = found.setdefault(key, {})
-        failures[key] = failures.get(key, 0) + bool(run.error)
-        for task, variant, name, value in losses(run.record):
-            line = lines.setdefault((task, variant, name), _Line())
-            if value is None:
-                line.diverged += 1
-            else:
-                line.values.append(value)
-    rows = []
-    for key, lines in found.items():
-        for what, line in lines.items():
-            rows.append([*key, *what, *line.numbers(), failures[key]])
-        if not lines:
-            rows.append([*key, "", "", "", 0, None, None, None, 0, failures[key]])
-    columns = [*names, "task", "model", "loss", "runs", "median", "lowest", "highest", "diverged", "failed tasks"]
+def summary(experiment: str, runs: Sequence[SweepRun]) -> Table:
+    """One row per setting, task, model and loss."""
+    names = swept_settings(runs)
+    frame = _losses_of(runs).groupby(["setting", *MODEL], sort=False)["value"]
+    found = frame.agg(runs="count", median="median", lowest="min", highest="max", all="size").reset_index()
+    settings = {setting_label(run.setting): run.setting for run in runs}
+    failed = Counter(setting_label(run.setting) for run in runs if run.error)
+    rows = pd.DataFrame(
+        [[key, *(value_label(one[name]) for name in names), failed[key]] for key, one in settings.items()],
+        columns=["setting", *names, "failed tasks"],
+    ).merge(found, on="setting", how="left")
+    rows["diverged"] = rows["all"] - rows["runs"]
+    nothing = dict.fromkeys(MODEL, "") | {"runs": 0, "diverged": 0}
+    rows = rows.fillna(nothing).astype({"runs": int, "diverged": int})
+    columns = [*names, *MODEL, "runs", "median", "lowest", "highest", "diverged", "failed tasks"]
     notes = ["Over the seeds of a setting. Diverged: the value is not finite, and is in no median."]
-    notes += [f"Everywhere: {', '.join(fixed)}."] if fixed else []
-    return Table(f"Sweep of {experiment}", columns, rows, notes)
+    if fixed := {name: value for name, value in next(iter(settings.values()), {}).items() if name not in names}:
+        notes.append(f"Everywhere: {setting_label(fixed)}.")
+    return Table(f"Sweep of {experiment}", columns, rows[columns].astype(object).to_numpy().tolist(), notes)
 
 
-def swept_settings(runs: Sequence[SweepRun], label: Any) -> list[str]:
+def swept_settings(runs: Sequence[SweepRun]) -> list[str]:
     """Settings with more than one value."""
     names = dict.fromkeys(name for run in runs for name in run.setting)
-    return [name for name in names if len({label(run.setting[name]) for run in runs}) > 1]
+    return [name for name in names if len({value_label(run.setting[name]) for run in runs}) > 1]
 
 
-def losses(record: Record | None) -> Iterator[tuple[str, str, str, float | None]]:
-    """Task, model, name and value of each loss of a record; a value that is not finite is None.
+def losses(record: Record | None) -> Iterator[tuple[str, str, str, float]]:
+    """Task, model, name and value of each loss of a record; a value that is not finite is NaN.
 
     A record without trained models has the numbers of its result instead, as far as they are named.
     """
     if record is None:
         return
-    trained = next((record.result[name] for name in TRAINED_LISTS if is_list_of_objects(record.result.get(name))), [])
-    for row in trained:
+    lists = [record.result[name] for name in TRAINED_LISTS if is_list_of_objects(record.result.get(name))]
+    for row in lists[0] if lists else ():
         task = str(row.get("task", row.get("system", row.get("model", ""))))
         variant = str(row.get("group", row.get("variant", row.get("label", ""))))
         for name in LOSSES:
             if name in row:
                 yield task, variant, name, _finite(row[name])
-    if not trained:
+    if not lists:
         for name, value in flatten(record.result).items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 yield "", "", name, _finite(value)
 
 
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+def _finite(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
 
 
-def save_sweep(folder: Path, experiment: str, runs: Sequence[SweepRun], label: Any) -> tuple[Table, list[Path]]:
+def _losses_of(runs: Sequence[SweepRun]) -> pd.DataFrame:
+    rows = [(setting_label(run.setting), *loss) for run in runs for loss in losses(run.record)]
+    return pd.DataFrame(rows, columns=["setting", *MODEL, "value"]).astype({"value": float})
+
+
+def save_sweep(folder: Path, experiment: str, runs: Sequence[SweepRun]) -> tuple[Table, list[Path]]:
     """Write ``summary.md``, ``.json`` and ``.csv``, and a picture where a swept setting is a number.
 
     Returns:
@@ -129,15 +106,12 @@ def save_sweep(folder: Path, experiment: str, runs: Sequence[SweepRun], label: A
     Raises:
         KansciError: unwritable folder or full disk.
     """
-    table = summary(experiment, runs, label)
-    paths = save_tables([table], folder, "summary")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([table.columns, *(to_jsonable(row) for row in table.rows)])
-    paths.append(write_text(folder / "summary.csv", buffer.getvalue()))
+    table = summary(experiment, runs)
+    csv = pd.DataFrame(table.rows, columns=list(table.columns)).to_csv(index=False, lineterminator="\n")
+    paths = [*save_tables([table], folder, "summary"), write_text(folder / "summary.csv", csv)]
     name = numeric_setting(runs)
     if name is not None:
-        paths += picture(folder, runs, name, label)
+        paths += picture(folder, runs, name)
     return table, paths
 
 
@@ -150,51 +124,52 @@ def numeric_setting(runs: Sequence[SweepRun]) -> str | None:
     return None
 
 
-def picture(folder: Path, runs: Sequence[SweepRun], name: str, label: Any) -> list[Path]:
+def picture(folder: Path, runs: Sequence[SweepRun], name: str) -> list[Path]:
     """Median loss against setting `name`, lowest to highest shaded: a panel per task and other swept settings."""
-    panels: dict[str, dict[str, dict[float, list[float]]]] = {}
-    swept = swept_settings(runs, label)
-    seen = [loss for run in runs for _, _, loss, value in losses(run.record) if value is not None]
-    pictured = next((one for one in (*PICTURED, *dict.fromkeys(seen)) if one in seen), None)
-    for run in runs:
-        others = ", ".join(f"{other}={label(run.setting[other])}" for other in swept if other != name)
-        for task, variant, loss, value in losses(run.record):
-            if loss == pictured and value is not None:
-                title = ", ".join(part for part in (task, others) if part)
-                curves = panels.setdefault(title, {})
-                curves.setdefault(variant or loss, {}).setdefault(run.setting[name], []).append(value)
-    if not panels:
+    frame = _losses_of(runs).dropna(subset="value")
+    seen = frame["loss"].unique()
+    pictured = next((one for one in (*PICTURED, *seen) if one in seen), None)
+    frame = frame[frame["loss"] == pictured]
+    if frame.empty:
         return []
+    others = [other for other in swept_settings(runs) if other != name]
+    settings = {setting_label(run.setting): run.setting for run in runs}
+    labels = {key: setting_label({other: one[other] for other in others}) for key, one in settings.items()}
+    where = frame["setting"].map(labels if others else lambda key: "")
+    frame = frame.assign(
+        x=frame["setting"].map({key: one[name] for key, one in settings.items()}),
+        curve=frame["model"].where(frame["model"] != "", frame["loss"]),
+        panel=[", ".join(filter(None, both)) for both in zip(frame["task"], where)],
+    )
     with style.publication_style():
-        figure = _drawn(dict(list(panels.items())[:MAX_PANELS]), name, str(pictured))
-    return style.save_figure(figure, folder, "summary")
+        return style.save_figure(_drawn(frame, name, str(pictured)), folder, "summary")
 
 
-def _drawn(panels: Mapping[str, Mapping[str, Mapping[float, list[float]]]], name: str, loss: str) -> Any:
+def _drawn(frame: pd.DataFrame, name: str, loss: str) -> Figure:
+    """The picture of a frame with columns x, value, curve and panel."""
+    panels = list(frame.groupby("panel", sort=False))[:MAX_PANELS]
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = style.new_figure(2.3 * rows + 0.4)
-    styles = style.variant_styles(variant for curves in panels.values() for variant in curves)
+    styles = style.variant_styles(frame["curve"].unique())
     handles: dict[str, Any] = {}
-    for index, (title, curves) in enumerate(panels.items()):
+    for index, (title, panel) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
-        for variant, points in curves.items():
-            at = sorted(points)
-            low, middle, high = zip(*(spread(points[x]) for x in at))
-            look = styles[variant]
-            (handles[look.name],) = axes.plot(at, middle, color=look.colour, linestyle=look.line, marker=look.marker)
-            axes.fill_between(at, low, high, color=look.colour, alpha=0.15, linewidth=0)
-        _scale(axes, curves)
+        for curve, points in panel.groupby("curve", sort=False):
+            spread, look = points.groupby("x")["value"].agg(["min", "median", "max"]), styles[str(curve)]
+            (handles[look.name],) = axes.plot(
+                spread.index, spread["median"], color=look.colour, linestyle=look.line, marker=look.marker
+            )
+            axes.fill_between(spread.index, spread["min"], spread["max"], color=look.colour, alpha=0.15, linewidth=0)
+        _scale(axes, sorted(panel["x"].unique()), list(panel["value"]))
         axes.set(xlabel=name, ylabel=loss if index % columns == 0 else "")
-        axes.set_title("\n".join(textwrap.wrap(title, 100 // columns)))
+        axes.set_title("\n".join(textwrap.wrap(str(title), 100 // columns)))
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))
     return figure
 
 
-def _scale(axes: Any, curves: Mapping[str, Mapping[float, list[float]]]) -> None:
+def _scale(axes: Axes, at: Sequence[float], values: Sequence[float]) -> None:
     """Logarithmic axes where values of one sign span more than a factor of 20; ticks at the swept values, if few."""
-    at = sorted({x for points in curves.values() for x in points})
-    values = [value for points in curves.values() for found in points.values() for value in found]
     for numbers, set_scale in ((at, axes.set_xscale), (values, axes.set_yscale)):
         if min(numbers) > 0 and max(numbers) > 20 * min(numbers):
             set_scale("log")

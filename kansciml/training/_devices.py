@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.training._config import TrainConfig
+from kansciml.training._config import LoopConfig
 
 
-def make_fabric(config: TrainConfig) -> Any:
+def make_fabric(config: LoopConfig) -> Any:
     """A launched Fabric: under torchrun on its processes, else on `config.devices` devices of this machine.
 
     Raises:
@@ -63,7 +63,7 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def move_model(model: nn.Module, fabric: Any, config: TrainConfig) -> None:
+def move_model(model: nn.Module, fabric: Any, config: LoopConfig) -> None:
     """Put a model on its device, in its precision and memory layout, before the optimiser sees its parameters."""
     if config.precision == "64":
         # not `.to(torch.float64)`, which would drop the imaginary part of complex weights
@@ -82,7 +82,7 @@ class Batching:
         config: `precision` and `channels_last` are applied to floating-point tensors.
     """
 
-    def __init__(self, fabric: Any, config: TrainConfig) -> None:
+    def __init__(self, fabric: Any, config: LoopConfig) -> None:
         self.fabric, self.config = fabric, config
 
     def __call__(self, batch: Any, sliced: bool) -> Any:

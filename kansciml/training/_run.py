@@ -17,7 +17,7 @@ from torch import nn
 from kansciml._errors import KansciError, UsageError
 from kansciml.training import _devices
 from kansciml.training._checkpoint import Store, all_finite, save_tensors
-from kansciml.training._config import EXECUTION, TrainConfig
+from kansciml.training._config import EXECUTION, LoopConfig
 from kansciml.training._logging import MetricsLog
 from kansciml.training._signals import StopSignals
 from kansciml.training._tally import MEASURED, Meter, State, Sums, means
@@ -47,7 +47,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        config: TrainConfig,
+        config: LoopConfig,
         fabric: Any,
         stop: StopSignals,
         calls: Calls,
@@ -68,7 +68,7 @@ class Run:
             optimiser = adamw(model, config.learning_rate, config.weight_decay, config.betas)
             self.optimiser = optimiser
             self.module, self.wrapped = fabric.setup(torch.compile(model) if config.compile else model, optimiser)
-            self.average = Ema(model, config.ema_decay) if config.ema_decay is not None else None
+            self.average = Ema(model, config.ema) if config.ema is not None else None
         self.sums = Sums(fabric.device)
         settings = {name: value for name, value in asdict(config).items() if name not in EXECUTION}
         settings |= {"betas": list(config.betas), "steps_per_epoch": self.per_epoch, "identity": identity}
@@ -146,7 +146,7 @@ class Run:
         return iter(source.seek(first) if hasattr(source, "seek") else itertools.islice(source, first, None)), sliced
 
     def _step(self, batch: Any) -> None:
-        clip, step = self.config.clip_norm, self.state.step
+        clip, step = self.config.clip, self.state.step
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate(step)
         loss, metrics = self.calls.loss(self.module, batch)
@@ -284,7 +284,7 @@ class Run:
 
     def _rate(self, step: int) -> float:
         config = self.config
-        warmup = round(config.warmup_epochs * self.per_epoch)
+        warmup = round(config.warmup * self.per_epoch)
         shape = {"peak": config.learning_rate, "schedule": config.schedule, "minimum": config.min_lr}
         return rate(step, self.total, warmup=warmup, **shape)
 

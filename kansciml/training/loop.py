@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kansciml.training._config import TrainConfig
+from kansciml.training._config import LoopConfig, TrainConfig
 from kansciml.training._devices import make_fabric
 from kansciml.training._run import Calls, Run
 from kansciml.training._signals import StopSignals
 from kansciml.training._sync_norm import synchronised
 from kansciml.training._tally import MEASURED
 
-__all__ = ["MEASURED", "TrainConfig", "TrainResult", "train"]
+__all__ = ["MEASURED", "LoopConfig", "TrainConfig", "TrainResult", "train"]
 
 
 Batches = Callable[[int], "Iterable[Any]"]
@@ -39,7 +39,7 @@ class TrainResult:
         history: one row per epoch: ``epoch`` (from 1), ``step``, the means over its samples of ``loss`` and of the
             metrics, ``gradient_norm`` (before clipping, mean over steps), ``learning_rate`` (of its last step),
             ``eval_<name>`` for each result of `evaluate`, and `MEASURED`.
-        best: the row that is best by `TrainConfig.monitor`, None before the first epoch's end. Its weights are in
+        best: the row that is best by `LoopConfig.monitor`, None before the first epoch's end. Its weights are in
             ``best.safetensors``.
         final: the last row (empty before the first epoch's end).
         steps: steps done.
@@ -48,7 +48,7 @@ class TrainResult:
         status: ``"finished"``, or ``"diverged"``: the loss or the weights were no longer finite, and the model holds
             those of the last checkpoint before.
         message: what happened.
-        average: with `ema_decay` the averaged entries of the model's ``state_dict``, else None.
+        average: with `ema` the averaged entries of the model's ``state_dict``, else None.
     """
 
     history: list[dict[str, Any]]
@@ -64,7 +64,7 @@ class TrainResult:
 
 def train(
     model: nn.Module,
-    config: TrainConfig,
+    config: LoopConfig,
     *,
     batches: Batches,
     loss: Loss,
@@ -81,7 +81,7 @@ def train(
             processes its batch normalisations take their statistics over all of them, and a bias right before one,
             whose gradient is rounding alone, drifts apart from that of a single process without any effect on the
             training loss.
-        config: see `TrainConfig`.
+        config: see `LoopConfig`.
         batches: ``batches(epoch)``, epoch from 0, gives the epoch's batches: tensors in any nesting of tuples, lists
             and mappings, samples along the first dimension. It has a ``len``, the same for every epoch. Calling it
             again for the same epoch has to give the same batches: draw from a generator seeded by (seed, epoch, batch),
@@ -95,7 +95,7 @@ def train(
         folder: ``checkpoints/``, ``metrics.csv``, ``best.safetensors`` and ``tensorboard/`` are written there; all
             processes have to see it.
         evaluate: ``evaluate(module)`` gives numbers, after each epoch; the module is in eval mode, without gradients,
-            with averaged weights under `ema_decay`. It brings its data to the module's device and dtype. Every process
+            with averaged weights under `ema`. It brings its data to the module's device and dtype. Every process
             calls it (so that it may divide the work and sum up by torch.distributed), the first one's numbers count.
         identity: text that names model and task; a checkpoint with another one is refused.
         progress: has ``task(description, total)`` whose result has ``update(completed=..., **values)`` and ``close()``;

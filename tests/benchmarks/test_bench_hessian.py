@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from kansciml._errors import UsageError
 from kansciml._files import to_jsonable
 from kansciml.analysis.hessian import MatrixOperator, lanczos
 from kansciml.benchmarks import hessian
@@ -189,18 +188,3 @@ def test_targets_are_met_or_missed():
 
     assert met(0.4, 0.1) == [True, True]
     assert met(0.6, 0.2) == [False, False]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"width": 0}, "width 0.*at least 1"),
-        ({"rounds": 2}, "rounds 2.*at least 3"),
-        ({"probes": -1}, "probes -1"),
-        ({"backend": "cuda"}, "cuda.*torch"),
-        ({"plot": Path(".")}, "plot"),
-    ],
-)
-def test_bad_options_are_usage_errors(options, message):
-    with pytest.raises(UsageError, match=message):
-        hessian.run(hessian.Options(**options), lambda line: None)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from kansciml._errors import UsageError
 from kansciml._files import to_jsonable
+from kansciml.analysis.memory import saved_for_backward
 from kansciml.benchmarks import _layer_cases as cases
-from kansciml.benchmarks import layers
+from kansciml.benchmarks import _measuring, layers
 
 SHAPE = (32, 48, 64)
 
@@ -48,7 +48,7 @@ def test_the_document_is_json_with_the_machine_and_every_layer(smallest):
     assert {cases.BASELINE, cases.TEXTBOOK, cases.TORCH, cases.TORCH + cases.UNSCALED, "RSWAFKAN", cases.FLOOR} <= set(
         rows
     )
-    assert (cases.CPP in rows) == cases.cpp_available()
+    assert (cases.CPP in rows) == _measuring.cpp_available()
     assert rows[cases.BASELINE]["both_ratio"] == rows[cases.BASELINE]["forward_ratio"] == 1.0
     for row in rows.values():
         assert 0 < row["both_low_ms"] <= row["both_ms"] <= row["both_high_ms"]
@@ -67,9 +67,8 @@ def test_saved_bytes_are_those_of_the_algorithms(smallest):
 
 def test_saved_bytes_of_linear_and_silu_agree_with_a_count_by_hand():
     case = cases.Case(mlp(), torch.randn(64, 32, requires_grad=True))
-    kept, parameters = cases.saved_bytes(case.forward, case.parameters)
+    kept = saved_for_backward(case.forward, apart=case.parameters)
     assert kept == 4 * 64 * (32 + 48)  # x for the weight's gradient, the pre-activation for SiLU's
-    assert parameters == 4 * 32 * 48  # the weight, for x's gradient
     per_input, fixed = cases.saved_per_input(case, 32)
     assert (per_input, fixed) == (4 * (32 + 48) / 32, 0)
 
@@ -126,8 +125,8 @@ def test_targets_are_met_missed_or_not_measured():
     assert met({**document(0.1, 50.0), "grid": 7})[ours] is None  # the targets are for G = 5
 
 
-def test_the_refit_is_as_accurate_as_least_squares():
-    found = cases.refit_against_lstsq(rounds=3)
+def test_the_refit_is_as_accurate_as_least_squares(smallest):
+    found = smallest[0]["refit"]
     for rival in found["rivals"]:
         assert 1 - 1e-9 < rival["error_ratio"] < layers.REFIT_ERROR  # least squares is the least there is
         assert rival["speed_ratio"] == rival["ms"] / found["ms"]
@@ -138,19 +137,3 @@ def test_the_plot_is_written_in_both_formats(smallest):
     assert document["plots"] == [f"{stem}.{kind}" for kind in ("svg", "png", "pdf")]
     assert all(Path(path).stat().st_size > 5000 for path in document["plots"])
     assert "textbook KAN" in Path(document["plots"][0]).read_text()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"shapes": ("S9",)}, "S9.*S1, S2"),
-        ({"shapes": ()}, "got no shapes"),
-        ({"rounds": 2}, "rounds 2.*at least 3"),
-        ({"dtype": "float16"}, "float16.*float32, float64"),
-        ({"grid": 0}, "grid 0.*at least 1"),
-        ({"plot": Path(".")}, "plot"),
-    ],
-)
-def test_bad_options_are_usage_errors(options, message):
-    with pytest.raises(UsageError, match=message):
-        layers.run(layers.Options(**options), lambda line: None)

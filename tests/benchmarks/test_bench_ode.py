@@ -1,11 +1,9 @@
 """`kansciml bench ode` compares like with like: the same function, the same gradient, every method."""
 
-import numpy as np
 import torch
 
 from kansciml.backends.torch import GRADIENTS
 from kansciml.benchmarks import ode
-from kansciml.benchmarks._timing import interleaved
 from kansciml.models.fields import VectorField
 from kansciml.ode import get_system, make_field
 
@@ -27,10 +25,3 @@ def test_every_gradient_method_is_measured_and_gives_the_gradient():
     assert rows["torch backprop"]["gradient_difference"] < 1e-5
     assert rows["torch adjoint"]["gradient_difference"] < 1e-3
     assert len(tables) == 1 and len(tables[0].rows) == len(rows)
-
-
-def test_calls_are_interleaved_and_stop_when_the_budget_is_spent():
-    order = []
-    calls = {name: lambda name=name: order.append(name) for name in "ab"}
-    seconds = interleaved(calls, rounds=5, budget_s=0.0)
-    assert order == ["a", "b"] * 4 and all(len(values) == 3 and np.all(values >= 0) for values in seconds.values())

@@ -13,6 +13,9 @@ from support.command_line import run
 
 from kansciml import cli
 from kansciml.runs.records import load_record
+from kansciml.runs.registry import get_experiment
+from kansciml.runs.runner import run_experiment
+from kansciml.sweep.plan import make_plan, parse_settings
 
 TINY = (
     "--preset smoke --set adam_steps=2 --set lbfgs_steps=1 --set model=kan --set match=width --set hidden=3"
@@ -82,9 +85,14 @@ def test_dry_run_lists_the_tasks_and_writes_nothing(capsys, folder):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Results folder and flags of a sweep that has been run."""
+    """Results folder and flags of a sweep that has been run, its first task in a process of its own."""
     results = tmp_path_factory.mktemp("swept") / "results"
-    flags = (*TINY, "--seeds", "2", "--set", "field.grid=3,5", "--results", str(results), "--workers", "2")
+    flags = (*TINY, "--seeds", "2", "--set", "field.grid=3,5", "--results", str(results), "--workers", "1")
+    ode = get_experiment("ode")
+    settings = [text for flag, text in zip(flags, flags[1:]) if flag == "--set"]
+    plan = make_plan(ode, ode.preset("smoke"), parse_settings(ode.config, settings), "2")
+    for task in plan.tasks[1:]:
+        run_experiment(ode, task.config, results=results, log=str)
     assert cli.main(["sweep", "ode", *flags]) == 0
     return results, flags
 

@@ -89,13 +89,13 @@ def test_the_sizes_that_decide_are_those_of_the_presets():
     for name, value in (fig3_findings.AT_LEAST | fig3_findings.SAME).items():
         assert getattr(mixers, name) == value
     assert fig3_findings.MODELS == mixers.models
-    darcy = experiment("fig5").preset("paper")
-    size = (darcy.resolution - 1) // darcy.subsample + 1
-    assert fig5_findings.AT_LEAST == {"epochs": darcy.epochs, "size": size, "n_train": darcy.n_train,
+    operator = experiment("fig5").preset("paper").operator
+    darcy, training = operator.samples.darcy, operator.training
+    assert fig5_findings.AT_LEAST == {"epochs": training.epochs, "size": darcy.size, "n_train": darcy.n_train,
                                       "n_test": darcy.n_test}  # fmt: skip
-    assert fig5_findings.STEP_AT_LEAST == {"size": size, "batch_size": darcy.batch_size}
-    assert (fig4_findings.RECIPE_SIZE, fig4_findings.RECIPE_BATCH) == (size, darcy.batch_size)
-    assert fig5_findings.MODEL == darcy.model and fig4_findings.GPU_GB == fig5_findings.GPU_GB
+    assert fig5_findings.STEP_AT_LEAST == {"size": darcy.size, "batch_size": training.batch_size}
+    assert (fig4_findings.RECIPE_SIZE, fig4_findings.RECIPE_BATCH) == (darcy.size, training.batch_size)
+    assert fig5_findings.MODEL == operator.model and fig4_findings.GPU_GB == fig5_findings.GPU_GB
     assert fig4_findings.GPU_GB == experiment("fig4a").preset("paper").limit_gb
 
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.settings import changed
 
 from kansciml import cli
 from kansciml._errors import KansciError
 from kansciml.experiments.fig5 import experiment as fig5
-from kansciml.experiments.fno.experiment import EXPERIMENT, FnoRunConfig
-from kansciml.experiments.fno.trained import predict
+from kansciml.experiments.fno.config import FnoRunConfig
+from kansciml.experiments.fno.experiment import EXPERIMENT
+from kansciml.experiments.fno.trained import predict, rows_of
 from kansciml.experiments.ode import experiment as ode
 from kansciml.runs import registry
 from kansciml.runs.registry import available_experiments, get_experiment
@@ -19,10 +21,21 @@ from kansciml.runs.runner import run_experiment
 from kansciml.tasks.darcy.dataset import dataset_folder, generate, load
 from kansciml.tasks.darcy.metrics import relative_l2_errors
 
-TINY = FnoRunConfig(
-    resolution=57, subsample=4, eval_subsamples=(8,), n_train=6, n_test=5, epochs=2, batch_size=3, width=4,
-    modes=(3, 3), iterations=2, projection=6, accelerator="cpu",
-)  # fmt: skip
+TINY = changed(
+    FnoRunConfig(),
+    resolution=57,
+    subsample=4,
+    eval_subsamples=(8,),
+    n_train=6,
+    n_test=5,
+    epochs=2,
+    batch_size=3,
+    width=4,
+    modes=(3, 3),
+    iterations=2,
+    projection=6,
+    accelerator="cpu",
+)
 
 
 def run(capsys, *arguments):
@@ -44,7 +57,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def record(tmp_path_factory, data_dir):
     """MLP and KAN, one seed, tested at 15 x 15 and 8 x 8."""
-    config = replace(TINY, data_dir=data_dir)
+    config = changed(TINY, data_dir=data_dir)
     return run_experiment(EXPERIMENT, config, results=tmp_path_factory.mktemp("runs"), log=lambda line: None)
 
 
@@ -65,7 +78,7 @@ def test_the_errors_are_those_of_the_record_at_every_resolution_it_was_tested_at
 
 
 def test_another_resolution_a_model_and_the_worst_samples_can_be_asked_for(capsys, record, data_dir):
-    darcy = replace(TINY.fields().darcy, subsample=14, n_train=0)  # 5 x 5, which the run was not tested at
+    darcy = replace(TINY.operator.samples.darcy, subsample=14, n_train=0)  # 5 x 5, which the run was not tested at
     generate(darcy, dataset_folder(darcy, data_dir))
     flags = ["--subsample", "14", "4", "--model", "kan-spline", "--worst", "2", "--batch-size", "1"]
     code, out, _ = run(capsys, record.folder, *flags, "--json")
@@ -73,7 +86,7 @@ def test_another_resolution_a_model_and_the_worst_samples_can_be_asked_for(capsy
     coarse, own = model["scores"]
     assert code == 0 and model["group"] == "kan-spline"
     test = load(darcy, data_dir, "test")
-    known = relative_l2_errors(predict(record, record.result["runs"][1], test.a), test.u)
+    known = relative_l2_errors(predict(record, rows_of(record)[1], test.a), test.u)
     assert (coarse["size"], coarse["recorded"]) == (5, None)
     np.testing.assert_allclose(coarse["errors"], known, rtol=1e-5)
     assert own["relative_l2"] == pytest.approx(own["recorded"], rel=1e-4)  # in batches of one
@@ -90,7 +103,7 @@ def test_data_that_are_not_there_or_are_others_are_one_line(capsys, record, data
     assert "--data-dir" in err and not (tmp_path / "nowhere").exists()  # nothing is made
     code, _, err = run(capsys, record.folder, "--subsample", "1")
     assert code == 1 and one_line(err, "holds 0 of 5 test samples")
-    darcy = TINY.fields().darcy
+    darcy = TINY.operator.samples.darcy
     shutil.copytree(dataset_folder(darcy, data_dir), dataset_folder(darcy, tmp_path / "copy"))
     assert run(capsys, record.folder, "--data-dir", tmp_path / "copy", "--subsample", "4")[0] == 0
     record.result["data"]["darcy15"]["test_hash"], known = "other", record.result["data"]["darcy15"]["test_hash"]

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-from support.sweep_samples import FOLDER, Sweep, alive, meanwhile, pids
+from support.sweep_samples import ALL, FOLDER, Sweep, alive, meanwhile, stopped_sweep, wait_for
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.runs.records import load_record
-from kansciml.sweep import dask
-
-ALL = [f"grid={grid} seed={seed}" for grid in (3, 7) for seed in (0, 1)]
-try:
-    import distributed  # noqa: F401
-except ImportError:
-    NO_DASK = "SWEEPS ON DASK WERE NOT TESTED: pip install 'kansciml[test]'"
-else:
-    NO_DASK = ""
-needs_dask = pytest.mark.skipif(bool(NO_DASK), reason=NO_DASK)
-
-
-@pytest.fixture(autouse=True)
-def package(monkeypatch):
-    """The tiny experiments can be imported in the processes of tasks."""
-    monkeypatch.setenv("PYTHONPATH", FOLDER)
+from kansciml.sweep import session
 
 
 class Cluster:
@@ -40,14 +24,11 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.workers = folder, []
-        self.environment = {**os.environ, "PYTHONPATH": FOLDER, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")}
-        (folder / "tmp").mkdir(parents=True)
+        self.environment = {**os.environ, "PYTHONPATH": FOLDER, "OMP_NUM_THREADS": "1"}
+        folder.mkdir(exist_ok=True)
         place = folder / "scheduler.json"
         self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(place))
-        deadline = time.monotonic() + 60
-        while not place.exists():
-            assert self.scheduler.poll() is None and time.monotonic() < deadline, self.logs()
-            time.sleep(0.05)
+        wait_for(lambda: place.exists() or self.scheduler.poll() is not None)
         self.address = json.loads(place.read_text())["address"]
 
     def add_worker(self) -> None:
@@ -59,13 +40,10 @@ class Cluster:
         with open(self.folder / f"{what}.log", "ab") as log:
             return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, cwd=self.folder)
 
-    def logs(self) -> str:
-        return "\n".join(path.read_text() for path in self.folder.glob("*.log"))
-
-    def worker_of(self, task: int) -> subprocess.Popen:
-        """The worker that started the process of a task."""
-        parent = int(Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()[1])
-        return next(worker for worker in self.workers if worker.pid == parent)
+    def kill_worker_of(self, task: int) -> None:
+        """SIGKILL the worker that started the process of a task."""
+        parent = psutil.Process(task).ppid()
+        next(worker for worker in self.workers if worker.pid == parent).kill()
 
     def kill_workers(self) -> None:
         for process in self.workers:
@@ -95,84 +73,61 @@ def cluster(scheduler):
     scheduler.kill_workers()
 
 
-def kill_worker(sweep: Sweep, cluster: Cluster) -> None:
-    """SIGKILL the worker of the first task, in the middle of it: it has kept something, and is far from its end."""
-    sweep.await_events("kept", 1)
-    cluster.worker_of(pids(sweep.logged("kept"))[0]).kill()
-
-
-@pytest.mark.dask
-@needs_dask
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the worker of a task in /proc")
-class TestKilledWorker:
-    def test_every_task_ends_exactly_once_and_the_broken_one_resumes(self, tmp_path, cluster):
-        sweep = Sweep(tmp_path, "grid=3,7", steps=15, step_s=0.1)
-        with meanwhile(lambda: kill_worker(sweep, cluster)):
+class TestOnWorkers:
+    def test_every_task_ends_exactly_once_and_that_of_a_killed_worker_resumes(self, tmp_path, cluster):
+        sweep = Sweep(tmp_path, "grid=3,7", steps=4, step_s=0.3)
+
+        def kill() -> None:
+            sweep.await_events("kept", 1)
+            cluster.kill_worker_of(sweep.pids("kept")[0])
+
+        with meanwhile(kill):
             state = sweep.run(scheduler=cluster.address)
         assert not state.failed and state.count("done") == 4, sweep.lines
         assert sweep.tasks_logged("end") == ALL
-        assert len(sweep.logged("begin")) == 5 and sum("at=0 " not in line for line in sweep.logged("begin")) == 1
+        assert len(sweep.logged("begin")) == 5 and sweep.resumed() == 1
         assert sorted(task.sessions for task in state.tasks.values()) == [1, 1, 1, 2]
-        assert not any(map(alive, pids(sweep.logged("begin"))))
+        assert not alive(sweep.pids("begin"))
         ends = sweep.events.read_bytes()
         assert sweep.run(scheduler=cluster.address).count("done") == 4 and sweep.events.read_bytes() == ends
 
-    def test_the_same_without_a_shared_disk(self, tmp_path, cluster, monkeypatch):
-        """The probe of the results folder is not seen by the workers, as if they were on other machines."""
-        monkeypatch.setattr("kansciml.sweep.session.write_text", lambda path, text: path)
-        sweep = Sweep(tmp_path, "grid=3,7", steps=15, step_s=0.1)
-        with meanwhile(lambda: kill_worker(sweep, cluster)):
-            state = sweep.run(scheduler=cluster.address)
-        assert not state.failed and sweep.tasks_logged("end") == ALL
-        for task in sweep.plan.tasks:
-            record = load_record(sweep.results / "counted" / task.id)
-            assert record.status == "finished" and len(record.arrays[f"sum.{task.seed}.values"]) == 15
-            assert (record.folder / "checkpoints" / f"{task.seed}.json").exists()
-        assert not list((cluster.folder / "tmp").rglob("record.json"))  # the scratch folder was removed
-
-
-@pytest.mark.dask
-@needs_dask
-@pytest.mark.slow
-class TestEndings:
     def test_failures_are_retried_and_reported(self, tmp_path, cluster):
         sweep = Sweep(tmp_path, "grid=3,7", seeds="1", fail_grid=7)
-        state = sweep.run(scheduler=cluster.address, retries=1)
-        (failed,) = state.failed
+        (failed,) = sweep.run(scheduler=cluster.address, retries=1).failed
         assert failed.error == "grid 7 failed for a reason of two lines" and failed.attempts == 2
         assert sweep.tasks_logged("end") == ["grid=3 seed=0"]
 
     def test_ctrl_c_ends_the_tasks_on_the_workers_and_the_same_command_resumes(self, tmp_path, cluster):
-        sweep = Sweep(tmp_path, "grid=3,7", steps=40, step_s=0.1)
-        script = (
-            "import sys\nfrom pathlib import Path\nfrom support import sweep_samples\nfrom kansciml import cli\n"
-            "sweep = sweep_samples.Sweep(Path(sys.argv[1]), 'grid=3,7', steps=40, step_s=0.1)\n"
-            "cli.run = lambda arguments, out: sweep.run(log=out.log, scheduler=sys.argv[2]) and 0\n"
-            "sys.exit(cli.main(['sweep']))\n"
-        )
-        command = [sys.executable, "-c", script, str(tmp_path), cluster.address]
-        environment = {**os.environ, "PYTHONPATH": FOLDER}
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-            sweep.await_events("kept", 2)
-            process.send_signal(signal.SIGINT)
-            _, error = process.communicate(timeout=60)
-        assert process.returncode == 130 and "the same command resumes it" in error, error
-        assert not any(map(alive, pids(sweep.logged("begin"))))
+        sweep, code, error = stopped_sweep(tmp_path, signal.SIGINT, cluster.address)
+        assert code == 130 and "the same command resumes it" in error, error
+        assert not alive(sweep.pids("begin"))
         document = sweep.document()
         assert document["status"] == "interrupted"
         assert sorted(one["attempts"] for one in document["tasks"]) == [0, 0, 1, 1]  # two waited for a worker
         sweep.run(scheduler=cluster.address)
-        assert sweep.tasks_logged("end") == ALL
-        assert sum(bool(re.search("at=[1-9]", line)) for line in sweep.logged("begin")) == 2
+        assert sweep.tasks_logged("end") == ALL and sweep.resumed() == 2
+
+    def test_a_command_that_is_killed_leaves_no_task_on_the_workers(self, tmp_path, cluster):
+        sweep, _, _ = stopped_sweep(tmp_path, signal.SIGKILL, cluster.address)
+        wait_for(lambda: not alive(sweep.pids("begin")))
+        assert sweep.logged("end") == []
+
+    def test_a_worker_that_does_not_see_the_results_ends_the_sweep_with_one_line(self, tmp_path, cluster, monkeypatch):
+        monkeypatch.setattr(session, "write_text", lambda path, text: path)  # as on a disk of this machine's own
+        sweep = Sweep(tmp_path, "grid=3,7")
+        with pytest.raises(KansciError, match="does not see the results folder .*: put it on a disk") as caught:
+            sweep.run(scheduler=cluster.address)
+        assert "\n" not in str(caught.value) and sweep.logged("begin") == []
+        assert sweep.document()["status"] == "interrupted"
 
     def test_a_lost_scheduler_is_one_line_and_the_sweep_can_go_on_here(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(dask.DaskPool.__init__, "__defaults__", (5.0,))  # Dask tries that long to reconnect
-        sweep, own = Sweep(tmp_path, "grid=3,7", seeds="1", steps=20, step_s=0.1), Cluster(tmp_path / "dask")
+        monkeypatch.setattr(session, "CONNECT_S", 5.0)  # Dask tries that long to reconnect
+        sweep, own = Sweep(tmp_path, seeds="1", steps=20, step_s=0.5), Cluster(tmp_path / "dask")
         own.add_worker()
 
         def kill() -> None:
-            sweep.await_events("begin", 1)
+            sweep.await_events("kept", 1)
             own.scheduler.kill()
 
         try:
@@ -180,32 +135,21 @@ class TestEndings:
                 sweep.run(scheduler=own.address)
         finally:
             own.close()
-        sweep.run()
-        assert sweep.tasks_logged("end") == ["grid=3 seed=0", "grid=7 seed=0"]
+        wait_for(lambda: not alive(sweep.pids("begin")))
+        assert load_record(sweep.results / "counted" / sweep.plan.tasks[0].id).status == "interrupted"
+        Sweep(tmp_path, seeds="1", steps=20).run()
+        assert sweep.tasks_logged("end") == ["grid=5 seed=0"] and sweep.resumed() == 1
 
 
 class TestRefused:
-    @pytest.mark.dask
-    @needs_dask
     def test_no_scheduler_is_one_line_within_the_time_limit(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(dask.DaskPool.__init__, "__defaults__", (1.0,))
+        monkeypatch.setattr(session, "CONNECT_S", 1.0)
         sweep, began = Sweep(tmp_path), time.monotonic()
         with pytest.raises(KansciError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1 within 1 s") as caught:
             sweep.run(scheduler="tcp://127.0.0.1:1")
         assert time.monotonic() - began < 15 and "\n" not in str(caught.value)
 
-    def test_dask_that_is_not_installed_is_one_line(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "distributed", None)
-        with pytest.raises(KansciError, match=re.escape("needs Dask: pip install 'kansciml[sweep]'")):
-            Sweep(tmp_path).run(scheduler="tcp://127.0.0.1:1")
-
     @pytest.mark.parametrize("address", ["dask", "localhost:8786", "http://localhost"])
     def test_what_is_no_address(self, tmp_path, address):
         with pytest.raises(UsageError, match="expected local, or an address such as tcp://host:8786"):
             Sweep(tmp_path).run(scheduler=address)
-
-
-def test_sweeps_do_not_load_dask_before_it_is_asked_for():
-    code = "import kansciml.sweep.session, sys\nprint('distributed' in sys.modules, 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tempfile.gettempdir())
-    assert done.stdout.split() == ["False", "False"], done.stderr

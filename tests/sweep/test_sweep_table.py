@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kansciml.runs.records import Record
-from kansciml.sweep.table import SweepRun, losses, numeric_setting, save_sweep, spread, summary
+from kansciml.sweep.table import SweepRun, losses, numeric_setting, save_sweep, summary
 
 
 def run(grid, seed, *values, error="", **setting) -> SweepRun:
@@ -19,7 +19,7 @@ def run(grid, seed, *values, error="", **setting) -> SweepRun:
         for variant, value in zip(("mlp", "kan-width"), values)
     ]
     record = Record(Path("r"), "demo", {}, "0" * 12, "finished", result={"runs": rows}) if values else None
-    return SweepRun({"grid": grid, **setting}, seed, record, error)
+    return SweepRun({"grid": grid, **setting}, record, error)
 
 
 RUNS = [
@@ -28,13 +28,8 @@ RUNS = [
 ]  # fmt: skip
 
 
-def test_spread_is_lowest_median_highest():
-    assert spread([3.0, 1.0, 2.0, 10.0]) == (1.0, 2.5, 10.0)
-    assert spread([]) == (None, None, None)
-
-
 def test_rows_are_medians_over_seeds_with_failures_beside_them():
-    table = summary("demo", RUNS, str)
+    table = summary("demo", RUNS)
     rows = [dict(zip(table.columns, row)) for row in table.rows]
     found = {
         (row["grid"], row["model"]): [row[n] for n in ("runs", "median", "lowest", "highest", "diverged")]
@@ -50,12 +45,12 @@ def test_rows_are_medians_over_seeds_with_failures_beside_them():
 
 
 def test_a_setting_of_which_nothing_finished_has_a_row():
-    table = summary("demo", [run(3, 0, 1.0), run(5, 0, error="no"), run(5, 1, error="no")], str)
+    table = summary("demo", [run(3, 0, 1.0), run(5, 0, error="no"), run(5, 1, error="no")])
     assert dict(zip(table.columns, table.rows[1]))["failed tasks"] == 2
 
 
 def test_a_setting_with_one_value_is_a_note_and_no_column():
-    table = summary("demo", [run(3, 0, 1.0, order=2), run(5, 0, 1.0, order=2)], str)
+    table = summary("demo", [run(3, 0, 1.0, order=2), run(5, 0, 1.0, order=2)])
     assert "order" not in table.columns and table.notes[-1] == "Everywhere: order=2."
 
 
@@ -73,7 +68,7 @@ def test_what_is_drawn_against_is_a_number_with_two_values(values, numeric):
 
 
 def test_files_agree_with_the_table(tmp_path):
-    _, files = save_sweep(tmp_path, "demo", RUNS, str)
+    _, files = save_sweep(tmp_path, "demo", RUNS)
     names = {path.name for path in files}
     assert names == {f"summary.{kind}" for kind in ("md", "json", "csv", "svg", "png", "pdf")}
     with open(tmp_path / "summary.csv", newline="") as file:
@@ -86,5 +81,5 @@ def test_files_agree_with_the_table(tmp_path):
 
 
 def test_no_picture_where_nothing_numeric_was_swept(tmp_path):
-    _, files = save_sweep(tmp_path, "demo", [run("a", 0, 1.0), run("b", 0, 2.0)], str)
+    _, files = save_sweep(tmp_path, "demo", [run("a", 0, 1.0), run("b", 0, 2.0)])
     assert not [path for path in files if path.suffix == ".svg"]

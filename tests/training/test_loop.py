@@ -16,10 +16,10 @@ from kansciml._errors import KansciError, UsageError
 from kansciml.training import _run
 from kansciml.training._devices import Batching, make_fabric
 from kansciml.training._logging import read_rows
-from kansciml.training.loop import MEASURED, TrainConfig, train
+from kansciml.training.loop import MEASURED, LoopConfig, train
 from kansciml.training.optim import adamw, rate
 
-SMALL = TrainConfig(epochs=3, batch_size=8, learning_rate=0.02, warmup_epochs=0.5, accelerator="cpu", log_every=2)
+SMALL = LoopConfig(epochs=3, batch_size=8, learning_rate=0.02, warmup=0.5, accelerator="cpu", log_every=2)
 
 
 class Data:
@@ -128,7 +128,7 @@ def test_evaluation_sees_the_averaged_weights_in_eval_mode(tmp_path):
         seen.append({name: value.clone() for name, value in module.state_dict().items()})
         return {"score": torch.tensor([0.5, 0.9, 0.7][len(seen) - 1])}
 
-    config = changed(ema_decay=0.8, monitor="score", monitor_mode="max")
+    config = changed(ema=0.8, monitor="score", monitor_mode="max")
     model, result = run(tmp_path, config, evaluate=evaluate)
     assert [row["eval_score"] for row in result.history] == pytest.approx([0.5, 0.9, 0.7])
     assert result.best["epoch"] == 2
@@ -290,10 +290,10 @@ def test_what_does_not_fit_is_one_line(tmp_path, options, message):
         ({"learning_rate": math.nan}, "expected a positive learning rate"),
         ({"learning_rate": 0.1, "min_lr": 0.2}, "a min_lr that is not larger"),
         ({"weight_decay": -1.0}, "got weight_decay -1.0: expected a finite number of at least 0"),
-        ({"warmup_epochs": 20.0}, "got warmup_epochs 20.0: expected at most the 10 epochs"),
+        ({"warmup": 20.0}, "got warmup 20.0: expected at most the 10 epochs"),
         ({"betas": (0.9, 1.0)}, "expected two numbers in"),
-        ({"clip_norm": 0.0}, "got clip_norm 0.0"),
-        ({"ema_decay": 1.0}, "got ema_decay 1.0"),
+        ({"clip": 0.0}, "got clip 0.0"),
+        ({"ema": 1.0}, "got ema 1.0"),
         ({"schedule": "linear"}, "unknown schedule 'linear': expected one of cosine, constant, onecycle"),
         ({"precision": "16"}, "unknown precision '16': expected one of 32, bf16-mixed, 64"),
         ({"accelerator": "tpu"}, "unknown accelerator"),
@@ -303,7 +303,7 @@ def test_what_does_not_fit_is_one_line(tmp_path, options, message):
 )
 def test_settings_are_checked_where_they_are_made(fields, message):
     with pytest.raises(UsageError, match=message):
-        TrainConfig(**fields)
+        LoopConfig(**fields)
 
 
 def test_the_log_has_a_row_per_interval_and_per_epoch(tmp_path):

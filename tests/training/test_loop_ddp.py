@@ -16,11 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from kansciml.training._sync_norm import synchronised
-from kansciml.training.loop import MEASURED, TrainConfig, train
+from kansciml.training.loop import MEASURED, LoopConfig, train
 
-CONFIG = TrainConfig(
-    epochs=3, batch_size=16, learning_rate=0.02, warmup_epochs=1, ema_decay=0.9, log_every=2, accelerator="cpu"
-)
+CONFIG = LoopConfig(epochs=3, batch_size=16, learning_rate=0.02, warmup=1, ema=0.9, log_every=2, accelerator="cpu")
 STEPS = 5
 
 

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from kansciml._errors import KansciError
 from kansciml.training._logging import read_rows
-from kansciml.training.loop import MEASURED, TrainConfig, train
+from kansciml.training.loop import MEASURED, LoopConfig, train
 
-CONFIG = TrainConfig(
+CONFIG = LoopConfig(
     epochs=4,
     batch_size=8,
     learning_rate=0.02,
-    warmup_epochs=1,
-    ema_decay=0.9,
+    warmup=1,
+    ema=0.9,
     log_every=4,
     checkpoint_steps=3,
     accelerator="cpu",
@@ -212,7 +212,7 @@ def test_a_finished_run_is_returned_at_once(tmp_path, unbroken):
     [
         ({"learning_rate": 0.03}, r"was made with learning_rate 0\.02, this run has 0\.03: choose another folder"),
         ({"epochs": 5}, "made with epochs 4, this run has 5"),
-        ({"ema_decay": None}, "made with ema_decay 0.9, this run has None"),
+        ({"ema": None}, "made with ema 0.9, this run has None"),
         ({"precision": "64"}, "made with precision '32', this run has '64'"),
         ({"betas": (0.8, 0.9)}, r"made with betas \[0.9, 0.999\], this run has"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from torch import Tensor
 from kansciml.analysis.hessian import HessianOperator, lanczos, spectral_density, trace
 from kansciml.benchmarks._hessian import pyhessian_like as rival
 from kansciml.benchmarks._hessian.cases import Problem, cross_entropy, make_problem
+from kansciml.benchmarks._measuring import Report, silent
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "image_size": 8, "channels": 1, "patch": 4, "width": 10, "depth": 1, "kan_hidden": (3, 3), "grid": 3, "classes": 10,
 }  # fmt: skip
 SMALL_IMAGES, SMALL_STEPS = 32, 30
@@ -111,7 +111,7 @@ def by_ours(operator: Counting, seed: int, deflate: int, levels: np.ndarray) -> 
     }
 
 
-def compare(seeds: int, report: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+def compare(seeds: int, report: Report = silent) -> dict[str, Any]:
     """Root mean square errors over `seeds` probes of the densities, and of trace and largest eigenvalue by themselves.
 
     Both sides have the same float32 model; truth is float64. Trace and largest eigenvalue: PyHessian's own methods end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +52,12 @@ class Problem:
         """The same in another dtype, in place."""
         return Problem(self.module.to(dtype), (self.batch[0].to(dtype), self.batch[1]))
 
-    def operator(self, **options: object) -> HessianOperator:
+    def operator(self, **options: Any) -> HessianOperator:
         """Our Hessian of it."""
         return HessianOperator(self.module, cross_entropy, self.batch, **options)
 
 
-def make_problem(images: int, steps: int, seed: int = 0, dtype: torch.dtype = torch.float32, **options) -> Problem:
+def make_problem(images: int, steps: int, seed: int = 0, dtype: torch.dtype = torch.float32, **options: Any) -> Problem:
     """A mixer after a few steps of Adam on random images and labels.
 
     Args:
@@ -94,7 +95,7 @@ def products(problem: Problem) -> dict[str, Callable[[], Callable[[], object]]]:
     def theirs(product: rival.Product) -> Callable[[], object]:
         return lambda: product(signs)
 
-    def ours(**options: object) -> Callable[[], object]:
+    def ours(**options: Any) -> Callable[[], object]:
         operator = problem.operator(**options)
         return lambda: operator.matvec(flat)
 

@@ -13,6 +13,7 @@ off-diagonal of T is the norm before that; T is a float32 matrix, and decomposed
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 
@@ -60,7 +61,7 @@ def _gradients(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], para
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True")
         loss(module, batch).backward(create_graph=True)
-    copies = [p.grad + 0.0 for p in parameters]
+    copies = [p.grad + 0.0 for p in parameters if p.grad is not None]
     module.zero_grad()
     return copies
 
@@ -147,7 +148,7 @@ def orthonormal(w: Vector, basis: Sequence[Vector]) -> Vector:
 
 
 def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    return sum(torch.sum(a * b) for a, b in zip(first, second))
+    return functools.reduce(torch.add, [torch.sum(a * b) for a, b in zip(first, second)])
 
 
 def _add(first: Sequence[Tensor], second: Sequence[Tensor], factor: Tensor) -> Vector:

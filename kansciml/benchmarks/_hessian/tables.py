@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from kansciml.benchmarks._hessian import accuracy
 from kansciml.benchmarks._hessian.cases import LOADER, SINGLE, TEXTBOOK
+from kansciml.benchmarks._measuring import Row, table_of, targets_table
 from kansciml.runs.tables import Table
 
 COLUMNS = {
+    "candidate": "algorithm",
     "product_ms": "product [ms]",
     "product_low_ms": "25 % [ms]",
     "product_high_ms": "75 % [ms]",
@@ -17,42 +16,37 @@ COLUMNS = {
     "iteration_ms": "iteration [ms]",
     "ratio": "iteration, x loader",
     "over_textbook": "x the same with textbook layers",
+    "peak_bytes": "peak [MB]",
+    "peak_gradients": "peak [gradients]",
 }
 
 
-def tables_of(document: Mapping[str, Any]) -> list[Table]:
+def tables_of(document: Row) -> list[Table]:
     """Times and memory by backend, the plan, accuracy where it was compared, and the targets."""
     found = [_times(document, result) for result in document["results"]]
     found.append(_plan(document["plan"]))
     if document["accuracy"] is not None:
         found += _accuracy(document["accuracy"])
-    rows = [[row[key] for key in ("target", "wanted", "reached", "met")] for row in document["targets"]]
-    found.append(Table("Targets", ["target", "wanted", "reached", "met"], rows))
-    return found
+    return [*found, targets_table(document["targets"])]
 
 
-def _times(document: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
-    facts = document["machine"]
-    rows = [
-        [row["candidate"], *(row[key] for key in COLUMNS), row["peak_bytes"] / 1e6, row["peak_bytes"] / gradient]
-        for row in result["rows"]
-        for gradient in [4 * document["parameters"]]
-    ]
+def _times(document: Row, result: Row) -> Table:
+    facts, gradient = document["machine"], 4 * document["parameters"]
+    rows = [{**row, "peak_gradients": row["peak_bytes"] / gradient} for row in result["rows"]]
     notes = [
         f"One thread ({facts['cpu_capability']}), PyTorch {facts['torch']}, {document['dtype']}: processor time, "
         f"interleaved medians. Iteration: product + recurrence, which is the mean over {document['iterations']} steps.",
         f"{LOADER}: its defaults on a data set, the gradient's graph recomputed for every product; "
         f"{SINGLE.rpartition(', ')[2]}: its other way, the graph kept.",
+        f"All use the same layers; {TEXTBOOK} (the recursion of efficient-kan): "
+        f"{document['textbook']['product_ms']:.0f} ms a product.",
         "Peak: making the product and one call of it, tensors alive at once; the basis not counted.",
     ]
-    slow = document["textbook"]["product_ms"]
-    notes.insert(2, f"All use the same layers; {TEXTBOOK} (the recursion of efficient-kan): {slow:.0f} ms a product.")
     title = f"Lanczos on {document['model']}: {document['parameters']:,} parameters, {document['images']} images, "
-    columns = ["algorithm", *COLUMNS.values(), "peak [MB]", "peak [gradients]"]
-    return Table(title + f"{result['backend']} kernels", columns, rows, notes)
+    return table_of(title + f"{result['backend']} kernels", rows, COLUMNS, notes)
 
 
-def _plan(plan: Mapping[str, Any]) -> Table:
+def _plan(plan: Row) -> Table:
     gradient = plan["gradient_bytes"]
     named = {
         "said beforehand": plan["planned_bytes"],
@@ -64,9 +58,8 @@ def _plan(plan: Mapping[str, Any]) -> Table:
     return Table(title, ["", "[MB]", "beyond the basis [gradients]"], rows, plan["text_all"].splitlines())
 
 
-def _accuracy(found: Mapping[str, Any]) -> list[Table]:
+def _accuracy(found: Row) -> list[Table]:
     sides = (accuracy.THEIRS, accuracy.SAME, accuracy.BETTER)
-    rows = [[row["quantity"], *(row[side] for side in sides)] for row in found["rows"]]
     notes = [
         f"Root mean square over {found['probes']} probes, the same for the first two; float32 against all eigenvalues "
         f"in float64. At most {accuracy.PRODUCTS} products each: "
@@ -76,11 +69,13 @@ def _accuracy(found: Mapping[str, Any]) -> list[Table]:
         " the number of parameters.",
     ]
     title = f"Error of the spectral density: {found['parameters']:,} parameters, {found['images']} images"
-    density = Table(title, ["quantity", *sides], rows, notes)
-    alone = Table(
-        "Relative error at as many products as PyHessian's own stopping rule takes",
-        ["quantity", accuracy.THEIRS, "kansciml", "products"],
-        [[row["quantity"], row[accuracy.THEIRS], row["kansciml"], row["products"]] for row in found["alone"]],
-        ["Theirs: Hutchinson's mean; power iteration. Ours: XTrace; Lanczos. Root mean square; mean of the products."],
-    )
-    return [density, alone]
+    alone = "Theirs: Hutchinson's mean; power iteration. Ours: XTrace; Lanczos. Root mean square; mean of the products."
+    return [
+        table_of(title, found["rows"], {name: name for name in ("quantity", *sides)}, notes),
+        table_of(
+            "Relative error at as many products as PyHessian's own stopping rule takes",
+            found["alone"],
+            {name: name for name in ("quantity", accuracy.THEIRS, "kansciml", "products")},
+            [alone],
+        ),
+    ]

@@ -10,6 +10,7 @@ from kansciml._errors import UsageError, unknown_name
 from kansciml.experiments.fno.config import FnoRunConfig
 from kansciml.experiments.vision.config import VisionRunConfig
 from kansciml.ode import available_systems
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.settings import COUNTS_IF_SET, seed_range
 from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.training.flat import FlatTraining
@@ -152,7 +153,7 @@ class FairConfig:
         Raises:
             UsageError: a value out of range.
         """
-        return VisionRunConfig(model=MIXER, variant=variant, match=match, **self._of(IMAGES))
+        return with_settings(VisionRunConfig(MIXER), {"variant": variant, "match": match, **self._of(IMAGES)})
 
     def darcy(self, variant: str, match: str = "none") -> FnoRunConfig:
         """Settings of a neural operator, for one seed.
@@ -160,7 +161,7 @@ class FairConfig:
         Raises:
             UsageError: a value out of range.
         """
-        return FnoRunConfig(variant=variant, match=match, **self._of(DARCY))
+        return with_settings(FnoRunConfig(), {"variant": variant, "match": match, **self._of(DARCY)})
 
     def _of(self, prefix: str) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name.startswith(f"{prefix}_")}

@@ -16,18 +16,18 @@ Cost: ``smoke`` half a minute on one core; ``small`` 67 minutes on two shared on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from kansciml._errors import UsageError
 from kansciml.experiments.fair.config import DARCY, IMAGES, PROTOCOLS, SYSTEMS, FairConfig
 from kansciml.experiments.fair.images import ImagesKind
-from kansciml.experiments.fair.kinds import MLP, Kind, Pair, Trained, equal_time, groups, of_layer, pairs
+from kansciml.experiments.fair.kinds import MLP, Kind, Pair, equal_time, groups, of_layer, pairs
 from kansciml.experiments.fair.ode import OdeKind
 from kansciml.experiments.fair.operators import DarcyKind
+from kansciml.experiments.fair.record import Comparison, FairRecord, StepTimes, TaskTimes, Trained
 from kansciml.experiments.fair.report import render, summary
 from kansciml.experiments.fair.rows import corrected, rows
-from kansciml.experiments.fair.step_times import StepTimes, stored
+from kansciml.experiments.fair.step_times import stored
 from kansciml.experiments.fno.experiment import SMOKE
 from kansciml.runs import ranks
 from kansciml.runs.experiment import Experiment, Result, RunContext
@@ -56,28 +56,20 @@ def check(config: FairConfig) -> None:
 
 def run(config: FairConfig, context: RunContext) -> Result:
     trained: list[Trained] = []
-    found: list[dict[str, Any]] = []
-    times: list[dict[str, Any]] = []
+    found: list[Comparison] = []
+    times: list[TaskTimes] = []
     for kind in kinds(config):
         own, compared = _train(kind, config, context, times)
         trained += own
         for task in kind.tasks:
             found += rows(kind, task, compared[task], own, config.alpha)
-    return Result(
-        {
-            "alpha": config.alpha,
-            "tasks": list(dict.fromkeys(row["task"] for row in found)),
-            "protocols": list(config.protocols),
-            "layers": list(config.layers),
-            "times": times,
-            "runs": [asdict(one) for one in trained],
-            "comparisons": corrected(found, config.alpha),
-        }
-    )
+    tasks = tuple(dict.fromkeys(row.task for row in found))
+    comparisons = tuple(corrected(found, config.alpha))
+    return FairRecord(config.alpha, tasks, config.layers, comparisons, tuple(times), tuple(trained)).result()
 
 
 def _train(
-    kind: Kind, config: FairConfig, context: RunContext, times: list[dict[str, Any]]
+    kind: Kind, config: FairConfig, context: RunContext, times: list[TaskTimes]
 ) -> tuple[list[Trained], dict[str, list[Pair]]]:
     """All trainings of a kind, and what is compared on each of its tasks; measured times are added to `times`."""
     layers = layers_of(kind, config)
@@ -92,7 +84,7 @@ def _train(
             kans, mlps = (_of(kind, jobs, task, group) for group in (of_layer(layer), MLP))
             path = context.checkpoints / f"step-times.{task}.{layer}.json"
             step = stored(path, lambda kans=kans, mlps=mlps: kind.step_times(kans, mlps, result, context))
-            times.append({"task": task, "layer": layer, "factor": step.factor, **asdict(step)})
+            times.append(TaskTimes(**vars(step), task=task, layer=layer))
             context.log(f"{task}: {_told(step)}")
             pair = equal_time(layer, step.factor)
             compared[task].append(pair)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.analysis.paired import UNDECIDED
-from kansciml.experiments.fair.record import PROTOCOLS, FairRecord
-from kansciml.reporting.legends import hollow, key, legend_below
+from kansciml.experiments.fair.record import PROTOCOLS, Comparison, FairRecord
+from kansciml.reporting.legends import hollow, key, legend_below, log_ticks
 from kansciml.reporting.style import FAINT, TRUTH, VariantStyle, new_figure
 
 if TYPE_CHECKING:
@@ -58,13 +56,13 @@ def ratio_figure(fair: FairRecord) -> Figure:
             axes.axhline(place * height - (LINE + GAP) / 2, color="white", linewidth=1.6, zorder=1)
         for index, protocol in enumerate(fair.protocols):
             row = fair.of(task, layer, protocol)
-            if row is not None and row["n_pairs"]:
+            if row and row.n_pairs:
                 _mark(axes, row, place * height + index * LINE, (low, high))
     axes.set_ylim((len(lines) - 1) * height + LINE * (n - 1) + (LINE + GAP) / 2, -(LINE + GAP) / 2)
-    axes.set_yticks(ticks, [_wrapped(fair.title(task, layer)) for task, layer in lines])
+    axes.set_yticks(ticks, [fair.title(task, layer).replace(", ", "\n", 1) for task, layer in lines])
     axes.tick_params(axis="y", length=0)
-    _decades(axes, low, high)
-    seeds = max(len(row["seeds"]) for row in fair.rows)
+    log_ticks(axes.xaxis, (low, high))
+    seeds = max(len(row.seeds) for row in fair.rows)
     axes.set_xlabel(
         f"error of the KAN / error of the MLP, with {100 * (1 - fair.alpha):g} % intervals over {seeds}"
         f" seed{'s' * (seeds != 1)}"
@@ -80,56 +78,40 @@ def ratio_figure(fair: FairRecord) -> Figure:
 
 def limits(fair: FairRecord) -> tuple[float, float]:
     """Ends of the axis: around all ratios and 1, and the intervals' ends that are not too far from them."""
-    ratios = [row["ratio"] for row in fair.rows if 0 < row["ratio"] < math.inf]
+    ratios = [row.ratio for row in fair.rows if 0 < row.ratio < math.inf]
     around = min([1.0, *ratios]), max([1.0, *ratios])
-    ends = [row[name] for row in fair.rows for name in ("low", "high")]
+    ends = [end for row in fair.rows for end in (row.low, row.high)]
     ends = [end for end in ends if around[0] / LARGEST < end < around[1] * LARGEST]
     return min([around[0], *ends]) / OUTSIDE, max([around[1], *ends]) * OUTSIDE
 
 
-def _mark(axes: Axes, row: Mapping[str, Any], y: float, ends: tuple[float, float]) -> None:
-    colour, marker = STYLES[row["protocol"]]
-    low, high = (float(np.clip(row[name], *ends)) for name in ("low", "high"))
-    ratio = float(np.clip(row["ratio"], ends[0] * 1.2, ends[1] / 1.2))
+def _mark(axes: Axes, row: Comparison, y: float, ends: tuple[float, float]) -> None:
+    colour, marker = STYLES[row.protocol]
+    low, high = (float(np.clip(end, *ends)) for end in (row.low, row.high))
+    ratio = float(np.clip(row.ratio, ends[0] * 1.2, ends[1] / 1.2))
     axes.plot((low, high), (y, y), color=colour, linewidth=1.4, solid_capstyle="butt", zorder=2)
-    for name, end in (("low", low), ("high", high)):
-        if row[name] == end:
+    for whole, end in ((row.low, low), (row.high, high)):
+        if whole == end:
             axes.plot(end, y, marker="|", color=colour, markersize=5, zorder=2)
         else:  # 4 and 5 are matplotlib's caretleft and caretright
             axes.plot(end, y, marker=4 if end == ends[0] else 5, color=colour, markersize=5, clip_on=False, zorder=2)
-    decided = row["verdict"] != UNDECIDED
-    if row["confirmed"]:
+    if row.confirmed:
         axes.plot(ratio, y, "o", markersize=8.5, markerfacecolor="none", markeredgecolor=colour, zorder=3)
     axes.plot(
-        ratio, y, marker, color=colour, markersize=5, markerfacecolor=colour if decided else "white",
+        ratio, y, marker, color=colour, markersize=5, markerfacecolor=colour if row.decided else "white",
         markeredgewidth=1.1, zorder=4,
     )  # fmt: skip
-    if not 0 < row["ratio"] < math.inf:
+    if not 0 < row.ratio < math.inf:
         axes.annotate(
             _why_boundless(row), (ratio, y), xytext=(0, 3.5), textcoords="offset points", va="bottom", fontsize=6,
-            ha="right" if row["ratio"] else "left", color=colour,
+            ha="right" if row.ratio else "left", color=colour,
         )  # fmt: skip
 
 
-def _why_boundless(row: Mapping[str, Any]) -> str:
+def _why_boundless(row: Comparison) -> str:
     """Of a ratio that is infinite or zero."""
-    higher, lower = ("KAN", "MLP") if row["ratio"] else ("MLP", "KAN")
-    return f"{higher} diverged" if None in row[f"{higher.lower()}_losses"] else f"{lower} without error"
-
-
-def _decades(axes: Axes, low: float, high: float) -> None:
-    """Ticks at powers of ten; with 2 and 5 between them where there are few."""
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    between = (1, 2, 5) if len(exponents) <= 4 else (1,)
-    step = max(1, -(-len(exponents) // 9))
-    values = [factor * 10.0**k for k in exponents if k % step == 0 for factor in between]
-    values = [value for value in values if low <= value <= high]
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.set_xticks([], minor=True)
-
-
-def _wrapped(title: str) -> str:
-    return title.replace(", ", "\n", 1)
+    higher, lower, losses = ("KAN", "MLP", row.kan_losses) if row.ratio else ("MLP", "KAN", row.mlp_losses)
+    return f"{higher} diverged" if None in losses else f"{lower} without error"
 
 
 def _legend(figure: Figure, fair: FairRecord) -> None:
@@ -138,8 +120,8 @@ def _legend(figure: Figure, fair: FairRecord) -> None:
         for protocol in fair.protocols
     ]
     handles.append(hollow("undecided", markersize=5))
-    if any(row["verdict"] != UNDECIDED for row in fair.rows):
+    if any(row.decided for row in fair.rows):
         handles.append(hollow("decided by itself", markersize=5, markerfacecolor=FAINT))
-    if any(row["confirmed"] for row in fair.rows):
+    if any(row.confirmed for row in fair.rows):
         handles.append(hollow("and after Holm's correction", markersize=8.5, markerfacecolor="none"))
     legend_below(figure, handles, columnspacing=1.4, handlelength=2.0)

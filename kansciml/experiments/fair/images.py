@@ -12,19 +12,19 @@ from torch import nn
 
 from kansciml.analysis.matching import mixing_flops, mlp_size
 from kansciml.experiments.fair.config import IMAGES, LAYERS, MIXER, FairConfig
-from kansciml.experiments.fair.kinds import MLP, Metric, Trained, grown, grown_width, of_layer
-from kansciml.experiments.fair.step_times import StepTimes, measure, stretched
-from kansciml.experiments.vision.experiment import jobs as vision_jobs
+from kansciml.experiments.fair.kinds import MLP, Metric, grown, grown_width, of_layer
+from kansciml.experiments.fair.record import StepTimes, Trained
+from kansciml.experiments.fair.step_times import measure, stretched
 from kansciml.experiments.vision.jobs import VisionData, VisionJob
-from kansciml.experiments.vision.runs import run_jobs
+from kansciml.experiments.vision.jobs import jobs as vision_jobs
+from kansciml.experiments.vision.record import VisionRow
+from kansciml.experiments.vision.runs import run_jobs, training_batches
 from kansciml.experiments.vision.steps import Epoch, SmoothedLoss
 from kansciml.models.base import VisionConfig
 from kansciml.models.registry import find
 from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.ranks import device_of
 from kansciml.runs.settings import seed_range
-from kansciml.tasks.vision.augment import preset
-from kansciml.tasks.vision.batches import Batches
 from kansciml.tasks.vision.registry import get_dataset
 from kansciml.training.loop import TrainConfig
 from kansciml.training.optim import adamw
@@ -54,7 +54,7 @@ class ImagesKind:
         for layer in self.config.layers:
             for group in groups(layer):
                 if group not in made:
-                    made[group] = replace(self._job(group, layer), group=group)
+                    made[group] = named(self._job(group, layer), group)
                     made[group].sizes()
         return [replace(job, seed=seed) for job in made.values() for seed in seed_range(self.config)]
 
@@ -72,9 +72,8 @@ class ImagesKind:
 
     def stretched(self, job: VisionJob, group: str, factor: float) -> VisionJob:
         epochs = stretched(job.training.epochs, factor)
-        warmup = job.training.warmup_epochs * epochs / job.training.epochs
-        training = replace(job.training, epochs=epochs, warmup_epochs=warmup, checkpoint_epochs=max(1, epochs // 10))
-        return replace(job, group=group, training=training)
+        warmup = job.training.warmup * epochs / job.training.epochs
+        return named(replace(job, training=replace(job.training, epochs=epochs, warmup=warmup)), group)
 
     def task_of(self, job: VisionJob) -> str:
         return IMAGES
@@ -83,35 +82,40 @@ class ImagesKind:
         return job.group
 
     def train(self, jobs: Sequence[VisionJob], context: RunContext) -> tuple[Result, list[Trained]]:
-        result = run_jobs(jobs, context)
-        return result, [_trained(job, row, result) for job, row in zip(jobs, result.result["runs"])]
+        trained = run_jobs(jobs, context)
+        return trained.result, [_trained(job, row, trained.result) for job, row in zip(jobs, trained.rows)]
 
     def step_times(
         self, kans: Sequence[VisionJob], mlps: Sequence[VisionJob], result: Result, context: RunContext
     ) -> StepTimes:
         """Of the first seed's networks with their first weights: a step's time does not depend on them."""
         job = kans[0]
-        data = VisionData.load(job.dataset, job.data_dir, job.subset)
+        data = VisionData.load(job.data.dataset, job.data.data_dir, job.data.subset)
         device = device_of(job.training.accelerator)
         clock = "wall" if device.type == "cuda" else "process"
         return measure([(_step(kans[0], data, device), _step(mlps[0], data, device))], clock=clock)
 
 
-def _trained(job: VisionJob, row: dict[str, Any], result: Result) -> Trained:
-    diverged = row["status"] != "finished"
+def named(job: Any, group: str) -> Any:
+    """The job with the kind that makes its group that of this name."""
+    return replace(job, kind=group.removeprefix(job.network.variant).removeprefix("-"))
+
+
+def _trained(job: VisionJob, row: VisionRow, result: Result) -> Trained:
+    diverged = row.diverged
     seconds = result.arrays[f"{job.id}.train_s"]
-    losses = {"error": 1.0 - row["top1"], "test_loss": row["loss"]}
+    losses = {"error": row.error, "test_loss": row.loss}
     return Trained(
         id=job.id,
         task=IMAGES,
         group=job.group,
         label=label(job.network),
         seed=job.seed,
-        status=row["status"],
-        message=row["message"],
-        parameters=row["parameters"],
-        flops=row["mixing_flops"],
-        steps=row["steps"],
+        status=row.status,
+        message=row.message,
+        parameters=row.parameters,
+        flops=row.mixing_flops,
+        steps=row.steps,
         seconds=float(seconds[-1]) if len(seconds) else 0.0,
         losses=dict.fromkeys(losses) if diverged else losses,
     )
@@ -150,33 +154,24 @@ def mlps_size(network: Any, by: str) -> float:
 
 def _step(job: VisionJob, data: VisionData, device: torch.device) -> Callable[[], object]:
     """One step of the training loop: a batch with its augmentation, gradients, AdamW."""
-    batches = Batches(
-        data.train,
-        data.dataset,
-        job.training.batch_size,
-        device=device,
-        seed=job.seed,
-        drop_last=True,
-        augmentation=preset(job.augmentation, data.dataset),
-        image_size=job.network.image_size,
-    )
+    batches = training_batches(job, data, device)
     source = (batch for epoch in count() for batch in Epoch(batches, epoch))
-    return training_step(job.build().to(device), job.training, source, SmoothedLoss(job.label_smoothing))
+    return training_step(job.build().to(device), job.training, source, SmoothedLoss(job.data.label_smoothing))
 
 
 def training_step(
     network: nn.Module, training: TrainConfig, source: Iterator[Any], loss: Callable[[nn.Module, Any], Any]
 ) -> Callable[[], object]:
     """A function that takes one step as `kansciml.training.loop` does, and waits for its end on a GPU."""
-    optimiser = adamw(network, training.learning_rate, training.weight_decay, training.betas)
+    optimiser = adamw(network, training.learning_rate, training.weight_decay)
     on_gpu = next(network.parameters()).is_cuda
     network.train()
 
     def step() -> None:
         value, _ = loss(network, next(source))
         value.backward()
-        if training.clip_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
+        if training.clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), training.clip)
         optimiser.step()
         optimiser.zero_grad()
         if on_gpu:

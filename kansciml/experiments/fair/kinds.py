@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kansciml.experiments.fair.config import FairConfig
-from kansciml.experiments.fair.step_times import StepTimes
+from kansciml.experiments.fair.record import StepTimes, Trained
 from kansciml.runs.experiment import Result, RunContext
 
 MLP = "mlp"
@@ -36,30 +36,6 @@ class Pair:
     kan: str
     mlp: str
     adapted: str
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One training, the same for every kind of task.
-
-    Args:
-        flops: forward FLOPs per evaluation or sample, of the MLPs or KANs alone; None where there is no formula.
-        steps: done. seconds: spent on them, by the wall clock.
-        losses: measures by the name of their `Metric`; None where it diverged.
-    """
-
-    id: str
-    task: str
-    group: str
-    label: str
-    seed: int
-    status: str
-    message: str
-    parameters: int
-    flops: float | None
-    steps: int
-    seconds: float
-    losses: dict[str, float | None]
 
 
 class Kind(Protocol):

@@ -13,8 +13,9 @@ import numpy as np
 from kansciml._errors import SolveError
 from kansciml._files import short_name
 from kansciml.experiments.fair.config import DARCY, IMAGES, FairConfig
-from kansciml.experiments.fair.kinds import MLP, Metric, Trained, grown, grown_width, of_layer
-from kansciml.experiments.fair.step_times import StepTimes, measure, stretched
+from kansciml.experiments.fair.kinds import MLP, Metric, grown, grown_width, of_layer
+from kansciml.experiments.fair.record import StepTimes, Trained
+from kansciml.experiments.fair.step_times import measure, stretched
 from kansciml.experiments.ode.runs import Job, field_flops, flops_field, run_jobs, shared_backend
 from kansciml.models.field_spec import FieldSpec
 from kansciml.ode import resolve_system

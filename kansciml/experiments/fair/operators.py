@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any
 
 import torch
 
 from kansciml.analysis.matching import mixing_flops
 from kansciml.experiments.fair.config import DARCY, LAYERS, FairConfig
-from kansciml.experiments.fair.images import label, mlps_size, training_step
-from kansciml.experiments.fair.kinds import MLP, Metric, Trained, grown, grown_width, of_layer
-from kansciml.experiments.fair.step_times import StepTimes, measure, stretched
-from kansciml.experiments.fno.data import Fields
-from kansciml.experiments.fno.experiment import jobs as fno_jobs
+from kansciml.experiments.fair.images import label, mlps_size, named, training_step
+from kansciml.experiments.fair.kinds import MLP, Metric, grown, grown_width, of_layer
+from kansciml.experiments.fair.record import StepTimes, Trained
+from kansciml.experiments.fair.step_times import measure, stretched
+from kansciml.experiments.fno.data import Samples
 from kansciml.experiments.fno.jobs import FnoJob
+from kansciml.experiments.fno.jobs import jobs as fno_jobs
+from kansciml.experiments.fno.record import OperatorRow
 from kansciml.experiments.fno.runs import run_jobs
-from kansciml.experiments.fno.steps import Epoch, RelativeError, Samples
+from kansciml.experiments.fno.steps import Encoded, Epoch, RelativeError
 from kansciml.models.fno import FNOConfig
 from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.ranks import device_of
@@ -36,7 +37,7 @@ class DarcyKind:
         self.config = config
 
     def title(self, task: str) -> str:
-        size = self.config.darcy(MLP).fields().darcy.size
+        size = self.config.darcy(MLP).operator.samples.darcy.size
         return f"Darcy flow, {size} x {size}, {self.config.darcy_model}"
 
     def metrics(self, task: str) -> tuple[Metric, ...]:
@@ -47,7 +48,7 @@ class DarcyKind:
         for layer in self.config.layers:
             for group in groups(layer):
                 if group not in made:
-                    made[group] = _named(self._job(group, layer), group)
+                    made[group] = named(self._job(group, layer), group)
                     made[group].sizes()
         return [replace(job, seed=seed) for job in made.values() for seed in seed_range(self.config)]
 
@@ -65,8 +66,7 @@ class DarcyKind:
 
     def stretched(self, job: FnoJob, group: str, factor: float) -> FnoJob:
         epochs = stretched(job.training.epochs, factor)
-        training = replace(job.training, epochs=epochs, checkpoint_epochs=max(1, epochs // 10))
-        return _named(replace(job, training=training), group)
+        return named(replace(job, training=replace(job.training, epochs=epochs)), group)
 
     def task_of(self, job: FnoJob) -> str:
         return DARCY
@@ -75,25 +75,21 @@ class DarcyKind:
         return job.network.variant + (f"-{job.kind}" if job.kind else "")
 
     def train(self, jobs: Sequence[FnoJob], context: RunContext) -> tuple[Result, list[Trained]]:
-        result = run_jobs(jobs, context)
-        rows = zip(jobs, result.result["runs"])
+        trained = run_jobs(jobs, context)
+        rows, result = zip(jobs, trained.rows), trained.result
         return result, [_trained(job, self.group_of(job), row, result) for job, row in rows]
 
     def step_times(
         self, kans: Sequence[FnoJob], mlps: Sequence[FnoJob], result: Result, context: RunContext
     ) -> StepTimes:
         """Of the first seed's networks with their first weights: a step's time does not depend on them."""
-        fields = Fields.load(kans[0].fields, context.progress, context.log)
+        samples = Samples.load(kans[0].data, context.progress, context.log)
         device = device_of(kans[0].training.accelerator)
         clock = "wall" if device.type == "cuda" else "process"
-        return measure([(_step(kans[0], fields, device), _step(mlps[0], fields, device))], clock=clock)
+        return measure([(_step(kans[0], samples, device), _step(mlps[0], samples, device))], clock=clock)
 
 
-def _named(job: FnoJob, group: str) -> FnoJob:
-    return replace(job, kind=group.removeprefix(job.network.variant).removeprefix("-"))
-
-
-def _trained(job: FnoJob, group: str, row: dict[str, Any], result: Result) -> Trained:
+def _trained(job: FnoJob, group: str, row: OperatorRow, result: Result) -> Trained:
     seconds = result.arrays[f"{job.id}.train_s"]
     return Trained(
         id=job.id,
@@ -101,13 +97,13 @@ def _trained(job: FnoJob, group: str, row: dict[str, Any], result: Result) -> Tr
         group=group,
         label=label(job.network),
         seed=job.seed,
-        status=row["status"],
-        message=row["message"],
-        parameters=row["parameters"],
-        flops=row["ends_flops"],
-        steps=row["steps"],
+        status=row.status,
+        message=row.message,
+        parameters=row.parameters,
+        flops=row.ends_flops,
+        steps=row.steps,
         seconds=float(seconds[-1]) if len(seconds) else 0.0,
-        losses={"relative_l2": row["relative_l2"] if row["status"] == "finished" else None},
+        losses={"relative_l2": row.relative_l2 if not row.diverged else None},
     )
 
 
@@ -122,9 +118,9 @@ def _grown(mlp: FnoJob, kan: FnoJob, by: str) -> FNOConfig:
     return replace(mlp.network, projection=grown_width(size, wanted, mlp.network.projection))
 
 
-def _step(job: FnoJob, fields: Fields, device: torch.device) -> Callable[[], object]:
+def _step(job: FnoJob, data: Samples, device: torch.device) -> Callable[[], object]:
     """One step of the training loop: a batch, gradients, AdamW."""
-    of_a, of_u = fields.normalisers
-    samples, size = Samples(fields.train, of_a, device), job.training.batch_size
+    of_a, of_u = data.normalisers
+    samples, size = Encoded(data.train, of_a, device), job.training.batch_size
     source = (batch for epoch in count() for batch in Epoch(samples, size, job.seed, epoch))
     return training_step(job.build().to(device), job.training, source, RelativeError(of_u, device))

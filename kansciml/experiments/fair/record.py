@@ -1,29 +1,14 @@
-"""The comparisons on equal terms (``kansciml run fair``) as a record holds them.
-
-Expected of the record, besides what `kansciml.runs.records` says:
-
-* ``result``: alpha; tasks, protocols, layers (names, in their order).
-* ``result["comparisons"]``, a row per task, KAN layer, protocol and metric: task, title, kind ("ode", "images",
-  "darcy"), layer ("spline", "rswaf"), protocol ("width", "params", "flops", "params-up", "flops-up", "time"), adapted
-  (what was changed to make them equal); metric, metric_title, primary (whether it is the task's own measure, or one
-  shown beside it); kan and mlp, each with group, label, parameters, flops (forward, per evaluation or sample, of the
-  MLPs or KANs alone; null if unknown), steps and seconds (medians over seeds), n_diverged; seeds, kan_losses,
-  mlp_losses (null: diverged); ratio (Hodges-Lehmann estimate of KAN over MLP), low, high (its interval), p_value,
-  adjusted_p, least_p, n_pairs, n_lower, verdict ("KAN better", "MLP better", "undecided"), confirmed (whether the
-  verdict stands after the correction), reason. Of a row with pairs, a null among ratio, low, high is infinite.
-* ``result["times"]``, a row per task and layer: factor, kan_s, mlp_s, rounds, pairs, clock.
-* ``result["runs"]``, a row per training: id, task, group, label, seed, status, message, parameters, flops, steps,
-  seconds, losses.
-"""
+"""The comparisons on equal terms (``kansciml run fair``) as a record holds them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from kansciml.analysis.paired import UNDECIDED, PairedComparison
+from kansciml.runs.experiment import Result
 from kansciml.runs.records import DamagedRecord, Record
+from kansciml.runs.typed import read, write
 
 PROTOCOLS = {
     "width": "equal width",
@@ -33,40 +18,132 @@ PROTOCOLS = {
     "flops-up": "equal FLOPs (MLP widened)",
     "time": "equal time",
 }
-"""Titles of the protocols, in the order of tables."""
+"""Titles of the protocols, in the order of tables; only older records have widened MLPs."""
 LAYERS = {"spline": "splines", "rswaf": "RSWAF"}
 
 
 @dataclass(frozen=True)
-class FairRecord:
-    """The comparisons of a record.
+class Trained:
+    """One training, the same for every kind of task.
 
     Args:
-        alpha: level of the tests. tasks, layers: in order. rows: comparisons of primary metrics. others: the rest.
-        times: rows of measured times.
+        flops: forward FLOPs per evaluation or sample, of the MLPs or KANs alone; None where there is no formula.
+        steps: done. seconds: spent on them, by the wall clock.
+        losses: measures by the name of their `Metric`; None where it diverged.
     """
+
+    id: str
+    task: str
+    group: str
+    label: str
+    seed: int
+    status: str
+    message: str
+    parameters: int
+    flops: float | None
+    steps: int
+    seconds: float
+    losses: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The KANs or the MLPs of a comparison: as in `Trained`, steps and seconds being medians over seeds."""
+
+    group: str
+    label: str
+    parameters: int
+    flops: float | None
+    steps: int
+    seconds: float
+    n_diverged: int
+
+    @property
+    def named(self) -> str:
+        """``KAN 2-6-2; 1 diverged``."""
+        return self.label + (f"; {self.n_diverged} diverged" if self.n_diverged else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(PairedComparison):
+    """KANs against MLPs on one task by one metric, made equal by one protocol; `ratio` is that of KAN over MLP.
+
+    Args:
+        kind: of task: ``ode``, ``images`` or ``darcy``. layer: of the KAN. adapted: what was changed to be equal.
+        primary: whether the metric is the task's own, or one shown beside it.
+        kan_losses, mlp_losses: by seed; None where the training diverged.
+        adjusted_p: after Holm's correction. confirmed: whether the verdict stands after it.
+    """
+
+    task: str
+    title: str
+    kind: str
+    layer: str
+    protocol: str
+    adapted: str
+    metric: str
+    metric_title: str
+    primary: bool
+    kan: Side
+    mlp: Side
+    seeds: tuple[int, ...]
+    kan_losses: tuple[float | None, ...]
+    mlp_losses: tuple[float | None, ...]
+    adjusted_p: float = math.nan
+    confirmed: bool = False
+
+    @property
+    def decided(self) -> bool:
+        return self.verdict != UNDECIDED
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds of one training step of both models, and how they were measured.
+
+    Args:
+        kan_s, mlp_s: medians over rounds, averaged over the pairs of steps that were given; NaN if there were none.
+        rounds, pairs: how many of each. clock: ``process`` (seconds of the processor) or ``wall``.
+    """
+
+    kan_s: float
+    mlp_s: float
+    rounds: int
+    pairs: int
+    clock: str
+
+    @property
+    def factor(self) -> float:
+        """KAN / MLP seconds per step; 1 where it is not known."""
+        known = 0 < self.kan_s < math.inf and 0 < self.mlp_s < math.inf
+        return self.kan_s / self.mlp_s if known else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskTimes(StepTimes):
+    """Those of the models of equal width on a task."""
+
+    task: str
+    layer: str
+
+
+@dataclass(frozen=True)
+class FairRecord:
+    """The comparisons of a run: those of the tasks' own metrics (`rows`), and the `others`."""
 
     alpha: float
     tasks: tuple[str, ...]
     layers: tuple[str, ...]
-    rows: tuple[Mapping[str, Any], ...]
-    others: tuple[Mapping[str, Any], ...]
-    times: tuple[Mapping[str, Any], ...]
+    comparisons: tuple[Comparison, ...]
+    times: tuple[TaskTimes, ...]
+    runs: tuple[Trained, ...]
 
     @classmethod
     def read(cls, record: Record) -> FairRecord:
         """Raises KansciError where the record holds no comparisons."""
         try:
-            result = record.result
-            every = [dict(row) for row in result["comparisons"]]
-            for row in every:
-                row["ratio"], row["low"], row["high"] = (_number(row, name) for name in ("ratio", "low", "high"))
-                row["place"] = list(PROTOCOLS).index(row["protocol"])
-            tasks, layers = tuple(result["tasks"]), tuple(result["layers"])
-            every.sort(key=lambda row: (tasks.index(row["task"]), layers.index(row["layer"]), row["place"]))
-            primary = tuple(row for row in every if row["primary"])
-            others = tuple(row for row in every if not row["primary"])
-            found = cls(result["alpha"], tasks, layers, primary, others, tuple(result["times"]))
+            found = read(cls, record.result)
+            found = replace(found, comparisons=tuple(sorted(map(_bounded, found.comparisons), key=found._place)))
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedRecord(
                 f"{record.folder} holds no comparisons on equal terms ({error!r}): run it again"
@@ -75,29 +152,47 @@ class FairRecord:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return found
 
+    def result(self) -> Result:
+        """What `read` reads."""
+        times = [write(times) | {"factor": times.factor} for times in self.times]
+        return Result(write(self) | {"times": times, "protocols": self.protocols})
+
+    def _place(self, row: Comparison) -> tuple[int, int, int]:
+        return self.tasks.index(row.task), self.layers.index(row.layer), list(PROTOCOLS).index(row.protocol)
+
+    @property
+    def rows(self) -> list[Comparison]:
+        return [row for row in self.comparisons if row.primary]
+
+    @property
+    def others(self) -> list[Comparison]:
+        return [row for row in self.comparisons if not row.primary]
+
     @property
     def protocols(self) -> list[str]:
         """Those that there are, in the order of `PROTOCOLS`."""
-        have = {row["protocol"] for row in self.rows}
+        have = {row.protocol for row in self.rows}
         return [protocol for protocol in PROTOCOLS if protocol in have]
 
     @property
     def lines(self) -> list[tuple[str, str]]:
         """(task, layer) of each row of the main table."""
-        return list(dict.fromkeys((row["task"], row["layer"]) for row in self.rows))
+        return list(dict.fromkeys((row.task, row.layer) for row in self.rows))
 
-    def of(self, task: str, layer: str, protocol: str) -> Mapping[str, Any] | None:
+    def of(self, task: str, layer: str, protocol: str) -> Comparison | None:
         """The comparison, or None."""
         key = task, layer, protocol
-        return next((row for row in self.rows if (row["task"], row["layer"], row["protocol"]) == key), None)
+        return next((row for row in self.rows if (row.task, row.layer, row.protocol) == key), None)
 
     def title(self, task: str, layer: str) -> str:
         """``Spiral``, with the layer where there are several."""
-        own = next(row["title"] for row in self.rows if row["task"] == task)
+        own = next(row.title for row in self.rows if row.task == task)
         return f"{own}, {LAYERS[layer]}" if len(self.layers) > 1 else own
 
 
-def _number(row: Mapping[str, Any], name: str) -> float:
-    if row[name] is None:
-        return math.inf if row["n_pairs"] else math.nan
-    return float(row[name])
+def _bounded(row: Comparison) -> Comparison:
+    """With what JSON has no number for: of a row with pairs, ratio and ends of its interval may be infinite."""
+    if not row.n_pairs:
+        return row
+    ratio, low, high = (math.inf if math.isnan(value) else value for value in (row.ratio, row.low, row.high))
+    return replace(row, ratio=ratio, low=low, high=high)

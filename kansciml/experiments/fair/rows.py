@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
 
-from kansciml.analysis.paired import UNDECIDED, compare_pairs, holm
-from kansciml.experiments.fair.kinds import Kind, Metric, Pair, Trained
+from kansciml.analysis.paired import compare_pairs, holm
+from kansciml.experiments.fair.kinds import Kind, Metric, Pair
+from kansciml.experiments.fair.record import Comparison, Side, Trained
 
 NAMES = ("KAN", "MLP")
 
 
-def rows(
-    kind: Kind, task: str, compared: Sequence[Pair], trained: Sequence[Trained], alpha: float
-) -> list[dict[str, Any]]:
-    """The comparisons of a task, before `corrected`; see `kansciml.experiments.fair.report` for their layout."""
+def rows(kind: Kind, task: str, compared: Sequence[Pair], trained: Sequence[Trained], alpha: float) -> list[Comparison]:
+    """The comparisons of a task, before `corrected`."""
     groups: dict[str, dict[int, Trained]] = {}
     for run in trained:
         if run.task == task:
@@ -36,54 +34,50 @@ def _row(
     kans: Mapping[int, Trained],
     mlps: Mapping[int, Trained],
     alpha: float,
-) -> dict[str, Any]:
-    seeds = sorted(set(kans) & set(mlps))
-    losses = [[group[seed].losses[metric.name] for seed in seeds] for group in (kans, mlps)]
-    found = compare_pairs(losses[0], losses[1], NAMES, alpha)
-    return {
-        "task": task,
-        "title": kind.title(task),
-        "kind": kind.name,
-        "layer": pair.layer,
-        "protocol": pair.protocol,
-        "adapted": pair.adapted,
-        "metric": metric.name,
-        "metric_title": metric.title,
-        "primary": metric.primary,
-        "kan": _group([kans[seed] for seed in seeds]),
-        "mlp": _group([mlps[seed] for seed in seeds]),
-        "seeds": seeds,
-        "kan_losses": losses[0],
-        "mlp_losses": losses[1],
-        **asdict(found),
-    }
+) -> Comparison:
+    seeds = tuple(sorted(set(kans) & set(mlps)))
+    kan_losses, mlp_losses = (tuple(group[seed].losses[metric.name] for seed in seeds) for group in (kans, mlps))
+    return Comparison(
+        **vars(compare_pairs(kan_losses, mlp_losses, NAMES, alpha)),
+        task=task,
+        title=kind.title(task),
+        kind=kind.name,
+        layer=pair.layer,
+        protocol=pair.protocol,
+        adapted=pair.adapted,
+        metric=metric.name,
+        metric_title=metric.title,
+        primary=metric.primary,
+        kan=_side([kans[seed] for seed in seeds]),
+        mlp=_side([mlps[seed] for seed in seeds]),
+        seeds=seeds,
+        kan_losses=kan_losses,
+        mlp_losses=mlp_losses,
+    )
 
 
-def _group(runs: Sequence[Trained]) -> dict[str, Any]:
+def _side(runs: Sequence[Trained]) -> Side:
     first = runs[0]
-    return {
-        "group": first.group,
-        "label": first.label,
-        "parameters": first.parameters,
-        "flops": first.flops,
-        "steps": int(statistics.median(run.steps for run in runs)),
-        "seconds": statistics.median(run.seconds for run in runs),
-        "n_diverged": sum(run.status != "finished" for run in runs),
-    }
+    return Side(
+        group=first.group,
+        label=first.label,
+        parameters=first.parameters,
+        flops=first.flops,
+        steps=int(statistics.median(run.steps for run in runs)),
+        seconds=statistics.median(run.seconds for run in runs),
+        n_diverged=sum(run.status != "finished" for run in runs),
+    )
 
 
-def corrected(found: Sequence[dict[str, Any]], alpha: float) -> list[dict[str, Any]]:
-    """The rows with ``adjusted_p`` (Holm) and ``confirmed``: whether the verdict still stands then.
+def corrected(found: Sequence[Comparison], alpha: float) -> list[Comparison]:
+    """The rows with Holm's adjusted p-values, and whether their verdicts still stand then.
 
     The rows of primary metrics are one family, those of the others a second one: the first is the table that answers
     the question, and what is shown beside it should not weaken it.
     """
-    adjusted: dict[int, float] = {}
-    for primary in (True, False):
-        family = [place for place, row in enumerate(found) if row["primary"] is primary]
-        values = holm([found[place]["p_value"] for place in family])
-        adjusted |= dict(zip(family, values))
+    families = [[row for row in found if row.primary is primary] for primary in (True, False)]
+    adjusted = {id(row): p for rows in families for row, p in zip(rows, holm([row.p_value for row in rows]))}
     return [
-        row | {"adjusted_p": adjusted[place], "confirmed": row["verdict"] != UNDECIDED and adjusted[place] <= alpha}
-        for place, row in enumerate(found)
+        replace(row, adjusted_p=adjusted[id(row)], confirmed=row.decided and adjusted[id(row)] <= alpha)
+        for row in found
     ]

@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +13,13 @@ import torch
 
 from kansciml._errors import KansciError
 from kansciml._files import write_json
+from kansciml.experiments.fair.record import StepTimes
+from kansciml.runs.typed import read, write
 
 Step = Callable[[], object]
 
 ROUNDS = 7
 """Times each step is taken, besides a first one that does not count."""
-
-
-@dataclass(frozen=True)
-class StepTimes:
-    """Seconds of one training step of both models, and how they were measured.
-
-    Args:
-        kan_s, mlp_s: medians over rounds, averaged over the pairs of steps that were given; NaN if there were none.
-        rounds, pairs: how many of each. clock: ``process`` (seconds of the processor) or ``wall``.
-    """
-
-    kan_s: float
-    mlp_s: float
-    rounds: int
-    pairs: int
-    clock: str
-
-    @property
-    def factor(self) -> float:
-        """The KAN's seconds over the MLP's: so many times as many steps the MLP may take; 1 where it is not known."""
-        known = 0 < self.kan_s < math.inf and 0 < self.mlp_s < math.inf
-        return self.kan_s / self.mlp_s if known else 1.0
 
 
 def measure(pairs: Sequence[tuple[Step, Step]], rounds: int = ROUNDS, clock: str = "process") -> StepTimes:
@@ -81,13 +60,11 @@ def stored(path: Path, make: Callable[[], StepTimes]) -> StepTimes:
     """
     if path.exists():
         try:
-            values = json.loads(path.read_text())
-            found = {name: math.nan if value is None else value for name, value in values.items()}
-            return StepTimes(**found)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            return read(StepTimes, json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise KansciError(f"{path} cannot be read ({error}): run again with --force") from error
     times = make()
-    write_json(path, asdict(times))
+    write_json(path, write(times))
     return times
 
 

@@ -25,16 +25,18 @@ from kansciml._files import to_jsonable
 from kansciml.experiments.fig3.findings import findings
 from kansciml.experiments.fig3.report import render, summary
 from kansciml.experiments.hessian.runs import HessianSettings, measure_run
-from kansciml.experiments.vision.experiment import VisionRunConfig, recipe
+from kansciml.experiments.vision.config import VisionRunConfig
 from kansciml.experiments.vision.experiment import check as check_vision
-from kansciml.experiments.vision.experiment import jobs as vision_jobs
+from kansciml.experiments.vision.experiment import recipe
 from kansciml.experiments.vision.jobs import VisionJob
+from kansciml.experiments.vision.jobs import jobs as vision_jobs
 from kansciml.experiments.vision.runs import run_jobs
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
 from kansciml.models.base import VARIANTS
 from kansciml.models.registry import find
 from kansciml.runs import ranks
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.ranks import device_of
 from kansciml.runs.records import Record, save_record
@@ -119,7 +121,7 @@ class Fig3Config:
             options["placement"] = self.placement
         else:
             options["token_hidden"] = self.token_hidden
-        return VisionRunConfig(model, variant, **options)
+        return with_settings(VisionRunConfig(model), {"variant": variant, **options})
 
 
 def jobs(config: Fig3Config) -> list[VisionJob]:
@@ -136,7 +138,7 @@ def check(config: Fig3Config) -> None:
 
 
 def run(config: Fig3Config, context: RunContext) -> Result:
-    result = run_jobs(jobs(config), context)
+    result = run_jobs(jobs(config), context).result
     if ranks.rank() > 0:
         return result
     spectra = measure_run(

@@ -155,7 +155,7 @@ def figure3(record: Record) -> Figure:
         text.set_text(labels[name])
     lines = 0
     for number, task in enumerate(vision.tasks):
-        groups = list(vision.of(task).values())
+        groups = vision.of(task)
         left, *others = figure.axes[number * per_task : (number + 1) * per_task]
         left.set_title(f"{vision.title(task)}\n{left.get_title().rpartition(': ')[2]}")
         left.set_xlabel("\n".join(["eigenvalue", *map(_accuracy_line, groups)]))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from kansciml.experiments.fno.record import FnoRecord, OperatorGroup
 from kansciml.experiments.fno.tables import HELPS as RESIDUAL_HELPS
 from kansciml.experiments.fno.tables import claims
@@ -36,12 +33,8 @@ def findings(record: Record) -> list[Finding]:
     fno = FnoRecord.read(record)
     found = [_error(fno, claim) for claim in claims(fno) if claim.paper is not None]
     # the paper says it of KANs with residual connections, where it finds them better
-    kans = [group for group in fno.groups if group.first.variant != "mlp"]
-    said = [
-        group
-        for group in kans
-        if group.first.residual or fno.find(group.task, group.first.variant, residual=True) is None
-    ]
+    worse = [fno.without_residual(group) for group in fno.groups]
+    said = [group for group in fno.groups if group.first.variant != "mlp" and group not in worse]
     return found + [_feasible(fno, group) for group in said]
 
 
@@ -67,7 +60,7 @@ def _error(fno: FnoRecord, claim: Claim[OperatorGroup]) -> Finding:
 def _feasible(fno: FnoRecord, group: OperatorGroup) -> Finding:
     """Whether steps of the source's size were trained within the paper's memory; smaller ones do not decide it."""
     peaks = [row.peak_memory_mb for row in group.rows if row.peak_memory_mb is not None]
-    got = {"size": _data(fno, group).get("size"), "batch_size": group.first.batch_size}
+    got = {"size": fno.data_of(group).size, "batch_size": group.first.batch_size}
     short = _network(group) + shortfalls(got, STEP_AT_LEAST, {}) + ([] if peaks else ["no peak of memory"])
     on_gpu = fno.record.machine.get("device", "cpu") != "cpu"
     fits = max(peaks, default=0) <= 1000 * GPU_GB
@@ -93,17 +86,13 @@ def _feasible(fno: FnoRecord, group: OperatorGroup) -> Finding:
 
 def _short(fno: FnoRecord, group: OperatorGroup) -> list[str]:
     """In what a network and its training are smaller than those of the source."""
-    got = {**_data(fno, group), "epochs": fno.record.config.get("epochs")}
+    got = {**vars(fno.data_of(group)), "epochs": fno.record.config.get("epochs")}
     return _network(group) + shortfalls(got, AT_LEAST, {})
 
 
 def _network(group: OperatorGroup) -> list[str]:
     model = group.first.model
     return ([] if model == MODEL else [f"model {model} instead of {MODEL}"]) + resized(group.first.resized)
-
-
-def _data(fno: FnoRecord, group: OperatorGroup) -> Mapping[str, Any]:
-    return fno.data[group.first.data]
 
 
 def _where(fno: FnoRecord, group: OperatorGroup) -> str:
@@ -116,4 +105,4 @@ def _spread(group: OperatorGroup) -> str:
 
 
 def _pictures(fno: FnoRecord, group: OperatorGroup) -> tuple[str, ...]:
-    return (f"curves_{group.task}" if len(fno.tasks) > 1 else "curves",)
+    return (f"curves{fno.suffix(group.task)}",)

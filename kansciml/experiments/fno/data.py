@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kansciml._errors import UsageError
-from kansciml.runs import ranks
-from kansciml.tasks.darcy.config import DarcyConfig
+from kansciml.experiments.fno.config import SamplesConfig
+from kansciml.experiments.fno.record import SamplesRow
+from kansciml.experiments.minibatch.jobs import arrays_hash
 from kansciml.tasks.darcy.dataset import DarcyData, dataset_folder, generate, load
 from kansciml.tasks.darcy.matfile import read_mat
 from kansciml.tasks.darcy.normalise import PointwiseNormaliser
@@ -24,66 +23,37 @@ SHOWN = 3
 """Test samples, the first ones, whose predictions are kept for pictures."""
 
 
-@dataclass(frozen=True)
-class FieldsSpec:
-    """Where samples come from.
+def read_split(config: SamplesConfig, name: str) -> DarcyData:
+    """Samples of ``train`` or ``test``, from what is on disk.
 
-    Args:
-        darcy: how they are generated; of a file its resolution, subsample, and numbers of samples.
-        data: released file with the training samples, or None: generated.
-        test_data: released file with the test samples, or None: those that follow the training samples in `data`.
-        data_dir: folder of generated data sets; does not count in comparisons.
+    Raises:
+        UsageError: a file that is not there, cannot be read, or has another resolution or too few samples.
+        KansciError: samples that were not generated, or are damaged.
     """
+    darcy, n = config.darcy, config.darcy.count(name)
+    if config.data is None:
+        return load(darcy, config.data_dir, name)
+    if name == "train" or config.test_data is not None:
+        found = read_mat(config.data if name == "train" else config.test_data, n, darcy.subsample)
+    else:
+        both = read_mat(config.data, darcy.n_train + n, darcy.subsample)
+        found = DarcyData(both.a[-n:], both.u[-n:], both.source)
+    if found.size != darcy.size:
+        raise UsageError(
+            f"{found.source} has {(found.size - 1) * darcy.subsample + 1} nodes along a side: expected the"
+            f" resolution {darcy.resolution}"
+        )
+    return found
 
-    darcy: DarcyConfig
-    data: Path | None = None
-    test_data: Path | None = None
-    data_dir: Path | None = field(default=None, compare=False)
 
-    @property
-    def name(self) -> str:
-        """``darcy43``."""
-        return f"darcy{self.darcy.size}"
-
-    def at(self, subsample: int) -> FieldsSpec:
-        """The same samples on another grid."""
-        return replace(self, darcy=replace(self.darcy, subsample=subsample))
-
-    def for_tests(self) -> FieldsSpec:
-        """Without training samples, where they are not needed for themselves: generated ones."""
-        return self if self.data is not None else replace(self, darcy=replace(self.darcy, n_train=0))
-
-    def split(self, name: str) -> DarcyData:
-        """Samples of ``train`` or ``test``, from what is on disk.
-
-        Raises:
-            UsageError: a file that is not there, cannot be read, or has another resolution or too few samples.
-            KansciError: samples that were not generated, or are damaged.
-        """
-        n = self.darcy.count(name)
-        if self.data is None:
-            return load(self.darcy, self.data_dir, name)
-        if name == "train" or self.test_data is not None:
-            found = read_mat(self.data if name == "train" else self.test_data, n, self.darcy.subsample)
-        else:
-            both = read_mat(self.data, self.darcy.n_train + n, self.darcy.subsample)
-            found = DarcyData(both.a[-n:], both.u[-n:], both.source)
-        if found.size != self.darcy.size:
-            raise UsageError(
-                f"{found.source} has {(found.size - 1) * self.darcy.subsample + 1} nodes along a side: expected the"
-                f" resolution {self.darcy.resolution}"
-            )
-        return found
-
-    def make(self, progress: Any = None, log: Callable[[str], None] | None = None) -> None:
-        """Generate what is missing; the first process does so while the others wait."""
-        if self.data is None and ranks.rank() == 0:
-            generate(self.darcy, dataset_folder(self.darcy, self.data_dir), progress=progress, log=log)
-        ranks.agree(None)
+def make(config: SamplesConfig, progress: Any = None, log: Callable[[str], None] | None = None) -> None:
+    """Generate what is missing."""
+    if config.data is None:
+        generate(config.darcy, dataset_folder(config.darcy, config.data_dir), progress=progress, log=log)
 
 
 @dataclass(frozen=True, eq=False)
-class Fields:
+class Samples:
     """Both splits at one resolution, with the normalisation of the training samples.
 
     Args:
@@ -95,14 +65,14 @@ class Fields:
     test: DarcyData
 
     @classmethod
-    def load(cls, spec: FieldsSpec, progress: Any = None, log: Callable[[str], None] | None = None) -> Fields:
-        """Generate or read both splits. All processes have to call it.
+    def load(cls, config: SamplesConfig, progress: Any = None, log: Callable[[str], None] | None = None) -> Samples:
+        """Generate or read both splits.
 
         Raises:
-            UsageError, KansciError: as `FieldsSpec.split`, and `kansciml.tasks.darcy.dataset.generate`.
+            UsageError, KansciError: as `read_split`, and `kansciml.tasks.darcy.dataset.generate`.
         """
-        spec.make(progress, log)
-        return cls(spec.name, spec.split("train"), spec.split("test"))
+        make(config, progress, log)
+        return cls(config.name, read_split(config, "train"), read_split(config, "test"))
 
     @cached_property
     def normalisers(self) -> tuple[PointwiseNormaliser, PointwiseNormaliser]:
@@ -116,20 +86,20 @@ class Fields:
         return DarcyData(self.train.a[:n], self.train.u[:n], self.train.source)
 
     @cached_property
-    def described(self) -> dict[str, Any]:
+    def described(self) -> SamplesRow:
         """For the record: numbers of samples, and hashes of them."""
         size = self.train.size
-        return {
-            "name": self.name,
-            "title": f"Darcy flow, {size} x {size}",
-            "size": size,
-            "n_train": len(self.train),
-            "n_test": len(self.test),
-            "n_minimum": len(self.minimum),
-            "train_hash": fields_hash(self.train),
-            "test_hash": fields_hash(self.test),
-            "minimum_hash": fields_hash(self.minimum),
-        }
+        return SamplesRow(
+            name=self.name,
+            title=f"Darcy flow, {size} x {size}",
+            size=size,
+            n_train=len(self.train),
+            n_test=len(self.test),
+            n_minimum=len(self.minimum),
+            train_hash=samples_hash(self.train),
+            test_hash=samples_hash(self.test),
+            minimum_hash=samples_hash(self.minimum),
+        )
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -140,7 +110,7 @@ class Fields:
 
 
 def normalisers_of(stacked: np.ndarray) -> tuple[PointwiseNormaliser, PointwiseNormaliser]:
-    """Those that `Fields.arrays` holds."""
+    """Those that `Samples.arrays` holds."""
     return PointwiseNormaliser(*stacked[:2]), PointwiseNormaliser(*stacked[2:])
 
 
@@ -164,9 +134,6 @@ def resampled(normaliser: PointwiseNormaliser, size: int) -> PointwiseNormaliser
     return PointwiseNormaliser(between(normaliser.mean), between(normaliser.std), normaliser.eps)
 
 
-def fields_hash(data: DarcyData) -> str:
+def samples_hash(data: DarcyData) -> str:
     """Sixteen hexadecimal digits of a and u, in their order."""
-    digest = hashlib.sha256(repr(data.a.shape).encode())
-    digest.update(np.ascontiguousarray(data.a))
-    digest.update(np.ascontiguousarray(data.u))
-    return digest.hexdigest()[:16]
+    return arrays_hash(data.a, data.u)

@@ -11,48 +11,24 @@ Cost on one core: ``smoke`` seconds; ``small`` about 20 minutes; ``paper`` is fo
 
 from __future__ import annotations
 
-from kansciml._errors import UsageError
 from kansciml.experiments.fno.config import FnoRunConfig
-from kansciml.experiments.fno.jobs import FnoJob
+from kansciml.experiments.fno.jobs import jobs
 from kansciml.experiments.fno.report import render, summary
 from kansciml.experiments.fno.runs import run_jobs
 from kansciml.experiments.fno.scores import SCORING
 from kansciml.experiments.fno.trained import trained_networks
-from kansciml.runs import ranks
+from kansciml.experiments.minibatch.jobs import check_jobs
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
-from kansciml.runs.settings import seed_range
-
-
-def jobs(config: FnoRunConfig) -> list[FnoJob]:
-    """One job per variant and seed, a variant's seeds in a row. Raises UsageError for whatever is wrong."""
-    return [
-        FnoJob(
-            model=config.model,
-            network=config.network(variant),
-            fields=config.fields(),
-            seed=seed,
-            training=config.training(),
-            eval_subsamples=config.eval_subsamples,
-            kind="" if variant == "mlp" or config.match == "none" else config.match,
-        )
-        for variant in config.variants
-        for seed in seed_range(config)
-    ]
 
 
 def check(config: FnoRunConfig) -> None:
     """Raise UsageError for whatever is wrong with a configuration before a folder is made for it."""
-    for job in {job.network: job for job in jobs(config)}.values():
-        job.sizes()
-    processes = ranks.size()
-    if config.batch_size % processes:
-        raise UsageError(
-            f"got batch_size {config.batch_size} on {processes} processes: expected a multiple of {processes}"
-        )
+    check_jobs(jobs(config))
 
 
 def run(config: FnoRunConfig, context: RunContext) -> Result:
-    return run_jobs(jobs(config), context)
+    return run_jobs(jobs(config), context).result
 
 
 PAPER = {
@@ -72,9 +48,9 @@ EXPERIMENT = Experiment(
     item="Section 4.3",
     config=FnoRunConfig,
     presets={
-        "smoke": FnoRunConfig(eval_subsamples=(10,), **SMOKE),
-        "small": FnoRunConfig(eval_subsamples=(5,), epochs=20),
-        "paper": FnoRunConfig(eval_subsamples=(10, 2, 1), seeds=5, **PAPER),
+        "smoke": with_settings(FnoRunConfig(), {"eval_subsamples": (10,), **SMOKE}),
+        "small": with_settings(FnoRunConfig(), {"eval_subsamples": (5,), "epochs": 20}),
+        "paper": with_settings(FnoRunConfig(), {"eval_subsamples": (10, 2, 1), "seeds": 5, **PAPER}),
     },
     run=run,
     render=render,

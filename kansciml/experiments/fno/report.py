@@ -57,7 +57,7 @@ def write_all(record: Record, folder: Path, curves: Callable[[FnoRecord, str], A
     fno = FnoRecord.read(record)
     drawings: dict[str, Callable[[], Any]] = {}
     for task in fno.tasks:
-        suffix = f"_{task}" if len(fno.tasks) > 1 else ""
+        suffix = fno.suffix(task)
         shown = len(record.arrays[f"{fno.of(task)[0].first.data}.u"])
         drawings[f"curves{suffix}"] = partial(curves, fno, task)
         for sample in range(shown):

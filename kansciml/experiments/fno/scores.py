@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import UsageError
-from kansciml.experiments.fno.trained import evaluate_row, rows_of, run_config, test_samples
+from kansciml.experiments.fno.trained import evaluate_row, rows_of, samples_of, test_samples
+from kansciml.experiments.minibatch.trained import chosen_rows, scored
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
-from kansciml.runs.scoring import Scoring, ScoringOptions, chosen_rows
+from kansciml.runs.scoring import Scoring, ScoringOptions
 from kansciml.runs.tables import Table
 
 
@@ -40,20 +41,17 @@ def score(record: Record, options: OperatorScoring, progress: Progress) -> tuple
         UsageError, KansciError: as `rows_of`, `chosen_rows`, `test_samples` and `evaluate_row`.
     """
     rows = chosen_rows(rows_of(record), options.model)
-    config = run_config(record)
-    factors = options.subsample or (config.subsample, *config.eval_subsamples)
-    models: dict[str, dict[str, Any]] = {
-        row["id"]: {**{key: row[key] for key in ("id", "task", "group", "label", "seed", "parameters")}, "scores": []}
-        for row in rows
-    }
+    samples = samples_of(record)
+    factors = options.subsample or (samples.darcy.subsample, *samples.eval_subsamples)
+    models: dict[str, dict[str, Any]] = {row.id: {**scored(row), "scores": []} for row in rows}
     with progress.task("evaluating", len(factors) * len(rows)) as bar:
         for factor in factors:
             data = test_samples(record, factor, options.data_dir)
             for row in rows:
                 found = evaluate_row(record, row, data, options.accelerator, options.batch_size)
-                recorded = row["relative_l2_at"].get(str(data.size))
+                recorded = row.relative_l2_at.get(str(data.size))
                 own = _document(found, recorded, options.worst)
-                models[row["id"]]["scores"].append({"subsample": factor, "size": data.size, **own})
+                models[row.id]["scores"].append({"subsample": factor, "size": data.size, **own})
                 bar.update(advance=1)
     found = list(models.values())
     tables = [_scores_table(found)] + ([_worst_table(found)] if options.worst else [])

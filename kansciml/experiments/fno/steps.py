@@ -21,7 +21,7 @@ Batch = tuple[Tensor, Tensor]
 """Normalised coefficients (B, 1, s, s) and solutions (B, s, s)."""
 
 
-class Samples:
+class Encoded:
     """Samples on a device, with normalised coefficients."""
 
     def __init__(self, data: DarcyData, of_a: PointwiseNormaliser, device: torch.device | str = "cpu") -> None:
@@ -41,7 +41,7 @@ class Epoch:
     """
 
     def __init__(
-        self, samples: Samples, batch_size: int, seed: int, epoch: int, first: int = 0, rank: int = 0, world: int = 1
+        self, samples: Encoded, batch_size: int, seed: int, epoch: int, first: int = 0, rank: int = 0, world: int = 1
     ) -> None:
         self.samples, self.batch_size, self.seed, self.epoch = samples, batch_size, seed, epoch
         self.first, self.rank, self.world = first, rank, world
@@ -81,7 +81,7 @@ class RelativeError:
 
 
 @torch.inference_mode()
-def errors(module: nn.Module, samples: Samples, loss: RelativeError, batch_size: int | None = None) -> Tensor:
+def errors(module: nn.Module, samples: Encoded, loss: RelativeError, batch_size: int | None = None) -> Tensor:
     """Relative L2 error of each sample, (N,), of `module` in eval mode and in the type of its weights."""
     module.eval()
     like = next(module.parameters())
@@ -95,7 +95,7 @@ def errors(module: nn.Module, samples: Samples, loss: RelativeError, batch_size:
 
 
 @torch.inference_mode()
-def predictions(module: nn.Module, samples: Samples, loss: RelativeError, n: int) -> np.ndarray:
+def predictions(module: nn.Module, samples: Encoded, loss: RelativeError, n: int) -> np.ndarray:
     """Solutions (n, s, s) of the first n samples."""
     module.eval()
     like = next(module.parameters())
@@ -103,7 +103,7 @@ def predictions(module: nn.Module, samples: Samples, loss: RelativeError, n: int
     return torch.cat(found).float().cpu().numpy()
 
 
-def mean_error(module: nn.Module, samples: Samples, loss: RelativeError) -> float:
+def mean_error(module: nn.Module, samples: Encoded, loss: RelativeError) -> float:
     """Mean of `errors` over all processes, each of which has its own share of `samples`."""
     found = errors(module, samples, loss).cpu().double()
     total = torch.stack([found.sum(), found.new_tensor(float(len(found)))])
@@ -118,6 +118,6 @@ def share(data: DarcyData) -> DarcyData:
     return DarcyData(data.a[rows], data.u[rows], data.source)
 
 
-def evaluation_batch(samples: Samples) -> int:
+def evaluation_batch(samples: Encoded) -> int:
     """Samples that are evaluated at once."""
     return max(1, POINTS // samples.u[0].numel()) if len(samples) else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kansciml.analysis.comparison import compare_losses
 from kansciml.experiments.fno.record import RESIDUALS, FnoRecord, OperatorGroup
-from kansciml.experiments.minibatch.record import cost_note
+from kansciml.experiments.minibatch.record import cost_table
 from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
 from kansciml.reporting.groups import diverged_notes, over
 from kansciml.runs.tables import Table
@@ -25,7 +25,7 @@ def error_table(fno: FnoRecord) -> Table:
         "Task", "Model", "Parameters", "of lift and projection", "Seeds", "Test error", "min", "max", "best epoch",
         "Training error", "Epochs",
     ]  # fmt: skip
-    data = ", ".join(f"{one['n_train']} / {one['n_test']}" for one in fno.data.values())
+    data = ", ".join(f"{one.n_train} / {one.n_test}" for one in fno.data.values())
     notes = [
         "Error: relative L2, mean over samples, in the units of the solutions; median over the seeds that did not"
         f" diverge, of the weights of the last step. Training / test samples: {data}. Best epoch: chosen by the test"
@@ -50,31 +50,6 @@ def resolution_table(fno: FnoRecord) -> Table | None:
     return Table("Resolution", ["Task", "Model", *(f"{size} x {size}" for size in sizes)], rows, notes)
 
 
-def cost_table(fno: FnoRecord) -> Table:
-    """What each kind of network costs, and in units of the MLPs with the same connections."""
-    rows = []
-    for group in fno.groups:
-        base, own = fno.find(group.task, "mlp", group.first.residual), group.first
-        step = group.median(lambda row: row.seconds_per_step)
-        row = [
-            fno.title(group.task),
-            group.label,
-            own.parameters,
-            over(own.parameters, base.first.parameters if base else None),
-        ]
-        row += [group.median(lambda row: row.samples_per_s), 1e3 * step]
-        row += [over(step, base.median(lambda row: row.seconds_per_step) if base else None)]
-        rows.append([*row, group.median(lambda row: row.peak_memory_mb), group.median(lambda row: row.wall_s)])
-    columns = ["Task", "Model", "Parameters", "over MLP", "Samples/s", "ms/step", "time over MLP", "Peak (MB)",
-               "Wall (s)"]  # fmt: skip
-    notes = [
-        "Time of a step (forward, backward, AdamW): median over epochs but the first. Peak memory: of a GPU, by"
-        " tensors; on a CPU of the process so far, with all runs before. Wall: with evaluations.",
-        cost_note(fno.groups[0].first, fno.record),
-    ]
-    return Table("Cost of training", columns, rows, notes)
-
-
 def claims(fno: FnoRecord) -> list[Claim[OperatorGroup]]:
     """The paper's two claims on KANs against MLPs, and whether residual connections help, for every task.
 
@@ -82,14 +57,13 @@ def claims(fno: FnoRecord) -> list[Claim[OperatorGroup]]:
     """
     found = []
     for task in fno.tasks:
-        for group in fno.of(task):
-            residual, kan = group.first.residual, group.first.variant != "mlp"
-            base = fno.find(task, "mlp", residual)
-            if base is not None and kan:
+        for group, base in fno.pairs():
+            residual = group.first.residual
+            if group.task == task:
                 text = f"{'KAN' if residual else 'MLP'} lower, {RESIDUALS[residual]}"
                 found.append(_claim(LOWER, text, group, base, lower=group if residual else base))
-        for group in fno.of(task, residual=True):
-            plain = fno.find(task, group.first.variant, residual=False)
+        for group in fno.of(task):
+            plain = fno.without_residual(group)
             if plain is not None:
                 found.append(_claim(HELPS, "residual lower than without", group, plain, lower=group))
     return found
@@ -125,7 +99,7 @@ def claims_table(fno: FnoRecord) -> Table | None:
 
 def all_tables(fno: FnoRecord) -> list[Table]:
     """All of them, but those that have nothing to say."""
-    found = [error_table(fno), resolution_table(fno), cost_table(fno), claims_table(fno)]
+    found = [error_table(fno), resolution_table(fno), cost_table(fno, "Samples"), claims_table(fno)]
     return [table for table in found if table is not None]
 
 

@@ -19,7 +19,7 @@ from kansciml.experiments.memory.record import (
     Curve,
     MemoryRecord,
 )
-from kansciml.reporting.legends import hollow, key, legend_below
+from kansciml.reporting.legends import hollow, key, legend_below, log_ticks
 from kansciml.reporting.style import FAINT, SHADE, VariantStyle, new_figure, save_report
 from kansciml.reporting.style import variant_styles as general_styles
 from kansciml.runs.records import Record
@@ -160,6 +160,7 @@ def memory_figure(memory: MemoryRecord) -> Figure:
             _draw(axes, curve, styles[curve.variant], memory.limit_gb)
         _slopes(axes, memory.of(model), styles)
         _ticks(axes, low, high)
+        log_ticks(axes.yaxis, axes.get_ylim())
         axes.set_title(title.replace(": ", "\n", 1))
     for axes in panels[:, 0]:
         axes.set_ylabel("memory [GB]")
@@ -212,6 +213,3 @@ def _ticks(axes: Axes, low: int, high: int) -> None:
     step = max(1, -(-len(exponents) // 8))
     axes.set_xticks([2.0**k for k in exponents[::step]], [f"{2.0**k:g}" for k in exponents[::step]])
     axes.set_xticks([], minor=True)
-    bottom, top = axes.get_ylim()
-    decades = range(int(np.ceil(np.log10(bottom))), int(np.floor(np.log10(top))) + 1)
-    axes.set_yticks([10.0**k for k in decades], [f"{10.0**k:g}" for k in decades])

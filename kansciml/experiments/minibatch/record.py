@@ -1,23 +1,48 @@
-"""What rows of trained image classifiers and of trained operators have in common, one row per training."""
+"""Records of trainings on minibatches: their rows, and groups of them over seeds, as reports see them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
 
-from kansciml.runs.records import Record
+from kansciml.reporting.groups import Group, grouped, over
+from kansciml.reporting.style import VariantStyle, variant_styles
+from kansciml.runs import typed
+from kansciml.runs.records import DamagedRecord, Record
+from kansciml.runs.tables import Table
+
+KANS = ("kan-spline", "kan-rswaf", "kan-spline-params", "kan-spline-flops", "kan-rswaf-params", "kan-rswaf-flops")
+ORDER = ("mlp", *KANS)
+"""Kinds of networks in the order of tables; others follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRow:
+    """What a record says of a data set. "Minimum": the training data on which sharpness is measured."""
+
+    name: str = ""
+    title: str
+    n_train: int | None = None
+    n_test: int | None = None
+    n_minimum: int | None = None
+    train_hash: str = ""
+    test_hash: str = ""
+    minimum_hash: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRow:
-    """One training of a network on a task.
+    """What a record says of one training of a network on a task.
 
     Args:
-        task: data and model; groups of one task are compared. resized: sizes other than the model's own.
-        variant: ``mlp``, ``kan-spline`` or ``kan-rswaf``. group: what the seeds have in common. label: for legends.
-        status: ``"finished"`` or ``"diverged"``. parameters: all that are used.
-        train_loss: of the last epoch. minimum_loss: on the training samples on which sharpness is measured.
+        id: unique in the run. task: data and model; groups of one task are compared.
+        resized: sizes other than the model's own. variant: ``mlp``, ``kan-spline`` or ``kan-rswaf``.
+        group: what the seeds have in common. label: for tables. status: ``finished`` or ``diverged``.
+        parameters: all that are used. train_loss: mean over the last epoch.
+        minimum_loss: over the training data on which sharpness is measured. best_epoch: by the test data.
+        seconds_per_step: median over the epochs but the first. wall_s: with evaluations. processes: of torchrun.
         network: its configuration. weights: a safetensors file, from the record's folder.
     """
 
@@ -44,25 +69,152 @@ class TrainedRow:
     peak_memory_mb: float | None = None
     wall_s: float | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
-    weights: str | None = None
+    weights: str = ""
 
     @property
     def diverged(self) -> bool:
         return self.status == "diverged"
 
     @property
-    def sized_model(self) -> str:
-        """``mixer-nano``, or ``mixer-nano (width 64, depth 4)``."""
-        sizes = [f"{name.replace('_', ' ')} {_size(value)}" for name, value in (self.resized or {}).items()]
-        return self.model + (f" ({', '.join(sizes)})" if sizes else "")
+    def data_name(self) -> str:
+        """Name of the data in the record."""
+        raise NotImplementedError
+
+    @property
+    def error(self) -> float:
+        """On the test data, by which seeds are ranked; infinite if the training diverged."""
+        raise NotImplementedError
+
+    @property
+    def per_s(self) -> float | None:
+        """Images or samples per second."""
+        raise NotImplementedError
+
+    @property
+    def base(self) -> str:
+        """Name of the group of MLPs that this one is compared with; of the MLPs themselves their own."""
+        return "mlp"
+
+    @property
+    def look(self) -> str:
+        """By which its curves are drawn."""
+        return self.group
+
+    @property
+    def plain_label(self) -> str:
+        """`label` in legends, where what is drawn alike has one."""
+        return self.label
+
+    @property
+    def place(self) -> float:
+        """In the order of groups."""
+        return ORDER.index(self.group) if self.group in ORDER else len(ORDER)
 
 
-def cost_note(row: TrainedRow, record: Record) -> str:
-    """What the costs of a record's trainings were measured on, from the first of them."""
-    return (
-        f"{row.processes} process(es), batches of {row.batch_size}, precision {row.precision},"
-        f" {record.machine.get('device', 'unknown device')}, {record.machine.get('threads')} threads."
-    )
+R = TypeVar("R", bound=TrainedRow)
+D = TypeVar("D", bound=DataRow)
+Read = TypeVar("Read", bound="TrainedRecord[Any, Any]")
+
+
+@dataclass(frozen=True)
+class TrainedRecord(Generic[R, D]):
+    """Groups of runs by task, in the order of the record, and by kind of network, in that of `TrainedRow.place`."""
+
+    row: ClassVar[type[Any]]
+    data_row: ClassVar[type[Any]]
+    what: ClassVar[str]
+    """What is trained, in words."""
+
+    record: Record
+    groups: tuple[Group[R], ...]
+    data: Mapping[str, D]
+
+    @classmethod
+    def read(cls: type[Read], record: Record) -> Read:
+        """Group the runs of `record`.
+
+        Raises:
+            KansciError: it holds no such networks, or lacks what the schema promises.
+        """
+        try:
+            done = [row for row in record.result["runs"] if row["status"] in ("finished", "diverged")]
+            rows = [typed.read(cls.row, row) for row in done]
+            data = {name: typed.read(cls.data_row, one) for name, one in record.result["data"].items()}
+            places = {row.group: row.place for row in rows}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedRecord(f"{record.folder} holds no trained {cls.what} ({error!r}): run it again") from error
+        if not rows:
+            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
+        return cls(record, grouped(rows, lambda row: (row.task, row.group), places.__getitem__, record.arrays), data)
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(group.task for group in self.groups))
+
+    def of(self, task: str) -> list[Group[R]]:
+        """Groups of a task."""
+        return [group for group in self.groups if group.task == task]
+
+    def reference(self, group: Group[R]) -> Group[R] | None:
+        """The MLPs that `group` is compared with, of MLPs themselves; None where there are none."""
+        return next((one for one in self.of(group.task) if one.name == group.first.base), None)
+
+    def pairs(self) -> list[tuple[Group[R], Group[R]]]:
+        """Every group of KANs, and the MLPs that it is compared with."""
+        found = ((group, self.reference(group)) for group in self.groups)
+        return [(group, base) for group, base in found if base is not None and base is not group]
+
+    def data_of(self, group: Group[R]) -> D:
+        """The data that a group was trained on."""
+        return self.data[group.first.data_name]
+
+    def title(self, task: str) -> str:
+        """``mixer-nano on CIFAR-10``, or ``fno-wt (width 16, modes 8 x 8) on Darcy flow, 43 x 43``."""
+        group = self.of(task)[0]
+        sizes = ", ".join(f"{name.replace('_', ' ')} {_size(size)}" for name, size in group.first.resized.items())
+        return f"{group.first.model}{f' ({sizes})' if sizes else ''} on {self.data_of(group).title}"
+
+    def suffix(self, task: str) -> str:
+        """What stems of a task's pictures end with: nothing where there is but one task."""
+        return f"_{task}" if len(self.tasks) > 1 else ""
+
+    @cached_property
+    def styles(self) -> Mapping[str, VariantStyle]:
+        """How the curves of each kind of network are drawn, by `TrainedRow.look`."""
+        return variant_styles(group.first.look for group in self.groups)
+
+
+def cost_table(
+    record: TrainedRecord[R, Any],
+    unit: str,
+    columns: tuple[str, ...] = (),
+    further: Callable[[R, R | None], tuple[object, ...]] = lambda own, base: (),
+    note: str = "",
+) -> Table:
+    """What each kind of network costs, and in units of the MLPs that it is compared with.
+
+    Args:
+        unit: what is counted per second. columns: further ones, whose values `further(row, row of the MLPs)` gives.
+        note: on them.
+    """
+    rows = []
+    for group in record.groups:
+        base, own = record.reference(group), group.first
+        step = group.median(lambda row: row.seconds_per_step)
+        row = [record.title(group.task), group.label, own.parameters]
+        row += [over(own.parameters, base.first.parameters if base else None), *further(own, base and base.first)]
+        row += [group.median(lambda row: row.per_s), 1e3 * step]
+        row += [over(step, base.median(lambda row: row.seconds_per_step) if base else None)]
+        rows.append([*row, group.median(lambda row: row.peak_memory_mb), group.median(lambda row: row.wall_s)])
+    shared, machine = record.groups[0].first, record.record.machine
+    notes = [
+        f"{note}{unit}/s and time of a step (forward, backward, AdamW): median over epochs but the first. Peak memory:"
+        " of a GPU, by tensors; on a CPU of the process so far, with all runs before. Wall: with evaluations.",
+        f"{shared.processes} process(es), batches of {shared.batch_size}, precision {shared.precision},"
+        f" {machine.get('device', 'unknown device')}, {machine.get('threads')} threads.",
+    ]
+    named = ["Task", "Model", "Parameters", "over MLP", *columns, f"{unit}/s", "ms/step", "time over MLP", "Peak (MB)"]
+    return Table("Cost of training", [*named, "Wall (s)"], rows, notes)
 
 
 def _size(value: object) -> str:

@@ -1,68 +1,273 @@
-"""Trainings one after the other, each by all processes of a torchrun, under one bar; finished ones are not repeated."""
+"""Trains jobs one after the other, each on all processes of a torchrun, under one bar; finished ones are not repeated.
+
+Every job has its own folder ``checkpoints/<id>`` with the log and the checkpoints of the training loop. A finished one
+leaves ``weights.safetensors``, ``arrays.safetensors`` and ``done.json`` there and is not trained again; an interrupted
+one goes on at the step it was in. Under torchrun all processes train together, and the first one writes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import shutil
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
-from kansciml._errors import UsageError
-from kansciml.runs import ranks
-from kansciml.runs.experiment import RunContext
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kansciml._errors import KansciError, UsageError
+from kansciml._files import write_json
+from kansciml.experiments.minibatch.jobs import TrainingJob
+from kansciml.experiments.minibatch.record import DataRow, TrainedRow
+from kansciml.runs import ranks, typed
+from kansciml.runs.experiment import Result, RunContext
+from kansciml.runs.progress import Task
+from kansciml.runs.ranks import device_of
+from kansciml.training._checkpoint import load_tensors, save_tensors
+from kansciml.training.ema import entries
+from kansciml.training.loop import LoopConfig, TrainResult, train
 
 DONE = "done.json"
 """File of a training that is finished, written last."""
+WEIGHTS = "weights.safetensors"
+ARRAYS = "arrays.safetensors"
 
 
-class TrainingJob(Protocol):
-    """What is known of a training before it begins."""
-
-    group: str
-    seed: int
-
-    @property
-    def id(self) -> str: ...
+class Described(Protocol):
+    """What is asked of the data of a training."""
 
     @property
-    def steps(self) -> int: ...
+    def described(self) -> DataRow:
+        """For the record."""
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """For the record."""
 
 
-def train_each(
-    jobs: Sequence[Any],
-    context: RunContext,
-    train_one: Callable[[Any, Path, TrainingBoard], None],
-    *,
-    unit: str,
-    score: tuple[str, str],
-) -> None:
-    """Have `train_one(job, folder, board)` train what is not trained yet, in ``checkpoints/<id>``.
+J = TypeVar("J", bound=TrainingJob[Any, Any])
+D = TypeVar("D", bound=Described)
+R = TypeVar("R", bound=TrainedRow)
+T = TypeVar("T")
 
-    Args:
-        unit: what is counted per second. score: key of the loop's result that the bar shows, and its name there.
 
-    Raises:
-        UsageError: two jobs of one name, or no job.
+class Steps(NamedTuple):
+    """What the training loop is given: see `kansciml.training.loop.train`."""
+
+    batches: Callable[[int], Iterable[Any]]
+    loss: Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Any]]]
+    evaluate: Callable[[nn.Module], Mapping[str, float]]
+
+
+class Outcome(NamedTuple):
+    """What is found of a trained network: columns of its row, and arrays of the record."""
+
+    values: dict[str, Any]
+    minimum_loss: float
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Trained(Generic[R]):
+    """Rows of all trainings in the order of the jobs, descriptions of their data by name, and arrays."""
+
+    rows: list[R]
+    data: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def result(self) -> Result:
+        """For the record."""
+        return Result({"data": self.data, "runs": [typed.write(row) for row in self.rows]}, self.arrays)
+
+
+class Trainer(ABC, Generic[J, D, R]):
+    """Trains jobs of one kind; what is particular to the kind is abstract.
+
+    Attributes:
+        unit: what is counted per second, which the row has as ``<unit>_per_s``.
+        monitor, monitor_mode: which number of `Steps.evaluate` is best, and whether the least (``min``) or largest is;
+            the row has it as ``best_<monitor>``. shown: its name at the bar.
+        curves: name of a curve in the record -> column of the loop's history, besides those that all kinds have.
+        row: type of the rows.
     """
-    if not jobs or len({job.id for job in jobs}) != len(jobs):
-        raise UsageError(f"got {len(jobs)} runs with {len({job.id for job in jobs})} different names: expected as many")
-    ranks.call()
-    with context.progress.task("training", sum(job.steps for job in jobs)) as bar:
-        board = TrainingBoard(bar, len(jobs), unit, score)
+
+    unit: ClassVar[str]
+    monitor: ClassVar[str]
+    monitor_mode: ClassVar[str]
+    shown: ClassVar[str]
+    curves: ClassVar[Mapping[str, str]]
+    row: ClassVar[type[Any]]
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        self._found: dict[Hashable, Any] = {}
+
+    @abstractmethod
+    def data(self, job: J) -> D:
+        """The data of a job, through `once`."""
+
+    @abstractmethod
+    def steps(self, job: J, data: D, device: torch.device) -> Steps:
+        """Batches, loss and evaluation of a training."""
+
+    @abstractmethod
+    def outcome(self, job: J, data: D, network: nn.Module, result: TrainResult) -> Outcome:
+        """What is found of a network after its training, on its device; the first process alone asks."""
+
+    def once(self, key: Hashable, load: Callable[[], T]) -> T:
+        """What `load` gives, kept for further jobs; the first process loads, and downloads, before the others do."""
+        if key not in self._found:
+            if ranks.rank() == 0:
+                self._found[key] = load()
+            ranks.agree(None)
+            if ranks.rank() > 0:
+                self._found[key] = load()
+        return self._found[key]
+
+    def run(self, jobs: Sequence[J]) -> Trained[R]:
+        """Train what is not trained yet, and collect the rows; empty on all processes but the first.
+
+        Raises:
+            UsageError: two jobs of one name, or no job; settings or data that do not fit.
+            KansciError: data that cannot be had, memory that ran out.
+            KeyboardInterrupt: after the training was saved.
+        """
+        names = {job.id for job in jobs}
+        if not jobs or len(names) != len(jobs):
+            raise UsageError(f"got {len(jobs)} runs with {len(names)} different names: expected as many")
+        ranks.call()
+        with self.context.progress.task("training", sum(job.steps for job in jobs)) as bar:
+            board = TrainingBoard(bar, len(jobs), self.unit, (f"eval_{self.monitor}", self.shown))
+            for job in jobs:
+                if not ranks.agree((self._folder(job) / DONE).exists()):
+                    self.train(job, board)
+                board.finish(job)
+        return self._collect(jobs) if ranks.rank() == 0 else Trained([], {}, {})
+
+    def _folder(self, job: J) -> Path:
+        return self.context.checkpoints / job.id
+
+    def train(self, job: J, board: TrainingBoard) -> None:
+        """One training from its beginning or its last checkpoint, what is found of it, and its final weights."""
+        data, folder, device = self.data(job), self._folder(job), device_of(job.training.accelerator)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        network = job.build(lambda line: self.context.log(f"{job.id}: {line}"))
+        described = data.described
+        board.begin(job)
+        result = train(
+            network,
+            LoopConfig(
+                **vars(job.training),
+                seed=job.seed,
+                monitor=self.monitor,
+                monitor_mode=self.monitor_mode,
+                checkpoint_epochs=max(1, job.training.epochs // 10),  # and every ten minutes, and when interrupted
+            ),
+            **self.steps(job, data, device)._asdict(),
+            folder=folder,
+            identity=job.identity(described.train_hash),
+            progress=board,
+            log=lambda line: self.context.log(f"{job.id}: {line}"),
+        )
+        if ranks.rank() > 0:
+            return
+        if result.average is not None:
+            network.load_state_dict(result.average, strict=False)  # of tied tensors one name is enough
+        found = self.outcome(job, data, network, result)
+        row = self.row(**self._columns(job, result), **found.values, minimum_loss=found.minimum_loss)
+        save_tensors(folder / WEIGHTS, entries(network), {"id": job.id, "epoch": row.epochs})
+        columns = {"epoch": "epoch", "step": "step", "loss": "loss", "learning_rate": "learning_rate"}
+        columns |= {f"{self.unit}_per_s": "samples_per_s", **self.curves}
+        curves = {name: np.array([line.get(column) for line in result.history], float)
+                  for name, column in columns.items()}  # fmt: skip
+        curves["train_s"] = _training_seconds(job, result)
+        _save_arrays(folder / ARRAYS, curves | found.arrays)
+        _save_arrays(folder.parent / f"{job.task}.safetensors", data.arrays)
+        write_json(folder / DONE, {"row": typed.write(row), "data": typed.write(described)})
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # optimiser states of a training that has ended
+        self.context.metrics(typed.write(row))
+
+    def _columns(self, job: J, result: TrainResult) -> dict[str, Any]:
+        """The columns of a row that all kinds have."""
+        history, monitored = result.history, f"eval_{self.monitor}"
+        warm = history[1:] or history  # the first epoch may compile, and fills caches
+        per_s = statistics.median(line["samples_per_s"] for line in warm) if warm else None
+        choose = min if self.monitor_mode == "min" else max
+        best = choose(history, key=lambda line: line[monitored], default={})
+        return {
+            "id": job.id,
+            "task": job.task,
+            "model": job.model,
+            "resized": job.resized,
+            "variant": job.network.variant,
+            "group": job.group,
+            "label": job.label,
+            "seed": job.seed,
+            "status": result.status,
+            "message": result.message,
+            **job.sizes(),
+            "train_loss": result.final.get("loss"),
+            f"best_{self.monitor}": best.get(monitored),
+            "best_epoch": best.get("epoch"),
+            "epochs": len(history),
+            "steps": result.steps,
+            f"{self.unit}_per_s": per_s,
+            "seconds_per_step": job.training.batch_size / per_s if per_s else None,
+            "peak_memory_mb": result.peak_memory / 1e6,
+            "wall_s": result.wall_s,
+            "batch_size": job.training.batch_size,
+            "precision": job.training.precision,
+            "processes": ranks.size(),
+            "network": vars(job.network),
+            "weights": f"checkpoints/{job.id}/{WEIGHTS}",
+        }
+
+    def _collect(self, jobs: Sequence[J]) -> Trained[R]:
+        found: Trained[R] = Trained([], {}, {})
         for job in jobs:
-            folder = context.checkpoints / job.id
-            if not ranks.agree((folder / DONE).exists()):
-                train_one(job, folder, board)
-            board.finish(job)
+            folder = self._folder(job)
+            try:
+                content = json.loads((folder / DONE).read_text())
+                row, data = typed.read(self.row, content["row"]), content["data"]
+                found.data[data["name"]] = data
+                own, shown = _load_arrays(folder / ARRAYS), _load_arrays(folder.parent / f"{row.task}.safetensors")
+            except (OSError, ValueError, KeyError, TypeError, KansciError) as error:
+                raise KansciError(f"{folder} cannot be read ({error}): delete it to train that model again") from error
+            found.rows.append(row)
+            found.arrays.update({f"{row.id}.{name}": values for name, values in own.items()})
+            found.arrays.update({f"{row.data_name}.{name}": values for name, values in shown.items()})
+        return found
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    save_tensors(path, {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}, {})
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    return {name: values.numpy() for name, values in load_tensors(path).tensors.items()}
+
+
+def _training_seconds(job: TrainingJob[Any, Any], result: TrainResult) -> np.ndarray:
+    """Seconds of training until the end of each epoch, without evaluations and checkpoints."""
+    samples = np.diff([0, *(line["step"] for line in result.history)]) * job.training.batch_size
+    return np.cumsum([n / max(line["samples_per_s"], 1e-9) for n, line in zip(samples, result.history)])
 
 
 class TrainingBoard:
     """Adds up the steps of all jobs into one bar; the training loop takes it for its own."""
 
-    def __init__(self, bar: Any, n_jobs: int, unit: str, score: tuple[str, str]) -> None:
+    def __init__(self, bar: Task, n_jobs: int, unit: str, score: tuple[str, str]) -> None:
         self.bar, self.n_jobs, self.n_done, self.before = bar, n_jobs, 0, 0
         self.unit, self.score, self.name = unit, score, ""
 
-    def begin(self, job: TrainingJob) -> None:
+    def begin(self, job: TrainingJob[Any, Any]) -> None:
         self.name = f"{job.group} seed {job.seed}"
 
     def task(self, description: str, total: float) -> TrainingBoard:
@@ -82,7 +287,7 @@ class TrainingBoard:
     def close(self) -> None:
         """The bar belongs to all jobs."""
 
-    def finish(self, job: TrainingJob) -> None:
+    def finish(self, job: TrainingJob[Any, Any]) -> None:
         self.n_done += 1
         self.before += job.steps
         self.bar.update(completed=self.before)

@@ -13,6 +13,7 @@ from typing import Any
 
 from kansciml.analysis.matching import matched
 from kansciml.experiments.memory.steps import IMAGES, measure_fake
+from kansciml.experiments.vision.config import ImagesConfig
 from kansciml.experiments.vision.jobs import VisionJob
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.models.deit import Deit, DeitConfig
@@ -78,8 +79,8 @@ def published_rows(matches: tuple[str, ...], advance: Callable[[int], object]) -
             continue
         for by in matches:
             fair = matched(replace(config, fair=True), by)
-            group = f"{printed.variant}-{by}"
-            named = {"protocol": "fair", "group": group, "label": _job(name, fair, group).label, "dead": 0}
+            job = _job(name, fair, by)
+            named = {"protocol": "fair", "group": job.group, "label": job.label, "dead": 0}
             rows.append(base | named | costs(name, fair))
             advance(1)
     return rows
@@ -133,8 +134,8 @@ def step_memory(config: DeitConfig, batch: int) -> dict[str, int]:
     return {"step_bytes": step, "kept_bytes": kept}
 
 
-def _job(model: str, config: DeitConfig, group: str = "") -> VisionJob:
-    return VisionJob(model, config, "cifar100", 0, TrainConfig(), group)
+def _job(model: str, config: DeitConfig, kind: str = "") -> VisionJob:
+    return VisionJob(model, config, ImagesConfig("cifar100"), 0, TrainConfig(), kind)
 
 
 def _measured(config: DeitConfig, batch: int) -> tuple[int, int, int]:

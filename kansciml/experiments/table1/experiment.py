@@ -22,20 +22,22 @@ from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.analysis.matching import MEASURES
+from kansciml.experiments.minibatch.jobs import network_of
 from kansciml.experiments.table1.costs import PRINTED, SIZES, costs, printed_variants, published_rows
 from kansciml.experiments.table1.findings import findings
 from kansciml.experiments.table1.record import SCRATCH
 from kansciml.experiments.table1.report import render, summary
-from kansciml.experiments.vision.experiment import VisionRunConfig
+from kansciml.experiments.vision.config import VisionRunConfig
 from kansciml.experiments.vision.experiment import check as check_vision
-from kansciml.experiments.vision.experiment import jobs as vision_jobs
-from kansciml.experiments.vision.jobs import VisionJob, network_of
+from kansciml.experiments.vision.jobs import VisionJob
+from kansciml.experiments.vision.jobs import jobs as vision_jobs
 from kansciml.experiments.vision.runs import run_jobs
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
 from kansciml.models.deit import KAN_HIDDEN
 from kansciml.models.registry import find
 from kansciml.runs import ranks
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.records import Record
 from kansciml.runs.settings import COUNTS_IF_SET
@@ -121,17 +123,16 @@ class Table1Config:
         if self.shrink > 1:
             model, preset = find(f"deit-{size}")
             shrunk = {"width": model.config(preset).width // self.shrink}
-            shrunk |= {} if variant == "mlp" else {"kan_hidden": (KAN_HIDDEN // self.shrink,)}
+            shrunk |= {} if variant == "mlp" or match != "none" else {"kan_hidden": (KAN_HIDDEN // self.shrink,)}
         paired = dict(zip(self.sizes, self.weights)) if match == "none" else {}
         same = (
             "dataset", "data_dir", "subset", "seeds", "first_seed", "image_size", "patch", "depth", "epochs",
             "batch_size", "learning_rate", "weight_decay", "warmup", "augmentation", "label_smoothing", "precision",
             "compile", "accelerator",
         )  # fmt: skip
-        return VisionRunConfig(
-            f"deit-{size}", variant, match=match, fair=match != "none", weights=paired.get(size), clip=None,
-            **{name: getattr(self, name) for name in same}, **shrunk,
-        )  # fmt: skip
+        settings = {name: getattr(self, name) for name in same} | shrunk | {"clip": None}
+        chosen = {"variant": variant, "match": match, "fair": match != "none", "weights": paired.get(size)}
+        return with_settings(VisionRunConfig(f"deit-{size}"), chosen | settings)
 
 
 def rows(config: Table1Config) -> Iterator[tuple[str, str, VisionRunConfig]]:
@@ -153,13 +154,17 @@ def rows(config: Table1Config) -> Iterator[tuple[str, str, VisionRunConfig]]:
 
 def jobs(config: Table1Config) -> list[VisionJob]:
     """One job per row and seed."""
-    return [replace(job, group=group) for _, group, settings in rows(config) for job in vision_jobs(settings)]
+    return [
+        replace(job, kind="scratch") if group == SCRATCH else job
+        for _, group, settings in rows(config)
+        for job in vision_jobs(settings)
+    ]
 
 
 def check(config: Table1Config) -> None:
     """Raise UsageError for whatever is wrong with a configuration before a folder is made for it."""
     for number, (_, _, settings) in enumerate(rows(config)):
-        check_vision(replace(settings, data_dir=settings.data_dir if number == 0 else None))  # read the data once
+        check_vision(with_settings(settings, {"data_dir": None}) if number else settings)  # read the data once
 
 
 def deviations(config: Table1Config) -> list[str]:
@@ -178,7 +183,7 @@ def deviations(config: Table1Config) -> list[str]:
 
 
 def run(config: Table1Config, context: RunContext) -> Result:
-    result = run_jobs(jobs(config), context)
+    result = run_jobs(jobs(config), context).result
     if ranks.rank() > 0:
         return result
     protocols = {(settings.network_name, group): protocol for protocol, group, settings in rows(config)}

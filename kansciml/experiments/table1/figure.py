@@ -43,7 +43,7 @@ def overview(record: Record) -> Figure:
     panels[0].set_yticks(places, [_name(row) for row in rows])
     panels[0].tick_params(axis="y", length=0)
     vision = VisionRecord.read(record)
-    data = vision.titles[vision.groups[0].first.dataset]
+    data = vision.data_of(vision.groups[0]).title
     pixels = vision.groups[0].first.network["image_size"]
     labels = ("parameters (M)", "step memory (GB)", "top-1 (%)", "top-1 (%)")
     titles = ("Parameters", f"Batch of {rows[0].published['batch']}", "Printed", f"Measured: {data}, {pixels} px")

@@ -111,10 +111,10 @@ def _accuracies(
 
 def _setting(record: Record) -> str:
     """``CIFAR-100 at 32 pixels, 10000 training images, 10 epochs, batches of 128``."""
-    row = VisionRecord.read(record).groups[0].first
-    data = record.result["data"][row.dataset]
+    vision = VisionRecord.read(record)
+    row, data = vision.groups[0].first, vision.data_of(vision.groups[0])
     return (
-        f"{data['title']} at {row.network['image_size']} pixels, {data['n_train']} training images, {row.steps} steps"
+        f"{data.title} at {row.network['image_size']} pixels, {data.n_train} training images, {row.steps} steps"
         f" in batches of {row.batch_size}"
     )
 

@@ -9,57 +9,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from kansciml._errors import UsageError
+from kansciml.experiments.minibatch.jobs import check_jobs
 from kansciml.experiments.vision.config import FIRST_LOOK, FIRST_LOOK_MODEL, VisionRunConfig
-from kansciml.experiments.vision.jobs import VisionJob
+from kansciml.experiments.vision.jobs import jobs
 from kansciml.experiments.vision.report import render, summary
 from kansciml.experiments.vision.runs import run_jobs
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
-from kansciml.runs import ranks
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
-from kansciml.runs.settings import seed_range
 from kansciml.tasks.vision.registry import get_dataset
-
-
-def jobs(config: VisionRunConfig) -> list[VisionJob]:
-    """One job per variant and seed, a variant's seeds in a row. Raises UsageError for whatever is wrong."""
-    return [
-        VisionJob(
-            model=config.network_name,
-            network=config.network(variant),
-            dataset=config.dataset,
-            seed=seed,
-            training=config.training(),
-            group=variant if variant == "mlp" or config.match == "none" else f"{variant}-{config.match}",
-            augmentation=config.augmentation,
-            label_smoothing=config.label_smoothing,
-            subset=config.subset,
-            weights=config.weights,
-            data_dir=config.data_dir,
-        )
-        for variant in config.variants
-        for seed in seed_range(config)
-    ]
 
 
 def check(config: VisionRunConfig) -> None:
     """Raise UsageError for whatever is wrong with a configuration before a folder is made for it."""
-    for job in {job.network: job for job in jobs(config)}.values():
-        job.sizes()
-    processes = ranks.size()
-    if config.batch_size % processes:
-        raise UsageError(
-            f"got batch_size {config.batch_size} on {processes} processes: expected a multiple of {processes}"
-        )
+    check_jobs(jobs(config))
     if config.weights is not None:
         jobs(config)[0].build()
-    if config.data_dir is not None:
-        get_dataset(config.dataset).load(config.data_dir, "test")
+    images = config.classifier.images
+    if images.data_dir is not None:
+        get_dataset(images.dataset).load(images.data_dir, "test")
 
 
 def run(config: VisionRunConfig, context: RunContext) -> Result:
-    return run_jobs(jobs(config), context)
+    return run_jobs(jobs(config), context).result
 
 
 def recipe(model: str, dataset: str) -> dict[str, Any]:
@@ -90,14 +63,12 @@ def presets(model: str | None = None, dataset: str | None = None) -> dict[str, V
     small = {name: FIRST_LOOK[name] for name in sizes}
     if chosen.startswith("mixer"):
         small = FIRST_LOOK
-    return {
-        "smoke": VisionRunConfig(chosen, dataset=first, subset=320, epochs=2, batch_size=64, **sizes),
-        "small": VisionRunConfig(
-            chosen, dataset=first, **small,
-            **({"seeds": 5} if first == "digits" else {"subset": 5000, "epochs": 5}),
-        ),
-        "paper": VisionRunConfig(chosen, dataset=paper, **recipe(chosen, paper)),
-    }  # fmt: skip
+    settings: dict[str, dict[str, Any]] = {
+        "smoke": {"dataset": first, "subset": 320, "epochs": 2, "batch_size": 64, **sizes},
+        "small": {"dataset": first, **({"seeds": 5} if first == "digits" else {"subset": 5000, "epochs": 5}), **small},
+        "paper": {"dataset": paper, **recipe(chosen, paper)},
+    }
+    return {name: with_settings(VisionRunConfig(chosen), own) for name, own in settings.items()}
 
 
 EXPERIMENT = Experiment(

@@ -6,57 +6,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord
-from kansciml.reporting.legends import key, legend_below, log_ticks
-from kansciml.reporting.seed_curves import band_over_seeds, median_over_seeds
+from kansciml.experiments.minibatch import figures as minibatch
+from kansciml.experiments.minibatch.figures import TITLE, Column, Curve, legend
+from kansciml.experiments.vision.record import VisionRecord
+from kansciml.reporting.legends import log_ticks
 from kansciml.reporting.style import new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+ROWS = (Curve("loss", "training loss", span=10), Curve("test_top1", "test accuracy (%)", scale=100))
 
 
 def curves(vision: VisionRecord, task: str) -> Figure:
     """Training loss and test accuracy, against epochs and against seconds of training."""
-    groups, styles = vision.of(task), vision.styles
-    figure = new_figure(4.3)
-    panels = figure.subplots(2, 2, sharex="col")
-    for (over_epochs, over_time), (name, scale) in zip(panels, (("loss", 1.0), ("test_top1", 100.0))):
-        for group in groups.values():
-            style = styles[group.name]
-            epochs, seconds = median_over_seeds(group.curves("epoch")), median_over_seeds(group.curves("train_s"))
-            values = scale * group.curves(name)
-            band_over_seeds(over_epochs, epochs, values, style)
-            band_over_seeds(over_time, seconds, values, style)
-        over_time.sharey(over_epochs)
-        over_time.tick_params(labelleft=False)
-    for axes in panels[0]:
-        _log_loss(axes, groups)
-    for axes in panels.flat:
-        axes.margins(x=0.02)
-    panels[0, 0].set_ylabel("training loss")
-    panels[1, 0].set_ylabel("test accuracy (%)")
-    panels[1, 0].set_xlabel("epoch")
-    panels[1, 0].xaxis.get_major_locator().set_params(nbins=6, integer=True)
-    panels[1, 1].set_xlabel("training time (s)")
-    if _spans_decades(groups):
-        panels[1, 1].set_xscale("log")
-    figure.suptitle(vision.title(task), fontsize=8.5)
-    several = any(len(group.rows) > 1 for group in groups.values())
-    handles = [key(styles[group.name], group.label) for group in groups.values()]
-    legend_below(figure, handles, "line: median over seeds, band: lowest to highest" if several else "")
+    groups = vision.of(task)
+    figure = minibatch.curves(vision, task, ROWS, [Column("", groups), Column("", groups, over_time=True)])
+    ends = [np.nanmax(seconds) for seconds in (group.curves("train_s") for group in groups) if seconds.size]
+    if ends and max(ends) > 8 * min(ends):
+        figure.axes[-1].set_xscale("log")
     return figure
 
 
 def accuracy_against_cost(vision: VisionRecord, task: str) -> Figure | None:
     """Test accuracy of every seed against parameters, and against seconds of training in all; None if all diverged."""
-    groups, styles = vision.of(task), vision.styles
-    if all(group.n_diverged == len(group.rows) for group in groups.values()):
+    groups = vision.of(task)
+    if all(group.n_diverged == len(group.rows) for group in groups):
         return None
     figure = new_figure(2.6)
     panels = figure.subplots(1, 2, sharey=True)
-    for group in groups.values():
-        style = styles[group.name]
+    for group in groups:
+        style = vision.styles[group.first.look]
         top1, parameters = group.values(lambda row: row.percent), group.values(lambda row: row.parameters)
         seconds = [group.arrays[f"{row.id}.train_s"][-1] for row in group.rows if not row.diverged]
         for axes, costs in zip(panels, (parameters, seconds)):
@@ -67,25 +47,9 @@ def accuracy_against_cost(vision: VisionRecord, task: str) -> Figure | None:
         axes.margins(x=0.15, y=0.12)
         axes.set_xlabel(name)
     panels[0].set_ylabel("test accuracy (%)")
-    figure.suptitle(vision.title(task), fontsize=8.5)
-    legend_below(
-        figure, [key(styles[name], group.label, line=False) for name, group in groups.items()], "mark: one seed"
-    )
+    figure.suptitle(vision.title(task), fontsize=TITLE)
+    legend(figure, vision, task, "mark: one seed", line=False)
     return figure
-
-
-def _log_loss(axes: Axes, groups: dict[str, VisionGroup]) -> None:
-    """A logarithmic axis where the losses span more than a decade."""
-    losses = np.concatenate([group.curves("loss").ravel() for group in groups.values()])
-    losses = losses[np.isfinite(losses) & (losses > 0)]
-    if len(losses) and losses.max() > 10 * losses.min():
-        axes.set_yscale("log")
-
-
-def _spans_decades(groups: dict[str, VisionGroup]) -> bool:
-    """Whether the slowest training takes more than eight times as long as the fastest."""
-    ends = [np.nanmax(group.curves("train_s")) for group in groups.values() if group.curves("train_s").size]
-    return bool(ends) and max(ends) > 8 * min(ends)
 
 
 def _short(value: float) -> str:

@@ -1,33 +1,35 @@
-"""The record of trained image classifiers as groups of runs: what figures, tables and verdicts all read."""
+"""The record of trained image classifiers: what the trainings write, and figures, tables and verdicts read."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kansciml.experiments.minibatch.record import TrainedRow
-from kansciml.reporting.groups import Group, grouped
-from kansciml.reporting.style import VariantStyle, variant_styles
-from kansciml.runs.records import DamagedRecord, Record
-from kansciml.runs.typed import read
+from kansciml.experiments.minibatch.record import KANS, DataRow, TrainedRecord, TrainedRow
+from kansciml.reporting.groups import Group
+from kansciml.reporting.style import variant_styles
 
-STYLES = variant_styles(
-    ("kan-spline", "kan-rswaf", "kan-spline-params", "kan-spline-flops", "kan-rswaf-params", "kan-rswaf-flops")
-)
+STYLES = variant_styles(KANS)
 """How each kind of KAN is drawn, in the order of tables."""
-ORDER = ("mlp", *STYLES)
-REFERENCE = "mlp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesRow(DataRow):
+    """What a record says of the images; hashes are of pixels and labels."""
+
+    citation: str = ""
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionRow(TrainedRow):
-    """One trained image classifier.
+    """What a record says of one training of an image classifier.
 
     Args:
-        printed, dead: parameters by the paper; None for other configurations.
+        printed, dead: parameters by the paper, and of them those that are never used; None for other configurations.
         mixing_flops: forward, per image, of the MLPs or of the KANs in their place alone.
         top1, top5, loss: over the test images, of the weights of the last step. best_top1: of the best epoch.
+        train_accuracy: of the last epoch.
         size, protocol, flops, step_bytes: of a run of table1 alone.
     """
 
@@ -48,6 +50,10 @@ class VisionRow(TrainedRow):
     step_bytes: float | None = None
 
     @property
+    def data_name(self) -> str:
+        return self.dataset
+
+    @property
     def error(self) -> float:
         """Share of the test images that are classified wrongly; infinite if the training diverged."""
         return math.inf if self.diverged or self.top1 is None else 1 - self.top1
@@ -62,53 +68,17 @@ class VisionRow(TrainedRow):
         """Top-5 accuracy in percent."""
         return None if self.top5 is None else 100 * self.top5
 
+    @property
+    def per_s(self) -> float | None:
+        return self.images_per_s
+
 
 VisionGroup = Group[VisionRow]
 
 
-@dataclass(frozen=True)
-class VisionRecord:
-    """Groups of runs by task, in the order of the record, and by kind of model, in that of `ORDER`."""
+class VisionRecord(TrainedRecord[VisionRow, ImagesRow]):
+    """Groups of image classifiers by task and by kind of network."""
 
-    record: Record
-    groups: tuple[VisionGroup, ...]
-    titles: Mapping[str, str]
-
-    @classmethod
-    def read(cls, record: Record) -> VisionRecord:
-        """Group the runs of `record`.
-
-        Raises:
-            KansciError: it holds no trained classifiers, or lacks what the schema promises.
-        """
-        try:
-            runs = [row for row in record.result["runs"] if row["status"] in ("finished", "diverged")]
-            rows = [read(VisionRow, row) for row in runs]
-            titles = {name: data["title"] for name, data in record.result["data"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DamagedRecord(
-                f"{record.folder} holds no trained image classifiers ({error!r}): run it again"
-            ) from error
-        if not rows:
-            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
-        names = dict.fromkeys((*ORDER, *(row.group for row in rows)))
-        groups = grouped(rows, lambda row: (row.task, row.group), [*names].index, record.arrays)
-        return cls(record, groups, titles)
-
-    @property
-    def tasks(self) -> list[str]:
-        return list(dict.fromkeys(group.task for group in self.groups))
-
-    def of(self, task: str) -> dict[str, VisionGroup]:
-        """Groups of a task by name."""
-        return {group.name: group for group in self.groups if group.task == task}
-
-    def title(self, task: str) -> str:
-        """``mixer-nano on CIFAR-10``, or ``mixer-nano (width 64, depth 4) on Digits``."""
-        row = next(iter(self.of(task).values())).first
-        return f"{row.sized_model} on {self.titles[row.dataset]}"
-
-    @property
-    def styles(self) -> dict[str, VariantStyle]:
-        """A style for every kind of model."""
-        return dict(variant_styles(group.name for group in self.groups))
+    row = VisionRow
+    data_row = ImagesRow
+    what = "image classifiers"

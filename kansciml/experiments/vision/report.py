@@ -61,7 +61,6 @@ def drawings(vision: VisionRecord) -> dict[str, Callable[[], Figure | None]]:
     """The pictures by their stems, with the task in them where there are several."""
     found: dict[str, Callable[[], Figure | None]] = {}
     for task in vision.tasks:
-        suffix = f"_{task}" if len(vision.tasks) > 1 else ""
         for draw in (curves, accuracy_against_cost):
-            found[f"{draw.__name__}{suffix}"] = partial(draw, vision, task)
+            found[f"{draw.__name__}{vision.suffix(task)}"] = partial(draw, vision, task)
     return found

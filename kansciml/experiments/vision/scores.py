@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kansciml.experiments.vision.trained import HELD_OUT, evaluate_row, rows_of, split_images
+from kansciml.experiments.minibatch.trained import chosen_rows, scored
+from kansciml.experiments.vision.record import ImagesRow, VisionRow
+from kansciml.experiments.vision.trained import HELD_OUT, described, evaluate_row, rows_of, split_images
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
-from kansciml.runs.scoring import Scoring, ScoringOptions, chosen_rows
+from kansciml.runs.scoring import Scoring, ScoringOptions
 from kansciml.runs.tables import Table
+from kansciml.tasks.vision.dataset import Images
 from kansciml.tasks.vision.metrics import Scores
 
-NUMBERS = ("top1", "top5", "loss")
 SHOWN_CLASSES = 20
 """With more classes, the table shows only those that are recognised worst."""
 
@@ -34,26 +36,28 @@ def score(record: Record, options: ImageScoring, progress: Progress) -> tuple[di
     """
     rows = chosen_rows(rows_of(record), options.model)
     found: list[dict[str, Any]] = []
-    images: dict[str, Any] = {}
+    images: dict[str, Images] = {}
     with progress.task("evaluating", len(rows)) as bar:
         for row in rows:
-            name = row["dataset"]
+            name = row.dataset
             if name not in images:
                 images[name] = split_images(record, name, options.split, options.data_dir, progress)
             scores = evaluate_row(record, row, images[name], options.accelerator, options.batch_size)
-            found.append(_document(record, row, scores, options.split))
+            found.append(_document(described(record, name), row, scores, options.split))
             bar.update(advance=1)
     return {"split": options.split, "models": found}, [_scores_table(found, options.split), *_class_tables(found)]
 
 
-def _document(record: Record, row: dict[str, Any], scores: Scores, split: str) -> dict[str, Any]:
-    names = record.result["data"][row["dataset"]]["classes"]
+def _document(images: ImagesRow, row: VisionRow, scores: Scores, split: str) -> dict[str, Any]:
+    recorded = {"top1": row.top1, "top5": row.top5, "loss": row.loss}
     return {
-        **{key: row[key] for key in ("id", "task", "group", "label", "seed", "parameters")},
-        **{key: getattr(scores, key) for key in NUMBERS},
+        **scored(row),
+        "top1": scores.top1,
+        "top5": scores.top5,
+        "loss": scores.loss,
         "n": scores.n,
-        "recorded": {key: row[key] for key in NUMBERS} if split == HELD_OUT else None,
-        "per_class": dict(zip(names, scores.per_class.tolist())),
+        "recorded": recorded if split == HELD_OUT else None,
+        "per_class": dict(zip(images.classes, scores.per_class.tolist())),
         "confusion": scores.confusion,
     }
 

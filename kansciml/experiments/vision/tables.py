@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kansciml.analysis.comparison import compare_losses
-from kansciml.experiments.minibatch.record import cost_note
-from kansciml.experiments.vision.record import REFERENCE, VisionGroup, VisionRecord
+from kansciml.experiments.minibatch import record as minibatch
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord, VisionRow
 from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
 from kansciml.reporting.groups import diverged_notes, over
 from kansciml.runs.tables import Table
@@ -31,47 +31,25 @@ def accuracy_table(vision: VisionRecord) -> Table:
 
 def cost_table(vision: VisionRecord) -> Table:
     """What each kind of model costs, and in units of the MLP."""
-    rows = []
-    for group in vision.groups:
-        base, own = vision.of(group.task).get(REFERENCE), group.first
-        step, flops = group.median(lambda row: row.seconds_per_step), own.mixing_flops
-        row = [
-            vision.title(group.task),
-            group.label,
-            own.parameters,
-            over(own.parameters, base.first.parameters if base else None),
-        ]
-        row += [
-            own.printed,
-            None if flops is None else flops / 1e6,
-            over(flops, base.first.mixing_flops if base else None),
-        ]
-        row += [group.median(lambda row: row.images_per_s), 1e3 * step]
-        row += [over(step, base.median(lambda row: row.seconds_per_step) if base else None)]
-        rows.append([*row, group.median(lambda row: row.peak_memory_mb), group.median(lambda row: row.wall_s)])
-    columns = ["Task", "Model", "Parameters", "over MLP", "printed", "MFLOPs", "FLOPs over MLP", "Images/s", "ms/step"]
-    notes = [
+
+    def further(own: VisionRow, base: VisionRow | None) -> tuple[object, ...]:
+        flops = own.mixing_flops
+        return own.printed, None if flops is None else flops / 1e6, over(flops, base.mixing_flops if base else None)
+
+    note = (
         "Printed: by the paper, for this very configuration. MFLOPs: forward, per image, of the MLPs or of the KANs in"
-        " their place alone. Images/s and time of a step (forward, backward, AdamW): median over epochs but the first."
-        " Peak memory: of a GPU, by tensors; on a CPU of the process so far, with all runs before. Wall: with"
-        " evaluations.",
-        cost_note(vision.groups[0].first, vision.record),
-    ]
-    return Table("Cost of training", [*columns, "time over MLP", "Peak (MB)", "Wall (s)"], rows, notes)
+        " their place alone. "
+    )
+    return minibatch.cost_table(vision, "Images", ("printed", "MFLOPs", "FLOPs over MLP"), further, note)
 
 
 def claims(vision: VisionRecord) -> list[Claim[VisionGroup]]:
     """That the MLP ends at a lower test error than each of the KANs of its task."""
     found = []
-    for task in vision.tasks:
-        groups = vision.of(task)
-        reference = groups.pop(REFERENCE, None)
-        if reference is None:
-            continue
-        for group in groups.values():
-            gap = group.median(lambda row: row.percent) - reference.median(lambda row: row.percent)
-            outcome = compare_losses(reference.errors, group.errors)
-            found.append(Claim("accuracy", "lower final accuracy (%)", group, reference, outcome, (gap,)))
+    for group, base in vision.pairs():
+        gap = group.median(lambda row: row.percent) - base.median(lambda row: row.percent)
+        outcome = compare_losses(base.errors, group.errors)
+        found.append(Claim("accuracy", "lower final accuracy (%)", group, base, outcome, (gap,)))
     return found
 
 

@@ -29,14 +29,14 @@ def evaluate(spec: SplineSpec, x: Tensor, cells: Tensor, derivatives: int = 0) -
     Returns:
         B, dB/dx, d2B/dx2 as far as asked for, each (I, G + S, N).
     """
+    low: float | Tensor
+    high: float | Tensor
     if spec.uniform:
         # the scale and shift are constants of the layer, so no gradient is lost through `where` below
         position, low, high = (x - cells[0][:, None]) * cells[1][:, None], 0.0, float(spec.grid)
-        per_x = cells[1][:, None, None]
     else:
         order = spec.spline_order
         position, low, high = x, cells[:, order, None], cells[:, spec.grid + order, None]
-        per_x = None
     if spec.outside == "zero":
         found = _at(spec, _last_interval_is_closed(spec, position, high, derivatives), cells, derivatives)
         beyond = None
@@ -45,14 +45,14 @@ def evaluate(spec: SplineSpec, x: Tensor, cells: Tensor, derivatives: int = 0) -
         beyond = position - at  # carries the gradient of a straight continuation, 0 inside
         needed = max(derivatives, 1) if spec.outside == "linear" else derivatives
         found = _at(spec, _last_interval_is_closed(spec, at, high, derivatives), cells, needed)
-    if spec.outside == "linear":
-        # at the ends `at` is a constant, inside `beyond` is 0: the derivative is the slope at `at` in either case
-        found[0] = found[0] + beyond.unsqueeze(1) * found[1]
+        if spec.outside == "linear":
+            # at the ends `at` is a constant, inside `beyond` is 0: the derivative is the slope at `at` in either case
+            found[0] = found[0] + beyond.unsqueeze(1) * found[1]
     for k in range(1, derivatives + 1):
-        if spec.outside == "clamp" or (spec.outside == "linear" and k == 2):
-            found[k] = found[k] * (beyond == 0).to(found[k].dtype).unsqueeze(1)
-        if per_x is not None:
-            found[k] = found[k] * per_x**k
+        if beyond is not None and (spec.outside == "clamp" or k == 2):
+            found[k] = found[k] * torch.eq(beyond, 0).to(x.dtype).unsqueeze(1)
+        if spec.uniform:
+            found[k] = found[k] * cells[1][:, None, None] ** k
     return found[: derivatives + 1]
 
 

@@ -335,12 +335,11 @@ def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -
         order = torch.empty(chunks, n_in, CHUNK, dtype=torch.uint8)
         members = torch.empty(chunks, n_in, spec.grid, dtype=torch.uint8)
 
-    def padded(tensor: Tensor) -> Tensor:
-        return tensor.new_zeros(tensor.numel() + 64)  # whole vectors are read, beyond the last number too
+    def padded() -> Tensor:
+        return x.new_zeros(x.numel() + 64)  # whole vectors are read, beyond the last number too
 
-    assert known.bend is not None
-    own = (None if t is None else padded(t) for t in (value, rise))
-    kept = Kept(padded(x), *own, padded(known.bend), order, members)
+    has_base = spec.activation is not None
+    kept = Kept(padded(), padded() if has_base else None, padded() if has_base else None, padded(), order, members)
     positions = map(pointer, (x, value, rise, known.bend))
     function("keep", x.dtype)(grid, *positions, n_rows, n_in, n_out, pointer(cells), kept.pointers)
     return Known(None, known.values), kept

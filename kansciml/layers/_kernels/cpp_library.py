@@ -32,7 +32,7 @@ class Base(ctypes.Structure):
 
 
 class KeptPointers(ctypes.Structure):
-    """`_cpp.Kept`."""
+    """`cpp.Kept`."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("u", "value", "slope", "bend", "order", "members")]
 

@@ -184,9 +184,11 @@ def backward(spec: RswafSpec, wanted: Sequence[bool], gy: Tensor, *tensors: Any)
         )
         for total, share in zip(gnorm, shares):
             total += share
-    of_norm = gnorm if gnorm and need_z else (None, None)
-    found = (gx, *of_norm, ggrid, gweight)
-    return tuple(None if g is None or not want else g.to(of.dtype) for g, want, of in zip(found, wanted, t))
+    found = (gx, *(gnorm or (None, None)), ggrid, gweight)
+    return tuple(
+        None if grad is None or of is None or not want else grad.to(of.dtype)
+        for grad, of, want in zip(found, t, wanted)
+    )
 
 
 class _Rswaf(torch.autograd.Function):

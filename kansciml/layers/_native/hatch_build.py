@@ -22,6 +22,7 @@ class SplineBuildHook(BuildHookInterface):
             return
         native = Path(self.root) / "kansciml" / "layers" / "_native"
         spec = importlib.util.spec_from_file_location("kansciml_native_build", native / "build.py")
+        assert spec is not None and spec.loader is not None
         builder = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(builder)

@@ -2,7 +2,7 @@
 
 A spline overlaps S others on each side, so that the normal matrix of a feature has S diagonals beside its own. Cut
 into blocks it is block tridiagonal, with corners of S x S beside the diagonal. What is done block after block is done
-for all features and edges at once, on any device. Functions are values at the nodes of the cells (`_refit_cells`), here
+for all features and edges at once, on any device. Functions are values at the nodes of the cells (`cells`), here
 of edges: (O, S + 1, I, C).
 """
 
@@ -32,23 +32,24 @@ def fit(problem: Problem, weights: Tensor, scale: Tensor | None) -> Found:
     """Least squares for the splines of old coefficients (I, P_old, O); `scale` (I, O) counts in the changes alone."""
     before, after = problem.before, problem.after
     old = weights.permute(2, 0, 1).contiguous()
-    new = None
     weighted = times(after.values, problem.wanted)  # (S + 1, S + 1, I, C)
     normal = _factorise(times(weighted, after.values.transpose(0, 1)), after)
     blocks = list(_blocks(len(old), before.values[0].numel()))
 
-    def missing(o: slice) -> Tensor:
-        """What the new splines lack of the old ones: as functions, which keeps more digits than products do."""
-        functions = _values(before, old[o])
-        return functions if new is None else functions.sub_(_values(after, new[o]))
+    def solved(functions: Iterator[Tensor]) -> Tensor:
+        """Least squares for the functions of each block."""
+        right = [_gathered(times(values, weighted.transpose(0, 1)), after) for values in functions]
+        return _solve(normal, torch.cat(right))
 
-    for _ in range(1 + MOST_CORRECTIONS):
-        right = [_gathered(times(missing(o), weighted.transpose(0, 1)), after) for o in blocks]
-        correction = _solve(normal, torch.cat(right))
-        new = correction if new is None else new + correction
+    new = solved(_values(before, old[o]) for o in blocks)
+    for _ in range(MOST_CORRECTIONS):
+        now = new  # what it lacks as functions: that keeps more digits than products do
+        correction = solved(_values(before, old[o]).sub_(_values(after, now[o])) for o in blocks)
+        new = now + correction
         if bool((correction.abs().amax(2) <= ENOUGH * new.abs().amax(2)).all()):
             break
-    extremes, squares, power = [], [], []
+    extremes: list[Tensor] = []
+    squares, power = [], []
     for o in blocks:
         was = _values(before, old[o])
         change = _values(after, new[o]).sub_(was)
@@ -126,7 +127,8 @@ def _factorise(products: Tensor, local: Local) -> _Factors:
     i = torch.arange(rows, device=band.device)
     blocks = dense(torch.minimum(i[:, None], i), torch.maximum(i[:, None], i))
     corners = dense(i[rows - order :, None], rows + i[:order])  # (K, I, S, S)
-    inverses, steps = [], []
+    inverses: list[Tensor] = []
+    steps: list[Tensor] = []
     for k, block in enumerate(blocks):
         if k:
             steps.append(corners[k - 1].mT @ inverses[-1][:, rows - order :])

@@ -230,7 +230,7 @@ def local_splines(knots: list[Tensor], ends: list[Tensor], order: int, outside: 
         inside.append(at)
         first.append(span + 1)
     t, x = torch.stack(near, 1).unsqueeze(2), torch.stack(inside)  # (2S, grids, 1, I, C), (grids, n, I, C)
-    values, slopes = x.new_ones(1, *x.shape), 0.0
+    values, slopes = x.new_ones(1, *x.shape), x.new_zeros(1)
     for k in range(1, order + 1):
         low, high = t[order - k : order], t[order : order + k]
         weighted = values / (high - low)

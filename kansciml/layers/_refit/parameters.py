@@ -63,7 +63,9 @@ def _shape_is_held(parameter: nn.Parameter) -> bool:
     if not parameter.requires_grad or parameter.is_meta:
         return False
     with torch.enable_grad():
-        accumulator = parameter.view_as(parameter).grad_fn.next_functions[0][0]
+        view = parameter.view_as(parameter).grad_fn
+    assert view is not None
+    accumulator: Any = view.next_functions[0][0]
     return tuple(accumulator._input_metadata[0].shape) != parameter.shape
 
 

@@ -4,7 +4,7 @@ A refit is least squares per input feature. The basis of every sample does not c
 polynomials between neighbouring knots, so that the moments of the samples there are all that is asked of them
 (`cells`). On small grids the unknowns are not the coefficients of every edge but one matrix A (P_new, P_old) per
 feature, which all O edges of that feature share: min |B_new A - B_old| over the samples, then c_new = A c_old. So the
-cost hardly depends on O, but grows with P^3. On others it is linear in P, and in O (`_refit_banded`).
+cost hardly depends on O, but grows with P^3. On others it is linear in P, and in O (`banded`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from kansciml.layers._kernels.basis import evaluate
-from kansciml.layers._refit import banded as _refit_banded
-from kansciml.layers._refit import cells
+from kansciml.layers._refit import banded, cells
 from kansciml.layers._refit.cells import Found, Problem, by_cell, by_feature, times
-from kansciml.layers._refit.new_knots import check_real, grid_of, ordered_samples
-from kansciml.layers.bspline import OUTSIDE, SplineSpec
+from kansciml.layers._refit.new_knots import ordered_samples
 
 SPREAD = 1e-2
 """Weight of a sample that is there to keep the splines where no data lie: too little to show where data do."""
@@ -47,30 +45,16 @@ class RefitError(NamedTuple):
     """rms over the rms of the old splines; 0 if both are 0."""
 
 
-def basis(x: Tensor, knots: Tensor, spline_order: int) -> Tensor:
-    """B-splines of any knots by the Cox-de Boor recursion: x (N, I), knots (I, K) -> (N, I, K - S - 1), float64.
-
-    Right-continuous, and the right end of the grid belongs to its last interval; zero beyond the extended knots.
-
-    Raises:
-        ValueError: shapes that do not belong together, complex samples.
-    """
-    grid = grid_of(knots, spline_order)
-    _check_samples(x, knots)
-    spec = SplineSpec(grid, spline_order, False, "zero", None)
-    return evaluate(spec, x.detach().double().t(), knots.detach().double())[0].permute(2, 0, 1)
-
-
 @torch.no_grad()
 def refit(
-    coefficients: Tensor,
-    old_knots: Tensor,
-    new_knots: Tensor,
-    spline_order: int,
-    x: Tensor | None = None,
+    coefficients: Float[Tensor, "inputs splines outputs"],
+    old_knots: Float[Tensor, "inputs _"],
+    new_knots: Float[Tensor, "inputs _"],
+    order: int,
+    x: Float[Tensor, "samples inputs"] | None = None,
     outside: str = "zero",
-    scale: Tensor | None = None,
-) -> tuple[Tensor, RefitError]:
+    scale: Float[Tensor, "inputs outputs"] | None = None,
+) -> tuple[Float[Tensor, "inputs _ outputs"], RefitError]:
     r"""Coefficients on new knots which keep the splines, by least squares over samples.
 
     Samples are those of x that lie on the new grid, and a weight of 2S + 2 percent of a sample spread over each new
@@ -79,47 +63,33 @@ def refit(
     in squaring the condition number. Time and memory are linear in the sizes of the grids.
 
     Args:
-        coefficients: (I, P_old, O).
-        old_knots, new_knots: (I, P_old + S + 1) and (I, P_new + S + 1), strictly increasing.
-        spline_order: S.
-        x: samples (N, I), or None for even ones in each new cell. Those off the new grid count in the error only.
-        outside: what the layer's splines do off their grid, which is what is kept: ``zero`` (default), ``clamp``,
-            ``linear``.
-        scale: factors of the edges (I, O), which count in the error only (default: 1).
+        coefficients: P_old splines of every edge; the result has P_new.
+        old_knots, new_knots: P_old + S + 1 and P_new + S + 1 of every input, strictly increasing.
+        order: S.
+        x: samples, or None for even ones in each new cell. Those off the new grid count in the error only.
+        outside: what the layer's splines do off their grid, which is what is kept.
+        scale: factors of the edges, which count in the error only (default: 1).
 
     Returns:
-        (I, P_new, O) in the dtype of `coefficients`, and the `RefitError` over all samples (before that rounding).
+        The coefficients in their dtype, and the `RefitError` over all samples (before that rounding).
 
     Raises:
-        ValueError: shapes that do not belong together, an unknown `outside`, complex, NaN or infinite samples.
+        ValueError: NaN or infinite samples.
     """
-    expected = (old_knots.shape[0], grid_of(old_knots, spline_order) + spline_order)
-    size = grid_of(new_knots, spline_order) + spline_order
-    if coefficients.ndim != 3 or coefficients.shape[:2] != expected:
-        raise ValueError(f"got coefficients of shape {tuple(coefficients.shape)}: expected {expected} and outputs")
-    if new_knots.shape[0] != old_knots.shape[0]:
-        raise ValueError(f"got new knots of {new_knots.shape[0]} features: expected {old_knots.shape[0]}, as before")
-    if outside not in OUTSIDE:
-        raise ValueError(f"got outside {outside!r}: expected one of {', '.join(OUTSIDE)}")
-    outputs = coefficients.shape[2]
-    if scale is not None and scale.shape != (expected[0], outputs):
-        raise ValueError(f"got scale of shape {tuple(scale.shape)}: expected {(expected[0], outputs)}")
-    if x is not None:
-        _check_samples(x, old_knots)
+    features, before, outputs = coefficients.shape
+    size = new_knots.shape[1] - order - 1
     samples = 0 if x is None else x.shape[0]
-    result = coefficients.new_empty(expected[0], size, outputs)
-    banded = size + expected[1] > min(LEAST_IN_BANDS + outputs, MOST_BY_MAPS)
-    # samples; what a cell takes: in bands a few small matrices, by maps all splines at its nodes and probes
-    n_cells = size + expected[1] + 2 * spline_order + 4
-    by_maps, in_bands = 3 * (3 * spline_order + 1) * (size + expected[1]), 32 * (spline_order + 1) ** 2 + 4 * outputs
-    per_feature = 2 * samples + n_cells * (in_bands if banded else by_maps)
+    result = coefficients.new_empty(features, size, outputs)
+    in_bands = size + before > min(LEAST_IN_BANDS + outputs, MOST_BY_MAPS)
+    # what a cell takes: in bands a few small matrices, by maps all splines at its nodes and probes
+    per_cell = 32 * (order + 1) ** 2 + 4 * outputs if in_bands else 3 * (3 * order + 1) * (size + before)
+    per_feature = 2 * samples + (size + before + 2 * order + 4) * per_cell
     parts, count = [], 0.0
-    for part in _parts(expected[0], per_feature):
+    for part in _parts(features, per_feature):
         old, new, weights = old_knots[part].double(), new_knots[part].double(), coefficients[part].double()
-        problem = _problem(old, new, spline_order, x[:, part] if samples else None, outside)
-        found = (_refit_banded.fit if banded else _by_maps)(
-            problem, weights, None if scale is None else scale[part].double()
-        )
+        problem = _problem(old, new, order, None if x is None or not samples else x[:, part], outside)
+        factors = None if scale is None else scale[part].double()
+        found = banded.fit(problem, weights, factors) if in_bands else _by_maps(problem, weights, factors)
         result[part] = found.coefficients
         parts.append(torch.stack(found[1:]))
         count += problem.samples * outputs
@@ -128,16 +98,15 @@ def refit(
     largest, squares, power = torch.stack(parts, 1)
     most = float(largest.max())
     rms = min(math.sqrt(max(float(squares.sum()), 0.0) / count), most)
-    before = math.sqrt(max(float(power.sum()), 0.0) / count)
-    return result, RefitError(most, rms, rms / before if before else 0.0 if rms == 0 else math.inf)
+    was = math.sqrt(max(float(power.sum()), 0.0) / count)
+    return result, RefitError(most, rms, rms / was if was else 0.0 if rms == 0 else math.inf)
 
 
 def _problem(old: Tensor, new: Tensor, order: int, x: Tensor | None, outside: str) -> Problem:
     """What the fit asks of the samples x (N, I), or of even ones in each new cell."""
     ordered = None if x is None else ordered_samples(x).double()
-    knots = [old, new]
-    ends = [cells.closed(t, order) for t in knots]
-    cut = cells.cut(*ends, order, ordered)
+    ends = [cells.closed(t, order) for t in (old, new)]
+    cut = cells.cut(ends[0], ends[1], order, ordered)
     share, fitted = cells.shares(cut, ends[1][:, order : new.shape[1] - order].contiguous())
     even = cells.even_moments(order, share) * share
     if ordered is None:
@@ -147,8 +116,10 @@ def _problem(old: Tensor, new: Tensor, order: int, x: Tensor | None, outside: st
         sums, held = cells.moments(cut, ordered, number, order), number > 0
         last = ordered.shape[1] - 1
         low, high = (ordered.gather(1, i.clamp(0, last)) for i in (first, first + number - 1))
+    before, after = cells.local_splines([old, new], ends, order, outside, cut)
     return Problem(
-        *cells.local_splines(knots, ends, order, outside, cut),
+        before,
+        after,
         wanted=cells.products(sums * fitted + (SPREAD * (2 * order + 2)) * even, order),
         squares=cells.products(sums, order),
         probes=cells.probes(cut, low, high, held, order),
@@ -175,7 +146,8 @@ def _largest(rows: Tensor, weights: Tensor) -> Tensor:
     """Largest absolute value of rows (I, M, P) @ weights (I, P, O), block by block in the cache."""
     shape = rows.shape[1], weights.shape[2]
     step = max(1, min(len(rows), CACHED // max(1, math.prod(shape))))
-    values, extremes = rows.new_empty(step, *shape), []
+    values = rows.new_empty(step, *shape)
+    extremes: list[Tensor] = []
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         block = torch.bmm(rows[part], weights[part], out=values[: len(rows[part])])
@@ -220,9 +192,3 @@ def _parts(features: int, per_feature: int) -> Iterator[slice]:
     """Features in blocks of about `BLOCK` numbers."""
     step = max(1, min(features, BLOCK // max(1, per_feature)))
     return (slice(start, min(start + step, features)) for start in range(0, features, step))
-
-
-def _check_samples(x: Tensor, knots: Tensor) -> None:
-    if x.ndim != 2 or x.shape[1] != knots.shape[0]:
-        raise ValueError(f"got samples of shape {tuple(x.shape)}: expected (N, {knots.shape[0]})")
-    check_real(x)

@@ -34,7 +34,7 @@ class DarcyConfig:
     """Training samples."""
     n_test: int = 500
     """Test samples."""
-    seed: int = 0
+    data_seed: int = 0
     """Seed of all samples; each sample has its own stream of it."""
     low: float = 3.0
     """Coefficient a where the Gaussian random field is negative."""
@@ -53,7 +53,7 @@ class DarcyConfig:
         if self.resolution < 5:
             raise UsageError(f"got resolution {self.resolution}: expected at least 5 nodes along a side")
         check_subsample(self.resolution, self.subsample)
-        for name in ("n_train", "n_test", "seed"):
+        for name in ("n_train", "n_test", "data_seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"got {name} {getattr(self, name)}: expected 0 or more")
         if not (0 < self.low <= self.high < math.inf):
@@ -80,9 +80,10 @@ class DarcyConfig:
 
     def settings(self) -> dict[str, Any]:
         """All that decides what sample i is: everything but the numbers of samples."""
+        names = {"data_seed": "seed"}  # as data sets on disk call it
         kinds = {"int": int, "float": float, "str": str}  # low=3 is the same data set as low=3.0
         return {
-            field.name: kinds[str(field.type)](getattr(self, field.name))
+            names.get(field.name, field.name): kinds[str(field.type)](getattr(self, field.name))
             for field in fields(self)
             if field.name not in ("n_train", "n_test")
         }
@@ -92,7 +93,7 @@ class DarcyConfig:
         """Folder name of the data set: sizes, seed, and a hash of `settings`, e.g. ``421to85-seed0-1a2b3c4d``."""
         text = json.dumps({"format": FORMAT, **self.settings()}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return f"{self.resolution}to{self.size}-seed{self.seed}-{digest}"
+        return f"{self.resolution}to{self.size}-seed{self.data_seed}-{digest}"
 
 
 def check_subsample(resolution: int, factor: int) -> None:

@@ -64,7 +64,7 @@ def gaussian_field(weights: np.ndarray, tau: float = 3.0, alpha: float = 2.0) ->
 
 def coefficient(config: DarcyConfig, split: str, index: int) -> np.ndarray:
     """a of one sample, (resolution, resolution) float64: `high` where its field is >= 0, else `low`."""
-    weights = mode_weights(sample_generator(config.seed, split, index), config.resolution)
+    weights = mode_weights(sample_generator(config.data_seed, split, index), config.resolution)
     return np.where(gaussian_field(weights, config.tau, config.alpha) >= 0, config.high, config.low)
 
 

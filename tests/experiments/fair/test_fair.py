@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.settings import changed
 
 from kansciml import cli
 from kansciml._errors import KansciError, UsageError
@@ -17,10 +18,11 @@ from kansciml.experiments.fair import experiment as fair
 from kansciml.experiments.fair.config import FairConfig
 from kansciml.experiments.fair.experiment import EXPERIMENT, check, kinds
 from kansciml.experiments.fair.kinds import equal_time, groups, grown_width
+from kansciml.experiments.fair.record import StepTimes
 from kansciml.experiments.fair.report import summary
-from kansciml.experiments.fair.step_times import StepTimes, measure, stored, stretched
+from kansciml.experiments.fair.step_times import measure, stored, stretched
 from kansciml.experiments.fno.config import FnoRunConfig
-from kansciml.experiments.fno.experiment import jobs as fno_jobs
+from kansciml.experiments.fno.jobs import jobs as fno_jobs
 from kansciml.runs.experiment import Result
 from kansciml.runs.runner import run_experiment
 from kansciml.runs.settings import config_hash
@@ -147,7 +149,7 @@ def test_schedules_stretch_with_the_steps():
     longer = ode.stretched(job, "mlp-spline-time", 2.5)
     assert (longer.training.adam_steps, longer.training.lbfgs_steps) == (10, 5) and longer.id != job.id
     longer = images.stretched(of(images, config)["mlp"], "mlp-spline-time", 2.5)
-    assert (longer.training.epochs, longer.training.warmup_epochs) == (10, 2.5)
+    assert (longer.training.epochs, longer.training.warmup) == (10, 2.5)
     assert longer.id.endswith("mlp-spline-time.0")
     longer = darcy.stretched(of(darcy, config)["kan-spline"], "kan-spline-time", 3.2)
     assert longer.training.epochs == 3 and longer.group == "kan-spline-time"
@@ -279,11 +281,11 @@ def test_a_field_that_cannot_be_timed_is_told():
 )
 def test_operators_refuse_a_match_that_cannot_be(options, message):
     with pytest.raises(UsageError, match=message):
-        FnoRunConfig(**options)
+        fno_jobs(changed(FnoRunConfig(), **options))
 
 
 def test_a_match_of_operators_names_its_group_and_leaves_other_hashes_alone():
-    plain, matched = FnoRunConfig(), FnoRunConfig(match="params", residual=True)
+    plain, matched = FnoRunConfig(), changed(FnoRunConfig(), match="params", residual=True)
     assert [job.group for job in fno_jobs(matched)] == ["mlp-residual", "kan-spline-params-residual"]
     assert config_hash("fno", plain) == "2052376a1579"  # of runs made before there was a match
-    assert config_hash("fno", FnoRunConfig(match="params")) != config_hash("fno", plain)
+    assert config_hash("fno", changed(FnoRunConfig(), match="params")) != config_hash("fno", plain)

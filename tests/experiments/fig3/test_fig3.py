@@ -14,7 +14,7 @@ from kansciml._errors import UsageError
 from kansciml.experiments.fig3.experiment import EXPERIMENT, Fig3Config, check, jobs
 from kansciml.experiments.hessian import runs as _hessian_runs
 from kansciml.experiments.hessian.runs import HessianSettings, measure_run
-from kansciml.experiments.vision import runs as _vision_runs
+from kansciml.experiments.minibatch.trainings import Trainer
 from kansciml.experiments.vision.trained import plain_loss
 from kansciml.models.registry import find
 from kansciml.runs.registry import trained_models
@@ -86,7 +86,7 @@ def test_kansciml_hessian_measures_the_same_models_again(record, tmp_path):
 
 def test_trainings_and_spectra_that_are_done_are_not_repeated(record, tmp_path, monkeypatch):
     measured, trained = [], []
-    sharpness, train_job = _hessian_runs.sharpness, _vision_runs.train_job
+    sharpness, train_job = _hessian_runs.sharpness, Trainer.train
 
     def stopping(*args, **options):
         measured.append(1)
@@ -94,12 +94,12 @@ def test_trainings_and_spectra_that_are_done_are_not_repeated(record, tmp_path, 
             raise KeyboardInterrupt
         return sharpness(*args, **options)
 
-    def counting(job, *args):
+    def counting(trainer, job, board):
         trained.append(job.id)
-        return train_job(job, *args)
+        return train_job(trainer, job, board)
 
     monkeypatch.setattr(_hessian_runs, "sharpness", stopping)
-    monkeypatch.setattr(_vision_runs, "train_job", counting)
+    monkeypatch.setattr(Trainer, "train", counting)
     with pytest.raises(KeyboardInterrupt):
         run(TINY, tmp_path)
     assert (len(measured), len(trained)) == (2, 2)

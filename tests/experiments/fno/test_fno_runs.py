@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.settings import changed
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.experiments.fno import runs
-from kansciml.experiments.fno.data import Fields, FieldsSpec, normalisers_of, resampled
-from kansciml.experiments.fno.experiment import EXPERIMENT, FnoRunConfig, check, jobs
-from kansciml.experiments.fno.runs import CURVES, run_jobs
-from kansciml.experiments.fno.steps import Epoch, RelativeError, Samples, errors
-from kansciml.experiments.fno.trained import load_network, predict
+from kansciml.experiments.fno.config import FnoRunConfig, SamplesConfig
+from kansciml.experiments.fno.data import Samples, normalisers_of, read_split, resampled
+from kansciml.experiments.fno.experiment import EXPERIMENT, check
+from kansciml.experiments.fno.jobs import jobs
+from kansciml.experiments.fno.runs import run_jobs
+from kansciml.experiments.fno.steps import Encoded, Epoch, RelativeError, errors
+from kansciml.experiments.fno.trained import predict, rows_of
+from kansciml.experiments.minibatch.trained import load_network
+from kansciml.runs import ranks
 from kansciml.runs.registry import trained_models
 from kansciml.runs.runner import run_experiment
 from kansciml.runs.settings import config_hash
@@ -25,10 +29,23 @@ from kansciml.tasks.darcy.dataset import DarcyData, dataset_folder, load
 from kansciml.tasks.darcy.metrics import relative_l2_errors
 from kansciml.tasks.darcy.normalise import PointwiseNormaliser
 
-TINY = FnoRunConfig(
-    resolution=57, subsample=4, eval_subsamples=(8, 2), n_train=10, n_test=5, epochs=3, batch_size=4, width=4,
-    modes=(3, 3), iterations=2, projection=6, precision="64", accelerator="cpu",
-)  # fmt: skip
+TINY = changed(
+    FnoRunConfig(),
+    resolution=57,
+    subsample=4,
+    eval_subsamples=(8, 2),
+    n_train=10,
+    n_test=5,
+    epochs=3,
+    batch_size=4,
+    width=4,
+    modes=(3, 3),
+    iterations=2,
+    projection=6,
+    precision="64",
+    accelerator="cpu",
+)
+CURVES = ("epoch", "step", "loss", "test_error", "learning_rate", "samples_per_s", "train_s")
 TIMES = ("samples_per_s", "seconds_per_step", "peak_memory_mb", "wall_s")
 
 
@@ -44,7 +61,7 @@ def run(config, folder, **options):
 @pytest.fixture(scope="module")
 def record(tmp_path_factory, data_dir):
     """MLP and KAN, residual, two seeds."""
-    config = replace(TINY, data_dir=data_dir, seeds=2, residual=True)
+    config = changed(TINY, data_dir=data_dir, seeds=2, residual=True)
     return run(config, tmp_path_factory.mktemp("results"))
 
 
@@ -59,14 +76,14 @@ def test_the_record_holds_rows_curves_and_predictions(record, data_dir):
     assert [(row["group"], row["seed"]) for row in rows] == [
         ("mlp-residual", 0), ("mlp-residual", 1), ("kan-spline-residual", 0), ("kan-spline-residual", 1)
     ]  # fmt: skip
-    for row in rows:
+    for row, typed_row in zip(rows, rows_of(record)):
         assert row["status"] == "finished" and row["epochs"] == 3 and row["steps"] == 3 * (10 // 4)
-        for name in [*CURVES, "train_s"]:
+        for name in CURVES:
             assert record.arrays[f"{row['id']}.{name}"].shape == (3,)
         assert record.arrays[f"{row['id']}.test_error"][-1] == pytest.approx(row["relative_l2"], rel=1e-12)
         assert record.arrays[f"{row['id']}.errors.15"].mean() == pytest.approx(row["relative_l2"], rel=1e-12)
         assert row["relative_l2_at"].keys() == {"15", "8", "29"}
-        network = load_network(record, row)
+        network = load_network(record, typed_row)
         assert row["parameters"] == sum(p.numel() for p in network.parameters())
         ends = [*network.lift.parameters(), *network.projection.parameters()]
         assert row["ends_parameters"] == sum(p.numel() for p in ends)
@@ -76,28 +93,28 @@ def test_the_record_holds_rows_curves_and_predictions(record, data_dir):
     assert not list(record.folder.glob("checkpoints/*/checkpoints"))  # optimiser states are gone
     described = record.result["data"]["darcy15"]
     assert (described["n_train"], described["n_test"]) == (10, 5)
-    test = load(TINY.fields().darcy, data_dir, "test")
+    test = load(TINY.operator.samples.darcy, data_dir, "test")
     np.testing.assert_array_equal(record.arrays["darcy15.u"], test.u[:3])
 
 
 def test_a_network_read_back_predicts_what_was_recorded_at_every_resolution(record, data_dir):
-    for row in record.result["runs"]:
+    for row in rows_of(record):
         for factor, size in ((4, 15), (8, 8), (2, 29)):
-            darcy = replace(TINY.fields().darcy, subsample=factor, n_train=0)
+            darcy = changed(TINY.operator.samples.darcy, subsample=factor, n_train=0)
             test = load(darcy, data_dir, "test")
             found = predict(record, row, test.a)
             assert found.shape == test.u.shape == (5, size, size)
             own = relative_l2_errors(found, test.u)
-            np.testing.assert_allclose(own, record.arrays[f"{row['id']}.errors.{size}"], rtol=1e-4)
+            np.testing.assert_allclose(own, record.arrays[f"{row.id}.errors.{size}"], rtol=1e-4)
             assert np.abs(found[:, 0]).max() < 5e-3 * test.u.max()  # eps alone multiplies what the network says there
             if size == 15:
-                np.testing.assert_allclose(found[:3], record.arrays[f"{row['id']}.prediction"], rtol=1e-6)
+                np.testing.assert_allclose(found[:3], record.arrays[f"{row.id}.prediction"], rtol=1e-6)
     with pytest.raises(UsageError, match=r"expected \(N, s, s\)"):
-        predict(record, record.result["runs"][0], np.ones((2, 3, 4)))
+        predict(record, rows_of(record)[0], np.ones((2, 3, 4)))
 
 
 def test_an_interrupted_training_goes_on_to_the_bit_and_a_finished_one_is_not_repeated(tmp_path, data_dir, monkeypatch):
-    config = replace(TINY, data_dir=data_dir, eval_subsamples=())
+    config = changed(TINY, data_dir=data_dir, eval_subsamples=())
     whole = run(config, tmp_path / "whole")
     steps, original = [], RelativeError.__call__
 
@@ -141,7 +158,7 @@ def test_other_samples_or_lost_weights_are_one_line(record, tmp_path):
     with pytest.raises(KansciError, match="the samples of darcy15 are not those of the run"):
         trained_models(damaged)[0].load()
     with pytest.raises(KansciError, match=r"weights.safetensors is missing: .* train again with --force"):
-        load_network(replace(record, folder=tmp_path), record.result["runs"][0])
+        load_network(replace(record, folder=tmp_path), rows_of(record)[0])
 
 
 # ---- data -----------------------------------------------------------------------------------------------------------
@@ -163,7 +180,7 @@ def test_normalisers_are_equal_where_nodes_coincide_and_bilinear_between():
 
 def test_an_epoch_is_every_sample_once_and_processes_share_each_batch():
     a = np.arange(10, dtype=np.float32)[:, None, None] * np.ones((10, 3, 3), np.float32)
-    samples = Samples(DarcyData(a, a), PointwiseNormaliser(np.zeros((3, 3), np.float32), np.ones((3, 3), np.float32)))
+    samples = Encoded(DarcyData(a, a), PointwiseNormaliser(np.zeros((3, 3), np.float32), np.ones((3, 3), np.float32)))
     whole = [batch[1][:, 0, 0].tolist() for batch in Epoch(samples, 4, seed=1, epoch=2)]
     assert [len(rows) for rows in whole] == [4, 4] == [4] * len(Epoch(samples, 4, 1, 2))
     assert len({sample for rows in whole for sample in rows}) == 8
@@ -177,7 +194,7 @@ def test_the_error_is_that_of_the_solution_in_its_own_units():
     rng = np.random.default_rng(0)
     u = (1e-2 * rng.random((6, 5, 5)) + 1e-3).astype(np.float32)
     of_u = PointwiseNormaliser.fit(u)
-    samples = Samples(DarcyData(u, u), of_u)  # a network that returns its input is then always right
+    samples = Encoded(DarcyData(u, u), of_u)  # a network that returns its input is then always right
     identity = torch.nn.Conv2d(1, 1, 1, bias=False)
     torch.nn.init.ones_(identity.weight)
     assert errors(identity, samples, RelativeError(of_u)).max() < 1e-5
@@ -198,27 +215,27 @@ def test_released_files_are_split_and_checked(tmp_path):
     savemat(tmp_path / "one.mat", {"coeff": coeff, "sol": sol})
     savemat(tmp_path / "two.mat", {"coeff": coeff[::-1].copy(), "sol": sol[::-1].copy()})
     darcy = DarcyConfig(resolution=9, subsample=2, n_train=4, n_test=2)
-    fields = Fields.load(FieldsSpec(darcy, tmp_path / "one.mat"))
-    np.testing.assert_allclose(fields.train.u, sol[:4, ::2, ::2], rtol=1e-6)
-    np.testing.assert_allclose(fields.test.u, sol[4:6, ::2, ::2], rtol=1e-6)
-    two = Fields.load(FieldsSpec(darcy, tmp_path / "one.mat", tmp_path / "two.mat"))
+    found = Samples.load(SamplesConfig(darcy, tmp_path / "one.mat"))
+    np.testing.assert_allclose(found.train.u, sol[:4, ::2, ::2], rtol=1e-6)
+    np.testing.assert_allclose(found.test.u, sol[4:6, ::2, ::2], rtol=1e-6)
+    two = Samples.load(SamplesConfig(darcy, tmp_path / "one.mat", tmp_path / "two.mat"))
     np.testing.assert_allclose(two.test.a, coeff[::-1][:2, ::2, ::2], rtol=1e-6)
     with pytest.raises(UsageError, match="one.mat has 9 nodes along a side: expected the resolution 17"):
-        FieldsSpec(replace(darcy, resolution=17), tmp_path / "one.mat").split("train")
+        read_split(SamplesConfig(replace(darcy, resolution=17), tmp_path / "one.mat"), "train")
 
 
 def test_a_run_on_a_released_file_and_where_it_lies_does_not_matter(tmp_path, data_dir):
     from scipy.io import savemat
 
-    samples = load(replace(TINY.fields().darcy, subsample=4), data_dir, "train")
+    samples = load(changed(TINY.operator.samples.darcy, subsample=4), data_dir, "train")
     (tmp_path / "other").mkdir()
     for folder in (tmp_path, tmp_path / "other"):
         savemat(folder / "fields.mat", {"coeff": samples.a, "sol": samples.u})
-    config = replace(
+    config = changed(
         TINY, data=tmp_path / "fields.mat", resolution=15, subsample=1, eval_subsamples=(2,), n_train=6, n_test=4,
         variant="mlp", epochs=1,
     )  # fmt: skip
-    assert config_hash("fno", config) == config_hash("fno", replace(config, data=tmp_path / "other" / "fields.mat"))
+    assert config_hash("fno", config) == config_hash("fno", changed(config, data=tmp_path / "other" / "fields.mat"))
     record = run(config, tmp_path / "results")
     assert record.result["runs"][0]["relative_l2_at"].keys() == {"15", "8"}
     loaded = trained_models(record)[0].load()
@@ -226,9 +243,9 @@ def test_a_run_on_a_released_file_and_where_it_lies_does_not_matter(tmp_path, da
 
 
 def test_samples_are_generated_once_and_where_they_lie_does_not_count(data_dir, record):
-    assert dataset_folder(TINY.fields().darcy, data_dir).is_dir()
-    assert config_hash("fno", TINY) == config_hash("fno", replace(TINY, data_dir=data_dir))
-    assert config_hash("fno", TINY) != config_hash("fno", replace(TINY, residual=True))
+    assert dataset_folder(TINY.operator.samples.darcy, data_dir).is_dir()
+    assert config_hash("fno", TINY) == config_hash("fno", changed(TINY, data_dir=data_dir))
+    assert config_hash("fno", TINY) != config_hash("fno", changed(TINY, residual=True))
 
 
 # ---- settings -------------------------------------------------------------------------------------------------------
@@ -257,12 +274,12 @@ def test_samples_are_generated_once_and_where_they_lie_does_not_count(data_dir, 
 )
 def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path, change, message):
     with pytest.raises(UsageError, match=message):
-        run(replace(TINY, **change), tmp_path)
+        run(changed(TINY, **change), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_jobs_of_one_name_are_refused():
-    job = jobs(replace(TINY, variant="mlp"))[0]
+    job = jobs(changed(TINY, variant="mlp"))[0]
     with pytest.raises(UsageError, match="2 runs with 1 different names"):
         run_jobs([job, job], None)
 
@@ -271,11 +288,12 @@ def test_presets_fit_and_the_paper_is_the_sources(monkeypatch):
     for config in EXPERIMENT.presets.values():
         check(config)
     paper = EXPERIMENT.presets["paper"]
-    assert (paper.fields().darcy.size, paper.n_train, paper.n_test, paper.epochs) == (85, 1024, 500, 500)
-    mlp, kan = jobs(replace(paper, seeds=1))
+    darcy = paper.operator.samples.darcy
+    assert (darcy.size, darcy.n_train, darcy.n_test, paper.operator.training.epochs) == (85, 1024, 500, 500)
+    mlp, kan = jobs(changed(paper, seeds=1))
     assert (mlp.sizes()["parameters"], mlp.sizes()["ends_parameters"]) == (2_376_449, 4_481)
     assert kan.sizes()["ends_parameters"] == 43_200 and kan.label == "KAN, splines (G=5, S=3)"
     assert mlp.resized == {} and mlp.steps == 500 * 32
-    monkeypatch.setattr(runs.ranks, "size", lambda: 3)
+    monkeypatch.setattr(ranks, "size", lambda: 3)
     with pytest.raises(UsageError, match="got batch_size 32 on 3 processes: expected a multiple of 3"):
         check(paper)

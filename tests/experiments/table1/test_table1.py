@@ -160,7 +160,7 @@ def test_the_paper_preset_is_the_source_codes_recipe():
     (job, *_) = jobs(replace(config, sizes=("tiny",), protocols=("paper",), seeds=1))
     training = job.training
     assert (training.epochs, training.batch_size, training.learning_rate) == (300, 144, 5e-4)
-    assert (training.weight_decay, training.warmup_epochs, training.schedule) == (0.05, 1, "cosine")
+    assert (training.weight_decay, training.warmup, training.schedule) == (0.05, 1, "cosine")
     assert (job.network.image_size, job.augmentation, job.dataset) == (224, "paper", "cifar100")
     check(EXPERIMENT.preset("smoke"))
 

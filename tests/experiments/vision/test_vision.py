@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.settings import changed
 from torch.nn import functional as F
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.experiments.vision.experiment import EXPERIMENT, VisionRunConfig, check, jobs, presets
-from kansciml.experiments.vision.jobs import VisionData, VisionJob
-from kansciml.experiments.vision.runs import CURVES, run_jobs
+from kansciml.experiments.minibatch.trained import load_network
+from kansciml.experiments.vision.config import VisionRunConfig
+from kansciml.experiments.vision.experiment import EXPERIMENT, check, presets
+from kansciml.experiments.vision.jobs import VisionData, VisionJob, jobs
+from kansciml.experiments.vision.runs import run_jobs
 from kansciml.experiments.vision.steps import Epoch, SmoothedLoss, plain_batches, score
-from kansciml.experiments.vision.trained import evaluate_row, load_network, split_images
+from kansciml.experiments.vision.trained import evaluate_row, rows_of, split_images
 from kansciml.runs import ranks
 from kansciml.runs.ranks import device_of
 from kansciml.runs.registry import trained_models
@@ -29,10 +32,31 @@ from kansciml.runs.settings import config_hash
 from kansciml.tasks.vision.batches import Batches
 from kansciml.tasks.vision.registry import get_dataset
 
-TINY = VisionRunConfig(
-    "mixer", width=8, depth=1, token_hidden=8, channel_hidden=8, subset=100, epochs=3, batch_size=32, clip=None,
-    precision="64", accelerator="cpu",
-)  # fmt: skip
+TINY = changed(
+    VisionRunConfig("mixer"),
+    width=8,
+    depth=1,
+    token_hidden=8,
+    channel_hidden=8,
+    subset=100,
+    epochs=3,
+    batch_size=32,
+    clip=None,
+    precision="64",
+    accelerator="cpu",
+)
+CURVES = (
+    "epoch",
+    "step",
+    "loss",
+    "accuracy",
+    "test_loss",
+    "test_top1",
+    "test_top5",
+    "learning_rate",
+    "images_per_s",
+    "train_s",
+)
 TIMES = ("images_per_s", "seconds_per_step", "peak_memory_mb", "wall_s")
 
 
@@ -56,7 +80,7 @@ def assert_same(a, b):
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     """MLP and KAN, two seeds."""
-    return run(replace(TINY, seeds=2), tmp_path_factory.mktemp("results"))
+    return run(changed(TINY, seeds=2), tmp_path_factory.mktemp("results"))
 
 
 def test_the_record_holds_rows_curves_and_weights(record):
@@ -65,9 +89,9 @@ def test_the_record_holds_rows_curves_and_weights(record):
         ("mlp", 0), ("mlp", 1), ("kan-spline", 0), ("kan-spline", 1)
     ]  # fmt: skip
     assert record.seeds == (0, 1)
-    for row in rows:
+    for row, typed_row in zip(rows, rows_of(record)):
         assert row["status"] == "finished" and row["epochs"] == 3 and row["steps"] == 3 * (100 // 32)
-        for name in [*CURVES, "train_s"]:
+        for name in CURVES:
             assert record.arrays[f"{row['id']}.{name}"].shape == (3,)
         confusion = record.arrays[f"{row['id']}.confusion"]
         assert confusion.sum() == row["n_test"] == 360
@@ -75,7 +99,7 @@ def test_the_record_holds_rows_curves_and_weights(record):
         assert record.arrays[f"{row['id']}.test_top1"][-1] == row["top1"]  # the last epoch's weights
         assert row["best_top1"] == record.arrays[f"{row['id']}.test_top1"].max()
         weights = load_file(record.folder / row["weights"])
-        network = load_network(record, row)
+        network = load_network(record, typed_row)
         assert row["parameters"] == sum(p.numel() for p in network.parameters())
         assert set(weights) == set(network.state_dict())
         assert row["seconds_per_step"] * row["images_per_s"] == pytest.approx(32)
@@ -88,28 +112,28 @@ def test_the_record_holds_rows_curves_and_weights(record):
 
 def test_a_network_read_back_scores_what_the_record_says(record):
     images = split_images(record, "digits", "test")
-    for row in record.result["runs"]:
+    for row in rows_of(record):
         scores = evaluate_row(record, row, images, "cpu")
-        assert (scores.top1, scores.top5, scores.loss) == (row["top1"], row["top5"], row["loss"])
-        np.testing.assert_array_equal(scores.confusion, record.arrays[f"{row['id']}.confusion"])
-    changed = load_network(record, rows := record.result["runs"][0])
+        assert (scores.top1, scores.top5, scores.loss) == (row.top1, row.top5, row.loss)
+        np.testing.assert_array_equal(scores.confusion, record.arrays[f"{row.id}.confusion"])
+    other = load_network(record, first := rows_of(record)[0])
     with torch.no_grad():
-        changed.head.weight.mul_(-1)  # the comparison can fail
+        other.head.weight.mul_(-1)  # the comparison can fail
     batches = plain_batches(images, get_dataset("digits"), 8, 64, torch.device("cpu"))
-    assert score(changed, batches, 10).loss != rows["loss"]
+    assert score(other, batches, 10).loss != first.loss
 
 
 def test_averaged_weights_are_evaluated_and_kept(tmp_path):
-    record = run(replace(TINY, variant="mlp", ema=0.9), tmp_path)
-    (row,) = record.result["runs"]
-    assert record.arrays[f"{row['id']}.test_loss"][-1] == pytest.approx(row["loss"], rel=1e-12)
-    assert evaluate_row(record, row, split_images(record, "digits", "test"), "cpu").loss == row["loss"]
-    plain = run(replace(TINY, variant="mlp"), tmp_path)
-    assert plain.result["runs"][0]["loss"] != row["loss"]
+    record = run(changed(TINY, variant="mlp", ema=0.9), tmp_path)
+    (row,) = rows_of(record)
+    assert record.arrays[f"{row.id}.test_loss"][-1] == pytest.approx(row.loss, rel=1e-12)
+    assert evaluate_row(record, row, split_images(record, "digits", "test"), "cpu").loss == row.loss
+    plain = run(changed(TINY, variant="mlp"), tmp_path)
+    assert rows_of(plain)[0].loss != row.loss
 
 
 def test_a_finished_training_is_not_repeated_and_an_interrupted_one_goes_on_to_the_bit(tmp_path, monkeypatch):
-    config = replace(TINY, augmentation="mixer", label_smoothing=0.1)
+    config = changed(TINY, augmentation="mixer", label_smoothing=0.1)
     whole = run(config, tmp_path / "whole")
     steps = []
     original = SmoothedLoss.__call__
@@ -171,7 +195,7 @@ def test_minima_of_other_images_are_refused(record):
 
 
 def test_weights_that_are_gone_are_one_line(record, tmp_path):
-    row = record.result["runs"][0]
+    row = rows_of(record)[0]
     with pytest.raises(KansciError, match=r"weights.safetensors is missing: .* train again with --force"):
         load_network(replace(record, folder=tmp_path), row)
 
@@ -180,19 +204,19 @@ def test_at_most_512_images_stand_for_the_minimum_and_no_seed_changes_them():
     whole, part = VisionData.load("digits"), VisionData.load("digits", subset=100)
     assert len(whole.minimum) == 512 and len(part.minimum) == 100
     assert len(part.train) == 100 and set(np.bincount(part.train.labels)) == {10}
-    assert whole.described["minimum_hash"] == VisionData.load("digits").described["minimum_hash"]
-    assert whole.described["minimum_hash"] != part.described["minimum_hash"]
+    assert whole.described.minimum_hash == VisionData.load("digits").described.minimum_hash
+    assert whole.described.minimum_hash != part.described.minimum_hash
 
 
 def test_moved_data_and_names_of_families_are_no_new_configuration():
     assert VisionRunConfig("mixer") == VisionRunConfig("mixer-nano")
-    here, there = (replace(TINY, data_dir=Path(name)) for name in ("here", "there"))
+    here, there = (changed(TINY, data_dir=Path(name)) for name in ("here", "there"))
     assert config_hash("vision", here) == config_hash("vision", there) == config_hash("vision", TINY)
-    assert config_hash("vision", replace(TINY, epochs=4)) != config_hash("vision", TINY)
+    assert config_hash("vision", changed(TINY, epochs=4)) != config_hash("vision", TINY)
 
 
 def test_matched_kans_have_a_group_of_their_own_and_the_size_of_the_mlps():
-    config = replace(TINY, width=32, token_hidden=64, channel_hidden=64, match="params", variant="all")
+    config = changed(TINY, width=32, token_hidden=64, channel_hidden=64, match="params", variant="all")
     found = jobs(config)
     assert [job.group for job in found] == ["mlp", "kan-spline-params", "kan-rswaf-params"]
     mlp, *kans = (job.sizes()["parameters"] for job in found)
@@ -201,12 +225,12 @@ def test_matched_kans_have_a_group_of_their_own_and_the_size_of_the_mlps():
 
 
 def test_printed_counts_are_named_for_the_published_configuration_alone():
-    config = VisionRunConfig("deit-tiny", "all", dataset="cifar100", image_size=224, batch_size=144)
+    config = changed(VisionRunConfig("deit-tiny"), variant="all", dataset="cifar100", image_size=224, batch_size=144)
     assert [job.sizes()["printed"] for job in jobs(config)] == [5_500_000, 14_300_000, 12_600_000]
     spline = jobs(config)[1].sizes()
     assert spline["parameters"] == 10_833_700 and spline["parameters"] + spline["dead"] == 14_384_164
-    assert jobs(replace(config, dataset="cifar10"))[0].sizes()["printed"] is None
-    assert all(job.sizes()["printed"] is None for job in jobs(replace(config, fair=True))[1:])
+    assert jobs(changed(config, dataset="cifar10"))[0].sizes()["printed"] is None
+    assert all(job.sizes()["printed"] is None for job in jobs(changed(config, fair=True))[1:])
 
 
 def test_presets_fit_the_model_and_the_data_set():
@@ -215,17 +239,18 @@ def test_presets_fit_the_model_and_the_data_set():
             if model == "deit-tiny" and name == "small":
                 continue
             check(config)
-            assert dataset in (None, config.dataset)
+            assert dataset in (None, config.classifier.images.dataset)
     paper = presets("deit-tiny", "cifar100")["paper"]
-    assert (paper.image_size, paper.batch_size, paper.epochs, paper.learning_rate) == (224, 144, 300, 5e-4)
-    assert paper.augmentation == "paper" and jobs(paper)[0].steps == 300 * (50_000 // 144)
+    images, training = paper.classifier.images, paper.classifier.training
+    assert (training.batch_size, training.epochs, training.learning_rate) == (144, 300, 5e-4)
+    assert (images.image_size, images.augmentation) == (224, "paper") and jobs(paper)[0].steps == 300 * (50_000 // 144)
 
 
 def test_a_training_says_what_became_of_pretrained_weights(tmp_path):
-    plain = replace(TINY, model="deit", token_hidden=None, channel_hidden=None, heads=2, patch=4, epochs=1)
-    torch.save({"model": jobs(replace(plain, variant="mlp"))[0].build().state_dict(), "epoch": 7}, tmp_path / "w.pth")
+    plain = changed(TINY, model="deit", token_hidden=None, channel_hidden=None, heads=2, patch=4, epochs=1)
+    torch.save({"model": jobs(changed(plain, variant="mlp"))[0].build().state_dict(), "epoch": 7}, tmp_path / "w.pth")
     lines = []
-    config = replace(plain, variant="kan-spline", weights=tmp_path / "w.pth")
+    config = changed(plain, variant="kan-spline", weights=tmp_path / "w.pth")
     run_experiment(EXPERIMENT, config, results=tmp_path, log=lines.append)
     (line,) = [line for line in lines if "w.pth" in line]
     assert "15 tensors loaded from 'model'; in the file, not used: blocks.0.attn.qkv.bias, blocks.0.mlp.fc1" in line
@@ -256,12 +281,12 @@ def test_a_training_says_what_became_of_pretrained_weights(tmp_path):
 )
 def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path, change, message):
     with pytest.raises(UsageError, match=message):
-        run(replace(TINY, **change), tmp_path)
+        run(changed(TINY, **change), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_jobs_of_one_name_are_refused():
-    job = jobs(replace(TINY, variant="mlp"))[0]
+    job = jobs(changed(TINY, variant="mlp"))[0]
     assert isinstance(job, VisionJob)
     with pytest.raises(UsageError, match="2 runs with 1 different names"):
         run_jobs([job, job], None)
@@ -271,7 +296,7 @@ def test_a_step_does_nothing_but_the_model_and_the_loss(monkeypatch):
     """Nothing waits for the device: no number is read from a tensor in the loss."""
     data = VisionData.load("digits", subset=100)
     batch = next(iter(Epoch(Batches(data.train, data.dataset, 32), 0)))
-    network = jobs(replace(TINY, variant="mlp"))[0].build()
+    network = jobs(changed(TINY, variant="mlp"))[0].build()
     for name in ("item", "tolist", "__float__", "__bool__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, lambda *args, name=name: pytest.fail(f"{name} waits for the device"))
     loss, sums = SmoothedLoss(0.1)(network, batch)
@@ -309,7 +334,7 @@ def torchrun(folder, *flags, processes=2):
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does_and_the_first_alone_speaks(tmp_path):
-    config = replace(TINY, precision="32", channel_hidden=None, augmentation="mixer", clip=1.0)
+    config = changed(TINY, precision="32", channel_hidden=None, augmentation="mixer", clip=1.0)
     alone = run(config, tmp_path / "one")
     done = torchrun(tmp_path / "two")
     assert done.returncode == 0, done.stderr

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from kansciml._errors import KansciError
+from kansciml.experiments.minibatch.record import ORDER
 from kansciml.experiments.vision.figures import accuracy_against_cost, curves
-from kansciml.experiments.vision.record import ORDER, STYLES, VisionRecord
+from kansciml.experiments.vision.record import STYLES, VisionRecord
 from kansciml.experiments.vision.report import render, summary
 from kansciml.reporting.style import publication_style
 from kansciml.runs.records import Record

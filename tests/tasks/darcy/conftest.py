@@ -14,4 +14,4 @@ def own_caches(tmp_path, monkeypatch):
 @pytest.fixture
 def config() -> DarcyConfig:
     """Two training shards and one of test samples, in a fraction of a second."""
-    return DarcyConfig(resolution=21, subsample=5, n_train=40, n_test=7, seed=3)
+    return DarcyConfig(resolution=21, subsample=5, n_train=40, n_test=7, data_seed=3)

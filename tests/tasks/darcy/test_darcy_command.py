@@ -9,7 +9,7 @@ import pytest
 from kansciml import cli
 from kansciml.tasks.darcy.dataset import DarcyConfig, dataset_folder, load
 
-FLAGS = ["--resolution", "21", "--n-train", "3", "--n-test", "2", "--seed", "4"]
+FLAGS = ["--resolution", "21", "--n-train", "3", "--n-test", "2", "--data-seed", "4"]
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -21,7 +21,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 def test_it_generates_says_where_and_goes_on(capsys, tmp_path) -> None:
     code, out, _ = run(capsys, *FLAGS, "--out", str(tmp_path), "--json")
     document = json.loads(out)
-    config = DarcyConfig(resolution=21, n_train=3, n_test=2, seed=4)
+    config = DarcyConfig(resolution=21, n_train=3, n_test=2, data_seed=4)
     assert code == 0 and document["folder"] == str(dataset_folder(config, tmp_path))
     assert (document["made"], document["kept"], document["size"]) == (5, 0, 5)
     assert len(load(config, tmp_path)) == 3 and len(load(config, tmp_path, "test")) == 2
@@ -31,7 +31,7 @@ def test_it_generates_says_where_and_goes_on(capsys, tmp_path) -> None:
 
 def test_without_a_folder_the_data_go_where_load_looks(capsys) -> None:
     code, out, _ = run(capsys, *FLAGS)
-    config = DarcyConfig(resolution=21, n_train=3, n_test=2, seed=4)
+    config = DarcyConfig(resolution=21, n_train=3, n_test=2, data_seed=4)
     assert code == 0 and str(dataset_folder(config)) in out and len(load(config)) == 3
 
 

@@ -27,11 +27,13 @@ def test_defaults_are_the_papers() -> None:
 
 def test_every_setting_but_the_numbers_of_samples_names_another_folder() -> None:
     config = DarcyConfig()
-    others = dict(resolution=841, subsample=4, seed=1, low=2.0, high=11.0, tau=2.0, alpha=3.0, forcing=2.0, solver="lu")
+    others = dict(
+        resolution=841, subsample=4, data_seed=1, low=2.0, high=11.0, tau=2.0, alpha=3.0, forcing=2.0, solver="lu"
+    )
     ids = {replace(config, **{name: value}).id for name, value in others.items()}
     assert len(ids | {config.id}) == 10 and config.id.startswith("421to85-seed0-")
     assert set(others) == set(config.settings())
-    assert replace(config, n_train=3, n_test=4, low=3, seed=np.int64(0)).id == config.id
+    assert replace(config, n_train=3, n_test=4, low=3, data_seed=np.int64(0)).id == config.id
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_every_setting_but_the_numbers_of_samples_names_another_folder() -> None
         ({"resolution": 12, "subsample": 2}, r"divisor of 11, with the nodes it leaves: 1 \(12\)$"),
         ({"resolution": 4, "subsample": 1}, "at least 5 nodes"),
         ({"n_train": -1}, "got n_train -1"),
-        ({"seed": -1}, "got seed -1"),
+        ({"data_seed": -1}, "got data_seed -1"),
         ({"low": 0.0}, "0 < low <= high"),
         ({"low": 13.0}, "0 < low <= high"),
         ({"high": float("nan")}, "0 < low <= high"),

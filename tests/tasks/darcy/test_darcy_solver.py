@@ -15,7 +15,7 @@ BOTH = pytest.mark.parametrize("method", [solve_cg, solve_lu])
 
 
 def rough(resolution: int, seed: int = 0, high: float = 12.0) -> np.ndarray:
-    return coefficient(DarcyConfig(resolution=resolution, subsample=1, seed=seed, high=high), "train", 0)
+    return coefficient(DarcyConfig(resolution=resolution, subsample=1, data_seed=seed, high=high), "train", 0)
 
 
 def random_problem(s: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,8 @@ class CountedConfig:
     seeds: int = 2
     first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
     steps: int = 3
-    step_s: float = 0.0
+    step_s: float = field(default=0.0, compare=False)
+    """So that a sweep which was slow enough to be interrupted is resumed at once."""
     fail_grid: int = 0
     """The grid at which every attempt fails."""
     flaky: bool = False

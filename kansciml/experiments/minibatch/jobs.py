@@ -1,0 +1,166 @@
+"""One training on minibatches: which network, on which data, how. Nothing is trained here."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from kansciml._errors import UsageError
+from kansciml.analysis.matching import MEASURES
+from kansciml.models.base import Model, VariantConfig
+from kansciml.models.registry import find
+from kansciml.runs import ranks
+from kansciml.runs.settings import COUNTS_IF_SET, config_hash
+from kansciml.training.loop import TrainConfig
+
+Network = TypeVar("Network", bound=VariantConfig)
+Data = TypeVar("Data")
+Own = TypeVar("Own", bound="TrainingJob[Any, Any]")
+
+NOT_SIZES = (
+    "variant", "image_size", "channels", "classes", "grid", "spline_order", "grid_range", "kan_hidden", "fair",
+    "placement", "drop_path", "resolution", "recompute", "residual",
+)  # fmt: skip
+"""Fields of a network's configuration that the data, the variant or the group say."""
+
+
+@dataclass(frozen=True)
+class TrainingJob(ABC, Generic[Network, Data]):
+    """One training.
+
+    Args:
+        model: name in the registry, such as ``mixer-nano``.
+        network: its configuration.
+        data: where the data come from, and how they are presented.
+        seed: of the first weights, and of the order of the data and their augmentation.
+        training: settings of the loop.
+        kind: which of several of its variant: ``params`` or ``flops`` where the KANs have as many as the MLPs,
+            ``time`` of a longer training.
+    """
+
+    model: str
+    network: Network
+    data: Data
+    seed: int
+    training: TrainConfig
+    kind: str = field(default="", metadata=COUNTS_IF_SET)
+
+    @property
+    @abstractmethod
+    def data_name(self) -> str:
+        """Name of the data in the record."""
+
+    @property
+    @abstractmethod
+    def n_train(self) -> int:
+        """Number of training images or samples."""
+
+    @property
+    @abstractmethod
+    def trait(self) -> str:
+        """What the networks of its group have beside their variant, such as ``residual``; or nothing."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, Any]:
+        """Parameters and operations, by their names in the record; None where not known.
+
+        Raises:
+            UsageError: sizes that do not fit each other.
+        """
+
+    @property
+    def task(self) -> str:
+        """What is learned with which kind of model: groups of one task are compared."""
+        return f"{self.data_name}-{self.model}"
+
+    @property
+    def group(self) -> str:
+        """What the seeds of one kind of network have in common: ``kan-spline-params``."""
+        return self.network.variant + (f"-{self.kind}" if self.kind else "")
+
+    @property
+    def id(self) -> str:
+        return f"{self.task}.{self.group}.{self.seed}"
+
+    @property
+    def label(self) -> str:
+        """For tables: ``KAN, splines (G=5, S=3), equal params``."""
+        network, kind = self.network, "MLP"
+        if network.kan_layer == "spline":
+            kind = f"KAN, splines (G={network.kan_grid}, S={network.spline_order})"
+        elif network.kan_layer is not None:
+            kind = f"KAN, RSWAF (G={network.kan_grid})"
+        equal = f", equal {self.kind}" if self.kind in MEASURES else ""
+        return kind + equal + (f", {self.trait}" if self.trait else "")
+
+    @property
+    def family(self) -> tuple[Model, str]:
+        """The family of models, and the preset of it."""
+        return find(self.model, kind=None)
+
+    @property
+    def resized(self) -> dict[str, Any]:
+        """Sizes in which the network differs from the model of its name."""
+        model, preset = self.family
+        own, values = asdict(model.config(preset)), asdict(self.network)
+        return {name: values[name] for name in own if name not in NOT_SIZES and values[name] != own[name]}
+
+    @property
+    def steps(self) -> int:
+        """Of all epochs together; an incomplete batch at the end of an epoch is left out."""
+        return self.training.epochs * (self.n_train // self.training.batch_size)
+
+    def identity(self, train_hash: str) -> str:
+        """What a checkpoint has to agree with, besides the settings of the loop."""
+        return f"{self.id} {config_hash('training', replace(self._same(), training=TrainConfig()))} {train_hash}"
+
+    def _same(self: Own) -> Own:
+        """The job without what makes no difference to what is trained."""
+        return self
+
+    def build(self, log: Callable[[str], None] | None = None) -> nn.Module:
+        """The network with its first weights; `log` is told what became of pretrained ones.
+
+        Raises:
+            UsageError: sizes that do not fit.
+        """
+        return self.family[0].build(self.network, torch.Generator().manual_seed(self.seed))
+
+
+def check_jobs(jobs: Sequence[TrainingJob[Any, Any]]) -> None:
+    """Refuse networks whose sizes do not fit, and batches that the processes of a torchrun cannot share.
+
+    Raises:
+        UsageError: then.
+    """
+    for job in {job.network: job for job in jobs}.values():
+        job.sizes()
+        batch, processes = job.training.batch_size, ranks.size()
+        if batch % processes:
+            raise UsageError(f"got batch_size {batch} on {processes} processes: expected a multiple of {processes}")
+
+
+def network_of(model: str, values: Mapping[str, Any], **changed: Any) -> Any:
+    """The configuration of a network from a record, with some fields changed.
+
+    Raises:
+        UsageError: an unknown model, or values of another version.
+    """
+    family, preset = find(model, kind=None)
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return family.config(preset, **(found | changed))
+
+
+def arrays_hash(first: np.ndarray, second: np.ndarray) -> str:
+    """Sixteen hexadecimal digits of two arrays, with the shape of the first, in their order."""
+    digest = hashlib.sha256(repr(first.shape).encode())
+    digest.update(np.ascontiguousarray(first))
+    digest.update(np.ascontiguousarray(second))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,111 @@
+"""Trained networks of any run on minibatches, from the weights it kept: for evaluation, and studies of their minima."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from kansciml._errors import KansciError, UsageError
+from kansciml.experiments.minibatch.jobs import network_of
+from kansciml.experiments.minibatch.record import TrainedRecord, TrainedRow
+from kansciml.models.registry import find
+from kansciml.runs import typed
+from kansciml.runs.records import Record
+from kansciml.runs.trained import LoadedModel, TrainedModel
+from kansciml.training._checkpoint import load_tensors
+
+R = TypeVar("R", bound=TrainedRow)
+
+
+def rows_of(record: Record, kind: type[TrainedRecord[R, Any]], command: str) -> list[R]:
+    """The networks of a run that were trained to their end.
+
+    Raises:
+        KansciError: there is none; `command` trains them.
+    """
+    try:
+        rows = [typed.read(kind.row, row) for row in record.result.get("runs", [])]
+    except (KeyError, TypeError):
+        rows = []
+    if not rows:
+        state = "" if record.status == "finished" else f" ({record.status})"
+        raise KansciError(
+            f"{record.folder} is a run of {record.experiment}{state} without trained {kind.what}:"
+            f" expected the folder of a finished run of {command}"
+        )
+    return rows
+
+
+def chosen_rows(rows: Sequence[R], name: str | None) -> list[R]:
+    """Rows of trained models of this id, group, variant, model or task; all for None.
+
+    Raises:
+        UsageError: there is none; the message lists what there is.
+    """
+    found = [row for row in rows if name in (None, row.id, row.group, row.variant, row.model, row.task)]
+    if not found:
+        valid = dict.fromkeys([row.group for row in rows] + [row.id for row in rows])
+        raise UsageError(f"unknown model {name!r} of this run: expected one of {', '.join(valid)}")
+    return found
+
+
+def scored(row: TrainedRow) -> dict[str, Any]:
+    """What ``kansciml evaluate --json`` says of a network beside its scores."""
+    own = {"id": row.id, "task": row.task, "group": row.group, "label": row.label}
+    return own | {"seed": row.seed, "parameters": row.parameters}
+
+
+def load_network(record: Record, row: TrainedRow, **changed: Any) -> nn.Module:
+    """The network of a row with its final weights (the averaged ones, where there was an average), in eval mode.
+
+    Args:
+        changed: fields of its configuration.
+
+    Raises:
+        KansciError: the file of weights is gone or damaged, or of another version's model.
+    """
+    path = Path(record.folder) / row.weights
+    if not path.is_file():
+        raise KansciError(f"{path} is missing: restore it, or train again with --force")
+    network = find(row.model, kind=None)[0].build(network_of(row.model, row.network, **changed))
+    if row.precision == "64":
+        network.double()
+    try:
+        network.load_state_dict(load_tensors(path).tensors)
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[-1].strip()
+        raise KansciError(f"{path} belongs to another version of {row.model} ({reason}): train it again") from error
+    return network.eval()
+
+
+def trained_models(
+    rows: Sequence[R], load: Callable[[R], LoadedModel], metrics: Callable[[R], Mapping[str, float | None]]
+) -> list[TrainedModel]:
+    """The networks whose training ended, for `kansciml hessian`; MLPs of the same task are what KANs stand against.
+
+    Args:
+        load: makes module, loss and batches. metrics: numbers that say how well a network learned.
+    """
+    groups = {(row.task, row.group) for row in rows}
+
+    def loader(row: R) -> Callable[[], LoadedModel]:
+        return lambda: load(row)
+
+    return [
+        TrainedModel(
+            name=row.id,
+            label=row.label,
+            group=row.group,
+            seed=row.seed,
+            load=loader(row),
+            task=row.task,
+            against=row.base if row.group != row.base and (row.task, row.base) in groups else None,
+            metrics=metrics(row),
+            loss=row.minimum_loss,
+        )
+        for row in rows
+        if not row.diverged
+    ]
