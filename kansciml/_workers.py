@@ -7,6 +7,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import IO, Any, ParamSpec, TypeVar
 
-from kansciml._errors import UsageError, WorkerDied
+from kansciml._errors import KansciError, UsageError, WorkerDied
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,6 +28,8 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 """Environment of processes that share the processors: BLAS reads it once, when NumPy is loaded."""
 GRACE_S = 20.0
 """How long a process that was asked to end may take to save its state."""
+WORKER_GRACE_S = 5.0
+"""The same of a pool's worker, which saves one training."""
 _POLL_S = 0.1
 
 
@@ -90,16 +94,23 @@ def follow_parent(stop: Callable[[], object] = lambda: None, grace_s: float = 0.
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """A pool of processes with one thread each, which are spared Ctrl-C and end with this process.
+    """A pool of processes with one thread each, which are spared Ctrl-C and end with this process: a context manager.
+
+    When it is left, and on SIGTERM, `stopping` turns true in the workers; on SIGTERM, and when this process has ended,
+    they have `WORKER_GRACE_S` seconds to save their state.
 
     Args:
         workers: how many processes.
-        prepare: called once in each, with `arguments`; it must have the process `follow_parent`.
+
+    Raises:
+        KansciError: on leaving it, if a worker died.
     """
 
-    def __init__(self, workers: int, prepare: Callable[..., object] = follow_parent, arguments: tuple = ()) -> None:
+    def __init__(self, workers: int) -> None:
         spawn = multiprocessing.get_context("spawn")  # forking a process that has used threads can hang
-        super().__init__(workers, spawn, prepare, arguments)
+        self._told, self._stop = spawn.Queue(), spawn.Event()
+        self._children: set[Any] = set()
+        super().__init__(workers, spawn, _start_worker, (self._told, self._stop))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `ProcessPoolExecutor.submit`, which may start a process."""
@@ -107,13 +118,63 @@ class WorkerPool(ProcessPoolExecutor):
         os.environ.update(ONE_THREAD)
         try:
             with spared_interrupts():
-                return super().submit(fn, *args, **kwargs)
+                future = super().submit(fn, *args, **kwargs)
         finally:
             for name, value in before.items():
                 if value is None:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+        self._children.update(multiprocessing.active_children())
+        return future
+
+    def told(self) -> Iterator[Any]:
+        """What workers have handed to `tell` since it was last asked."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._told.get_nowait()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._stop.set()
+        self.shutdown(wait=True, cancel_futures=True)
+        self._told.close()
+        self._told.cancel_join_thread()
+        if isinstance(error, BrokenProcessPool):
+            how = {ending(child.exitcode) for child in self._children}
+            how = how - {"SIGTERM", ending(0), ending(None)} or {"SIGTERM"}  # the pool ends the others by SIGTERM
+            raise KansciError(
+                f"a worker process died ({', '.join(sorted(how))}): the same command resumes the runs;"
+                f" {WORKERS_VARIABLE}=1 runs them one by one"
+            ) from error
+
+
+_told: Any = None
+_stop: Any = None
+"""In a worker: the queue and the event of its pool."""
+
+
+def tell(message: object) -> None:
+    """In a worker: hand a message to the process that has the pool."""
+    _told.put(message)
+
+
+def stopping() -> bool:
+    """In a worker: whether it is to end."""
+    return _stop.is_set()
+
+
+def _start_worker(told: Any, stop: Any) -> None:
+    global _told, _stop
+    _told, _stop = told, stop
+
+    def end() -> None:
+        stop.set()
+        time.sleep(WORKER_GRACE_S)
+        os._exit(1)
+
+    # a SIGTERM to this worker, or to all processes of a batch job: in a thread, as the handler may meet a lock held
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end, daemon=True).start())
+    follow_parent(stop.set, WORKER_GRACE_S)
 
 
 @contextlib.contextmanager

@@ -13,20 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
 from kansciml._errors import SolveError
-from kansciml.backends.base import OdeProblem, OdeSolver
+from kansciml.backends.base import Integrator, OdeProblem, OdeSolver
 from kansciml.backends.select import OdeBackend
-from kansciml.backends.solver_in_units import SolverInUnits
 from kansciml.backends.torch import TorchOdeSolver
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.fields import VectorField
 from kansciml.tasks.ode.data import training_data
 from kansciml.tasks.ode.problem import make_field, make_problem
+from kansciml.tasks.ode.registry import get_system
 from kansciml.tasks.ode.system import System
 from kansciml.training._flat_state import Iterate
 from kansciml.training.flat import FlatTraining, adam_step
@@ -58,7 +60,7 @@ class Gate:
         return bool(self.measured <= self.allowed)  # NaN does not pass
 
 
-class ReferenceSolver(SolverInUnits):
+class ReferenceSolver(Integrator):
     """Slow and independent: the torch module under SciPy's DOP853 at 1e-12, gradients by central differences."""
 
     backend = "scipy"
@@ -121,12 +123,12 @@ def sample_states(system: System, count: int = 200, seed: int = 0) -> np.ndarray
     return rng.uniform(low - 0.5 * (high - low), high + 0.5 * (high - low), (count, len(low)))
 
 
-def rhs_gate(a: OdeSolver, b: OdeSolver, states: np.ndarray, params: np.ndarray) -> float:
+def rhs_gate(a: OdeSolver, b: Integrator, states: np.ndarray, params: np.ndarray) -> float:
     units = a.problem.solved_in
     return relative(*(solver.rhs(states, units.t0, params) * (units.time / units.state) for solver in (a, b)))
 
 
-def trajectory_gate(a: OdeSolver, b: OdeSolver, params: np.ndarray) -> float:
+def trajectory_gate(a: OdeSolver, b: Integrator, params: np.ndarray) -> float:
     difference = np.abs(a.trajectory(params) - b.trajectory(params))
     return float(np.max(difference / a.problem.solved_in.state))
 
@@ -175,52 +177,56 @@ def compare(
     params: np.ndarray,
     training: FlatTraining = TRAINED,
     allowed_in_training: float = TRAINING,
-) -> Iterator[tuple[int, str, float, float]]:
-    """All six gates between two solvers: (number, quantity, measured, allowed); gate 5 trains as `training` says."""
+) -> Iterator[Gate]:
+    """All six gates between two solvers; gate 5 trains as `training` says."""
+    gate = _between(a, b, system)
     scale = a.problem.loss_scale / a.problem.solved_in.state
-    yield 1, "right-hand side at 200 states, relative", rhs_gate(a, b, sample_states(system), params), RHS
-    difference = trajectory_gate(a, b, params)
-    yield 2, "trajectory, absolute", difference, TRAJECTORY
+    yield gate(1, "right-hand side at 200 states, relative", rhs_gate(a, b, sample_states(system), params), RHS)
+    yield gate(2, "trajectory, absolute", trajectory_gate(a, b, params), TRAJECTORY)
     (loss_a, grad_a), (loss_b, grad_b) = a.value_and_grad(params), b.value_and_grad(params)
-    yield 3, "loss at the initial parameters, relative", relative(loss_a, loss_b), LOSS
-    yield 4, "gradient, relative", relative(grad_a, grad_b), GRADIENT
+    yield gate(3, "loss at the initial parameters, relative", relative(loss_a, loss_b), LOSS)
+    yield gate(4, "gradient, relative", relative(grad_a, grad_b), GRADIENT)
     (losses_a, trained_a), (losses_b, trained_b) = (adam_losses(s, params, training) for s in (a, b))
     per_step = float(np.max(np.abs(losses_a / losses_b - 1)))
     quantity = f"loss over {ADAM_STEPS} Adam steps at rate {training.learning_rate:g}, relative"
-    yield 5, quantity, per_step, allowed_in_training
-    for name, trained in ((a, trained_a), (b, trained_b)):
+    yield gate(5, quantity, per_step, allowed_in_training)
+    for solver, trained in ((a, trained_a), (b, trained_b)):
         loss, other = a.value_and_grad(trained)[0], b.value_and_grad(trained)[0]
         allowed = loss_allowed(loss, trajectory_gate(a, b, trained), scale)
-        yield 6, f"loss of what {label(name)} trained, relative", relative(loss, other), allowed
+        yield gate(6, f"loss of what {label(solver)} trained, relative", relative(loss, other), allowed)
 
 
 def compare_with_reference(
     a: OdeSolver, reference: ReferenceSolver, system: System, params: np.ndarray
-) -> Iterator[tuple[int, str, float, float]]:
+) -> Iterator[Gate]:
     """Gates 1 to 4 against the independent reference; the gradient along itself and two random directions."""
-    yield 1, "right-hand side at 200 states, relative", rhs_gate(a, reference, sample_states(system), params), RHS
-    yield 2, "trajectory, absolute", trajectory_gate(a, reference, params), TRAJECTORY
+    gate = _between(a, reference, system)
+    yield gate(1, "right-hand side at 200 states, relative", rhs_gate(a, reference, sample_states(system), params), RHS)
+    yield gate(2, "trajectory, absolute", trajectory_gate(a, reference, params), TRAJECTORY)
     loss, gradient = a.value_and_grad(params)
-    yield 3, "loss at the initial parameters, relative", relative(loss, reference.loss(params)), LOSS
+    yield gate(3, "loss at the initial parameters, relative", relative(loss, reference.loss(params)), LOSS)
     rng = np.random.default_rng(0)
-    directions = [gradient, *rng.standard_normal((2, len(params)))]
     worst = 0.0
-    for direction in directions:
+    for direction in (gradient, *rng.standard_normal((2, len(params)))):
         direction = direction / np.linalg.norm(direction)
         error = abs(float(gradient @ direction) - reference.slope(params, direction))
         worst = max(worst, error / float(np.linalg.norm(gradient)))
-    yield 4, "gradient along 3 directions by differences, relative", worst, GRADIENT
+    yield gate(4, "gradient along 3 directions by differences, relative", worst, GRADIENT)
 
 
-def label(solver: OdeSolver) -> str:
+def label(solver: Integrator) -> str:
     return f"{solver.backend} {solver.method}"
+
+
+def _between(a: OdeSolver, b: Integrator, system: System) -> Callable[[int, str, float, float], Gate]:
+    """Makes the gates of a pair of solvers."""
+    return partial(Gate, system.name, a.problem.field.label(), f"{label(a)} / {label(b)}")
 
 
 def crosscheck_field(
     system: System,
     field: FieldSpec,
     *,
-    torch_solver: Callable[..., OdeSolver] = TorchOdeSolver,
     julia: OdeBackend | None = None,
     seed: int = 0,
     tolerance: float = TOLERANCE,
@@ -229,39 +235,23 @@ def crosscheck_field(
 
     Args:
         system, field: what to solve.
-        torch_solver: makes a solver from a problem and a gradient method; the solver under test.
         julia: a started Julia backend to hold against torch, if there is one.
         seed: of the initial parameters.
         tolerance: rtol and atol of the solvers under test.
     """
     problem = make_problem(system, field, tolerance, tolerance)
     params = field.initial_parameters(seed)
-    main = torch_solver(problem)
-    reference = ReferenceSolver(problem)
-    pairs: list[tuple[str, Iterator[tuple[int, str, float, float]]]] = [
-        (f"{label(main)} / {label(reference)}", compare_with_reference(main, reference, system, params))
-    ]
-    backprop = TorchOdeSolver(problem, "backprop")
-    pairs.append((f"{label(main)} / {label(backprop)}", compare(main, backprop, system, params)))
-    adjoint = TorchOdeSolver(problem, "adjoint")
-    pairs.append((f"{label(main)} / {label(adjoint)}", _gradient_only(main, adjoint, params)))
+    main, adjoint = TorchOdeSolver(problem), TorchOdeSolver(problem, "adjoint")
+    yield from compare_with_reference(main, ReferenceSolver(problem), system, params)
+    yield from compare(main, TorchOdeSolver(problem, "backprop"), system, params)
+    difference = relative(main.value_and_grad(params)[1], adjoint.value_and_grad(params)[1])
+    yield _between(main, adjoint, system)(4, "gradient, relative", difference, GRADIENT)
     if julia is not None:
-        other = julia.solver(problem)
         allowed = training_allowed(problem, params)
-        gates = compare(main, other, system, params, allowed_in_training=allowed)
-        pairs.append((f"{label(main)} / {label(other)}", gates))
-    for pair, gates in pairs:
-        for number, quantity, measured, allowed in gates:
-            yield Gate(system.name, field.label(), pair, number, quantity, measured, allowed)
+        yield from compare(main, julia.solver(problem), system, params, allowed_in_training=allowed)
 
 
-def _gradient_only(a: OdeSolver, b: OdeSolver, params: np.ndarray) -> Iterator[tuple[int, str, float, float]]:
-    yield 4, "gradient, relative", relative(a.value_and_grad(params)[1], b.value_and_grad(params)[1]), GRADIENT
-
-
-def crosscheck(system: System | str, model: str = "kan", **options) -> list[Gate]:
+def crosscheck(system: System | str, model: str = "kan", **options: Any) -> list[Gate]:
     """All gates for a system (or its name) and ``"mlp"`` or ``"kan"`` at the default widths; see `crosscheck_field`."""
-    from kansciml.tasks.ode.registry import get_system
-
     system = get_system(system) if isinstance(system, str) else system
     return list(crosscheck_field(system, make_field(system, model, match="params"), **options))

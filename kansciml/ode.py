@@ -34,7 +34,7 @@ from kansciml.tasks.ode.data import (
     with_normalisation,
 )
 from kansciml.tasks.ode.fingerprint import fingerprint
-from kansciml.tasks.ode.problem import Metrics, evaluate, make_field, make_problem
+from kansciml.tasks.ode.problem import FieldConfig, Metrics, evaluate, make_field, make_problem
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system
 from kansciml.tasks.ode.system import System
@@ -42,6 +42,7 @@ from kansciml.training.flat import FlatResult, FlatTraining, Progress, train_fla
 
 __all__ = [
     "BACKENDS",
+    "FieldConfig",
     "FieldSpec",
     "FlatTraining",
     "OdeProblem",
@@ -125,11 +126,6 @@ def train(
     model: str | nn.Module | FieldSpec = "kan",
     *,
     match: str = "width",
-    hidden: Sequence[int] = (),
-    grid: int = 5,
-    spline_order: int = 3,
-    grid_range: tuple[float, float] = (-1.0, 1.0),
-    input_scaling: str = "affine",
     seed: int = 0,
     backend: str | OdeBackend = "torch",
     training: FlatTraining | None = None,
@@ -139,6 +135,7 @@ def train(
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
+    **settings: Any,
 ) -> OdeRun:
     """Train a neural ODE by Adam, then L-BFGS.
 
@@ -148,7 +145,7 @@ def train(
         model: ``"mlp"``, ``"kan"``, a `FieldSpec`, or a torch module called as ``module(t, u)`` (torch only). The first
             two learn the same in any unit of the data; a module or a `FieldSpec` of your own is in these units itself,
             so scale states, times and slopes in it. What a module must be: `kansciml.backends.torch.ModuleField`.
-        match, hidden, grid, spline_order, grid_range, input_scaling: see `make_field`.
+        match: see `make_field`.
         seed: of the initial parameters; the same for every backend.
         backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or a backend that `open_backend` gave.
         training: optimiser settings (default: those of `FlatTraining`).
@@ -157,6 +154,7 @@ def train(
         checkpoint: file to keep the state in; a run found there is resumed if it is of the same job: data, field (a
             module's code and initial values), solver and training settings. Another is refused.
         progress, log: see `train_flat`.
+        settings: of the field, for ``"mlp"`` and ``"kan"``: those of `FieldConfig`, such as ``hidden`` and ``grid``.
 
     Raises:
         UsageError: unknown name, malformed file, a value out of range.
@@ -165,7 +163,7 @@ def train(
     """
     seed = check_seed(seed)
     system = resolve_system(system, log=log)
-    settings = training or FlatTraining()
+    config = FieldConfig(**settings)
     if log and (names := hardly_varying(system)):
         told = "varying by less than 1e-9 of its size counts as constant; subtract the mean to learn the rest"
         log(f"{', '.join(names)}: {told}")
@@ -174,16 +172,7 @@ def train(
     elif isinstance(model, nn.Module):
         spec = ModuleField(model, system.state_size)
     else:
-        spec = make_field(
-            system,
-            model,
-            match=match,
-            hidden=hidden,
-            grid=grid,
-            spline_order=spline_order,
-            grid_range=grid_range,
-            input_scaling=input_scaling,
-        )
+        spec = make_field(system, model, match=match, config=config)
     opened = open_backend(backend, log=log or (lambda line: None)) if isinstance(backend, str) else backend
     if isinstance(spec, ModuleField) and opened.name != "torch":
         raise UsageError(f"got a torch module and backend {opened.name!r}: a module of your own needs backend 'torch'")
@@ -194,7 +183,7 @@ def train(
         fit = train_flat(
             solver.value_and_grad,
             initial,
-            settings,
+            training or FlatTraining(),
             n_save=len(problem.saveat),
             checkpoint=checkpoint,
             identity=run_identity(problem, solver) if checkpoint else "",

@@ -27,10 +27,9 @@ class Comparison:
 
     Args:
         verdict: ``"supported"``, ``"refuted"`` or ``"undecided"``.
-        p_value: exact two-sided p-value of the Mann-Whitney U test, for loss distributions that are the same; NaN if
-            a side has no runs.
+        p_value: exact two-sided p-value of the Mann-Whitney U test; NaN if a side has no runs.
         median_log10_ratio: median log10 loss of a minus that of b; negative if a is lower; NaN if undefined.
-        effect: Cliff's delta, P(loss of a > loss of b) - P(a < b), from -1 (every a lower) to 1.
+        effect: Cliff's delta, P(a > b) - P(a < b), from -1 (every a lower) to 1.
         n_a, n_b: numbers of runs.
         reason: why, in one line.
     """
@@ -52,14 +51,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class RankTest:
-    """The exact Mann-Whitney U test of two sets of numbers.
-
-    Args:
-        p_value: two-sided.
-        effect: Cliff's delta, P(a > b) - P(a < b).
-        decided: whether the p-value is at most alpha.
-        reason: why, in one line.
-    """
+    """The exact two-sided Mann-Whitney U test of two sets of numbers; `effect`: Cliff's delta, P(a > b) - P(a < b)."""
 
     p_value: float
     effect: float
@@ -84,8 +76,8 @@ def compare_losses(a: Sequence[float], b: Sequence[float], alpha: float = ALPHA)
     """The claim "a converges to a lower loss than b".
 
     Supported if the exact two-sided Mann-Whitney U test rejects equality at level `alpha` and a is the lower side,
-    refuted if it rejects and b is; undecided otherwise. At `alpha` = 0.05 at least 4 runs a side are needed, where
-    complete separation has p = 2 / C(8, 4) = 0.029 (3 against 5: 0.036); with fewer no outcome could decide.
+    refuted if it rejects and b is; undecided otherwise. At `alpha` = 0.05 at least 4 runs a side are needed (complete
+    separation: p = 2 / C(8, 4) = 0.029; 3 against 5: 0.036).
 
     Args:
         a, b: losses >= 0, one per seed, of length n_a and n_b; infinite or NaN means diverged.
@@ -114,9 +106,6 @@ def compare_by_factor(a: Sequence[float], b: Sequence[float], factor: float, alp
     b / `factor` is significantly lower than a; undecided otherwise. The p-value is that of the comparison that
     decided, and for an undecided claim that of a against b.
 
-    Args:
-        a, b, alpha: as for `compare_losses`. factor: at least 1.
-
     Raises:
         UsageError: as for `compare_losses`, or `factor` below 1.
     """
@@ -143,11 +132,10 @@ def mann_whitney_p(a: ArrayLike, b: ArrayLike) -> float:
 
     All C(n_a + n_b, n_a) ways to hand out the pooled midranks are counted, and the share returned whose rank sum is at
     least as far from its mean as the observed one. Without ties this is SciPy's ``method="exact"``, which is not
-    defined with ties (several diverged runs are tied).
-    Time grows as n_a^2 (n_a + n_b)^2: about a second for 100 against 100.
+    defined with ties (several diverged runs are tied). Takes about a second for 100 against 100.
 
     Args:
-        a, b: numbers (n_a,), (n_b,), at least one each; infinite ones are allowed, NaN is not.
+        a, b: (n_a,), (n_b,), at least one number each; infinite ones are allowed, NaN is not.
     """
     pooled = np.concatenate([np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)])
     n_a, ranks = np.size(a), doubled_midranks(pooled)

@@ -1,4 +1,4 @@
-"""What a layer costs by count: parameters, operations, and elements of memory. No tensors, no torch.
+"""Counts what a layer costs: parameters, operations, and elements of memory. No tensors, no torch.
 
 Sizes: I inputs, O outputs, B samples, G grid intervals, S spline order. An element is one number (4 bytes in float32).
 `equation_1` is the paper's estimate (Pal & Das 2024, section 3); the functions ``*_layer`` count what an implementation
@@ -20,25 +20,16 @@ SILU_FORWARD, SILU_BACKWARD = 5, 9
 RSWAF_POINTS = 8
 RSWAF_NORMALISED = 3
 """Inputs from which an RSWAF layer begins with a LayerNorm, unless it is told not to."""
-BLOCK_BYTES = 1 << 20
-"""Bytes of one block of basis values in `SplineKAN` on a CPU."""
-BLOCK_ROWS = 1024
-"""Samples in such a block, at most."""
-PART_BYTES = 1 << 22
-"""Bytes of the weights that meet such a block, at most."""
-SPLIT_BYTES = 1 << 19
-"""Bytes of the products of weights and gradients that are summed to the scales' gradients at a time."""
+BLOCK_BYTES, BLOCK_ROWS, PART_BYTES, SPLIT_BYTES = 1 << 20, 1024, 1 << 22, 1 << 19
+"""Of `SplineKAN` on a CPU, at most: bytes of a block of basis values and samples in it, bytes of the weights that meet
+it, and bytes of the products of weights and gradients that are summed to the scales' gradients at a time."""
 BLOCK_TEMPORARIES = {"value": 5, "slope": 7, "step or hat": 9}
 """At most so many blocks are alive at once: building splines, splines with slopes, and either at order 1."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of one layer, each at least 1.
-
-    Raises:
-        UsageError: a size below 1.
-    """
+    """Sizes of one layer, each at least 1; else a UsageError."""
 
     inputs: int
     outputs: int
@@ -51,14 +42,18 @@ class Sizes:
             if value < 1:
                 raise UsageError(f"got {name} {value}: expected at least 1")
 
+    @property
+    def products(self) -> tuple[int, int, int]:
+        """B I, B O, and I O: elements of input, output and a weight matrix."""
+        return self.batch * self.inputs, self.batch * self.outputs, self.inputs * self.outputs
+
 
 @dataclass(frozen=True)
 class LayerCost:
     """Cost of one layer.
 
     Args:
-        parameters: learnable numbers.
-        buffers: constants it keeps beside them.
+        parameters, buffers: learnable numbers, and constants beside them.
         forward_flops, backward_flops: operations of one pass each.
         saved: elements kept for the backward pass, the input included and parameters apart.
         forward_peak: most elements alive at once in the forward pass.
@@ -81,11 +76,8 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Equation:
-    """The terms of Equation (1), in elements that a KAN layer needs beyond a fully connected one.
-
-    Args:
-        forward: I (1 + G + S) B. backward: I (G + S - 1) B - O B. parameters: as printed, or corrected.
-    """
+    """The terms of Equation (1), in elements that a KAN layer needs beyond a fully connected one: forward
+    I (1 + G + S) B, backward I (G + S - 1) B - O B, and parameters as printed, or corrected."""
 
     forward: int
     backward: int
@@ -116,8 +108,8 @@ def equation_2(sizes: Sizes) -> int:
 
 def linear_layer(sizes: Sizes) -> LayerCost:
     """Fully connected layer with bias, then SiLU: it keeps its input and what goes into the SiLU."""
-    i, o, b = sizes.inputs, sizes.outputs, sizes.batch
-    bi, bo, weights = b * i, b * o, i * o
+    o, b = sizes.outputs, sizes.batch
+    bi, bo, weights = sizes.products
     return LayerCost(
         parameters=weights + o,
         buffers=0,
@@ -137,8 +129,8 @@ def textbook_layer(sizes: Sizes) -> LayerCost:
     factors of both products, the two fractions (P_k each) and the level below (P_{k-1}); of level 1 only the
     denominators are left, since the indicator has no gradient.
     """
-    i, o, b, order = sizes.inputs, sizes.outputs, sizes.batch, sizes.spline_order
-    bi, bo, weights = b * i, b * o, i * o
+    i, b, order = sizes.inputs, sizes.batch, sizes.spline_order
+    bi, bo, weights = sizes.products
     splines = [sizes.grid + 2 * order - k for k in range(order + 1)]
     size = splines[order]
     kept = [splines[0]]  # per input and sample, up to level k
@@ -184,7 +176,7 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
     """
     i, o, b, order = sizes.inputs, sizes.outputs, sizes.batch, sizes.spline_order
     size = sizes.grid + order
-    bi, bo, weights = b * i, b * o, i * o
+    bi, bo, weights = sizes.products
     scaled = weights * size
     rows = min(BLOCK_ROWS, b)
     per_input = size * element_bytes
@@ -224,19 +216,20 @@ def rswaf_layer(sizes: Sizes, layer_norm: bool = True) -> LayerCost:
     parameters. Kept: the input with its mean and scale per sample, the tanh, and phi. G and S play no part.
     Without `layer_norm` the input is not kept; `RSWAFKAN` has one from `RSWAF_NORMALISED` inputs on.
     """
-    i, o, b, points = sizes.inputs, sizes.outputs, sizes.batch, RSWAF_POINTS
-    bi, bo, weights = b * i, b * o, i * o * points
-    normed = int(layer_norm)
+    i, b, points, normed = sizes.inputs, sizes.batch, RSWAF_POINTS, int(layer_norm)
+    bi, bo, edges = sizes.products
+    weights = edges * points
     statistics = 2 * b * normed
+    forward_peak = max(3 * points * bi, 2 * points * bi + bo) + statistics
     return LayerCost(
         parameters=weights + 2 * i * normed,
         buffers=points,
         forward_flops=bi * (8 * normed + 5 * points) + 2 * b * weights,
         backward_flops=bi * (12 * normed + 5 * points) + 4 * b * weights,
         saved=bi * (normed + 2 * points) + statistics,
-        forward_peak=max(3 * points * bi, 2 * points * bi + bo) + statistics,
+        forward_peak=forward_peak,
         step_peak=max(
-            max(3 * points * bi, 2 * points * bi + bo) + statistics,
+            forward_peak,
             5 * points * bi + weights + 2 * bo + statistics,  # autograd's power rule makes three of the five
         ),
     )

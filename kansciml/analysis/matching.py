@@ -1,4 +1,4 @@
-"""KANs of the size of given MLPs: hidden widths with as many parameters, or as many operations. No torch.
+"""Finds KANs of the size of given MLPs: hidden widths with as many parameters, or as many operations. No torch.
 
 "A fairer comparison" (Yu, Yu & Wang 2024) gives both networks the same budget; the paper's models do not. Which MLPs
 there are is told by `Slot`-like objects, as `kansciml.models.base.VisionConfig.slots` returns them.
@@ -58,8 +58,7 @@ def kan_size(
     `normalised`: RSWAF layers begin with a LayerNorm where `kansciml.RSWAFKAN` does by default; else none does.
 
     Raises:
-        UsageError: an unknown measure or layer; splines of order 0, or an RSWAF grid other than 8 points, for which
-            there is no formula.
+        UsageError: an unknown measure or layer; sizes for which there is no formula.
     """
     _measure(by)
     if layer not in ("spline", "rswaf"):
@@ -89,9 +88,10 @@ def matched_hidden(
     first; what rounding leaves over is made up for by the next.
 
     Args:
-        slots: the MLPs. layer: ``spline`` or ``rswaf``. by: ``params`` or ``flops`` (forward).
-        direct: names of slots whose KAN is a single layer: it has no hidden width and none is returned for it, and
-            what it is larger than its MLP the others make up for. There has to be one that is not direct.
+        slots: the MLPs.
+        layer, by: ``spline`` or ``rswaf``; ``params`` or ``flops`` (forward).
+        direct: names of slots whose KAN is a single layer, without a hidden width: the others make up for its size.
+            There has to be one that is not direct.
         options: ``grid``, ``spline_order`` and ``bias`` of the KANs.
 
     Raises:
@@ -134,8 +134,7 @@ def matched(config: Any, by: str) -> Any:
     """The configuration with `kan_hidden` such that its KANs are as large as the MLPs in whose place they stand.
 
     Args:
-        config: a `kansciml.models.base.VariantConfig` of a KAN variant: of a vision model, or of an operator, whose
-            lift is a KAN layer without a hidden width.
+        config: a `kansciml.models.base.VariantConfig` of a KAN variant.
         by: ``params`` or ``flops`` (of a forward pass).
 
     Raises:
@@ -151,11 +150,8 @@ def matched(config: Any, by: str) -> Any:
 
 
 def mixing_flops(config: Any) -> float | None:
-    """Forward FLOPs per image, or field, of a configuration's MLPs, or of its KANs and what they stand beside.
-
-    Args:
-        config: a `kansciml.models.base.VariantConfig`. None where there is no formula (see `kan_size`).
-    """
+    """Forward FLOPs per sample of the MLPs of a `kansciml.models.base.VariantConfig`, or of its KANs and what stands
+    beside them; None without a formula (see `kan_size`)."""
     slots = config.slots()
     if config.kan_layer is None:
         return float(sum(mlp_size(slot, "flops") * slot.count for slot in slots))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,11 +32,9 @@ class MemoryUse:
 
     Args:
         peak_bytes: most bytes alive at once, of the storages made during the call.
-        live_bytes: bytes of those still alive when it returned; what it returned, and a graph that hangs on that,
-            count.
-        saved_bytes: storages kept for the backward pass, each once, also if they were there before the call
-            (its input); those of `saved_apart_bytes` not counted.
-        saved_apart_bytes: parameters, and what the caller named, kept for the backward pass.
+        live_bytes: those still alive when it returned, with what it returned and a graph that hangs on that.
+        saved_bytes: storages kept for the backward pass, each once, also if they were there before the call.
+        saved_apart_bytes: parameters, and what the caller named, kept for the backward pass; not in `saved_bytes`.
         reserved_bytes: CUDA only: what the allocator held from the device at its peak, in all; else None.
         method: ``"dispatch"`` or ``"cuda"``.
     """
@@ -58,9 +57,8 @@ def measure(
     """Memory of ``fn()``.
 
     Args:
-        fn: what to measure, without arguments: a forward pass that returns its output (which keeps the graph alive),
-            or a whole training step. Tensors it uses must exist before; those made in it are counted. Gradients left
-            on parameters are only made once: set them to None before.
+        fn: what to measure: a forward pass that returns its output (which keeps the graph alive), or a whole training
+            step. Tensors made in it are counted. Gradients are only made where there are none: set them to None before.
         apart: tensors, such as buffers, that count in ``saved_apart_bytes`` if they are saved. Parameters always do.
         device: a CUDA device measures by its allocator's statistics; otherwise storages are counted at dispatch.
         saved: count what is saved for the backward pass, by hooks (which `torch.func` transforms refuse); else 0.
@@ -95,8 +93,7 @@ def measure_fake(
     """Memory of ``build()()`` on fake tensors: no data are allocated, whatever the sizes.
 
     Args:
-        build: makes layers and inputs, and returns what to measure. It runs on fake tensors as well, so all of its
-            tensors must be made inside it.
+        build: makes layers and inputs, all inside it, and returns what to measure.
         buffers: called after `build`: tensors to count apart, as in `measure`.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -106,7 +103,7 @@ def measure_fake(
         return measure(fn, apart=buffers())
 
 
-def training_step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+def training_step(layer: Callable[[Tensor], Tensor], x: Float[Tensor, "*batch inputs"]) -> Callable[[], None]:
     """A function of no arguments: forward through `layer` at `x`, and backward from a cotangent of ones."""
 
     def step() -> None:

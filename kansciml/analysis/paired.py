@@ -1,13 +1,10 @@
 """Compares two models seed by seed: exact tests and intervals for ratios of paired losses.
 
 Two runs with one seed share data, order and, where they can, first weights, so their losses are compared within the
-seed, as d_i = log(a_i / b_i). The test is Wilcoxon's signed-rank test in its exact form: the sign-flip test (all 2^n
-patterns of signs) on the ranks of |d_i|. Ranks and not the ratios themselves, because a run that diverged has a rank
-(the worst) but no ratio, and because ratios of losses spread over decades, where one seed would outweigh all others in
-a mean. The estimate (Hodges-Lehmann) and the interval come from the same test by inversion: the interval holds every
-ratio that the test does not reject.
-
-With n pairs no p-value is below 2 / 2^n: fewer than 6 seeds decide nothing at 0.05.
+seed, as d_i = log(a_i / b_i). The test is Wilcoxon's signed-rank test in its exact form (all 2^n patterns of signs on
+the ranks of |d_i|): a run that diverged has a rank (the worst) but no ratio, and ratios of losses spread over decades.
+The estimate (Hodges-Lehmann) and the interval come from the same test by inversion: the interval holds every ratio that
+the test does not reject. With n pairs no p-value is below 2 / 2^n: fewer than 6 seeds decide nothing at 0.05.
 """
 
 from __future__ import annotations
@@ -32,11 +29,10 @@ class PairedComparison:
     Args:
         verdict: ``"A better"`` or ``"B better"`` by the models' names, or ``"undecided"``.
         ratio: Hodges-Lehmann estimate of a's loss over b's: below 1 if a is better; NaN without pairs.
-        low, high: interval of that ratio with confidence of at least 1 - alpha; 0 and infinity where there are too few
-            pairs to bound it.
+        low, high: interval of that ratio with confidence of at least 1 - alpha; 0 and infinity if too few pairs.
         p_value: exact two-sided p-value of the signed-rank test; NaN without pairs.
         least_p: the smallest that this number of pairs could have given.
-        n_pairs: pairs compared. n_lower: those in which a is the lower one.
+        n_pairs, n_lower: pairs compared, and those in which a is the lower one.
         reason: why, in one line.
     """
 
@@ -120,11 +116,8 @@ def signed_rank_p(differences: ArrayLike) -> float:
     """Exact two-sided p-value of Wilcoxon's signed-rank test that differences are symmetric about zero.
 
     All sign patterns are counted, with midranks where |d_i| are tied. Zeros take part in the ranking and have no sign
-    (Pratt 1959). Infinite differences have the highest ranks. Without ties and zeros this is SciPy's
-    ``wilcoxon(method="exact")``; time grows as n^3.
-
-    Args:
-        differences: (n,), n >= 1; not NaN.
+    (Pratt 1959). Infinite differences have the highest ranks; NaN is not allowed. Without ties and zeros this is
+    SciPy's ``wilcoxon(method="exact")``; time grows as n^3.
     """
     d = np.asarray(differences, dtype=np.float64)
     ranks, positive = doubled_midranks(np.abs(d))[d != 0], d[d != 0] > 0
@@ -173,8 +166,7 @@ def interval(differences: ArrayLike, alpha: float = ALPHA) -> tuple[float, float
     """The centres of symmetry that the signed-rank test does not reject: the least and the largest of them.
 
     The p-value changes at Walsh averages alone, so it is taken at each and between each two, from outside in. Covers
-    the centre with a probability of at least 1 - alpha, and for untied data of at most 1 - alpha + 2 P(W = c) at the
-    critical rank sum c. Infinite where no centre can be rejected on that side.
+    the centre with a probability of at least 1 - alpha. Infinite where no centre can be rejected on that side.
     """
     d = np.asarray(differences, dtype=np.float64)
     points = np.unique(walsh_averages(d))
@@ -212,8 +204,7 @@ def _shifted(d: np.ndarray, point: float, points: np.ndarray) -> np.ndarray:
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted by Holm's method (1979), so that all that are at most alpha may be believed together.
 
-    The k-th smallest of m is multiplied by m - k + 1 and raised to the one before it. NaN, of comparisons that were
-    not made, stays NaN and does not count.
+    The k-th smallest of m is multiplied by m - k + 1 and raised to the one before it. NaN stays NaN and does not count.
     """
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(p.shape, math.nan)

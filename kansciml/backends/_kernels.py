@@ -26,8 +26,8 @@ class FieldKernel(Protocol):
 
     rhs: Rhs
 
-    def batch(self, u: np.ndarray) -> np.ndarray:
-        """du/dt (B, n) at states (B, n)."""
+    def batch(self, u: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """du/dt (B, n) at states (B, n) and times (B,)."""
 
     def linearise(self, t: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, Pullback]:
         """Jacobians (B, n, n), [b, i, j] = d f_i / d u_j, at times (B,) and states (B, n), and the pullback."""
@@ -109,7 +109,7 @@ class MLPKernel:
 
         return rhs
 
-    def batch(self, u: np.ndarray) -> np.ndarray:
+    def batch(self, u: np.ndarray, t: object = None) -> np.ndarray:
         z = self.norm(u)
         for w, b in self.layers[:-1]:
             z = self.value(z @ w + b)
@@ -165,7 +165,7 @@ class _SplineLayer:
         table = np.zeros((n_in, cells + 2, order + 2, n_out))
         table[:, 1:-1, : order + 1] = np.moveaxis(windows @ self.pieces, -1, 2)
         table[:, :, order + 1] = self.base[:, None, :]
-        table = table.reshape(n_in * (cells + 2), order + 2, n_out)
+        rows = table.reshape(n_in * (cells + 2), order + 2, n_out)
         first = np.arange(n_in) * (cells + 2) + 1.0
         powers = np.ones((n_in, order + 2))
         flat_powers = powers.reshape(-1)
@@ -190,7 +190,7 @@ class _SplineLayer:
             np.minimum(cell, last, out=cell)
             np.add(cell, first, out=cell)
             row[:] = cell
-            table.take(row, axis=0, out=coefficients, mode="clip")
+            rows.take(row, axis=0, out=coefficients, mode="clip")
             return np.dot(flat_powers, flat_coefficients, out=out)
 
         return layer
@@ -264,7 +264,7 @@ class KANKernel:
 
         return rhs
 
-    def batch(self, u: np.ndarray) -> np.ndarray:
+    def batch(self, u: np.ndarray, t: object = None) -> np.ndarray:
         z = self.norm(u)
         for layer in self.layers:
             z = layer.batch(z)
@@ -274,9 +274,9 @@ class KANKernel:
         z = self.norm(u)
         jacobians, pullbacks = [], []
         for layer in self.layers:
-            z, jacobian, pullback = layer.linearise(z)
+            z, jacobian, pull = layer.linearise(z)
             jacobians.append(jacobian)
-            pullbacks.append(pullback)
+            pullbacks.append(pull)
         total = self.norm.slope(u)[:, :, None] * jacobians[0]
         for jacobian in jacobians[1:]:
             total = np.matmul(total, jacobian)

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
+from jaxtyping import Float64, Num
 
-from kansciml._errors import UsageError
-from kansciml.models.field_spec import FieldSpec
+from kansciml._errors import SolveError, UsageError
 from kansciml.models.units import Units, to_digits, to_places
 
 MAX_STEPS = 20_000
 """Steps of one solve before it is given up; the default of `OdeProblem.max_steps`."""
+Times = float | int | Sequence[float | int] | Num[np.ndarray, " T"]
+F = TypeVar("F", bound="Field")
+
+
+class Field(Protocol):
+    """A learnable vector field with n state components and P parameters: a `FieldSpec`, or any torch module."""
+
+    @property
+    def state_size(self) -> int: ...
+
+    @property
+    def n_parameters(self) -> int: ...
+
+    def initial_parameters(self, seed: int) -> Float64[np.ndarray, " P"]: ...
+
+    def in_units(self: F, units: Units) -> F: ...
+
+    def label(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +58,12 @@ class OdeProblem:
         UsageError: wrong shape, non-finite numbers, unsorted times, non-positive tolerance or max_steps.
     """
 
-    field: FieldSpec
+    field: Field
     u0: np.ndarray
     saveat: np.ndarray
     data: np.ndarray
     t0: float = 0.0
-    loss_scale: np.ndarray | None = None
+    loss_scale: np.ndarray = cast(np.ndarray, None)
     rtol: float = 1e-7
     atol: float = 1e-7
     max_steps: int = MAX_STEPS
@@ -99,47 +120,106 @@ class OdeProblem:
             units=None,
         )
 
-    def to_message(self) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """JSON-able header and float64 arrays (u0, saveat, data, loss_scale), for a worker in another process."""
-        header = {
-            "field": asdict(self.field),
-            "t0": self.t0,
-            "rtol": self.rtol,
-            "atol": self.atol,
-            "max_steps": self.max_steps,
-        }
-        return header, [self.u0, self.saveat, self.data, self.loss_scale]
 
+class Integrator(ABC):
+    """Slopes and trajectories of an `OdeProblem`: requests in the user's units, checked, and answered by a solver.
 
-@runtime_checkable
-class OdeSolver(Protocol):
-    """An `OdeProblem` made ready by a backend. All arrays are float64 NumPy arrays.
-
-    `rhs`, `trajectory` and `value_and_grad` raise `SolveError` when the solution blows up or needs more than
+    Subclasses work on `inner`, the problem in the variables v, tau of its `Units`, and define `_rhs` and `_trajectory`.
+    All arrays are float64. `rhs` and `trajectory` raise `SolveError` when the solution blows up or needs more than
     `max_steps` steps, and never return NaN.
     """
 
-    problem: OdeProblem
     backend: str
     """Name of the backend, ``"torch"`` or ``"julia"``."""
     method: str
     """How the gradient is computed, e.g. ``"replay"`` or ``"InterpolatingAdjoint"``."""
 
-    def rhs(self, u: np.ndarray, t: float | np.ndarray, params: np.ndarray) -> np.ndarray:
-        """du/dt, shape (B, n), at a batch of states u (B, n) and a time, or one for each state (B,)."""
+    def __init__(self, problem: OdeProblem) -> None:
+        self.problem = problem
+        self.units, self.inner = problem.solved_in, problem.in_own_units()
+
+    @abstractmethod
+    def _rhs(self, v: np.ndarray, tau: np.ndarray, params: np.ndarray) -> np.ndarray:
+        """dv/dtau (B, n) at v (B, n) and tau (B,)."""
+
+    @abstractmethod
+    def _trajectory(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+        """States v (T, n) at strictly increasing tau (T,) from 0 on, not all 0."""
+
+    def rhs(
+        self,
+        u: Num[np.ndarray, "B n"],
+        t: float | int | Num[np.ndarray, ""] | Num[np.ndarray, " B"],
+        params: Float64[np.ndarray, " P"],
+    ) -> Float64[np.ndarray, "B n"]:
+        """du/dt at states u and a time, or one for each state."""
+        units, n = self.units, self.problem.field.state_size
+        u, t = np.array(u, dtype=np.float64, ndmin=2), np.asarray(t, dtype=np.float64)
+        if u.ndim != 2 or u.shape[1] != n:
+            raise UsageError(f"got states of shape {u.shape}: expected (B, {n})")
+        if t.shape not in ((), (len(u),)) or not np.isfinite(t).all():
+            raise UsageError(f"got t {t}: expected a finite time, or one for each of {len(u)} states")
+        tau = (np.broadcast_to(t, len(u)) - units.t0) / units.time
+        slopes = self._rhs(units.states_in(u), tau, self._checked(params))
+        if not np.isfinite(slopes).all():
+            raise SolveError("du/dt is not finite: the field grew beyond float64")
+        return slopes if units.are_plain else slopes * (units.state / units.time)
 
     def trajectory(
         self,
-        params: np.ndarray,
-        saveat: float | np.ndarray | None = None,
+        params: Float64[np.ndarray, " P"],
+        saveat: Times | None = None,
         rtol: float | None = None,
         atol: float | None = None,
-    ) -> np.ndarray:
-        """States (T, n) at `saveat`, a number or (T,), in any order, each >= t0; times and tolerances default to the
-        problem's."""
+    ) -> Float64[np.ndarray, "T n"]:
+        """States at times in any order, each >= t0; times and tolerances default to the problem's."""
+        problem, units = self.problem, self.units
+        asked = problem.saveat if saveat is None else np.atleast_1d(np.asarray(saveat, dtype=np.float64))
+        if asked.ndim != 1:
+            raise UsageError(f"got times of shape {asked.shape}: expected one number or a vector of times")
+        if not np.isfinite(asked).all() or np.any(asked < problem.t0):
+            raise UsageError(f"got times {asked.min()} to {asked.max()}: expected finite times from {problem.t0} on")
+        rtol, atol = problem.rtol if rtol is None else rtol, problem.atol if atol is None else atol
+        if not (rtol > 0 and atol > 0):
+            raise UsageError(f"got rtol {rtol}, atol {atol}: expected positive tolerances, such as 1e-7")
+        params, (t, order) = self._checked(params), np.unique(asked, return_inverse=True)
+        if not np.any(t > problem.t0):
+            return np.tile(problem.u0, (len(asked), 1))
+        with self._telling_units():
+            v = self._trajectory(params, units.times_in(t), rtol, atol)
+        u = units.states_out(v)
+        if t[0] == problem.t0:
+            u[0] = problem.u0  # not by way of v and back
+        return u[order]
 
-    def value_and_grad(self, params: np.ndarray, horizon: int | None = None) -> tuple[float, np.ndarray]:
-        """Loss over the first `horizon` save points (default all) and its gradient (P,)."""
+    def _checked(self, params: np.ndarray) -> np.ndarray:
+        params = np.ascontiguousarray(params, dtype=np.float64)
+        expected = self.problem.field.n_parameters
+        if params.shape != (expected,):
+            raise UsageError(f"got parameters of shape {params.shape}: expected ({expected},)")
+        return params
+
+    @contextlib.contextmanager
+    def _telling_units(self) -> Iterator[None]:
+        """Within, a SolveError says what its numbers mean."""
+        units = self.units
+        try:
+            yield
+        except SolveError as error:
+            if units.are_plain:
+                raise
+            what = f"(t counted from {units.t0:.15g} in units of {units.time:.6g}, states scaled)"
+            raise SolveError(f"{error} {what}") from error
+
+
+class OdeSolver(Integrator):
+    """An `OdeProblem` made ready by a backend, with its loss."""
+
+    @abstractmethod
+    def value_and_grad(
+        self, params: Float64[np.ndarray, " P"], horizon: int | None = None
+    ) -> tuple[float, Float64[np.ndarray, " P"]]:
+        """Loss over the first `horizon` save points (default all) and its gradient; raises `SolveError`."""
 
     def close(self) -> None:
         """Free what the solver holds; calling it twice is allowed."""

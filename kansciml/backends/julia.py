@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,7 @@ from kansciml.backends._julia_install import (
     package_path,
 )
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
-from kansciml.backends.base import OdeProblem
-from kansciml.backends.solver_in_units import SolverInUnits
+from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.models.field_spec import FieldSpec
 
 __all__ = ["DEFAULT_SENSEALG", "SENSEALGS", "JuliaBackend", "JuliaInstallation", "JuliaOdeSolver", "find_julia"]
@@ -157,13 +157,14 @@ class JuliaBackend:
             KansciError: the backend is not started, or the worker died.
         """
         sensealg = _checked(sensealg or self.sensealg)
-        if not isinstance(problem.field, FieldSpec):
+        inner = problem.in_own_units()
+        if not isinstance(inner.field, FieldSpec):
             raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
         self._load(sensealg)
-        inner = problem.in_own_units()
-        header, arrays = inner.to_message()
-        normalisation = np.stack(inner.field.normalisation())
-        answer, _ = self.request({"do": "setup", **header}, [normalisation, *arrays], "setting up the problem")
+        header = {name: getattr(inner, name) for name in ("t0", "rtol", "atol", "max_steps")}
+        arrays = [np.stack(inner.field.normalisation()), inner.u0, inner.saveat, inner.data, inner.loss_scale]
+        request = {"do": "setup", "field": asdict(inner.field), **header}
+        answer, _ = self.request(request, arrays, "setting up the problem")
         return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]))
 
     def _load(self, sensealg: str) -> None:
@@ -221,7 +222,7 @@ class JuliaBackend:
         self.close()
 
 
-class JuliaOdeSolver(SolverInUnits):
+class JuliaOdeSolver(OdeSolver):
     """An `OdeProblem` in the Julia worker: see `kansciml.backends.base.OdeSolver`."""
 
     backend = "julia"
@@ -244,10 +245,8 @@ class JuliaOdeSolver(SolverInUnits):
         n_save = len(self.problem.saveat[:horizon])
         began = time.monotonic()
         request = {"n_save": n_save, "sensealg": self.method}
-        try:
+        with self._telling_units():
             header, (gradient,) = self._ask("value_and_grad", [self._checked(params)], **request)
-        except SolveError as error:
-            raise self._told(error) from error
         self._owner.tell_first_gradient(self.method, time.monotonic() - began)
         return float(header["loss"]), gradient
 

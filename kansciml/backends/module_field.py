@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import UsageError
-from kansciml.backends._dopri5 import Rhs
 from kansciml.backends._kernels import Pullback
 from kansciml.models.units import Units
 
@@ -50,6 +50,10 @@ class ModuleField:
     def initial_parameters(self, seed: int = 0) -> np.ndarray:
         """The module's present parameters (P,); `seed` has no effect, since the module made its own."""
         return flat([p.detach() for p in self.trainable])
+
+    def gradient(self, loss: Tensor) -> np.ndarray:
+        """Of a loss by the flat parameters (P,)."""
+        return flat(gradients(loss, self.trainable))
 
     def label(self) -> str:
         return type(getattr(self.module, "_orig_mod", self.module)).__name__  # what torch.compile wraps
@@ -163,19 +167,12 @@ class ModuleKernel:
     def __init__(self, field: ModuleField, params: np.ndarray) -> None:
         field.load_flat(params)
         self.field = field
-        self.rhs = self._make_rhs()
 
-    def _make_rhs(self) -> Rhs:
-        field = self.field
-
-        def rhs(t: float, u: np.ndarray, out: np.ndarray) -> None:
-            with torch.no_grad():  # a copy of u, which the module may change
-                out[:] = field(torch.full((1, 1), t, dtype=torch.float64), torch.from_numpy(u[None].copy())).numpy()[0]
-
-        return rhs
+    def rhs(self, t: float, u: np.ndarray, out: np.ndarray) -> None:
+        out[:] = self.batch(u[None], np.full(1, t))[0]
 
     def batch(self, u: np.ndarray, t: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
+        with torch.no_grad():  # a copy of u, which the module may change
             return self.field(torch.from_numpy(t)[:, None], torch.from_numpy(u.copy())).numpy()
 
     def linearise(self, t: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, Pullback]:
@@ -190,14 +187,14 @@ class ModuleKernel:
         return torch.stack(rows, dim=1).numpy(), pullback
 
 
-def gradients(f: Tensor, inputs: list[Tensor], cotangent: Tensor | None = None) -> list[Tensor]:
+def gradients(f: Tensor, inputs: Sequence[Tensor], cotangent: Tensor | None = None) -> list[Tensor]:
     """Of `f` by each input; zeros by what it does not depend on. The graph is kept."""
     if not f.requires_grad or not inputs:
         return [torch.zeros_like(x) for x in inputs]
     return list(torch.autograd.grad(f, inputs, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True))
 
 
-def flat(tensors: list[Tensor]) -> np.ndarray:
+def flat(tensors: Sequence[Tensor]) -> np.ndarray:
     """All numbers as one float64 vector (P,), a copy."""
     return torch.cat([torch.zeros(0, dtype=torch.float64), *(x.reshape(-1).to(torch.float64) for x in tensors)]).numpy()
 

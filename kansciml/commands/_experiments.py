@@ -5,33 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from kansciml._errors import BackendUnavailable
 from kansciml._workers import WORKERS_VARIABLE, worker_count
 from kansciml.commands._output import Output, RunFlags, experiment_arguments, parse, take_option
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record
 from kansciml.runs.runner import is_finished, run_experiment
+from kansciml.runs.settings import setting
 
 
-def run_from_flags(
-    experiment: Experiment,
-    arguments: Sequence[str],
-    out: Output,
-    command: str,
-) -> int:
+def run_from_flags(experiment: Experiment, arguments: Sequence[str], out: Output, command: str) -> int:
     """Parse ``--preset`` and the experiment's own flags, run or resume it, write pictures, print the tables."""
-    from kansciml.experiments.ode.runs import close_backends
-
     flags, config = flags_and_config(experiment, arguments, command)
     use_workers(flags.workers)
-    try:
-        config = _with_backend(experiment, config, flags, out)
-        record = run_experiment(experiment, config, results=flags.results, force=flags.force, log=out.log)
-    finally:
-        close_backends()
+    config = _with_backend(experiment, config, flags, out)
+    record = run_experiment(experiment, config, results=flags.results, force=flags.force, log=out.log)
     return report(experiment, record, out)
 
 
@@ -58,21 +49,20 @@ def _with_backend(experiment: Experiment, config: Any, flags: RunFlags, out: Out
     A bad request is reported before anything is started, Julia is started before a folder is made, and not at all
     where the run is finished already.
     """
-    from kansciml.backends.julia import find_julia
-    from kansciml.experiments.ode.runs import shared_backend
-
-    if getattr(config, "backend", "torch") == "torch":
+    backend = setting(config, "backend", "torch")
+    if backend == "torch":
         return config
-    experiment.accept(replace(config, backend="torch"))
-    found = replace(config, backend="julia") if config.backend == "auto" else config
+    from kansciml.backends.julia import find_julia
+    from kansciml.experiments.ode.backends import shared_backend
+
+    experiment.accept(with_settings(config, {"backend": "torch"}))
+    found = with_settings(config, {"backend": "julia"}) if backend == "auto" else config
     if not flags.force and is_finished(experiment, found, flags.results):
         with contextlib.suppress(BackendUnavailable):
             find_julia()
             return found
-    if config.backend == "auto":
-        return replace(config, backend=shared_backend("auto", config.sensealg, out.log).name)
-    shared_backend("julia", config.sensealg, out.log)
-    return config
+    opened = shared_backend("auto" if backend == "auto" else "julia", setting(config, "sensealg"), out.log)
+    return with_settings(config, {"backend": opened.name}) if backend == "auto" else config
 
 
 def report(experiment: Experiment, record: Record, out: Output, render: bool = False) -> int:

@@ -67,8 +67,13 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[s
     return value, rest
 
 
-def parse(kind: Callable[..., T], arguments: Sequence[str], command: str, default: Any = None) -> T:
+def parse(
+    kind: Callable[..., T], arguments: Sequence[str], command: str, default: Any = None, *, repeated: bool = False
+) -> T:
     """Make a dataclass from command-line flags.
+
+    Args:
+        repeated: a flag of several values takes one, and may be repeated.
 
     Raises:
         UsageError: unknown or malformed flags, or a number that means nothing, in one line.
@@ -78,7 +83,8 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], command: str, defaul
 
     from kansciml.runs.settings import check_numbers
 
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes)
+    config = [tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes]
+    config += [tyro.conf.UseAppendAction] if repeated else []
     options = {} if default is None else {"default": default}
     captured, told = io.StringIO(), _Captured()
     try:

@@ -56,10 +56,7 @@ def rerun(path: Path, options: Arguments, out: Output, package: str = "kansciml.
     if folder.resolve() == recorded.folder.resolve() or _finished(folder):
         raise UsageError(f"{folder} holds a finished run: choose another folder with --results")
     _use_threads(recorded.machine.get("threads"))
-    try:
-        again = run_experiment(experiment, config, results=results, log=out.log)
-    finally:
-        _close_backends()
+    again = run_experiment(experiment, config, results=results, log=out.log)
     comparison = compare_records(recorded, again, options.rtol)
     elsewhere = provenance_differences(recorded, again)
     lines = [f"{name}: {left} in the record, {right} now" for name, left, right in elsewhere]
@@ -154,9 +151,3 @@ def _use_threads(recorded: int | None) -> None:
         import torch
 
         torch.set_num_threads(recorded)
-
-
-def _close_backends() -> None:
-    from kansciml.experiments.ode.runs import close_backends
-
-    close_backends()

@@ -1,17 +1,19 @@
-"""``kansciml results``: all records as a table with filters, or exported as flat rows."""
+"""``kansciml results``: all records as a table, queried and sorted, or exported as flat rows."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
-from kansciml._errors import UsageError
+from kansciml._errors import UsageError, unknown_name
 from kansciml.commands._output import JsonFlag, Output, parse
 
-SUMMARY = "all results as a table with filters; results export --csv FILE | --json FILE"
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SUMMARY = "all results as a table with queries; results export --csv FILE | --json FILE"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Selection:
     """Only this experiment."""
     status: str | None = None
     """Only records of this status: finished, running, interrupted, failed."""
+    query: str = ""
+    """Only where a pandas query holds: "grid == 5 and variant == 'mlp'", "final_loss < 1e-3", "hidden == '10,10'"."""
 
 
 @dataclass(frozen=True)
@@ -48,79 +52,73 @@ class Exported(Selection):
     """File for a JSON list of objects."""
 
 
-def _with_where(kind: type) -> type:
-    """`kind` with ``--where``. Made when called: tyro is slow to import."""
-    import tyro
-
-    append = tyro.conf.UseAppendAction
-    told = tyro.conf.arg(
-        metavar="NAME=VALUE",
-        help="Only where a setting or a metric has a value: grid=5, variant=mlp, 'final_loss<1e-3'; may be repeated.",
-    )
-    fields = [("where", Annotated[tuple[str, ...], append, told], dataclasses.field(default=()))]
-    made = dataclasses.make_dataclass("Arguments", fields, bases=(kind,), frozen=True)
-    made.__doc__ = kind.__doc__
-    return made
-
-
 def main(arguments: Sequence[str], out: Output) -> int:
+    if any(argument.partition("=")[0] == "--where" for argument in arguments):
+        raise UsageError(
+            "--where is now --query, which takes a pandas query: --query \"grid == 5 and variant == 'mlp'\""
+        )
     if arguments and arguments[0] == "export":
         # Here --json names a file: what is printed are lines for the user
-        return _export(parse(_with_where(Exported), arguments[1:], "results export"), Output())
-    return _show(parse(_with_where(Listed), arguments, "results"), out)
+        return _export(parse(Exported, arguments[1:], "results export"), Output())
+    return _show(parse(Listed, arguments, "results"), out)
 
 
-def _show(options: Any, out: Output) -> int:
+def _show(options: Listed, out: Output) -> int:
     from kansciml.reporting.results_table import per_record, results_table
     from kansciml.sweep.table import LOSSES
 
-    rows = _selected(options, out)
-    shown = rows if options.runs else per_record(rows)
+    frame = _selected(options, out)
+    shown = frame if options.runs else per_record(frame)
     table = results_table(shown, options.columns, options.sort, LOSSES)
-    records = len({row["folder"] for row in rows})
+    records = frame["folder"].nunique() if len(frame) else 0
+    rows = table.to_json()["rows"] if options.columns else shown.to_dict("records")
     out.result(
-        {"records": records, "runs": len(rows), "rows": shown if not options.columns else table.to_json()["rows"]},
-        [table] if rows else [],
-        [f"{records} records, {len(rows)} runs" if rows else f"no record in {options.results} that was asked for"],
+        {"records": records, "runs": len(frame), "rows": rows},
+        [table] if len(frame) else [],
+        [
+            f"{records} records, {len(frame)} runs"
+            if len(frame)
+            else f"no record in {options.results} that was asked for"
+        ],
     )
     return 0
 
 
-def _export(options: Any, out: Output) -> int:
+def _export(options: Exported, out: Output) -> int:
     from kansciml._files import write_json, write_text
     from kansciml.reporting.results_table import to_csv
 
     if options.csv is None and options.json is None:
         raise UsageError("results export wants a file: --csv FILE, --json FILE, or both")
-    rows = _selected(options, out)
+    frame = _selected(options, out)
     if options.csv is not None:
-        write_text(options.csv, to_csv(rows))
+        write_text(options.csv, to_csv(frame))
     if options.json is not None:
-        write_json(options.json, rows)
+        write_json(options.json, frame.to_dict("records"))
     for path in (options.csv, options.json):
         if path is not None:
-            out.log(f"{len(rows)} rows in {path}")
+            out.log(f"{len(frame)} rows in {path}")
     return 0
 
 
-def _selected(options: Any, out: Output) -> list[dict[str, Any]]:
+def _selected(options: Selection, out: Output) -> DataFrame:
     """The flat rows of the records that are asked for."""
-    from kansciml._errors import unknown_name
-    from kansciml.reporting.results_table import Filter, flat_rows, load_all, select
+    from kansciml.reporting.results_table import frame_of, load_all, select
     from kansciml.runs.records import STATUSES
 
-    filters = [Filter.parse(text) for text in options.where]
     if options.status is not None and options.status not in STATUSES:
         raise unknown_name("status", options.status, STATUSES)
     records = list(load_all(options.results, out.log))
-    if options.experiment is not None:
-        there = sorted({record.experiment for record in records})
-        if options.experiment not in there:
-            raise UsageError(
-                f"no record of experiment {options.experiment!r} in {options.results}: "
-                f"there are {', '.join(there) or 'none at all'}"
-            )
-        records = [record for record in records if record.experiment == options.experiment]
-    rows = [row for record in records for row in flat_rows(record)]
-    rows = select(rows, filters)
-    return [row for row in rows if options.status in (None, row["status"])]
+    there = sorted({record.experiment for record in records})
+    if options.experiment not in (None, *there):
+        raise UsageError(
+            f"no record of experiment {options.experiment!r} in {options.results}: "
+            f"there are {', '.join(there) or 'none at all'}"
+        )
+    asked = [
+        record
+        for record in records
+        if options.experiment in (None, record.experiment) and options.status in (None, record.status)
+    ]
+    frame = frame_of(asked)
+    return select(frame, options.query) if options.query else frame

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
 from kansciml._errors import UsageError
 from kansciml._workers import processors, worker_count
 from kansciml.commands._output import JsonFlag, Output, parse, take_option, wants_help
+
+if TYPE_CHECKING:
+    from kansciml.sweep.plan import SweepPlan
+    from kansciml.sweep.state import SweepState
 
 SUMMARY = "settings times seeds, resumable: kansciml sweep fig2 --seeds 20 --set grid=3,5,10"
 
@@ -33,48 +36,28 @@ class Flags(JsonFlag):
     workers: int | None = None
     """Tasks at a time on this machine (default: the processors)."""
     scheduler: str = "local"
-    """local, or the address of a Dask scheduler (tcp://host:8786) whose workers do the work."""
+    """local, or the address of a Dask scheduler (tcp://host:8786) whose workers see the results folder."""
     retries: int = 2
     """How often a task that failed is started again."""
     dry_run: bool = False
     """List the tasks and what there is of them; run nothing."""
-
-
-def _arguments() -> type:
-    """`Flags` with ``--set``. Made when called: tyro is slow to import."""
-    import tyro
-
-    append = tyro.conf.UseAppendAction
-    told = tyro.conf.arg(name="set", metavar="NAME=V1,V2", help="A setting and its values; may be repeated.")
-    fields = [("settings", Annotated[tuple[str, ...], append, told], dataclasses.field(default=()))]
-    made = dataclasses.make_dataclass("Arguments", fields, bases=(Flags,), frozen=True)
-    made.__doc__ = Flags.__doc__
-    return made
+    set: tuple[str, ...] = ()
+    """A setting and its values, NAME=V1,V2; may be repeated."""
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.runs.registry import available_experiments, get_experiment
+    from kansciml.sweep.plan import make_plan, parse_settings
+    from kansciml.sweep.session import LOCAL, run_sweep
 
     if not arguments or arguments[0].startswith("-"):
         if wants_help(arguments):
-            parse(_arguments(), ["--help"], "sweep EXPERIMENT")
+            parse(Flags, ["--help"], "sweep EXPERIMENT", repeated=True)
         raise UsageError(f"sweep wants an experiment: one of {', '.join(available_experiments())}")
     name, rest = arguments[0], arguments[1:]
     preset, rest = take_option(rest, "--preset")
     experiment = get_experiment(name)
-    options = parse(_arguments(), rest, f"sweep {name}")
-    return sweep(experiment, preset, options, out)
-
-
-def sweep(experiment: Any, preset: str | None, options: Any, out: Output, package: str = "kansciml.experiments") -> int:
-    """Run the sweep that the flags ask for, print its summary, and return the exit code: 1 if a task failed for good.
-
-    Args:
-        package: where the experiment was found.
-    """
-    from kansciml.sweep.plan import make_plan, parse_settings
-    from kansciml.sweep.session import LOCAL, run_sweep
-
+    options = parse(Flags, rest, f"sweep {name}", repeated=True)
     if options.workers is not None and options.scheduler != LOCAL:
         raise UsageError("got --workers with --scheduler: the scheduler's workers do the work, leave --workers out")
     if options.workers is not None:
@@ -82,7 +65,7 @@ def sweep(experiment: Any, preset: str | None, options: Any, out: Output, packag
     if options.retries < 0:
         raise UsageError(f"got --retries {options.retries}: expected at least 0")
     base = experiment.preset(preset) if preset else experiment.config()
-    plan = make_plan(experiment, base, parse_settings(experiment.config, options.settings), options.seeds, package)
+    plan = make_plan(experiment, base, parse_settings(experiment.config, options.set), options.seeds)
     if options.dry_run:
         return _list(plan, options.results, out)
     state = run_sweep(
@@ -92,12 +75,11 @@ def sweep(experiment: Any, preset: str | None, options: Any, out: Output, packag
         scheduler=options.scheduler,
         retries=options.retries,
         preset=preset,
-        log=None,
     )
     return _report(plan, state, options.results, out)
 
 
-def _list(plan: Any, results: Path, out: Output) -> int:
+def _list(plan: SweepPlan, results: Path, out: Output) -> int:
     from kansciml.runs.settings import settings_json
     from kansciml.runs.tables import Table
     from kansciml.sweep.plan import value_label
@@ -117,7 +99,7 @@ def _list(plan: Any, results: Path, out: Output) -> int:
     return 0
 
 
-def _report(plan: Any, state: Any, results: Path, out: Output) -> int:
+def _report(plan: SweepPlan, state: SweepState, results: Path, out: Output) -> int:
     """Write and print the summary, and name what failed."""
     from kansciml.runs.records import load_record
     from kansciml.sweep.table import SweepRun, save_sweep

@@ -130,7 +130,7 @@ def to_textbook(network: nn.Module) -> nn.Module:
 def _textbook_form(layer: SplineKAN) -> TextbookKAN:
     got = layer.base_activation, layer.outside, layer.bias is not None
     base, weight, scale = layer.base_weight, layer.spline_weight, layer.spline_scale
-    if got != ("silu", "zero", False) or layer.spline_order < 1 or base is None or weight is None:
+    if got != ("silu", "zero", False) or layer.spline_order < 1 or base is None:
         raise UsageError(
             f"got a SplineKAN with base_activation {got[0]!r}, outside {got[1]!r}, bias {got[2]} and spline_order "
             f"{layer.spline_order}: expected 'silu', 'zero', no bias, and at least 1"

@@ -26,8 +26,8 @@ def hollow(label: str, **look: Any) -> Line2D:
     """The entry for marks that are drawn hollow, whatever their colour."""
     from matplotlib.lines import Line2D
 
-    shown = {"marker": "o", "markerfacecolor": "white", **look}
-    return Line2D([], [], linestyle="", color=FAINT, label=label, **shown)
+    shown = {"marker": "o", "markerfacecolor": "white", "color": FAINT, **look}
+    return Line2D([], [], linestyle="", label=label, **shown)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], note: str = "", most: int = 3, **look: Any) -> None:

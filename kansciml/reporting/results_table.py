@@ -1,18 +1,18 @@
-"""All records below a folder as flat rows, one per trained model: filters, tables, CSV and JSON."""
+"""All records below a folder as one pandas frame, one row per trained model: queries, tables, CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
+import contextlib
 import json
 import os
 import re
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from kansciml._errors import KansciError, UsageError
 from kansciml._files import file_failure, list_folder, to_jsonable
@@ -22,55 +22,11 @@ from kansciml.runs.tables import Table
 TRAINED_LISTS = ("runs", "models", "curves")
 """Names under which a result lists its trained (or measured) models, one object each."""
 GROUPS = ("", "config.", "run.", "result.", "machine.", "versions.")
-"""Prefixes of columns, in the order in which a name without one is looked for."""
+"""Prefixes of columns, in their order, in which a name without one is looked for."""
 NOT_RUNS = ("checkpoints", "sweeps")
+NOT_VARYING = ("config.seeds", "config.first_seed", "config.data_dir")
 MAX_VARYING = 6
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "<=": lambda a, b: a <= b,
-    ">=": lambda a, b: a >= b,
-    "<": lambda a, b: a < b,
-    ">": lambda a, b: a > b,
-}
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Filter:
-    """``name OPERATOR text``."""
-
-    name: str
-    operator: str
-    text: str
-
-    @classmethod
-    def parse(cls, text: str) -> Filter:
-        """Read ``grid=5``, ``final_loss<1e-3``, ``variant!=mlp``, ``hidden=10,10``.
-
-        Raises:
-            UsageError: none of that form.
-        """
-        match = re.fullmatch(r"\s*([\w.@ -]+?)\s*(<=|>=|!=|==|=|<|>)\s*(.+?)\s*", text)
-        if match is None:
-            raise UsageError(f"got --where {text!r}: expected name=value, or !=, <, <=, >, >= in place of =")
-        return cls(match[1], match[2].replace("==", "="), match[3])
-
-    def holds(self, value: Any) -> bool:
-        """Whether a column's value passes. A missing one is equal to ``none``, and neither less nor more than another.
-
-        Text and lists are compared as text, everything else as JSON.
-        """
-        if self.operator in ("=", "!="):
-            return self._equals(value) == (self.operator == "=")
-        try:
-            return value is not None and bool(_OPERATORS[self.operator](value, _value(self.text)))
-        except TypeError:  # a number against text
-            return False
-
-    def _equals(self, value: Any) -> bool:
-        if isinstance(value, (str, list, tuple)):
-            return _cell(value) == self.text.strip("()[]").replace(" ", "") or value == self.text
-        wanted = _value(self.text)
-        return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
 
 
 def find_all(results: str | Path, log: Callable[[str], None] = lambda line: None) -> list[Path]:
@@ -144,15 +100,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Row:
     return found
 
 
-def columns_of(rows: Sequence[Row]) -> list[str]:
-    """Every column of any row: the record's own first, then group by group, each in the order met."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    order = [group for group in GROUPS if group]
+def frame_of(records: Iterable[Record]) -> pd.DataFrame:
+    """The `flat_rows` of all records; values are as they came, None where a row has none.
 
-    def rank(name: str) -> int:
-        return next((i + 1 for i, group in enumerate(order) if name.startswith(group)), 0)
-
-    return sorted(names, key=rank)
+    Columns: the record's own first, then group by group, each in the order met.
+    """
+    rows = [row for record in records for row in flat_rows(record)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    groups = [next((group for group in GROUPS[1:] if name.startswith(group)), "") for name in names]
+    ordered = [name for _, name in sorted(zip(map(GROUPS.index, groups), names), key=lambda pair: pair[0])]
+    return pd.DataFrame([[row.get(name) for name in ordered] for row in rows], columns=ordered, dtype=object)
 
 
 def column_name(name: str, columns: Sequence[str]) -> str:
@@ -175,29 +132,47 @@ def column_name(name: str, columns: Sequence[str]) -> str:
     raise UsageError(f"unknown column {name!r}: expected one of {', '.join(close)}")
 
 
-def select(rows: Sequence[Row], filters: Sequence[Filter]) -> list[Row]:
-    """The rows that pass all filters.
+def select(frame: pd.DataFrame, query: str) -> pd.DataFrame:
+    """The rows for which a pandas query holds, such as ``grid == 5 and variant == "mlp"``.
+
+    Columns go by their full names between backticks (```config.grid```), or by what `column_name` takes where that is
+    a name in Python. Lists are text: ``hidden == "10,10"``. A missing value passes no comparison.
 
     Raises:
-        UsageError: a column that no row has.
+        UsageError: no such query, or a column that no row has.
     """
-    columns = columns_of(rows)
-    wanted = [(column_name(one.name, columns), one) for one in filters] if rows else []
-    return [row for row in rows if all(one.holds(row.get(name)) for name, one in wanted)]
+    if frame.empty:
+        return frame
+    columns = list(map(str, frame))
+    known = _mapped(frame, _cell)
+    named = {}
+    for short in {part for name in columns for part in (name.rpartition(".")[2], name.partition(".")[2])} - {""}:
+        with contextlib.suppress(UsageError):  # not unique
+            named[short] = known[column_name(short, columns)]
+    try:
+        holds = pd.DataFrame({**known, **named}).convert_dtypes().eval(query, engine="python")
+    except pd.errors.UndefinedVariableError as error:
+        (name,) = re.findall(r"name '(.*)' is not defined", str(error)) or [query]
+        column_name(name, columns)
+        raise UsageError(f"got --query {query!r}: {error}") from error
+    except Exception as error:  # whatever Python can make of what it is given
+        raise UsageError(f"got --query {query!r}: {' '.join(str(error).split())}") from error
+    if not (isinstance(holds, pd.Series) and pd.api.types.is_bool_dtype(holds)):
+        raise UsageError(f"got --query {query!r}: expected a condition such as grid == 5 and variant == 'mlp'")
+    return frame[holds.fillna(False)]
 
 
-def per_record(rows: Sequence[Row]) -> list[Row]:
+def per_record(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per folder: what all its models have in common as it is, the median of numbers, and lists of text."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["folder"], []).append(row)
-    return [{**_merged(group), "runs": len(group)} for group in found.values()]
+    groups = [group for _, group in frame.groupby("folder", sort=False)] if len(frame) else []
+    rows = [[*(_merged(group[name]) for name in frame), len(group)] for group in groups]
+    return pd.DataFrame(rows, columns=[*frame, "runs"], dtype=object)
 
 
 def results_table(
-    rows: Sequence[Row], columns: Sequence[str] = (), sort: str = "", losses: Sequence[str] = ()
+    frame: pd.DataFrame, columns: Sequence[str] = (), sort: str = "", losses: Sequence[str] = ()
 ) -> Table:
-    """A table of `rows`.
+    """A table of the rows of a frame.
 
     Args:
         columns: names (as for `column_name`); none: a choice, among them the settings in which rows differ.
@@ -207,80 +182,60 @@ def results_table(
     Raises:
         UsageError: an unknown column.
     """
-    known = columns_of(rows)
-    names = [column_name(name, known) for name in columns] if columns and rows else list(columns)
+    if frame.empty:
+        return Table("Results", columns, [])
+    known = list(map(str, frame))
+    names = [column_name(name, known) for name in columns]
     if not names:
-        shown = ("experiment", "status", "seeds", "runs", "run.variant", "run.group")
-        names = [name for name in shown if name in known]
-        names += varying(rows)[:MAX_VARYING]
-        names += [f"run.{name}" for name in losses if f"run.{name}" in known][:3]
-        names += [name for name in ("wall_s", "folder") if name in known]
-    if sort and rows:
-        by = column_name(sort.lstrip("-"), known)
-        rows = sorted(rows, key=lambda row: _sort_key(row.get(by)), reverse=sort.startswith("-"))
-        rows = sorted(rows, key=lambda row: row.get(by) is None)
-    cells = [[_cell(row.get(name)) for name in names] for row in rows]
+        shown = ["experiment", "status", "seeds", "runs", "run.variant", "run.group", *varying(frame)[:MAX_VARYING]]
+        shown += [f"run.{name}" for name in losses if f"run.{name}" in known][:3]
+        names = [name for name in (*shown, "wall_s", "folder") if name in known]
+    if sort:
+        by, falling = column_name(sort.lstrip("-"), known), sort.startswith("-")
+        frame = frame.sort_values(by, ascending=not falling, key=_sort_key, na_position="last", kind="stable")
     headings = [name.removeprefix("config.").removeprefix("run.") for name in names]
     headings = headings if len(set(headings)) == len(headings) else names
-    return Table("Results", headings, cells)
+    return Table("Results", headings, _mapped(frame[names], _cell).to_numpy().tolist())
 
 
-def varying(rows: Sequence[Row]) -> list[str]:
+def varying(frame: pd.DataFrame) -> list[str]:
     """Settings with more than one value among the rows of one experiment, but for seeds and where data lie."""
-    found: dict[str, None] = {}
-    for experiment in dict.fromkeys(row["experiment"] for row in rows):
-        own = [row for row in rows if row["experiment"] == experiment]
-        for name in columns_of(own):
-            if name.startswith("config.") and name not in ("config.seeds", "config.first_seed", "config.data_dir"):
-                if len({json.dumps(to_jsonable(row.get(name))) for row in own}) > 1:
-                    found[name] = None
-    return list(found)
+    names = [name for name in map(str, frame) if name.startswith("config.") and name not in NOT_VARYING]
+    texts = _mapped(frame[names], lambda value: json.dumps(to_jsonable(value)))
+    numbers = texts.groupby(frame["experiment"]).nunique()
+    return [name for name in names if (numbers[name] > 1).any()]
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(frame: pd.DataFrame) -> str:
     """Comma-separated values below a line of headings; a missing value is empty, a list is JSON, a boolean a word."""
-    columns = columns_of(rows)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    for row in to_jsonable(list(rows)):
-        values = (row.get(name) for name in columns)
-        writer.writerow([json.dumps(one) if isinstance(one, (list, bool)) else one for one in values])
-    return buffer.getvalue()
+    return _mapped(frame, lambda one: json.dumps(one) if isinstance(one, (list, bool)) else one).to_csv(index=False)
 
 
 def is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
 
 
-def _merged(rows: Sequence[Row]) -> Row:
-    merged: Row = {}
-    for name in columns_of(rows):
-        values = [row.get(name) for row in rows]
-        present = [value for value in values if value is not None]
-        if all(value == values[0] for value in values):
-            merged[name] = values[0]
-        elif all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in present):
-            listed = name in ("seed", "run.seed")
-            merged[name] = list(dict.fromkeys(present)) if listed else statistics.median(present)
-        else:
-            merged[name] = ", ".join(dict.fromkeys(str(_cell(value)) for value in present))
-    return merged
+def _merged(values: pd.Series) -> Any:
+    """What the models of one record have in a column, as one value."""
+    present = [value for value in values if value is not None]
+    if all(value == values.iloc[0] for value in values):
+        return values.iloc[0]
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in present):
+        return ", ".join(dict.fromkeys(str(_cell(value)) for value in present))
+    return list(dict.fromkeys(present)) if values.name in ("seed", "run.seed") else statistics.median(present)
+
+
+def _mapped(frame: pd.DataFrame, function: Callable[[Any], Any]) -> pd.DataFrame:
+    """`function` of every value, kept as it comes: pandas' own would make floats of whole numbers beside None."""
+    rows = [list(map(function, row)) for row in frame.itertuples(index=False, name=None)]
+    return pd.DataFrame(rows, frame.index, frame.columns, dtype=object)
 
 
 def _cell(value: Any) -> Any:
     return ",".join(str(_cell(one)) for one in value) if isinstance(value, (list, tuple)) else value
 
 
-def _sort_key(value: Any) -> tuple[int, Any]:
-    """Numbers before text, whatever else by its text."""
-    number = isinstance(value, (int, float))
-    return (0, value) if number else (1, str(_cell(value)))
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        words = {"none": None, "yes": True, "no": False}
-        return words.get(text.lower(), text)
+def _sort_key(column: pd.Series) -> pd.Series:
+    """Numbers as such, and whatever else by its text."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers if numbers.notna().eq(column.notna()).all() else column.map(lambda one: str(_cell(one)), "ignore")

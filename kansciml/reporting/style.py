@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -68,6 +68,11 @@ class VariantStyle:
     line: str | tuple[int, tuple[float, ...]]
     marker: str
 
+    def on(self, backend: str) -> VariantStyle:
+        """The same variant on one of two backends: dotted on Julia."""
+        style = replace(self, name=f"{self.name} ({backend.capitalize()})")
+        return replace(style, line=(0, (1, 1)), marker="X") if backend == "julia" else style
+
 
 # Colours of Okabe and Ito (2008), told apart by the colour-blind; line styles tell them apart in grey.
 _KNOWN = {
@@ -93,23 +98,9 @@ _OTHERS = (
 
 
 def variant_styles(variants: Iterable[str]) -> Mapping[str, VariantStyle]:
-    """A style for each of `variants`, in their order: the known ones always look the same, others take what is left.
-
-    ``variant@backend``, of a run on two backends, has the variant's colour; on Julia it is dotted.
-    """
-    styles: dict[str, VariantStyle] = {}
+    """A style for each of `variants`, in their order: the known ones always look the same, others take what is left."""
     others = iter(_OTHERS * 8)
-    for variant in dict.fromkeys(variants):
-        plain, _, backend = variant.partition("@")
-        known = _KNOWN.get(plain)
-        if known is None:
-            styles[variant] = VariantStyle(variant, *next(others))
-        elif backend:
-            line, marker = ((0, (1, 1)), "X") if backend == "julia" else (known.line, known.marker)
-            styles[variant] = VariantStyle(f"{known.name} ({backend.capitalize()})", known.colour, line, marker)
-        else:
-            styles[variant] = known
-    return styles
+    return {one: _KNOWN[one] if one in _KNOWN else VariantStyle(one, *next(others)) for one in dict.fromkeys(variants)}
 
 
 @contextlib.contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -13,18 +14,14 @@ from typing import Any, TypeVar
 from kansciml import __version__
 from kansciml._errors import KansciError, unknown_name
 from kansciml._files import to_jsonable
-from kansciml.reproduce.page.captions import importance
 from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Entry, Page, PaperError, Setting
 from kansciml.reproduce.process import run_in_own_process
 from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, find_record
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.runs.runner import is_finished, result_folder
+from kansciml.runs.settings import flat_items
 
-PAPER = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "table1", "fig5")
-"""Experiments in the order in which the paper shows what they reproduce."""
-BEYOND = ("fair",)
-"""Comparisons that the paper does not have; shown where there are such experiments."""
 ALL = "all"
 PRESETS = ("smoke", "small", "paper")
 
@@ -34,9 +31,16 @@ T = TypeVar("T")
 
 
 def known_names() -> list[str]:
-    """Experiments that the page has a section for, in its order."""
-    available = available_experiments()
-    return [name for name in (*PAPER, *BEYOND) if name in available]
+    """Experiments that the page has a section for, in its order; last those that cannot be loaded."""
+    places: dict[str, float] = {}
+    for name in available_experiments():
+        try:
+            order = get_experiment(name).order
+        except KansciError:
+            order = math.inf
+        if order is not None:
+            places[name] = order
+    return sorted(places, key=lambda name: (places[name], name))
 
 
 def chosen_names(names: Sequence[str]) -> list[str]:
@@ -107,76 +111,66 @@ def gather(name: str, preset: str, results: Path, failure: str = "") -> Entry:
     command = f"kansciml run {name} --preset {preset}"
     if results != Path("results"):
         command += f" --results {shlex.quote(str(results))}"
-    beyond = name in BEYOND
     try:
         experiment = get_experiment(name)
-        config = experiment.preset(preset)
-        shared: dict[str, Any] = {"name": name, "item": experiment.item, "title": experiment.title}
-        shared |= {"command": command, "beyond": beyond}
-        folder = result_folder(experiment, config, results)
-        record = find_record(folder)
     except KansciError as error:
-        item, title = _names_of(name)
-        return Entry(name, item, title, command, FAILED, str(error), beyond=beyond)
-    if failure:
-        return Entry(**shared, status=FAILED, message=_remedy(failure), record=record)
+        return Entry(name, name, "This experiment cannot be loaded", command, FAILED, str(error))
+    entry = Entry(name, experiment.item, experiment.title, command, MISSING, captions=experiment.captions)
+    try:
+        config = experiment.preset(preset)
+        record = find_record(result_folder(experiment, config, results))
+    except KansciError as error:
+        return dataclasses.replace(entry, status=FAILED, message=str(error))
+    status, message = _state(record, failure)
+    entry = dataclasses.replace(entry, status=status, message=message, record=record)
+    return entry if record is None or status != FINISHED else _finished(entry, experiment, config, record)
+
+
+def _state(record: Record | None, failure: str) -> tuple[str, str]:
+    """Status of a run, and what to say of it."""
+    if failure or (record is not None and record.status == "failed"):
+        why = failure or (record.message if record is not None else "")
+        return FAILED, f"The run failed: {why.rstrip('.')}. The command below resumes it."
     if record is None:
-        return Entry(
-            **shared, status=MISSING, message="There is no run of this preset yet: the command below makes one."
-        )
-    if record.status == "failed":
-        return Entry(**shared, status=FAILED, message=_remedy(record.message), record=record)
+        return MISSING, "There is no run of this preset yet: the command below makes one."
     if record.status != "finished":
-        text = "The run is not finished: another process is at work on it, or it was stopped; the command resumes it."
-        return Entry(**shared, status=UNFINISHED, message=text, record=record)
-    return _finished(experiment, config, record, shared)
+        state = "another process is at work on it, or it was stopped; the command resumes it"
+        return UNFINISHED, f"The run is not finished: {state}."
+    return FINISHED, ""
 
 
-def _finished(experiment: Experiment, config: Any, record: Record, shared: Mapping[str, Any]) -> Entry:
-    """The entry of a finished run: a part that cannot be made is named, and the others are shown."""
+def _finished(entry: Entry, experiment: Experiment, config: Any, record: Record) -> Entry:
+    """The entry with all that a finished run has: a part that cannot be made is named, and the others are shown."""
     find = experiment.findings or (lambda record: [])
     findings, why_findings = _attempt(lambda: list(find(record)), [])
     tables, why_tables = _attempt(lambda: experiment.tables(record), [])
-    pictures, why_pictures = _attempt(lambda: pictures_of(experiment, record), [])
+    drawn, why_pictures = _attempt(lambda: experiment.draw(record), [])
     named = (("findings", why_findings), ("tables", why_tables), ("pictures", why_pictures))
-    first = [stem for finding in findings for stem in finding.figures]
-
-    def place(path: Path) -> tuple[int, int]:
-        shown = first.index(path.stem) if path.stem in first else len(first)
-        return shown, importance(experiment.name, path.stem)
-
-    return Entry(
-        **shared,
-        status=FINISHED,
-        record=record,
+    entry = dataclasses.replace(
+        entry,
         tables=tables,
         findings=findings,
-        pictures=sorted(pictures, key=place),
         settings=settings(config, experiment.presets.get("paper", config)),
         problems=[f"Its {what} cannot be shown: {why}" for what, why in named if why],
     )
-
-
-def pictures_of(experiment: Experiment, record: Record) -> list[Path]:
-    """Paths of a finished run's SVG pictures, sorted; they are drawn if they are not all there."""
-    return sorted(path for path in experiment.draw(record) if path.suffix == ".svg")
+    pictures = sorted(path for path in drawn if path.suffix == ".svg")
+    return dataclasses.replace(entry, pictures=sorted(pictures, key=entry.place))
 
 
 def settings(config: Any, paper: Any) -> list[Setting]:
-    """All settings that count, nested ones by dotted names, beside those of the paper's preset."""
+    """All settings that count beside those of the paper's preset; of what is no part of them by dotted names."""
     here, printed = dict(_flat(config)), dict(_flat(paper))
     return [Setting(name, _text(value), _text(printed.get(name))) for name, value in here.items()]
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if not field.compare:
+    for item, _, value in flat_items(config):
+        if not item.compare:
             continue
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            yield from _flat(value, f"{prefix}{field.name}.")
+            yield from _flat(value, f"{prefix}{item.name}.")
         else:
-            yield f"{prefix}{field.name}", to_jsonable(value)
+            yield f"{prefix}{item.name}", to_jsonable(value)
 
 
 def _text(value: Any) -> str:
@@ -216,16 +210,3 @@ def _errors_of_paper() -> list[PaperError]:
     from kansciml.reproduce.paper_errors import paper_errors
 
     return paper_errors()
-
-
-def _names_of(name: str) -> tuple[str, str]:
-    """Item and title of an experiment; its name where it cannot be loaded."""
-    try:
-        experiment = get_experiment(name)
-    except KansciError:
-        return name, "This experiment cannot be loaded"
-    return experiment.item, experiment.title
-
-
-def _remedy(why: str) -> str:
-    return f"The run failed: {why.rstrip('.')}. The command below resumes it."

@@ -6,18 +6,21 @@ single settings: ``training.adam_steps``, or ``adam_steps`` alone where no other
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import functools
+import inspect
 import itertools
+import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from kansciml._errors import UsageError
-from kansciml.runs.settings import is_part
+from kansciml.runs.settings import flat_items, is_part
 
 T = TypeVar("T")
 FLAT_GROUP = "field."
@@ -120,6 +123,42 @@ def _replaced(config: Any, values: Mapping[tuple[str, ...], Any]) -> Any:
         inner = {path[1:]: value for path, value in values.items() if path[0] == first}
         found[first] = inner[()] if () in inner else _replaced(found[first], inner)
     return _built(type(config), found)
+
+
+def excerpt(config: Any, names: Collection[str], prefix: str = "") -> type:
+    """A dataclass of some settings of a configuration: types, defaults and help are those of `config`.
+
+    An instance's ``whole()`` is `config` with its settings; all else in it is fixed.
+
+    Args:
+        names: of the settings. prefix: what their names begin with in the excerpt, where another part has them too.
+    """
+    fields, args = [], []
+    for item, owner, value in flat_items(config):
+        if item.name in names:
+            own = dataclasses.field(default=value, compare=item.compare, metadata=item.metadata)
+            fields.append((prefix + item.name, typing.get_type_hints(type(owner))[item.name], own))
+            args.append(f"    {prefix}{item.name}: {_help(type(owner)).get(item.name, '')}")
+
+    def whole(self: Any) -> Any:
+        own = {name: get_setting(self, name) for name in setting_types(type(self))}
+        return with_settings(config, {name.removeprefix(prefix): value for name, value in own.items()})
+
+    made = dataclasses.make_dataclass("Excerpt", fields, frozen=True, namespace={"whole": whole})
+    made.__doc__ = "\n".join([f"Some settings of {type(config).__name__}.", "", "Args:", *args])
+    return made
+
+
+def _help(kind: type) -> dict[str, str]:
+    """Field -> the text below it in the source of a dataclass."""
+    found: dict[str, str] = {}
+    for base in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in itertools.pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found[field.target.id] = " ".join(ast.literal_eval(text.value).split())
+    return found
 
 
 def path_settings(config: Any) -> dict[str, tuple[Path, ...]]:

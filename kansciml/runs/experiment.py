@@ -20,6 +20,9 @@ from kansciml.runs.settings import check_numbers
 from kansciml.runs.tables import Table
 from kansciml.runs.trained import TrainedModel
 
+BEYOND = "Beyond the paper"
+"""`Experiment.item` of comparisons that the paper does not have."""
+
 
 @dataclass
 class Result:
@@ -42,11 +45,13 @@ class RunContext:
         folder: results folder of this configuration.
         progress: bars on standard error; see `kansciml.runs.progress.Progress.task`.
         log: takes one line for the user (never standard output, which belongs to results).
+        plan: what the experiment's `check` made of the configuration.
     """
 
     folder: Path
     progress: Progress
     log: Callable[[str], None]
+    plan: Any = None
     _began: float = field(default_factory=time.monotonic)
 
     @property
@@ -72,13 +77,16 @@ class Experiment:
         run: computes; plots nothing and writes nothing but checkpoints and metrics.
         render: reads the record only; writes pictures and tables into the folder and returns their paths.
         summary: the tables printed at the end of the command.
-        check: raises UsageError for whatever is wrong with a configuration, before a folder is made for it.
+        check: raises UsageError for whatever is wrong with a configuration, before a folder is made for it; what it
+            returns is the `plan` of the run.
+        covers: whether a finished record holds all that a configuration asks for; if not, running it adds the rest.
         trained: the models of a finished run, for studies of their minima; None where nothing is trained.
         scoring: how ``kansciml evaluate`` scores the weights that a run kept; None where none are kept.
         findings: what a finished run says about the paper's claims, from the record alone; None where the paper
             claims nothing of it.
-        order: place among the sections of the page of all results; those of equal order stand by name.
-        captions: of its pictures on that page, by the name of the file without its ending.
+        order: place on the page of all results; those of equal order stand by name. None: it is not on the page.
+        captions: of its pictures there, the most important first, by the stem of the file; ``*`` in a stem stands for
+            any name, and braces in its caption for that name.
     """
 
     name: str
@@ -90,10 +98,11 @@ class Experiment:
     render: Callable[[Record, Path], list[Path]]
     summary: Callable[[Record], Table | list[Table]]
     check: Callable[[Any], object] = lambda config: None
+    covers: Callable[[Any, Record], bool] = lambda config, record: True
     trained: Callable[[Record], Sequence[TrainedModel]] | None = None
     scoring: Scoring | None = None
     findings: Callable[[Record], Sequence[Finding]] | None = None
-    order: int = 100
+    order: int | None = None
     captions: Mapping[str, str] = field(default_factory=dict)
 
     def preset(self, name: str) -> Any:
@@ -106,8 +115,8 @@ class Experiment:
             raise unknown_name(f"preset of {self.name}", name, self.presets)
         return self.presets[name]
 
-    def accept(self, config: Any) -> None:
-        """Return if `config` can be run.
+    def accept(self, config: Any) -> Any:
+        """Return the plan of `check` if `config` can be run.
 
         Raises:
             UsageError: it belongs to another experiment, a number in it means nothing, or `check` refuses it.
@@ -115,7 +124,7 @@ class Experiment:
         if not isinstance(config, self.config):
             raise UsageError(f"got a {type(config).__name__} for {self.name}: expected its {self.config.__name__}")
         check_numbers(config)
-        self.check(config)
+        return self.check(config)
 
     def tables(self, record: Record) -> list[Table]:
         """`summary` as a list.

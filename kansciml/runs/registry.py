@@ -30,8 +30,9 @@ class Listing:
 
 def available_experiments(package: str = "kansciml.experiments") -> list[str]:
     """Names of all experiments, sorted. No experiment is loaded: the files are only parsed."""
-    files = _folder(package).glob("*/experiment.py")
-    return sorted(file.parent.name for file in files if _defines_experiment(file))
+    folders = map(Path, importlib.import_module(package).__path__)
+    files = [file for folder in folders for file in folder.glob("*/experiment.py")]
+    return sorted({file.parent.name for file in files if _defines_experiment(file)})
 
 
 def get_experiment(name: str, package: str = "kansciml.experiments") -> Experiment:
@@ -108,11 +109,6 @@ def scoring_of(record: Record) -> Scoring:
             f" expected a run of {', '.join(kinds)}"
         )
     return found
-
-
-def _folder(package: str) -> Path:
-    module = importlib.import_module(package)
-    return Path(next(iter(module.__path__)))
 
 
 def _defines_experiment(file: Path) -> bool:

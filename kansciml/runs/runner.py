@@ -37,6 +37,7 @@ def run_experiment(
     config: Any,
     *,
     results: str | Path = "results",
+    folder: Path | None = None,
     force: bool = False,
     log: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -45,7 +46,7 @@ def run_experiment(
 
     Args:
         config: an instance of ``experiment.config``.
-        results: folder of all results.
+        results: folder of all results. folder: of these, in place of that which `result_folder` gives.
         force: discard what there is for this configuration, finished or not, and start anew.
         log: takes lines for the user; default: standard error, above the bars.
         progress: where bars go; default: standard error.
@@ -58,33 +59,34 @@ def run_experiment(
         KansciError: unwritable or damaged folder, another process at work in it, or the experiment's own error.
         KeyboardInterrupt: passed on after the state was saved and a line said how to resume.
     """
-    experiment.accept(config)
+    plan = experiment.accept(config)
     progress = progress or Progress()
     log = log or progress.log
-    folder = result_folder(experiment, config, results)
+    folder = folder or result_folder(experiment, config, results)
     if not force:
-        done = _finished(folder)
+        done = _finished(experiment, config, folder)
         if done is not None:
             _report_finished(done, log)
             return done
     make_folder(folder)
     with folder_lock(folder), progress:
-        done = None if force else _finished(folder)
+        done = None if force else _finished(experiment, config, folder)
         if done is not None:  # another process finished it between the look and the lock
             _report_finished(done, log)
             return done
         record = _begin(experiment, config, folder, force, log)
-        return _work(experiment, config, record, RunContext(folder, progress, log))
+        return _work(experiment, config, record, RunContext(folder, progress, log, plan))
 
 
 def is_finished(experiment: Experiment, config: Any, results: str | Path = "results") -> bool:
     """Whether `run_experiment` would return a finished record at once."""
-    return _finished(result_folder(experiment, config, results)) is not None
+    return _finished(experiment, config, result_folder(experiment, config, results)) is not None
 
 
-def _finished(folder: Path) -> Record | None:
+def _finished(experiment: Experiment, config: Any, folder: Path) -> Record | None:
     record = find_record(folder)
-    return record if record is not None and record.status == "finished" else None
+    finished = record is not None and record.status == "finished" and experiment.covers(config, record)
+    return record if finished else None
 
 
 def _report_finished(record: Record, log: Callable[[str], None]) -> None:
@@ -113,7 +115,7 @@ def _begin(experiment: Experiment, config: Any, folder: Path, force: bool, log: 
         sessions=earlier.sessions + 1 if earlier else 1,
     )
     save_record(record)
-    if earlier is not None:
+    if earlier is not None and earlier.status != "finished":
         state = {"running": "was killed", "failed": "had failed"}.get(earlier.status, "was interrupted")
         log(f"{experiment.name}: resuming the run in {folder}, which {state}")
     return record

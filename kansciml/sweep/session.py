@@ -159,8 +159,9 @@ class _Session:
     def run(self, todo: list[SweepTask], progress: Progress) -> None:
         """Work until every task of `todo` is done or has failed for good."""
         self.due = [(0.0, task) for task in todo]
-        make_folder(self.folder / "logs")
-        write_text(self.probe, self.name)
+        folder = self.plan.folder(self.results)
+        make_folder(folder / "logs")
+        probe = write_text(folder / f"probe-{self.name}", "")
         self.client.subscribe_topic(self.name, self._told)
         looked = 0.0
         try:
@@ -183,15 +184,7 @@ class _Session:
             raise
         finally:
             self._end()
-
-    @property
-    def folder(self) -> Path:
-        return self.plan.folder(self.results)
-
-    @property
-    def probe(self) -> Path:
-        """File by which a worker sees that the results folder is that of this command."""
-        return self.folder / f"probe-{self.name}"
+            probe.unlink(missing_ok=True)
 
     def _told(self, event: tuple[float, dict[str, Any]]) -> None:
         """Take a worker's word that a task is at work, or no longer. Called in the client's own thread."""
@@ -215,8 +208,7 @@ class _Session:
                 id=task.id,
                 config=settings_json(task.config),
                 results=str(self.results),
-                log=str(self.folder / "logs" / f"{task.id}.log"),
-                probe=str(self.probe),
+                sweep=str(self.plan.folder(self.results)),
                 folder=str(Path.cwd()),
                 patience_s=self.patience_s,
             )
@@ -225,11 +217,7 @@ class _Session:
             self.handed[self.client.submit(execute, request, key=key, pure=False, retries=0)] = task
 
     def _outcome(self, future: Future) -> Outcome:
-        """How an attempt ended.
-
-        Raises:
-            KansciError: the sweep cannot go on.
-        """
+        """How an attempt ended. Raises KansciError if the sweep cannot go on."""
         from distributed import KilledWorker
 
         try:
@@ -260,11 +248,7 @@ class _Session:
         self.log(f"{self.plan.experiment.name} {self.plan.label(own.setting, own.seed)}: {what}: {own.error}")
 
     def _look_for_workers(self) -> None:
-        """Say if there are none.
-
-        Raises:
-            KansciError: the scheduler is gone.
-        """
+        """Say if there are none. Raises KansciError if the scheduler is gone."""
         if self.client.status in ("closed", "closing"):
             raise KansciError("the scheduler is gone: the same command resumes the sweep")
         with contextlib.suppress(OSError, RuntimeError):
@@ -282,7 +266,6 @@ class _Session:
         deadline = time.monotonic() + END_S
         while self.at_work and self.client.status == "running" and time.monotonic() < deadline:
             time.sleep(_TICK_S)
-        self.probe.unlink(missing_ok=True)
         for task in self.handed.values():
             self.state.tasks[task.id].state = "pending"
         if left:

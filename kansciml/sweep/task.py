@@ -37,8 +37,7 @@ class Request:
     Args:
         session: of the command: the topic under which the worker tells when the task is at work.
         experiment, package, id, config: what to run, and the hash that it must have.
-        results: absolute path of the results folder. log: file that takes what the task's process prints.
-        probe: file in the results folder whose content is `session`.
+        results, sweep: absolute paths of the results folder and of the sweep's own there.
         folder: where the command was started; relative paths of the configuration start there.
         patience_s: see `wait_for_folder`.
     """
@@ -49,10 +48,19 @@ class Request:
     id: str
     config: Mapping[str, Any]
     results: str
-    log: str
-    probe: str
+    sweep: str
     folder: str
     patience_s: float = PATIENCE_S
+
+    @property
+    def probe(self) -> Path:
+        """File that the command wrote: a worker that sees it works on the same disk."""
+        return Path(self.sweep, f"probe-{self.session}")
+
+    @property
+    def log(self) -> Path:
+        """File that takes what the task's process prints."""
+        return Path(self.sweep, "logs", f"{self.id}.log")
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def execute(request: Request) -> Outcome:
 
     worker = get_worker()
     key = worker.get_current_task()
-    if not _is_shared(request):
+    if not request.probe.exists():
         raise KansciError(
             f"the worker {worker.address} does not see the results folder {request.results}: "
             "put it on a disk that all workers share (--results)"
@@ -107,13 +115,6 @@ def execute(request: Request) -> Outcome:
         return Outcome("failed", " ".join(str(error).split()))
     finally:
         worker.log_event(request.session, {"id": request.id, "at_work": False})
-
-
-def _is_shared(request: Request) -> bool:
-    try:
-        return Path(request.probe).read_text() == request.session
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def run_task(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     checksum = 0
     for name in sorted(tensors):
         data = tensors[name].reshape(-1).view(torch.uint8).numpy()
-        checksum = zlib.crc32(memoryview(data), zlib.crc32(name.encode(), checksum))
+        checksum = zlib.crc32(data.data, zlib.crc32(name.encode(), checksum))
     return checksum
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kansciml._errors import KansciError, UsageError
+from kansciml._errors import UsageError
 from kansciml.training._config import LoopConfig
 
 
@@ -19,16 +19,15 @@ def make_fabric(config: LoopConfig) -> Any:
     """A launched Fabric: under torchrun on its processes, else on `config.devices` devices of this machine.
 
     Raises:
-        KansciError: Lightning Fabric is not installed.
         UsageError: devices that this machine does not have.
     """
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.utilities.exceptions import MisconfigurationException
+    from lightning_fabric import Fabric  # slow to import
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-        from kansciml.training._precision import Mixed
-    except ImportError as error:
-        raise KansciError("Lightning Fabric is not installed: pip install lightning-fabric") from error
+    from kansciml.training._precision import Mixed
+
+    # Fabric's own plugins: mixed precision rounds inputs to bfloat16, and "64" rounds outputs to float32
+    mixed = Mixed() if config.precision == "bf16-mixed" else None
     devices, nodes = config.devices, 1
     connected = torch.distributed.is_available() and torch.distributed.is_initialized()
     if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
@@ -37,15 +36,10 @@ def make_fabric(config: LoopConfig) -> Any:
     strategy = "ddp" if devices * nodes > 1 else config.strategy
     try:
         fabric = Fabric(
-            accelerator=config.accelerator,
-            strategy=strategy,
-            devices=devices,
-            num_nodes=nodes,
-            # of Fabric's own plugins, mixed precision rounds inputs to bfloat16 and "64" rounds outputs to float32
-            plugins=[Mixed()] if config.precision == "bf16-mixed" else None,
+            accelerator=config.accelerator, strategy=strategy, devices=devices, num_nodes=nodes, plugins=mixed
         )
-        if config.precision == "bf16-mixed":
-            fabric.strategy.precision.device_type = fabric.device.type
+        if mixed is not None:
+            mixed.device_type = fabric.device.type
         fabric.launch()
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -71,7 +65,7 @@ def move_model(model: nn.Module, fabric: Any, config: LoopConfig) -> None:
         model._apply(lambda t: t.to(wide.get(t.dtype, torch.float64 if t.is_floating_point() else t.dtype)))
     model.to(fabric.device)
     if config.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
 
 
 class Batching:

@@ -59,17 +59,17 @@ class FlatState:
         iterate, best = self.iterate, self.best
         scalars = {k: v for k, v in vars(self).items() if k not in ("iterate", "best", "rows")}
         scalars |= {"step": iterate.step, "updates": iterate.updates, "identity": dict(identity)}
-        arrays = {
-            "header": np.frombuffer(json.dumps(scalars).encode(), dtype=np.uint8),
-            "params": iterate.params,
-            "exp_avg": iterate.exp_avg,
-            "exp_avg_sq": iterate.exp_avg_sq,
-            "best_loss": np.array(best.loss),
-            "best_params": best.params,
-            "rows": np.array(self.rows, dtype=np.float64).reshape(-1, 4),
-        }
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(
+            buffer,
+            header=np.frombuffer(json.dumps(scalars).encode(), dtype=np.uint8),
+            params=iterate.params,
+            exp_avg=iterate.exp_avg,
+            exp_avg_sq=iterate.exp_avg_sq,
+            best_loss=np.array(best.loss),
+            best_params=best.params,
+            rows=np.array(self.rows, dtype=np.float64).reshape(-1, 4),
+        )
         write_bytes(path, buffer.getvalue())
 
     @classmethod

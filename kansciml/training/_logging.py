@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ class MetricsLog:
         tensorboard: also write TensorBoard events.
 
     Raises:
-        KansciError: the folder cannot be written, or TensorBoard is wanted and not installed.
+        KansciError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, step: int = 0, epochs: int = 0, tensorboard: bool = False) -> None:
@@ -74,12 +72,8 @@ class MetricsLog:
 
     def _append(self, line: str) -> None:
         try:
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                if os.write(handle, line.encode()) < len(line.encode()):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            finally:
-                os.close(handle)
+            with open(self.path, "ab") as file:  # a short line: one write, when the file is closed
+                file.write(line.encode())
         except OSError as error:
             raise write_failure(self.path, error) from error
 
@@ -114,10 +108,8 @@ def _csv(lines: list[list[str]]) -> str:
 
 
 def _board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise KansciError("TensorBoard is not installed: pip install tensorboard, or train without it") from error
+    from torch.utils.tensorboard import SummaryWriter  # slow to import
+
     try:
         # events of a killed session after the checkpoint are hidden by TensorBoard
         return SummaryWriter(str(folder), purge_step=step + 1)

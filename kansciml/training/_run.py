@@ -285,8 +285,14 @@ class Run:
     def _rate(self, step: int) -> float:
         config = self.config
         warmup = round(config.warmup * self.per_epoch)
-        shape = {"peak": config.learning_rate, "schedule": config.schedule, "minimum": config.min_lr}
-        return rate(step, self.total, warmup=warmup, **shape)
+        return rate(
+            step,
+            self.total,
+            peak=config.learning_rate,
+            warmup=warmup,
+            schedule=config.schedule,
+            minimum=config.min_lr,
+        )
 
     def _save(self) -> None:
         self.state.wall_s = time.monotonic() - self.began

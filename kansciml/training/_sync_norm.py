@@ -21,12 +21,12 @@ def synchronised(model: nn.Module, world: int) -> Iterator[None]:
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     changed = [norm for norm in norms if not isinstance(norm, nn.SyncBatchNorm)] if world > 1 else []
     for norm in changed:
-        norm.forward = partial(_forward, norm, world)
+        vars(norm)["forward"] = partial(_forward, norm, world)
     try:
         yield
     finally:
         for norm in changed:
-            del norm.forward
+            del vars(norm)["forward"]
 
 
 def _forward(norm: nn.modules.batchnorm._BatchNorm, world: int, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def _forward(norm: nn.modules.batchnorm._BatchNorm, world: int, x: Tensor) -> Te
     mean = _average(wide.mean(axes), world)
     centred = wide - mean.view(shape)
     variance = _average(centred.square().mean(axes), world)
-    if norm.track_running_stats and norm.running_mean is not None:
+    if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
         with torch.no_grad():
             norm.num_batches_tracked.add_(1)
             share = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum

@@ -77,9 +77,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 def _named(module: nn.Module) -> set[int]:
     """Identities of the parameters that `module.no_weight_decay()` names; none where there is no such method."""
-    if not hasattr(module, "no_weight_decay"):
-        return set()
-    names = module.no_weight_decay() if callable(module.no_weight_decay) else module.no_weight_decay
+    names: Any = getattr(module, "no_weight_decay", ())
+    names = names() if callable(names) else names
     names = set(names) if isinstance(names, Iterable) and not isinstance(names, str) else names
     if not isinstance(names, set) or not all(isinstance(name, str) for name in names):
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,25 +57,26 @@ def train_refined(
         ValueError: a network without ``extend_grid``, or of RSWAF layers, no grids, grids that do not increase, steps
             below 1, a loss that is not finite, or what `SplineKAN.extend_grid` refuses.
     """
-    if not hasattr(network, "extend_grid"):
+    extend_grid: Any = getattr(network, "extend_grid", None)
+    if extend_grid is None:
         raise ValueError(f"got a {type(network).__name__} without extend_grid: expected a KAN or SplineKAN of kansciml")
     if not grids or any(b <= a for a, b in zip(grids[:-1], grids[1:])):
         raise ValueError(f"got grids {tuple(grids)}: expected increasing numbers of intervals, such as 5, 10, 20")
     if steps < 1:
         raise ValueError(f"got steps {steps}: expected at least 1")
-    stages = []
+    stages: list[Stage] = []
     for grid in grids:
-        errors = network.extend_grid(grid, x)
+        errors = extend_grid(grid, x)
         errors = errors if isinstance(errors, list) else [errors]
         rule = optimiser(network.parameters()) if optimiser else _lbfgs(network.parameters(), steps)
 
-        def closure() -> Tensor:
+        def closure() -> float:
             rule.zero_grad()  # noqa: B023 (called within this stage alone)
             value = loss()
+            value.backward()
             if not bool(torch.isfinite(value)):
                 raise ValueError(f"got loss {float(value.detach())} on grid {grid}: expected a finite one")  # noqa: B023
-            value.backward()
-            return value
+            return float(value.detach())
 
         start = float(loss().detach())
         for _ in range(steps if optimiser else 1):
@@ -88,5 +90,7 @@ def train_refined(
 
 def _lbfgs(parameters: Iterable[nn.Parameter], steps: int) -> torch.optim.Optimizer:
     """L-BFGS that makes all its steps in one call, which keeps its history, and stops only where nothing is left."""
-    options = {"tolerance_grad": 1e-12, "tolerance_change": 1e-16, "line_search_fn": "strong_wolfe"}
-    return torch.optim.LBFGS(parameters, max_iter=steps, max_eval=25 * steps, **options)
+    return torch.optim.LBFGS(
+        parameters, max_iter=steps, max_eval=25 * steps, tolerance_grad=1e-12, tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip

@@ -84,7 +84,7 @@ def test_the_picture_of_figure_1_is_the_one_that_render_writes(tmp_path):
 
 def about(record, words):
     """The finding whose claim has all `words`."""
-    (found,) = [one for one in fig4_findings.findings(record) if all(word in one.claim for word in words)]
+    (found,) = [one for one in fig4_findings.findings(record) if all(word in one.text for word in words)]
     return found
 
 

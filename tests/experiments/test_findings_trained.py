@@ -20,7 +20,7 @@ STEPS = {"training": {"adam_steps": 1000, "lbfgs_steps": 1000}}
 
 def about(found, *words):
     """The finding whose claim has all `words`."""
-    (one,) = [one for one in found if all(word in one.claim for word in words)]
+    (one,) = [one for one in found if all(word in one.text for word in words)]
     return one
 
 
@@ -187,7 +187,7 @@ def test_training_was_feasible_if_it_ran_within_the_papers_memory(tmp_path, peak
     for row in record.result["runs"]:
         row["peak_memory_mb"] = peak
     found = about(fig5_findings.findings(record), "infeasible")
-    assert found.verdict == verdict and "residual" in found.claim
+    assert found.verdict == verdict and "residual" in found.case
 
 
 def images(folder, shift, seeds=4, deviations=(), **options):
@@ -231,7 +231,7 @@ def test_parameters_of_table_1_are_those_in_use_and_the_dead_are_named(tmp_path)
     spline = about(counts, "Tiny", "splines")
     assert spline.printed == "14.3M" and "10,833,700 in use, and 3,550,464" in spline.measured
     assert "14,384,164, the printed number" in spline.evidence
-    fewer = {one.claim.partition(": ")[2]: one.verdict for one in found if "less parameters" in one.claim}
+    fewer = {one.case: one.verdict for one in found if "less parameters" in one.claim}
     assert fewer.pop("DeiT-Small, KAN, RSWAF (G=8)") == NOT_REPRODUCED  # 21,681,316 against 21,704,164
     assert set(fewer.values()) == {REPRODUCED} and len(fewer) == 3
 

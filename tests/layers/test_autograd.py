@@ -137,9 +137,15 @@ def test_onnx_gives_the_same_numbers_for_any_batch(kind, dynamo, dtype, tmp_path
     assert call(x)[0].isnan().all()
 
 
-@pytest.mark.parametrize("layer", [SplineKAN(3, 2), RSWAFKAN(3, 2), RSWAFKAN(3, 2, layer_norm=False)], ids=str)
-def test_vectorised_derivatives_of_autograd(layer):
-    layer, x = layer.double(), draw(4)
+@pytest.mark.parametrize(
+    "make, options",
+    [
+        *((SplineKAN, {"backend": backend}) for backend in ("torch", "auto")),
+        *((RSWAFKAN, {"layer_norm": norm}) for norm in (True, False)),
+    ],
+)
+def test_vectorised_derivatives_of_autograd(make, options):
+    layer, x = make(3, 2, **options).double(), draw(4)
 
     def value(x):
         return layer(x).pow(3).sum()
@@ -147,8 +153,13 @@ def test_vectorised_derivatives_of_autograd(layer):
     for way in ({}, {"strategy": "forward-mode"}):
         found = torch.autograd.functional.jacobian(layer, x, vectorize=True, **way)
         close(found, torch.autograd.functional.jacobian(layer, x))
-    found = torch.autograd.functional.hessian(value, x, vectorize=True)
-    close(found, torch.autograd.functional.hessian(value, x))
+
+    def of_weight(weight):
+        return functional_call(layer, {"spline_weight": weight}, (x,)).square().sum()
+
+    for function, at in ((value, x), (of_weight, layer.spline_weight.detach())):
+        found = torch.autograd.functional.hessian(function, at, vectorize=True)
+        close(found, torch.autograd.functional.hessian(function, at))
     y = layer(x)
     each = torch.eye(y.numel(), dtype=y.dtype).view(-1, *y.shape)
     weights = list(layer.parameters())

@@ -1,30 +1,19 @@
 """The C++ kernels of the spline layer: equality with SciPy's B-splines, edge cases, building and finding them."""
 
-import os
-import subprocess
 import sys
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from scipy.interpolate import BSpline
+from support.spline_layers import scipy_splines
 
 from kansciml.layers._kernels import cpp, cpp_library, plain
-from kansciml.layers._kernels.plain import Weights
+from kansciml.layers._kernels.plain import Given, Weights
 from kansciml.layers._native import build
 from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
 
 GRID, ROWS, N_IN, N_OUT = 4, 1030, 19, 21  # more rows than a block has, and no multiple of a vector
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small problems: a second thread would mostly wait."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +21,9 @@ def fresh(tmp_path_factory):
     """A library of the portable code alone, built now; the installed one has the processor's instruction set."""
     if build.find_compiler() is None:
         pytest.skip("no C++ compiler on this machine")
-    return cpp_library.load(build.build(tmp_path_factory.mktemp("native"), instruction_sets=()))
+    with pytest.MonkeyPatch.context() as patch:  # an eighth of the time for the compiler
+        patch.setattr(build, "FLAGS", ("-O0", *build.FLAGS[1:]))
+        return cpp_library.load(build.build(tmp_path_factory.mktemp("native"), instruction_sets=()))
 
 
 @pytest.fixture(params=["built here, portable", "installed"])
@@ -53,23 +44,6 @@ def way(request, library, monkeypatch):
     return request.param
 
 
-def scipy_splines(knots, order, x, outside):
-    """Splines and slopes (len(x), G + S) with the policy outside the grid, by SciPy in float64."""
-    low, high = knots[order], knots[-1 - order]
-    clipped = x if outside == "zero" else np.clip(x, low, high)
-    at = np.where(clipped == high, np.nextafter(high, -np.inf), clipped)  # belongs to the grid's last interval
-    pad = np.arange(1, order + 2)  # so that all of a spline's support is SciPy's base interval
-    padded = np.concatenate([knots[0] - pad[::-1], knots, knots[-1] + pad])
-    size = len(knots) - order - 1
-    every = BSpline(padded, np.eye(size + 2 * order + 2)[:, order + 1 : -order - 1], order, extrapolate=False)
-    values, slopes = (np.nan_to_num(every(at, nu=nu)) if nu <= order else np.zeros((len(x), size)) for nu in (0, 1))
-    if outside == "linear":
-        values = values + (x - clipped)[:, None] * slopes
-    elif outside == "clamp":
-        slopes = slopes * ((x >= low) & (x <= high))[:, None]
-    return values, slopes
-
-
 def problem(order, even, outside, rows=ROWS, dtype=torch.float64):
     """Spec, gy, x, cells, base_weight, spline_weight, spline_scale and the knots."""
     rng = np.random.default_rng(order)
@@ -85,9 +59,15 @@ def problem(order, even, outside, rows=ROWS, dtype=torch.float64):
     return SplineSpec(GRID, order, even, outside, "silu"), gy, x * 1.3, cells, base, weight, scale, knots
 
 
+def splines(knots, order, x, outside):
+    """Values and slopes by SciPy, (N, I, P) each."""
+    found = ([scipy_splines(one, order, x[:, i].numpy(), k, outside) for i, one in enumerate(knots)] for k in (0, 1))
+    return (torch.tensor(np.stack(part, 1)) for part in found)
+
+
 def run(spec, gy, x, cells, *weights):
-    w = Weights(*weights)
-    return cpp.forward(spec, x, cells, w), *cpp.backward(spec, gy, x, cells, w, True, True)
+    given = Given(spec, x, cells, Weights(*weights))
+    return cpp.forward(given), *cpp.backward(given, gy, True, True)
 
 
 @pytest.mark.parametrize("order, even, outside", list(product(range(6), (True, False), OUTSIDE)))
@@ -95,8 +75,7 @@ def test_values_and_all_gradients_equal_scipy(way, order, even, outside):
     rows = ROWS if order == 3 else 67
     spec, gy, x, cells, base, weight, scale, knots = problem(order, even, outside, rows)
     found = run(spec, gy, x, cells, base, weight, scale)
-    splines = [scipy_splines(knots[i], order, x[:, i].numpy(), outside) for i in range(N_IN)]
-    values, slopes = (torch.tensor(np.stack(part, 1)) for part in zip(*splines))  # (N, I, P)
+    values, slopes = splines(knots, order, x, outside)
     silu = x * torch.sigmoid(x)
     silu_slope = torch.sigmoid(x) * (1 + x * (1 - torch.sigmoid(x)))
     scaled = weight * scale[:, None]
@@ -145,8 +124,7 @@ def test_splines_fade_to_zero_over_the_knots_beyond_the_grid(way, order):
     x = torch.tensor(np.stack([np.roll(at, i) for i in range(N_IN)], 1))  # all lanes of a vector meet all places
     gy = gy.expand(len(x), -1).contiguous()
     y, gx, _, gweight, _ = run(spec, gy, x, cells, None, weight, scale)
-    splines = [scipy_splines(knots, order, x[:, i].numpy(), "zero") for i in range(N_IN)]
-    values, slopes = (torch.tensor(np.stack(part, 1)) for part in zip(*splines))
+    values, slopes = splines([knots] * N_IN, order, x, "zero")
     scaled = weight * scale[:, None]
     torch.testing.assert_close(y, torch.einsum("nim,imo->no", values, scaled), rtol=1e-12, atol=1e-12)
     if order > 1:  # steps at knots are another test's
@@ -169,7 +147,7 @@ def test_nan_stays_in_its_row_and_infinity_makes_none(way, order, even, outside)
 @pytest.mark.parametrize("shape", [(0, N_IN), (1, N_IN)])
 def test_no_rows_and_one_row(way, shape):
     spec, gy, x, cells, base, weight, scale, _ = problem(3, True, "linear", rows=shape[0])
-    expected = plain.forward(spec, x, cells, Weights(base, weight, scale))
+    expected = plain.forward(Given(spec, x, cells, Weights(base, weight, scale)))
     y, gx, gbase, gweight, gscale = run(spec, gy, x, cells, base, weight, scale)
     torch.testing.assert_close(y, expected)
     assert gx.shape == x.shape and gbase.shape == base.shape and gscale.shape == scale.shape
@@ -178,11 +156,12 @@ def test_no_rows_and_one_row(way, shape):
 
 def test_what_is_not_needed_is_not_computed_and_changes_nothing(way):
     spec, gy, x, cells, base, weight, scale, _ = problem(3, True, "zero")
-    tensors = gy, x.T.contiguous().T, cells, Weights(base, weight, scale)  # a transposed x is copied, not misread
-    gx, gbase, gweight, gscale = cpp.backward(spec, *tensors, True, True)
-    alone = cpp.backward(spec, *tensors, True, False)
+    x = x.T.contiguous().T  # transposed: it is copied, not misread
+    given = Given(spec, x, cells, Weights(base, weight, scale))
+    gx, gbase, gweight, gscale = cpp.backward(given, gy, True, True)
+    alone = cpp.backward(given, gy, True, False)
     assert torch.equal(alone[0], gx) and alone[1:] == (None, None, None)
-    weights = cpp.backward(spec, *tensors, False, True)
+    weights = cpp.backward(given, gy, False, True)
     assert weights[0] is None
     for got, expected in zip(weights[1:], (gbase, gweight, gscale)):
         assert torch.equal(got, expected)
@@ -192,21 +171,23 @@ def test_threads_share_the_work_without_a_race(way):
     tensors = problem(3, True, "zero")[:-1]
     one = run(*tensors)
     torch.set_num_threads(3)
-    for _ in range(3):
-        for got, expected in zip(run(*tensors), one):
-            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    try:
+        for _ in range(3):
+            for got, expected in zip(run(*tensors), one):
+                torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_orders_that_are_not_compiled_run_in_plain_pytorch(library):
     spec, gy, x, cells, *weights, _ = problem(6, True, "zero")
-    assert torch.equal(run(spec, gy, x, cells, *weights)[0], plain.forward(spec, x, cells, Weights(*weights)))
+    assert torch.equal(run(spec, gy, x, cells, *weights)[0], plain.forward(Given(spec, x, cells, Weights(*weights))))
 
 
-def test_an_environment_variable_switches_them_off():
-    code = "from kansciml.layers._kernels import cpp_library; print(cpp_library.available(), cpp_library.reason())"
-    environment = {**os.environ, "KANSCIML_NO_CPP": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "False C++ kernels switched off by KANSCIML_NO_CPP\n"
+def test_an_environment_variable_switches_them_off(monkeypatch):
+    monkeypatch.setenv("KANSCIML_NO_CPP", "1")
+    monkeypatch.setattr(cpp_library, "_loaded", cpp_library._loaded.__wrapped__)
+    assert not cpp_library.available() and cpp_library.reason() == "C++ kernels switched off by KANSCIML_NO_CPP"
 
 
 def test_a_library_built_from_another_source_is_refused(monkeypatch):

@@ -1,9 +1,12 @@
 """LayerNorm is PyTorch's to the bit, and its gradient's gradient equals autograd's through PyTorch's own."""
 
+import copy
+
 import pytest
 import torch
+from support.spline_layers import as_function, draw_weights, normal
 from torch import nn
-from torch.func import functional_call, grad
+from torch.func import grad
 
 from kansciml.layers import layer_norm
 from kansciml.layers.layer_norm import LayerNorm
@@ -11,27 +14,27 @@ from kansciml.layers.layer_norm import LayerNorm
 F64 = torch.float64
 
 
-def pair(width=5, bias=True, dtype=F64):
+def pair(width=5, bias=True):
     """Ours and PyTorch's with the same weights drawn."""
-    ours, theirs = LayerNorm(width, bias=bias, dtype=dtype), nn.LayerNorm(width, bias=bias, dtype=dtype)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p, q in zip(ours.parameters(), theirs.parameters()):
-            q.copy_(p.copy_(torch.randn(p.shape, generator=generator, dtype=F64)))
-    return ours, theirs
+    return tuple(draw_weights(make(width, bias=bias, dtype=F64)) for make in (LayerNorm, nn.LayerNorm))
 
 
 def inputs(*shape, dtype=F64, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype).requires_grad_()
+    return normal(*shape, seed=seed, dtype=dtype).requires_grad_()
+
+
+def rounded(*shape, seed, dtype):
+    """The same numbers in float32 and in float64."""
+    return normal(*shape, seed=seed, dtype=torch.float32).to(dtype).requires_grad_()
 
 
 def both_orders(layer, x, pick=(0, 1, 2)):
     """Output, gradients, and the gradients of <h, gradients picked> with respect to cotangent, x and weights."""
     y = layer(x)
-    cotangent, targets = inputs(*y.shape, dtype=x.dtype, seed=2), (x, *layer.parameters())
+    cotangent, targets = rounded(*y.shape, seed=2, dtype=x.dtype), (x, *layer.parameters())
     grads = torch.autograd.grad(y, targets, cotangent, create_graph=True)
     pick = [k for k in pick if k < len(grads)]
-    along = [inputs(*grads[k].shape, dtype=x.dtype, seed=3 + k).detach() for k in pick]
+    along = [rounded(*grads[k].shape, seed=3 + k, dtype=x.dtype).detach() for k in pick]
     second = torch.autograd.grad(
         [grads[k] for k in pick], (cotangent, *targets), along, allow_unused=True, materialize_grads=True
     )
@@ -56,7 +59,7 @@ def test_directions_in_which_not_everything_varies(pick):
 
 
 def test_any_order_of_axes_in_memory():
-    x = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(1), dtype=F64).transpose(1, 2).requires_grad_()
+    x = normal(3, 5, 7, seed=1).transpose(1, 2).requires_grad_()
     found, expected = (both_orders(layer, x)[1] for layer in pair())
     for a, b in zip(found, expected):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
@@ -78,11 +81,7 @@ def test_a_graph_that_serves_twice_gives_the_same_twice():
 
 def test_second_and_third_derivatives_by_finite_differences():
     ours, _ = pair(4)
-    names, values = zip(*ours.named_parameters())
-
-    def call(x, *values):
-        return functional_call(ours, dict(zip(names, values)), (x,))
-
+    call, values = as_function(ours)
     x = inputs(3, 4)
     assert torch.autograd.gradgradcheck(call, (x, *values))
 
@@ -105,27 +104,12 @@ def test_the_closed_form_runs_only_where_a_gradient_is_differentiated(monkeypatc
 
 
 def test_float32_loses_no_more_than_its_rounding():
-    exact, single = pair(64)[0], pair(64)[0].float()
-    with torch.no_grad():
-        for p, q in zip(exact.parameters(), single.parameters()):
-            p.copy_(q)
+    single = pair(64)[0].float()
+    exact = copy.deepcopy(single).double()
     x = inputs(50, 64, dtype=torch.float32)
-    found = both_orders(single, x)[1]
-    y = exact(x.detach().double().requires_grad_())
-    assert y.dtype == F64
-    truth = both_orders_in_double(exact, x)
+    found, truth = both_orders(single, x)[1], both_orders(exact, x.detach().double().requires_grad_())[1]
     for a, b in zip(found, truth):
         assert a.dtype == torch.float32 and (a - b).norm() <= 2e-5 * b.norm() + 1e-6
-
-
-def both_orders_in_double(layer, x):
-    """As `both_orders` of float32 x, with the same numbers in float64."""
-    x = x.detach().double().requires_grad_()
-    cotangent, targets = inputs(*x.shape, dtype=torch.float32, seed=2).detach().double().requires_grad_(), None
-    targets = (x, *layer.parameters())
-    grads = torch.autograd.grad(layer(x), targets, cotangent, create_graph=True)
-    along = [inputs(*g.shape, dtype=torch.float32, seed=3 + k).detach().double() for k, g in enumerate(grads)]
-    return torch.autograd.grad(grads, (cotangent, *targets), along, allow_unused=True, materialize_grads=True)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +118,7 @@ def both_orders_in_double(layer, x):
     ids=["two axes", "no weight", "bfloat16"],
 )
 def test_elsewhere_it_is_pytorchs(layer):
-    x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)).to(
-        torch.bfloat16 if layer.weight is not None and layer.weight.dtype == torch.bfloat16 else torch.float32
-    )
+    x = normal(2, 3, 5, dtype=torch.float32 if layer.weight is None else layer.weight.dtype)
     expected = nn.functional.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
     assert torch.equal(layer(x), expected)
 

@@ -4,27 +4,27 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
+from support.spline_layers import normal
 
 from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers._kernels.knots import even as knots_of
 from kansciml.layers._refit import banded, cells
-from kansciml.layers._refit import refit as _refit
+from kansciml.layers._refit import refit as module
 from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
-from kansciml.layers._refit.refit import basis, refit
-from kansciml.layers.bspline import SplineSpec, uniform_knots
+from kansciml.layers._refit.refit import refit
+from kansciml.layers.bspline import SplineSpec
 
 ORDERS = range(6)
 
 
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def grid_of(knots, order):
-    return knots[:, order : knots.shape[1] - order]
-
-
 def even(features, grid, order, ends=(-1.0, 1.0)):
-    return torch.from_numpy(uniform_knots(grid, order, ends)).repeat(features, 1)
+    return knots_of(features, grid, order, ends)
+
+
+def basis(x, knots, order):
+    """(N, I, P); the right end of the grid belongs to its last interval."""
+    spec = SplineSpec(knots.shape[1] - 2 * order - 1, order, False, "zero", None)
+    return evaluate(spec, x.t(), knots)[0].permute(2, 0, 1)
 
 
 def spline(knots, coefficients, order, x):
@@ -32,31 +32,12 @@ def spline(knots, coefficients, order, x):
     return BSpline(knots.numpy(), coefficients.double().numpy(), order)(x)
 
 
-# --- basis
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_basis_equals_scipy_on_uneven_knots(order):
-    knots = adaptive_knots(normal(50, 2), 4, order, 0.1)
-    inside = grid_of(knots, order)
-    x = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None] * (inside[:, -1] - inside[:, 0]) + inside[:, 0]
-    x[-1] = inside[:, -1]
-    values = basis(x, knots, order)
-    for i in range(2):
-        expected = BSpline.design_matrix(x[:, i].numpy(), knots[i].numpy(), order).toarray()
-        np.testing.assert_allclose(values[:, i], expected, atol=1e-13)
-    torch.testing.assert_close(values[-1].sum(-1), torch.ones(2, dtype=torch.float64))  # the right end is in
-
-
-# --- refit
-
-
 @pytest.fixture(params=["maps", "bands"])
 def way(request, monkeypatch):
     """Both ways to fit, on grids of any size."""
     least = {"maps": 10**6, "bands": -(10**6)}[request.param]
-    monkeypatch.setattr(_refit, "LEAST_IN_BANDS", least)
-    monkeypatch.setattr(_refit, "MOST_BY_MAPS", 10**6)
+    monkeypatch.setattr(module, "LEAST_IN_BANDS", least)
+    monkeypatch.setattr(module, "MOST_BY_MAPS", 10**6)
 
 
 both_ways = pytest.mark.usefixtures("way")
@@ -74,7 +55,7 @@ def test_refinement_keeps_the_function_to_rounding(order, factor):
         result, error = refit(coefficients, old, new, order, samples)
         assert error.max_abs < 1e-12 and error.rms < 1e-13 and error.relative < 1e-12
         for i in range(3):
-            ends = grid_of(old, order)[i, [0, -1]].numpy()
+            ends = old[i, [order, -order - 1]].numpy()
             at = np.random.default_rng(0).uniform(*ends, 500)
             before, after = spline(old[i], coefficients[i], order, at), spline(new[i], result[i], order, at)
             np.testing.assert_allclose(after, before, atol=1e-11)
@@ -140,13 +121,13 @@ def test_a_singular_fit_falls_back_without_harm(monkeypatch):
     x, coefficients = normal(300, 2), normal(2, 9, 3)
     old, new = even(2, 6, 3, (-4, 4)), even(2, 9, 3, (-4, 4))
     result, error = refit(coefficients, old, new, 3, x)
-    monkeypatch.setattr(_refit, "SMALLEST_PIVOT", 2.0)  # no pivot is as large: `eigh` everywhere
+    monkeypatch.setattr(module, "SMALLEST_PIVOT", 2.0)  # no pivot is as large: `eigh` everywhere
     other, same = refit(coefficients, old, new, 3, x)
     torch.testing.assert_close(other, result, rtol=1e-8, atol=1e-9)
     assert same == pytest.approx(error, rel=1e-8)
     monkeypatch.undo()
     gram = torch.diag(torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))[None]
-    torch.testing.assert_close(_refit._inverse(gram), gram)
+    torch.testing.assert_close(module._inverse(gram), gram)
 
 
 @both_ways
@@ -154,8 +135,8 @@ def test_blocks_of_features_change_nothing(monkeypatch):
     x, coefficients = normal(300, 5), normal(5, 9, 3)
     old, new = even(5, 6, 3, (-4, 4)), even(5, 9, 3, (-4, 4))
     result, error = refit(coefficients, old, new, 3, x)
-    monkeypatch.setattr(_refit, "BLOCK", 1)
-    monkeypatch.setattr(_refit, "CACHED", 1)
+    monkeypatch.setattr(module, "BLOCK", 1)
+    monkeypatch.setattr(module, "CACHED", 1)
     monkeypatch.setattr(cells, "CACHED", 1)
     monkeypatch.setattr(banded, "CACHED", 1)
     monkeypatch.setattr(banded, "ROWS", 1)
@@ -247,17 +228,7 @@ def test_narrow_cells_and_dtypes():
     assert not zero.any() and error == (0.0, 0.0, 0.0)
 
 
-def test_shapes_that_do_not_belong_together_are_one_clear_line():
-    knots, coefficients = even(2, 5, 3), torch.zeros(2, 8, 1)
-    bad = [
-        (lambda: refit(torch.zeros(2, 7, 1), knots, knots, 3), "coefficients of shape"),
-        (lambda: refit(coefficients, knots, even(3, 5, 3), 3), "new knots of 3 features"),
-        (lambda: refit(coefficients, knots, knots, 3, torch.zeros(4, 3)), "samples of shape"),
-        (lambda: refit(coefficients, knots, knots, 3, torch.full((4, 2), float("nan"))), "NaN"),
-        (lambda: refit(coefficients, knots, knots, 3, None, "wrap"), "outside 'wrap'"),
-        (lambda: refit(coefficients, knots, knots, 3, scale=torch.ones(1, 2)), "scale of shape"),
-        (lambda: basis(torch.zeros(4, 2), knots[:, :7], 3), "knots of shape"),
-    ]
-    for call, message in bad:
-        with pytest.raises(ValueError, match=message):
-            call()
+def test_samples_that_are_not_finite_are_one_clear_line():
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="4 samples that are NaN or infinite"):
+            refit(torch.zeros(1, 8, 1), even(1, 5, 3), even(1, 6, 3), 3, torch.full((4, 1), bad))

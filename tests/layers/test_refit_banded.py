@@ -5,22 +5,20 @@ import math
 import pytest
 import torch
 from scipy.interpolate import make_lsq_spline
+from support.spline_layers import normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kansciml import KAN, SplineKAN
 from kansciml.layers._kernels.basis import evaluate
-from kansciml.layers._refit import refit as _refit
+from kansciml.layers._kernels.knots import even as knots_of
+from kansciml.layers._refit import refit as module
 from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
 from kansciml.layers._refit.refit import refit
-from kansciml.layers.bspline import SplineSpec, uniform_knots
+from kansciml.layers.bspline import SplineSpec
 
 
 def even(features, grid, order=3, ends=(-1.0, 1.0)):
-    return torch.from_numpy(uniform_knots(grid, order, ends)).repeat(features, 1)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return knots_of(features, grid, order, ends)
 
 
 def values(knots, coefficients, order, x, outside="zero"):
@@ -62,8 +60,8 @@ def test_it_is_the_fit_of_small_grids(order, monkeypatch):
     old, new = even(3, 40, order), adaptive_knots(x, 33, order, 0.1)
     scale = normal(3, 2, seed=2)
     result, error = refit(coefficients, old, new, order, x, "linear", scale)
-    monkeypatch.setattr(_refit, "LEAST_IN_BANDS", 1000)
-    monkeypatch.setattr(_refit, "MOST_BY_MAPS", 1000)
+    monkeypatch.setattr(module, "LEAST_IN_BANDS", 1000)
+    monkeypatch.setattr(module, "MOST_BY_MAPS", 1000)
     other, same = refit(coefficients, old, new, order, x, "linear", scale)
     assert not torch.equal(other, result)  # another way
     torch.testing.assert_close(other, result, rtol=1e-8, atol=1e-9)

@@ -1,19 +1,17 @@
 """Second derivatives of SplineKAN: closed forms against finite differences, the composite and SciPy."""
 
+import copy
 from itertools import product
 
-import numpy as np
 import pytest
 import torch
-from scipy.interpolate import BSpline
-from support.spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, relative
-from torch.func import functional_call, grad
+from support.spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, normal, relative
+from torch.func import grad
 
 from kansciml import SplineKAN
 from kansciml.layers._kernels import cpp, cpp_library, spline_op
 from kansciml.layers._kernels.activations import ACTIVATIONS, curvature
-from kansciml.layers._kernels.basis import evaluate
-from kansciml.layers.bspline import OUTSIDE, SplineSpec, uniform_knots
+from kansciml.layers.bspline import OUTSIDE
 
 ORDERS = (1, 2, 3, 4, 5)
 cpp_only = pytest.mark.skipif(not cpp_library.available(), reason="C++ kernels are not built here")
@@ -31,12 +29,12 @@ def composite_call(layer):
     return call
 
 
-def double_gradients(call, x, values, generator):
+def double_gradients(call, x, values):
     """Gradients of <h, gradient> with respect to the cotangent, x and the weights, at h drawn."""
     y = call(x, *values)
-    cotangent = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.dtype).requires_grad_()
+    cotangent = normal(*y.shape, seed=1, dtype=y.dtype).requires_grad_()
     grads = gradient(call, cotangent, x, *values)
-    along = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
+    along = [normal(*g.shape, seed=2 + k, dtype=g.dtype) for k, g in enumerate(grads)]
     return torch.autograd.grad(grads, (cotangent, x, *values), along, allow_unused=True, materialize_grads=True)
 
 
@@ -49,44 +47,33 @@ def test_gradgradcheck_in_every_order_and_policy(order, even, outside, backend):
     assert torch.autograd.gradgradcheck(call, (x, *values))
 
 
+def assert_equals_composite(layer, rows):
+    call, values = as_function(layer)
+    x = inputs(layer, rows).requires_grad_()
+    found, expected = (double_gradients(one, x, values) for one in (call, composite_call(layer)))
+    for got, truth in zip(found, expected):
+        assert (got - truth).abs().max() <= 1e-11 * truth.abs().max().clamp(min=1)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scale, base, bias", list(product((True, False), ("gelu", "relu", None), (True, False))))
 def test_every_choice_of_weights_equals_the_composite(scale, base, bias, backend):
-    layer = layer_with(
-        3, True, 7, 5, 4, spline_scale=scale, base_activation=base, bias=bias, outside="linear", backend=backend
-    )
-    call, values = as_function(layer)
-    x = inputs(layer).requires_grad_()
-    found = double_gradients(call, x, values, torch.Generator().manual_seed(1))
-    expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
-    for got, truth in zip(found, expected):
-        torch.testing.assert_close(got, truth, rtol=1e-11, atol=1e-11)
+    options = {"spline_scale": scale, "base_activation": base, "bias": bias}
+    assert_equals_composite(layer_with(3, True, 7, 5, 4, outside="linear", backend=backend, **options), 40)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("order, even, outside", list(product((0, 1, 3, 4, 6), (True, False), OUTSIDE)))
 def test_many_rows_and_blocks_equal_the_composite(order, even, outside, backend):
     layer = layer_with(order, even, 5, 19, outside=outside, backend=backend)
-    call, values = as_function(layer)
-    x = inputs(layer, 1100).requires_grad_()  # more rows than a block has
-    found = double_gradients(call, x, values, torch.Generator().manual_seed(1))
-    expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
-    for got, truth in zip(found, expected):
-        assert (got - truth).abs().max() <= 1e-11 * truth.abs().max().clamp(min=1)
+    assert_equals_composite(layer, 1100)  # more rows than a block has
 
 
+@cpp_only
 @pytest.mark.parametrize("sparse", [True, False])
-def test_both_ways_of_the_cpp_kernels_agree(sparse, monkeypatch):
-    if not cpp_library.available():
-        pytest.skip("C++ kernels are not built here")
+def test_both_ways_of_the_cpp_kernels_equal_the_composite(sparse, monkeypatch):
     monkeypatch.setattr(cpp, "prefer_sparse", lambda spec: sparse)
-    layer = layer_with(3, True, 5, 19, backend="cpp")
-    call, values = as_function(layer)
-    x = inputs(layer, 1100).requires_grad_()
-    found = double_gradients(call, x, values, torch.Generator().manual_seed(1))
-    expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
-    for got, truth in zip(found, expected):
-        assert (got - truth).abs().max() <= 1e-11 * truth.abs().max()
+    assert_equals_composite(layer_with(3, True, 5, 19, backend="cpp"), 1100)
 
 
 @cpp_only
@@ -96,15 +83,14 @@ def test_every_width_and_any_number_of_threads_equal_the_composite(n_out, scale,
     layer = layer_with(3, True, 9, n_out, 6, spline_scale=scale, backend="cpp").to(dtype)
     call, values = as_function(layer)
     x = inputs(layer, 1100).requires_grad_()
-    before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 3, 3):
             torch.set_num_threads(threads)
-            found.append(double_gradients(call, x, values, torch.Generator().manual_seed(1)))
+            found.append(double_gradients(call, x, values))
     finally:
-        torch.set_num_threads(before)
-    expected = double_gradients(composite_call(layer), x, values, torch.Generator().manual_seed(1))
+        torch.set_num_threads(1)
+    expected = double_gradients(composite_call(layer), x, values)
     for one in found:
         assert relative(one, expected) < close
     assert all(torch.equal(a, b) for a, b in zip(found[1], found[2]))  # the order of sums is fixed
@@ -113,48 +99,15 @@ def test_every_width_and_any_number_of_threads_equal_the_composite(n_out, scale,
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("order, even", list(product((2, 3, 5), (True, False))))
 def test_float32_loses_no_more_than_its_rounding(order, even, backend):
-    exact = layer_with(order, even, 6, 4, 5, backend=backend)
     single = layer_with(order, even, 6, 4, 5, backend=backend).float()
-    with torch.no_grad():
-        for p, q in zip(exact.parameters(), single.parameters()):
-            p.copy_(q)
-    results = []
+    exact, results = copy.deepcopy(single).double(), []
     for layer in (exact, single):
         call, values = as_function(layer)
         x = inputs(single).to(layer.spline_weight.dtype).requires_grad_()
-        results.append(double_gradients(call, x, values, torch.Generator().manual_seed(1)))
+        results.append(double_gradients(call, x, values))
     for truth, got in zip(*results):
         assert got.dtype == torch.float32
         assert (got - truth).norm() <= (2e-5 if order > 2 else 2e-3) * truth.norm()
-
-
-def scipy_splines(knots, order, x, derivative):
-    size = len(knots) - order - 1
-    pad = np.arange(1, order + 2)  # so that all of a spline's support is SciPy's base interval
-    padded = np.concatenate([knots[0] - pad[::-1], knots, knots[-1] + pad])
-    every = BSpline(padded, np.eye(size + 2 * order + 2)[:, order + 1 : -order - 1], order, extrapolate=False)
-    return np.nan_to_num(every(x, nu=derivative)) if derivative <= order else np.zeros((len(x), size))
-
-
-@pytest.mark.parametrize("order, even, outside", list(product((0, *ORDERS), (True, False), OUTSIDE)))
-def test_second_derivative_of_the_basis_equals_scipy_also_at_knots(order, even, outside):
-    grid = 4
-    if even:  # knots and positions that are exact in binary
-        knots = uniform_knots(grid, order, (-1, 1))
-        cells = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
-    else:
-        knots = np.random.default_rng(order).uniform(0.2, 1, grid + 2 * order + 1).cumsum() - 2.0
-        cells = torch.tensor(knots)[None]
-    low, high = knots[order], knots[order + grid]
-    x = np.concatenate([np.linspace(low - 1, high + 1, 101), knots[order : order + grid + 1]])
-    spec = SplineSpec(grid, order, even, outside, None)
-    found = evaluate(spec, torch.tensor(x)[None], cells, 2)
-    assert len(found) == 3
-    at = np.where(x == high, np.nextafter(high, -np.inf), x)  # belongs to the last interval
-    expected = scipy_splines(knots, order, at, 2)
-    if outside != "zero":
-        expected = expected * ((x >= low) & (x <= high))[:, None]
-    np.testing.assert_allclose(found[2][0].T, expected, atol=1e-11 * max(1, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -195,8 +148,7 @@ def test_a_layer_used_twice_and_a_cotangent_made_from_its_output(backend):
     layer = layer_with(4, True, 3, 3, 4, backend=backend)
     call, values = as_function(layer)
     x = inputs(layer, 5)[2:]
-    generator = torch.Generator().manual_seed(2)
-    tangents = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in values]
+    tangents = [normal(*v.shape, seed=k) for k, v in enumerate(values)]
 
     def loss(t):
         own = [v.detach() + t * tangent for v, tangent in zip(values, tangents)]
@@ -225,23 +177,13 @@ def test_third_derivatives(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_graph_of_a_gradient_keeps_arguments_alone(backend):
+def test_the_graph_of_a_gradient_keeps_arguments_alone(backend, saved_bytes):
     layer = SplineKAN(12, 8, backend=backend)
-    x = torch.randn(50, 12, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    own = {t.untyped_storage().data_ptr() for t in (x, *layer.parameters(), *layer.buffers())}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = layer(x)
-        cotangent = torch.ones_like(y).requires_grad_()
-        grads = torch.autograd.grad(y, (x, *layer.parameters()), cotangent, create_graph=True)
-    assert sum(kept.values()) == 4 * cotangent.numel()
+    x = normal(50, 12, dtype=torch.float32).requires_grad_()
+    call, values = as_function(layer)
+    cotangent = torch.ones(50, 8, requires_grad=True)
+    kept, grads = saved_bytes(layer, x, lambda x: gradient(call, cotangent, x, *values))
+    assert kept == 4 * (x.numel() + cotangent.numel())
     # and the same graph serves again and again
     along = [torch.ones_like(g) for g in grads]
     first, second = (torch.autograd.grad(grads, x, along, retain_graph=True)[0] for _ in range(2))
@@ -249,29 +191,11 @@ def test_the_graph_of_a_gradient_keeps_arguments_alone(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_vectorised_jacobians_and_hessians(backend):
-    layer = layer_with(3, True, 3, 2, 4, backend=backend)
-    x = inputs(layer, 3)[2]
-
-    def of_weight(weight):
-        return functional_call(layer, {"spline_weight": weight}, (x,)).square().sum()
-
-    for function, at in (
-        (lambda x: layer(x).square().sum(), x),
-        (of_weight, layer.spline_weight.detach()),
-    ):
-        row_by_row = torch.autograd.functional.hessian(function, at)
-        torch.testing.assert_close(torch.autograd.functional.hessian(function, at, vectorize=True), row_by_row)
-    row_by_row = torch.autograd.functional.jacobian(layer, x)
-    torch.testing.assert_close(torch.autograd.functional.jacobian(layer, x, vectorize=True), row_by_row)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_rows(backend):
     layer = layer_with(3, True, backend=backend)
     call, values = as_function(layer)
     x = torch.zeros(0, 2, dtype=torch.float64, requires_grad=True)
-    found = double_gradients(call, x, values, torch.Generator().manual_seed(1))
+    found = double_gradients(call, x, values)
     assert all(not g.any() for g in found) and found[1].shape == (0, 2)
 
 

@@ -245,6 +245,8 @@ def test_knots_that_splines_cannot_have_are_refused_when_they_are_read():
     layer.knots[0, 4] = 9.0
     with pytest.raises(ValueError, match="do not increase strictly"):
         layer(draw())
+    with pytest.raises(ValueError, match="do not increase strictly"):
+        layer.set_knots(torch.zeros(3, 12))
     layer.knots = SplineKAN(3, 2, grid=6).knots
     with pytest.raises(ValueError, match=r"knots of shape \(3, 13\) and spline_weight of shape \(3, 8, 2\)"):
         layer(draw())

@@ -5,55 +5,14 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from support.models import SMALL, fields, small
+from support.written_out import gelu, mixing
 
 from kansciml import cli
-from kansciml._errors import KansciError, UsageError
 from kansciml.analysis.memory import measure
 from kansciml.models.base import VARIANTS, count_parameters
 from kansciml.models.fno import with_coordinates
-from kansciml.models.registry import available_families, available_models, build_model, find, get_family, model_config
-
-SMALL = {"width": 6, "modes": (3, 4), "padding": 2, "projection": 7}
-NAMES = available_models(kind="operator")
-
-
-def small(name, variant="mlp", dtype=torch.float64, **options):
-    """A network with weights large enough that no branch of it is lost in another's rounding."""
-    if name == "fno-wt":
-        options = {"iterations": 3, **options}
-    model = build_model(name, variant, **{**SMALL, **options}).to(dtype)
-    for key, parameter in model.named_parameters():
-        if key.endswith("spectral.weight"):
-            torch.nn.init.normal_(parameter, 0.0, 0.1)
-    return model
-
-
-def fields(*size, batch=2, channels=1, dtype=torch.float64):
-    return torch.randn(batch, channels, *(size or (13, 11)), dtype=dtype)
-
-
-def test_names():
-    assert NAMES == ["fno-deq", "fno-injection", "fno-original", "fno-plain", "fno-wt"]
-    assert available_families(kind="operator") == ["fno"] and "fno" not in available_families()
-    with pytest.raises(UsageError, match="unknown model 'fno-wt': expected one of conv-mixer"):
-        find("fno-wt")  # no vision model
-
-
-def test_one_new_file_is_one_new_operator(tmp_path, monkeypatch):
-    """Kinds do not mix: a folder with both is listed by the symbol that its files assign."""
-    package = tmp_path / "their_operators"
-    package.mkdir()
-    text = "from kansciml.models.base import Model\n{} = Model('{}', 'title', {{'a': None}}, None)\n"
-    (package / "__init__.py").write_text("")
-    (package / "net.py").write_text(text.format("OPERATOR", "net"))
-    (package / "wrong.py").write_text("OPERATOR = 3\n")
-    (package / "seer.py").write_text(text.format("MODEL", "seer"))
-    monkeypatch.syspath_prepend(tmp_path)
-    assert available_families("their_operators", "operator") == ["net", "wrong"]
-    assert find("net-a", "their_operators", None)[1] == find("seer-a", "their_operators", None)[1] == "a"
-    with pytest.raises(KansciError, match=r"OPERATOR in .*wrong.py is a int: expected a Model"):
-        get_family("wrong", "their_operators", "operator")
+from kansciml.models.registry import build_model, find, model_config
 
 
 @pytest.mark.parametrize("blocks, real, numel", [(1, 2376449, 1196801), (2, 4155425, 2091041), (4, 7713377, 3879521)])
@@ -91,10 +50,6 @@ def test_cost_prints_both_counts(capsys):
     assert "fno-wt: 421 x 421 points, 1 -> 1 fields" in capsys.readouterr().out
     assert cli.main(["cost", "--model", "fno-wt", "--match", "params"]) == 2
     assert capsys.readouterr().err == "error: got --match with fno-wt: expected a vision model\n"
-
-
-def gelu(x):
-    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
 def pointwise(state, prefix, x):
@@ -143,7 +98,7 @@ def test_it_is_the_operator_written_out(name, blocks, residual):
 
 
 @pytest.mark.parametrize("variant", VARIANTS[1:])
-def test_kans_lift_and_project(variant, plain_kan):
+def test_kans_lift_and_project(variant):
     """Only they differ from the MLP variant; truth by SciPy's splines and RSWAF written out."""
     model = small("fno-plain", variant)
     a, seen = fields(), {}
@@ -153,9 +108,9 @@ def test_kans_lift_and_project(variant, plain_kan):
         lifted = model.lift(with_coordinates(a))
     hook.remove()
     state = model.state_dict()
-    torch.testing.assert_close(y.movedim(1, -1), plain_kan(state, "projection.", seen["x"], variant))
+    torch.testing.assert_close(y.movedim(1, -1), mixing(state, "projection.", seen["x"], variant))
     if variant == "kan-spline":
-        torch.testing.assert_close(lifted, plain_kan(state, "lift.", with_coordinates(a), variant))
+        torch.testing.assert_close(lifted, mixing(state, "lift.", with_coordinates(a), variant))
 
 
 def test_an_rswaf_lift_with_layer_norm_would_see_one_number_of_three():
@@ -168,27 +123,9 @@ def test_an_rswaf_lift_with_layer_norm_would_see_one_number_of_three():
     torch.testing.assert_close(normed.norm(dim=1), torch.full_like(normed[:, 0], math.sqrt(3)))
 
 
-CASES = [(name, variant, {}) for name in NAMES for variant in VARIANTS] + [
-    ("fno-wt", "mlp", {"residual": True}),
-    ("fno-wt", "kan-spline", {"fair": True, "blocks": 2}),
-    ("fno-deq", "mlp", {"gradient": "jacobian-free"}),
-]
-
-
-@pytest.mark.parametrize("name, variant, options", CASES)
-def test_finite_fields_and_a_gradient_for_every_parameter(name, variant, options):
-    model = small(name, variant, in_channels=2, out_channels=3, **options)
-    y = model(fields(channels=2))
-    assert y.shape == (2, 3, 13, 11) and bool(y.isfinite().all())
-    y.square().sum().backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), key
-        assert parameter.grad.abs().max() > 1e-9, key
-
-
 def test_numbers_without_effect_where_the_blocks_start_once_from_zero():
     """The source's FNO++: weights of the first layer that only see z = 0. Tied ones see more later."""
-    d, m1, m2 = SMALL["width"], *SMALL["modes"]
+    d, m1, m2 = SMALL[1]["width"], *SMALL[1]["modes"]
     for iterations, expected in ((1, 4 * m1 * m2 * d * d + 2 * d * d), (2, 0)):
         model = small("fno-injection", from_zero=True, iterations=iterations)
         model(fields()).square().sum().backward()
@@ -245,36 +182,10 @@ def test_splines_keep_no_more_for_backward_than_the_mlps():
     """Lift and projection: one input per layer, where the MLP keeps its GELU's input too."""
     kept = {}
     for variant in VARIANTS[:2]:
-        model = build_model("fno-plain", variant, **{**SMALL, "width": 32, "projection": 128})
+        model = build_model("fno-plain", variant, **{**SMALL[1], "width": 32, "projection": 128})
         a = fields(24, 24, dtype=torch.float32)
         kept[variant] = measure(lambda model=model, a=a: model(a), apart=model.buffers()).saved_bytes
     assert kept["kan-spline"] <= kept["mlp"]
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_state_survives_safetensors(variant, tmp_path):
-    first, second = small("fno-wt", variant), small("fno-wt", variant)
-    a = fields()
-    assert not torch.equal(first(a), second(a))
-    save_file(first.state_dict(), tmp_path / "w.safetensors")
-    second.load_state_dict(load_file(tmp_path / "w.safetensors"))
-    assert torch.equal(first(a), second(a))
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_generator_alone_decides_the_weights(variant):
-    states = []
-    for seed in (7, 7, 8):
-        before = torch.random.get_rng_state()
-        model, preset = find("fno-wt", kind="operator")
-        network = model.module(model.config(preset, variant, **SMALL))
-        torch.random.set_rng_state(before)
-        network.reset_parameters(torch.Generator().manual_seed(seed))
-        assert torch.equal(before, torch.random.get_rng_state())
-        states.append(network.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values()))
-    key = "blocks.0.layers.1.spectral.weight"
-    assert not torch.equal(states[0][key], states[2][key])
 
 
 def test_kan_hidden_is_the_projections():
@@ -282,27 +193,6 @@ def test_kan_hidden_is_the_projections():
     assert config.kan_widths() == ((3, 32), (32, 11, 1))
     network = build_model("fno-wt", "kan-spline", kan_hidden=(11,))
     assert sum(p.numel() for part in (network.lift, network.projection) for p in part.parameters()) == 4_590
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"modes": (0, 3)}, r"got modes \(0, 3\): expected two numbers of at least 1"),
-        ({"iterations": 0}, "got iterations 0: expected at least 1"),
-        ({"padding": -1}, "got padding -1: expected at least 0"),
-        ({"gradient": "exact"}, "unknown gradient 'exact': expected one of implicit, jacobian-free"),
-        ({"tolerance": -1.0}, "got tolerance -1.0"),
-        ({"equilibrium": True, "residual": True}, "got an equilibrium with residual"),
-        ({"injection": False}, "got an equilibrium, or a start from zero, without injection"),
-        ({"variant": "kan"}, "unknown variant 'kan'"),
-        ({"variant": "kan-spline", "kan_hidden": (4, 4)}, r"got kan_hidden \(4, 4\): expected 1 width"),
-        ({"variant": "kan-spline", "grid_range": (1.0, -1.0)}, "fno: got grid_range"),
-        ({"image_size": 3}, "unknown option of fno 'image_size'"),
-    ],
-)
-def test_mistakes_are_told(options, message):
-    with pytest.raises(UsageError, match=message):
-        build_model("fno-wt", **options)
 
 
 class OnceGelu:

@@ -2,24 +2,14 @@
 
 import pytest
 import torch
+from support.models import fields, small
 from torch._dynamo.testing import CompileCounter
 
 from kansciml.models.base import VARIANTS
 from kansciml.models.fno import with_coordinates
-from kansciml.models.registry import build_model
 
-SMALL = {"width": 6, "modes": (3, 4), "padding": 2, "projection": 7}
+SHORT = {"fno-wt": {"iterations": 1}, "fno-original": {}}
 SIZES = (13, 11), (16, 9), (9, 24), (20, 20)
-
-
-def small(name, variant="mlp", dtype=torch.float64, **options):
-    torch.manual_seed(0)
-    model = build_model(name, variant, **{**SMALL, **({"iterations": 1} if name == "fno-wt" else {}), **options})
-    return model.to(dtype)
-
-
-def fields(*size, batch=2, channels=1, dtype=torch.float64):
-    return torch.randn(batch, channels, *(size or SIZES[0]), dtype=dtype)
 
 
 @pytest.mark.parametrize("size", [(13, 11), (1, 5), (421, 2)])
@@ -47,27 +37,12 @@ def test_any_grid_that_has_the_modes(name):
 
 
 @pytest.mark.slow
-def test_it_compiles_into_one_graph():
-    model, a = small("fno-wt", dtype=torch.float32), fields(dtype=torch.float32)
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    results = []
-    for run in (model, compiled):
-        model.zero_grad()
-        y = run(a)
-        y.square().sum().backward()
-        results.append((y.detach(), *(p.grad for p in model.parameters())))
-    for eager, traced in zip(*results):
-        torch.testing.assert_close(eager, traced, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name, variant, dynamic", [("fno-original", "mlp", None), ("fno-wt", "kan-spline", True)])
 @torch.no_grad()
 def test_one_compiled_program_serves_all_grids(name, variant, dynamic):
     """At the first other size it may be made anew, with the sizes left open; never again."""
     torch.compiler.reset()
-    model, counter, counts = small(name, variant), CompileCounter(), []
+    model, counter, counts = small(name, variant, **SHORT[name]), CompileCounter(), []
     compiled = torch.compile(model, backend=counter, dynamic=dynamic)
     for size in SIZES:
         a = fields(*size)
@@ -83,7 +58,7 @@ def test_one_compiled_program_serves_all_grids(name, variant, dynamic):
 @pytest.mark.parametrize("name, variant", [("fno-wt", "mlp"), ("fno-original", "kan-rswaf")])
 @torch.no_grad()
 def test_one_exported_program_serves_all_grids_and_batches(name, variant):
-    model = small(name, variant).eval()
+    model = small(name, variant, **SHORT[name]).eval()
     open_sizes = {0: torch.export.Dim("B"), 2: torch.export.Dim("H", min=4), 3: torch.export.Dim("W", min=4)}
     program = torch.export.export(model, (fields(),), dynamic_shapes=(open_sizes,)).module()
     for batch, size in enumerate(SIZES[1:], 1):

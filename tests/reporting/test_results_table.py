@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from kansciml import cli
 from kansciml._errors import KansciError, UsageError
 from kansciml.reporting.results_table import (
-    Filter,
     column_name,
-    columns_of,
     find_all,
     flat_rows,
+    frame_of,
     load_all,
     per_record,
     results_table,
@@ -41,7 +41,7 @@ def record(folder: str, grid: int = 3, **values) -> Record:
     return Record(Path(folder), "demo", config, "0" * 12, "finished", **{**own, **values})
 
 
-ROWS = flat_rows(record("r/a")) + flat_rows(record("r/b", grid=5))
+ROWS = frame_of([record("r/a"), record("r/b", grid=5)])
 
 
 class TestRows:
@@ -61,7 +61,7 @@ class TestRows:
         assert row["result.total.x"] == 2 and row["seed"] == 4 and not any("curve" in name for name in row)
 
     def test_per_record_takes_medians_and_what_is_common(self):
-        first, second = per_record(ROWS)
+        first, second = per_record(ROWS).to_dict("records")
         assert (first["runs"], first["run.final_loss"], first["run.variant"]) == (3, 2.0, "mlp, kan")
         assert (first["config.grid"], second["config.grid"]) == (3, 5) and first["seed"] == [0, 1]
 
@@ -70,31 +70,30 @@ class TestRows:
         assert varying(ROWS[:3]) == []
 
 
-class TestFilters:
+class TestQueries:
     @pytest.mark.parametrize(
-        "text, number",
+        "query, number",
         [
-            ("grid=3", 3), ("field.grid=5", 3), ("grid!=3", 3), ("grid>=3", 6), ("grid>3", 3), ("steps=5", 6),
-            ("training.steps<5", 0), ("variant=mlp", 4), ("variant!=mlp", 2), ("final_loss<2", 2),
-            ("final_loss=none", 2), ("final_loss>1e-3", 4), ("hidden=10,10", 6), ("hidden=(10, 10)", 6),
-            ("hidden=10", 0), ("fast=true", 6),
-            ("fast=1", 0), ("hash=000000000000", 6), ("seed==1", 2), ("commit<3", 0), ("versions.torch=2.4", 6),
+            ("grid == 3", 3), ("`config.grid` == 5", 3), ("grid != 3", 3), ("grid >= 3", 6), ("grid > 3", 3),
+            ("steps == 5", 6), ("`training.steps` < 5", 0), ("variant == 'mlp'", 4), ("variant != 'mlp'", 2),
+            ("final_loss < 2", 2), ("final_loss.isna()", 2), ("final_loss > 1e-3", 4), ("hidden == '10,10'", 6),
+            ("hidden == '10'", 0), ("fast", 6), ("fast == False", 0), ("hash == '000000000000'", 6), ("seed == 1", 2),
+            ("torch == '2.4'", 6), ("grid == 3 and variant == 'kan'", 1), ("grid == 3 or seed == 1", 4),
+            ("variant in ('kan', 'rswaf')", 2),
         ],
     )  # fmt: skip
-    def test_keep_the_rows_that_pass(self, text, number):
-        assert len(select(ROWS, [Filter.parse(text)])) == number
+    def test_keep_the_rows_for_which_they_hold(self, query, number):
+        assert len(select(ROWS, query)) == number
 
-    def test_all_must_pass(self):
-        assert len(select(ROWS, [Filter.parse("grid=3"), Filter.parse("variant=kan")])) == 1
-
-    @pytest.mark.parametrize("text", ["grid", "=3", "grid=", ""])
-    def test_no_filter_is_one_line(self, text):
-        with pytest.raises(UsageError, match="expected name=value"):
-            Filter.parse(text)
+    @pytest.mark.parametrize("query", ["grid", "=3", "grid =", "commit < 3", "grid + 1", "1", "grid == 3 or"])
+    def test_no_query_is_one_line(self, query):
+        with pytest.raises(UsageError, match="got --query") as error:
+            select(ROWS, query)
+        assert "\n" not in str(error.value)
 
     def test_an_unknown_column_lists_the_closest_first(self):
         with pytest.raises(UsageError, match=r"unknown column 'gird': expected one of config.grid, "):
-            select(ROWS, [Filter.parse("gird=3")])
+            select(ROWS, "gird == 3")
 
     def test_settings_come_before_metrics_and_the_full_name_is_always_understood(self):
         columns = ["config.x", "run.x", "run.y.z"]
@@ -115,16 +114,17 @@ class TestTable:
         assert "hidden" not in table.columns
 
     def test_no_rows_are_a_table_all_the_same(self):
-        assert results_table([]).rows == []
+        assert results_table(frame_of([])).rows == []
 
 
 def test_csv_holds_every_number_to_the_last_digit():
-    rows = [{**ROWS[0], "run.final_loss": 0.1 + 0.2}, {**ROWS[2], "extra": 'a "b", c'}]
-    read = list(csv.DictReader(io.StringIO(to_csv(rows))))
-    assert list(read[0]) == columns_of(rows)
+    runs = [{**RUNS[0], "final_loss": 0.1 + 0.2}, {**RUNS[2], "extra": 'a "b", c'}]
+    frame = frame_of([record("r/a", result={"runs": runs})])
+    read = list(csv.DictReader(io.StringIO(to_csv(frame))))
+    assert list(read[0]) == list(frame) and read[0]["config.grid"] == "3"
     assert float(read[0]["run.final_loss"]) == 0.1 + 0.2 and read[1]["run.final_loss"] == ""
     assert json.loads(read[0]["config.hidden"]) == [10, 10] and read[0]["config.fast"] == "true"
-    assert read[1]["extra"] == 'a "b", c' and read[0]["extra"] == ""
+    assert read[1]["run.extra"] == 'a "b", c' and read[0]["run.extra"] == ""
 
 
 def test_damaged_records_are_left_out_with_one_line_each(tmp_path):
@@ -138,3 +138,14 @@ def test_damaged_records_are_left_out_with_one_line_each(tmp_path):
     assert len(lines) == 1 and "left out: " in lines[0] and "damaged" in lines[0] and "\n" not in lines[0]
     with pytest.raises(KansciError, match="no results folder"):
         list(load_all(tmp_path / "none", lines.append))
+
+
+def test_the_command_takes_a_query_and_says_what_became_of_where(tmp_path, capsys):
+    for name, grid in (("a", 3), ("b", 5)):
+        save_record(record(str(tmp_path / "demo" / name), grid=grid))
+    assert cli.main(["results", "--results", str(tmp_path), "--query", "grid == 5", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["folder"] == str(tmp_path / "demo" / "b") and row["config.hidden"] == [10, 10] and row["runs"] == 3
+    assert cli.main(["results", "--where", "grid=5"]) == 2
+    error = capsys.readouterr().err
+    assert "--query" in error and error.count("\n") == 1

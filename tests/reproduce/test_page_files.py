@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from support.page_samples import make_page
 
-from kansciml.reproduce.page.answer import duration
-from kansciml.reproduce.page.captions import CAPTIONS, caption, importance
-from kansciml.reproduce.page.claims import claims_of, split_claim
-from kansciml.reproduce.page.markdown import markdown_page
+from kansciml.reproduce.page.text import duration
 from kansciml.reproduce.page.write import write_page
 
 
@@ -59,7 +57,7 @@ def test_findings_as_json(written):
     folder, _, page = written
     document = json.loads((folder / "findings.json").read_text())
     assert document["verdicts"] == {"reproduced": 1, "not reproduced": 1, "not decidable at this budget": 1}
-    assert [one["claim"] for one in document["findings"]] == [finding.claim for _, finding in page.findings()]
+    assert [one["claim"] for one in document["findings"]] == [finding.text for _, finding in page.findings]
     assert [run["status"] for run in document["runs"]] == [entry.status for entry in page.entries]
     assert document["runs"][0]["config_hash"] == "0123456789ab" and document["runs"][1]["config_hash"] is None
 
@@ -69,8 +67,8 @@ def test_markdown_holds_the_same(written):
     text = (folder / "report.md").read_text()
     for entry in page.entries:
         assert entry.title in text and entry.command in text and entry.message in text
-    for _, finding in page.findings():
-        assert finding.claim in text and f"**{finding.verdict}**" in text
+    for _, finding in page.findings:
+        assert finding.text in text and f"**{finding.verdict}**" in text
     for shown in (
         "| seeds | 2 | 10 |",
         "As in the preset paper: systems lotka.",
@@ -78,14 +76,10 @@ def test_markdown_holds_the_same(written):
         "wall time: 1 h",
     ):
         assert shown in text
+    block = re.search(r"## All findings\n\n((?:\|.*\n)+)", text)
+    assert block is not None and {len(re.findall(r"(?<!\\)\|", line)) for line in block[1].splitlines()} == {6}
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     assert len(pictures) == 3 and all((folder / name).is_file() for name in pictures)
-
-
-def test_a_table_of_markdown_has_as_many_cells_in_every_row(written):
-    block = re.search(r"## All findings\n\n((?:\|.*\n)+)", markdown_page(written[2]))
-    assert block is not None
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in block[1].splitlines()} == {6}
 
 
 @pytest.mark.parametrize(
@@ -95,35 +89,22 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
-def test_captions_name_what_the_file_is_about():
-    assert "pleiades" in caption("fig2", "orbits_pleiades")
-    assert caption("table1", "curves_digits-deit-tiny").endswith("(digits-deit-tiny).")
-    assert caption("unknown", "some_picture") == "Some picture."
-    assert "{" not in "".join(caption(owner, stem.replace("*", "a")) for owner, stem in CAPTIONS)
+def test_captions_name_what_the_file_is_about(written):
+    entry = written[2].entries[0]
+    assert entry.caption(Path("orbits_the_sun.svg")) == "Orbits of the bodies of the the sun system."
+    assert entry.caption(Path("some_picture.svg")) == "Some picture."
 
 
-def test_pictures_of_the_item_itself_come_before_general_ones():
-    assert importance("table1", "table1") < importance("table1", "a_new_one") < importance("table1", "curves")
-
-
-@pytest.mark.parametrize(
-    ("text", "claim", "case"),
-    [
-        ('"It is so" (Figure 2): Spiral, equal width', '"It is so" (Figure 2)', "Spiral, equal width"),
-        ('"It is" (Figure 3), as a share: a (width 2), G=5', '"It is" (Figure 3), as a share', "a (width 2), G=5"),
-        ('"Number of Params", DeiT-Tiny, KAN (G=5)', '"Number of Params"', "DeiT-Tiny, KAN (G=5)"),
-        ("Equation (2) is the sum of terms", "Equation (2) is the sum of terms", ""),
-    ],
-)  # fmt: skip
-def test_a_claim_and_its_case_are_told_apart(text, claim, case):
-    assert split_claim(text) == (claim, case)
+def test_pictures_stand_in_the_order_of_the_findings_then_of_the_captions(written):
+    places = [written[2].entries[0].place(Path(stem)) for stem in ("loss_curves", "orbits_sun", "a_new_one")]
+    assert places == sorted(places)
 
 
 def test_cases_of_one_claim_come_together_and_none_is_lost(written):
     entry = written[2].entries[0]
-    first, second = claims_of(entry)
-    assert first.text == '"MLPs converge lower" (Figure 2)' and first.cases[0][0] == "Spiral, equal width"
-    assert first.counts() == {"reproduced": 1, "not reproduced": 1}
+    first, second = entry.claims
+    assert first.text == '"MLPs converge lower" (Figure 2)' and first.cases[0].case == "Spiral, equal width"
+    assert first.counts == {"reproduced": 1, "not reproduced": 1} and first.measured == "2 cases"
     assert first.printed == ""  # not the same for both
     assert second.text == "It holds" and second.printed == "36800"
-    assert [finding for claim in (first, second) for _, finding in claim.cases] == entry.findings
+    assert [finding for claim in (first, second) for finding in claim.cases] == entry.findings

@@ -10,7 +10,6 @@ from typing import Literal
 import pytest
 
 from kansciml._errors import UsageError
-from kansciml._files import to_jsonable
 from kansciml.runs.config_json import (
     closest_first,
     config_from_json,
@@ -22,7 +21,7 @@ from kansciml.runs.config_json import (
     with_settings,
 )
 from kansciml.runs.registry import available_experiments, get_experiment
-from kansciml.runs.settings import config_hash
+from kansciml.runs.settings import config_hash, settings_json
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,14 @@ FULL = Config(
 class TestFromJson:
     @pytest.mark.parametrize("config", [FULL, Config("y")])
     def test_what_was_written_comes_back(self, config):
-        read = config_from_json(Config, json.loads(json.dumps(to_jsonable(config))))
+        read = config_from_json(Config, json.loads(json.dumps(settings_json(config))))
         assert read == config and type(read.data) is type(config.data)
 
     @pytest.mark.parametrize("name", available_experiments())
     def test_every_preset_of_every_experiment_comes_back_with_its_hash(self, name):
         experiment = get_experiment(name)
         for config in (*experiment.presets.values(), experiment.config()):
-            read = config_from_json(experiment.config, json.loads(json.dumps(to_jsonable(config))))
+            read = config_from_json(experiment.config, json.loads(json.dumps(settings_json(config))))
             assert read == config and config_hash(name, read) == config_hash(name, config)
 
     def test_missing_fields_have_their_defaults(self):

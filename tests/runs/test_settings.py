@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from kansciml._errors import UsageError
-from kansciml.runs.settings import check_numbers, seed_range, seeds_of
+from kansciml.runs.settings import check_numbers, config_hash, part, seed_range, seeds_of, settings_json
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,22 @@ def test_what_does_not_is_one_line(config, message):
     with pytest.raises(UsageError, match=message) as caught:
         check_numbers(config)
     assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Before:
+    seeds: int = 1
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Nested:
+    seeds: int = 1
+    inner: Inner = part(Inner(rate=0.5), later=("data_seed",))
+
+
+def test_parts_are_flat_and_settings_that_came_later_count_where_they_are_not_the_parts_default():
+    assert settings_json(Nested()) == {"seeds": 1, "rate": 0.5, "data_seed": 0}
+    assert config_hash("x", Nested()) == config_hash("x", Before())
+    for other in (Inner(rate=0.5, data_seed=1), Inner(rate=0.1)):
+        assert config_hash("x", replace(Nested(), inner=other)) != config_hash("x", Nested())

@@ -1,30 +1,29 @@
 """From a run's folder to modules, losses and data: the record's loss, and its exact first and second derivatives."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from support.settings import changed
 from torchdiffeq import odeint
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.fig1 import experiment as fig1
 from kansciml.experiments.fig2 import experiment as fig2
-from kansciml.experiments.hessian import runs
-from kansciml.experiments.hessian.runs import HessianSettings
 from kansciml.experiments.ode import experiment as ode
 from kansciml.experiments.ode import trained
 from kansciml.experiments.ode.trained import load_field
 from kansciml.ode import get_system, make_field
 from kansciml.runs.registry import trained_models
 from kansciml.runs.runner import run_experiment
-from kansciml.runs.trained import FirstSamples, LoadedModel, chosen_models, config_of
+from kansciml.runs.settings import settings_json
+from kansciml.runs.trained import FirstSamples, chosen_models, config_of
 from kansciml.tasks.ode.problem import make_problem
 from kansciml.training.flat import FlatTraining
 
 TINY = FlatTraining(4, lbfgs_steps=3)
-CONFIG = ode.OdeConfig(system="spiral", backend="torch", seeds=1, hidden=(4,), training=TINY)
+CONFIG = changed(ode.OdeConfig(), system="spiral", backend="torch", seeds=1, hidden=(4,), training=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +105,15 @@ def test_runs_that_cannot_be_studied_say_why(record, tmp_path):
     rows = [{**row, "status": "diverged"} for row in record.result["runs"]]
     with pytest.raises(KansciError, match="no model of the run .* ended its training"):
         trained_models(replace(record, result={**record.result, "runs": rows}))
-    changed = {**record.arrays, "spiral.data": record.arrays["spiral.data"] * 1.01}
+    other = {**record.arrays, "spiral.data": record.arrays["spiral.data"] * 1.01}
     with pytest.raises(KansciError, match="the data of spiral are not those"):
-        trained_models(replace(record, arrays=changed))
+        trained_models(replace(record, arrays=other))
 
 
 def test_configurations_come_back_from_their_records(record, tmp_path):
     assert config_of(ode.OdeConfig, record.config) == CONFIG
-    from kansciml._files import to_jsonable
-
-    for config in (fig2.EXPERIMENT.presets["smoke"], replace(CONFIG, data=tmp_path / "data.csv")):
-        assert config_of(type(config), to_jsonable(config)) == config
+    for config in (fig2.EXPERIMENT.presets["smoke"], changed(CONFIG, data=tmp_path / "data.csv")):
+        assert config_of(type(config), settings_json(config)) == config
     with pytest.raises(KansciError, match="unknown to this version .unknown setting 'colour'"):
         config_of(ode.OdeConfig, {**record.config, "colour": "red"})
 
@@ -129,12 +126,3 @@ def test_the_first_samples_of_batches():
     assert [part.tolist() for part in several] == [part.tolist() for part in several] == [[0, 1, 2], [3, 4]]
     with pytest.raises(UsageError, match="got samples 0"):
         FirstSamples(x, 0)
-
-
-@pytest.mark.parametrize("width, threads", [(8, 1), (300, None)])
-def test_hessians_of_small_models_are_measured_with_one_thread(width, threads):
-    module = torch.nn.Linear(width, width)
-    x = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
-    one = SimpleNamespace(load=lambda: LoadedModel(module, lambda net, batch: net(batch).square().mean(), x))
-    loaded, operator = runs._load(one, HessianSettings())
-    assert loaded.threads == threads and operator.size == width * (width + 1)

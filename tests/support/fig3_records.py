@@ -5,15 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from kansciml.runs.records import Record
+from support.hessian_records import estimate, measured, quadrature, verdict
 
 SIZES = {"mlp": 673_418, "kan-spline": 6_565_514}
-
-
 LABELS = {"mlp": "MLP", "kan-spline": "KAN, splines (G=5, S=3)"}
-
-
-def estimate(value, half=0.0):
-    return {"value": value, "standard_error": 0.5, "probes": 2, "lower": value - half, "upper": value + half}
 
 
 def make(folder, seeds=4, tasks=("mixer-nano", "conv-mixer-256-8"), half=0.0):
@@ -39,31 +34,16 @@ def make(folder, seeds=4, tasks=("mixer-nano", "conv-mixer-256-8"), half=0.0):
                 )  # fmt: skip
                 top = 10.0 if group == "mlp" else 40.0
                 measures = {
-                    "top": estimate(top), "positive_count": estimate(size / 2 + seed, half),
+                    "top": estimate(top), "positive_count": estimate(size / 2 + seed, half=half),
                     "positive_share": estimate(0.5), "count_above_0.01_top": estimate(30.0 + seed),
                     "adaptive_top": estimate(top / 100), "negative_mass": estimate(0.1),
                 }  # fmt: skip
-                sharpness = {"loss": 0.1, "exact": False, "measures": measures, "sampled": {}}
-                against = None if group == "mlp" else "mlp"
-                models.append(
-                    shared
-                    | {"name": name, "run": "r", "against": against, "n_parameters": size, "recorded_loss": 0.1}
-                    | {"sharpness": sharpness}
-                )
+                models.append(measured(name, shared["task"], group, LABELS[group], seed, size, measures))
                 for spectrum in ("plain", "adaptive"):
-                    nodes = np.sort(rng.normal(0, top / 3, (2, 20)))
-                    arrays |= {f"r.{name}.{spectrum}.nodes": nodes, f"r.{name}.{spectrum}.locked": np.array([top])}
-                    arrays[f"r.{name}.{spectrum}.weights"] = np.full((2, 20), 1 / 20)
-        for measure, verdict in (("positive_count", "sharper"), ("positive_share", "flatter"), ("top", "sharper")):
-            verdicts.append(
-                {
-                    "task": f"cifar10-{model}", "group": "kan-spline", "label": LABELS["kan-spline"], "against": "mlp",
-                    "against_label": "MLP", "measure": measure, "spectrum": "plain", "text": measure,
-                    "invariant": ["loss"], "a": 2.0, "b": 1.0, "ratio": 2.0, "verdict": verdict, "z": None,
-                    "p_value": 0.029, "effect": 1.0, "pairs_sharper": 16, "pairs_flatter": 0, "pairs": 16,
-                    "n_a": seeds, "n_b": seeds, "reason": "p = 0.029 <= 0.05",
-                }
-            )  # fmt: skip
+                    arrays |= quadrature(f"run.{name}.{spectrum}", rng, top)
+        for measure, word in (("positive_count", "sharper"), ("positive_share", "flatter"), ("top", "sharper")):
+            verdicts.append(verdict(f"cifar10-{model}", "kan-spline", LABELS["kan-spline"], measure, word, seeds))
     data = {"cifar10": {"title": "CIFAR-10", "n_test": 10_000}}
-    result = {"data": data, "runs": runs, "models": models, "verdicts": verdicts}
+    result = {"data": data, "runs": runs}
+    result |= {name: [one.to_json() for one in rows] for name, rows in (("models", models), ("verdicts", verdicts))}
     return Record(folder, "fig3", {}, "0" * 12, "finished", result=result, arrays=arrays)

@@ -37,7 +37,7 @@ def checked(function):
     def hint(annotation: Any) -> Any:
         try:
             found = eval(annotation, own) if isinstance(annotation, str) else annotation
-        except NameError:  # of a name that is imported for the type checker alone
+        except (NameError, AttributeError):  # of a name that is imported for the type checker alone
             return Any
         return found if _shaped(found) else Any
 

@@ -92,12 +92,6 @@ class TestOnWorkers:
         ends = sweep.events.read_bytes()
         assert sweep.run(scheduler=cluster.address).count("done") == 4 and sweep.events.read_bytes() == ends
 
-    def test_failures_are_retried_and_reported(self, tmp_path, cluster):
-        sweep = Sweep(tmp_path, "grid=3,7", seeds="1", fail_grid=7)
-        (failed,) = sweep.run(scheduler=cluster.address, retries=1).failed
-        assert failed.error == "grid 7 failed for a reason of two lines" and failed.attempts == 2
-        assert sweep.tasks_logged("end") == ["grid=3 seed=0"]
-
     def test_ctrl_c_ends_the_tasks_on_the_workers_and_the_same_command_resumes(self, tmp_path, cluster):
         sweep, code, error = stopped_sweep(tmp_path, signal.SIGINT, cluster.address)
         assert code == 130 and "the same command resumes it" in error, error

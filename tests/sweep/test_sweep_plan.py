@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.settings import changed
 
 from kansciml._errors import UsageError
 from kansciml.runs.registry import get_experiment
@@ -64,8 +65,8 @@ class TestPlan:
         seen = {(task.setting["grid"], task.setting["training.adam_steps"], task.seed) for task in plan.tasks}
         assert seen == {(grid, steps, seed) for grid in (3, 5) for steps in (1, 2, 4) for seed in (0, 1)}
         for task in plan.tasks:
-            training = replace(base.training, adam_steps=task.setting["training.adam_steps"])
-            config = replace(base, grid=task.setting["grid"], training=training, seeds=1, first_seed=task.seed)
+            training = replace(base.run.training, adam_steps=task.setting["training.adam_steps"])
+            config = changed(base, grid=task.setting["grid"], training=training, seeds=1, first_seed=task.seed)
             assert task.config == config and task.id == config_hash("fig2", config)
 
     def test_the_id_is_that_of_the_tasks_alone(self):
@@ -75,7 +76,7 @@ class TestPlan:
         assert plans[0].folder("r") == Path("r") / "sweeps" / plans[0].id
 
     def test_without_settings_and_seeds_those_of_the_configuration(self):
-        base = replace(FIG2.preset("smoke"), seeds=2, first_seed=4)
+        base = changed(FIG2.preset("smoke"), seeds=2, first_seed=4)
         assert [task.seed for task in make_plan(FIG2, base, {}).tasks] == [4, 5]
 
     def test_an_experiment_without_seeds_has_a_task_per_setting(self):

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.training import _run
-from kansciml.training._devices import Batching, make_fabric
+from kansciml.training._devices import Batching
 from kansciml.training._logging import read_rows
 from kansciml.training.loop import MEASURED, LoopConfig, train
 from kansciml.training.optim import adamw, rate
@@ -326,13 +325,10 @@ def test_tensorboard_gets_the_rows(tmp_path):
     ]
 
 
-def test_a_log_that_cannot_be_is_one_line(tmp_path, monkeypatch):
+def test_a_log_that_cannot_be_is_one_line(tmp_path):
     (tmp_path / "metrics.csv").mkdir()
     with pytest.raises(KansciError, match=r"^cannot read .*metrics\.csv [^\n]*: delete it to start a new log$"):
         run(tmp_path)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(KansciError, match="TensorBoard is not installed: pip install tensorboard"):
-        run(tmp_path / "b", changed(tensorboard=True))
 
 
 def test_progress_is_told_of_steps_and_values(tmp_path):
@@ -361,9 +357,3 @@ def test_each_process_takes_an_equal_part_of_a_batch():
     for odd in (torch.zeros(7, 2), torch.zeros(())):
         with pytest.raises(UsageError, match="on 3 processes: expected a number of samples that they can share"):
             Batching(SimpleNamespace(world_size=3, global_rank=0), SMALL)(odd, sliced=False)
-
-
-def test_fabric_is_named_where_it_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with pytest.raises(KansciError, match="pip install lightning-fabric"):
-        make_fabric(SMALL)

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,41 +75,52 @@ def assert_near(history, expected):
             assert row[name] == pytest.approx(other[name], rel=1e-5, abs=1e-5), name
 
 
-def torchrun(folder, *what, code=0):
-    """Run `main` in two processes over the loopback: what each of them found, in both of its trainings."""
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Folder and outcome of one process."""
+    folder = tmp_path_factory.mktemp("one")
+    return folder, run(folder)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Folder of two processes over the loopback that ran `main`."""
+    folder = tmp_path_factory.mktemp("two")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", __file__, str(folder), *what]
+    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", __file__, str(folder)]
     loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
     environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert (done.returncode == 0) == (code == 0), done.stderr
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("rank-*.json"))]
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def found(folder, what):
+    """What each process found in one of its trainings."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob(f"rank-*-{what}.json"))]
+    assert [(one["world"], one["status"]) for one in results] == [(2, "finished")] * 2
+    return results
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_loss_of_one(tmp_path):
+@pytest.mark.parametrize("batches", ["Images", "Sharded"])
+def test_two_processes_give_the_loss_of_one(alone, both, batches):
     """Whether each takes its part of the whole batch, or has its part made."""
-    alone = run(tmp_path / "one")
-    for result in torchrun(tmp_path, "Images", "Sharded"):
-        assert result["world"] == 2 and result["status"] == "finished"
-        assert_near(result["history"], alone.history)
-    one = load_file(sorted((tmp_path / "one" / "checkpoints").iterdir())[-1])
-    for batches in ("Images", "Sharded"):
-        two = load_file(sorted((tmp_path / batches / "checkpoints").iterdir())[-1])
-        assert set(one) == set(two)
-        for name, value in one.items():
-            assert torch.allclose(two[name], value, rtol=1e-4, atol=1e-5), name
+    for result in found(both, batches):
+        assert_near(result["history"], alone[1].history)
+    one, two = (load_file(sorted((f / "checkpoints").iterdir())[-1]) for f in (alone[0], both / batches))
+    assert set(one) == set(two)
+    for name, value in one.items():
+        assert torch.allclose(two[name], value, rtol=1e-4, atol=1e-5), name
 
 
 @pytest.mark.slow
-def test_processes_stop_together_and_go_on_together(tmp_path):
+def test_processes_stop_together_and_go_on_together(alone, both):
     """One process alone is asked to stop; both do at the next row of the log, and the rest is what it would be."""
-    assert torchrun(tmp_path, "Images", "interrupt", code=1) == []
-    assert sorted((tmp_path / "Images" / "checkpoints").iterdir())[-1].stem == "step-0000000008"  # asked to in step 7
-    whole = run(tmp_path / "one")
-    for result in torchrun(tmp_path, "Images"):
-        assert_near(result["history"], whole.history)
+    for result in found(both, "Stopped"):
+        assert result["stopped"] == "step-0000000008"  # asked to in step 7
+        assert_near(result["history"], alone[1].history)
 
 
 def test_one_process_leaves_batch_normalisation_as_it_is():
@@ -124,7 +135,7 @@ def test_one_process_leaves_batch_normalisation_as_it_is():
     assert "forward" not in vars(model[1]) and torch.equal(model(x), inside)
 
 
-def main(folder, batches, interrupt):
+def main(folder):
     rank = int(os.environ["RANK"])
 
     def stopping(module, batch):
@@ -134,15 +145,19 @@ def main(folder, batches, interrupt):
         return loss(module, batch)
 
     stopping.calls = 0
-    config = replace(CONFIG, log_every=4) if interrupt else CONFIG
-    options = {"loss": stopping if interrupt else loss, "evaluate": evaluate, "folder": folder / batches.__name__}
-    result = train(net(), config, batches=batches, **options)
-    found = {name: value for name, value in asdict(result).items() if name in ("history", "status")}
-    found["world"] = torch.distributed.get_world_size()
-    (folder / f"rank-{rank}-{batches.__name__}.json").write_text(json.dumps(found))
+    for name, batches in (("Images", Images), ("Sharded", Sharded), ("Stopped", Images)):
+        more = {}
+        if name == "Stopped":
+            with pytest.raises(KeyboardInterrupt):
+                options = {"batches": Images, "loss": stopping, "evaluate": evaluate, "folder": folder / name}
+                train(net(), replace(CONFIG, log_every=4), **options)
+            torch.distributed.barrier()  # the first process alone writes
+            more["stopped"] = sorted((folder / name / "checkpoints").iterdir())[-1].stem
+            torch.distributed.barrier()
+        result = run(folder / name, batches)
+        more |= {"history": result.history, "status": result.status, "world": torch.distributed.get_world_size()}
+        (folder / f"rank-{rank}-{name}.json").write_text(json.dumps(more))
 
 
 if __name__ == "__main__":
-    for name in ("Images", "Sharded"):
-        if name in sys.argv:
-            main(Path(sys.argv[1]), {"Images": Images, "Sharded": Sharded}[name], "interrupt" in sys.argv)
+    main(Path(sys.argv[1]))

@@ -4,6 +4,7 @@ from kansciml.analysis.hessian._product.loss import supervised
 from kansciml.analysis.hessian._product.plan import MemoryPlan, available_memory
 
 from ._krylov.basis_store import BasisPlan, plan_basis
+from ._measures import kinds
 from ._probes import Estimate
 from .eigenvalues import Eigenpairs, top_eigenvalues
 from .lanczos import Tridiagonal, lanczos
@@ -34,6 +35,7 @@ __all__ = [
     "count_above",
     "filter_scale",
     "hvp",
+    "kinds",
     "lanczos",
     "matrix_of",
     "plan_basis",

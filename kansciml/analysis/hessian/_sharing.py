@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..._errors import KansciError
+from ._product.processes import gather
 from .symmetric import SymmetricOperator
 
 T = TypeVar("T")
@@ -50,15 +51,13 @@ class Sharing:
                     found = compute(batch[rank])
                 except Exception as error:  # the others would wait for this one until their time limit
                     failure = error
-            everyone: list[Any] = [None] * world
-            with torch.cuda.device_of(torch.empty(0, device=self._device)):
-                dist.all_gather_object(everyone, (found, failure is not None))
+            everyone = gather((found, failure is not None), self._device)
             if failure is not None:
                 raise failure
-            failed = [index for index, (_, fails) in enumerate(everyone) if fails]
-            if failed:
-                raise KansciError(f"{what} failed in process {failed[0]}: see its message")
-            yield batch, [row for row, _ in everyone[: len(batch)]]
+            for index, (_, fails) in enumerate(everyone):
+                if fails:
+                    raise KansciError(f"{what} failed in process {index}: see its message")
+            yield batch, [row for row, _ in everyone if row is not None]
 
     def from_first(self, make: Callable[[], T]) -> T:
         """In every process, what `make` gives in the first, which alone calls it.

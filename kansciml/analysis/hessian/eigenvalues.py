@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from ..._errors import KansciError, UsageError, unknown_name
@@ -23,33 +24,33 @@ class Eigenpairs:
     """Extreme eigenpairs, ordered from the largest eigenvalue down.
 
     Args:
-        values: (m,) Rayleigh quotients y^T A y, descending; with both ends the k largest and then the k smallest;
-            fewer where an eigenpair serves both ends.
-        residuals: (m,) true norms |A y - value y| for |y| = 1: an eigenvalue of A lies within that distance.
-        vectors: (n, m) the y, in the operator's dtype; None if not asked for.
-        converged: (m,) whether the residual is at most tol x the largest |value|.
-        k: how many were asked for at an end. matvecs: products with A that were needed.
-        which: the ends asked for.
+        values: Rayleigh quotients y^T A y, descending; with both ends the k largest and then the k smallest; fewer
+            where an eigenpair serves both ends.
+        residuals: true norms |A y - value y| for |y| = 1: an eigenvalue of A lies within that distance.
+        vectors: the y, in the operator's dtype; None if not asked for.
+        converged: whether the residual is at most tol x the largest |value|.
+        k, which: how many were asked for at an end, and at which.
+        matvecs: products with A that were needed.
         verified: a search in the orthogonal complement found no further eigenvalue beyond the k-th.
     """
 
-    values: np.ndarray
-    residuals: np.ndarray
-    vectors: Tensor | None
-    converged: np.ndarray
+    values: Float64[np.ndarray, " m"]
+    residuals: Float64[np.ndarray, " m"]
+    vectors: Float[Tensor, "n m"] | None
+    converged: Bool[np.ndarray, " m"]
     k: int
     matvecs: int
     which: str
     verified: bool
 
     @property
-    def largest(self) -> np.ndarray:
-        """(min(k, n),) from the largest down; empty if only the smallest were asked for."""
+    def largest(self) -> Float64[np.ndarray, " found"]:
+        """min(k, n) from the largest down; empty if only the smallest were asked for."""
         return self.values[: 0 if self.which == "smallest" else self.k]
 
     @property
-    def smallest(self) -> np.ndarray:
-        """(min(k, n),) from the smallest up; empty if only the largest were asked for."""
+    def smallest(self) -> Float64[np.ndarray, " found"]:
+        """min(k, n) from the smallest up; empty if only the largest were asked for."""
         return self.values[::-1][: 0 if self.which == "largest" else self.k]
 
 
@@ -72,15 +73,14 @@ def top_eigenvalues(
 
     One starting vector finds one copy of each distinct eigenvalue. What is found is therefore locked, and the search
     begun anew from a random vector in the orthogonal complement, until nothing beyond the k-th value is left there: so
-    copies come out with their multiplicity. Guaranteed for every pair is its residual; that none was missed is certain
-    up to the chance that a random vector is orthogonal to an eigenvector, and up to clusters tighter than `tol`.
+    copies come out with their multiplicity, up to clusters tighter than `tol`.
 
     Args:
         operator: A, n x n.
         k: eigenpairs per end; where k > n, n.
         which: ``"both"``, ``"largest"`` or ``"smallest"``.
         tol: residual allowed, relative to the largest |eigenvalue|; at least 50 eps of the operator's dtype is used.
-            The eigenvalue's error is then far smaller: about residual^2 / gap to the next.
+            The eigenvalue's error is then about residual^2 / gap to the next.
         max_steps: products with A at most, residuals aside; default 1000 + 50 per eigenpair. When they are spent the
             best so far is returned, with `converged` telling.
         seed: of the random vectors.

@@ -1,4 +1,4 @@
-"""Scales that take the size of the weights out of the Hessian: D H D is the curvature for relative changes of weights.
+"""Takes the size of the weights out of the Hessian: D H D is the curvature for relative changes of weights.
 
 In a ReLU network one layer can be multiplied by a > 0 and the next divided by it: the function stays, the Hessian does
 not (Dinh et al. 2017). With D as below the eigenvalues of D H D stay too, for D follows the weights.
@@ -7,9 +7,10 @@ not (Dinh et al. 2017). With D as below the eigenvalues of D H D stay too, for D
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..._errors import UsageError, unknown_name
@@ -17,18 +18,19 @@ from ..._errors import UsageError, unknown_name
 KAN_FILTERS = ("output", "edge")
 
 
-def adaptive_scale(operator: Any, module: nn.Module) -> Tensor:
+class Named(Protocol):
+    """What a `HessianOperator` offers: its parameters' names, and the flat vector of parts by name."""
+
+    names: tuple[str, ...]
+
+    def join(self, parts: Mapping[str, Tensor]) -> Float[Tensor, " n"]: ...
+
+
+def adaptive_scale(operator: Named, module: nn.Module) -> Float[Tensor, " n"]:
     """Diagonal |w| of T_w, elementwise: T_w H T_w is the Hessian of the adaptive sharpness (Kwon et al. 2021, ASAM).
 
     The two halves of a complex weight both get its modulus. A weight that is zero takes no part (ASAM's constant eta,
     which is added to |w| and would break the invariance, is 0 here).
-
-    Args:
-        operator: a `HessianOperator` of `module`, or whatever has its `names` and `join`.
-        module: holds the weights.
-
-    Returns:
-        (n,), in the order of the operator's vectors.
 
     Raises:
         UsageError: a module without the operator's parameters.
@@ -37,8 +39,8 @@ def adaptive_scale(operator: Any, module: nn.Module) -> Tensor:
 
 
 def filter_scale(
-    operator: Any, module: nn.Module, *, kan_filters: str = "output", axes: Mapping[str, int] | None = None
-) -> Tensor:
+    operator: Named, module: nn.Module, *, kan_filters: str = "output", axes: Mapping[str, int] | None = None
+) -> Float[Tensor, " n"]:
     """Diagonal of norms of filters, each weight having that of its own (filter normalisation, Li et al. 2018).
 
     A filter is what feeds one output through one tensor: a row of a Linear's weight, an output channel of a
@@ -47,16 +49,12 @@ def filter_scale(
     of a ReLU network, but not in the others, so that a norm over both would not be invariant.
 
     Args:
-        operator: a `HessianOperator` of `module`, or whatever has its `names` and `join`.
-        module: holds the weights.
+        operator, module: a `HessianOperator` and its module, which holds the weights.
         kan_filters: of spline weights (I, P, O): ``"output"`` (default; the same unit as in an MLP), or ``"edge"``: the
             P coefficients of one edge, and each entry of (I, O) by itself, which is invariant also where an edge's
             coefficients are multiplied and its scale divided by a number.
         axes: output axis of parameters by name, where it is not the first (spline layers and transposed convolutions
             are known).
-
-    Returns:
-        (n,), in the order of the operator's vectors.
 
     Raises:
         UsageError: unknown `kan_filters`, a name in `axes` that is no parameter, an axis it does not have, or a module
@@ -86,7 +84,7 @@ def filter_scale(
     return _flat(operator, found, module)
 
 
-def _chosen(operator: Any, module: nn.Module) -> dict[str, nn.Parameter]:
+def _chosen(operator: Named, module: nn.Module) -> dict[str, nn.Parameter]:
     everything = dict(module.named_parameters())
     for name in operator.names:
         if name not in everything:
@@ -94,7 +92,7 @@ def _chosen(operator: Any, module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: everything[name] for name in operator.names}
 
 
-def _flat(operator: Any, sizes: Mapping[str, Tensor], module: nn.Module) -> Tensor:
+def _flat(operator: Named, sizes: Mapping[str, Tensor], module: nn.Module) -> Tensor:
     """Sizes >= 0 by parameter as the operator's flat vector."""
     chosen = _chosen(operator, module)
     parts = {
@@ -106,7 +104,8 @@ def _flat(operator: Any, sizes: Mapping[str, Tensor], module: nn.Module) -> Tens
 
 def _owners(module: nn.Module) -> tuple[set[str], set[str]]:
     """Names of the weights whose last axis is the output (spline layers), and of those of transposed convolutions."""
-    splines, transposed = set(), set()
+    splines: set[str] = set()
+    transposed: set[str] = set()
     for prefix, part in module.named_modules():
         dot = f"{prefix}." if prefix else ""
         weight = getattr(part, "spline_weight", None)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from ._matrix import matrix_of
 from ._measures import ABSOLUTE, ADAPTIVE, FILTER, PLAIN, RELATIVE, Source, kinds, measure
 from ._probes import Estimate
 from .eigenvalues import top_eigenvalues
-from .scales import adaptive_scale, filter_scale
+from .scales import Named, adaptive_scale, filter_scale
 from .spectrum import Spectrum, spectral_density
 from .symmetric import MatrixOperator, ScaledOperator, SymmetricOperator
 
@@ -141,7 +141,8 @@ def sharpness(
         raise UsageError(f"got {operator.size} parameters: expected at most {EXACT_LIMIT} for exact 'both'; use 'auto'")
     if scales is None:
         both = {ADAPTIVE: adaptive_scale, FILTER: filter_scale}
-        scales = {} if module is None else {name: scale(operator, module) for name, scale in both.items()}
+        named = cast("Named", operator)  # those of a module have names
+        scales = {} if module is None else {name: scale(named, module) for name, scale in both.items()}
     elif not set(scales) <= {ADAPTIVE, FILTER}:
         raise UsageError(f"got scales {', '.join(scales)}: expected {ADAPTIVE} and {FILTER}")
     if loss is None and hasattr(operator, "loss_value"):

@@ -3,9 +3,9 @@
 Command: ``kansciml run fair --preset small``.
 Beyond the paper, which compares at one width (section 4) and says "comparable" without numbers. Tasks: five systems
 learned by neural ODEs, images by an MLP-Mixer, Darcy flow by a weight-tied neural operator. Protocols: equal hidden
-widths; KANs shrunk to the MLPs' parameters, or to their operations (`kansciml.analysis.cost`); MLPs widened to the
-KANs'; and equal time, where the model whose training step is cheaper is given as many more steps as the measured ratio
-of times says, on a schedule stretched with them. The operators differ in lift and projection alone.
+widths; KANs shrunk to the MLPs' parameters, or to their operations (`kansciml.analysis.cost`); and equal time, where
+the model whose training step is cheaper is given as many more steps as the measured ratio of times says, on a schedule
+stretched with them. The operators differ in lift and projection alone.
 One seed stands for the same data, order, augmentation and generator of first weights for all models, so losses are
 paired by seed: exact signed-rank test, interval of the ratio by its inversion, and Holm's correction over all
 comparisons of the tasks' own measures (`kansciml.analysis.paired`). 6 seeds are the least that decide one comparison
@@ -15,88 +15,76 @@ Cost: ``smoke`` half a minute on one core; ``small`` 67 minutes on two shared on
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 from kansciml._errors import UsageError
-from kansciml.experiments.fair.config import DARCY, IMAGES, PROTOCOLS, SYSTEMS, FairConfig
-from kansciml.experiments.fair.images import ImagesKind
-from kansciml.experiments.fair.kinds import MLP, Kind, Pair, equal_time, groups, of_layer, pairs
-from kansciml.experiments.fair.ode import OdeKind
-from kansciml.experiments.fair.operators import DarcyKind
-from kansciml.experiments.fair.record import Comparison, FairRecord, StepTimes, TaskTimes, Trained
+from kansciml.analysis.paired import compare_pairs, holm
+from kansciml.experiments.fair.config import DARCY, IMAGES, SYSTEMS, FairConfig
+from kansciml.experiments.fair.domain import MLP, Domain, Metric, Pair, equal_time, kan_of, pairs
+from kansciml.experiments.fair.networks import darcy, images
+from kansciml.experiments.fair.ode import NeuralOdes
+from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes, TaskTimes
 from kansciml.experiments.fair.report import render, summary
-from kansciml.experiments.fair.rows import corrected, rows
 from kansciml.experiments.fair.step_times import stored
 from kansciml.experiments.fno.experiment import SMOKE
 from kansciml.runs import ranks
-from kansciml.runs.experiment import Experiment, Result, RunContext
-from kansciml.training.flat import FlatTraining
+from kansciml.runs.config_json import with_settings
+from kansciml.runs.experiment import BEYOND, Experiment, Result, RunContext
 
 
-def kinds(config: FairConfig) -> list[Kind]:
-    """The kinds of tasks that a configuration has, in its order of kinds: neural ODEs, images, operators."""
-    found: list[Kind] = [OdeKind(config)] if set(config.tasks) - {IMAGES, DARCY} else []
-    found += [ImagesKind(config)] if IMAGES in config.tasks else []
-    return found + ([DarcyKind(config)] if DARCY in config.tasks else [])
-
-
-def layers_of(kind: Kind, config: FairConfig) -> list[str]:
-    """The KAN layers that are compared on tasks of a kind."""
-    return [layer for layer in config.layers if layer in kind.layers]
+def domains(config: FairConfig) -> list[Domain[Any]]:
+    """The kinds of tasks that a configuration has: neural ODEs, images, operators."""
+    found: list[Domain[Any]] = [NeuralOdes(config)] if config.systems else []
+    return found + [make(config) for task, make in ((IMAGES, images), (DARCY, darcy)) if task in config.tasks]
 
 
 def check(config: FairConfig) -> None:
     """Raise UsageError for whatever is wrong with a configuration before a folder is made for it."""
     if ranks.size() > 1:
         raise UsageError(f"got {ranks.size()} processes of torchrun: expected one, as neural ODEs start their own")
-    for kind in kinds(config):
-        kind.jobs(lambda layer: groups(config, layer))
+    for domain in domains(config):
+        domain.jobs()
 
 
 def run(config: FairConfig, context: RunContext) -> Result:
-    trained: list[Trained] = []
+    runs: list[FairRun] = []
     found: list[Comparison] = []
     times: list[TaskTimes] = []
-    for kind in kinds(config):
-        own, compared = _train(kind, config, context, times)
-        trained += own
-        for task in kind.tasks:
-            found += rows(kind, task, compared[task], own, config.alpha)
+    for domain in domains(config):
+        own, shown = _train(domain, context, times)
+        runs += own
+        found += [compared(domain, task, pair, metric, own) for task, pair in shown for metric in domain.metrics[task]]
     tasks = tuple(dict.fromkeys(row.task for row in found))
     comparisons = tuple(corrected(found, config.alpha))
-    return FairRecord(config.alpha, tasks, config.layers, comparisons, tuple(times), tuple(trained)).result()
+    return FairRecord(config.alpha, tasks, config.layers, comparisons, tuple(times), tuple(runs)).result()
 
 
 def _train(
-    kind: Kind, config: FairConfig, context: RunContext, times: list[TaskTimes]
-) -> tuple[list[Trained], dict[str, list[Pair]]]:
-    """All trainings of a kind, and what is compared on each of its tasks; measured times are added to `times`."""
-    layers = layers_of(kind, config)
-    jobs = kind.jobs(lambda layer: groups(config, layer))
-    result, trained = kind.train(jobs, context)
-    compared = {task: [pair for layer in layers for pair in pairs(config, layer)] for task in kind.tasks}
-    if "time" not in config.protocols:
-        return trained, compared
-    longer = []
-    for task in kind.tasks:
-        for layer in layers:
-            kans, mlps = (_of(kind, jobs, task, group) for group in (of_layer(layer), MLP))
-            path = context.checkpoints / f"step-times.{task}.{layer}.json"
-            step = stored(path, lambda kans=kans, mlps=mlps: kind.step_times(kans, mlps, result, context))
-            times.append(TaskTimes(**vars(step), task=task, layer=layer))
-            context.log(f"{task}: {_told(step)}")
-            pair = equal_time(layer, step.factor)
-            compared[task].append(pair)
-            if pair.mlp != MLP:
-                longer += [kind.stretched(job, pair.mlp, step.factor) for job in mlps]
-            else:
-                longer += [kind.stretched(job, pair.kan, 1 / step.factor) for job in kans]
-    return trained + kind.train(longer, context)[1], compared
-
-
-def _of(kind: Kind, jobs: Sequence[Any], task: str, group: str) -> list[Any]:
-    return [job for job in jobs if (kind.task_of(job), kind.group_of(job)) == (task, group)]
+    domain: Domain[Any], context: RunContext, times: list[TaskTimes]
+) -> tuple[list[FairRun], list[tuple[str, Pair]]]:
+    """All trainings of a domain, and what is compared on which task; measured times are added to `times`."""
+    protocols, jobs, longer = domain.config.protocols, domain.jobs(), []
+    trained = domain.train([job for seeds in jobs.values() for job in seeds], context)
+    lines = list(product(domain.titles, domain.layers))
+    shown = [(task, pair) for task, layer in lines for pair in pairs(protocols, layer)]
+    for task, layer in lines if "time" in protocols else ():
+        kans, mlps = jobs[task, kan_of(layer)], jobs[task, MLP]
+        path = context.checkpoints / f"step-times.{task}.{layer}.json"
+        step = stored(path, partial(domain.step_times, kans, mlps, trained.arrays, context))
+        times.append(TaskTimes(**vars(step), task=task, layer=layer))
+        pair = equal_time(layer, step.factor)
+        context.log(f"{task}: {_told(step)}")
+        shown.append((task, pair))
+        if step.factor >= 1:
+            longer += [domain.stretched(job, pair.mlp, step.factor) for job in mlps]
+        else:
+            longer += [domain.stretched(job, pair.kan, 1 / step.factor) for job in kans]
+    return trained.runs + (domain.train(longer, context).runs if longer else []), shown
 
 
 def _told(step: StepTimes) -> str:
@@ -106,33 +94,84 @@ def _told(step: StepTimes) -> str:
     return f"the {cheaper} takes {factor:.2f} times as many steps for equal time ({step.clock} clock)"
 
 
-SMALL = {
-    "images_patch": 2, "images_width": 32, "images_depth": 2, "images_token_hidden": 64, "images_channel_hidden": 128,
-    "images_batch_size": 64, "images_epochs": 30,
-}  # fmt: skip
-"""A mixer of 21,770 parameters."""
+def compared(domain: Domain[Any], task: str, pair: Pair, metric: Metric, runs: Sequence[FairRun]) -> Comparison:
+    """The comparison of two models, of whose trainings `runs` are, before `corrected`."""
+    own = sorted((run for run in runs if run.task == task), key=lambda run: run.seed)
+    kans, mlps = ([run for run in own if run.group == model.group] for model in (pair.kan, pair.mlp))
+    kan_losses, mlp_losses = (tuple(run.losses[metric.name] for run in side) for side in (kans, mlps))
+    return Comparison(
+        **vars(compare_pairs(kan_losses, mlp_losses, ("KAN", "MLP"), domain.config.alpha)),
+        task=task,
+        title=domain.titles[task],
+        kind=domain.name,
+        layer=pair.layer,
+        protocol=pair.protocol,
+        adapted=pair.adapted,
+        metric=metric.name,
+        metric_title=metric.title,
+        primary=metric.primary,
+        kan=_side(kans),
+        mlp=_side(mlps),
+        seeds=tuple(run.seed for run in kans),
+        kan_losses=kan_losses,
+        mlp_losses=mlp_losses,
+    )
+
+
+def _side(runs: Sequence[FairRun]) -> Side:
+    first = runs[0]
+    return Side(
+        group=first.group,
+        label=first.label,
+        parameters=first.parameters,
+        flops=first.flops,
+        steps=int(statistics.median(run.steps for run in runs)),
+        seconds=statistics.median(run.seconds for run in runs),
+        n_diverged=sum(run.status != "finished" for run in runs),
+    )
+
+
+def corrected(found: Sequence[Comparison], alpha: float) -> list[Comparison]:
+    """The rows with Holm's adjusted p-values, and whether their verdicts still stand then.
+
+    The rows of primary metrics are one family, those of the others a second one: the first is the table that answers
+    the question, and what is shown beside it should not weaken it.
+    """
+    families = [[row for row in found if row.primary is primary] for primary in (True, False)]
+    adjusted = {id(row): p for rows in families for row, p in zip(rows, holm([row.p_value for row in rows]))}
+    return [
+        replace(row, adjusted_p=adjusted[id(row)], confirmed=row.decided and adjusted[id(row)] <= alpha)
+        for row in found
+    ]
+
+
+def _preset(**settings: Any) -> FairConfig:
+    training = {"adam_steps": 1000, "lbfgs_steps": 1000, "final_learning_rate": 1e-3}
+    mixer = {
+        "patch": 2, "width": 32, "depth": 2, "token_hidden": 64, "channel_hidden": 128, "batch_size": 64, "epochs": 30,
+    }  # fmt: skip
+    small = {f"training.{name}": value for name, value in training.items()}
+    small |= {f"images_{name}": value for name, value in mixer.items()}  # 21,770 parameters
+    return with_settings(FairConfig(), small | settings)
+
 
 EXPERIMENT = Experiment(
     name="fair",
     title="When is a KAN worth it? KANs against MLPs at equal width, parameters, FLOPs and time, on every task",
-    item="Beyond the paper",
+    item=BEYOND,
     config=FairConfig,
     presets={
-        "smoke": FairConfig(
+        "smoke": _preset(
             tasks=("lotka", "spiral", IMAGES, DARCY),
-            protocols=PROTOCOLS,
             seeds=2,
-            training=FlatTraining(15, final_learning_rate=1e-3, lbfgs_steps=5),
             images_subset=320,
-            **SMALL | {"images_epochs": 2},
+            images_epochs=2,
+            **{"training.adam_steps": 15, "training.lbfgs_steps": 5},
             **{f"darcy_{name}": value for name, value in (SMOKE | {"projection": 128, "epochs": 2}).items()},
         ),
-        "small": FairConfig(
+        "small": _preset(
             tasks=(*SYSTEMS, IMAGES, DARCY),
-            protocols=PROTOCOLS,
             seeds=6,
-            training=FlatTraining(1000, final_learning_rate=1e-3, lbfgs_steps=1000),
-            **SMALL,
             darcy_subsample=15,
             darcy_n_train=256,
             darcy_n_test=64,
@@ -141,17 +180,25 @@ EXPERIMENT = Experiment(
             darcy_width=16,
             darcy_modes=(8, 8),
         ),
-        "paper": FairConfig(
-            images_dataset="cifar10",
-            images_epochs=100,
-            images_warmup=5.0,
-            images_weight_decay=5e-5,
-            images_augmentation="mixer",
-            images_label_smoothing=0.1,
+        "paper": with_settings(
+            FairConfig(),
+            {
+                "images_dataset": "cifar10",
+                "images_epochs": 100,
+                "images_warmup": 5.0,
+                "images_weight_decay": 5e-5,
+                "images_augmentation": "mixer",
+                "images_label_smoothing": 0.1,
+            },
         ),
     },
     run=run,
     render=render,
     summary=summary,
     check=check,
+    order=100,
+    captions={
+        "fair": "Error of the KAN over that of the MLP, by task and by what the two are made equal in: left of 1 the"
+        " KAN is better. Bars: intervals over seeds."
+    },
 )

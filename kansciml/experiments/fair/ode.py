@@ -2,144 +2,111 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kansciml._errors import SolveError
-from kansciml._files import short_name
-from kansciml.experiments.fair.config import DARCY, IMAGES, FairConfig
-from kansciml.experiments.fair.kinds import MLP, Metric, grown, grown_width, of_layer
-from kansciml.experiments.fair.record import StepTimes, Trained
-from kansciml.experiments.fair.step_times import measure, stretched
-from kansciml.experiments.ode.runs import Job, field_flops, flops_field, run_jobs, shared_backend
+from kansciml.experiments.fair.config import FairConfig
+from kansciml.experiments.fair.domain import MLP, Arrays, Domain, Metric, Model, Trainings
+from kansciml.experiments.fair.record import FairRun, StepTimes
+from kansciml.experiments.fair.step_times import Step, measure, stretched
+from kansciml.experiments.ode.backends import shared_backend
+from kansciml.experiments.ode.config import SystemConfig
+from kansciml.experiments.ode.jobs import Job, Plan
+from kansciml.experiments.ode.record import Run
+from kansciml.experiments.ode.runs import run_jobs
+from kansciml.experiments.ode.variants import field_flops, flops_field
 from kansciml.models.field_spec import FieldSpec
-from kansciml.ode import resolve_system
-from kansciml.runs.experiment import Result, RunContext
+from kansciml.runs.experiment import RunContext
 from kansciml.runs.settings import seed_range
-from kansciml.tasks.ode.problem import make_field, make_problem
-from kansciml.tasks.ode.system import System
+from kansciml.runs.typed import read
+from kansciml.tasks.ode.problem import FieldSizes, make_field, make_problem
 
 ROUNDS = 3
 """Of the steps' times, for every seed: evaluations take milliseconds, and how many solver steps depends on the seed."""
-SIZES = {"params": lambda spec: float(spec.n_parameters), "flops": field_flops}
 
 
-class OdeKind:
-    """All systems of a configuration; see `kansciml.experiments.fair.kinds.Kind`."""
+METRICS = (
+    Metric("train_mse", "training MSE", lambda run: run.train_mse, primary=True),
+    Metric("test_mse", "MSE beyond training", lambda run: run.test_mse),
+)
 
-    name = "ode"
-    layers = ("spline",)
+
+class NeuralOdes(Domain[Job]):
+    """The systems of a configuration."""
 
     def __init__(self, config: FairConfig) -> None:
-        self.config = config
-        self.sources = {short_name(Path(task).stem): task for task in config.tasks if task not in (IMAGES, DARCY)}
-        self.tasks = tuple(self.sources)
+        self.sources = {source.name: source for source in map(SystemConfig, config.systems)}
+        self.systems = {source: source.resolve() for source in self.sources.values()}
+        titles = {source.name: system.title for source, system in self.systems.items()}
+        metrics = {
+            source.name: METRICS[:1] if system.test_end is None else METRICS for source, system in self.systems.items()
+        }
+        super().__init__(config, "ode", ("spline",), titles, metrics)
 
-    def system(self, task: str) -> System:
-        return resolve_system(self.sources[task])
+    def field(self, task: str, model: Model) -> FieldSpec:
+        """The field of a model for a system."""
+        system, kan = self.systems[self.sources[task]], self.config.kan
+        sizes = FieldSizes(self.config.hidden, kan.grid or 5, kan.spline_order)
+        if model.kind == "flops":
+            return flops_field(system, sizes)
+        match = "params" if model.kind == "params" else "width"
+        return make_field(system, "mlp" if model == MLP else "kan", match=match, config=sizes)
 
-    def title(self, task: str) -> str:
-        return self.system(task).title
+    def seeds_of(self, task: str, model: Model) -> list[Job]:
+        field, how = self.field(task, model), self.config.ode.whole()
+        return [Job(self.sources[task], model.group, field, seed, "torch", how) for seed in seed_range(self.config)]
 
-    def metrics(self, task: str) -> tuple[Metric, ...]:
-        fit = Metric("train_mse", "training MSE", primary=True)
-        beyond = Metric("test_mse", "MSE beyond training")
-        return (fit,) if self.system(task).test_end is None else (fit, beyond)
+    def stretched(self, job: Job, model: Model, factor: float) -> Job:
+        training = job.config.training
+        longer = replace(
+            training,
+            adam_steps=stretched(training.adam_steps, factor),
+            lbfgs_steps=stretched(training.lbfgs_steps, factor),
+        )
+        return replace(job, variant=model.group, config=replace(job.config, training=longer))
 
-    def fields(self, task: str, names: Iterable[str]) -> dict[str, FieldSpec]:
-        """Group -> field."""
-        system, config = self.system(task), self.config
-        options: dict[str, Any] = {"hidden": config.hidden, "grid": config.grid or 5}
-        options["spline_order"] = config.spline_order
-        mlp, kan = make_field(system, "mlp", **options), make_field(system, "kan", **options)
-        hidden = mlp.widths[1:-1]
+    def train(self, jobs: Sequence[Job], context: RunContext) -> Trainings:
+        result = run_jobs(Plan(list(jobs), {job.system: self.systems[job.system] for job in jobs}), context)
+        rows = [read(Run, row) for row in result.result["runs"]]
+        return Trainings([self._run(job, row, result.arrays) for job, row in zip(jobs, rows)], result.arrays)
 
-        def wider(first: int) -> FieldSpec:
-            return make_field(system, "mlp", hidden=tuple(max(1, round(h * first / hidden[0])) for h in hidden))
-
-        def made(group: str) -> FieldSpec:
-            if group == of_layer("spline", "params"):
-                return make_field(system, "kan", match="params", **options)
-            if group == of_layer("spline", "flops"):
-                return flops_field(system, **options)
-            for by in SIZES:
-                if group == grown("spline", by):
-                    return wider(grown_width(lambda first, by=by: SIZES[by](wider(first)), SIZES[by](kan), hidden[0]))
-            return mlp if group == MLP else kan
-
-        return {group: made(group) for group in names}
-
-    def jobs(self, groups: Callable[[str], Iterable[str]]) -> list[Job]:
-        config = self.config
-        return [
-            Job(source, group, spec, seed, "torch", None, config.training, config.rtol, config.atol)
-            for task, source in self.sources.items()
-            for group, spec in self.fields(task, groups("spline")).items()
-            for seed in seed_range(config)
-        ]
-
-    def stretched(self, job: Job, group: str, factor: float) -> Job:
-        steps = {name: stretched(getattr(job.training, name), factor) for name in ("adam_steps", "lbfgs_steps")}
-        return replace(job, variant=group, training=replace(job.training, **steps))
-
-    def task_of(self, job: Job) -> str:
-        return short_name(Path(job.system).stem)
-
-    def group_of(self, job: Job) -> str:
-        return job.variant
-
-    def train(self, jobs: Sequence[Job], context: RunContext) -> tuple[Result, list[Trained]]:
-        # the longest first, so that the pool does not wait for one of them at the end
-        result = run_jobs(sorted(jobs, key=_length, reverse=True), context)
-        rows = {row["id"]: row for row in result.result["runs"]}
-        return result, [self._trained(job, rows[job.id], result) for job in jobs]
-
-    def _trained(self, job: Job, row: dict[str, Any], result: Result) -> Trained:
-        task = self.task_of(job)
-        diverged = row["status"] != "finished" or row["train_mse"] is None  # or not to be solved at 1e-10
-        return Trained(
+    def _run(self, job: Job, row: Run, arrays: Arrays) -> FairRun:
+        task = job.system.name
+        return FairRun(
             id=job.id,
             task=task,
             group=job.variant,
             label=job.spec.label(),
             seed=job.seed,
-            status=row["status"],
-            message=row["not_computed"].get("train_mse") or row["message"],
+            status=row.status,
+            message=row.not_computed.get("train_mse") or row.message,
             parameters=job.spec.n_parameters,
             flops=field_flops(job.spec),
-            steps=len(result.arrays[f"{job.id}.iteration"]),
-            seconds=row["wall_s"],
-            losses={metric.name: None if diverged else row[metric.name] for metric in self.metrics(task)},
+            steps=len(arrays[f"{job.id}.iteration"]),
+            seconds=row.wall_s,
+            losses={metric.name: None if row.diverged else metric.of(row) for metric in self.metrics[task]},
         )
 
-    def step_times(self, kans: Sequence[Job], mlps: Sequence[Job], result: Result, context: RunContext) -> StepTimes:
+    def step_times(self, kans: Sequence[Job], mlps: Sequence[Job], arrays: Arrays, context: RunContext) -> StepTimes:
         """Of a loss with its gradient at the trained parameters of every seed, near which most steps are taken.
 
         At the first parameters du/dt is nearly zero, which takes fewer steps of the solver.
         """
         backend = shared_backend("torch", None, context.log)
 
-        def evaluation(job: Job) -> Callable[[], object]:
-            solver = backend.solver(make_problem(self.system(self.task_of(job)), job.spec, job.rtol, job.atol))
-            params = np.asarray(result.arrays[f"{job.id}.params"])
+        def evaluation(job: Job) -> Step:
+            solver = backend.solver(make_problem(self.systems[job.system], job.spec, job.config.rtol, job.config.atol))
+            params = np.asarray(arrays[f"{job.id}.params"])
             solver.value_and_grad(params)
             return lambda: solver.value_and_grad(params)
 
-        found = []
+        found: list[tuple[Step, Step]] = []
         for kan, mlp in zip(kans, mlps):
             try:
                 found.append((evaluation(kan), evaluation(mlp)))
             except SolveError as error:
                 context.log(f"{kan.id} or {mlp.id} cannot be timed: {error}")
         return measure(found, ROUNDS)
-
-
-def _length(job: Job) -> float:
-    """Roughly proportional to the time of a training."""
-    steps = job.training.adam_steps + job.training.lbfgs_steps
-    return steps * math.sqrt(job.spec.state_size * job.spec.n_parameters)

@@ -23,7 +23,7 @@ LAYERS = {"spline": "splines", "rswaf": "RSWAF"}
 
 
 @dataclass(frozen=True)
-class Trained:
+class FairRun:
     """One training, the same for every kind of task.
 
     Args:
@@ -48,7 +48,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Side:
-    """The KANs or the MLPs of a comparison: as in `Trained`, steps and seconds being medians over seeds."""
+    """The KANs or the MLPs of a comparison: as in `FairRun`, steps and seconds being medians over seeds."""
 
     group: str
     label: str
@@ -136,7 +136,7 @@ class FairRecord:
     layers: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     times: tuple[TaskTimes, ...]
-    runs: tuple[Trained, ...]
+    runs: tuple[FairRun, ...]
 
     @classmethod
     def read(cls, record: Record) -> FairRecord:

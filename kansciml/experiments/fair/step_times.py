@@ -29,25 +29,20 @@ def measure(pairs: Sequence[tuple[Step, Step]], rounds: int = ROUNDS, clock: str
     for each other; on a GPU, where the processor only waits, those of the wall clock do, and a step has to wait for
     its end.
     """
-    threads = torch.get_num_threads()
+    now = time.process_time if clock == "process" else time.perf_counter
+    threads, medians = torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:
-        return _measured(pairs, rounds, clock)
+        for steps in pairs:
+            seconds = np.empty((rounds + 1, 2))
+            for row in seconds:
+                for side, step in enumerate(steps):
+                    began = now()
+                    step()
+                    row[side] = now() - began
+            medians.append(np.median(seconds[1:], axis=0))
     finally:
         torch.set_num_threads(threads)
-
-
-def _measured(pairs: Sequence[tuple[Step, Step]], rounds: int, clock: str) -> StepTimes:
-    now = time.process_time if clock == "process" else time.perf_counter
-    medians = []
-    for steps in pairs:
-        seconds = np.empty((rounds + 1, 2))
-        for row in seconds:
-            for side, step in enumerate(steps):
-                began = now()
-                step()
-                row[side] = now() - began
-        medians.append(np.median(seconds[1:], axis=0))
     kan, mlp = np.mean(medians, axis=0).tolist() if medians else (math.nan, math.nan)
     return StepTimes(kan, mlp, rounds, len(medians), clock)
 

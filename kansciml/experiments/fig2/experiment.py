@@ -10,22 +10,24 @@ also with the KAN's input left outside its grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kansciml._errors import UsageError, unknown_name
-from kansciml.backends.base import MAX_STEPS
-from kansciml.backends.select import BACKENDS, check_methods
+from kansciml.backends.select import BACKENDS
 from kansciml.experiments.fig2.findings import findings
+from kansciml.experiments.ode.backends import closing_backends
+from kansciml.experiments.ode.config import RunConfig, SystemConfig
+from kansciml.experiments.ode.jobs import Plan
 from kansciml.experiments.ode.report import render, summary
-from kansciml.experiments.ode.runs import Job, run_jobs, variant_fields
+from kansciml.experiments.ode.runs import run_jobs
 from kansciml.experiments.ode.trained import trained_fields
+from kansciml.experiments.ode.variants import variant_fields
 from kansciml.models.field_spec import MODELS, FieldSpec
-from kansciml.ode import get_system, make_field
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.records import Record
-from kansciml.runs.settings import COUNTS_IF_SET, seed_range
+from kansciml.runs.settings import part
 from kansciml.runs.trained import TrainedModel, config_of
-from kansciml.tasks.ode.problem import MATCHES
+from kansciml.tasks.ode.problem import MATCHES, FieldSizes, make_field
 from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining
@@ -35,48 +37,25 @@ GRID_RANGE_STUDY = "spiral"
 """System on which the KAN is also run with its input unscaled and squashed by tanh."""
 
 
+def _run(seeds: int, adam_steps: int, lbfgs_steps: int) -> RunConfig:
+    training = FlatTraining(adam_steps, final_learning_rate=1e-3, lbfgs_steps=lbfgs_steps)
+    return RunConfig(seeds=seeds, backend="torch", training=training)
+
+
 @dataclass(frozen=True)
 class Fig2Config:
-    """Settings of Figure 2; the defaults are the preset ``paper``."""
+    """Settings of Figure 2: both models of these systems, over a run; the defaults are the preset ``paper``."""
 
     systems: tuple[str, ...] = SYSTEMS
     """Names of systems, or paths to .py files that define SYSTEM."""
-    seeds: int = 10
-    """Number of seeds, one after the other."""
-    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
-    """The first of those seeds: several processes or machines can share them out."""
-    backend: str = "torch"
-    """torch, julia, or auto (Julia if it starts)."""
-    gradient: str | None = None
-    """Gradient of the torch backend: replay (default), backprop, adjoint."""
-    sensealg: str | None = None
-    """Sensitivity algorithm of the Julia backend (default: the fastest measured)."""
-    hidden: tuple[int, ...] = ()
-    """Hidden widths; none: each system's own (50)."""
-    grid: int = 5
-    """Grid intervals G of each spline."""
-    spline_order: int = 3
-    """Order S of each spline."""
-    rtol: float = 1e-7
-    """Relative tolerance of the solver in training."""
-    atol: float = 1e-7
-    """Absolute tolerance of the solver in training."""
-    max_steps: int = field(default=MAX_STEPS, metadata=COUNTS_IF_SET)
-    """Steps of one solve before it is given up, in training and when its errors are computed."""
-    training: FlatTraining = FlatTraining(adam_steps=5000, final_learning_rate=1e-3, lbfgs_steps=20000)
-    """Adam, then L-BFGS."""
+    field: FieldSizes = part(FieldSizes())
+    run: RunConfig = part(_run(10, 5000, 20000))
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise unknown_name("backend", self.backend, BACKENDS)
-        if self.seeds < 1 or not self.systems:
-            raise UsageError(f"got {self.seeds} seeds and {len(self.systems)} systems: expected at least 1 of each")
-        if self.max_steps < 1:
-            raise UsageError(f"got max_steps {self.max_steps}: expected at least 1")
-        for name in ("rtol", "atol"):
-            if not 0 < getattr(self, name) < 1:
-                raise UsageError(f"got {name} {getattr(self, name)}: expected a number between 0 and 1, such as 1e-7")
-        check_methods(self.gradient, self.sensealg)
+        if self.run.backend not in BACKENDS:
+            raise unknown_name("backend", self.run.backend, BACKENDS)
+        if not self.systems:
+            raise UsageError("got 0 systems: expected at least 1")
 
     def inputs(self) -> list[str]:
         """What systems' files define: the data that they read count, not only their text."""
@@ -84,42 +63,26 @@ class Fig2Config:
 
     def fields(self, system: System) -> dict[str, FieldSpec]:
         """Variant name -> field."""
-        options = {"hidden": self.hidden, "grid": self.grid, "spline_order": self.spline_order}
-        found = variant_fields(system, MODELS, MATCHES, **options)
+        found = variant_fields(system, MODELS, MATCHES, self.field)
         if system.name == GRID_RANGE_STUDY:
             for variant, scaling in (("kan-unscaled", "none"), ("kan-tanh", "tanh")):
-                found[variant] = make_field(system, "kan", match="params", input_scaling=scaling, **options)
+                found[variant] = make_field(system, "kan", match="params", config=self.field, input_scaling=scaling)
         return found
 
 
-def jobs(config: Fig2Config) -> list[Job]:
+def plan(config: Fig2Config) -> Plan:
     """One job per system, variant and seed."""
-    method = config.sensealg if config.backend == "julia" else config.gradient
-    solver = {"rtol": config.rtol, "atol": config.atol, "max_steps": config.max_steps}
-    return [
-        Job(name, variant, spec, seed, config.backend, method, config.training, **solver)
-        for name in config.systems
-        for variant, spec in config.fields(get_system(name)).items()
-        for seed in seed_range(config)
-    ]
+    return Plan.of([SystemConfig(name) for name in config.systems], config.fields, config.run)
 
 
 def run(config: Fig2Config, context: RunContext) -> Result:
-    # The longest first, so that the pool does not wait for one of them at the end
-    ordered = sorted(jobs(config), key=lambda job: -job.spec.state_size * job.spec.n_parameters)
-    result = run_jobs(ordered, context)
-    place = {job.id: i for i, job in enumerate(jobs(config))}
-    result.result["runs"].sort(key=lambda row: place[row["id"]])
-    described = result.result["systems"]
-    result.result["systems"] = {
-        name: described[name] for name in dict.fromkeys(r["system"] for r in result.result["runs"])
-    }
-    return result
+    with closing_backends():
+        return run_jobs(context.plan, context)
 
 
 def trained(record: Record) -> list[TrainedModel]:
     """The models of a finished run, for `kansciml hessian`."""
-    return trained_fields(record, jobs(config_of(Fig2Config, record.config)))
+    return trained_fields(record, plan(config_of(Fig2Config, record.config)))
 
 
 EXPERIMENT = Experiment(
@@ -128,14 +91,23 @@ EXPERIMENT = Experiment(
     item="Figure 2",
     config=Fig2Config,
     presets={
-        "smoke": Fig2Config(seeds=2, training=FlatTraining(20, final_learning_rate=1e-3, lbfgs_steps=10)),
-        "small": Fig2Config(seeds=5, training=FlatTraining(1000, final_learning_rate=1e-3, lbfgs_steps=1000)),
+        "smoke": Fig2Config(run=_run(2, 20, 10)),
+        "small": Fig2Config(run=_run(5, 1000, 1000)),
         "paper": Fig2Config(),
     },
     run=run,
     render=render,
     summary=summary,
-    check=jobs,
+    check=plan,
     trained=trained,
     findings=findings,
+    order=2,
+    captions={
+        "loss_curves": "Training loss against iteration, for each system.",
+        "final_losses": "Relative error on the training span after training: one mark per seed, bar at the median.",
+        "phase_portraits": "Phase portraits: the true orbit and the models', by the seed with the median error.",
+        "trajectories_*": "Trajectories of the {} system: truth, training data and models, within the training span and"
+        " beyond it.",
+        "orbits_*": "Orbits of the bodies of the {} system.",
+    },
 )

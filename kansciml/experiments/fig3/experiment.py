@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
-from kansciml._files import to_jsonable
 from kansciml.experiments.fig3.findings import findings
 from kansciml.experiments.fig3.report import render, summary
-from kansciml.experiments.hessian.runs import HessianSettings, measure_run
+from kansciml.experiments.hessian.measure import HessianSettings, measure
 from kansciml.experiments.vision.config import VisionRunConfig
 from kansciml.experiments.vision.experiment import check as check_vision
 from kansciml.experiments.vision.experiment import recipe
 from kansciml.experiments.vision.jobs import VisionJob
 from kansciml.experiments.vision.jobs import jobs as vision_jobs
+from kansciml.experiments.vision.report import CAPTIONS
 from kansciml.experiments.vision.runs import run_jobs
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
@@ -39,14 +39,13 @@ from kansciml.runs import ranks
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.ranks import device_of
-from kansciml.runs.records import Record, save_record
-from kansciml.runs.settings import COUNTS_IF_SET
+from kansciml.runs.records import Record
+from kansciml.runs.registry import trained_models
+from kansciml.runs.settings import COUNTS_IF_SET, settings_json
 from kansciml.runs.trained import LoadedModel, TrainedModel
 
 NAME = "fig3"
 MIXERS = ("mixer", "conv-mixer")
-STAGE = "trained"
-"""Folder below the checkpoints with the record of the trainings, which the spectra are measured from."""
 
 
 @dataclass(frozen=True)
@@ -139,31 +138,18 @@ def check(config: Fig3Config) -> None:
 
 def run(config: Fig3Config, context: RunContext) -> Result:
     result = run_jobs(jobs(config), context).result
-    if ranks.rank() > 0:
-        return result
-    spectra = measure_run(
-        _stage(config, result, context),
-        config.spectra,
-        out=context.checkpoints / "spectra",
-        log=context.log,
-        progress=context.progress,
+    own = ranks.agree(result.result)
+    record = Record(context.folder, NAME, settings_json(config), context.folder.name, "finished", result=own)
+    measured = measure(
+        trained_models(record), config.spectra, context, context.checkpoints / "spectra", record.config_hash
     )
-    result.result |= {name: spectra.result[name] for name in ("models", "verdicts")}
-    return Result(result.result, result.arrays | spectra.arrays)
+    spectra = measured.to_result()
+    return Result(own | spectra.result, result.arrays | spectra.arrays)
 
 
 def trained(record: Record) -> list[TrainedModel]:
     """The networks of a run, for `kansciml hessian`; on the GPU where they were trained on one."""
     return [_on(device_of(record.config["accelerator"]), model) for model in trained_networks(record)]
-
-
-def _stage(config: Fig3Config, result: Result, context: RunContext) -> Path:
-    """Folder of a finished record of the trainings alone; the same bytes in every session, so that spectra resume."""
-    folder = context.checkpoints / STAGE
-    rows = [row | {"weights": f"../../{row['weights']}"} for row in result.result["runs"]]
-    own = {**result.result, "runs": rows}
-    save_record(Record(folder, NAME, to_jsonable(config), context.folder.name, "finished", result=own))
-    return folder
 
 
 def _on(device: Any, model: TrainedModel) -> TrainedModel:
@@ -217,4 +203,9 @@ EXPERIMENT = Experiment(
     trained=trained,
     scoring=SCORING,
     findings=findings,
+    order=3,
+    captions={
+        "figure3": "Accuracy in training, and densities of the Hessian's eigenvalues where the trainings end.",
+        **CAPTIONS,
+    },
 )

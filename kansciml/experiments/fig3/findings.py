@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kansciml.experiments.fig3.report import MixerClaim, claims, measures_of, over_seeds
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.fig3.record import Fig3Record
+from kansciml.experiments.fig3.report import MixerClaim, claims
+from kansciml.experiments.vision.record import VisionGroup
 from kansciml.reporting.groups import plus_minus
 from kansciml.reporting.judging import NO_NUMBER, VERDICT, diverged, judged, resized, shortfalls
 from kansciml.runs.findings import UNDECIDED, Finding
@@ -34,49 +35,32 @@ def findings(record: Record) -> list[Finding]:
     Raises:
         KansciError: the record is no finished run of fig3.
     """
-    vision = VisionRecord.read(record)
-    return [_finding(record, vision, claim) for claim in claims(record)]
+    fig3 = Fig3Record.read(record)
+    return [_finding(record, fig3, claim) for claim in claims(fig3)]
 
 
-def _finding(record: Record, vision: VisionRecord, claim: MixerClaim) -> Finding:
-    task = claim.group.task
-    where = f"{vision.title(task)}, {claim.group.label}"
-    suffix = f"_{task}" if len(vision.tasks) > 1 else ""
-    short = _short(record, claim.group)
+def _finding(record: Record, fig3: Fig3Record, claim: MixerClaim) -> Finding:
+    kan, mlp, outcome = claim.group, claim.reference, claim.outcome
+    short = _short(record, kan)
+    figures: tuple[str, ...] = ("figure3",)
     if claim.name == "parameters":
-        return Finding(
-            item=ITEM,
-            claim=f'"KANs use significantly large number of parameters compared to MLP" (Figure 3): {where}',
-            printed=NO_NUMBER,
-            measured=f"KAN {claim.group.first.parameters:,}, MLP {claim.reference.first.parameters:,} parameters",
-            verdict=VERDICT[claim.outcome.verdict],
-            evidence=f"{claim.outcome.reason}, whatever the training; more at all is taken for significantly more",
-            figures=("figure3",),
-        )
-    if claim.name == "accuracy":
-        verdict, evidence = judged(claim.outcome.verdict, claim.outcome.reason, _seeds(claim), short)
-        return Finding(
-            item=ITEM,
-            claim=f'KANs attain "a lower final accuracy" (Figure 3): {where}',
-            printed=NO_NUMBER,
-            measured=f"test top-1, mean +- standard error over seeds: KAN {_top1(claim.group)}, MLP"
-            f" {_top1(claim.reference)}" + _lost(claim),
-            verdict=verdict,
-            evidence=evidence,
-            figures=("figure3", f"curves{suffix}"),
-        )
-    text, what = SHARPNESS[claim.name]
-    verdict, evidence = _sharper(claim, short)
-    return Finding(
-        item=ITEM,
-        claim=f"{text}: {where}",
-        printed=NO_NUMBER,
-        measured=f"{what}: KAN {over_seeds(measures_of(record, claim.group), claim.name)}, MLP"
-        f" {over_seeds(measures_of(record, claim.reference), claim.name)} (mean over seeds +- error)",
-        verdict=verdict,
-        evidence=evidence,
-        figures=("figure3",),
-    )
+        text = '"KANs use significantly large number of parameters compared to MLP" (Figure 3)'
+        measured = f"KAN {kan.first.parameters:,}, MLP {mlp.first.parameters:,} parameters"
+        verdict = VERDICT[outcome.verdict]
+        evidence = f"{outcome.reason}, whatever the training; more at all is taken for significantly more"
+    elif claim.name == "accuracy":
+        text = 'KANs attain "a lower final accuracy" (Figure 3)'
+        lost = diverged({name: (side.n_diverged, len(side.rows)) for name, side in (("KAN", kan), ("MLP", mlp))})
+        measured = f"test top-1, mean +- standard error over seeds: KAN {_top1(kan)}, MLP {_top1(mlp)}{lost}"
+        verdict, evidence = judged(outcome.verdict, outcome.reason, _seeds(claim), short)
+        figures += (f"curves_{kan.task}" if len(fig3.vision.tasks) > 1 else "curves",)
+    else:
+        text, what = SHARPNESS[claim.name]
+        values = [fig3.measured(side, claim.name) for side in (kan, mlp)]
+        measured = f"{what}: KAN {values[0]}, MLP {values[1]} (mean over seeds +- error)"
+        verdict, evidence = _sharper(claim, short)
+    where = f"{fig3.vision.title(kan.task)}, {kan.label}"
+    return Finding(ITEM, text, NO_NUMBER, measured, verdict, evidence, figures, where)
 
 
 def _sharper(claim: MixerClaim, short: list[str]) -> tuple[str, str]:
@@ -104,8 +88,3 @@ def _short(record: Record, group: VisionGroup) -> list[str]:
 
 def _top1(group: VisionGroup) -> str:
     return f"{plus_minus(group.values(lambda row: row.percent)) or '-'} %"
-
-
-def _lost(claim: MixerClaim) -> str:
-    sides = {"KAN": claim.group, "MLP": claim.reference}
-    return diverged({name: (side.n_diverged, len(side.rows)) for name, side in sides.items()})

@@ -1,38 +1,39 @@
-"""Report of Figure 3 (``kansciml run fig3``): spectra, accuracy and parameters side by side. Reads the record only.
-
-Expected of the record: ``result["data"]``, ``result["runs"]`` and their arrays as `kansciml.experiments.vision.report`
-says, ``result["models"]``, ``result["verdicts"]`` and their arrays as `kansciml.experiments.hessian.report` does; the
-name of a model is the id of its run.
-"""
+"""Report of Figure 3 (``kansciml run fig3``): spectra, accuracy and parameters side by side. Reads the record only."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison
+from kansciml.experiments.fig3.record import Fig3Record, plus_minus
 from kansciml.experiments.hessian import report as hessian
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.hessian.record import GroupVerdict
+from kansciml.experiments.vision.record import VisionGroup
 from kansciml.experiments.vision.report import drawings
 from kansciml.experiments.vision.report import summary as vision_summary
 from kansciml.experiments.vision.tables import claims as accuracy_claims
 from kansciml.reporting.claims import Claim, claim_table, counted
 from kansciml.reporting.style import save_report
-from kansciml.runs.records import DamagedRecord, Record
+from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORDS = {"sharper": SUPPORTED, "flatter": REFUTED, "undecided": UNDECIDED}
-POSITIVE = ("positive_count", "positive_share")
-SHOWN = (*POSITIVE, "count_above_0.01_top", "top", "adaptive_top", "negative_mass")
+COLUMNS = {
+    "positive_count": "Positive eigenvalues",
+    "positive_share": "of all",
+    "count_above_0.01_top": "> 1 % of the largest",
+    "top": "Largest",
+    "adaptive_top": "largest of |w| H |w|",
+    "negative_mass": "Negative mass",
+}
+"""Measure -> heading."""
 CLAIMED = {
     "positive_count": "more positive eigenvalues",
     "positive_share": "more positive eigenvalues, of all",
@@ -55,18 +56,15 @@ class MixerClaim(Claim[VisionGroup]):
     resolved: float | None = None
 
 
-def overview_table(record: Record) -> Table:
+def overview_table(fig3: Fig3Record) -> Table:
     """What each kind of model reaches, holds, and how sharp its minima are: what the paper's figure shows."""
-    vision, body = _read(record), []
-    for group in vision.groups:
-        measures = measures_of(record, group)
-        values = [over_seeds(measures, name) for name in SHOWN]
-        body.append(
-            [vision.title(group.task), group.label, group.first.parameters, len(group.rows),
-             _plus_minus(group.values(lambda row: row.percent)), group.median(lambda row: row.minimum_loss), *values]
-        )  # fmt: skip
-    columns = ["Task", "Model", "Parameters", "Seeds", "Top-1 (%)", "Loss", "Positive eigenvalues", "of all"]
-    columns += ["> 1 % of the largest", "Largest", "largest of |w| H |w|", "Negative mass"]
+    body = [
+        [fig3.vision.title(group.task), group.label, group.first.parameters, len(group.rows),
+         plus_minus(group.values(lambda row: row.percent)), group.median(lambda row: row.minimum_loss),
+         *(fig3.measured(group, name) for name in COLUMNS)]
+        for group in fig3.vision.groups
+    ]  # fmt: skip
+    columns = ["Task", "Model", "Parameters", "Seeds", "Top-1 (%)", "Loss", *COLUMNS.values()]
     notes = [
         "Top-1: test images, mean over seeds +- standard error. Loss: median, mean cross-entropy over at most 512"
         " training images, of which the spectra take all or the first. Positive: above 1e-6 of the largest. Measures:"
@@ -77,48 +75,41 @@ def overview_table(record: Record) -> Table:
     return Table("Figure 3: accuracy, parameters and spectra", columns, body, notes)
 
 
-def claims(record: Record) -> list[MixerClaim]:
-    """The paper's claims on its Figure 3, decided by the seeds of this run.
-
-    Raises:
-        KansciError: the record is no finished run of fig3.
-    """
-    vision, found = _read(record), []
-    for claim in accuracy_claims(vision):
+def claims(fig3: Fig3Record) -> list[MixerClaim]:
+    """The paper's claims on its Figure 3, decided by the seeds of this run."""
+    found = []
+    for claim in accuracy_claims(fig3.vision):
         kans, mlps = claim.group, claim.reference
-        key = kans.task, kans.name
-        sharp = [row for row in record.result["verdicts"] if (row["task"], row["group"]) == key]
-        found += [_sharpness(row, kans, mlps) for row in sharp if row["measure"] in CLAIMED]
+        own = [one for one in fig3.hessian.verdicts if (one.task, one.group) == (kans.task, kans.name)]
+        found += [_sharpness(one, kans, mlps) for one in own if one.outcome.measure in CLAIMED]
         tops = [side.median(lambda row: row.percent) for side in (mlps, kans)]
         found.append(MixerClaim(claim.name, claim.text, kans, mlps, claim.outcome, tuple(tops)))
-        sizes = [side.first.parameters for side in (mlps, kans)]
-        more = counted(
-            SUPPORTED if sizes[1] > sizes[0] else REFUTED,
-            f"counted: {format_number(sizes[1] / sizes[0])} times as many",
-        )
-        found.append(MixerClaim("parameters", "more parameters", kans, mlps, more, tuple(sizes)))
+        few, many = mlps.first.parameters, kans.first.parameters
+        reason = f"counted: {format_number(many / few)} times as many"
+        more = counted(SUPPORTED if many > few else REFUTED, reason)
+        found.append(MixerClaim("parameters", "more parameters", kans, mlps, more, (few, many)))
     return found
 
 
-def _sharpness(row: Mapping[str, Any], kans: VisionGroup, mlps: VisionGroup) -> MixerClaim:
-    ways = {"sharper": "pairs_sharper", "flatter": "pairs_flatter"}
-    resolved = row[ways[row["verdict"]]] / row["pairs"] if row["verdict"] in ways else None
-    p_value = math.nan if row["p_value"] is None else row["p_value"]
+def _sharpness(verdict: GroupVerdict, kans: VisionGroup, mlps: VisionGroup) -> MixerClaim:
+    one = verdict.outcome
+    ways = {"sharper": one.pairs_sharper, "flatter": one.pairs_flatter}
     outcome = Comparison(
-        WORDS[row["verdict"]], p_value, math.nan, math.nan, row["n_b"], row["n_a"], row["reason"]
+        WORDS[one.verdict], one.p_value, math.nan, math.nan, one.n_b, one.n_a, one.reason
     )  # the MLPs first, as in the other claims
-    measure = row["measure"]
-    return MixerClaim(measure, CLAIMED[measure], kans, mlps, outcome, (row["b"], row["a"]), resolved=resolved)
+    return MixerClaim(
+        one.measure, CLAIMED[one.measure], kans, mlps, outcome, (one.b, one.a),
+        resolved=ways[one.verdict] / one.pairs if one.verdict in ways else None,
+    )  # fmt: skip
 
 
-def claims_table(record: Record) -> Table:
+def claims_table(fig3: Fig3Record) -> Table:
     """`claims` as a table."""
-    vision = _read(record)
     return claim_table(
         "Claims on Figure 3",
         ["Task", "KAN", "Claim: than the MLP"],
         ["MLP", "KAN "],
-        [([vision.title(one.group.task), one.group.label, one.text], one) for one in claims(record)],
+        [([fig3.vision.title(one.group.task), one.group.label, one.text], one) for one in claims(fig3)],
         [
             "The paper's claims on its Figure 3. MLP, KAN: medians over seeds. Verdict: exact two-sided Mann-Whitney U"
             f" test over seeds at level {ALPHA:g}; to decide takes at least 4 seeds a side. Of single models: 2"
@@ -137,35 +128,41 @@ def summary(record: Record) -> list[Table]:
     Raises:
         KansciError: the record is no finished run of fig3.
     """
-    sharp = hessian.tables(record)[len(record.result["models"]) :]
-    return [overview_table(record), claims_table(record), vision_summary(record)[1], *sharp]
+    fig3 = Fig3Record.read(record)
+    cost = vision_summary(record)[1]
+    return [overview_table(fig3), claims_table(fig3), cost, *hessian.verdict_tables(fig3.hessian)]
 
 
-def figure3(record: Record) -> Figure:
+def figure3(fig3: Fig3Record) -> Figure:
     """The spectra of every task (`hessian.report.spectra`), and below them accuracies, parameters, counts.
 
     Call it within `publication_style`.
     """
-    vision = _read(record)
-    figure = hessian.spectra(record)
+    vision = fig3.vision
+    titles = {task: vision.title(task) for task in vision.tasks}
+    figure = hessian.spectra(fig3.hessian, titles, {group.name: group.label for group in vision.groups})
     per_task = len(figure.axes) // len(vision.tasks)
-    labels = {group.name: group.label for group in vision.groups}
-    drawn = dict.fromkeys(row["group"] for row in record.result["models"])
-    for text, name in zip(figure.legends[0].get_texts(), drawn):
-        text.set_text(labels[name])
-    lines = 0
+    names = {name: style.name for name, style in vision.styles.items()}
     for number, task in enumerate(vision.tasks):
         groups = vision.of(task)
         left, *others = figure.axes[number * per_task : (number + 1) * per_task]
-        left.set_title(f"{vision.title(task)}\n{left.get_title().rpartition(': ')[2]}")
-        left.set_xlabel("\n".join(["eigenvalue", *map(_accuracy_line, groups)]))
+        left.set_xlabel("\n".join(["eigenvalue", *(f"{names[one.name]}: {_accuracy(one)}" for one in groups)]))
         for axes in others:
-            axes.set_title(axes.get_title().rpartition(": ")[2])
-            axes.set_xlabel("\n".join(["eigenvalue", *(_count_line(record, group) for group in groups)]))
-        lines += len(groups) + 2
+            axes.set_xlabel("\n".join(["eigenvalue", *(f"{names[one.name]}: {_count(fig3, one)}" for one in groups)]))
     width, height = figure.get_size_inches()
+    lines = len(vision.groups) + 2 * len(vision.tasks)
     figure.set_size_inches(width, height + LINE_HEIGHT * lines)
     return figure
+
+
+def _accuracy(group: VisionGroup) -> str:
+    top1 = plus_minus(group.values(lambda row: row.percent), 3)
+    return f"{top1 + ' %' if top1 else 'diverged'}, {group.first.parameters:,} parameters"
+
+
+def _count(fig3: Fig3Record, group: VisionGroup) -> str:
+    count = fig3.measured(group, "positive_count", 3)
+    return f"{count or 'none measured'} of {group.first.parameters:,} positive"
 
 
 def render(record: Record, folder: Path) -> list[Path]:
@@ -174,57 +171,6 @@ def render(record: Record, folder: Path) -> list[Path]:
     Raises:
         KansciError: as for `summary`, or the folder cannot be written.
     """
-    tables = [*summary(record), *hessian.tables(record)[: len(record.result["models"])]]
-    return save_report(folder, tables, {"figure3": partial(figure3, record), **drawings(_read(record))})
-
-
-def _read(record: Record) -> VisionRecord:
-    vision = VisionRecord.read(record)
-    if not {"models", "verdicts"} <= set(record.result):
-        raise DamagedRecord(f"{record.folder} holds no spectra: expected a finished run of fig3; run it again")
-    return vision
-
-
-def measures_of(record: Record, group: VisionGroup) -> list[Mapping[str, Any]]:
-    """The measures of every model of a group whose spectrum was taken."""
-    names = {row.id for row in group.rows}
-    return [row["sharpness"]["measures"] for row in record.result["models"] if row["name"] in names]
-
-
-def over_seeds(measures: list[Mapping[str, Any]], name: str, digits: int = 4) -> str | None:
-    """Mean +- standard error over the seeds, or over the probes of one, with what the quadrature leaves open."""
-    found = [one[name] for one in measures if name in one]
-    if len(found) == 1:  # whose standard error includes that
-        return _with_error(found[0]["value"], found[0]["standard_error"], digits)
-    bounds = [(one["upper"] - one["lower"]) / 2 for one in found if None not in (one["lower"], one["upper"])]
-    return _plus_minus([one["value"] for one in found], digits, float(np.mean(bounds)) if bounds else 0.0)
-
-
-def _plus_minus(values: list[float], digits: int = 4, further: float = 0.0) -> str | None:
-    """Mean +- its standard error over `values`, to which an error that all of them share is added."""
-    if not values:
-        return None
-    error = math.hypot(float(np.std(values, ddof=1)) / math.sqrt(len(values)), further) if len(values) > 1 else None
-    return _with_error(float(np.mean(values)), error, digits)
-
-
-def _with_error(value: float, error: float | None, digits: int) -> str:
-    """``90.81 +- 0.12``; an error of nothing but rounding is left out."""
-    if error is not None and error <= 1e-6 * abs(value):
-        error = None
-    return format_number(value, digits) + ("" if not error or math.isnan(error) else f" +- {format_number(error, 2)}")
-
-
-def _accuracy_line(group: VisionGroup) -> str:
-    top1 = _plus_minus(group.values(lambda row: row.percent), 3)
-    return f"{_short(group)}: {top1 + ' %' if top1 else 'diverged'}, {group.first.parameters:,} parameters"
-
-
-def _count_line(record: Record, group: VisionGroup) -> str:
-    count = over_seeds(measures_of(record, group), "positive_count", 3)
-    return f"{_short(group)}: {count or 'none measured'} of {group.first.parameters:,} positive"
-
-
-def _short(group: VisionGroup) -> str:
-    """``KAN, splines`` of ``KAN, splines (G=5, S=3)``."""
-    return group.label.partition(" (")[0]
+    fig3 = Fig3Record.read(record)
+    tables = [*summary(record), *hessian.model_tables(fig3.hessian)]
+    return save_report(folder, tables, {"figure3": partial(figure3, fig3), **drawings(fig3.vision)})

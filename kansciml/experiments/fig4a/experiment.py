@@ -78,4 +78,9 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=check,
     findings=findings,
+    order=4,
+    captions={
+        "memory": "Memory of a training step against batch size; the line marks the limit, beyond which the paper's"
+        " points are missing."
+    },
 )

@@ -119,4 +119,8 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     findings=findings,
+    order=5,
+    captions={
+        "memory": "Memory of a training step of the neural operator against batch size; the line marks the limit."
+    },
 )

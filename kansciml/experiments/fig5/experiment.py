@@ -99,4 +99,9 @@ EXPERIMENT = Experiment(
     trained=trained_networks,
     scoring=SCORING,
     findings=findings,
+    order=7,
+    captions={
+        "curves*": "Test error against epoch, without and with residual connections.",
+        "prediction_*": "Test sample {}: coefficient, true solution, predictions and their errors.",
+    },
 )

@@ -46,7 +46,8 @@ def _error(fno: FnoRecord, claim: Claim[OperatorGroup]) -> Finding:
     lost = diverged({name: (side.n_diverged, len(side.rows)) for name, side in zip(names, (group, other))})
     return Finding(
         item=ITEM,
-        claim=f"{HELPS if helps else WITH if group.first.residual else WITHOUT}: {_where(fno, group)}",
+        claim=HELPS if helps else WITH if group.first.residual else WITHOUT,
+        case=_where(fno, group),
         printed=NO_NUMBER,
         measured="test relative L2, median (lowest to highest seed): "
         + ", ".join(f"{name} {_spread(side)}" for name, side in zip(names, (group, other)))
@@ -72,8 +73,8 @@ def _feasible(fno: FnoRecord, group: OperatorGroup) -> Finding:
     how = ", recomputing activations" if fno.record.config.get("recompute") else ""
     return Finding(
         item="Section 4.3",
-        claim='"extremely high memory requirements [Figure 4b] making training these models infeasible" (section 4.3):'
-        f" {_where(fno, group)}",
+        claim='"extremely high memory requirements [Figure 4b] making training these models infeasible" (section 4.3)',
+        case=_where(fno, group),
         printed=f"no number; {GPU_GB:g} GB in Figure 4",
         measured=f"{len(group.rows)} trainings ran, batches of {group.first.batch_size}{how}; peak"
         f" {format_number(max(peaks, default=None))} MB, of {'tensors on the GPU' if on_gpu else 'the whole process'}",

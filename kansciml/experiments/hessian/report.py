@@ -1,13 +1,4 @@
-"""Report on the sharpness of trained models (``kansciml hessian``): reads the record only.
-
-Expected of the record, besides what `kansciml.runs.records` says:
-
-* ``result["models"]``: name, run, task, group, label, seed, against (a group, or null), n_parameters, recorded_loss,
-  ``sharpness``: loss, exact, ``measures`` and ``sampled`` (name: value, standard_error, probes, lower, upper).
-* ``result["verdicts"]``: task, group, label, against, against_label, and the fields of a `SharpnessVerdict`.
-* arrays per model and spectrum (plain, adaptive, filter): ``<run>.<name>.<spectrum>.nodes`` and ``.weights``
-  (probes, steps), ``.locked`` (r,), and where all eigenvalues are known ``.eigenvalues`` (n,).
-"""
+"""Report on the sharpness of trained models (``kansciml hessian``): reads the record only."""
 
 from __future__ import annotations
 
@@ -19,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kansciml.analysis.hessian import Estimate, kinds
+from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord, MeasuredModel
 from kansciml.reporting.style import VariantStyle, new_figure, save_report, variant_styles
-from kansciml.runs.records import DamagedRecord, Record
+from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
 if TYPE_CHECKING:
@@ -28,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLES = {"plain": "Hessian H", "adaptive": "adaptive, |w| H |w|", "filter": "filter-normalised"}
-SHOWN = ("plain", "adaptive")
+DRAWN = {"plain": "top", "adaptive": "adaptive_top"}
+"""Spectra of the picture, and the measure that is marked in each."""
 RESOLVED = 1e-6
 """Share of the largest eigenvalue below which the axis is linear: eigenvalues are not told from zero there."""
 WIDTH_DECADES = 0.12
@@ -48,16 +42,23 @@ def tables(record: Record) -> list[Table]:
     """A table per model, and one of verdicts for each two groups compared.
 
     Raises:
-        KansciError: the record is no result of ``kansciml hessian``.
+        DamagedRecord: the record is no result of ``kansciml hessian``.
     """
-    try:
-        found = [_model_table(row) for row in record.result["models"]]
-        pairs: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-        for row in record.result["verdicts"]:
-            pairs.setdefault(tuple(row[key] for key in ("task", "label", "against_label")), []).append(row)
-        return found + [_verdict_table(*key, rows) for key, rows in pairs.items()]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DamagedRecord(f"{record.folder} holds no result of kansciml hessian ({error!r})") from error
+    measured = HessianRecord.read(record)
+    return [*model_tables(measured), *verdict_tables(measured)]
+
+
+def model_tables(measured: HessianRecord) -> list[Table]:
+    """All measures of each model."""
+    return [_model_table(one) for one in measured.models]
+
+
+def verdict_tables(measured: HessianRecord) -> list[Table]:
+    """All verdicts on each two groups compared."""
+    pairs: dict[tuple[str, str], list[GroupVerdict]] = {}
+    for one in measured.verdicts:
+        pairs.setdefault((one.task, one.group), []).append(one)
+    return [_verdict_table(rows) for rows in pairs.values()]
 
 
 def render(record: Record, folder: Path) -> list[Path]:
@@ -66,57 +67,71 @@ def render(record: Record, folder: Path) -> list[Path]:
     Raises:
         KansciError: as for `tables`, or the folder cannot be written.
     """
-    return save_report(folder, tables(record), {"spectra": partial(spectra, record)})
+    return save_report(folder, tables(record), {"spectra": partial(spectra, HessianRecord.read(record))})
 
 
-def spectra(record: Record) -> Figure:
+def spectra(
+    measured: HessianRecord, titles: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None
+) -> Figure:
     """Densities of eigenvalues on a symlog axis, of H and of its adaptive form: a row per task, a line per group.
 
     Line: mean over seeds (and probes). Band: from lowest to highest seed or, of a single one, two standard errors over
     its probes. Call it within `publication_style`.
+
+    Args:
+        titles: of tasks, on a line of their own above the first panel (default: the task, above every panel).
+        labels: of groups in the legend (default: the name of the style, and the label that all models share).
     """
-    models = record.result["models"]
-    tasks = list(dict.fromkeys(row["task"] for row in models))
-    shown = [name for name in SHOWN if any(_source(record, row, name) is not None for row in models)]
-    styles = variant_styles(row["group"] for row in models)
+    models = measured.models
+    shown = [name for name in DRAWN if any(measured.spectrum(one, name) is not None for one in models)]
+    tasks = list(dict.fromkeys(one.task for one in models))
+    styles = variant_styles(one.group for one in models)
     figure = new_figure(0.7 + 2.2 * len(tasks))
     panels = figure.subplots(len(tasks), len(shown), squeeze=False)
     drawn: dict[str, Any] = {}
     for line, task in zip(panels, tasks):
         for axes, name in zip(line, shown):
-            drawn |= _panel(axes, record, [row for row in models if row["task"] == task], name, styles)
-            axes.set_title(f"{task}: {TITLES[name]}" if task else TITLES[name])
+            drawn |= _panel(axes, measured, [one for one in models if one.task == task], name, styles)
+            title = f"{task}: {TITLES[name]}" if task and titles is None else TITLES[name]
+            axes.set_title(f"{titles[task]}\n{title}" if titles and axes is line[0] else title)
         line[0].set_ylabel("share of eigenvalues per decade")
     for axes in panels[-1]:
         axes.set_xlabel("eigenvalue")
     figure.legend(
-        drawn.values(), drawn, loc="outside lower center", ncols=min(4, len(drawn)),
+        drawn.values(),
+        [labels[group] if labels else _label(styles[group], models, group) for group in drawn],
+        loc="outside lower center",
+        ncols=min(4, len(drawn)),
         title="band: lowest to highest seed, or 2 standard errors over the probes of one; mark: largest eigenvalue",
         title_fontsize=6.5,
-    )  # fmt: skip
+    )
     return figure
 
 
+def _label(style: VariantStyle, models: Sequence[MeasuredModel], group: str) -> str:
+    """``MLP: 2-50-2``: what the style is called, and the label of the models where they have one in common."""
+    labels = {one.label for one in models if one.group == group}
+    return f"{style.name}: {labels.pop().removeprefix(style.name).strip()}" if len(labels) == 1 else style.name
+
+
 def _panel(
-    axes: Axes, record: Record, rows: Sequence[Mapping[str, Any]], name: str, styles: Mapping[str, VariantStyle]
+    axes: Axes, measured: HessianRecord, rows: Sequence[MeasuredModel], name: str, styles: Mapping[str, VariantStyle]
 ) -> dict[str, Any]:
-    """Draw the groups of one task; returns a line per name in the legend."""
-    sources = {row["name"]: source for row in rows if (source := _source(record, row, name)) is not None}
+    """Draw the groups of one task; returns a line per group."""
+    sources = {row.name: source for row in rows if (source := measured.spectrum(row, name)) is not None}
     if not sources:
         axes.set_visible(False)
         return {}
     low = min(float(nodes.min()) for nodes, _ in sources.values())
     high = max(float(nodes.max()) for nodes, _ in sources.values())
     unit = 10.0 ** math.floor(math.log10(RESOLVED * max(high, -low, 1e-300)))
-    ends = _symlog(np.array([min(low, 0.0), max(high, 0.0)]), unit) + np.array([-1, 1]) * 4 * WIDTH_DECADES
-    at = np.linspace(*ends, POINTS)
-    drawn, floor = {}, min(1.0 / row["n_parameters"] for row in rows)
-    for group in dict.fromkeys(row["group"] for row in rows):
-        own = [row for row in rows if row["group"] == group and row["name"] in sources]
-        if not own:
-            continue
+    ends = symlog(np.array([min(low, 0.0), max(high, 0.0)]), unit) + np.array([-1, 1]) * 4 * WIDTH_DECADES
+    at = np.linspace(ends[0], ends[1], POINTS)
+    drawn, floor = {}, min(1.0 / row.n_parameters for row in rows)
+    for group in dict.fromkeys(row.group for row in rows if row.name in sources):
         style = styles[group]
-        curves = [_density(*sources[row["name"]], at, unit) for row in own]  # each (probes, points)
+        own = [row for row in rows if row.group == group and row.name in sources]
+        curves = [density(*sources[row.name], at, unit) for row in own]  # each (probes, points)
         means = np.array([curve.mean(0) for curve in curves])
         if len(means) > 1:
             lower, upper = means.min(0), means.max(0)
@@ -126,12 +141,9 @@ def _panel(
             lower, upper = means[0] - 2 * error, means[0] + 2 * error
         axes.fill_between(at, np.maximum(lower, floor / 10), np.maximum(upper, floor / 10), color=style.colour,
                           alpha=0.18, linewidth=0)  # fmt: skip
-        (line,) = axes.plot(at, np.maximum(means.mean(0), floor / 10), color=style.colour, linestyle=style.line)
-        tops = [row["sharpness"]["measures"][f"{'' if name == 'plain' else name + '_'}top"]["value"] for row in own]
-        axes.plot(_symlog(np.array(tops), unit), np.full(len(tops), floor / 2), style.marker, color=style.colour)
-        label = own[0]["label"]
-        single = len({row["label"] for row in record.result["models"] if row["group"] == group}) == 1
-        drawn[f"{style.name}: {label.removeprefix(style.name).strip()}" if single else style.name] = line
+        (drawn[group],) = axes.plot(at, np.maximum(means.mean(0), floor / 10), color=style.colour, linestyle=style.line)
+        tops = np.array([row.sharpness.measures[DRAWN[name]].value for row in own])
+        axes.plot(symlog(tops, unit), np.full(len(tops), floor / 2), style.marker, color=style.colour)
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor / 4)
     axes.set_xlim(*ends)
@@ -139,24 +151,9 @@ def _panel(
     return drawn
 
 
-def _source(record: Record, row: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Nodes and weights of a model's spectrum, (probes, nodes) each; weights sum to 1. None if not measured."""
-    prefix = f"{row['run']}.{row['name']}.{name}"
-    known = record.arrays.get(f"{prefix}.eigenvalues")
-    if known is not None:
-        return known[None], np.full((1, len(known)), 1 / len(known))
-    nodes = record.arrays.get(f"{prefix}.nodes")
-    if nodes is None:
-        return None
-    locked, size = record.arrays[f"{prefix}.locked"], row["n_parameters"]
-    rest = record.arrays[f"{prefix}.weights"] * (size - len(locked)) / size
-    nodes = np.concatenate([nodes, np.broadcast_to(locked, (len(nodes), len(locked)))], axis=1)
-    return nodes, np.concatenate([rest, np.full((len(nodes), len(locked)), 1 / size)], axis=1)
-
-
-def _density(nodes: np.ndarray, weights: np.ndarray, at: np.ndarray, unit: float) -> np.ndarray:
+def density(nodes: np.ndarray, weights: np.ndarray, at: np.ndarray, unit: float) -> np.ndarray:
     """Share of eigenvalues per decade at places on the symlog axis, one row per probe."""
-    places = _symlog(nodes, unit)
+    places = symlog(nodes, unit)
     norm = WIDTH_DECADES * math.sqrt(2 * math.pi)
     return np.array(
         [np.exp(-0.5 * ((at[:, None] - place) / WIDTH_DECADES) ** 2) @ weight / norm
@@ -164,7 +161,7 @@ def _density(nodes: np.ndarray, weights: np.ndarray, at: np.ndarray, unit: float
     )  # fmt: skip
 
 
-def _symlog(values: np.ndarray, unit: float) -> np.ndarray:
+def symlog(values: np.ndarray, unit: float) -> np.ndarray:
     """sign(v) log10(1 + |v| / unit): linear below `unit`, decades above."""
     return np.sign(values) * np.log10(1 + np.abs(values) / unit)
 
@@ -174,86 +171,62 @@ def _ticks(axes: Axes, ends: np.ndarray, unit: float) -> None:
     step = max(1, math.ceil((ends[1] - min(ends[0], 0)) / 9))
     powers = [first + k for k in range(step, 40, step)]
     ticks = [(0.0, "0")]
-    ticks += [(float(_symlog(np.array(10.0**p), unit)), f"$10^{{{p}}}$") for p in powers]
+    ticks += [(float(symlog(np.array(10.0**p), unit)), f"$10^{{{p}}}$") for p in powers]
     ticks += [(-place, f"$-10^{{{p}}}$") for (place, _), p in zip(ticks[1:], powers)]
     kept = [(place, text) for place, text in ticks if ends[0] <= place <= ends[1]]
     axes.set_xticks([place for place, _ in kept], [text for _, text in kept])
 
 
-def _model_table(row: Mapping[str, Any]) -> Table:
-    sharpness = row["sharpness"]
-    measures, sampled = sharpness["measures"], sharpness["sampled"]
-    prefixes = {"plain": "", "adaptive": "adaptive_", "filter": "filter_"}
-    spectra = [name for name in TITLES if f"{prefixes[name]}top" in measures]
-    keys = list(dict.fromkeys(key.removeprefix("adaptive_").removeprefix("filter_") for key in measures))
-    rows = []
-    for key in keys:
-        cells = [_plus_minus(measures.get(prefixes[name] + key)) for name in spectra]
-        rows.append(
-            [TEXTS.get(key) or _threshold_text(key), *cells, *([_plus_minus(sampled.get(key))] if sampled else [])]
-        )
-    columns = ["Measure", *(TITLES[name] for name in spectra), *(["Hessian H, by quadrature"] if sampled else [])]
-    loss, recorded = sharpness["loss"], row["recorded_loss"]
-    method = "all eigenvalues" if sharpness["exact"] else "Lanczos quadrature, value +- standard error over the probes"
+def _model_table(row: MeasuredModel) -> Table:
+    own = row.sharpness
+    cells: dict[str, dict[str, str]] = {}
+    for kind in kinds(own.relative, own.absolute):
+        if kind.name in own.measures:
+            cells.setdefault(kind.text, {})[kind.spectrum] = _plus_minus(own.measures[kind.name])
+        if kind.name in own.sampled and kind.spectrum == "plain":
+            cells.setdefault(kind.text, {})["sampled"] = _plus_minus(own.sampled[kind.name])
+    headings = {**TITLES, "sampled": "Hessian H, by quadrature"}
+    found = [name for name in headings if any(name in line for line in cells.values())]
+    method = "all eigenvalues" if own.exact else "Lanczos quadrature, value +- standard error over the probes"
     notes = [
-        f"{row['n_parameters']} parameters; {method}. Loss {format_number(loss)} (record: {format_number(recorded)})."
+        f"{row.n_parameters} parameters; {method}. Loss {format_number(own.loss)} (record:"
+        f" {format_number(row.recorded_loss)}). Positive: above 1e-6 of the largest."
     ]
-    if not sharpness["exact"]:
+    if not own.exact:
         notes.append("In brackets: bounds on what the quadrature cannot resolve; more steps narrow them.")
-    return Table(f"{row['name']}: {row['label']}", columns, rows, notes)
+    body = [[text, *(line.get(name) for name in found)] for text, line in cells.items()]
+    return Table(f"{row.name}: {row.label}", ["Measure", *(headings[name] for name in found)], body, notes)
 
 
-TEXTS = {
-    "top": "largest eigenvalue",
-    "top_over_loss": "largest eigenvalue / loss",
-    "bottom": "smallest eigenvalue",
-    "trace": "trace",
-    "mean": "trace / n",
-    "positive_count": "positive (> 1e-6 of the largest)",
-    "positive_share": "positive / n",
-    "count_above_loss": "number > loss",
-    "effective_rank": "effective rank (tr H)^2 / tr H^2",
-    "negative_mass": "negative share of sum |eigenvalue|",
-}
-
-
-def _threshold_text(key: str) -> str:
-    what, _, limit = key.partition("_above_")
-    name = {"count": "number", "mass": "share of sum |eigenvalue|"}[what]
-    return f"{name} > {limit.removesuffix('_top')}{' of the largest' if limit.endswith('_top') else ''}"
-
-
-def _plus_minus(estimate: Mapping[str, Any] | None) -> str | None:
-    if estimate is None:
-        return None
-    value, error = estimate["value"], estimate["standard_error"]
+def _plus_minus(estimate: Estimate) -> str:
+    """``40.0 +- 1.0 [30.0, 50.0]``; an error of nothing but rounding, and bounds within it, are left out."""
+    value, error, width = estimate.value, estimate.standard_error, estimate.upper - estimate.lower
     text = format_number(value)
-    if error is not None and estimate["probes"] and error > 1e-6 * abs(value):
+    if estimate.probes and error > 1e-6 * abs(value):
         text += f" +- {format_number(error, 2)}"
-    lower, upper = estimate["lower"], estimate["upper"]
-    if None not in (lower, upper) and upper - lower > max(0.02 * abs(value), error or 0.0):
-        text += f" [{format_number(lower)}, {format_number(upper)}]"
+    if width > max(0.02 * abs(value), 0.0 if math.isnan(error) else error):
+        text += f" [{format_number(estimate.lower)}, {format_number(estimate.upper)}]"
     return text
 
 
-def _verdict_table(task: str, label: str, against: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    several = max(rows[0]["n_a"], rows[0]["n_b"]) > 1
-    found = []
-    for row in rows:
-        what = TITLES[row["spectrum"]]
-        cells = [row["text"], what, ", ".join(row["invariant"]) or "nothing", row["a"], row["b"], row["ratio"]]
+def _verdict_table(rows: Sequence[GroupVerdict]) -> Table:
+    first, outcomes = rows[0], [row.outcome for row in rows]
+    label, against = first.label, first.against_label
+    several = max(outcomes[0].n_a, outcomes[0].n_b) > 1
+    body = []
+    for one in outcomes:
+        cells = [one.text, TITLES[one.spectrum], ", ".join(one.invariant) or "nothing", one.a, one.b, one.ratio]
         if several:
-            cells += [row["p_value"], f"{row['pairs_sharper']} / {row['pairs_flatter']} of {row['pairs']}"]
-        found.append([*cells, row["verdict"] or "-", row["reason"] if row["verdict"] else ""])
+            cells += [one.p_value, f"{one.pairs_sharper} / {one.pairs_flatter} of {one.pairs}"]
+        body.append([*cells, one.verdict or "-", one.reason if one.verdict else ""])
     columns = ["Measure", "Of", "Unchanged by", label, against, "Ratio"]
     columns += [*(["p", "Pairs"] if several else []), "Verdict", "Why"]
-    count = {word: sum(row["verdict"] == word for row in rows) for word in ("sharper", "flatter", "undecided")}
-    robust = [row for row in rows if "layers" in row["invariant"] and row["verdict"]]
-    decided = {word: sum(row["verdict"] == word for row in robust) for word in count}
+    words = ("sharper", "flatter", "undecided")
+    every = [sum(one.verdict == word for one in outcomes) for word in words]
+    robust = [sum(one.verdict == word for one in outcomes if "layers" in one.invariant) for word in words]
     line = (
-        f"{label} is sharper by {count['sharper']} measures, flatter by {count['flatter']}, undecided by"
-        f" {count['undecided']}; of those that scaling layers leaves unchanged: {decided['sharper']},"
-        f" {decided['flatter']}, {decided['undecided']}."
+        f"{label} is sharper by {every[0]} measures, flatter by {every[1]}, undecided by {every[2]}; of those that"
+        f" scaling layers leaves unchanged: {robust[0]}, {robust[1]}, {robust[2]}."
     )
-    title = f"{task}: is {label} sharper than {against}?" if task else f"Is {label} sharper than {against}?"
-    return Table(title, columns, found, [line, *VERDICT_NOTES[: 3 if several else 2]])
+    title = f"{first.task}: is {label} sharper than {against}?" if first.task else f"Is {label} sharper than {against}?"
+    return Table(title, columns, body, [line, *VERDICT_NOTES[: 3 if several else 2]])

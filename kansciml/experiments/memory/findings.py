@@ -65,7 +65,8 @@ def _higher(memory: MemoryRecord, variant: str) -> Finding:
     return Finding(
         item=ITEMS[memory.experiment],
         claim='"KAN-based models have significantly higher memory usage with poor scaling [...] the memory usage for'
-        f' the former grows at a much faster rate" (Figure 4): {_name(memory, variant)}',
+        ' the former grows at a much faster rate" (Figure 4)',
+        case=_name(memory, variant),
         printed="no number: a picture; no shapes",
         measured=f"MB per sample, KAN against MLP: {'; '.join(ratios) or 'no MLP to compare with'}",
         verdict=verdict,
@@ -88,7 +89,8 @@ def _limit(memory: MemoryRecord, variant: str) -> Finding:
     return Finding(
         item=ITEMS[memory.experiment],
         claim='"Missing points in the plot demonstrate that the models ran out of memory on a 16GB V100 GPU" (Figure'
-        f" 4), KANs earlier than MLPs: {_name(memory, variant)}",
+        " 4), KANs earlier than MLPs",
+        case=_name(memory, variant),
         printed="no number: a picture",
         measured=f"largest batch in {limit:g} GB, KAN against MLP: {_batches(pairs)}",
         verdict=verdict,
@@ -147,8 +149,8 @@ def _infeasible(memory: MemoryRecord, variant: str) -> Finding:
         size = f"The source's batch of {RECIPE_BATCH} {fits} there. "
     return Finding(
         item="Section 4.3",
-        claim='"extremely high memory requirements [Figure 4b] making training these models infeasible" (section 4.3):'
-        f" {_name(memory, variant)}",
+        claim='"extremely high memory requirements [Figure 4b] making training these models infeasible" (section 4.3)',
+        case=_name(memory, variant),
         printed=f"no number; {GPU_GB:g} GB in Figure 4",
         measured=f"largest batch in {memory.limit_gb:g} GB, whole network, KAN against MLP: {_batches(whole) or '-'}",
         verdict=verdict,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kansciml.experiments.ode.record import OdeGroup, OdeRecord, OdeSystem, Run
-from kansciml.reporting.legends import key
+from kansciml.reporting.legends import hollow, key, legend_below
 from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, as_is, new_figure, variant_styles
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ Styles = Mapping[str, VariantStyle]
 CURVE_POINTS = 400
 """Points drawn per loss curve: more than a printed figure can show."""
 MAX_COMPONENTS = 6
-LEGEND_ENTRY = 1.75
-"""Inches that the longest name of a variant takes in a legend."""
-LEGEND_ROW = 0.17
-"""Inches."""
 MEDIAN_SEED = "models: the seed with the median training error"
 TRUTH_WIDTH = 2.2
 """Wider than the models' lines, so that it shows on both sides of a model that matches it."""
@@ -31,34 +27,33 @@ TRUTH_WIDTH = 2.2
 
 def loss_curves(ode: OdeRecord) -> Figure:
     """Training loss against iteration, one panel per system: median over seeds, and a band from lowest to highest."""
-    styles = variant_styles(ode.variants)
-    figure, panels = _panels(ode, 2.0)
-    for axes, (name, system) in zip(panels, ode.systems.items()):
-        groups = ode.of(name)
-        for group in groups.values():
+    styles = _styles(ode.groups)
+    figure, panels = _panels(2.0, len(ode.systems))
+    for axes, system in zip(panels, ode.systems):
+        for group in system.groups:
             style = styles[group.name]
-            curves = [run for run in group.rows if run.array("loss") is not None and len(run.array("loss"))]
-            if not curves:
+            runs = [run for run in group.rows if len(run.array("loss"))]
+            if not runs:
                 continue
-            grid, losses = _on_one_grid(curves)
+            grid, losses = on_one_grid(runs)
             axes.plot(grid, np.median(losses, axis=0), color=style.colour, linestyle=style.line)
-            if len(curves) > 1:
+            if len(runs) > 1:
                 high = np.max(losses, axis=0, where=np.isfinite(losses), initial=0.0)
                 axes.fill_between(grid, losses.min(axis=0), high, color=style.colour, alpha=0.18, linewidth=0)
-            for run in curves:
+            for run in runs:
                 if run.diverged:
                     axes.plot(run.array("iteration")[-1], run.array("loss")[-1], "x", color=style.colour, markersize=4)
-        switch = _phase_switch(groups)
-        if switch is not None:
-            axes.axvline(switch, color=FAINT, linewidth=0.7, linestyle=":")
+        switches = [at for group in system.groups for run in group.rows if (at := _lbfgs_from(run)) is not None]
+        if switches:
+            axes.axvline(float(np.median(switches)), color=FAINT, linewidth=0.7, linestyle=":")
             axes.annotate(
-                "L-BFGS", (switch, 1), xycoords=("data", "axes fraction"), xytext=(2, -1), textcoords="offset points",
-                va="top", fontsize=6, color=FAINT,
+                "L-BFGS", (float(np.median(switches)), 1), xycoords=("data", "axes fraction"), xytext=(2, -1),
+                textcoords="offset points", va="top", fontsize=6, color=FAINT,
             )  # fmt: skip
         _log_axis(axes)
         axes.set_title(as_is(system.title))
         axes.margins(x=0.02)
-        axes.xaxis.get_major_locator().set_params(nbins=4, integer=True)
+        axes.locator_params(axis="x", nbins=4, integer=True)
     _label_outer(panels, "iteration", "training loss")
     notes = ["line: median over seeds, band: lowest to highest"] * any(len(group.rows) > 1 for group in ode.groups)
     notes += ["cross: a seed diverged"] * any(group.n_diverged for group in ode.groups)
@@ -66,28 +61,30 @@ def loss_curves(ode: OdeRecord) -> Figure:
     return figure
 
 
-def final_losses(ode: OdeRecord) -> Figure:
+def final_losses(ode: OdeRecord) -> Figure | None:
     """Relative error after training, one mark per seed: systems side by side, bar at the median, diverged on top.
 
-    The mean squared error where no system has a relative one, as its data are constant in time.
+    The mean squared error where no system has a relative one, as its data are constant in time. None for one run.
     """
+    if sum(len(group.rows) for group in ode.groups) == 1:
+        return None
     defined = any(not math.isnan(group.middle("train_relative_mse")) for group in ode.groups)
     metric = "train_relative_mse" if defined else "train_mse"
-    styles = variant_styles(ode.variants)
+    styles = _styles(ode.groups)
     figure = new_figure(2.6, width=max(3.2, min(7.0, 1.6 + 1.3 * len(ode.systems))))
     axes = figure.subplots()
-    for position, name in enumerate(ode.systems):
-        groups = ode.of(name)
-        step = 0.8 / len(groups)
-        for rank, group in enumerate(groups.values()):
-            _strip(axes, group, styles[group.name], position + (rank - (len(groups) - 1) / 2) * step, step, metric)
+    for position, system in enumerate(ode.systems):
+        step = 0.8 / len(system.groups)
+        for rank, group in enumerate(system.groups):
+            x = position + (rank - (len(system.groups) - 1) / 2) * step
+            _strip(axes, group, styles[group.name], x, step, metric)
         if position:
             axes.axvline(position - 0.5, color=SHADE, linewidth=0.8, zorder=0)
     _log_axis(axes)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.12)  # room for the row of diverged seeds
     axes.set_xlim(-0.5, len(ode.systems) - 0.5)
-    axes.set_xticks(range(len(ode.systems)), [as_is(system.title) for system in ode.systems.values()])
+    axes.set_xticks(range(len(ode.systems)), [as_is(system.title) for system in ode.systems])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("relative MSE on the training span" if defined else "MSE on the training span")
     notes = ["mark: one seed, bar: median"] + ["on top: seeds that diverged"] * any(g.n_diverged for g in ode.groups)
@@ -97,8 +94,7 @@ def final_losses(ode: OdeRecord) -> Figure:
 
 def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
     """Components against time: truth, data, and the seed with the median error of each variant."""
-    groups = ode.of(system.name)
-    styles = variant_styles(ode.variants)
+    styles = _styles(ode.groups)
     shown = shown_components(system)
     figure = new_figure(0.55 + 1.15 * len(shown))
     panels = np.atleast_1d(figure.subplots(len(shown), sharex=True))
@@ -110,7 +106,7 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
             axes.axvspan(times[0], system.train_end, color=SHADE, linewidth=0, zorder=0)
         if system.truth is not None:
             axes.plot(times, states[:, index], color=TRUTH, linewidth=TRUTH_WIDTH)
-        for group, path in _representatives(groups):
+        for group, path in _representatives(system):
             style = styles[group.name]
             axes.plot(system.t[: len(path)], path[:, index], color=style.colour, linestyle=style.line, linewidth=1.1)
         axes.plot(system.data_t, system.data[:, index], "o", color=TRUTH, markersize=4.2, markerfacecolor="white",
@@ -119,31 +115,27 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
         axes.set_ylabel(as_is(system.labels[index]))
     panels[0].set_xlim(times[0], end)
     unit = "" if system.truth is None else " (dimensionless)"  # data are in a unit of their own
-    panels[-1].set_xlabel(f"time {system.values.get('time_label', 't')}{unit}")
+    panels[-1].set_xlabel(f"time t{unit}")
     note = f"{len(shown)} of {len(system.labels)} components" if len(shown) < len(system.labels) else None
     panels[0].set_title(as_is(system.title) + (f" ({note})" if note else ""))
-    _legend(
-        figure,
-        _of(groups, styles),
-        ["truth"] * (system.truth is not None) + ["data"] + ["training span"] * beyond,
-        MEDIAN_SEED,
-    )
+    extras = ["truth"] * (system.truth is not None) + ["data"] + ["training span"] * beyond
+    _legend(figure, {group.name: styles[group.name] for group in system.groups}, extras, MEDIAN_SEED)
     return figure
 
 
 def phase_portraits(ode: OdeRecord) -> Figure | None:
-    """Two components against each other, one panel per system; None if no system has two components."""
-    planes = {name: system for name, system in ode.systems.items() if system.values.get("phase_plane")}
-    if not planes:
+    """Two components against each other, one panel per system that has two; None if none has."""
+    systems = [system for system in ode.systems if system.phase_plane]
+    if not systems:
         return None
-    styles = variant_styles(ode.variants)
-    figure, panels = _panels(ode, 2.1, len(planes))
-    for axes, (name, system) in zip(panels, planes.items()):
-        first, second = system.values["phase_plane"]
+    styles = _styles(ode.groups)
+    figure, panels = _panels(2.1, len(systems))
+    for axes, system in zip(panels, systems):
+        first, second = system.phase_plane or (0, 1)
         _, states = system.reference
         if system.truth is not None:
             axes.plot(states[:, first], states[:, second], color=TRUTH, linewidth=TRUTH_WIDTH)
-        for group, path in _representatives(ode.of(name)):
+        for group, path in _representatives(system):
             style = styles[group.name]
             axes.plot(path[:, first], path[:, second], color=style.colour, linestyle=style.line, linewidth=1.1)
         axes.plot(system.data[:, first], system.data[:, second], "o", color=TRUTH, markersize=3.8,
@@ -153,18 +145,17 @@ def phase_portraits(ode: OdeRecord) -> Figure | None:
         axes.set_xlabel(as_is(system.labels[first]))
         axes.set_ylabel(as_is(system.labels[second]))
         axes.set_title(as_is(system.title))
-    known = any(system.truth is not None for system in planes.values())
+    known = any(system.truth is not None for system in systems)
     _legend(figure, styles, ["truth"] * known + ["data"], MEDIAN_SEED)
     return figure
 
 
 def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
     """Paths of all bodies in the plane, one panel per variant: up to the end of training, and pale beyond it."""
-    groups = ode.of(system.name)
-    styles = variant_styles(ode.variants)
-    found = _representatives(groups)
+    styles = _styles(ode.groups)
+    found = _representatives(system)
     times, states = system.reference
-    xs, ys = ([body[column] for body in system.bodies] for column in (1, 2))
+    xs, ys = [x for _, x, _ in system.bodies], [y for *_, y in system.bodies]
     trained = times <= system.train_end
     limits = _limits(states[:, xs]), _limits(states[:, ys])
     count = max(len(found), 1)
@@ -206,18 +197,20 @@ def shown_components(system: OdeSystem) -> list[int]:
     return list(range(MAX_COMPONENTS))
 
 
-def _representatives(groups: dict[str, OdeGroup]) -> list[tuple[OdeGroup, np.ndarray]]:
+def _styles(groups: Iterable[OdeGroup]) -> Styles:
+    """By the name of the group."""
+    ordered = sorted(groups, key=lambda group: group.place)
+    plain = variant_styles(group.variant for group in ordered)
+    return {group.name: group.styled(plain[group.variant]) for group in ordered}
+
+
+def _representatives(system: OdeSystem) -> list[tuple[OdeGroup, np.ndarray]]:
     """Each group with the trajectory (Td, n) of its representative seed, where there is one."""
-    found = []
-    for group in groups.values():
-        run = group.representative
-        path = run.array("trajectory") if run is not None else None
-        if path is not None:
-            found.append((group, path))
-    return found
+    found = [(group, run.array("trajectory")) for group in system.groups if (run := group.representative) is not None]
+    return [(group, path) for group, path in found if len(path)]
 
 
-def _on_one_grid(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
+def on_one_grid(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
     """Iterations (M,) and losses (runs, M), where the lowest and the median are finite.
 
     After its end, a finished run keeps its last loss, and one that diverged counts as infinite.
@@ -236,15 +229,10 @@ def _on_one_grid(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
     return union[kept], losses[:, kept]
 
 
-def _phase_switch(groups: dict[str, OdeGroup]) -> float | None:
-    """Median iteration at which L-BFGS takes over; None if it never does."""
-    switches = []
-    for group in groups.values():
-        for run in group.rows:
-            at, phase = run.array("iteration"), run.array("phase")
-            if at is not None and phase is not None and np.any(phase == 1) and phase[0] != 1:
-                switches.append(at[np.argmax(phase == 1)])
-    return float(np.median(switches)) if switches else None
+def _lbfgs_from(run: Run) -> float | None:
+    """The iteration at which L-BFGS takes over from Adam, if it does."""
+    at, phase = run.array("iteration"), run.array("phase")
+    return at[np.argmax(phase == 1)] if np.any(phase == 1) and phase[0] != 1 else None
 
 
 def _strip(axes: Axes, group: OdeGroup, style: VariantStyle, x: float, step: float, metric: str) -> None:
@@ -272,9 +260,8 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _panels(ode: OdeRecord, height: float, count: int | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` (default: one per system) panels in rows of up to three, `height` inches each."""
-    count = len(ode.systems) if count is None else count
+def _panels(height: float, count: int) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of up to three, `height` inches each."""
     columns = min(count, 3)
     rows = -(-count // columns)
     figure = new_figure(0.45 + height * rows, width=7.0 if columns > 1 else 3.6)
@@ -285,22 +272,13 @@ def _panels(ode: OdeRecord, height: float, count: int | None = None) -> tuple[Fi
 
 
 def _label_outer(panels: list[Axes], x: str, y: str) -> None:
-    for axes in panels:
-        place = axes.get_subplotspec()
-        below = place.rowspan.stop == place.get_gridspec().nrows
-        covered = any(
-            other.get_subplotspec().colspan.start == place.colspan.start
-            and other.get_subplotspec().rowspan.start > place.rowspan.start
-            for other in panels
-        )
-        if below or not covered:
+    """Label the first panel of each row, and the last of each of up to three columns."""
+    columns = min(len(panels), 3)
+    for i, axes in enumerate(panels):
+        if i + columns >= len(panels):
             axes.set_xlabel(x)
-        if place.is_first_col():
+        if i % columns == 0:
             axes.set_ylabel(y)
-
-
-def _of(groups: dict[str, OdeGroup], styles: Styles) -> Styles:
-    return {variant: styles[variant] for variant in groups}
 
 
 def _log_axis(axes: Axes) -> None:
@@ -311,34 +289,14 @@ def _log_axis(axes: Axes) -> None:
 
 
 def _legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: bool = False) -> None:
-    """One legend above all panels: a row of `extras` (keys of `made`), a row of variants; `note` below."""
-    from matplotlib.artist import Artist
+    """A legend of `extras` (keys of `made`) and variants."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    made: dict[str, Artist] = {
-        "truth": Line2D([], [], color=TRUTH, linewidth=TRUTH_WIDTH),
-        "data": Line2D(
-            [], [], color=TRUTH, linestyle="", marker="o", markersize=3.8, markeredgewidth=0.5, markerfacecolor="white"
-        ),
-        "training span": Patch(color=SHADE, linewidth=0),
+    made = {
+        "truth": Line2D([], [], color=TRUTH, linewidth=TRUTH_WIDTH, label="truth"),
+        "data": hollow("data", color=TRUTH, markersize=3.8, markeredgewidth=0.5),
+        "training span": Patch(color=SHADE, linewidth=0, label="training span"),
     }
-    first = [(made[name], name) for name in extras]
-    second: list[tuple[Artist, str]] = [
-        (key(style, line=not marks, mark=marks), style.name) for style in styles.values()
-    ]
-    longest = max(len(style.name) for style in styles.values()) if styles else 0
-    entry = max(LEGEND_ENTRY, 0.5 + 0.062 * longest)  # 0.062 inches a letter; names on two backends are long
-    columns = max(1, int(figure.get_figwidth() / entry))
-    if len(first) + len(second) > columns and first and second:
-        first += [(Line2D([], [], linestyle=""), "")] * (-len(first) % columns)
-    entries = first + second
-    rows = -(-len(entries) // columns)
-    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - 2))  # two rows are planned for
-    # matplotlib fills column by column: deal the entries out so that they read row by row.
-    columns = min(columns, len(entries))
-    entries = [entry for column in range(columns) for entry in entries[column::columns]]
-    handles, labels = zip(*entries)
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.4)
-    if note:
-        figure.supxlabel(note, fontsize=6.5, color=FAINT)
+    handles = [made[name] for name in extras] + [key(style, line=not marks, mark=marks) for style in styles.values()]
+    legend_below(figure, handles, note, most=len(handles))

@@ -1,96 +1,108 @@
-"""One training of a neural ODE among many, what it gives, and the system that it is about."""
+"""Trainings of neural ODEs to be run: one job per system, backend, variant and seed, with every system read once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from kansciml._errors import SolveError, UsageError
-from kansciml._files import short_name
-from kansciml.backends.base import MAX_STEPS
+from kansciml._errors import UsageError
+from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.models.field_spec import FieldSpec
-from kansciml.ode import resolve_system
-from kansciml.tasks.ode.data import full_data, training_data
+from kansciml.runs.settings import seed_range
 from kansciml.tasks.ode.fingerprint import fingerprint
-from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.system import System
-from kansciml.training.flat import FlatTraining
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training. `variant` names the model in tables: ``mlp``, ``kan-width``, ``kan-params`` and so on."""
+    """One training.
 
-    system: str | Path
+    Args:
+        system: where its system is read from. variant: of the model, such as ``mlp`` or ``kan-params``.
+        spec: the field. seed: of its first parameters. backend: torch or julia. config: solver and optimiser.
+    """
+
+    system: SystemConfig
     variant: str
     spec: FieldSpec
     seed: int
     backend: str
-    method: str | None
-    training: FlatTraining
-    rtol: float
-    atol: float
-    train_fraction: float = 1.0
-    max_steps: int = MAX_STEPS
-    time_column: str | None = None
-    digest: str = ""
-    """Fingerprint of the system that the run is about; empty: whichever `system` names."""
+    config: RunConfig
 
     @property
-    def source(self) -> tuple[Any, ...]:
-        """What the system is read from."""
-        return self.system, self.train_fraction, self.time_column
-
-    def resolve(self, log: Callable[[str], None] = lambda line: None) -> System:
-        """The system; `log` takes what was doubtful about the columns of its data.
-
-        Raises:
-            UsageError: its file now gives another one than that of `digest`.
-        """
-        system = resolve_system(*self.source, log)
-        if self.digest and fingerprint(system) != self.digest:
-            raise UsageError(
-                f"{self.system} gives another system each time it is read: seed its random numbers, or leave the file"
-                " and its data alone while the run lasts"
-            )
-        return system
+    def group(self) -> str:
+        """Name of the variant, with the backend where there are two."""
+        return f"{self.variant}@{self.backend}" if self.config.backend == "both" else self.variant
 
     @property
     def id(self) -> str:
-        name = short_name(Path(self.system).stem)
-        return f"{name}.{self.variant}.{self.backend}.{self.seed}"
+        return f"{self.system.name}.{self.group}.{self.backend}.{self.seed}"
+
+    @property
+    def method(self) -> str | None:
+        """How gradients are computed; None: the backend's default."""
+        return self.config.method(self.backend)
+
+    @property
+    def steps(self) -> int:
+        """Iterations of the optimiser."""
+        return self.config.training.adam_steps + self.config.training.lbfgs_steps
+
+    @property
+    def cost(self) -> int:
+        """Roughly proportional to the time of the training."""
+        return self.steps * self.spec.state_size * self.spec.n_parameters
 
 
-@dataclass(frozen=True, eq=False)
-class JobResult:
-    """What a job sends back: one row of the record, and its arrays."""
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do.
 
-    row: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    Args:
+        jobs: the trainings, in the order of the record. systems: what their `Job.system` names.
+        notes: what was doubtful about their data, in lines for the user.
+    """
+
+    jobs: list[Job]
+    systems: Mapping[SystemConfig, System]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        ids = {job.id for job in self.jobs}
+        if not ids or len(ids) != len(self.jobs):
+            raise UsageError(f"got {len(self.jobs)} runs with {len(ids)} different names: expected as many")
+
+    @classmethod
+    def of(
+        cls, sources: Iterable[SystemConfig], fields: Callable[[System], Mapping[str, FieldSpec]], config: RunConfig
+    ) -> Plan:
+        """Train every variant of every system; `fields`: variant -> field.
+
+        Raises:
+            UsageError: whatever is wrong with the request.
+        """
+        sources, notes = list(sources), []
+        systems = {source: source.resolve(notes.append) for source in sources}
+        jobs = [
+            Job(source, variant, spec, seed, backend, config)
+            for source in sources
+            for backend in config.backends
+            for variant, spec in fields(systems[source]).items()
+            for seed in seed_range(config)
+        ]
+        return cls(jobs, systems, tuple(notes))
 
 
-def describe(system: System) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Entry of a system in the record, and its arrays by their names there: see `kansciml.experiments.ode.report`."""
-    data = training_data(system)
-    described = {
-        "title": system.title,
-        "labels": list(system.labels),
-        "n": system.state_size,
-        "train_end": system.train_end,
-        "test_end": system.test_end,
-        "phase_plane": list(system.phase_plane) if system.phase_plane else None,
-        "loss_scale": np.asarray(system.loss_scale).tolist(),
-    }
-    arrays = {"t": system.test_saveat, "data_t": data.t, "data": data.states}
-    if system.rhs is not None:
-        with suppress(SolveError):  # it may blow up beyond the training data
-            arrays["truth"] = reference_solution(system, system.test_saveat)
-    else:
-        everything = full_data(system)
-        arrays |= {"data_t": everything.t, "data": everything.states}
-    return described, {f"{system.name}.{key}": np.asarray(value) for key, value in arrays.items()}
+def read_again(source: SystemConfig, digest: str) -> System:
+    """The system of a `fingerprint`, as another process reads it.
+
+    Raises:
+        UsageError: its file now gives another one.
+    """
+    system = source.resolve()
+    if fingerprint(system) != digest:
+        raise UsageError(
+            f"{source.source} gives another system each time it is read: seed its random numbers, or leave the file"
+            " and its data alone while the run lasts"
+        )
+    return system

@@ -1,48 +1,78 @@
-"""The record of a neural-ODE experiment as groups of runs: what figures, tables and verdicts all read."""
+"""Record of a neural-ODE experiment (Figure 2, ``kansciml ode``): how it is written, and read as groups of runs.
+
+``result["runs"]``: `Run` rows; ``result["systems"]``: `OdeSystem` by name; on two backends ``result["gates"]``:
+`Gate` rows, and variants are named ``variant@backend``. Arrays per run: ``<id>.iteration``, ``.loss``, ``.phase`` (0
+Adam, 1 L-BFGS), all (K,), ``.params`` (P,), and ``.trajectory`` (Td, n), NaN after a blow-up; per system:
+``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown), ``.data_t`` (T,) and ``.data`` (T, n).
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from kansciml.reporting.groups import Group
-from kansciml.runs.records import DamagedRecord, Record
+from kansciml.reporting.groups import Group, grouped
+from kansciml.reporting.style import VariantStyle
+from kansciml.runs.experiment import Result
+from kansciml.runs.records import DamagedRecord, Record, reading
+from kansciml.runs.typed import read, write
 
-ORDER = ("mlp", "mlp-width", "mlp-params", "kan", "kan-width", "kan-params", "kan-unscaled", "kan-tanh")
-"""Order of variants in tables and legends; others follow as they appear in the record."""
+COMPARISONS = {
+    "mlp": "as given",
+    "kan": "as given",
+    "kan-width": "equal width",
+    "kan-params": "equal parameters",
+    "kan-flops": "flops",
+    "kan-unscaled": "unscaled state",
+    "kan-tanh": "tanh of the state",
+}
+"""Variant -> what a comparison with it holds equal, in the order of tables and legends; others follow as they come."""
+_ORDER = list(COMPARISONS)
 
 
-def in_order(variants: Iterable[str]) -> list[str]:
-    """Each variant once, in the order of `ORDER` (on each backend, where there are two), then the others."""
-    found = list(dict.fromkeys(variants))
-
-    def place(variant: str) -> int:
-        plain = variant.partition("@")[0]
-        return ORDER.index(plain) if plain in ORDER else len(ORDER)
-
-    return sorted(found, key=place)
+def _nothing() -> np.ndarray:
+    return np.empty(0)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained model: one system, one variant, one seed."""
+    """One trained model: one system, one variant, one seed, one backend.
 
-    values: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
+    Args:
+        variant: a key of `COMPARISONS`, or any other name; in JSON it is the `group`.
+        status: ``"finished"``, ``"diverged"`` or ``"interrupted"``. message: why it ended.
+        train_mse ... test_relative_mse: errors re-evaluated at tolerance 1e-10; None where that fails, the truth is
+            unknown or, for relative errors, the data are constant in time.
+        not_computed: why, for each of those that is None.
+        group: the variant, with the backend where there are two. arrays: by their names behind the id.
+    """
 
-    @property
-    def id(self) -> str:
-        return self.values["id"]
-
-    @property
-    def label(self) -> str:
-        return self.values["label"]
+    id: str
+    system: str
+    variant: str
+    label: str
+    n_parameters: int
+    seed: int
+    status: str
+    train_mse: float | None
+    train_relative_mse: float | None = None
+    test_mse: float | None = None
+    test_relative_mse: float | None = None
+    not_computed: Mapping[str, str] = field(default_factory=dict)
+    model: str = ""
+    backend: str = ""
+    method: str = ""
+    message: str = ""
+    final_loss: float = math.nan
+    evaluations: int = 0
+    wall_s: float = math.nan
+    group: str = ""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def error(self) -> float:
@@ -51,40 +81,57 @@ class Run:
     @property
     def diverged(self) -> bool:
         """Stopped on a loss that was not finite, or trained but not solvable when its loss was re-evaluated."""
-        return self.values["status"] == "diverged" or self.metric("train_mse") == math.inf
+        return self.status == "diverged" or self.metric("train_mse") == math.inf
 
     def metric(self, name: str) -> float:
-        """A re-evaluated error; infinite if it is null although the run finished, as its solution blew up.
+        """A re-evaluated error; infinite if it is None although the run finished, as its solution blew up.
 
         NaN for the relative error of a solution that does exist: its data do not vary, and it is undefined.
         """
-        value = self.values.get(name)
-        absolute = name.replace("_relative", "")
+        value, absolute = getattr(self, name), name.replace("_relative", "")
         if value is None and name != absolute and math.isfinite(self.metric(absolute)):
             return math.nan
-        return math.inf if value is None or not math.isfinite(value) else float(value)
-
-    @property
-    def not_computed(self) -> Mapping[str, str]:
-        """Why, for each metric that is null; empty in records that do not say."""
-        return self.values.get("not_computed") or {}
+        return math.inf if value is None or not math.isfinite(value) else value
 
     def ranked(self, name: str) -> float:
         """`metric`, but infinite for a run that diverged, whatever its best parameters reached: it ranks worst."""
         value = self.metric(name)
         return math.inf if self.diverged and not math.isnan(value) else value
 
-    def array(self, name: str) -> np.ndarray | None:
-        return self.arrays.get(f"{self.id}.{name}")
+    def array(self, name: str) -> np.ndarray:
+        """One of the arrays; empty if the record lacks it."""
+        return self.arrays.get(name, _nothing())
 
 
 @dataclass(frozen=True)
 class OdeGroup(Group[Run]):
-    """All seeds of one variant, `name`, on one system, `task`; runs that were interrupted are left out."""
+    """All seeds of one variant on one system, `task`, and backend; runs that were interrupted are left out."""
+
+    @property
+    def variant(self) -> str:
+        return self.first.variant
+
+    @property
+    def place(self) -> int:
+        """Its place in tables and legends."""
+        return _ORDER.index(self.variant) if self.variant in _ORDER else len(_ORDER)
 
     @property
     def n_parameters(self) -> int:
-        return self.first.values["n_parameters"]
+        return self.first.n_parameters
+
+    @property
+    def comparison(self) -> str:
+        """What a comparison with it holds equal, e.g. ``"equal parameters"``."""
+        return self.said(COMPARISONS.get(self.variant, "as given"))
+
+    def said(self, text: str) -> str:
+        """`text`, with the backend where there are two."""
+        return text if self.name == self.variant else f"{text}, {self.first.backend}"
+
+    def styled(self, style: VariantStyle) -> VariantStyle:
+        """The style of its variant, told apart by backend where there are two."""
+        return style if self.name == self.variant else style.on(self.first.backend)
 
     def losses(self, name: str = "train_mse") -> list[float]:
         """`name` of every seed; infinite where the run diverged."""
@@ -94,54 +141,39 @@ class OdeGroup(Group[Run]):
         """Median over all seeds, those that diverged counted as infinite; NaN where the metric is undefined."""
         return float(np.median(self.losses(name)))
 
-    @cached_property
+    def range(self, name: str = "train_mse") -> tuple[float, float]:
+        """Smallest and largest value of the seeds that did not diverge; NaN if all did."""
+        return self.spread(lambda run: run.metric(name))
+
+    @property
     def representative(self) -> Run | None:
         """The seed with the (lower) median training error of those that did not diverge, for pictures."""
         finished = sorted((run for run in self.rows if not run.diverged), key=lambda run: run.error)
         return finished[(len(finished) - 1) // 2] if finished else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OdeSystem:
-    """One system of the record, with its truth where it is known."""
+    """One system (see `kansciml.tasks.ode.system.System`) with its data, its truth where known, and its groups of runs.
 
-    name: str
-    values: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
+    Args:
+        t: times (Td,) of truth and trajectories. truth: true states (Td, n); None if unknown.
+        data_t, data: times (T,) and states (T, n).
+    """
 
-    @property
-    def title(self) -> str:
-        return self.values["title"]
-
-    @property
-    def labels(self) -> list[str]:
-        return self.values["labels"]
-
-    @property
-    def train_end(self) -> float:
-        return self.values["train_end"]
-
-    @property
-    def extrapolates(self) -> bool:
-        return self.values.get("test_end") is not None
-
-    @property
-    def t(self) -> np.ndarray:
-        """Times (Td,) of truth and trajectories."""
-        return self.arrays[f"{self.name}.t"]
-
-    @property
-    def truth(self) -> np.ndarray | None:
-        """True states (Td, n); None if unknown."""
-        return self.arrays.get(f"{self.name}.truth")
-
-    @property
-    def data_t(self) -> np.ndarray:
-        return self.arrays[f"{self.name}.data_t"]
-
-    @property
-    def data(self) -> np.ndarray:
-        return self.arrays[f"{self.name}.data"]
+    title: str
+    labels: tuple[str, ...]
+    train_end: float
+    n: int = 0
+    test_end: float | None = None
+    phase_plane: tuple[int, int] | None = None
+    loss_scale: tuple[float, ...] = ()
+    name: str = ""
+    groups: tuple[OdeGroup, ...] = ()
+    t: np.ndarray = field(default_factory=_nothing)
+    truth: np.ndarray | None = None
+    data_t: np.ndarray = field(default_factory=_nothing)
+    data: np.ndarray = field(default_factory=_nothing)
 
     @property
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
@@ -158,12 +190,23 @@ class OdeSystem:
 
 
 @dataclass(frozen=True)
-class OdeRecord:
-    """Groups of runs by system, in the order of the record, and variant, in that of `ORDER`."""
+class Gate:
+    """One of the six gates between two backends: see `kansciml.crosscheck.Gate`."""
 
-    record: Record
-    systems: dict[str, OdeSystem]
-    groups: tuple[OdeGroup, ...]
+    model: str
+    number: int
+    quantity: str
+    measured: float
+    allowed: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class OdeRecord:
+    """Systems in the order of the record, each with its groups in that of `COMPARISONS`."""
+
+    systems: tuple[OdeSystem, ...]
+    gates: tuple[Gate, ...]
     n_interrupted: int
 
     @classmethod
@@ -171,38 +214,59 @@ class OdeRecord:
         """Group the runs of `record`.
 
         Raises:
-            KansciError: it holds no finished run, or lacks what the schema promises.
+            DamagedRecord: it holds no finished run, or lacks what others have.
         """
-        try:
-            systems = {
-                name: OdeSystem(name, values, record.arrays) for name, values in record.result["systems"].items()
-            }
-            runs = [Run(values, record.arrays) for values in record.result["runs"]]
-            for run in runs:
-                _ = [run.values[name] for name in ("id", "status", "label", "n_parameters", "seed", "train_mse")]
-            variants = in_order(run.values["variant"] for run in runs)
-            found = {(run.values["system"], run.values["variant"]) for run in runs}
-            keys = [(name, variant) for name in systems for variant in variants if (name, variant) in found]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DamagedRecord(f"{record.folder} holds no neural-ODE result ({error!r}): run it again") from error
-        groups = []
-        for system, variant in keys:
-            own = [run for run in runs if (run.values["system"], run.values["variant"]) == (system, variant)]
-            kept = tuple(run for run in own if run.values["status"] != "interrupted")
-            if kept:
-                groups.append(OdeGroup(system, variant, kept, record.arrays))
-        if not groups:
+        with reading(record):
+            runs = read_runs(record)
+            done = [run for run in runs if run.status != "interrupted"]
+            found = grouped(done, lambda run: (run.system, run.group), lambda name: 0, record.arrays)
+            groups = sorted((OdeGroup(**vars(group)) for group in found), key=lambda group: group.place)
+            systems = []
+            for name, values in record.result["systems"].items():
+                own = tuple(group for group in groups if group.task == name)
+                if own:
+                    arrays = {key: record.arrays[f"{name}.{key}"] for key in ("t", "data_t", "data")}
+                    arrays["truth"] = record.arrays.get(f"{name}.truth")
+                    systems.append(replace(read(OdeSystem, values), name=name, groups=own, **arrays))
+            gates = tuple(read(Gate, row) for row in record.result.get("gates", []))
+        if not systems:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
-        shown = {group.task for group in groups}
-        systems = {name: system for name, system in systems.items() if name in shown}
-        n_interrupted = sum(run.values["status"] == "interrupted" for run in runs)
-        return cls(record, systems, tuple(groups), n_interrupted)
+        return cls(tuple(systems), gates, len(runs) - len(done))
 
     @property
-    def variants(self) -> list[str]:
-        """All variants, in the order of `ORDER`."""
-        return in_order(group.name for group in self.groups)
+    def groups(self) -> tuple[OdeGroup, ...]:
+        """Those of all systems."""
+        return tuple(group for system in self.systems for group in system.groups)
 
-    def of(self, system: str) -> dict[str, OdeGroup]:
-        """Groups of `system` by variant."""
-        return {group.name: group for group in self.groups if group.task == system}
+
+def read_runs(record: Record) -> list[Run]:
+    """All runs in the order of the record, also those that were interrupted."""
+    runs = []
+    for row in (read(Run, values) for values in record.result["runs"]):
+        own = {
+            name.removeprefix(f"{row.id}."): array for name, array in record.arrays.items() if name.startswith(row.id)
+        }
+        plain = row.variant.removesuffix(f"@{row.backend}")
+        runs.append(replace(row, variant=plain, group=row.variant, arrays=own))
+    return runs
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """The row of a run."""
+    return _without(write(replace(run, variant=run.group, arrays={})), "group", "arrays")
+
+
+def ode_result(systems: Sequence[OdeSystem], runs: Sequence[Run]) -> Result:
+    """What the record holds."""
+    described, arrays = {}, {}
+    for one in systems:
+        found = {name: array for name in ("t", "truth", "data_t", "data") if (array := getattr(one, name)) is not None}
+        described[one.name] = _without(write(one), "name", "groups", "t", "truth", "data_t", "data")
+        arrays |= {f"{one.name}.{name}": array for name, array in found.items()}
+    for run in runs:
+        arrays |= {f"{run.id}.{name}": array for name, array in run.arrays.items()}
+    return Result({"systems": described, "runs": [run_json(run) for run in runs]}, arrays)
+
+
+def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kansciml.analysis.comparison import Comparison, compare_by_factor, compare_losses
-from kansciml.experiments.ode.record import OdeGroup, OdeRecord
+from kansciml.experiments.ode.record import OdeGroup, OdeRecord, OdeSystem
 from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
 from kansciml.runs.tables import Table, format_number
 
-KINDS = {
-    "": "as given",
-    "width": "equal width",
-    "params": "equal parameters",
-    "unscaled": "unscaled state",
-    "tanh": "tanh of the state",
-}
-"""What the part of a variant's name after its model says, e.g. ``kan-params``."""
 INPUT_VARIANTS = ("kan-unscaled", "kan-tanh")
 """KANs that differ from one of the others only in how the state enters the grid; not settings of the paper."""
 LOWER_ON = ("lotka", "pleiades", "rigid", "spiral")
@@ -30,33 +22,26 @@ STRUGGLE_ON = ("pleiades", "spiral")
 STRUGGLE_FACTOR = 10.0
 
 
-OdeClaim = Claim[OdeGroup]
-"""That one model of a system, the reference, ends lower than another, the group, or lower by a factor."""
+@dataclass(frozen=True)
+class OdeClaim(Claim[OdeGroup]):
+    """That one model of a system, the reference, ends lower than another, the group, or lower by a factor."""
 
-
-def kind(variant: str) -> str:
-    """What is held equal in a comparison with `variant`, e.g. ``"equal parameters"``."""
-    variant, _, backend = variant.partition("@")
-    suffix = variant.partition("-")[2]
-    name = KINDS.get(suffix, suffix)
-    return f"{name}, {backend}" if backend else name
+    system: OdeSystem = field(kw_only=True)
 
 
 def loss_table(ode: OdeRecord) -> Table:
     """Final losses per system and variant, over seeds."""
     rows, diverged = [], []
-    for group in ode.groups:
-        system = ode.systems[group.task]
-        plain, _, backend = group.name.partition("@")
-        is_reference = plain == "mlp" and len(ode.of(group.task)) > 1
-        errors = [group.middle(), *group.spread(lambda run: run.error), group.middle("train_relative_mse")]
-        test = group.middle("test_relative_mse") if system.extrapolates else None
-        wall = sum(run.values["wall_s"] for run in group.rows) / len(group.rows)
-        reference = f"reference, {backend}" if backend else "reference"
-        about = [system.title, group.label, reference if is_reference else kind(group.name)]
-        rows.append([*about, group.n_parameters, len(group.rows), *errors, test, wall])
-        if group.n_diverged:
-            diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.rows)} diverged.")
+    for system in ode.systems:
+        for group in system.groups:
+            is_reference = group.variant == "mlp" and len(system.groups) > 1
+            about = [system.title, group.label, group.said("reference") if is_reference else group.comparison]
+            errors = [group.middle(), *group.range(), group.middle("train_relative_mse")]
+            test = None if system.test_end is None else group.middle("test_relative_mse")
+            wall = sum(run.wall_s for run in group.rows) / len(group.rows)
+            rows.append([*about, group.n_parameters, len(group.rows), *errors, test, wall])
+            if group.n_diverged:
+                diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.rows)} diverged.")
     notes = [
         "MSE: of the trained models solved again at rtol = atol = 1e-10, median over seeds (a diverged seed counts as"
         " infinite), min and max over those that did not diverge. Relative: squared error over the variation of the"
@@ -74,9 +59,9 @@ def loss_table(ode: OdeRecord) -> Table:
 def _not_computed(ode: OdeRecord) -> list[str]:
     """Which errors runs lack, a line per system and span, with the reason (of the first of them, if they differ)."""
     lines = []
-    for system in ode.systems.values():
-        runs = [run for group in ode.of(system.name).values() for run in group.rows]
-        for span in ("train", "test") if system.extrapolates else ("train",):
+    for system in ode.systems:
+        runs = [run for group in system.groups for run in group.rows]
+        for span in ("train",) if system.test_end is None else ("train", "test"):
             failed = [run for run in runs if f"{span}_mse" in run.not_computed]
             undefined = [run for run in runs if run not in failed and f"{span}_relative_mse" in run.not_computed]
             for name, lacking in ((f"{span}_mse", failed), (f"{span}_relative_mse", undefined)):
@@ -92,41 +77,39 @@ def _not_computed(ode: OdeRecord) -> list[str]:
     return lines
 
 
-def lower_claims(ode: OdeRecord) -> list[OdeClaim]:
-    """That the MLP ends at a lower train MSE than the KAN, per system and kind of comparison."""
-    found = []
-    for name, reference, group in _pairs(ode):
-        if group.name not in INPUT_VARIANTS:  # those have a claim of their own
-            says = "yes" if name in LOWER_ON else "no" if name in NOT_LOWER_ON else None
-            found.append(_claim("lower", reference, group, compare_losses(reference.losses(), group.losses()), says))
-    return found
+def claims(ode: OdeRecord) -> list[OdeClaim]:
+    """What the seeds say of each claim, per system and kind of comparison.
 
-
-def struggle_claims(ode: OdeRecord) -> list[OdeClaim]:
-    """That the KAN's relative MSE is `STRUGGLE_FACTOR` times the MLP's, on the systems that KANs are said to struggle
-    with."""
+    Their names: ``lower``, that the MLP ends at a lower train MSE than the KAN; ``struggle``, that the KAN's relative
+    MSE is `STRUGGLE_FACTOR` times the MLP's, on the systems that KANs are said to struggle with; ``scaling``, that a
+    KAN whose state is scaled into its grid ends lower than one of the same size with another input.
+    """
     found = []
-    for name, reference, group in _pairs(ode):
-        undefined = any(math.isnan(side.middle("train_relative_mse")) for side in (reference, group))
-        if name in STRUGGLE_ON and not undefined:
-            losses, others = (side.losses("train_relative_mse") for side in (reference, group))
-            found.append(
-                _claim("struggle", reference, group, compare_by_factor(losses, others, STRUGGLE_FACTOR), "yes")
+    for system in ode.systems:
+        mlps = {group.first.backend: group for group in system.groups if group.variant == "mlp"}
+        for group in system.groups:
+            mlp = None if group.variant == "mlp" else mlps.get(group.first.backend)
+            if mlp is not None and group.variant not in INPUT_VARIANTS:  # those have a claim of their own
+                says = "yes" if system.name in LOWER_ON else "no" if system.name in NOT_LOWER_ON else None
+                found.append(_claim("lower", system, mlp, group, compare_losses(mlp.losses(), group.losses()), says))
+            if mlp is not None and system.name in STRUGGLE_ON:
+                low, high = (side.losses("train_relative_mse") for side in (mlp, group))
+                if not np.isnan([*low, *high]).any():
+                    outcome = compare_by_factor(low, high, STRUGGLE_FACTOR)
+                    found.append(_claim("struggle", system, mlp, group, outcome, "yes"))
+            scaled = next(
+                (one for one in system.groups if group.variant in INPUT_VARIANTS and _alike(one, group)), None
             )
-    return found
-
-
-def scaling_claims(ode: OdeRecord) -> list[OdeClaim]:
-    """That a KAN whose state is scaled into its grid ends lower than the same with another input."""
-    found = []
-    for name in ode.systems:
-        groups = ode.of(name)
-        for variant in INPUT_VARIANTS:
-            scaled = _scaled(groups, variant)
             if scaled is not None:
-                outcome = compare_losses(scaled.losses(), groups[variant].losses())
-                found.append(_claim("scaling", scaled, groups[variant], outcome, None))
+                outcome = compare_losses(scaled.losses(), group.losses())
+                found.append(_claim("scaling", system, scaled, group, outcome, None))
     return found
+
+
+def _alike(one: OdeGroup, group: OdeGroup) -> bool:
+    """Whether `one` is the KAN that differs from `group` in nothing but the scaling of its input."""
+    kan = one.variant.startswith("kan") and one.variant not in INPUT_VARIANTS
+    return kan and one.n_parameters == group.n_parameters
 
 
 def verdict_tables(ode: OdeRecord) -> list[Table]:
@@ -142,74 +125,48 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
     )
     grid = "Beyond its grid a spline fades to zero over S knots; base branch and hidden layer may make up for it."
     tables: list[Table] = []
-    for title, ratio, claims, note in (
-        ("Claim: the MLP ends at a lower train MSE than the KAN", "KAN / MLP", lower_claims(ode), None),
-        ("Claim: KANs struggle on this system (train relative MSE)", "KAN / MLP", struggle_claims(ode), factor),
-        ("Claim: a KAN ends lower with its state scaled into the grid", "other / scaled", scaling_claims(ode), grid),
+    for name, title, ratio, note in (
+        ("lower", "Claim: the MLP ends at a lower train MSE than the KAN", "KAN / MLP", None),
+        ("struggle", "Claim: KANs struggle on this system (train relative MSE)", "KAN / MLP", factor),
+        ("scaling", "Claim: a KAN ends lower with its state scaled into the grid", "other / scaled", grid),
     ):
-        about = ["System", "Comparison", "Paper"]
-        rows = [([ode.systems[one.group.task].title, kind(one.group.name), one.paper], one) for one in claims]
+        own = [claim for claim in claims(ode) if claim.name == name]
+        rows = [([claim.system.title, claim.group.comparison, claim.paper], claim) for claim in own]
         if rows:
             notes = [text for text in (note, None if tables else test) if text]
-            tables.append(claim_table(title, about, [ratio], rows, notes))
+            tables.append(claim_table(title, ["System", "Comparison", "Paper"], [ratio], rows, notes))
     return tables
 
 
 def backend_tables(ode: OdeRecord) -> list[Table]:
     """What a run on two backends shows: the gates between them, and their final losses as distributions."""
-    gates = ode.record.result.get("gates", [])
-    if not gates:
+    if not ode.gates:
         return []
     rows = [
-        [gate["model"], gate["number"], gate["quantity"], gate["measured"], gate["allowed"],
-         "pass" if gate["passed"] else "FAIL"]
-        for gate in gates
-    ]  # fmt: skip
+        [gate.model, gate.number, gate.quantity, gate.measured, gate.allowed, "pass" if gate.passed else "FAIL"]
+        for gate in ode.gates
+    ]
     note = "float64, rtol = atol = 1e-10, same parameters in both backends."
-    tables = [Table("Torch against Julia", ["Model", "Gate", "Quantity", "Measured", "Allowed", ""], rows, [note])]
+    gates = Table("Torch against Julia", ["Model", "Gate", "Quantity", "Measured", "Allowed", ""], rows, [note])
     rows = []
-    for name in ode.systems:
-        groups = ode.of(name)
-        for variant, group in groups.items():
-            plain, _, backend = variant.partition("@")
-            other = groups.get(f"{plain}@julia")
-            if backend == "torch" and other is not None:
+    for system in ode.systems:
+        on_julia = {group.variant: group for group in system.groups if group.first.backend == "julia"}
+        for group in system.groups:
+            if group.first.backend == "torch" and group.variant in on_julia:
+                other = on_julia[group.variant]
                 both = compare_losses(group.losses(), other.losses())
                 told = "differ" if both.verdict != "undecided" else "not told apart"
-                rows.append(
-                    [ode.systems[name].title, group.label, group.middle(), other.middle(), both.p_value,
-                     f"{both.n_a}, {both.n_b}", told]
-                )  # fmt: skip
+                seeds = f"{both.n_a}, {both.n_b}"
+                rows.append([system.title, group.label, group.middle(), other.middle(), both.p_value, seeds, told])
     note = (
         "Trainings part within tens of steps: the two solvers' errors, whose size the tolerance sets, are enlarged by"
         " Adam's first steps (gate 5 measures it). So only the distributions can be compared."
     )
     columns = ["System", "Model", "Torch median train MSE", "Julia median train MSE", "p", "Seeds", "Distributions"]
-    return [*tables, Table("Final losses by backend", columns, rows, [note])]
+    return [gates, Table("Final losses by backend", columns, rows, [note])]
 
 
-def _claim(name: str, lower: OdeGroup, other: OdeGroup, outcome: Comparison, paper: str | None) -> OdeClaim:
-    return Claim(name, "", other, lower, outcome, (outcome.median_ratio,), paper)
-
-
-def _pairs(ode: OdeRecord) -> list[tuple[str, OdeGroup, OdeGroup]]:
-    """System, MLP, KAN, of all KANs that there is an MLP for."""
-    pairs = [(name, _reference(ode.of(name), group), group) for name in ode.systems for group in ode.of(name).values()]
-    return [(name, reference, group) for name, reference, group in pairs if reference is not None]
-
-
-def _reference(groups: dict[str, OdeGroup], group: OdeGroup) -> OdeGroup | None:
-    """The MLP that a KAN is compared with: the one made for this kind of comparison, or the only one."""
-    variant, at, backend = group.name.partition("@")
-    model, _, suffix = variant.partition("-")
-    if model == "mlp":
-        return None
-    return groups.get(f"mlp-{suffix}{at}{backend}") or groups.get(f"mlp{at}{backend}")
-
-
-def _scaled(groups: dict[str, OdeGroup], variant: str) -> OdeGroup | None:
-    """The KAN that differs from `variant` in nothing but the scaling of its input; None if either is missing."""
-    if variant not in groups:
-        return None
-    kans = [group for name, group in groups.items() if name.startswith("kan") and name not in INPUT_VARIANTS]
-    return next((group for group in kans if group.n_parameters == groups[variant].n_parameters), None)
+def _claim(
+    name: str, system: OdeSystem, lower: OdeGroup, other: OdeGroup, outcome: Comparison, paper: str | None
+) -> OdeClaim:
+    return OdeClaim(name, "", other, lower, outcome, (outcome.median_ratio,), paper, system=system)

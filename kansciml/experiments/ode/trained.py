@@ -14,8 +14,7 @@ the recursion. Third derivatives are not, nor are values at other parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,10 +24,12 @@ from kansciml._errors import KansciError
 from kansciml.backends import _kernels
 from kansciml.backends._dopri5 import STAGES, A, Steps, integrate
 from kansciml.backends.base import OdeProblem
-from kansciml.experiments.ode.runs import Job
+from kansciml.experiments.ode.jobs import Job, Plan
+from kansciml.experiments.ode.record import Run, read_runs
 from kansciml.models.fields import VectorField
 from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel
+from kansciml.tasks.ode.data import training_data
 from kansciml.tasks.ode.problem import METRICS, make_problem
 from kansciml.tasks.ode.system import System
 
@@ -36,40 +37,37 @@ NEWTON = 2
 """Iterations from the trained solution: the first makes the gradient exact, the second the Hessian."""
 
 
-def trained_fields(record: Record, jobs: Sequence[Job]) -> list[TrainedModel]:
-    """The models of a run whose training ended (neither diverged nor interrupted), in the order of `jobs`.
+def trained_fields(record: Record, plan: Plan) -> list[TrainedModel]:
+    """The models of a run whose training ended (neither diverged nor interrupted), in the order of the plan.
 
     Raises:
         KansciError: the data of a system are not those of the record any more.
     """
-    rows = {row["id"]: row for row in record.result["runs"]}
-    found, checked = [], set()
-    for job in jobs:
-        row = rows.get(job.id)
-        if row is None or row["status"] != "finished":
-            continue
-        system = job.resolve()
-        if system.name not in checked:
-            _require_same_data(record, system, make_problem(system, job.spec))
-            checked.add(system.name)
-        model, _, backend = job.variant.partition("@")
-        reference = f"mlp@{backend}" if backend else "mlp"
-        found.append(
-            TrainedModel(
-                name=job.id,
-                label=job.spec.label() + (f" ({backend})" if backend else ""),
-                group=job.variant,
-                seed=job.seed,
-                load=lambda job=job, system=system: load_field(
-                    make_problem(system, job.spec, job.rtol, job.atol, job.max_steps), record.arrays[f"{job.id}.params"]
-                ),
-                task=system.name,
-                against=None if model == "mlp" else reference,
-                metrics={name: row[name] for name in METRICS},
-                loss=row["final_loss"],
-            )
-        )
-    return found
+    runs = {run.id: run for run in read_runs(record) if run.status == "finished"}
+    jobs = [job for job in plan.jobs if job.id in runs]
+    for source in dict.fromkeys(job.system for job in jobs):
+        _require_same_data(record, plan.systems[source])
+    return [_trained(job, plan.systems[job.system], runs[job.id]) for job in jobs]
+
+
+def _trained(job: Job, system: System, run: Run) -> TrainedModel:
+    def load() -> LoadedModel:
+        config = job.config
+        problem = make_problem(system, job.spec, config.rtol, config.atol, config.max_steps)
+        return load_field(problem, run.array("params"))
+
+    two = job.group != job.variant
+    return TrainedModel(
+        name=job.id,
+        label=f"{job.spec.label()} ({job.backend})" if two else job.spec.label(),
+        group=job.group,
+        seed=job.seed,
+        load=load,
+        task=system.name,
+        against=None if job.variant == "mlp" else replace(job, variant="mlp").group,
+        metrics={name: getattr(run, name) for name in METRICS},
+        loss=run.final_loss,
+    )
 
 
 def load_field(problem: OdeProblem, params: np.ndarray) -> LoadedModel:
@@ -144,13 +142,14 @@ def _step(module: nn.Module, u: Tensor, sizes: Tensor) -> tuple[Tensor, list[Ten
     return at, slopes
 
 
-def _require_same_data(record: Record, system: System, problem: OdeProblem) -> None:
+def _require_same_data(record: Record, system: System) -> None:
     times, states = (record.arrays.get(f"{system.name}.{name}") for name in ("data_t", "data"))
     if times is None or states is None:
         raise KansciError(f"{record.folder} holds no data of {system.name}: run it again")
-    kept = np.isin(times, problem.saveat)
-    near = 1e-9 * np.abs(problem.data).max(axis=0)  # solved on another machine, the last digits differ
-    if kept.sum() != len(problem.saveat) or np.any(np.abs(states[kept] - problem.data) > near):
+    data = training_data(system)
+    kept = np.isin(times, data.t)
+    near = 1e-9 * np.abs(data.states).max(axis=0)  # solved on another machine, the last digits differ
+    if kept.sum() != len(data) or np.any(np.abs(states[kept] - data.states) > near):
         raise KansciError(
             f"the data of {system.name} are not those that the run in {record.folder} was trained on: restore the file,"
             " or train anew"

@@ -46,7 +46,8 @@ def _count(row: Row) -> Finding:
         evidence = "every parameter is used by the forward pass"
     return Finding(
         item=ITEM,
-        claim=f'"Number of Params", {_where(row)}',
+        claim='"Number of Params"',
+        case=_where(row),
         printed=f"{printed / 1e6:.1f}M",
         measured=f"{used:,} in use" + (f", and {own['dead']:,} that are never used" if own["dead"] else ""),
         verdict=REPRODUCED if met else NOT_REPRODUCED,
@@ -59,7 +60,8 @@ def _fewer(claim: TableClaim) -> Finding:
     own, mlp = claim.row.published, claim.mlp.published
     return Finding(
         item=ITEM,
-        claim=f'MLPs outperform KANs "while requiring significantly less parameters" (Table 1): {_where(claim.row)}',
+        claim='MLPs outperform KANs "while requiring significantly less parameters" (Table 1)',
+        case=_where(claim.row),
         printed=f"{own['printed_parameters'] / 1e6:.1f}M against {mlp['printed_parameters'] / 1e6:.1f}M,"
         f" {claim.printed:.2f} x",
         measured=f"in use {own['parameters']:,} against {mlp['parameters']:,}, {claim.found[0]}",
@@ -95,7 +97,7 @@ def _accuracy(record: Record, claim: TableClaim, fair: list[TableClaim]) -> Find
     equal = [_equal_terms(one) for one in fair if one.tested]
     if equal and claim.name == BETTER:
         evidence += f". On equal terms, MLP minus KAN: {'; '.join(equal)}"
-    return Finding(ITEM, f"{text}: {_where(claim.row)}", printed, measured, verdict, evidence, figures)
+    return Finding(ITEM, text, printed, measured, verdict, evidence, figures, _where(claim.row))
 
 
 def _equal_terms(claim: TableClaim) -> str:

@@ -33,6 +33,14 @@ from kansciml.runs.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CAPTIONS = {
+    "curves": "Course of the trainings.",
+    "curves_*": "Course of the trainings ({}).",
+    "accuracy_against_cost": "Test accuracy against what the models cost.",
+    "accuracy_against_cost_*": "Test accuracy against what the models cost ({}).",
+}
+"""Of the pictures of `drawings`."""
+
 
 def summary(record: Record) -> list[Table]:
     """Tables of accuracy and of cost, and the verdict on the paper's claim where there are MLPs and KANs.

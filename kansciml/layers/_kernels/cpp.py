@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from torch import Tensor
 from kansciml.layers._kernels import plain, spline_second
 from kansciml.layers._kernels.activations import activate, slope, times_slope
 from kansciml.layers._kernels.cpp_library import Base, KeptPointers, base_of, function, grid_of, pointer
-from kansciml.layers._kernels.plain import Known, Parts, Weights
+from kansciml.layers._kernels.plain import Given, Known, Parts, Weights
+from kansciml.layers._kernels.spline_second import Sums
 from kansciml.layers.bspline import SplineSpec
 
 MAX_ORDER = 5
@@ -77,28 +78,24 @@ def _fused(spec: SplineSpec, x: Tensor) -> bool:
     return len(x) > 0 and _runs(spec) and prefer_sparse(spec)
 
 
-@overload
-def _ready(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
-@overload
-def _ready(tensor: None, dtype: torch.dtype) -> None: ...
-def _ready(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """As the kernels read it."""
+def _ready(tensor: Any, dtype: torch.dtype) -> Any:
+    """As the kernels read it, if there is one."""
     return None if tensor is None else tensor.to(dtype).contiguous()
 
 
-def _splines(w: Weights) -> Weights:
-    """The splines' weights as the kernels read them; the base branch's are PyTorch's to multiply."""
-    return Weights(w.base, w.spline.contiguous(), _ready(w.scale, w.spline.dtype))
+def _given(given: Given) -> Given:
+    """In one dtype, as the kernels read it; the base branch's weights are PyTorch's to multiply."""
+    (spec, x, cells, w), dtype = given, given.w.spline.dtype
+    own = Weights(w.base, w.spline.contiguous(), _ready(w.scale, dtype))
+    return Given(spec, _ready(x, dtype), _ready(cells, dtype), own)
 
 
-def _blocks(
-    spec: SplineSpec, x: Tensor, along: Tensor | None, cells: Tensor
-) -> Iterator[tuple[slice, slice, tuple[int | None, ...], int | None]]:
+def _blocks(given: Given, along: Tensor | None) -> Iterator[tuple[slice, slice, tuple[int | None, ...], int | None]]:
     """Row and input slices, pointers to their first x and direction and the numbers of both, to their cells."""
+    spec, x, cells, _ = given
     n_rows, n_in = x.shape
-    size = spec.grid + spec.spline_order
     rows = min(ROWS, max(n_rows, 1))
-    inputs = min(n_in, max(1, BLOCK_BYTES // (rows * size * cells.element_size())))
+    inputs = min(n_in, max(1, BLOCK_BYTES // (rows * (spec.grid + spec.spline_order) * cells.element_size())))
     for i in range(0, n_in, inputs):
         at_cell = pointer(cells, i if spec.uniform else i * cells.shape[1])
         for r in range(0, n_rows, rows):
@@ -120,15 +117,16 @@ class _Memory:
         return self.buffer[: rows * columns].view(rows, columns)
 
 
-def _add_splines(spec: SplineSpec, x: Tensor, along: Tensor | None, cells: Tensor, w: Weights, y: Tensor) -> None:
+def _add_splines(given: Given, along: Tensor | None, y: Tensor) -> None:
     """y += B W', or with `along` (N, I) how that changes when x moves along it; contiguous, one dtype."""
+    spec, x, cells, w = given
     grid = grid_of(spec, cells)
     if prefer_sparse(spec):
         pointers = map(pointer, (cells, w.spline, w.scale, y))
         function("forward", x.dtype)(grid, pointer(x), pointer(along), *x.shape, w.spline.shape[-1], *pointers)
         return
     fill, memory, weight_of = function("dense", x.dtype), _Memory(x), plain.Scaler(w.spline, w.scale)
-    for row, column, at, at_cell in _blocks(spec, x, along, cells):
+    for row, column, at, at_cell in _blocks(given, along):
         if row.start == 0:
             part = weight_of(column)
         block = memory(row.stop - row.start, part.shape[0])
@@ -137,17 +135,10 @@ def _add_splines(spec: SplineSpec, x: Tensor, along: Tensor | None, cells: Tenso
 
 
 def _add_gradients(
-    spec: SplineSpec,
-    gy: Tensor,
-    x: Tensor,
-    along: Tensor | None,
-    cells: Tensor,
-    w: Weights,
-    to: Parts,
-    base: Base | None = None,
-    kept: KeptPointers | None = None,
+    given: Given, gy: Tensor, along: Tensor | None, to: Parts, base: Base | None = None, kept: Kept | None = None
 ) -> None:
     """Gradients of `_add_splines`: added to `to.x`, written to the others; without `to.scale`, of scaled weights."""
+    spec, x, cells, w = given
     (n_rows, n_in), (_, size, n_out) = x.shape, w.spline.shape
     if n_rows == 0:
         for grad in (to.spline, to.scale):
@@ -157,11 +148,11 @@ def _add_gradients(
     grid = grid_of(spec, cells)
     if prefer_sparse(spec):
         positions, weights = map(pointer, (gy, x, along)), map(pointer, (cells, w.spline, w.scale))
-        wanted = map(pointer, (to.x, to.spline, to.scale))
-        function("backward", x.dtype)(grid, *positions, n_rows, n_in, n_out, *weights, base, kept, *wanted)
+        wanted, its = map(pointer, (to.x, to.spline, to.scale)), kept and kept.pointers
+        function("backward", x.dtype)(grid, *positions, n_rows, n_in, n_out, *weights, base, its, *wanted)
         return
     run, memory, weight_of = function("dense", x.dtype), _Memory(x), plain.Scaler(w.spline, w.scale)
-    for row, column, at, at_cell in _blocks(spec, x, along, cells):
+    for row, column, at, at_cell in _blocks(given, along):
         cotangent = gy[row]
         block = memory(row.stop - row.start, (column.stop - column.start) * size)
         if to.x is not None:
@@ -177,34 +168,24 @@ def _add_gradients(
         plain.split_scale(w.spline, w.scale, to.spline, to.scale)
 
 
-def forward(spec: SplineSpec, x: Tensor, cells: Tensor, w: Weights) -> Tensor:
-    """y (N, O) of a spline KAN layer at x (N, I), in the dtype of the weights."""
-    if not _runs(spec):
-        return plain.forward(spec, x, cells, w)
-    dtype = w.spline.dtype
-    x, cells, w = _ready(x, dtype), _ready(cells, dtype), _splines(w)
+def forward(given: Given) -> Tensor:
+    """y (N, O) of a spline KAN layer, in the dtype of the weights."""
+    if not _runs(given.spec):
+        return plain.forward(given)
+    spec, x, _, w = given = _given(given)
     y = x.new_zeros(len(x), w.spline.shape[-1]) if w.base is None else activate(spec.activation, x) @ w.base
-    _add_splines(spec, x, None, cells, w, y)
+    _add_splines(given, None, y)
     return y
 
 
-def backward(
-    spec: SplineSpec,
-    gy: Tensor,
-    x: Tensor,
-    cells: Tensor,
-    w: Weights,
-    need_x: bool,
-    need_weights: bool,
-    kept: Kept | None = None,
-) -> Parts:
+def backward(given: Given, gy: Tensor, need_x: bool, need_weights: bool, kept: Kept | None = None) -> Parts:
     """Gradients of x and the weights, given the output's (N, O). `kept`: of this x, by `keep`."""
-    if not _runs(spec):
-        return plain.backward(spec, gy, x, cells, w, need_x, need_weights)
+    if not _runs(given.spec):
+        return plain.backward(given, gy, need_x, need_weights)
     if not need_x and not need_weights:
         return Parts()
-    dtype, dtype_x = w.spline.dtype, x.dtype
-    gy, x, cells, w = _ready(gy, dtype), _ready(x, dtype), _ready(cells, dtype), _splines(w)
+    dtype_x, (spec, x, _, w) = given.x.dtype, (given := _given(given))
+    gy = _ready(gy, x.dtype)
     gx = gbase = base = None
     if w.base is None or kept is not None:
         gx = torch.zeros_like(x) if need_x else None
@@ -219,72 +200,56 @@ def backward(
     gspline = torch.empty_like(w.spline) if need_weights else None
     gscale = torch.empty_like(w.scale) if need_weights and w.scale is not None else None
     to = Parts(gx, gbase, gspline, gscale)
-    _add_gradients(spec, gy, x, None, cells, w, to, base, None if kept is None else kept.pointers)
+    _add_gradients(given, gy, None, to, base, kept)
     return to if gx is None else to._replace(x=gx.to(dtype_x))
 
 
-def _terms(
-    spec: SplineSpec,
-    gy: Tensor,
-    x: Tensor,
-    cells: Tensor,
-    w: Weights,
-    h: Parts,
-    ggy: Tensor | None,
-    gx: Tensor | None,
-    of_moved: Tensor | None,
-    of_values: Tensor | None,
-) -> None:
+def _terms(given: Given, gy: Tensor, h: Parts, to: Sums) -> None:
     """`spline_second.plain_terms` by these kernels: a forward and a backward pass along hx, and another for V."""
-    if not _runs(spec):
-        return spline_second.plain_terms(spec, gy, x, cells, w, h, ggy, gx, of_moved, of_values)
-    dtype = w.spline.dtype
-    gy, x, cells, w = _ready(gy, dtype), _ready(x, dtype), _ready(cells, dtype), _splines(w)
-    added = gx if gx is None or gx.dtype == dtype else torch.zeros_like(x)
-    passes: list[tuple[Tensor | None, Weights, Tensor | None]] = []
+    if not _runs(given.spec):
+        return spline_second.plain_terms(given, gy, h, to)
+    given = _given(given)
+    gy, added = _ready(gy, given.x.dtype), to.x
+    if to.x is not None and to.x.dtype != given.x.dtype:
+        added = torch.zeros_like(given.x)
+    passes: list[tuple[Tensor | None, Given, Tensor | None]] = []
     if h.x is not None:
-        passes.append((_ready(h.x, dtype), w, of_moved))
+        passes.append((_ready(h.x, given.x.dtype), given, to.of_moved))
     if h.vary_splines:
-        passes.append((None, Weights(None, spline_second.tangent_of(w, h).contiguous(), None), of_values))
+        tangent = spline_second.tangent_of(given.w, h).contiguous()
+        passes.append((None, given._replace(w=Weights(None, tangent, None)), to.of_values))
     for along, factors, total in passes:
-        if ggy is not None:
-            _add_splines(spec, x, along, cells, factors, ggy)
-        if gx is not None or total is not None:
-            _add_gradients(spec, gy, x, along, cells, factors, Parts(added, spline=total))
-    if gx is not None and added is not None and added is not gx:
-        gx += added
+        if to.gy is not None:
+            _add_splines(factors, along, to.gy)
+        if added is not None or total is not None:
+            _add_gradients(factors, gy, along, Parts(added, spline=total))
+    if to.x is not None and added is not None and added is not to.x:
+        to.x.add_(added)
     return None
 
 
 def double_backward(
-    spec: SplineSpec,
+    given: Given,
     gy: Tensor,
-    x: Tensor,
-    cells: Tensor,
-    w: Weights,
     h: Parts,
-    need_gy: bool,
-    need_x: bool,
-    need_weights: bool,
+    needs: tuple[bool, bool, bool],
     known: Known | None = None,
     kept: Kept | None = None,
 ) -> tuple[Tensor | None, ...]:
     """As `spline_second` has it: by one kernel where inputs and weights vary, else by `_terms`."""
-    if h.x is None or not h.vary_splines or not _fused(spec, x):
-        needs = need_gy, need_x, need_weights
-        return spline_second.double_backward(spec, gy, x, cells, w, h, *needs, terms=_terms)
-    dtype, x_given = w.spline.dtype, x
-    gy, x, cells, w = _ready(gy, dtype), _ready(x, dtype), _ready(cells, dtype), _splines(w)
-    w = w._replace(base=_ready(w.base, dtype))
-    h = Parts(*(_ready(part, dtype) for part in h))
+    if h.x is None or not h.vary_splines or not _fused(given.spec, given.x):
+        return spline_second.double_backward(given, gy, h, needs, terms=_terms)
+    dtype, own, (need_gy, need_x, need_weights) = given.w.spline.dtype, _given(given), needs
+    spec, x, cells, w = own
+    gy, h, base_weight = _ready(gy, dtype), Parts(*(_ready(part, dtype) for part in h)), _ready(w.base, dtype)
     gbase = base = gscale = bend = values = None
     if kept is None:
-        ggy, gx, gbase = spline_second.base_terms(spec, gy, x_given, w.base, h, known is None)
+        ggy, gx, gbase = spline_second.base_terms(given._replace(w=w), gy, h, known is None)
     else:
         ggy, gx = torch.zeros_like(gy), torch.zeros_like(x)
-        if w.base is not None:
-            gbase = torch.empty_like(w.base) if need_weights else None
-            base = base_of(w.base, gbase, h.base)
+        if base_weight is not None:
+            gbase = torch.empty_like(base_weight) if need_weights else None
+            base = base_of(base_weight, gbase, h.base)
     gspline = torch.empty_like(w.spline) if need_weights else None
     if known is not None:
         bend, values = known
@@ -295,7 +260,7 @@ def double_backward(
     added = gx if gx.dtype == dtype else torch.zeros_like(x)
     positions, pointers = map(pointer, (gy, x, h.x)), map(pointer, (cells, w.spline, w.scale, h.spline, h.scale))
     found = map(pointer, (ggy, added, gspline, gscale, bend, values))
-    sizes, its = (*x.shape, w.spline.shape[-1]), None if kept is None else kept.pointers
+    sizes, its = (*x.shape, w.spline.shape[-1]), kept and kept.pointers
     function("second", dtype)(grid_of(spec, cells), *positions, *sizes, *pointers, base, its, *found, int(have_values))
     if added is not gx:
         gx += added
@@ -303,25 +268,24 @@ def double_backward(
     return ggy if need_gy else None, gx if need_x else None, *weights
 
 
-def known(spec: SplineSpec, gy: Tensor, x: Tensor, cells: Tensor, w: Weights) -> Known | None:
+def known(given: Given, gy: Tensor) -> Known | None:
     """What `double_backward` computes in every product and the tangents do not change; None where it has no use."""
-    if not _fused(spec, x):
+    if not _fused(given.spec, given.x):
         return None
-    dtype = w.spline.dtype
-    gy, x, cells, w = _ready(gy, dtype), _ready(x, dtype), _ready(cells, dtype), _splines(w)
-    bend = spline_second.base_curvature(spec, gy, x, w.base)
-    bend = torch.zeros_like(x) if bend is None else bend
-    _add_gradients(spec, gy, x, torch.ones_like(x), cells, w, Parts(bend))
+    given = _given(given)
+    w, gy = given.w, _ready(gy, given.x.dtype)
+    bend = spline_second.base_curvature(given, gy)
+    _add_gradients(given, gy, torch.ones_like(given.x), Parts(bend))
     if w.scale is None or w.spline.numel() > gy.numel():
         return Known(bend, None)
     values = torch.empty_like(w.spline)
-    _add_gradients(spec, gy, x, None, cells, w._replace(scale=None), Parts(spline=values))
+    _add_gradients(given._replace(w=w._replace(scale=None)), gy, None, Parts(spline=values))
     return Known(bend, values)
 
 
-def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -> tuple[Known, Kept]:
+def keep(given: Given, known: Known) -> tuple[Known, Kept]:
     """What is `known` but for what `Kept` has in another order, and all that this has."""
-    x, cells = _ready(x, x.dtype), _ready(cells, x.dtype)
+    spec, x, cells, w = _given(given)
     grid = grid_of(spec, cells)
     n_rows, n_in = x.shape
     value = rise = order = members = None
@@ -341,5 +305,5 @@ def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -
     has_base = spec.activation is not None
     kept = Kept(padded(), padded() if has_base else None, padded() if has_base else None, padded(), order, members)
     positions = map(pointer, (x, value, rise, known.bend))
-    function("keep", x.dtype)(grid, *positions, n_rows, n_in, n_out, pointer(cells), kept.pointers)
+    function("keep", x.dtype)(grid, *positions, n_rows, n_in, w.spline.shape[-1], pointer(cells), kept.pointers)
     return Known(None, known.values), kept

@@ -49,19 +49,25 @@ def blocks(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int) -> Iterator[t
 
 
 class Weights(NamedTuple):
-    """A spline layer's weights but for its bias."""
+    """A spline layer's weights but for its bias: (I, O), (I, P, O), (I, O)."""
 
     base: Tensor | None
-    """(I, O)."""
     spline: Tensor
-    """(I, P, O)."""
     scale: Tensor | None
-    """(I, O)."""
 
     @property
     def scaled(self) -> Tensor:
         """The splines' weights with each edge's factor on them."""
         return self.spline if self.scale is None else self.spline * self.scale.unsqueeze(1)
+
+
+class Given(NamedTuple):
+    """What a spline layer's output follows from: x (N, I), and the cells of `evaluate`."""
+
+    spec: SplineSpec
+    x: Tensor
+    cells: Tensor
+    w: Weights
 
 
 class Parts(NamedTuple):
@@ -169,10 +175,10 @@ class Known(NamedTuple):
     """B^T gy, (I, P, O), where rows are many."""
 
 
-def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -> tuple[Known, Kept]:
+def keep(given: Given, known: Known) -> tuple[Known, Kept]:
     """What to keep from now on: what is `known`, and all that `Kept` has."""
-    fill, found = Filler(spec, 1), []
-    for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+    spec, x, found, fill = given.spec, given.x, [], Filler(given.spec, 1)
+    for row, column, part, part_cells in blocks(spec, x, given.cells, given.w.spline.shape[-1]):
         basis, per = fill(part, part_cells)
         found.append((row, column, [t.clone() for t in basis], per))
     if spec.activation is None:
@@ -180,13 +186,12 @@ def keep(spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, known: Known) -
     return known, Kept(activate(spec.activation, x), slope(spec.activation, x), found)
 
 
-def evaluated(
-    spec: SplineSpec, x: Tensor, cells: Tensor, n_out: int, derivatives: int, kept: Kept | None = None
-) -> Iterator[tuple[Evaluated, Product]]:
+def evaluated(given: Given, derivatives: int, kept: Kept | None = None) -> Iterator[tuple[Evaluated, Product]]:
     """`blocks` with the splines and derivatives at them, not to be written to, and `Filler.product`."""
+    spec, x, cells, w = given
     if kept is None or derivatives > 1:
         fill = Filler(spec, derivatives)
-        for row, column, part, part_cells in blocks(spec, x, cells, n_out):
+        for row, column, part, part_cells in blocks(spec, x, cells, w.spline.shape[-1]):
             yield (row, column, *fill(part, part_cells)), fill.product
         return
     memory = torch.empty(max((b[2][0].numel() for b in kept.blocks), default=0), dtype=cells.dtype, device=x.device)
@@ -236,8 +241,9 @@ def split_scale(spline_weight: Tensor, spline_scale: Tensor, gspline: Tensor, gs
         grad *= scale.unsqueeze(1)
 
 
-def forward(spec: SplineSpec, x: Tensor, cells: Tensor, w: Weights) -> Tensor:
-    """y (N, O) of a spline KAN layer at x (N, I), in the dtype of the weights."""
+def forward(given: Given) -> Tensor:
+    """y (N, O) of a spline KAN layer, in the dtype of the weights."""
+    spec, x, cells, w = given
     n_out, dtype = w.spline.shape[-1], w.spline.dtype
     if w.base is None:
         y = x.new_zeros(len(x), n_out, dtype=sum_dtype(dtype))
@@ -262,17 +268,9 @@ def sloped(name: str | None, cotangent: Tensor, x: Tensor, kept: Kept | None, fr
     return cotangent.mul_(kept.slope) if fresh else cotangent * kept.slope
 
 
-def backward(
-    spec: SplineSpec,
-    gy: Tensor,
-    x: Tensor,
-    cells: Tensor,
-    w: Weights,
-    need_x: bool,
-    need_weights: bool,
-    kept: Kept | None = None,
-) -> Parts:
+def backward(given: Given, gy: Tensor, need_x: bool, need_weights: bool, kept: Kept | None = None) -> Parts:
     """Gradients of x and the weights, given the output's (N, O). `kept`: of this x, by `keep`."""
+    spec, x, _, w = given
     dtype = w.spline.dtype
     gx = gbase = gspline = gscale = None
     if need_weights:
@@ -287,7 +285,7 @@ def backward(
         if need_x:
             gx = sloped(spec.activation, (gy @ w.base.t()).to(x.dtype), x, kept)
     weight_of = Scaler(w.spline, w.scale)
-    for block, product in evaluated(spec, x, cells, gy.shape[1], int(need_x), kept):
+    for block, product in evaluated(given, int(need_x), kept):
         row, column, (values, *slopes), per = block
         cotangent = gy[row]
         if gspline is not None:

@@ -26,7 +26,7 @@ from kansciml.layers._kernels import autograd, cpp, cpp_library, plain, spline_s
 from kansciml.layers._kernels.activations import activate
 from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers._kernels.knots import read
-from kansciml.layers._kernels.plain import Known, Parts, Weights
+from kansciml.layers._kernels.plain import Given, Known, Parts, Weights
 from kansciml.layers.bspline import SplineSpec
 
 BACKENDS = ("auto", "torch", "cpp")
@@ -92,7 +92,7 @@ class _Spline(torch.autograd.Function):
         ctx.spec, ctx.run, ctx.cells = spec, run, cells  # constants that all calls of a layer share
         ctx.keeper = _Keeper() if keep and x.dtype == weights[1].dtype else None
         ctx.save_for_backward(x, *weights)
-        return run.forward(spec, x, cells, Weights(*weights))
+        return run.forward(Given(spec, x, cells, Weights(*weights)))
 
     @staticmethod
     def backward(ctx, gy):
@@ -109,17 +109,12 @@ class _Spline(torch.autograd.Function):
 
 
 def _gradients(
-    spec: SplineSpec,
-    run: Kernels,
-    wanted: Sequence[bool],
-    gy: Tensor,
-    x: Tensor,
-    cells: Tensor,
-    *weights: Any,
-    kept: Any = None,
+    spec: SplineSpec, run: Kernels, wanted: Sequence[bool], gy: Tensor, *tensors: Any, kept: Any = None
 ) -> tuple[Tensor | None, ...]:
     """Gradients of x, cells (None) and the weights, by the kernels, where wanted; `kept`: by these kernels."""
-    gx, *grads = run.backward(spec, gy.contiguous(), x, cells, Weights(*weights), wanted[0], any(wanted[2:]), kept)
+    x, cells, *weights = tensors
+    given = Given(spec, x, cells, Weights(*weights))
+    gx, *grads = run.backward(given, gy.contiguous(), wanted[0], any(wanted[2:]), kept)
     return gx, None, *(grad if want else None for grad, want in zip(grads, wanted[2:]))
 
 
@@ -141,16 +136,16 @@ class _Gradient(torch.autograd.Function):
             function, saved, along = partial(composite, ctx.spec), (gy, x, cells, *weights), (hx, None, *h)
             found = autograd.second(function, ctx.wanted, needs, saved, along, torch.is_grad_enabled())
             return None, None, None, None, *found
-        arguments, along = (ctx.spec, gy.contiguous(), x, cells, Weights(*weights)), Parts(hx, *h)
+        given, gy, along = Given(ctx.spec, x, cells, Weights(*weights)), gy.contiguous(), Parts(hx, *h)
         together = hx is not None and along.vary_splines
         if together and ctx.known is None and autograd.graph_is_kept():
-            ctx.known = ctx.run.known(*arguments)
+            ctx.known = ctx.run.known(given, gy)
             if ctx.keeper and ctx.known is not None:
-                ctx.known, ctx.kept = ctx.run.keep(ctx.spec, x, cells, gy.shape[1], ctx.known)
+                ctx.known, ctx.kept = ctx.run.keep(given, ctx.known)
                 ctx.keeper.found = ctx.kept
         shared = (ctx.known, ctx.kept) if together else ()
         wanted = needs[0], needs[1], any(needs[3:])
-        ggy, gx, *grads = ctx.run.double_backward(*arguments, along, *wanted, *shared)
+        ggy, gx, *grads = ctx.run.double_backward(given, gy, along, wanted, *shared)
         found = (ggy, gx, None, *grads)
         return None, None, None, None, *(grad if need else None for grad, need in zip(found, needs))
 
@@ -164,12 +159,10 @@ def _read(options: Sequence[Any], x: Tensor, knots: Tensor, weight: Tensor) -> t
 
 def _compiled_forward(options: Sequence[Any], x: Tensor, knots: Tensor, *weights: Any) -> Tensor:
     spec, cells, run = _read(options, x, knots, weights[1])
-    return run.forward(spec, x, cells, Weights(*weights))
+    return run.forward(Given(spec, x, cells, Weights(*weights)))
 
 
-def _compiled_backward(
-    options: Sequence[Any], wanted: Sequence[bool], gy: Tensor, x: Tensor, knots: Tensor, *weights: Any
-) -> tuple[Tensor | None, ...]:
+def _compiled_backward(options, wanted, gy, x, knots, *weights) -> tuple[Tensor | None, ...]:
     spec, cells, run = _read(options, x, knots, weights[1])
     return _gradients(spec, run, wanted, gy, x, cells, *weights)
 

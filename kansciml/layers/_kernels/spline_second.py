@@ -19,14 +19,14 @@ The same in all products with one graph are the factor of hx in the second line,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kansciml.layers._kernels import plain
 from kansciml.layers._kernels.activations import curvature
-from kansciml.layers._kernels.plain import Kept, Known, Parts, Scaler, Weights, add_product, sum_dtype
-from kansciml.layers.bspline import SplineSpec
+from kansciml.layers._kernels.plain import Given, Kept, Known, Parts, Scaler, Weights, add_product, sum_dtype
 
 
 def tangent_of(w: Weights, h: Parts, column: slice = slice(None)) -> Tensor:
@@ -40,33 +40,42 @@ def tangent_of(w: Weights, h: Parts, column: slice = slice(None)) -> Tensor:
     return moved if h.scale is None else moved.addcmul_(w.spline[column], h.scale[column].unsqueeze(1))
 
 
-def base_curvature(spec: SplineSpec, gy: Tensor, x: Tensor, base_weight: Tensor | None) -> Tensor | None:
-    """act''(x) (gy base_weight^T), (N, I): the base branch's second derivative along x; None where it is zero."""
-    bent = None if base_weight is None else curvature(spec.activation, x)
-    return None if bent is None or base_weight is None else bent.mul_((gy @ base_weight.t()).to(x.dtype))
+class Sums(NamedTuple):
+    """Where the splines' terms go: added to the first two, (hx B')^T gy and B^T gy written to the others.
+
+    None: not wanted.
+    """
+
+    gy: Tensor | None
+    x: Tensor | None
+    of_moved: Tensor | None = None
+    of_values: Tensor | None = None
+
+
+def base_curvature(given: Given, gy: Tensor) -> Tensor:
+    """act''(x) (gy base_weight^T), (N, I): the base branch's second derivative along x."""
+    base_weight = given.w.base
+    bent = None if base_weight is None else curvature(given.spec.activation, given.x)
+    if bent is None or base_weight is None:
+        return torch.zeros_like(given.x)
+    return bent.mul_((gy @ base_weight.t()).to(bent.dtype))
 
 
 def base_terms(
-    spec: SplineSpec,
-    gy: Tensor,
-    x: Tensor,
-    base_weight: Tensor | None,
-    h: Parts,
-    bends: bool = True,
-    kept: Kept | None = None,
+    given: Given, gy: Tensor, h: Parts, bends: bool = True, kept: Kept | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The base branch's share of the gradients of gy, x and base_weight; the first two are fresh, to be added to.
 
     Without `bends`, less hx times the `base_curvature`.
     """
+    spec, x, base_weight = given.spec, given.x, given.w.base
     dtype, name = gy.dtype, spec.activation
     gx = gbase = None
     if base_weight is not None and h.x is not None:
         moved = plain.sloped(name, h.x, x, kept, fresh=False).to(dtype)
         ggy = (moved @ base_weight).to(sum_dtype(dtype))
         gbase = moved.t() @ gy
-        bend = base_curvature(spec, gy, x, base_weight) if bends else None
-        gx = None if bend is None else bend.mul_(h.x)
+        gx = base_curvature(given, gy).mul_(h.x) if bends else None
     else:
         ggy = torch.zeros(gy.shape, dtype=sum_dtype(dtype), device=gy.device)
     if base_weight is not None and h.base is not None:
@@ -96,29 +105,14 @@ def _split_gradient(
     return gspline, gscale
 
 
-def plain_terms(
-    spec: SplineSpec,
-    gy: Tensor,
-    x: Tensor,
-    cells: Tensor,
-    w: Weights,
-    h: Parts,
-    ggy: Tensor | None,
-    gx: Tensor | None,
-    of_moved: Tensor | None,
-    of_values: Tensor | None,
-    bends: bool = True,
-    kept: Kept | None = None,
-) -> None:
-    """The splines' terms in plain PyTorch: added to ggy and gx, written to of_moved and of_values; None: not wanted.
-
-    Without `bends`, less hx B'' . (W' gy).
-    """
+def plain_terms(given: Given, gy: Tensor, h: Parts, to: Sums, bends: bool = True, kept: Kept | None = None) -> None:
+    """The splines' terms in plain PyTorch; without `bends`, less hx B'' . (W' gy)."""
+    w, (ggy, gx, of_moved, of_values) = given.w, to
     dtype = w.spline.dtype
     bends = bends and h.x is not None and gx is not None
     order = 2 if bends else 1 if h.x is not None or gx is not None else 0
     weight_of = Scaler(w.spline, w.scale)
-    for block, product in plain.evaluated(spec, x, cells, gy.shape[1], order, kept):
+    for block, product in plain.evaluated(given, order, kept):
         row, column, (values, *derivatives), per = block
         cotangent, first = gy[row], row.start == 0
         pairs = []  # a left factor of a product with its weights, and where its product with gy goes
@@ -142,28 +136,24 @@ def plain_terms(
                 add_product(total[column].view(-1, gy.shape[1]), factor.flatten(0, 1), cotangent, first)
 
 
-def known(spec: SplineSpec, gy: Tensor, x: Tensor, cells: Tensor, w: Weights) -> Known | None:
+def known(given: Given, gy: Tensor) -> Known | None:
     """What `double_backward` computes in every product and the tangents do not change; None in half precision."""
+    _, x, _, w = given
     if not len(x) or w.spline.dtype not in (torch.float32, torch.float64):
         return None
-    bend = base_curvature(spec, gy, x, w.base)
-    bend = torch.zeros_like(x) if bend is None else bend
-    plain_terms(spec, gy, x, cells, w, Parts(torch.ones_like(x)), None, bend, None, None)
+    bend = base_curvature(given, gy)
+    plain_terms(given, gy, Parts(torch.ones_like(x)), Sums(None, bend))
     if w.scale is None or w.spline.numel() > gy.numel():
         return Known(bend, None)
-    return Known(bend, plain.backward(spec, gy, x, cells, Weights(None, w.spline, None), False, True).spline)
+    alone = given._replace(w=Weights(None, w.spline, None))
+    return Known(bend, plain.backward(alone, gy, False, True).spline)
 
 
 def double_backward(
-    spec: SplineSpec,
+    given: Given,
     gy: Tensor,
-    x: Tensor,
-    cells: Tensor,
-    w: Weights,
     h: Parts,
-    need_gy: bool,
-    need_x: bool,
-    need_weights: bool,
+    needs: tuple[bool, bool, bool],
     known: Known | None = None,
     kept: Kept | None = None,
     terms: Callable[..., None] = plain_terms,
@@ -172,22 +162,25 @@ def double_backward(
 
     Args:
         h: cotangents of the gradients of x and of the weights.
-        need_gy, need_x, need_weights: which to compute; None is returned where not needed, or zero.
+        needs: which to compute, of gy, x, and the weights; None is returned where not needed, or zero.
         known, kept: of this gy and x, by `known` and `plain.keep`. terms: `plain_terms`, or another backend's.
     """
+    (_, x, _, w), (need_gy, need_x, need_weights) = given, needs
     dtype = w.spline.dtype
-    ggy, gx, gbase = base_terms(spec, gy, x, w.base, h, known is None, kept)
+    ggy, gx, gbase = base_terms(given, gy, h, known is None, kept)
     wanted = ggy if need_gy else None, gx if need_x else None
     gspline = gscale = None
     if h.x is not None or h.vary_splines:
-        fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
-        of_moved, of_values = None, known and known.values
-        if need_weights and h.x is not None:
-            of_moved = fresh(w.spline, dtype=sum_dtype(dtype))
-        missing = need_weights and w.scale is not None and h.vary_splines and of_values is None
-        to_values = fresh(w.spline, dtype=sum_dtype(dtype)) if missing else None
+
+        def fresh(wanted: bool) -> Tensor | None:  # the first block of rows writes every element
+            make = torch.empty_like if len(x) else torch.zeros_like
+            return make(w.spline, dtype=sum_dtype(dtype)) if wanted and need_weights else None
+
+        of_values = known and known.values
+        of_moved = fresh(h.x is not None)
+        to_values = fresh(w.scale is not None and h.vary_splines and of_values is None)
         more = {} if known is None else {"bends": False, "kept": kept}
-        terms(spec, gy, x, cells, w, h, *wanted, of_moved, to_values, **more)
+        terms(given, gy, h, Sums(*wanted, of_moved, to_values), **more)
         if known is not None and known.bend is not None and h.x is not None and need_x:
             gx += known.bend * h.x
         if need_weights:

@@ -1,13 +1,15 @@
-"""What a page shows, as plain data: whoever writes HTML or Markdown needs to know no experiment."""
+"""What a page shows, as plain data, with the names and counts that its HTML and its Markdown share."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from kansciml.runs.findings import Finding
+from kansciml.runs.experiment import BEYOND
+from kansciml.runs.findings import VERDICTS, Finding
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
 
@@ -25,8 +27,40 @@ class Setting:
 
     @property
     def differs(self) -> bool:
-        """Whether the run's setting is not the paper's."""
         return self.here != self.paper
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper with the findings on the cases in which it was tried."""
+
+    item: str
+    cases: tuple[Finding, ...]
+
+    @property
+    def text(self) -> str:
+        """The claim; of a single case in full."""
+        return self.cases[0].claim if len(self.cases) > 1 else self.cases[0].text
+
+    @property
+    def printed(self) -> str:
+        """What the paper prints, if that is the same for all cases; else empty."""
+        found = {finding.printed for finding in self.cases}
+        return found.pop() if len(found) == 1 else ""
+
+    @property
+    def measured(self) -> str:
+        return f"{len(self.cases)} cases" if len(self.cases) > 1 else self.cases[0].measured
+
+    @property
+    def figures(self) -> set[str]:
+        """Stems of the pictures that show it."""
+        return {stem for finding in self.cases for stem in finding.figures}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases have each verdict that occurs."""
+        return {verdict: count for verdict, count in count_by_verdict(self.cases).items() if count}
 
 
 @dataclass(frozen=True)
@@ -35,15 +69,12 @@ class Entry:
 
     Args:
         name: of the experiment, such as ``"fig2"``. item: what it reproduces, such as ``"Figure 2"``.
-        title: one line.
-        command: what the reader types to get this run.
+        title: one line. command: what the reader types to get this run.
         status: one of `STATUSES`; a failed or unfinished run shows `message` and no results.
-        message: why it failed, or how to go on.
-        record: of the run; None where there is none.
+        message: why it failed, or how to go on. record: of the run; None where there is none.
         tables, findings, pictures: of a finished run; pictures are paths of SVG files.
-        settings: all of them.
-        problems: parts of a finished run that could not be shown, one line each.
-        beyond: whether it is a comparison that the paper does not have.
+        settings: all of them. problems: parts of a finished run that could not be shown, one line each.
+        captions: of pictures, by the stems of their files; ``*`` stands for any name, put where the braces are.
 
     Raises:
         ValueError: an unknown status.
@@ -61,11 +92,16 @@ class Entry:
     pictures: Sequence[Path] = ()
     settings: Sequence[Setting] = ()
     problems: Sequence[str] = ()
-    beyond: bool = False
+    captions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"got status {self.status!r}: expected one of {', '.join(STATUSES)}")
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it is a comparison that the paper does not have."""
+        return self.item == BEYOND
 
     @property
     def slug(self) -> str:
@@ -76,6 +112,51 @@ class Entry:
     def went_wrong(self) -> bool:
         """Whether the run failed, or a part of it cannot be shown."""
         return self.status == FAILED or bool(self.problems)
+
+    @property
+    def said(self) -> list[str]:
+        """Lines on how the run stands, and on what cannot be shown of it."""
+        return [self.message] * (self.status != FINISHED and bool(self.message)) + [*self.problems]
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """In the order in which they first occur: a claim is often tried in many cases."""
+        found: dict[tuple[str, str], list[Finding]] = {}
+        for finding in self.findings:
+            found.setdefault((finding.item, finding.claim), []).append(finding)
+        return [Claim(item, tuple(cases)) for (item, _), cases in found.items()]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return count_by_verdict(self.findings)
+
+    @property
+    def headline(self) -> str:
+        """What came out of a run without claims of the paper, or empty: the first note below its first table."""
+        tables = self.tables if self.beyond else ()
+        return tables[0].notes[0] if tables and tables[0].notes else ""
+
+    def anchor(self, picture: Path) -> str:
+        return f"{self.slug}-{slug(picture.stem)}"
+
+    def file_stem(self, picture: Path) -> str:
+        """``figure-2-loss-curves``; a picture named after its item alone is not named twice."""
+        own = slug(picture.stem)
+        return self.slug if own.replace("-", "") == self.slug.replace("-", "") else f"{self.slug}-{own}"
+
+    def caption(self, picture: Path) -> str:
+        """Its caption; of a picture without one its name in words."""
+        for pattern, text in self.captions.items():
+            if (match := _match(pattern, picture.stem)) is not None:
+                return text.format(*(name.replace("_", " ") for name in match.groups()))
+        words = slug(picture.stem).replace("-", " ")
+        return f"{words[:1].upper()}{words[1:]}."
+
+    def place(self, picture: Path) -> tuple[int, int]:
+        """What pictures are sorted by: those that findings name, then in the order of the captions."""
+        named = [stem for finding in self.findings for stem in finding.figures]
+        patterns = [_match(pattern, picture.stem) is not None for pattern in self.captions]
+        return _place(picture.stem, named), _place(True, patterns)
 
 
 @dataclass(frozen=True)
@@ -111,7 +192,6 @@ class Page:
 
     @property
     def of_paper(self) -> list[Entry]:
-        """What reproduces an item of the paper."""
         return [entry for entry in self.entries if not entry.beyond]
 
     @property
@@ -119,11 +199,34 @@ class Page:
         """Comparisons that the paper does not have."""
         return [entry for entry in self.entries if entry.beyond]
 
+    @property
     def findings(self) -> list[tuple[Entry, Finding]]:
         """All findings with the entry they come from."""
         return [(entry, finding) for entry in self.entries for finding in entry.findings]
+
+    @property
+    def n_claims(self) -> int:
+        return sum(len(entry.claims) for entry in self.entries)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many findings on the paper have each of the verdicts."""
+        return count_by_verdict([finding for entry in self.of_paper for finding in entry.findings])
+
+
+def count_by_verdict(findings: Sequence[Finding]) -> dict[str, int]:
+    found = [finding.verdict for finding in findings]
+    return {verdict: found.count(verdict) for verdict in VERDICTS}
 
 
 def slug(text: str) -> str:
     """`text` as a part of a file name or anchor: lower-case letters, digits and single hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _match(pattern: str, stem: str) -> re.Match[str] | None:
+    return re.fullmatch(re.escape(pattern).replace(r"\*", "(.*)"), stem)
+
+
+def _place(value: object, among: Sequence[object]) -> int:
+    return among.index(value) if value in among else len(among)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from html import escape
+
+from markupsafe import Markup, escape
 
 from kansciml._errors import KansciError
 
@@ -15,7 +16,7 @@ _BACKGROUND = re.compile(r'(<g id="[^"]*patch_\d+">\s*<path [^>]*?style="fill: )
 PT_PER_PX = 0.75
 
 
-def inline_svg(text: str, prefix: str, label: str) -> str:
+def inline_svg(text: str, prefix: str, label: str) -> Markup:
     """The ``<svg>`` element of a file, to be put into HTML.
 
     Its ids and the references to them get `prefix`, so that pictures on one page do not take each other's clip paths;
@@ -46,7 +47,7 @@ def inline_svg(text: str, prefix: str, label: str) -> str:
     head = re.sub(r'\s(?:xmlns(?::\w+)?|version|role)="[^"]*"', "", _SIZE.sub("", head))
     drawn = f' style="--drawn:{sizes["width"]:.0f}px"' if "width" in sizes else ""
     # no xmlns: the HTML parser knows svg, and an address in the page would look like a request to one
-    return f'{head} role="img" aria-label="{escape(label)}"{drawn}{gap}{body}</svg>'
+    return Markup(f'{head} role="img" aria-label="{escape(label)}"{drawn}{gap}{body}</svg>')
 
 
 def _pixels(value: str, unit: str) -> float:

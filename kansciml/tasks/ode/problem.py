@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,71 +22,89 @@ MATCHES = ("width", "params")
 METRICS = ("train_mse", "train_relative_mse", "test_mse", "test_relative_mse")
 
 
+@dataclass(frozen=True)
+class FieldSizes:
+    """Sizes of a vector field's network."""
+
+    hidden: tuple[int, ...] = ()
+    """Hidden widths; none: the system's own (50)."""
+    grid: int = 5
+    """Grid intervals G of each spline."""
+    spline_order: int = 3
+    """Order S of each spline."""
+
+    def __post_init__(self) -> None:
+        if min(self.hidden, default=1) < 1:
+            raise UsageError(f"got hidden widths {tuple(self.hidden)}: expected positive numbers of units")
+
+
+@dataclass(frozen=True)
+class FieldConfig(FieldSizes):
+    """Everything about a vector field's network but whether it is an MLP or a KAN."""
+
+    activation: str = "tanh"
+    """Activation of the MLP: tanh, silu, gelu, relu, sigmoid."""
+    grid_range: tuple[float, float] = (-1.0, 1.0)
+    """Interval the grid covers in every layer."""
+    input_scaling: str = "affine"
+    """affine (training span into [-1, 1]), none, or tanh (with these two the unit of the state matters)."""
+    input_power: int = 1
+    """Odd power of the scaled state that the network is fed (3: cubes)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.input_scaling not in INPUT_SCALINGS:
+            raise unknown_name("input_scaling", self.input_scaling, INPUT_SCALINGS)
+
+
 def make_field(
-    system: System,
-    model: str,
-    *,
-    hidden: Sequence[int] = (),
-    match: str = "width",
-    activation: str = "tanh",
-    grid: int = 5,
-    spline_order: int = 3,
-    grid_range: tuple[float, float] = (-1.0, 1.0),
-    input_scaling: str = "affine",
-    input_power: int = 1,
+    system: System, model: str, *, match: str = "width", config: FieldSizes | None = None, **settings: Any
 ) -> FieldSpec:
     """A field for a system.
 
     Args:
         system: gives the state size, the normalisation, and the default hidden width.
         model: ``"mlp"`` or ``"kan"``.
-        hidden: hidden widths; empty means one layer of the system's `hidden` units.
         match: ``"width"``: the KAN has the given widths too, the paper's "comparable width". ``"params"``: its hidden
             widths are shrunk by one factor until it has at most as many parameters as the MLP of the given widths.
-        activation: of the MLP.
-        grid, spline_order, grid_range: of the KAN.
-        input_scaling: ``"affine"`` maps the training span into [-1, 1]; ``"none"`` feeds the state as it is;
-            ``"tanh"`` feeds its hyperbolic tangent. With the last two the unit of the state matters.
-        input_power: odd power of the scaled state that is fed in (3: the cubes of some spiral tutorials).
+        config: the network (default: `FieldConfig()`). settings: those of `FieldConfig` that differ from it.
 
     Raises:
         UsageError: unknown name or a value out of range.
     """
     if model not in MODELS:
         raise unknown_name("model", model, MODELS)
-    if input_scaling not in INPUT_SCALINGS:
-        raise unknown_name("input_scaling", input_scaling, INPUT_SCALINGS)
     if match not in MATCHES:
         raise unknown_name("match", match, MATCHES)
-    n = system.state_size
-    hidden = tuple(hidden) or (system.hidden,)
-    if min(hidden) < 1:
-        raise UsageError(f"got hidden widths {hidden}: expected positive numbers of units")
-    affine = input_scaling == "affine"
+    given = FieldConfig(**{**vars(config or FieldConfig()), **settings})
+    affine, n = given.input_scaling == "affine", system.state_size
+    spec = FieldSpec(
+        "mlp" if match == "params" else model,
+        (n, *(given.hidden or (system.hidden,)), n),
+        activation=given.activation,
+        grid=given.grid,
+        spline_order=given.spline_order,
+        grid_range=given.grid_range,
+        center=system.center if affine else (),
+        scale=system.scale if affine else (),
+        rate=system.rate,
+        squash=given.input_scaling == "tanh",
+        input_power=given.input_power,
+    )
+    return shrunk_kan(spec, lambda field: field.n_parameters) if (model, match) == ("kan", "params") else spec
 
-    def spec(kind: str, inner: Sequence[int]) -> FieldSpec:
-        return FieldSpec(
-            kind,
-            (n, *inner, n),
-            activation=activation,
-            grid=grid,
-            spline_order=spline_order,
-            grid_range=grid_range,
-            center=tuple(system.center) if affine else (),
-            scale=tuple(system.scale) if affine else (),
-            rate=tuple(system.rate),
-            squash=input_scaling == "tanh",
-            input_power=input_power,
-        )
 
-    if model == "mlp" or match == "width":
-        return spec(model, hidden)
-    budget = spec("mlp", hidden).n_parameters
+def shrunk_kan(mlp: FieldSpec, size: Callable[[FieldSpec], float]) -> FieldSpec:
+    """The KAN whose hidden widths are those of `mlp` shrunk by one factor until its `size` is at most the MLP's.
+
+    Where even one unit is larger than the MLP, it has one.
+    """
+    n, *hidden, _ = mlp.widths
     for width in range(hidden[0], 0, -1):
-        candidate = spec("kan", [max(1, round(h * width / hidden[0])) for h in hidden])
-        if candidate.n_parameters <= budget:
+        kan = replace(mlp, model="kan", widths=(n, *(max(1, round(h * width / hidden[0])) for h in hidden), n))
+        if size(kan) <= size(mlp):
             break
-    return candidate  # even one unit may cost more than a small MLP: the smallest there is
+    return kan
 
 
 def make_problem(

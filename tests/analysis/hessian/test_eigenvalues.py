@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse.linalg import eigsh
+from support.hessians import F64, operator_with, outlying
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.analysis.hessian.eigenvalues import top_eigenvalues
-from kansciml.analysis.hessian.symmetric import MatrixOperator
 
-F64 = torch.float64
 RNG = np.random.default_rng(0)
 SPECTRA = {
-    "outliers, bulk, tail": np.concatenate([[100, 40, 20, 10, 5, -2], 0.01 * RNG.standard_normal(294)]),
+    "outliers, bulk, tail": outlying(),
     "single outlier": np.concatenate([[50], RNG.uniform(-0.1, 0.1, 199)]),
     "n = 1": np.array([3.0]),
     "zero": np.zeros(7),
@@ -23,13 +22,6 @@ SPECTRA = {
     "cluster": np.concatenate([1 + 1e-6 * np.arange(10), np.zeros(90)]),
     "no gaps": np.linspace(-1, 1, 300),
 }
-
-
-def operator_with(eigenvalues, dtype=F64):
-    generator = torch.Generator().manual_seed(0)
-    values = torch.as_tensor(eigenvalues, dtype=F64)
-    vectors = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=F64))[0]
-    return MatrixOperator((vectors * values) @ vectors.T, dtype)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import eigvalsh_tridiagonal
+from support.hessians import F64, OUTLIERS, operator_with, outlying
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.analysis.hessian._krylov import basis_store
@@ -14,29 +15,13 @@ from kansciml.analysis.hessian._krylov.basis_store import BasisStore, plan_basis
 from kansciml.analysis.hessian.lanczos import lanczos
 from kansciml.analysis.hessian.symmetric import MatrixOperator, ScaledOperator, SymmetricOperator
 
-F64 = torch.float64
-OUTLIERS = [100.0, 40.0, 20.0, 10.0, 5.0, -2.0]
-
-
-def operator_with(eigenvalues, seed=0, dtype=F64):
-    """A dense symmetric matrix with the given eigenvalues and random eigenvectors."""
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.as_tensor(np.asarray(eigenvalues), dtype=F64)
-    vectors = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=F64))[0]
-    return MatrixOperator((vectors * values) @ vectors.T, dtype)
-
-
-def hessian_like(n=300, seed=0):
-    """A few outliers, a bulk close to zero, a small negative tail."""
-    return np.concatenate([OUTLIERS, 0.01 * np.random.default_rng(seed).standard_normal(n - len(OUTLIERS))])
-
 
 def start(n, seed=1):
     return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def test_the_recurrence_holds_and_the_basis_is_orthonormal():
-    operator, steps = operator_with(hessian_like()), 80
+    operator, steps = operator_with(outlying()), 80
     found = lanczos(operator, start(300), steps, basis="memory", keep_basis=True)
     with found.basis as basis:
         v = basis.combine(torch.eye(steps, dtype=F64))
@@ -51,33 +36,33 @@ def test_the_recurrence_holds_and_the_basis_is_orthonormal():
 
 @pytest.mark.parametrize("basis", ["memory", "disk", "selective"])
 def test_no_ghost_copies(basis):
-    found = lanczos(operator_with(hessian_like()), start(300), 100, basis=basis)
+    found = lanczos(operator_with(outlying()), start(300), 100, basis=basis)
     assert np.sum(found.ritz()[0] > 1) == 5
 
 
 def test_without_reorthogonalisation_ghosts_appear():
-    found = lanczos(operator_with(hessian_like()), start(300), 100, basis="none")
+    found = lanczos(operator_with(outlying()), start(300), 100, basis="none")
     assert np.sum(found.ritz()[0] > 1) > 20
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_a_basis_on_disk_gives_the_same_bits_as_one_in_memory(dtype, tmp_path, monkeypatch):
     monkeypatch.setattr(basis_store, "BLOCK_BYTES", 1 << 16)  # several blocks of columns
-    operator = operator_with(hessian_like(), dtype=dtype)
+    operator = operator_with(outlying(), dtype=dtype)
     a, b = (lanczos(operator, start(300), 60, basis=kind, folder=tmp_path) for kind in ("memory", "disk"))
     assert np.array_equal(a.alpha, b.alpha) and np.array_equal(a.beta, b.beta)
     assert not list(tmp_path.iterdir())
 
 
 def test_selective_gives_the_same_tridiagonal_to_rounding():
-    operator = operator_with(hessian_like())
+    operator = operator_with(outlying())
     full, selective = (lanczos(operator, start(300), 100, basis=kind) for kind in ("memory", "selective"))
     assert np.abs(full.alpha - selective.alpha).max() < 1e-11 * 100
     assert selective.matvecs > full.matvecs  # the price of not storing
 
 
 def test_float32_vectors_keep_the_recurrence_in_float64():
-    found = lanczos(operator_with(hessian_like(), dtype=torch.float32), start(300), 60, basis="memory")
+    found = lanczos(operator_with(outlying(), dtype=torch.float32), start(300), 60, basis="memory")
     assert found.alpha.dtype == np.float64
     assert eigvalsh_tridiagonal(found.alpha, found.beta[:-1])[-5:] == pytest.approx([5, 10, 20, 40, 100], rel=1e-5)
 
@@ -159,7 +144,7 @@ def test_an_invariant_space_ends_the_recurrence(values, basis):
 
 
 def test_locked_vectors_are_not_seen():
-    values = hessian_like()
+    values = outlying()
     operator = operator_with(values)
     vectors = torch.linalg.eigh(operator.matrix)[1][:, -3:]
     found = lanczos(operator, start(300), 60, locked=vectors)
@@ -182,7 +167,7 @@ def test_a_missing_folder_is_one_line(tmp_path):
 
 
 def test_the_file_goes_when_a_product_fails(tmp_path):
-    operator = operator_with(hessian_like())
+    operator = operator_with(outlying())
     operator.matrix[0, 0] = float("nan")
     descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     with pytest.raises(KansciError, match="NaN or infinite"):
@@ -200,7 +185,7 @@ def test_the_plan_takes_the_first_place_that_fits(monkeypatch):
     monkeypatch.setattr(basis_store.shutil, "disk_usage", lambda place: Free)
     kinds = [plan_basis(1, rows, F64).kind for rows in (25, 26, 100, 101)]  # 200, 208, 800, 808 bytes
     assert kinds == ["memory", "disk", "disk", "selective"]
-    assert lanczos(operator_with(hessian_like()), start(300), 50).kind == "selective"
+    assert lanczos(operator_with(outlying()), start(300), 50).kind == "selective"
 
 
 def test_rotation_in_place_equals_combination():

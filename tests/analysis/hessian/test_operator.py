@@ -4,50 +4,19 @@ import copy
 
 import pytest
 import torch
+from support.hessians import F64, Mixer, classes, cross_entropy, exact_hessian, relative, squares
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torchdiffeq import odeint
 
-from kansciml.analysis.hessian import HessianOperator, hvp, supervised
+from kansciml.analysis.hessian import HessianOperator, hvp
 from kansciml.layers._kernels import cpp_library
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
 
 TOLERANCE = 1e-12
 """Relative, of the whole matrix: what the same sums in another order leave is near 1e-15."""
-cross_entropy, squares = supervised(F.cross_entropy), supervised(F.mse_loss)
-
-
-def exact_hessian(module, loss, batch):
-    """H over the real coordinates of the trainable parameters, differentiated as one function of a flat real vector."""
-    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    sizes = [p.numel() * (2 if p.is_complex() else 1) for _, p in named]
-
-    @sdpa_kernel(SDPBackend.MATH)  # PyTorch's other attention kernels have no second derivative
-    def of_flat(theta):
-        parts = {}
-        for (name, p), part in zip(named, theta.split(sizes)):
-            if p.is_complex():
-                pairs = part.reshape(*p.shape, 2)
-                parts[name] = torch.complex(pairs[..., 0], pairs[..., 1])
-            else:
-                parts[name] = part.reshape(p.shape)
-        return loss(lambda *inputs: functional_call(module, parts, inputs), batch)
-
-    flat = [torch.view_as_real(p.detach()) if p.is_complex() else p.detach() for _, p in named]
-    return torch.autograd.functional.hessian(of_flat, torch.cat([part.reshape(-1) for part in flat]))
-
-
-def relative(got, truth):
-    return float(torch.linalg.norm(got - truth) / torch.linalg.norm(truth))
-
-
-def classes(samples, *shape):
-    """A batch of normal inputs (samples, *shape) and labels of three classes."""
-    return torch.randn(samples, *shape, dtype=torch.float64), torch.randint(3, (samples,))
 
 
 def net_with_unused_and_frozen():
@@ -77,22 +46,6 @@ class PlainSplines(nn.Module):
                 weight = weight * layer.spline_scale.unsqueeze(1)
             x = torch.einsum("nip,ipo->no", layer.basis(x), weight) + F.silu(x) @ layer.base_weight
         return x
-
-
-class Mixer(nn.Module):
-    """A mixer block: token mixing on the transposed input, channel mixing, layer norms, residuals, mean pooling."""
-
-    def __init__(self, tokens=4, width=6, hidden=5, classes=3):
-        super().__init__()
-        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-        self.token = nn.Sequential(nn.Linear(tokens, hidden), nn.GELU(), nn.Linear(hidden, tokens))
-        self.channel = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-        self.head = nn.Linear(width, classes)
-
-    def forward(self, x):
-        x = x + self.token(self.norms[0](x).transpose(1, 2)).transpose(1, 2)
-        x = x + self.channel(self.norms[1](x))
-        return self.head(x.mean(1))
 
 
 class Attention(nn.Module):
@@ -145,7 +98,7 @@ def dense(operator):
 
 
 def require_exact(module, loss, batch, truth_module=None, **options):
-    """Both ways of doing products against the exact Hessian, and symmetric; returns the worst relative error."""
+    """Both ways of doing products against the exact Hessian, and symmetric."""
     truth = exact_hessian(truth_module or module, loss, batch)
     assert truth.abs().max() > 1e-6
     for keep in (True, False):
@@ -156,11 +109,11 @@ def require_exact(module, loss, batch, truth_module=None, **options):
 
 
 def test_perceptron_with_unused_and_frozen_parameters():
-    net, batch = net_with_unused_and_frozen(), classes(20, 4)
+    net, batch = net_with_unused_and_frozen(), classes(20, dtype=F64)
     require_exact(net, cross_entropy, batch)
     operator = HessianOperator(net, cross_entropy, batch)
     assert operator.names == ("first.weight", "first.bias", "unused.weight", "unused.bias", "last.weight", "last.bias")
-    unused = operator.split(torch.arange(operator.size, dtype=torch.float64))["unused.weight"].long().reshape(-1)
+    unused = operator.split(torch.arange(operator.size, dtype=F64))["unused.weight"].long().reshape(-1)
     found = dense(operator)
     assert not found[unused].any() and not found[:, unused].any()
 
@@ -172,7 +125,7 @@ def test_spline_kan(backend, scale):
         pytest.skip("the C++ kernels were not built")
     shape = {"grid": 3, "spline_order": 3, "spline_scale": scale, "backend": backend, "dtype": torch.float64}
     net = nn.Sequential(SplineKAN(3, 4, **shape), SplineKAN(4, 3, **shape))
-    require_exact(net, cross_entropy, classes(15, 3), PlainSplines(net))
+    require_exact(net, cross_entropy, classes(15, 3, dtype=F64), PlainSplines(net))
 
 
 @pytest.mark.parametrize(
@@ -182,66 +135,98 @@ def test_rswaf_kan(options):
     """One exponential for all grid points, or, on a grid that is wide for its functions, one for each."""
     shape = {"grid": 4, "bias": True, "dtype": torch.float64, **options}
     net = nn.Sequential(RSWAFKAN(3, 4, **shape), RSWAFKAN(4, 3, **shape))
-    require_exact(net, cross_entropy, classes(15, 3))
+    require_exact(net, cross_entropy, classes(15, 3, dtype=F64))
 
 
-def test_mixer_block():
-    require_exact(Mixer().double(), cross_entropy, classes(10, 4, 6))
+class Last(nn.Module):
+    """A recurrent layer, read at its last step."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent, self.head = nn.GRU(2, 3, batch_first=True), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.head(self.recurrent(x)[0][:, -1])
 
 
-def test_attention_by_the_fused_function():
-    net = Attention().double()
+class Checkpointed(nn.Module):
+    """The forward pass runs again in every backward pass, also through a kept graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = Attention()
+
+    def forward(self, x):
+        return checkpoint(self.attention, x, use_reentrant=False)
+
+
+def changed(net, **attributes):
+    """A copy of a module with other attributes: the same function by operations that have second derivatives."""
     plain = copy.deepcopy(net)
-    plain.fused = False
-    require_exact(net, cross_entropy, classes(6, 5, 4), plain)
+    for name, value in attributes.items():
+        setattr(plain, name, value)
+    return plain
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_multi_head_attention(training):
-    net = MultiHead().double().train(training)
-    plain = copy.deepcopy(net)
-    plain.weights = True
-    require_exact(net, cross_entropy, classes(6, 5, 4), plain)
+def encoder():
+    """In eval mode PyTorch would take a fused inference path."""
+    layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True)
+    net = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 3)).double().eval()
+    return net, copy.deepcopy(net).train(), (3, 4)
 
 
-def test_transformer_encoder_in_eval_mode():
-    """There, PyTorch would take a fused inference path."""
-    layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True, dtype=torch.float64)
-    net = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 3, dtype=torch.float64)).eval()
-    require_exact(net, cross_entropy, classes(6, 3, 4), copy.deepcopy(net).train())
-
-
-def test_convolution_with_batch_norm_in_eval_mode():
+def normed():
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.SiLU(), nn.Flatten(), nn.Linear(12, 3)).double()
-    x, y = classes(8, 2, 4, 4)
-    net(x)  # running statistics other than 0 and 1
-    require_exact(net.eval(), cross_entropy, (x, y))
+    net(torch.randn(8, 2, 4, 4, dtype=F64))  # running statistics other than 0 and 1
+    return net.eval(), None, (2, 4, 4)
 
 
-def test_recurrent_layer():
-    class Last(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.recurrent, self.head = nn.GRU(2, 3, batch_first=True), nn.Linear(3, 3)
+def attention():
+    net = Attention().double()
+    return net, changed(net, fused=False), (5, 4)
 
-        def forward(self, x):
-            return self.head(self.recurrent(x)[0][:, -1])
 
-    require_exact(Last().double(), cross_entropy, classes(6, 4, 2))
+def multi_head(training):
+    net = MultiHead().double().train(training)
+    return net, changed(net, weights=True), (5, 4)
+
+
+def checkpointed():
+    net = Checkpointed().double()
+    return net, changed(net.attention, fused=False), (5, 4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (Mixer().double(), None, (4, 6)),
+        attention,
+        lambda: multi_head(True),
+        lambda: multi_head(False),
+        encoder,
+        normed,
+        lambda: (Last().double(), None, (4, 2)),
+        checkpointed,
+    ],
+    ids=["mixer", "attention", "multi-head", "multi-head, eval", "encoder", "batch norm", "recurrent", "checkpointed"],
+)
+def test_networks_of_other_layers(make):
+    net, plain, shape = make()
+    require_exact(net, cross_entropy, classes(6, *shape, dtype=F64), plain)
 
 
 def test_complex_parameters_count_as_pairs_of_reals():
     net = Spectral().double()
-    batch = torch.randn(3, 6, 6, dtype=torch.float64), torch.randn(3, 6, 6, dtype=torch.float64)
+    batch = torch.randn(3, 6, 6, dtype=F64), torch.randn(3, 6, 6, dtype=F64)
     require_exact(net, squares, batch)
     operator = HessianOperator(net, squares, batch)
     assert operator.size == 4 + 2 * 24 + 3
-    vector = torch.randn(operator.size, dtype=torch.float64)
+    vector = torch.randn(operator.size, dtype=F64)
     assert operator.split(vector)["weight"].dtype == torch.complex128
     assert torch.equal(operator.join(operator.split(vector)), vector)
     # real coordinates in the order Re, Im: by central differences of the gradient in one imaginary part
     index = operator.join({name: torch.zeros_like(p) for name, p in net.named_parameters()})
-    entry = int(operator.split(torch.arange(operator.size, dtype=torch.float64))["weight"][0, 0, 1, 1].imag)
+    entry = int(operator.split(torch.arange(operator.size, dtype=F64))["weight"][0, 0, 1, 1].imag)
     index[entry] = 1
     slopes = []
     for step in (1e-5, -1e-5):
@@ -254,8 +239,8 @@ def test_complex_parameters_count_as_pairs_of_reals():
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
 def test_ode_solved_inside_the_loss(method):
     field = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2)).double()
-    times = torch.linspace(0, 1, 5, dtype=torch.float64)
-    batch = torch.randn(3, 2, dtype=torch.float64), torch.randn(5, 3, 2, dtype=torch.float64).transpose(0, 1)
+    times = torch.linspace(0, 1, 5, dtype=F64)
+    batch = torch.randn(3, 2, dtype=F64), torch.randn(5, 3, 2, dtype=F64).transpose(0, 1)
 
     def loss(module, batch):
         path = odeint(lambda t, u: module(u), batch[0], times, method=method, rtol=1e-6, atol=1e-8)
@@ -272,7 +257,7 @@ def test_loss_that_uses_function_transforms():
         slope = torch.func.vmap(torch.func.grad(lambda point: module(point).squeeze()))(x)
         return ((slope - torch.cos(x)) ** 2).mean()
 
-    points = torch.linspace(-1, 1, 7, dtype=torch.float64).unsqueeze(-1)
+    points = torch.linspace(-1, 1, 7, dtype=F64).unsqueeze(-1)
     require_exact(net, loss, points)
 
     def by_autograd(module, x):
@@ -283,25 +268,8 @@ def test_loss_that_uses_function_transforms():
     require_exact(net, by_autograd, points, micro_batch=3)
 
 
-def test_activation_checkpointing():
-    """The forward pass then runs again in every backward pass, also through a kept graph."""
-
-    class Checkpointed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attention = Attention().double()
-
-        def forward(self, x):
-            return checkpoint(self.attention, x, use_reentrant=False)
-
-    net = Checkpointed()
-    plain = copy.deepcopy(net.attention)
-    plain.fused = False
-    require_exact(net, cross_entropy, classes(6, 5, 4), plain)
-
-
 def test_float32_products_are_exact_to_float32():
-    net, (x, y) = net_with_unused_and_frozen(), classes(20, 4)
+    net, (x, y) = net_with_unused_and_frozen(), classes(20, dtype=F64)
     truth = exact_hessian(net, cross_entropy, (x, y))
     operator = HessianOperator(net.float(), cross_entropy, (x.float(), y))
     assert operator.dtype == torch.float32
@@ -309,8 +277,8 @@ def test_float32_products_are_exact_to_float32():
 
 
 def test_batches_and_uneven_micro_batches_equal_one_batch():
-    net, (x, y) = Mixer(3, 4, 3).double(), classes(23, 3, 4)
-    columns = torch.randn(sum(p.numel() for p in net.parameters()), 3, dtype=torch.float64)
+    net, (x, y) = Mixer(3, 4, 3).double(), classes(23, 3, 4, dtype=F64)
+    columns = torch.randn(sum(p.numel() for p in net.parameters()), 3, dtype=F64)
     truth = exact_hessian(net, cross_entropy, (x, y)) @ columns
     data = torch.utils.data.TensorDataset(x, y)
     ways = [
@@ -331,7 +299,7 @@ def test_batches_and_uneven_micro_batches_equal_one_batch():
 
 
 def test_dict_batches_and_losses_without_data():
-    net, (x, y) = net_with_unused_and_frozen(), classes(12, 4)
+    net, (x, y) = net_with_unused_and_frozen(), classes(12, dtype=F64)
     truth = exact_hessian(net, cross_entropy, (x, y))
     named = HessianOperator(
         net, lambda m, b: F.cross_entropy(m(b["x"]), b["y"]), {"x": x, "y": y, "name": "train"}, micro_batch=5
@@ -341,7 +309,7 @@ def test_dict_batches_and_losses_without_data():
 
 
 def test_a_choice_of_parameters_gives_the_block_of_the_hessian():
-    net, batch = net_with_unused_and_frozen(), classes(20, 4)
+    net, batch = net_with_unused_and_frozen(), classes(20, dtype=F64)
     truth = exact_hessian(net, cross_entropy, batch)
     for choice in (["last"], ["last.weight", "last.bias"], lambda name, p: name.startswith("last")):
         operator = HessianOperator(net, cross_entropy, batch, parameters=choice)
@@ -351,14 +319,14 @@ def test_a_choice_of_parameters_gives_the_block_of_the_hessian():
 
 
 def test_gradient_and_hvp_in_the_form_of_the_vector():
-    net, batch = net_with_unused_and_frozen(), classes(20, 4)
+    net, batch = net_with_unused_and_frozen(), classes(20, dtype=F64)
     operator = HessianOperator(net, cross_entropy, batch)
     cross_entropy(net, batch).backward()
     for name, part in operator.split(operator.gradient()).items():
         grad = dict(net.named_parameters())[name].grad
         assert torch.allclose(part, torch.zeros_like(part) if grad is None else grad, rtol=1e-13, atol=1e-16)
     # leftover gradients change nothing
-    vector = torch.randn(operator.size, dtype=torch.float64)
+    vector = torch.randn(operator.size, dtype=F64)
     truth = exact_hessian(net, cross_entropy, batch) @ vector
     assert relative(hvp(net, cross_entropy, batch, vector), truth) <= TOLERANCE
     by_name = hvp(net, cross_entropy, batch, operator.split(vector))

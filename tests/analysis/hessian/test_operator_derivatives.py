@@ -2,21 +2,12 @@
 
 import pytest
 import torch
+from support.hessians import classes, cross_entropy, perceptron
 from torch import nn
 from torch.nn import functional as F
 
 from kansciml._errors import KansciError
-from kansciml.analysis.hessian import HessianOperator, supervised
-
-cross_entropy = supervised(F.cross_entropy)
-
-
-def classes(samples, width=4):
-    return torch.randn(samples, width), torch.randint(3, (samples,))
-
-
-def perceptron(*middle):
-    return nn.Sequential(nn.Linear(4, 5), *middle, nn.Tanh(), nn.Linear(5, 3))
+from kansciml.analysis.hessian import HessianOperator
 
 
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])

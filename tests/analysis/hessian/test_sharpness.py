@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.hessians import operator_with, squares
 from torch import nn
 
 from kansciml._errors import UsageError
@@ -27,18 +28,6 @@ from kansciml.layers.spline_kan import SplineKAN
 SPECTRUM = np.array([-1.0, 0.0, 0.0, 0.5, 2.0, 10.0])
 
 
-def mean_square(module, batch):
-    x, y = batch
-    return ((module(x) - y) ** 2).mean()
-
-
-def rotated(values):
-    """A symmetric matrix with these eigenvalues."""
-    generator = torch.Generator().manual_seed(1)
-    q, _ = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=torch.float64))
-    return q @ torch.diag(torch.as_tensor(values)) @ q.T
-
-
 def network():
     generator = torch.Generator().manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).double()
@@ -47,12 +36,12 @@ def network():
 
 
 def measured(module, data, **options):
-    operator = HessianOperator(module, mean_square, data)
+    operator = HessianOperator(module, squares, data)
     return sharpness(operator, module, **options)
 
 
 def test_closed_forms_from_all_eigenvalues():
-    found = sharpness(MatrixOperator(rotated(SPECTRUM)), loss=2.0, absolute=(1.0,), relative=(0.1,)).measures
+    found = sharpness(operator_with(SPECTRUM), loss=2.0, absolute=(1.0,), relative=(0.1,)).measures
     expected = {
         "top": 10.0,
         "bottom": -1.0,
@@ -92,7 +81,7 @@ def test_the_loss_times_a_number_leaves_what_says_so():
     from kansciml.analysis.hessian._measures import LOSS, kinds
 
     module, data = network()
-    operator = HessianOperator(module, lambda m, batch: 100 * mean_square(m, batch), data)
+    operator = HessianOperator(module, lambda m, batch: 100 * squares(m, batch), data)
     before, after = measured(module, data).measures, sharpness(operator, module).measures
     for kind in kinds():
         if LOSS in kind.invariant:
@@ -115,7 +104,7 @@ def test_quadrature_agrees_with_all_eigenvalues_within_its_errors():
 
 def test_deflation_is_what_makes_the_trace_of_a_matrix_with_one_outlier_known():
     values = np.concatenate([np.full(59, 0.01), [100.0]])
-    operator = MatrixOperator(rotated(values))
+    operator = operator_with(values)
     errors = [
         sharpness(operator, exact="never", steps=10, probes=4, deflate=k).measures["trace"].standard_error
         for k in (0, 1)
@@ -163,7 +152,7 @@ def test_a_stopped_run_resumes_and_gives_the_same_numbers(tmp_path):
 
 
 def test_a_matrix_from_products_is_the_matrix(tmp_path):
-    matrix = rotated(np.arange(20.0))
+    matrix = operator_with(np.arange(20.0)).matrix
     path = tmp_path / "matrix.npz"
     assert torch.allclose(matrix_of(MatrixOperator(matrix), checkpoint=path), matrix, atol=1e-14)
     with pytest.raises(UsageError, match="saved with fingerprint"):
@@ -171,7 +160,7 @@ def test_a_matrix_from_products_is_the_matrix(tmp_path):
 
 
 def test_it_survives_json():
-    found = sharpness(MatrixOperator(rotated(SPECTRUM)), exact="both", loss=1.0, probes=3)
+    found = sharpness(operator_with(SPECTRUM), exact="both", loss=1.0, probes=3)
     back = Sharpness.from_json(json.loads(json.dumps(to_jsonable(found.to_json()))))
     assert back == found
     assert set(found.arrays()) == {f"plain.{key}" for key in ("nodes", "weights", "locked", "eigenvalues")}
@@ -220,7 +209,7 @@ def test_seeds_are_compared_by_rank():
 )  # fmt: skip
 def test_bad_requests(options, message):
     with pytest.raises(UsageError, match=message):
-        sharpness(MatrixOperator(rotated(SPECTRUM)), **options)
+        sharpness(operator_with(SPECTRUM), **options)
 
 
 def test_both_halves_of_a_complex_weight_get_its_modulus_and_transposed_convolutions_their_outputs():

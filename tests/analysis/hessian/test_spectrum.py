@@ -6,30 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.hessians import F64, operator_with
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.analysis.hessian._krylov.quadrature import mass_bounds
 from kansciml.analysis.hessian.lanczos import lanczos
 from kansciml.analysis.hessian.spectrum import Spectrum, count_above, spectral_density, symlog_edges
-from kansciml.analysis.hessian.symmetric import MatrixOperator
-
-F64 = torch.float64
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Thousands of small products: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def operator_with(eigenvalues, seed=0, dtype=F64):
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.as_tensor(np.asarray(eigenvalues), dtype=F64)
-    vectors = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=F64))[0]
-    return MatrixOperator((vectors * values) @ vectors.T, dtype)
 
 
 def hessian_like(n=300):
@@ -53,26 +35,29 @@ def z_scores(spectrum, values):
     return [(one.value - truth) / one.standard_error for one, truth in found]
 
 
-@pytest.mark.slow
-def test_moments_and_counts_lie_within_three_standard_errors_for_each_of_20_seeds():
-    operator = operator_with(VALUES)
-    scores = [z_scores(spectral_density(operator, steps=30, probes=40, seed=seed), VALUES) for seed in range(20)]
-    assert np.abs(scores).max() < 3
+@pytest.fixture(scope="module")
+def many():
+    return spectral_density(operator_with(VALUES), steps=30, probes=800)
+
+
+def scores_of(many, probes):
+    """`z_scores` of groups of so many probes."""
+    parts = [slice(first, first + probes) for first in range(0, many.probes, probes)]
+    spectra = [replace(many, alpha=many.alpha[p], beta=many.beta[p], lengths=many.lengths[p]) for p in parts]
+    return np.array([z_scores(spectrum, VALUES) for spectrum in spectra])
 
 
 @pytest.mark.slow
-def test_standard_errors_are_calibrated():
-    """With 10 probes 66 % of the truths lie within one; over 200 seeds that share has a standard deviation of 3.4 %."""
-    operator = operator_with(VALUES)
-    many = spectral_density(operator, steps=30, probes=2000)
-    scores = []
-    for first in range(0, 2000, 10):
-        rows = slice(first, first + 10)
-        part = replace(many, alpha=many.alpha[rows], beta=many.beta[rows], lengths=many.lengths[rows])
-        scores.append(z_scores(part, VALUES))
-    inside = (np.abs(scores) <= 1).mean(0)
+def test_moments_and_counts_lie_within_three_standard_errors_in_each_of_20_groups(many):
+    assert np.abs(scores_of(many, 40)).max() < 3
+
+
+@pytest.mark.slow
+def test_standard_errors_are_calibrated(many):
+    """With 10 probes 66 % of the truths lie within one; over 80 groups that share has a standard deviation of 5.3 %."""
+    inside = (np.abs(scores_of(many, 10)) <= 1).mean(0)
     in_gaps = [0, 1, 2, 3, 5, 6, 9]  # moments, counts above -0.2 and 0.2, negative mass
-    assert np.all(inside > 0.58) and np.all(inside[in_gaps] < 0.78), inside  # amid the bulk they may be too large
+    assert np.all(inside > 0.53) and np.all(inside[in_gaps] < 0.83), inside  # amid the bulk they may be too large
 
 
 def test_outliers_left_in_the_probes_break_the_calibration():
@@ -101,8 +86,8 @@ def test_extremes_and_deflated_eigenvalues(dtype):
 @pytest.mark.parametrize("deflate", [0, 10])
 def test_few_distinct_eigenvalues(values, deflate):
     values = np.array(values, dtype=float)
-    spectrum = spectral_density(operator_with(values), steps=20, probes=30, deflate=deflate)
-    assert spectrum.weights.shape == (30, 20) and spectrum.lengths.max() <= min(len(values), 20)
+    spectrum = spectral_density(operator_with(values), steps=20, probes=20, deflate=deflate)
+    assert spectrum.weights.shape == (20, 20) and spectrum.lengths.max() <= min(len(values), 20)
     assert spectrum.moment(0).value == pytest.approx(1, abs=1e-12)
     for threshold in (-2, -0.5, 0.05, 1.5, 4.5):
         found, truth = spectrum.count_above(threshold), np.sum(values > threshold)
@@ -137,7 +122,7 @@ def test_an_unresolved_threshold_says_so():
 
 
 def test_density_and_histogram_agree_with_the_exact_ones():
-    spectrum = spectral_density(operator_with(VALUES), steps=80, probes=40)
+    spectrum = spectral_density(operator_with(VALUES), steps=60, probes=20)
     at = np.linspace(-2, 6, 50)
     mean, error = spectrum.density(at, 0.3)
     exact = np.exp(-0.5 * ((at[:, None] - VALUES) / 0.3) ** 2).mean(1) / (0.3 * math.sqrt(2 * math.pi))
@@ -149,7 +134,7 @@ def test_density_and_histogram_agree_with_the_exact_ones():
 
 
 def test_negative_share_of_a_known_spectrum():
-    spectrum = spectral_density(operator_with(VALUES), steps=60, probes=40)
+    spectrum = spectral_density(operator_with(VALUES), steps=50, probes=20)
     found, truth = spectrum.negative_share(), -VALUES[VALUES < 0].sum() / np.abs(VALUES).sum()
     assert abs(found.value - truth) < 3 * found.standard_error < 0.5 * truth
     assert spectral_density(operator_with(np.zeros(5)), probes=2).negative_share().value == 0

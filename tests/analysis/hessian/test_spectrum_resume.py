@@ -1,9 +1,4 @@
-"""Probes saved, resumed, extended, and split over processes: always the same bits as in one go."""
-
-import json
-import socket
-import subprocess
-import sys
+"""Probes saved, resumed and extended: always the same bits as in one go."""
 
 import numpy as np
 import pytest
@@ -96,73 +91,3 @@ def test_each_probe_depends_on_seed_and_index_alone():
     assert np.array_equal(few.alpha, many.alpha[:2])
     assert not np.array_equal(many.alpha[:4], other.alpha)
     assert len({row.tobytes() for row in many.alpha}) == 5
-
-
-PROGRAM = r"""
-import json, sys
-import numpy as np
-import torch, torch.distributed as dist
-from kansciml._errors import KansciError
-from kansciml.analysis.hessian.spectrum import spectral_density
-from kansciml.analysis.hessian.symmetric import MatrixOperator
-
-rank, port, folder, settings = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-torch.set_num_threads(1)
-matrix = torch.randn(60, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-operator, products = MatrixOperator(matrix + matrix.T), [0]
-product = operator.matvec
-def matvec(vector):
-    products[0] += 1
-    return product(vector)
-operator.matvec = matvec
-seen = []
-# the file of the other process does not exist: only the first reads and writes
-found = spectral_density(
-    operator, checkpoint=f"{folder}/rank{rank}.npz", progress=lambda *at: seen.append(at), **settings
-)
-np.savez(f"{folder}/found{rank}.npz", **found.to_arrays())
-message = ""
-try:
-    spectral_density(operator, checkpoint=f"{folder}/rank{rank}.npz", **{**settings, "seed": 9})
-except KansciError as error:
-    message = str(error)
-failed = ""
-operator.matvec = lambda vector: vector * (float("nan") if rank else 1.0)
-try:
-    spectral_density(operator, **{**settings, "deflate": 0})
-except KansciError as error:
-    failed = str(error)
-json.dump([products[0], seen, message, failed], open(f"{folder}/said{rank}.json", "w"))
-dist.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="no torch.distributed")
-def test_two_processes_split_the_probes_and_equal_one(tmp_path):
-    settings = {**SETTINGS, "probes": 5}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [sys.executable, "-c", PROGRAM]
-    running = [
-        subprocess.Popen([*command, str(rank), port, str(tmp_path), json.dumps(settings)], stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for process in running:
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 0, stderr.decode()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    alone = spectral_density(operator(), **settings).to_arrays()
-    torch.set_num_threads(threads)
-    said = [json.loads((tmp_path / f"said{rank}.json").read_text()) for rank in range(2)]
-    for rank in range(2):
-        with np.load(tmp_path / f"found{rank}.npz") as found:
-            assert all(np.array_equal(found[name], value) for name, value in alone.items())
-    assert said[0][0] - said[1][0] == settings["steps"]  # three probes and two
-    assert said[0][1] == [[0, 5], [2, 5], [4, 5], [5, 5]] and said[1][1] == []
-    assert "saved with seed" in said[0][2] and "process 0" in said[1][2]
-    assert "failed in process 1" in said[0][3] and "NaN" in said[1][3]
-    assert not (tmp_path / "rank1.npz").exists()

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.hessians import operator_with
 
 from kansciml._errors import UsageError
-from kansciml.analysis.hessian.symmetric import MatrixOperator
 from kansciml.analysis.hessian.trace import METHODS, trace
 
 RNG = np.random.default_rng(0)
@@ -16,22 +16,6 @@ SPECTRA = {
     "outliers": np.concatenate([[100, 40, 20, 10, 5, -2], 0.1 * RNG.standard_normal(194)]),
     "decay": 1 / np.arange(1, 201) ** 2.0,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Thousands of small products: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def operator_with(eigenvalues, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    vectors = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator, dtype=torch.float64))[0]
-    return MatrixOperator((vectors * values) @ vectors.T, dtype)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,8 +12,9 @@ import torch
 
 from kansciml._errors import UsageError
 from kansciml.experiments.fig3.experiment import EXPERIMENT, Fig3Config, check, jobs
-from kansciml.experiments.hessian import runs as _hessian_runs
-from kansciml.experiments.hessian.runs import HessianSettings, measure_run
+from kansciml.experiments.hessian import experiment as hessian
+from kansciml.experiments.hessian import measure
+from kansciml.experiments.hessian.measure import HessianSettings
 from kansciml.experiments.minibatch.trainings import Trainer
 from kansciml.experiments.vision.trained import plain_loss
 from kansciml.models.registry import find
@@ -75,7 +76,8 @@ def test_the_spectrum_is_that_of_the_trained_network_on_the_fixed_images(record)
 
 def test_kansciml_hessian_measures_the_same_models_again(record, tmp_path):
     settings = replace(TINY.spectra, steps=4)
-    found = measure_run(record.folder, settings, models=("mlp",), out=tmp_path, log=lambda line: None)
+    config = hessian.HessianConfig(record.folder, ("mlp",), settings)
+    found = run_experiment(hessian.EXPERIMENT, config, results=tmp_path, log=lambda line: None)
     (row,) = found.result["models"]
     mine = record.result["models"][0]
     assert row["name"] == mine["name"] and row["fingerprint"] == mine["fingerprint"]
@@ -86,7 +88,7 @@ def test_kansciml_hessian_measures_the_same_models_again(record, tmp_path):
 
 def test_trainings_and_spectra_that_are_done_are_not_repeated(record, tmp_path, monkeypatch):
     measured, trained = [], []
-    sharpness, train_job = _hessian_runs.sharpness, Trainer.train
+    sharpness, train_job = measure.sharpness, Trainer.train
 
     def stopping(*args, **options):
         measured.append(1)
@@ -98,7 +100,7 @@ def test_trainings_and_spectra_that_are_done_are_not_repeated(record, tmp_path, 
         trained.append(job.id)
         return train_job(trainer, job, board)
 
-    monkeypatch.setattr(_hessian_runs, "sharpness", stopping)
+    monkeypatch.setattr(measure, "sharpness", stopping)
     monkeypatch.setattr(Trainer, "train", counting)
     with pytest.raises(KeyboardInterrupt):
         run(TINY, tmp_path)

@@ -297,3 +297,23 @@ def test_presets_fit_and_the_paper_is_the_sources(monkeypatch):
     monkeypatch.setattr(ranks, "size", lambda: 3)
     with pytest.raises(UsageError, match="got batch_size 32 on 3 processes: expected a multiple of 3"):
         check(paper)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"match": "memory"}, "unknown match 'memory': expected one of none, params, flops"),
+        ({"match": "params", "variant": "mlp"}, "got match params with variant mlp"),
+        ({"match": "flops", "kan_hidden": (4,)}, "got match flops and kan_hidden"),
+    ],
+)
+def test_a_match_that_cannot_be_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        jobs(changed(FnoRunConfig(), **options))
+
+
+def test_a_match_names_its_group_and_leaves_other_hashes_alone():
+    plain, matched = FnoRunConfig(), changed(FnoRunConfig(), match="params", residual=True)
+    assert [job.group for job in jobs(matched)] == ["mlp-residual", "kan-spline-params-residual"]
+    assert config_hash("fno", plain) == "2052376a1579"  # of runs made before there was a match
+    assert config_hash("fno", changed(FnoRunConfig(), match="params")) != config_hash("fno", plain)

@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kansciml._errors import KansciError
 from kansciml.experiments.ode import figures as ode_figures
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.report import render, summary
 from kansciml.reporting.style import publication_style
-from kansciml.runs.records import load_record, save_record
+from kansciml.runs.records import DamagedRecord, load_record, save_record
 
 
 def set_errors(record, system, variant, errors):
@@ -78,7 +77,7 @@ class TestRender:
 
     @pytest.mark.parametrize("result", [{}, {"systems": {}, "runs": []}, {"systems": 3, "runs": None}])
     def test_record_of_something_else(self, make_record, tmp_path, result):
-        with pytest.raises(KansciError, match="holds no"):
+        with pytest.raises(DamagedRecord, match="holds no finished run|lacks what a run"):
             summary(replace(make_record(tmp_path, ("lotka",), ("mlp",), 1), result=result))
 
 
@@ -94,18 +93,18 @@ class TestCurves:
 
     def test_a_finished_run_keeps_its_last_loss(self, make_record, tmp_path):
         group = self.group(make_record, tmp_path, [[8.0, 4.0], [9.0, 3.0, 1.0]])
-        grid, losses = ode_figures._on_one_grid(list(group.rows))
+        grid, losses = ode_figures.on_one_grid(list(group.rows))
         np.testing.assert_array_equal(grid, [0, 1, 2])
         np.testing.assert_array_equal(losses, [[8, 4, 4], [9, 3, 1]])
 
     def test_a_diverged_run_ends_and_ranks_worst(self, make_record, tmp_path):
         group = self.group(make_record, tmp_path, [[8.0, 0.1], [9.0, 3.0, 1.0], [9.0, 5.0, 2.0]], diverged=[0])
-        _, losses = ode_figures._on_one_grid(list(group.rows))
+        _, losses = ode_figures.on_one_grid(list(group.rows))
         np.testing.assert_array_equal(np.median(losses, axis=0), [9, 3, 2])
 
     def test_losses_without_a_logarithm_are_not_drawn(self, make_record, tmp_path):
         group = self.group(make_record, tmp_path, [[8.0, np.nan, 0.0, 2.0]])
-        grid, losses = ode_figures._on_one_grid(list(group.rows))
+        grid, losses = ode_figures.on_one_grid(list(group.rows))
         np.testing.assert_array_equal(grid, [0, 3])
         np.testing.assert_array_equal(losses, [[8, 2]])
 
@@ -117,17 +116,17 @@ class TestCurves:
 
 class TestComponents:
     def test_small_systems_show_all_and_many_bodies_the_first_and_last(self, make_record, tmp_path):
-        systems = OdeRecord.read(make_record(tmp_path, ("rigid", "pleiades"), ("mlp",), 1)).systems
-        assert ode_figures.shown_components(systems["rigid"]) == [0, 1, 2]
-        assert ode_figures.shown_components(systems["pleiades"]) == [0, 7, 6, 13]
-        assert systems["rigid"].bodies == [] and len(systems["pleiades"].bodies) == 7
+        rigid, pleiades = OdeRecord.read(make_record(tmp_path, ("rigid", "pleiades"), ("mlp",), 1)).systems
+        assert ode_figures.shown_components(rigid) == [0, 1, 2]
+        assert ode_figures.shown_components(pleiades) == [0, 7, 6, 13]
+        assert rigid.bodies == [] and len(pleiades.bodies) == 7
 
     def test_limits_follow_the_truth_not_a_runaway_extrapolation(self, make_record, tmp_path):
         record = make_record(tmp_path, ("lotka",), ("mlp",), 1)
         record.arrays["lotka.mlp.seed0.trajectory"][100:] = 1e9
         ode = OdeRecord.read(record)
         with publication_style():
-            axes = ode_figures.trajectories(ode, ode.systems["lotka"]).axes[0]
+            axes = ode_figures.trajectories(ode, *ode.systems).axes[0]
         assert max(np.abs(axes.get_ylim())) < 10
 
 
@@ -139,9 +138,9 @@ def test_legends_and_notes_fit_into_their_figure(make_record, tmp_path, systems)
         with publication_style():
             figure = draw(ode)
             figure.canvas.draw()
-        for artist in (*figure.legends, figure._supxlabel):
-            box = artist.get_window_extent()
-            assert 0 <= box.x0 and box.x1 <= figure.bbox.x1, (draw.__name__, artist)
+        for legend in figure.legends:
+            box = legend.get_window_extent()
+            assert 0 <= box.x0 and box.x1 <= figure.bbox.x1, draw.__name__
 
 
 class TestLossTable:
@@ -149,7 +148,7 @@ class TestLossTable:
         record = make_record(tmp_path, ("lotka",), ("kan-unscaled", "rswaf", "kan-params", "mlp"), seeds=1)
         variants = ["mlp", "kan-params", "kan-unscaled", "rswaf"]
         ode = OdeRecord.read(record)
-        assert ode.variants == variants == [group.name for group in ode.groups]
+        assert [group.name for group in ode.groups] == variants
 
     def test_median_counts_diverged_seeds_as_infinite(self, make_record, tmp_path):
         record = make_record(tmp_path, ("lotka",), ("mlp",), 5, diverged=(("lotka", "mlp", 0), ("lotka", "mlp", 1)))

@@ -4,25 +4,27 @@ import importlib
 import json
 import multiprocessing
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.settings import changed
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.fig2 import experiment as fig2
 from kansciml.experiments.ode import experiment as ode
 from kansciml.experiments.ode import figures as ode_figures
 from kansciml.experiments.ode import runs
+from kansciml.experiments.ode.config import SystemConfig
 from kansciml.experiments.ode.record import OdeRecord
-from kansciml.experiments.ode.runs import worker_count
+from kansciml.experiments.ode.variants import field_flops, variant_fields
 from kansciml.ode import get_system
 from kansciml.runs.runner import run_experiment
 from kansciml.runs.settings import config_hash
+from kansciml.tasks.ode.problem import FieldSizes
 from kansciml.training.flat import FlatTraining
 
 TINY = FlatTraining(4, lbfgs_steps=3)
-CONFIG = ode.OdeConfig(system="spiral", backend="torch", seeds=2, hidden=(4,), training=TINY)
+CONFIG = changed(ode.OdeConfig(), system="spiral", backend="torch", seeds=2, hidden=(4,), training=TINY)
 
 
 def without_times(record):
@@ -96,8 +98,8 @@ def test_a_worker_that_dies_is_one_line_that_says_how_to_go_on(tmp_path, monkeyp
 
 
 def test_fig2_compares_at_equal_width_and_at_equal_parameters_and_studies_the_grid_range():
-    jobs = fig2.jobs(fig2.EXPERIMENT.presets["small"])
-    per_system = {name: {job.variant for job in jobs if job.system == name} for name in fig2.SYSTEMS}
+    jobs = fig2.plan(fig2.EXPERIMENT.presets["small"]).jobs
+    per_system = {name: {job.variant for job in jobs if job.system.name == name} for name in fig2.SYSTEMS}
     assert per_system["lotka"] == {"mlp", "kan-width", "kan-params"}
     assert per_system["spiral"] == {"mlp", "kan-width", "kan-params", "kan-unscaled", "kan-tanh"}
     assert len(jobs) == 5 * (4 * 3 + 5)
@@ -107,7 +109,7 @@ def test_fig2_compares_at_equal_width_and_at_equal_parameters_and_studies_the_gr
 @pytest.mark.slow
 def test_fig2_keeps_the_order_of_systems(tmp_path, monkeypatch):
     monkeypatch.setenv("KANSCIML_WORKERS", "1")
-    config = replace(fig2.EXPERIMENT.presets["smoke"], systems=("spiral", "lotka"), seeds=1, hidden=(3,), training=TINY)
+    config = changed(fig2.EXPERIMENT.presets["smoke"], systems=("spiral", "lotka"), seeds=1, hidden=(3,), training=TINY)
     record = run_experiment(fig2.EXPERIMENT, config, results=tmp_path, log=lambda line: None)
     assert list(record.result["systems"]) == ["spiral", "lotka"]
     assert list(dict.fromkeys(row["system"] for row in record.result["runs"])) == ["spiral", "lotka"]
@@ -115,32 +117,19 @@ def test_fig2_keeps_the_order_of_systems(tmp_path, monkeypatch):
 
 
 def test_both_backends_make_jobs_of_both():
-    jobs = ode.jobs(replace(CONFIG, backend="both"))
-    assert {job.variant for job in jobs} == {
+    jobs = ode.plan(changed(CONFIG, backend="both")).jobs
+    assert {job.group for job in jobs} == {
         f"{v}@{b}" for v in ("mlp", "kan-width", "kan-params") for b in ("torch", "julia")
     }
     assert len({job.id for job in jobs}) == len(jobs) == 12
 
 
-def test_presets_change_the_budget_alone():
-    base = replace(CONFIG, grid=7)
-    small = ode.preset("small", base)
-    assert small.grid == 7 and small.training.adam_steps == 1000
-    with pytest.raises(UsageError, match="unknown preset"):
-        ode.preset("huge")
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
-def test_a_bad_number_of_workers_is_named(monkeypatch, text):
-    monkeypatch.setenv("KANSCIML_WORKERS", text)
-    with pytest.raises(UsageError, match="expected a positive number of processes"):
-        worker_count()
-
-
 def test_variant_names_say_how_widths_were_chosen():
     system = get_system("lotka")
-    fields = runs.variant_fields(system, ("mlp", "kan"), ("width", "params"))
-    assert {name: f.n_parameters for name, f in fields.items()} == {"mlp": 252, "kan-width": 2000, "kan-params": 240}
+    fields = variant_fields(system, ("mlp", "kan"), ("width", "params", "flops"), FieldSizes())
+    sizes = {name: f.n_parameters for name, f in fields.items()}
+    assert sizes.pop("kan-flops") < 240 and sizes == {"mlp": 252, "kan-width": 2000, "kan-params": 240}
+    assert field_flops(fields["kan-flops"]) <= field_flops(fields["mlp"])
 
 
 SYSTEM_FILE = """
@@ -168,13 +157,15 @@ def test_what_a_system_file_reads_and_imports_is_another_configuration(tmp_path,
         (place / "k.txt").write_text(k)
         monkeypatch.delitem(sys.modules, "beside_mine", raising=False)
         importlib.invalidate_caches()
-        config = replace(CONFIG, system=str(place / "mine.py"))
-        return config_hash("ode", config), config_hash("fig2", fig2.Fig2Config(systems=(config.system,)))
+        config = changed(CONFIG, system=str(place / "mine.py"))
+        return config_hash("ode", config), config_hash(
+            "fig2", changed(fig2.Fig2Config(), systems=(config.system.system,))
+        )
 
     first = hashed()
     assert hashed() == first == hashed(folder="b")  # wherever it lies
-    for changed in (hashed(k="2"), hashed(rate="u * (1.0 + u)")):
-        assert changed[0] != first[0] and changed[1] != first[1]
+    for other in (hashed(k="2"), hashed(rate="u * (1.0 + u)")):
+        assert other[0] != first[0] and other[1] != first[1]
 
 
 def test_a_file_that_gives_another_system_each_time_is_refused(tmp_path, monkeypatch):
@@ -183,7 +174,7 @@ def test_a_file_that_gives_another_system_each_time_is_refused(tmp_path, monkeyp
         "data = ode.Trajectory(np.arange(4.0), np.random.default_rng().normal(size=(4, 1)))\n"
         "SYSTEM = ode.system_from_trajectory(data, 'noise')\n"
     )
-    config = replace(CONFIG, system=str(tmp_path / "noise.py"), model="mlp")
+    config = changed(CONFIG, system=str(tmp_path / "noise.py"), model="mlp")
     with pytest.raises(UsageError, match="gives another system each time it is read: seed its random numbers"):
         run(config, tmp_path, monkeypatch, 1)
 
@@ -192,10 +183,10 @@ def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path, monkeypatch):
     path = tmp_path / "$a$.csv"
     path.write_text("t,$\\nothing$,price_$\n" + "".join(f"{i},{i},{i * i}\n" for i in range(5)))
     monkeypatch.setenv("KANSCIML_WORKERS", "1")
-    config = replace(CONFIG, system="lotka", data=path, model="mlp")
+    config = changed(CONFIG, system="lotka", data=path, model="mlp")
     record = run_experiment(ode.EXPERIMENT, config, results=tmp_path)
     read = OdeRecord.read(record)
-    figure = ode_figures.trajectories(read, *read.systems.values())
+    figure = ode_figures.trajectories(read, *read.systems)
     assert [axes.yaxis.label.get_text() for axes in figure.axes] == [r"\$\nothing\$", r"price_\$"]
     assert figure.axes[-1].get_xlabel() == "time t"  # in the unit of the data
 
@@ -203,7 +194,7 @@ def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path, monkeypatch):
 def test_data_of_a_step_are_reported_without_a_relative_error(tmp_path, monkeypatch):
     path, lines = tmp_path / "step.csv", []
     path.write_text(",t,x,y\n" + "".join(f"{i},{i},{5 if i < 4 else i},0\n" for i in range(8)))
-    config = replace(CONFIG, system="lotka", data=path, train_fraction=0.5, model="mlp", max_steps=500)
+    config = changed(CONFIG, system="lotka", data=path, train_fraction=0.5, model="mlp", max_steps=500)
     monkeypatch.setenv("KANSCIML_WORKERS", "1")
     record = run_experiment(ode.EXPERIMENT, config, results=tmp_path, log=lines.append)
     assert len(lines) == 1 and "the time is column 2 't', the state x, y; column 1 is taken for row numbers" in lines[0]
@@ -220,7 +211,7 @@ def test_data_of_a_step_are_reported_without_a_relative_error(tmp_path, monkeypa
 
 
 def test_a_solution_that_could_not_be_computed_says_why(tmp_path, monkeypatch):
-    config = replace(CONFIG, system="lotka", model="mlp", seeds=1, rtol=1e-3, atol=1e-3, max_steps=10)
+    config = changed(CONFIG, system="lotka", model="mlp", seeds=1, rtol=1e-3, atol=1e-3, max_steps=10)
     record = run(config, tmp_path, monkeypatch, 1)
     (row,) = record.result["runs"]
     assert row["train_mse"] is None and "more than 10 steps" in row["not_computed"]["test_mse"]
@@ -229,18 +220,18 @@ def test_a_solution_that_could_not_be_computed_says_why(tmp_path, monkeypatch):
 
 
 def test_a_training_that_ended_at_its_first_step_is_drawn(tmp_path, monkeypatch):
-    record = run(replace(CONFIG, system="lotka", model="mlp", seeds=1, max_steps=1), tmp_path, monkeypatch, 1)
+    record = run(changed(CONFIG, system="lotka", model="mlp", seeds=1, max_steps=1), tmp_path, monkeypatch, 1)
     assert record.result["runs"][0]["status"] == "diverged" and ode_figures.loss_curves(OdeRecord.read(record)).axes
 
 
 def test_a_time_column_without_data_is_refused(tmp_path):
     with pytest.raises(UsageError, match="got time_column 'when' without data"):
-        ode.OdeConfig(time_column="when")
+        SystemConfig(time_column="when")
     with pytest.raises(UsageError, match="got train_fraction 0.5 without data"):
-        ode.OdeConfig(system="lotka", train_fraction=0.5)
+        SystemConfig(train_fraction=0.5)
     (tmp_path / "d.csv").write_text("x,when\n1,0\n2,1\n")
-    job = ode.jobs(replace(CONFIG, data=tmp_path / "d.csv", time_column="when"))[0]
-    assert job.resolve().observed.t.tolist() == [0.0, 1.0]
+    (system,) = ode.plan(changed(CONFIG, data=tmp_path / "d.csv", time_column="when")).systems.values()
+    assert system.observed.t.tolist() == [0.0, 1.0]
 
 
 def test_a_system_that_blows_up_beyond_its_training_span_has_a_result(tmp_path, monkeypatch):
@@ -249,11 +240,11 @@ def test_a_system_that_blows_up_beyond_its_training_span_has_a_result(tmp_path, 
         "SYSTEM = ode.System('pole', u0=np.array([1.0]), train_end=0.5, test_end=2.0, rhs=lambda t, u: u**2,\n"
         "                    train_saveat=np.linspace(0.0, 0.5, 6))\n"
     )
-    config = replace(CONFIG, system=str(tmp_path / "pole.py"), model="mlp", seeds=1)
+    config = changed(CONFIG, system=str(tmp_path / "pole.py"), model="mlp", seeds=1)
     record = run(config, tmp_path, monkeypatch, 1)
     (row,) = record.result["runs"]
     assert row["train_relative_mse"] > 0 and row["test_mse"] is None
     assert "no reference solution of pole up to t = 2" in row["not_computed"]["test_mse"]
     assert "pole: test MSE of 1 of 1 runs not computed" in " ".join(ode.EXPERIMENT.tables(record)[0].notes)
     read = OdeRecord.read(record)
-    assert ode_figures.trajectories(read, read.systems["pole"]).axes
+    assert ode_figures.trajectories(read, *read.systems).axes

@@ -161,7 +161,7 @@ def test_the_paper_preset_is_the_source_codes_recipe():
     training = job.training
     assert (training.epochs, training.batch_size, training.learning_rate) == (300, 144, 5e-4)
     assert (training.weight_decay, training.warmup, training.schedule) == (0.05, 1, "cosine")
-    assert (job.network.image_size, job.augmentation, job.dataset) == (224, "paper", "cifar100")
+    assert (job.network.image_size, job.data.augmentation, job.data.dataset) == (224, "paper", "cifar100")
     check(EXPERIMENT.preset("smoke"))
 
 

@@ -42,6 +42,7 @@ def test_without_a_folder_the_data_go_where_load_looks(capsys) -> None:
         (["--workers", "0"], "got workers 0: expected a positive number of processes"),
         (["--solver", "gmres"], "unknown solver 'gmres'"),
         (["--points", "3"], "points"),
+        (["--seed", "3"], "--seed of kansciml darcy is now called --data-seed"),
     ],
 )
 def test_a_mistake_is_one_line(flags, message, capsys, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""One batch, or many, of any kind, read again for every product, cut into micro-batches along their first axis."""
+"""Reads batches of any kind anew for every product, and cuts them into micro-batches along their first axis."""
 
 from __future__ import annotations
 
@@ -20,14 +20,9 @@ Count = Callable[[Any], float]
 
 
 class Batches:
-    """Re-iterable micro-batches with their weights in the mean, on the device of the parameters.
+    """Micro-batches that can be read again, with their weights in the mean, on `device`.
 
-    Args:
-        given: one batch (a tensor, tuple, mapping, dataclass or other record of tensors, or None where the loss needs
-            no data), or anything else that can be iterated over again and again: a list of batches, a DataLoader.
-        micro_batch: most samples at once; None leaves the batches as they are.
-        device: where tensors are moved to.
-        count: what a batch's loss is the mean over, by number; None: its samples.
+    The arguments are those of `HessianOperator`, which documents them.
 
     Raises:
         UsageError: an iterator (which can be read only once), something that is no batch, micro_batch below 1.
@@ -72,7 +67,7 @@ class Batches:
         strict = not self.single or self.micro_batch is not None
         number, total, untold = 0, 0.0, False
         for number, batch in enumerate(self._given, 1):
-            weight = batch_size(batch, strict and self.count is None) if self.count is None else self._counted(batch)
+            weight = batch_size(batch, strict) if self.count is None else self.count_of(batch)
             if weight == 0 and self.count is None:
                 raise UsageError(f"batch {number} has no samples: expected at least one in each batch")
             untold = untold or weight is None
@@ -115,11 +110,17 @@ class Batches:
             return
         for start in range(0, size, step):
             part = part_of(batch, start, min(start + step, size), size)
-            own = min(step, size - start) if self.count is None else self._counted(part)
+            own = min(step, size - start) if self.count is None else self.count_of(part)
             if own:
                 yield part, own
 
-    def _counted(self, batch: Any) -> float:
+    def count_of(self, batch: Any) -> float:
+        """What `count` gives for a batch.
+
+        Raises:
+            UsageError: no finite number of at least 0.
+        """
+        assert self.count is not None
         found = self.count(batch)
         try:
             number = float(found)
@@ -134,18 +135,17 @@ class Batches:
 
 
 def is_single(given: Any) -> bool:
-    """Whether it is one batch, and not several to iterate over."""
+    """Whether data are one batch, and not several to iterate over."""
     if given is None or isinstance(given, (Tensor, tuple, Mapping)):
         return True
     return not isinstance(given, Iterable) and _is_record(given)
 
 
 def mapped(value: Any, change: Callable[[Any], Any], above: tuple[int, ...] = ()) -> Any:
-    """A batch with `change` applied to all that is not a container of something else.
+    """A batch with `change` applied to its leaves.
 
-    Containers are mappings, lists and tuples (also named ones), dataclasses, attrs classes and other records, all of
-    them if they hold tensors; a list without any, such as texts or numbers, is one leaf. Containers are made anew, of
-    the same kind, where a leaf changed; the one given is left as it is.
+    Containers are mappings, lists, tuples and records if they hold tensors; a list without any, such as texts or
+    numbers, is one leaf. They are made anew, of the same kind, where a leaf changed; the one given stays as it is.
 
     Raises:
         UsageError: a container that cannot be made anew.
@@ -231,9 +231,8 @@ def _holds_tensors(value: Any, depth: int = 5) -> bool:
     if depth == 0 or isinstance(value, (str, bytes, int, float)):
         return False
     if isinstance(value, (Mapping, list, tuple)):
-        return any(
-            _holds_tensors(part, depth - 1) for part in (value.values() if isinstance(value, Mapping) else value)
-        )
+        parts = value.values() if isinstance(value, Mapping) else value
+        return any(_holds_tensors(part, depth - 1) for part in parts)
     return _is_record(value, depth - 1)
 
 
@@ -244,7 +243,7 @@ def batch_size(batch: Any, strict: bool) -> int | None:
         UsageError: `strict`, and the first axes differ.
     """
     found = [leaf for _, leaf in leaves(batch)]
-    sizes = [_length(leaf) for leaf in found if isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim > 0]
+    sizes = [leaf.shape[0] for leaf in found if isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim > 0]
     sizes = sizes or [len(leaf) for leaf in found if isinstance(leaf, list)]
     if strict and len(set(sizes)) > 1:
         raise UsageError(
@@ -253,10 +252,6 @@ def batch_size(batch: Any, strict: bool) -> int | None:
             " function of a batch, for the weights of uncut batches"
         )
     return sizes[0] if sizes else None
-
-
-def _length(leaf: Tensor | np.ndarray) -> int:
-    return leaf.size(0) if isinstance(leaf, Tensor) else leaf.shape[0]
 
 
 def part_of(batch: Any, start: int, end: int, size: int) -> Any:
@@ -290,19 +285,19 @@ def joined(first: Any, second: Any) -> Any | None:
     one, two = list(leaves(first)), list(leaves(second))
     if [path for path, _ in one] != [path for path, _ in two]:
         return None
-    together = []
+    together: list[Any] = []
     sizes = batch_size(first, strict=False), batch_size(second, strict=False)
     for (_, a), (_, b) in zip(one, two):
         if isinstance(a, (Tensor, np.ndarray)) and a.ndim > 0:
             if type(a) is not type(b) or a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
                 return None
             try:
-                together.append(torch.cat([a, b]) if isinstance(a, Tensor) else np.concatenate([a, b]))
+                pair: Any = a, b
+                together.append(torch.cat(pair) if isinstance(a, Tensor) else np.concatenate(pair))
             except (RuntimeError, NotImplementedError):  # compressed sparse rows
                 return None
-        elif isinstance(a, (list, tuple)) and type(a) is type(b) and (len(a), len(b)) == sizes:
-            together.append(a + b)
         else:
-            together.append(a)
+            values = isinstance(a, (list, tuple)) and type(a) is type(b) and (len(a), len(b)) == sizes
+            together.append(a + b if values else a)
     parts = iter(together)
     return mapped(first, lambda leaf: next(parts))

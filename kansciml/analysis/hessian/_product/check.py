@@ -1,11 +1,11 @@
-"""Whether a loss is a function of the parameters and the data alone, a mean over samples, and has a true Hessian."""
+"""Checks that a loss depends on parameters and data alone, is a mean over samples, and has a true Hessian."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,39 +16,48 @@ from kansciml.analysis.hessian._product.batches import Batches, batch_size, join
 from kansciml.analysis.hessian._product.loss import GradientGraph, Loss, evaluate, precision, suspects
 from kansciml.analysis.hessian._product.parameters import FlatParameters
 
-_DROPOUTS = (nn.modules.dropout._DropoutNd,)
 
-
-def culprits(module: nn.Module, buffers: list[str]) -> list[str]:
+def _culprits(module: nn.Module, buffers: list[str]) -> list[str]:
     """Submodules that draw random numbers or change their buffers in the mode they are in, with their names."""
     owners = {name.rpartition(".")[0] for name in buffers}
-    found = []
-    for name, part in module.named_modules():
-        if _draws(part) or name in owners:
-            found.append(f"{name or 'the module'} ({type(part).__name__}, {'train' if part.training else 'eval'} mode)")
-    return found
+    return [
+        f"{name or 'the module'} ({type(part).__name__}, {'train' if part.training else 'eval'} mode)"
+        for name, part in module.named_modules()
+        if _draws(part) or name in owners
+    ]
 
 
 def _draws(part: nn.Module) -> bool:
     if not part.training:
         return False
-    if isinstance(part, _DROPOUTS):
+    if isinstance(part, nn.modules.dropout._DropoutNd):
         return part.p > 0
     if isinstance(part, (nn.MultiheadAttention, nn.RNNBase)):
         return part.dropout > 0
     return isinstance(part, nn.RReLU) or (isinstance(part, _NormBase) and part.track_running_stats)
 
 
-def refuse(module: nn.Module, buffers: list[str], difference: float) -> None:
-    """Raises:
-    KansciError: always: what changed between two evaluations, where, and the remedy.
+def compare(module: nn.Module, first: Tensor, second: Tensor, scale: float, changed: list[str]) -> None:
+    """Two evaluations of the gradient must agree to rounding, and no buffer may have changed. Overwrites `second`.
+
+    Args:
+        module: whose loss it is.
+        first, second: the gradients.
+        scale: mean of the batches' gradient norms: what rounding is relative to, at a minimum too.
+        changed: names of the buffers that changed.
+
+    Raises:
+        KansciError: they do not agree: what changed, where, and the remedy.
     """
-    what = []
-    if difference != 0:
-        what.append(f"its gradient changed by {difference:.1e} (relative)")
-    if buffers:
-        what.append(f"it changed {_some(buffers)}")
-    found = culprits(module, buffers)
+    difference = float(torch.linalg.vector_norm(second.sub_(first))) / max(scale, 1e-300)
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point() or p.is_complex()}
+    # half the digits of the narrowest parameter: far above rounding, far below what randomness does
+    agrees = difference <= max(torch.finfo(kind).eps for kind in kinds) ** 0.5  # NaN does not
+    if agrees and not changed:
+        return
+    what = [] if agrees else [f"its gradient changed by {difference:.1e} (relative)"]
+    what += [f"it changed {_some(changed)}"] if changed else []
+    found = _culprits(module, changed)
     if found:
         blame = f"because of {_some(found)}; call module.eval() on it"
     else:
@@ -66,6 +75,14 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
+class _Piece(NamedTuple):
+    """Samples, their weight in the mean, and their loss."""
+
+    batch: Any
+    weight: float
+    loss: float
+
+
 class MeanCheck:
     """Whether the mean over the batches, or over the parts of one, is the loss of all their samples together.
 
@@ -80,38 +97,36 @@ class MeanCheck:
 
     def __init__(self, loss: Loss, module: nn.Module, flat: FlatParameters, batches: Batches, eps: float) -> None:
         self.loss, self.module, self.flat, self.batches, self.eps = loss, module, flat, batches, eps
-        self._alike: list[tuple[Any, ...]] | None = []
+        self._alike: list[tuple[Any, _Piece, _Piece]] | None = []
         self._differentiates = False
         """The loss takes gradients itself, as those of differential equations do."""
 
     def run(self, shared: bool) -> None:
-        """On all batches of this process; with a single one there is nothing to average, unless other processes have
-        more (`shared`).
+        """On all batches of this process; with a single one there is nothing to average, unless `shared`: other
+        processes have more.
 
         Raises:
             UsageError: the loss is no such mean, or cannot be taken of half a batch.
         """
         if self.batches.count is not None and self.batches.micro_batch is None:
             return  # the caller says what each loss is the mean over
-        first, previous = None, None
-        for part, weight in self.batches:
-            if first is None and not shared:
-                first = part, weight
-                continue
-            for batch, own in [pair for pair in (first, (part, weight)) if pair is not None]:
-                previous = self._halves(batch, own, previous)
-            first, shared = None, True
+        waiting: list[tuple[Any, float]] = []
+        last: _Piece | None = None
+        for part in self.batches:
+            waiting.append(part)
+            if shared or len(waiting) > 1:
+                for batch, weight in waiting:
+                    last = self._halves(batch, weight, last)
+                waiting, shared = [], True
         for pieces in self._alike or ():
             self._compare_products(*pieces)
 
-    def _halves(self, batch: Any, weight: float, previous: Any) -> Any:
-        """Compares a batch with its halves, and what was left of the one before; returns its last half, with its loss
-        and weight.
-        """
+    def _halves(self, batch: Any, weight: float, previous: _Piece | None) -> _Piece | None:
+        """Compare a batch with its halves, and its first half with the last one before; returns its last half."""
         size = batch_size(batch, strict=False) or 1
-        halves = list(self.batches.cut(batch, -(-size // 2), weight)) if size > 1 else [(batch, weight)]
+        halves = self.batches.cut(batch, -(-size // 2), weight) if size > 1 else [(batch, weight)]
         try:
-            parts = [(part, own, self._value(part)) for part, own in halves]
+            parts = [_Piece(part, own, self._value(part)) for part, own in halves]
         except Exception as error:
             reason = " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])
             raise UsageError(
@@ -119,9 +134,9 @@ class MeanCheck:
                 f" {self._remedy}"
             ) from error
         if len(parts) == 2:
-            self._compare(batch, size, self._value(batch), *parts)
+            self._compare(batch, self._value(batch), *parts)
         if previous is not None and parts:
-            both = joined(previous[0], parts[0][0])
+            both = joined(previous.batch, parts[0].batch)
             if both is None:
                 raise UsageError(
                     "got batches whose samples differ in shape, so that it cannot be tried whether the loss weighs them"
@@ -131,24 +146,24 @@ class MeanCheck:
             with contextlib.suppress(Exception):  # samples of two batches need not fit together
                 together = self._value(both)
             if together is not None:
-                self._compare(both, batch_size(both, strict=False), together, previous, parts[0])
+                self._compare(both, together, previous, parts[0])
         return parts[-1] if parts else previous
 
-    def _compare(self, batch: Any, size: int, whole: float, first: Any, second: Any) -> None:
-        mean = (first[1] * first[2] + second[1] * second[2]) / (first[1] + second[1])
-        allowed = self.eps**0.5 * max(abs(whole), abs(first[2]), abs(second[2]))
+    def _compare(self, batch: Any, whole: float, first: _Piece, second: _Piece) -> None:
+        mean = (first.weight * first.loss + second.weight * second.loss) / (first.weight + second.weight)
+        allowed = self.eps**0.5 * max(abs(whole), abs(first.loss), abs(second.loss))
         if not abs(whole - mean) <= allowed:
             told = f"is {whole:.6g} and the mean over its two parts {mean:.6g}"
-            self._compare_products(batch, size, first, second, told)
-        elif abs(first[2] - second[2]) > 10 * allowed:
+            self._compare_products(batch, first, second, told)
+        elif abs(first.loss - second.loss) > 10 * allowed:
             self._alike = None
         elif self._alike is not None and len(self._alike) < self.ALIKE:
-            self._alike.append((batch, size, first, second))
+            self._alike.append((batch, first, second))
 
-    def _compare_products(self, batch: Any, size: int, first: Any, second: Any, told: str = "") -> None:
-        """Refuses unless products agree, `told` saying how the losses did not."""
-        expected = self._product(first[0]).mul_(first[1]).add_(self._product(second[0]), alpha=second[1])
-        expected.div_(first[1] + second[1])
+    def _compare_products(self, batch: Any, first: _Piece, second: _Piece, told: str = "") -> None:
+        """Refuse unless products agree, `told` saying how the losses did not."""
+        expected = self._product(first.batch).mul_(first.weight)
+        expected.add_(self._product(second.batch), alpha=second.weight).div_(first.weight + second.weight)
         length = float(torch.linalg.vector_norm(expected))
         off = float(torch.linalg.vector_norm(self._product(batch).sub_(expected)))
         if off <= 10 * self.eps**0.5 * length and (length > 0 or not told):
@@ -158,6 +173,7 @@ class MeanCheck:
         micro = self.batches.micro_batch
         got = "several batches" if micro is None else f"micro_batch {micro}"
         told = told or f"has another Hessian than the mean over its two parts (by {off / max(length, 1e-300):.1e})"
+        size = batch_size(batch, strict=False)
         raise UsageError(f"got {got}, but the loss of {size} samples {told}{hint}: {self._remedy}")
 
     def _value(self, batch: Any) -> float:
@@ -200,13 +216,13 @@ class _Draw:
 
     def inner(self, product: Sequence[Tensor | None]) -> float:
         """Real inner product with parts."""
-        return sum(_inner(mine, part) for mine, part in zip(self, product) if part is not None)
-
-
-def _inner(a: Tensor, b: Tensor) -> float:
-    wide = torch.promote_types(a.dtype, torch.float32)
-    a, b = (x.detach().to(wide).resolve_conj().reshape(-1) for x in (a, b))
-    return float(torch.vdot(a, b.to(a.device)).real)
+        total = 0.0
+        for mine, part in zip(self, product):
+            if part is not None:
+                wide = torch.promote_types(mine.dtype, torch.float32)
+                a, b = (x.detach().to(mine.device, wide).resolve_conj().reshape(-1) for x in (mine, part))
+                total += float(torch.vdot(a, b).real)
+        return total
 
 
 def require_symmetric(value: Tensor, flat: FlatParameters) -> None:
@@ -217,11 +233,13 @@ def require_symmetric(value: Tensor, flat: FlatParameters) -> None:
 
     Args:
         value: a loss, with its graph.
+        flat: the parameters.
 
     Raises:
         KansciError: they do not agree, or are not finite.
     """
-    tolerance = _tolerance(precision(value))
+    # relative: far above what rounding does to products, far below what a wrong term does
+    tolerance = min(3 * precision(value) ** (1 / 3), 0.1)
     graph = GradientGraph.of(value, flat.tensors)
 
     def product(draw: _Draw, keep: bool = True) -> Sequence[Tensor | None]:
@@ -267,36 +285,8 @@ def _length(part: Tensor | None) -> float:
     return float(torch.linalg.vector_norm(part)) / part.numel() ** 0.5
 
 
-def _tolerance(eps: float) -> float:
-    """What rounding may do to products, relative: far above what it does, far below what a wrong term does."""
-    return min(3 * eps ** (1 / 3), 0.1)
-
-
-def _precision(module: nn.Module) -> float:
-    """Half the digits of the narrowest parameter: far above rounding, far below what randomness does."""
-    kinds = {p.dtype for p in module.parameters() if p.is_floating_point() or p.is_complex()}
-    return max(torch.finfo(kind).eps for kind in kinds) ** 0.5
-
-
-def compare(module: nn.Module, first: Tensor, second: Tensor, scale: float, changed: list[str]) -> None:
-    """Two evaluations of the gradient must agree to rounding, and no buffer may have changed. Overwrites `second`.
-
-    Args:
-        scale: mean of the batches' gradient norms: what rounding is relative to, at a minimum too.
-
-    Raises:
-        KansciError: they do not agree.
-    """
-    difference = float(torch.linalg.vector_norm(second.sub_(first))) / max(scale, 1e-300)
-    agrees = difference <= _precision(module)  # NaN does not
-    if changed or not agrees:
-        refuse(module, changed, 0.0 if agrees else difference)
-
-
 def require_finite(gradient: dict[str, Tensor]) -> None:
-    """Raises:
-    KansciError: NaN or infinite entries, with the names of the parameters.
-    """
+    """Refuse NaN or infinite entries by a KansciError with the names of the parameters."""
     bad = [name for name, part in gradient.items() if not bool(torch.isfinite(part).all())]
     if bad:
         raise KansciError(

@@ -54,9 +54,7 @@ class Evaluation:
                 yield
 
     def require_unchanged(self) -> None:
-        """Raises:
-        KansciError: a parameter was written to or replaced.
-        """
+        """Refuse, by a KansciError, parameters that were written to or replaced."""
         if self.flat.versions() != self._versions:
             raise KansciError("the parameters changed since this operator was made: make a new one")
 
@@ -97,29 +95,26 @@ class Evaluation:
         """Twice the gradient, random states moved on in between; then that it is a mean, and two products: `check`."""
         with self.begun():
             with self.processes.together():
-                eps = self._require_twice()
+                batch, _ = next(iter(self.batches))
+                value = _loss.evaluate(self.loss, self.module, batch)
+                _loss.require_twice(value)
+                eps = _loss.precision(value)
+                del value
             first, scale = self.first_order()
-            value = self.value
+            mean_loss = self.value
             check.require_finite(self.flat.split(first))
             buffers = BufferState(self.module)
             second, _ = self.first_order()
-            self.value = value
+            self.value = mean_loss
             with self.processes.together():
                 check.compare(self.module, first, second, scale, buffers.changed())
                 del first, second
                 mean = check.MeanCheck(self.loss, self.module, self.flat, self.batches, eps)
                 mean.run(self.processes.many)
-                self.tried, few = self._of_few(next(iter(self.batches))[0])
+                self.tried, few = self._of_few(batch)
                 check.require_symmetric(few, self.flat)
                 self.custom = _loss.custom_functions(few)
         self.passed = True
-
-    def _require_twice(self) -> float:
-        """Of the first micro-batch's loss; returns its precision."""
-        batch, _ = next(iter(self.batches))
-        value = _loss.evaluate(self.loss, self.module, batch)
-        _loss.require_twice(value)
-        return _loss.precision(value)
 
     def _of_few(self, batch: Any) -> tuple[Any, Tensor]:
         """A batch's first samples, which are enough to try derivatives, or all where those fail; and their loss."""

@@ -1,9 +1,10 @@
-"""What a Hessian is the Hessian of, in 32 bytes: a file of half-finished work is resumed only with the same."""
+"""Identifies what a Hessian is of in 32 bytes: half-finished work is resumed only with the same."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,10 +34,10 @@ def fingerprint(module: nn.Module, names: Sequence[str], batches: Batches, dtype
     return digest.digest()
 
 
-def _add(digest: hashlib._Hash, tensor: Tensor) -> None:
+def _add(digest: Any, tensor: Tensor) -> None:
     tensor = tensor.detach()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     flat = tensor.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    digest.update(flat.view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""A loss of a module on a batch, its gradient, its gradient's graph and the products that go back through it."""
+"""Evaluates a loss of a module on a batch: its gradient, the gradient's graph, and products through that."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def evaluate(loss: Loss, module: nn.Module, batch: Any) -> Tensor:
         got = f"shape {tuple(value.shape)} and {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
         raise UsageError(f"got a loss of {got}: expected a real scalar tensor, the mean over the batch")
     if not bool(torch.isfinite(value)):
-        got = float(value.detach())
-        raise KansciError(f"the loss is {got}: a Hessian needs a finite one; check the parameters and the data")
+        number = float(value.detach())
+        raise KansciError(f"the loss is {number}: a Hessian needs a finite one; check the parameters and the data")
     if torch.is_grad_enabled() and not value.requires_grad:
         raise UsageError(
             "the loss does not depend on any of the chosen parameters: compute it from module(...), without detach(),"
@@ -139,7 +139,7 @@ def require_twice(value: Tensor) -> None:
 
 def custom_functions(value: Tensor) -> list[str]:
     """Names of the custom functions in a loss's graph that are neither PyTorch's nor this package's."""
-    found = {getattr(node, "_forward_cls", None) for node in nodes(value)} - {None}
+    found = {node._forward_cls for node in nodes(value) if getattr(node, "_forward_cls", None) is not None}
     return sorted(kind.__name__ for kind in found if kind.__module__.partition(".")[0] not in ("torch", "kansciml"))
 
 

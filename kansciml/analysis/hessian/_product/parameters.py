@@ -1,4 +1,4 @@
-"""The flat real vector over chosen parameters of a module: a complex parameter counts as pairs of reals."""
+"""Turns chosen parameters of a module into one flat real vector and back; complex ones count as pairs of reals."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class FlatParameters:
     @property
     def dtype(self) -> torch.dtype:
         """Widest real dtype of the parameters, float32 at least."""
-        return functools.reduce(torch.promote_types, (_real(p.dtype) for p in self.tensors), torch.float32)
+        return functools.reduce(torch.promote_types, (p.dtype.to_real() for p in self.tensors), torch.float32)
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +92,7 @@ class FlatParameters:
         """Parts of a flat vector as `autograd.grad` takes them: shape, dtype and device of each parameter."""
         found = []
         for p, (start, end) in zip(self.tensors, self.bounds):
-            part = vector[start:end].to(p.device, _real(p.dtype))
+            part = vector[start:end].to(p.device, p.dtype.to_real())
             if p.is_complex():
                 # a copy: its offset must be even to be read as complex numbers
                 found.append(torch.view_as_complex(part.reshape(*p.shape, 2).clone()))
@@ -122,20 +122,20 @@ class FlatParameters:
 
     def add_to(self, total: Tensor, parts: Sequence[Tensor | None], factor: float) -> None:
         """total += factor * parts, in place, without a flat copy of the parts; None counts as zero."""
-        for p, part, (start, end) in zip(self.tensors, parts, self.bounds):
+        for part, (start, end) in zip(parts, self.bounds):
             if part is None:
                 continue
             part = part.detach()
-            shape = p.shape
             if part.is_complex():
-                part, shape = torch.view_as_real(part.resolve_conj()), (*p.shape, 2)
-            total[start:end].view(shape).add_(part.to(total.device), alpha=factor)
+                part = torch.view_as_real(part.resolve_conj())
+            total[start:end].view(part.shape).add_(part.to(total.device), alpha=factor)
 
     def joined(self, parts: Sequence[Tensor | None]) -> Tensor:
         """The flat vector of parts; None counts as zero."""
         wanted = self.dtype, self.device
-        if all(part is not None and (part.dtype, part.device) == wanted for part in parts):
-            return torch.cat([part.detach().reshape(-1) for part in parts])
+        own = [part.detach().reshape(-1) for part in parts if part is not None and (part.dtype, part.device) == wanted]
+        if len(own) == len(parts):
+            return torch.cat(own)
         total = self.zeros()
         self.add_to(total, parts, 1.0)
         return total
@@ -147,7 +147,3 @@ class FlatParameters:
 
 def _within(name: str, part: str) -> bool:
     return name == part or name.startswith(part + ".")
-
-
-def _real(dtype: torch.dtype) -> torch.dtype:
-    return dtype.to_real()

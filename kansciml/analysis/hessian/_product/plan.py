@@ -19,12 +19,10 @@ class MemoryPlan:
     """Memory of Lanczos steps with a Hessian, in bytes, above parameters and data.
 
     Args:
-        parameters: length n of the vectors.
-        gradient_bytes: one vector of that length.
+        parameters, gradient_bytes: length n of the vectors; one of them.
         vectors_bytes: start, vector and accumulated product, three of them.
         graph_bytes: graph, result and temporaries of one product of one micro-batch at the peak, as measured.
-        kept_graph_bytes: the same if the graphs of all micro-batches are kept.
-        graph_kept: whether they are.
+        kept_graph_bytes, graph_kept: the same if the graphs of all micro-batches are kept; whether they are.
         samples, micro_batch: samples in all (of this process), and in the micro-batch that was measured.
         steps, probes: Lanczos steps, and probes whose bases are held at once.
         basis_bytes: steps * probes vectors, and the work space of one block of them.

@@ -1,16 +1,19 @@
-"""Sums and agreement over the processes that share the data, or over this one alone."""
+"""Sums and compares over the processes that share the data, or over this one alone."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from kansciml._errors import KansciError, UsageError
+
+T = TypeVar("T")
 
 
 class Processes:
@@ -41,24 +44,13 @@ class Processes:
         return self.sum_(torch.tensor(numbers, dtype=torch.float64, device=self.device)).tolist()
 
     def require_same(self, number: float, what: str) -> None:
-        """Raises:
-        KansciError: `number` is not the same in all processes.
-        """
-        if not self.many:
-            return
-        ends = torch.tensor([number, -number], dtype=torch.float64, device=self.device)
-        dist.all_reduce(ends, dist.ReduceOp.MAX)
-        if not float(ends[0]) == -float(ends[1]):
+        """Refuse (by a KansciError) a number that is not the same in all processes."""
+        if self.many and not all(other == number for other in gather(number, self.device)):
             raise KansciError(f"the processes have different {what}: expected the same in all of them")
 
     def digest(self, own: bytes) -> bytes:
         """One digest for the digests of all processes, in their order."""
-        if not self.many:
-            return own
-        mine = torch.tensor(list(own), dtype=torch.uint8, device=self.device)
-        found = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(found, mine)
-        return hashlib.sha256(b"".join(bytes(part.tolist()) for part in found)).digest()
+        return hashlib.sha256(b"".join(gather(own, self.device))).digest() if self.many else own
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -71,3 +63,11 @@ class Processes:
             raise
         if self.many and self.sum_numbers(0.0)[0]:
             raise KansciError("another process failed: its own message says why")
+
+
+def gather(value: T, device: torch.device) -> list[T]:
+    """The values of all processes, in their order, in each of them."""
+    found: list[Any] = [None] * dist.get_world_size()
+    with torch.cuda.device_of(torch.empty(0, device=device)):
+        dist.all_gather_object(found, value)
+    return found

@@ -1,4 +1,4 @@
-"""What a product must leave as it was, and the settings under which PyTorch can differentiate twice."""
+"""Saves and restores RNG, buffers and modes, and sets PyTorch up to differentiate twice."""
 
 from __future__ import annotations
 

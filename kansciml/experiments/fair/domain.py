@@ -1,0 +1,134 @@
+"""Which models are compared under which protocol, and what each kind of task offers for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from kansciml.analysis.matching import MEASURES
+from kansciml.experiments.fair.config import FairConfig
+from kansciml.experiments.fair.record import FairRun, StepTimes
+from kansciml.runs.experiment import RunContext
+
+J = TypeVar("J")
+Arrays = Mapping[str, np.ndarray]
+
+
+class Model(NamedTuple):
+    """A model in a comparison: its variant, and which one of that variant (``params``, ``time``), as jobs have it."""
+
+    variant: str
+    kind: str = ""
+
+    @property
+    def group(self) -> str:
+        """Name of its runs: ``kan-spline-params``."""
+        return self.variant + (f"-{self.kind}" if self.kind else "")
+
+
+MLP = Model("mlp")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models that are compared.
+
+    Args:
+        protocol: what they have in common. layer: of the KAN. adapted: what was changed to make them equal.
+    """
+
+    protocol: str
+    layer: str
+    kan: Model
+    mlp: Model
+    adapted: str
+
+
+def kan_of(layer: str, kind: str = "") -> Model:
+    """A KAN of one of the layers."""
+    return Model(f"kan-{layer}", kind)
+
+
+def pairs(protocols: Sequence[str], layer: str) -> list[Pair]:
+    """What is compared with KANs of `layer`, but for equal time, where the steps' times decide who is adapted."""
+    found = {"width": Pair("width", layer, kan_of(layer), MLP, "nothing: equal hidden widths")}
+    found |= {by: Pair(by, layer, kan_of(layer, by), MLP, "KAN shrunk") for by in MEASURES}
+    return [found[protocol] for protocol in protocols if protocol in found]
+
+
+def equal_time(layer: str, factor: float) -> Pair:
+    """The pair of equal time: the cheaper model is trained longer. `factor`: KAN / MLP seconds per step."""
+    if factor >= 1:
+        longer = Model(MLP.variant, f"{layer}-time")
+        return Pair("time", layer, kan_of(layer), longer, f"MLP trained {factor:.3g} times as long")
+    return Pair("time", layer, kan_of(layer, "time"), MLP, f"KAN trained {1 / factor:.3g} times as long")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of a trained model, lower is better; `of` takes it from the row of a training.
+
+    The primary one of a task decides; others are shown beside it.
+    """
+
+    name: str
+    title: str
+    of: Callable[[Any], float | None]
+    primary: bool = False
+
+
+class Trainings(NamedTuple):
+    """Finished trainings, and the arrays of their record."""
+
+    runs: list[FairRun]
+    arrays: Arrays
+
+
+class Domain(ABC, Generic[J]):
+    """Tasks of one kind and their trainings; a job is one training.
+
+    Args:
+        name: of the kind of task, in the record. layers: KAN layers that it has.
+        titles, metrics: by the name of each task.
+    """
+
+    def __init__(
+        self,
+        config: FairConfig,
+        name: str,
+        layers: Sequence[str],
+        titles: Mapping[str, str],
+        metrics: Mapping[str, Sequence[Metric]],
+    ) -> None:
+        self.config, self.name, self.titles, self.metrics = config, name, titles, metrics
+        self.layers = [layer for layer in config.layers if layer in layers]
+
+    def jobs(self) -> dict[tuple[str, Model], list[J]]:
+        """The trainings of each task and model, one per seed, but for the longer ones of equal time.
+
+        Raises:
+            UsageError: whatever is wrong with the configuration.
+        """
+        protocols = self.config.protocols
+        kans = {pair.kan for layer in self.layers for pair in pairs(protocols, layer)}
+        kans |= {kan_of(layer) for layer in self.layers if "time" in protocols}
+        return {(task, model): self.seeds_of(task, model) for task in self.titles for model in (MLP, *sorted(kans))}
+
+    @abstractmethod
+    def seeds_of(self, task: str, model: Model) -> list[J]:
+        """The trainings of a model on a task, one per seed."""
+
+    @abstractmethod
+    def stretched(self, job: J, model: Model, factor: float) -> J:
+        """The training as that of `model`, with `factor` times the steps on a schedule stretched with them."""
+
+    @abstractmethod
+    def train(self, jobs: Sequence[J], context: RunContext) -> Trainings: ...
+
+    @abstractmethod
+    def step_times(self, kans: Sequence[J], mlps: Sequence[J], arrays: Arrays, context: RunContext) -> StepTimes:
+        """Of both models of a task, by jobs with the same seeds; `arrays` are those of their training."""

@@ -1,0 +1,142 @@
+"""Images by MLP-Mixers and Darcy flow by neural operators on equal terms: networks, trainings, the time of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import torch
+from torch import nn
+
+from kansciml.experiments.fair.config import DARCY, IMAGES, LAYERS, FairConfig
+from kansciml.experiments.fair.domain import Arrays, Domain, Metric, Model, Trainings
+from kansciml.experiments.fair.record import FairRun, StepTimes
+from kansciml.experiments.fair.step_times import Step, measure, stretched
+from kansciml.experiments.fno.jobs import jobs as fno_jobs
+from kansciml.experiments.fno.runs import OperatorTrainer
+from kansciml.experiments.minibatch.jobs import TrainingJob
+from kansciml.experiments.minibatch.trainings import Trainer
+from kansciml.experiments.vision.jobs import jobs as vision_jobs
+from kansciml.experiments.vision.runs import ImageTrainer
+from kansciml.runs.experiment import RunContext
+from kansciml.runs.ranks import device_of
+from kansciml.runs.settings import seed_range
+from kansciml.tasks.vision.registry import get_dataset
+from kansciml.training.optim import adamw
+
+Job = TrainingJob[Any, Any]
+
+
+@dataclass(frozen=True)
+class Kit:
+    """How the networks of one task are trained.
+
+    Args:
+        trainer: makes what trains them. first: variant and match (``none``, ``params``, ``flops``) -> the training by
+            the first seed. flops: of the row of a training, forward FLOPs of the MLPs or KANs alone.
+    """
+
+    trainer: Callable[[RunContext], Trainer[Any, Any, Any]]
+    first: Callable[[str, str], Job]
+    flops: Callable[[Any], float | None]
+
+
+class Networks(Domain[Job]):
+    """Trainings on minibatches, all on one task."""
+
+    def __init__(self, config: FairConfig, task: str, title: str, metrics: Sequence[Metric], kit: Kit) -> None:
+        super().__init__(config, task, LAYERS, {task: title}, {task: metrics})
+        self.kit = kit
+
+    def seeds_of(self, task: str, model: Model) -> list[Job]:
+        job = self.kit.first(
+            model.variant, model.kind or "none"
+        )  # finding models takes too long to do it for each seed
+        job.sizes()
+        return [replace(job, seed=seed) for seed in seed_range(self.config)]
+
+    def stretched(self, job: Job, model: Model, factor: float) -> Job:
+        training = job.training
+        epochs = stretched(training.epochs, factor)
+        longer = replace(training, epochs=epochs, warmup=training.warmup * epochs / training.epochs)
+        return replace(job, kind=model.kind, training=longer)
+
+    def train(self, jobs: Sequence[Job], context: RunContext) -> Trainings:
+        found = self.kit.trainer(context).run(jobs)
+        return Trainings([self._run(job, row, found.arrays) for job, row in zip(jobs, found.rows)], found.arrays)
+
+    def _run(self, job: Job, row: Any, arrays: Arrays) -> FairRun:
+        return FairRun(
+            id=job.id,
+            task=self.name,
+            group=Model(job.network.variant, job.kind).group,
+            label=label(job.network),
+            seed=job.seed,
+            status=row.status,
+            message=row.message,
+            parameters=row.parameters,
+            flops=self.kit.flops(row),
+            steps=row.steps,
+            seconds=float(arrays[f"{job.id}.train_s"][-1:].sum()),
+            losses={metric.name: None if row.diverged else metric.of(row) for metric in self.metrics[self.name]},
+        )
+
+    def step_times(self, kans: Sequence[Job], mlps: Sequence[Job], arrays: Arrays, context: RunContext) -> StepTimes:
+        """Of the first seed's networks with their first weights: a step's time does not depend on them."""
+        trainer, device = self.kit.trainer(context), device_of(kans[0].training.accelerator)
+        clock = "wall" if device.type == "cuda" else "process"
+        return measure([(_step(trainer, kans[0], device), _step(trainer, mlps[0], device))], clock=clock)
+
+
+def images(config: FairConfig) -> Networks:
+    """Image classification by MLP-Mixers."""
+    metrics = (
+        Metric("error", "test error rate", lambda row: row.error, primary=True),
+        Metric("test_loss", "test cross-entropy", lambda row: row.loss),
+    )
+    title = f"{get_dataset(config.images.images_dataset).title}, MLP-Mixer"
+    kit = Kit(ImageTrainer, lambda *how: vision_jobs(config.classifier(*how))[0], lambda row: row.mixing_flops)
+    return Networks(config, IMAGES, title, metrics, kit)
+
+
+def darcy(config: FairConfig) -> Networks:
+    """Darcy flow by neural operators."""
+    operator = config.neural_operator("mlp").operator
+    size = operator.samples.darcy.size
+    title = f"Darcy flow, {size} x {size}, {operator.model}"
+    metrics = (Metric("relative_l2", "test relative L2", lambda row: row.relative_l2, primary=True),)
+    kit = Kit(OperatorTrainer, lambda *how: fno_jobs(config.neural_operator(*how))[0], lambda row: row.ends_flops)
+    return Networks(config, DARCY, title, metrics, kit)
+
+
+def label(network: Any) -> str:
+    """``MLP 4-128-4, 64-64-64`` and ``KAN 4-6-4, 64-7-64 (G=5, S=3)``: of each kind of MLP or KAN in a network."""
+    widths = [slot.widths for slot in network.slots()] if network.kan_layer is None else network.kan_widths()
+    sizes = ", ".join("-".join(map(str, own)) for own in widths)
+    if network.kan_layer is None:
+        return f"MLP {sizes}"
+    if network.kan_layer == "rswaf":
+        return f"KAN {sizes} (RSWAF, G={network.kan_grid})"
+    return f"KAN {sizes} (G={network.kan_grid}, S={network.spline_order})"
+
+
+def _step(trainer: Trainer[Any, Any, Any], job: Job, device: torch.device) -> Step:
+    """A function that takes one step as `kansciml.training.loop` does, and waits for its end on a GPU."""
+    steps, training = trainer.steps(job, trainer.data(job), device), job.training
+    batches = (batch for epoch in count() for batch in steps.batches(epoch))
+    network = job.build().to(device).train()
+    optimiser = adamw(network, training.learning_rate, training.weight_decay)
+
+    def step() -> None:
+        value, _ = steps.loss(network, next(batches))
+        value.backward()
+        if training.clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), training.clip)
+        optimiser.step()
+        optimiser.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step

@@ -1,0 +1,213 @@
+"""Measures the sharpness of trained models one after the other; what is measured is not measured again.
+
+Under torchrun all processes call `measure` and share the probes; the first one writes and speaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml._files import make_folder, to_jsonable, write_json
+from kansciml.analysis.hessian import HessianOperator, available_memory, compare_sharpness, sharpness
+from kansciml.analysis.hessian._measures import ABSOLUTE
+from kansciml.analysis.hessian._product.plan import SHARE
+from kansciml.analysis.hessian.sharpness import DEFLATE, EXACT, EXACT_LIMIT
+from kansciml.experiments.hessian.ranks import company, together
+from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord, MeasuredModel
+from kansciml.runs import ranks
+from kansciml.runs.experiment import RunContext
+from kansciml.runs.trained import FirstSamples, LoadedModel, TrainedModel
+from kansciml.runs.typed import read
+
+SMALL = 50_000
+"""Parameters below which one thread does: a second one would wait for the first, and for long on a busy machine."""
+
+
+@dataclass(frozen=True)
+class HessianSettings:
+    """What determines the numbers of one model."""
+
+    steps: int = 100
+    """Lanczos steps of each probe."""
+    probes: int = 10
+    """Random vectors."""
+    seed: int = 0
+    """Of the random vectors."""
+    deflate: int = DEFLATE
+    """Largest eigenpairs that are found first and counted exactly."""
+    samples: int | None = None
+    """Only the first so many training samples; None: all."""
+    threshold: tuple[float, ...] = ABSOLUTE
+    """Eigenvalues above these are counted."""
+    exact: str = "auto"
+    """auto (all eigenvalues where the model has at most 3000 parameters and that costs less than the quadrature), both
+    (all eigenvalues and the quadrature, to check it), or never."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "probes", "samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"got {name} {value}: expected at least 1")
+        if self.exact not in EXACT:
+            raise unknown_name("exact", self.exact, EXACT)
+        if min(self.seed, self.deflate) < 0:
+            raise UsageError(f"got seed {self.seed}, deflate {self.deflate}: expected numbers of at least 0")
+        if not self.threshold or not all(0 < t < float("inf") for t in self.threshold):
+            raise UsageError(f"got threshold {self.threshold}: expected positive numbers, such as 0.01 1")
+
+
+def measure(
+    models: Sequence[TrainedModel], settings: HessianSettings, context: RunContext, folder: Path, run: str
+) -> HessianRecord:
+    """Measure `models`, and compare those of each group with those that it is to be compared with.
+
+    Args:
+        folder: of finished measurements and of single probes, from which the same call resumes.
+        run: hash of the configuration of the run that the models are of.
+
+    Raises:
+        KansciError: a model that cannot be loaded or measured.
+        KeyboardInterrupt: passed on; whatever probes are done are kept.
+    """
+    found: list[MeasuredModel] = []
+    arrays: dict[str, np.ndarray] = {}
+    known = sum(is_measured(folder, one) for one in models)
+    if known:
+        context.log(f"hessian: {known} of {len(models)} models were measured before")
+    with company():
+        for number, one in enumerate(models, 1):
+            if not ranks.agree(is_measured(folder, one)):
+                _measure_one(one, settings, context, folder, run, f"{one.name} ({number}/{len(models)})")
+            if ranks.rank() == 0:
+                row, own = _read(_done(folder, one))
+                found.append(row)
+                arrays |= own
+    return HessianRecord(tuple(found), verdicts(found), arrays)
+
+
+def is_measured(folder: Path, model: TrainedModel) -> bool:
+    """Whether `measure` has finished the model in this folder."""
+    return _done(folder, model).is_file()
+
+
+def verdicts(models: Sequence[MeasuredModel]) -> tuple[GroupVerdict, ...]:
+    """For each group with one to be compared with, in the same task: one verdict per measure."""
+    groups: dict[tuple[str, str | None], list[MeasuredModel]] = {}
+    for one in models:
+        groups.setdefault((one.task, one.group), []).append(one)
+    found: list[GroupVerdict] = []
+    for own in groups.values():
+        first = own[0]
+        others = groups.get((first.task, first.against), [])
+        if others:
+            outcomes = compare_sharpness([one.sharpness for one in own], [one.sharpness for one in others])
+            names = (first.task, first.group, first.label, others[0].group, others[0].label)
+            found += [GroupVerdict(*names, outcome) for outcome in outcomes]
+    return tuple(found)
+
+
+def load(one: TrainedModel, settings: HessianSettings) -> tuple[LoadedModel, HessianOperator]:
+    """The model and its Hessian, with threads and memory that suit it."""
+    loaded = one.load()
+    if loaded.threads is None and sum(p.numel() for p in loaded.module.parameters()) < SMALL:
+        loaded = replace(loaded, threads=1)
+    batches = loaded.batches if settings.samples is None else FirstSamples(loaded.batches, settings.samples)
+    sharing, memory = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if ranks.size() > 1 else 1, None
+    place = next(loaded.module.parameters()).device
+    if sharing > 1 and place.type == "cpu":
+        memory = max(1, int(SHARE * available_memory(place) / sharing))
+    with _threads(loaded.threads):
+        return loaded, HessianOperator(loaded.module, loaded.loss, batches, memory=memory)
+
+
+def _measure_one(
+    one: TrainedModel, settings: HessianSettings, context: RunContext, folder: Path, run: str, title: str
+) -> None:
+    """Measure a model and keep that in `folder`."""
+    began = time.monotonic()
+    loaded, operator = together(lambda: load(one, settings), _identity)
+    with _threads(loaded.threads), context.progress.task(title, 1) as bar:
+        plan = operator.memory_needed(settings.steps + settings.deflate)
+        needed = "; ".join(line.strip() for line in plan.text().splitlines())
+        each = f"; {ranks.size()} processes need that much each" if ranks.size() > 1 else ""
+        context.log(f"{title}: {needed}{_matrix_note(settings, operator.size)}{each}")
+        found = sharpness(
+            operator,
+            loaded.module,
+            steps=settings.steps,
+            probes=settings.probes,
+            seed=settings.seed,
+            deflate=settings.deflate,
+            exact="never" if operator.size > EXACT_LIMIT else settings.exact,
+            absolute=settings.threshold,
+            checkpoints=folder / one.name,
+            progress=lambda done, total, what: bar.update(completed=done, total=total, now=what),
+        )
+    if ranks.rank() > 0:
+        return
+    row = MeasuredModel(
+        name=one.name,
+        run=run,
+        task=one.task,
+        group=one.group,
+        label=one.label,
+        seed=one.seed,
+        n_parameters=operator.size,
+        sharpness=found,
+        against=one.against,
+        recorded_loss=one.loss,
+        metrics=dict(one.metrics),
+        fingerprint=operator.fingerprint,
+        memory_bytes=plan.total_bytes,
+        processes=ranks.size(),
+        wall_s=time.monotonic() - began,
+    )
+    arrays = {f"{run}.{one.name}.{name}": array for name, array in found.arrays().items()}
+    write_json(_done(make_folder(folder), one), to_jsonable({"row": row.to_json(), "arrays": arrays}))
+    shutil.rmtree(folder / one.name, ignore_errors=True)
+
+
+def _done(folder: Path, model: TrainedModel) -> Path:
+    return folder / f"{model.name}.json"
+
+
+def _read(path: Path) -> tuple[MeasuredModel, dict[str, np.ndarray]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        arrays = {name: np.array(values, dtype=np.float64) for name, values in content["arrays"].items()}
+        return read(MeasuredModel, content["row"]), arrays
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KansciError(f"{path} cannot be read ({error}): delete it to measure that model again") from error
+
+
+def _identity(made: tuple[LoadedModel, HessianOperator]) -> str:
+    loaded, operator = made
+    with _threads(loaded.threads):
+        return operator.fingerprint
+
+
+def _matrix_note(settings: HessianSettings, size: int) -> str:
+    if settings.exact == "never" or size > EXACT_LIMIT:
+        return "" if settings.exact != "both" else f"; {size} parameters are more than {EXACT_LIMIT}: quadrature alone"
+    return f"; where the matrix is formed, {4 * 8 * size**2 / 1e6:.3g} MB for it and its eigenvalues"
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,127 @@
+"""Words and numbers of the page: its first paragraph, what a run took, and what its templates turn into text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Page, Setting
+from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from kansciml.runs.records import Record
+from kansciml.runs.tables import Table, format_number
+
+TITLE = "When is a KAN worth its cost against an MLP?"
+PAPER = "Understanding the Limitations of B-Spline KANs (Pal & Das, 2024)"
+STATUS_WORDS = {FAILED: "failed", UNFINISHED: "unfinished", MISSING: "not run yet"}
+BUDGETS = {
+    "smoke": "The preset smoke shows that everything runs, in minutes: its models and trainings are far too small to"
+    " decide anything about accuracy.",
+    "small": "The preset small is what two processor cores can do in hours: smaller models, less data and fewer steps"
+    " than the paper's, so a verdict holds for that size.",
+    "paper": "",
+}
+"""What a reader has to know of a preset before reading a verdict."""
+
+
+def answer(page: Page) -> str:
+    """One paragraph: how the claims that were examined fared, what is missing, and what the budget is worth."""
+    counts, claims = page.counts, sum(len(entry.claims) for entry in page.of_paper)
+    examined, finished = sum(counts.values()), [entry for entry in page.entries if entry.status == FINISHED]
+    sentences = []
+    if examined:
+        cases = f" in {examined} cases" if examined > claims else ""
+        yes, no = ((count, "was" if count == 1 else "were") for count in (counts[REPRODUCED], counts[NOT_REPRODUCED]))
+        sentences.append(
+            f"These runs examined {claims} claim{'s' * (claims != 1)} of the paper{cases}: {yes[0]} {yes[1]}"
+            f" reproduced, {no[0]} {no[1]} not, and {counts[UNDECIDED]} cannot be decided at this budget."
+        )
+        for verdict, start in ((REPRODUCED, "Reproduced"), (NOT_REPRODUCED, "Not reproduced")):
+            items = _items(page, verdict)
+            sentences += [f"{start}: {items}."] if items else []
+    sentences += [f"On equal terms: {entry.headline}" for entry in page.beyond if entry.headline]
+    if len(finished) < len(page.entries):
+        rest = [entry for entry in page.entries if entry not in finished]
+        lacking = ", ".join("fair comparisons" if entry.beyond else entry.item for entry in rest)
+        sentences.append(f"{len(finished)} of {len(page.entries)} runs are finished; without results: {lacking}.")
+    elif not examined:
+        sentences.append("All runs are finished; none of them states a verdict on a claim of the paper.")
+    return " ".join([*sentences, BUDGETS.get(page.preset, "")]).strip()
+
+
+def _items(page: Page, verdict: str) -> str:
+    """``Figure 1 (2), Figure 4a``: the items with findings of a verdict, and how many where there are several."""
+    found = [one.item for entry, one in page.findings if one.verdict == verdict and not entry.beyond]
+    counts = {item: found.count(item) for item in found}
+    return ", ".join(item + (f" ({count})" if count > 1 else "") for item, count in counts.items())
+
+
+def duration(seconds: float) -> str:
+    """``2 h 05 min``, ``3 min 07 s``, ``8.2 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def cost_facts(record: Record) -> list[tuple[str, str]]:
+    """Name and text of what is known about a run's cost and origin: time, memory, machine, versions, commit, seeds."""
+    machine, memory = record.machine, (record.peak_memory_mb, record.peak_memory_workers_mb)
+    own, largest = ("" if peak is None else f"{format_number(peak)} MB" for peak in memory)
+    threads = machine.get("threads")
+    hardware = [machine.get("processor"), machine.get("device") if machine.get("device") != "cpu" else "no GPU"]
+    hardware += [f"{machine['cores']} cores"] if machine.get("cores") else []
+    hardware += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
+    facts = [
+        ("wall time", duration(record.wall_s) + (f" in {record.sessions} sessions" if record.sessions > 1 else "")),
+        ("peak memory", own),
+        ("largest child process", largest),
+        ("machine", ", ".join(str(part) for part in hardware if part)),
+        ("system", str(machine.get("platform", ""))),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items() if version)),
+        ("commit", record.commit or "installed package"),
+        ("seeds", ", ".join(map(str, record.seeds)) or "none used"),
+        ("finished", record.finished or "no"),
+        ("record", f"{record.experiment}/{record.config_hash}"),
+    ]
+    return [(name, text) for name, text in facts if text]
+
+
+def prose(text: str) -> Markup:
+    """Plain text as HTML: what stands between backticks becomes code, and no line breaks within 5.6e-6."""
+    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\b\d+(?:\.\d+)?e-\d+\b", r'<span class="whole">\g<0></span>', coded))
+
+
+def unbroken(text: str) -> str:
+    """`text` with every ``Figure 2`` on one line."""
+    return re.sub(r"\b(Figure|Table|Equation) (?=[\d(])", "\\1\u00a0", text)
+
+
+def findings_table(page: Page) -> Table:
+    """All findings, and a line for every run that has none."""
+    rows: list[list[object]] = [
+        [one.item, one.text, one.printed or None, one.measured, one.verdict] for _, one in page.findings
+    ]
+    for entry in page.entries:
+        if not entry.findings:
+            state = STATUS_WORDS.get(entry.status, "no verdict")
+            rows.append([entry.item, entry.title, None, entry.headline or None, state])
+    return Table("All findings", ["Item", "Claim", "The paper", "Here", "Verdict"], rows)
+
+
+def settings_table(settings: Sequence[Setting]) -> Table:
+    """The settings that are not the paper's; the others in a note."""
+    rows = [[one.name, one.here, one.paper] for one in settings if one.differs]
+    rest = [f"{one.name} {one.here}" for one in settings if not one.differs]
+    notes = [f"As in the preset paper: {'; '.join(rest)}."] if rest else []
+    return Table("Settings", ["setting", "here", "preset paper"], rows, notes)
+
+
+def markdown(table: Table, level: int) -> str:
+    """`Table.markdown` with its heading at another level, and line breaks within cells taken out."""
+    rows = [[" ".join(cell.split()) if isinstance(cell, str) else cell for cell in row] for row in table.rows]
+    columns = [" ".join(name.split()) for name in table.columns]
+    return "#" * level + Table(table.title, columns, rows, table.notes).markdown().lstrip("#")
