@@ -68,6 +68,7 @@ class ReferenceSolver(Integrator):
 
     def __init__(self, problem: OdeProblem) -> None:
         super().__init__(problem)
+        assert isinstance(self.inner.field, FieldSpec)
         self._field = VectorField(self.inner.field)
 
     def _rhs(self, v: np.ndarray, tau: np.ndarray, params: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ The pieces are here too: systems and data (`get_system`, `read_csv`, `system_fro
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,8 @@ class OdeRun:
     method: str
     fit: FlatResult
     metrics: Metrics
-    states: np.ndarray = field(repr=False)
-    _solver: OdeSolver = field(repr=False)
+    states: np.ndarray = dataclasses.field(repr=False)
+    _solver: OdeSolver = dataclasses.field(repr=False)
 
     @property
     def params(self) -> np.ndarray:
@@ -224,8 +225,9 @@ def run_identity(problem: OdeProblem, solver: OdeSolver) -> dict[str, Any]:
     """What tells one run from another in a checkpoint, besides initial values and training settings."""
     spec = problem.field
     data = fingerprint(problem.u0, problem.t0, problem.saveat, problem.data, problem.loss_scale, problem.units)
+    field: dict[str, Any]
     if isinstance(spec, FieldSpec):
-        field: dict[str, Any] = {"field": asdict(spec)}
+        field = {"field": asdict(spec)}
     else:
         parameters = list(spec.module.parameters())
         shapes = [[name, list(p.shape), p.requires_grad] for name, p in spec.module.named_parameters()]

@@ -61,7 +61,7 @@ def _read_array(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
         raise FrameError(f"got an array of shape {shape}")
     array = np.empty(shape, dtype="<f8")
     if size:
-        view = memoryview(array.reshape(-1)).cast("B")
+        view = array.reshape(-1).data.cast("B")
         done = 0
         while done < len(view):
             count = stream.readinto(view[done:])  # type: ignore[attr-defined]

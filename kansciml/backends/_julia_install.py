@@ -100,9 +100,11 @@ def package_path() -> Path:
 
 def julia_version(executable: str) -> str | None:
     """What ``julia --version`` tells, such as ``"1.10.8"``; None if that does not run or is not Julia."""
-    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdout": subprocess.PIPE}
+    nothing = subprocess.DEVNULL
     try:
-        process = subprocess.Popen([executable, "--version"], start_new_session=True, **quiet)
+        process = subprocess.Popen(
+            [executable, "--version"], stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, start_new_session=True
+        )
     except OSError:
         return None
     try:

@@ -24,7 +24,9 @@ Pullback = Callable[[np.ndarray], np.ndarray]
 class FieldKernel(Protocol):
     """A field with its parameters bound."""
 
-    rhs: Rhs
+    @property
+    def rhs(self) -> Rhs:
+        """Writes du/dt at one state into an array."""
 
     def batch(self, u: np.ndarray, t: np.ndarray) -> np.ndarray:
         """du/dt (B, n) at states (B, n) and times (B,)."""

@@ -6,34 +6,21 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from jaxtyping import Float64, Num
 
 from kansciml._errors import SolveError, UsageError
+from kansciml.models.field_spec import FieldSpec
 from kansciml.models.units import Units, to_digits, to_places
+
+if TYPE_CHECKING:
+    from kansciml.backends.module_field import ModuleField
 
 MAX_STEPS = 20_000
 """Steps of one solve before it is given up; the default of `OdeProblem.max_steps`."""
 Times = float | int | Sequence[float | int] | Num[np.ndarray, " T"]
-F = TypeVar("F", bound="Field")
-
-
-class Field(Protocol):
-    """A learnable vector field with n state components and P parameters: a `FieldSpec`, or any torch module."""
-
-    @property
-    def state_size(self) -> int: ...
-
-    @property
-    def n_parameters(self) -> int: ...
-
-    def initial_parameters(self, seed: int) -> Float64[np.ndarray, " P"]: ...
-
-    def in_units(self: F, units: Units) -> F: ...
-
-    def label(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +45,7 @@ class OdeProblem:
         UsageError: wrong shape, non-finite numbers, unsorted times, non-positive tolerance or max_steps.
     """
 
-    field: Field
+    field: FieldSpec | ModuleField
     u0: np.ndarray
     saveat: np.ndarray
     data: np.ndarray

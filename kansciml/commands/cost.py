@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from kansciml.commands._output import JsonFlag, Output, parse
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.analysis import cost
     from kansciml.runs.tables import Table
 
-    options = parse(_arguments(), arguments, "cost")
+    options: Any = parse(_arguments(), arguments, "cost")
     sizes = cost.Sizes(options.inputs, options.outputs, options.batch, options.grid, options.spline_order)
     linear = cost.linear_layer(sizes)
     layers = {

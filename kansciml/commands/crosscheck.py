@@ -88,6 +88,6 @@ def main(arguments: Sequence[str], out: Output) -> int:
     }
     out.result(document, [Table("Cross-check", columns, rows, notes)], [verdict])
     if failed:
-        names = "; ".join(f"{g.system} {g.model} {g.pair} gate {g.number}" for g in failed)
-        out.log(f"error: {len(failed)} gates failed: {names}")
+        which = "; ".join(f"{g.system} {g.model} {g.pair} gate {g.number}" for g in failed)
+        out.log(f"error: {len(failed)} gates failed: {which}")
     return 1 if failed else 0

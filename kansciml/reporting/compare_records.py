@@ -9,22 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
 
 NOT_COMPARED = (
-    "wall_s",
-    "train_s",
-    "cpu_s",
-    "seconds",
-    "images_per_s",
-    "samples_per_s",
-    "seconds_per_step",
-    "peak_memory_mb",
-    "peak_memory_workers_mb",
-    "memory_bytes",
-)
+    "wall_s", "train_s", "cpu_s", "seconds", "images_per_s", "samples_per_s", "seconds_per_step", "peak_memory_mb",
+    "peak_memory_workers_mb", "memory_bytes",
+)  # fmt: skip
 """Last parts of the names that hold times, and memory as the machine happened to have it: no two runs agree there."""
 COUNTS = ("evaluations",)
 """Last parts of the names that hold how much work there was: a run that was resumed has done some of it twice."""
@@ -80,27 +73,18 @@ def compare_records(recorded: Record, again: Record, rtol: float = 0.0) -> Recor
         rtol: numbers a and b count as equal up to |a - b| <= rtol max(|a|, |b|); at 0 to the bit, but for the sign
             of zero. A value that is not finite equals one of its kind.
     """
-    left, right = dict(_leaves(recorded.result)), dict(_leaves(again.result))
+    left, right = ({**dict(_leaves(one.result)), **_arrays(one)} for one in (recorded, again))
     not_compared = NOT_COMPARED + (COUNTS if recorded.sessions > 1 or again.sessions > 1 else ())
-
-    def is_left_out(name: str) -> bool:
-        return re.sub(r"(\[\d+\])+$", "", name).rpartition(".")[2] in not_compared
-
-    names = [name for name in dict.fromkeys((*left, *right)) if not is_left_out(name)]
-    found = []
-    for name in names:
-        difference = _compare(name, left.get(name, _ABSENT), right.get(name, _ABSENT), rtol)
-        if difference is not None:
-            found.append(difference)
-    arrays = dict.fromkeys((*recorded.arrays, *again.arrays))
-    compared = [name for name in arrays if not is_left_out(name)]
-    for name in compared:
-        difference = _compare_arrays(f"arrays.{name}", recorded.arrays.get(name), again.arrays.get(name), rtol)
-        if difference is not None:
-            found.append(difference)
-    skipped = {re.sub(r"\[.*", "", name.rpartition(".")[2]) for name in (*left, *right, *arrays) if is_left_out(name)}
-    elements = sum(recorded.arrays[name].size for name in compared if name in recorded.arrays)
-    return RecordComparison(found, len(names), elements, sorted(skipped))
+    plain = {name: re.sub(r"(\[\d+\])+$", "", name).rpartition(".")[2] for name in (*left, *right)}
+    compared = [name for name, last in plain.items() if last not in not_compared]
+    differences = [_compare(name, left.get(name, _ABSENT), right.get(name, _ABSENT), rtol) for name in compared]
+    arrays = [left.get(name, right.get(name)) for name in compared if name.startswith("arrays.")]
+    return RecordComparison(
+        [one for one in differences if one is not None],
+        len(compared) - len(arrays),
+        sum(one.size for one in arrays if isinstance(one, np.ndarray)),
+        sorted({last for last in plain.values() if last in not_compared}),
+    )
 
 
 def differences_table(comparison: RecordComparison) -> Table:
@@ -151,39 +135,44 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
+def _arrays(record: Record) -> dict[str, Any]:
+    return {f"arrays.{name}": array for name, array in record.arrays.items()}
+
+
 def _compare(name: str, left: Any, right: Any, rtol: float) -> Difference | None:
-    if _is_number(left) and _is_number(right):
-        relative = float(_relative(np.float64(left), np.float64(right)))
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        if left.shape == right.shape and left.dtype.kind == right.dtype.kind:
+            return _compare_arrays(name, left, right, rtol)
+    elif _is_number(left) and _is_number(right):
+        relative = float(_relative(left, right))
         same = left == right or (rtol > 0 and relative <= rtol)
         return None if same else Difference(name, left, right, relative)
-    return None if type(left) is type(right) and left == right else Difference(name, left, right, None)
+    elif type(left) is type(right) and left == right:
+        return None
+    size = max(one.size if isinstance(one, np.ndarray) else 1 for one in (left, right))
+    recorded, again = (
+        f"{one.dtype} {list(one.shape)}" if isinstance(one, np.ndarray) else one for one in (left, right)
+    )
+    return Difference(name, recorded, again, None, size, size)
 
 
-def _compare_arrays(name: str, left: np.ndarray | None, right: np.ndarray | None, rtol: float) -> Difference | None:
-    if left is None or right is None:
-        shown = [_ABSENT if one is None else f"{one.dtype} {list(one.shape)}" for one in (left, right)]
-        size = (right if left is None else left).size  # one of them is there
-        return Difference(name, *shown, None, size, size)
-    if left.shape != right.shape or left.dtype.kind != right.dtype.kind:
-        shown = [f"{one.dtype} {list(one.shape)}" for one in (left, right)]
-        return Difference(name, *shown, None, max(left.size, right.size), max(left.size, right.size))
-    if left.dtype.kind not in "fcbiu":
+def _compare_arrays(name: str, left: np.ndarray, right: np.ndarray, rtol: float) -> Difference | None:
+    """Arrays of one shape and kind, element by element."""
+    if numeric := left.dtype.kind in "fcbiu":
+        exact = (left == right) | (np.isnan(left) & np.isnan(right))
+        relative = np.where(exact, 0.0, _relative(left, right))
+        differs = ~exact & ~((relative <= rtol) & (rtol > 0))  # integers may be too large for `relative`
+    else:
         differs = left != right
-        if not differs.any():
-            return None
-        at = np.unravel_index(np.argmax(differs), differs.shape)
-        return Difference(name, str(left[at]), str(right[at]), None, int(differs.sum()), left.size)
-    exact = (left == right) | (np.isnan(left) & np.isnan(right))
-    relative = np.where(exact, 0.0, _relative(left, right))
-    differs = ~exact & ~((relative <= rtol) & (rtol > 0))  # integers may be too large for `relative`
+        relative = differs.astype(float)
     if not differs.any():
         return None
     at = np.unravel_index(np.argmax(np.where(differs, relative, -1.0)), differs.shape)
-    largest = float(relative[at])
+    largest = float(relative[at]) if numeric else None
     return Difference(name, left[at].item(), right[at].item(), largest, int(differs.sum()), left.size)
 
 
-def _relative(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _relative(left: ArrayLike, right: ArrayLike) -> np.ndarray:
     """|a - b| / max(|a|, |b|), infinite where only one of them is finite, 0 where both are 0."""
     left, right = np.asarray(left, np.complex128), np.asarray(right, np.complex128)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):

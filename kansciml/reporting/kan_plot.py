@@ -68,7 +68,7 @@ def edge_functions_figure(
         return _grid(curves, norms, darkness, inputs, outputs, max_panels)
 
 
-def _checked(curves: Curves) -> list[tuple[np.ndarray, np.ndarray]]:
+def _checked(curves: Curves) -> Curves:
     if not isinstance(curves, Sequence) or any(not isinstance(pair, Sequence) or len(pair) != 2 for pair in curves):
         raise UsageError(f"got {type(curves).__name__}: expected a pair x, y of each layer, as KAN.edge_curves() gives")
     layers = [(np.asarray(x, float), np.asarray(y, float)) for x, y in curves]
@@ -108,12 +108,9 @@ def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, darkness: float) -> None:
         spine.set(visible=True, color=SHADE, linewidth=0.6)
 
 
-def _diagram(
-    curves: list[tuple[np.ndarray, np.ndarray]], darkness: list[np.ndarray], inputs: list[str], outputs: list[str]
-) -> Figure:
+def _diagram(curves: Curves, darkness: list[np.ndarray], inputs: list[str], outputs: list[str]) -> Figure:
     """Nodes and panels placed in inches, one column a layer of nodes, one in between for the edges' panels."""
-    panel, step, gap = 0.42, 0.5, WIDTH / (len(curves) + 0.6)
-    gap = min(gap, 2.4)
+    panel, step, gap = 0.42, 0.5, min(WIDTH / (len(curves) + 0.6), 2.4)
     most = max(max(y.shape[1] * y.shape[2] for _, y in curves), 2)
     width, height = gap * (len(curves) + 0.6), step * most + 0.1
     figure = new_figure(height, width)
@@ -132,13 +129,12 @@ def _diagram(
         pitch = min(height / dark.size, 2 * step)
         rows = height / 2 + (np.arange(dark.size) - (dark.size - 1) / 2) * pitch
         for row, (i, o) in zip(rows, np.ndindex(dark.shape)):
-            line = {"color": _grey(dark[i, o]), "linewidth": 0.7, "zorder": 1 + dark[i, o]}
-            plane.plot([start, middle - panel / 2], [left[i], row], **line)
-            plane.plot([middle + panel / 2, start + gap], [row, right[o]], **line)
-            place = ((middle - panel / 2) / width, 1 - (row + panel / 2) / height, panel / width, panel / height)
-            _curve(
-                figure.add_axes(place, label=f"layer {layer + 1}: {i + 1} to {o + 1}"), x[:, i], y[:, i, o], dark[i, o]
-            )
+            tone, edge = float(dark[i, o]), (middle - panel / 2, middle + panel / 2)
+            for ends in (((start, left[i]), (edge[0], row)), ((edge[1], row), (start + gap, right[o]))):
+                plane.plot(*zip(*ends), color=_grey(tone), linewidth=0.7, zorder=1 + tone)
+            place = (edge[0] / width, 1 - (row + panel / 2) / height, panel / width, panel / height)
+            axes = figure.add_axes(place, label=f"layer {layer + 1}: {i + 1} to {o + 1}")
+            _curve(axes, x[:, i], y[:, i, o], tone)
         plane.plot([start] * len(left), left, "o", color=TRUTH, markersize=4, zorder=3)
     end = gap * (len(curves) + 0.3)
     last = spread(curves[-1][1].shape[2])
@@ -150,7 +146,7 @@ def _diagram(
 
 
 def _grid(
-    curves: list[tuple[np.ndarray, np.ndarray]],
+    curves: Curves,
     norms: list[np.ndarray],
     darkness: list[np.ndarray],
     inputs: list[str],
@@ -158,11 +154,7 @@ def _grid(
     max_panels: int,
 ) -> Figure:
     # share of the layer, as layers differ in scale; ties stay in order
-    edges = [
-        (-norms[k][i, o] / (norms[k].sum() or 1.0), k, i, o)
-        for k, n in enumerate(norms)
-        for i, o in np.ndindex(n.shape)
-    ]
+    edges = [(-n[i, o] / (n.sum() or 1.0), k, i, o) for k, n in enumerate(norms) for i, o in np.ndindex(n.shape)]
     shown = sorted(sorted(edges)[:max_panels], key=lambda edge: edge[1:])
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -171,7 +163,7 @@ def _grid(
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (_, k, i, o) in zip(panels, shown):
         x, y = curves[k]
-        _curve(axes, x[:, i], y[:, i, o], darkness[k][i, o])
+        _curve(axes, x[:, i], y[:, i, o], float(darkness[k][i, o]))
         first = inputs[i] if k == 0 else str(i + 1)
         last = outputs[o] if k == len(curves) - 1 else str(o + 1)
         number = f"{k + 1}: " if len(curves) > 1 else ""

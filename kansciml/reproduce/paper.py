@@ -19,7 +19,7 @@ from kansciml.reproduce.process import run_in_own_process
 from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, find_record
 from kansciml.runs.registry import available_experiments, get_experiment
-from kansciml.runs.runner import is_finished, result_folder
+from kansciml.runs.runner import result_folder
 from kansciml.runs.settings import flat_items
 
 ALL = "all"
@@ -35,7 +35,7 @@ def known_names() -> list[str]:
     places: dict[str, float] = {}
     for name in available_experiments():
         try:
-            order = get_experiment(name).order
+            order: float | None = get_experiment(name).order
         except KansciError:
             order = math.inf
         if order is not None:
@@ -85,17 +85,20 @@ def reproduce(
     entries = {name: gather(name, preset, results) for name in known}
 
     def page() -> Page:
-        errors, problem = _attempt(_errors_of_paper, [])
+        errors, problem = _attempt(_errors_of_paper)
         made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         ordered = [entries[name] for name in known]
         return Page(preset, ordered, errors, problem, made, __version__)
 
-    for number, name in enumerate(names if run is not None else (), 1):
-        if entries[name].status == FINISHED:
+    for number, name in enumerate(names, 1):
+        if run is None or entries[name].status == FINISHED:
             continue
         log(f"reproduce: {name}, preset {preset} ({number} of {len(names)})")
-        failure = _run(name, preset, results, run)
-        if failure:
+        failure = ""
+        try:
+            run(name, preset, results)
+        except KansciError as error:
+            failure = str(error)
             log(f"{name}: {failure}")
         entries[name] = gather(name, preset, results, failure)
         show(page())
@@ -141,10 +144,9 @@ def _state(record: Record | None, failure: str) -> tuple[str, str]:
 
 def _finished(entry: Entry, experiment: Experiment, config: Any, record: Record) -> Entry:
     """The entry with all that a finished run has: a part that cannot be made is named, and the others are shown."""
-    find = experiment.findings or (lambda record: [])
-    findings, why_findings = _attempt(lambda: list(find(record)), [])
-    tables, why_tables = _attempt(lambda: experiment.tables(record), [])
-    drawn, why_pictures = _attempt(lambda: experiment.draw(record), [])
+    findings, why_findings = _attempt(lambda: experiment.findings(record) if experiment.findings else [])
+    tables, why_tables = _attempt(lambda: experiment.tables(record))
+    drawn, why_pictures = _attempt(lambda: experiment.draw(record))
     named = (("findings", why_findings), ("tables", why_tables), ("pictures", why_pictures))
     entry = dataclasses.replace(
         entry,
@@ -187,22 +189,12 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _run(name: str, preset: str, results: Path, run: Runner) -> str:
-    """Run one experiment; why it failed, or empty."""
-    try:
-        if not is_finished(experiment := get_experiment(name), experiment.preset(preset), results):
-            run(name, preset, results)
-    except KansciError as error:
-        return str(error)
-    return ""
-
-
-def _attempt(make: Callable[[], T], otherwise: T) -> tuple[T, str]:
-    """What `make` returns and no complaint, or `otherwise` and why not: one part's fault must not take the page."""
+def _attempt(make: Callable[[], Sequence[T]]) -> tuple[Sequence[T], str]:
+    """What `make` returns and no complaint, or nothing and why not: one part's fault must not take the page."""
     try:
         return make(), ""
     except Exception as error:
-        return otherwise, str(error) if isinstance(error, KansciError) else f"{type(error).__name__}: {error}"
+        return [], str(error) if isinstance(error, KansciError) else f"{type(error).__name__}: {error}"
 
 
 @cache

@@ -123,7 +123,7 @@ class Task:
 
     def close(self) -> None:
         """Remove the bar; calling it twice is allowed."""
-        if self._id is not None:
+        if self._bars is not None and self._id is not None:
             self._bars.remove_task(self._id)
             self._id = None
 

@@ -18,6 +18,7 @@ from kansciml.reporting import judging as budget_findings
 from kansciml.reporting.judging import by_seeds, diverged, judged, listed, resized, shortfalls
 from kansciml.runs import findings
 from kansciml.runs.records import Record
+from kansciml.runs.settings import setting
 
 EXPERIMENTS = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "fig5", "table1")
 
@@ -81,9 +82,10 @@ def test_long_lists_are_cut_and_lost_seeds_named():
 def test_the_sizes_that_decide_are_those_of_the_presets():
     small, paper = (experiment("fig2").preset(name) for name in ("small", "paper"))
     for name, least in fig2_findings.LEAST_STEPS.items():
-        assert getattr(small.training, name) >= least > getattr(experiment("fig2").preset("smoke").training, name)
-        assert getattr(paper.training, name) >= least
-    assert small.seeds >= fig2_findings.LEAST_SEEDS
+        smoke = experiment("fig2").preset("smoke")
+        assert getattr(setting(small, "training"), name) >= least > getattr(setting(smoke, "training"), name)
+        assert getattr(setting(paper, "training"), name) >= least
+    assert setting(small, "seeds") >= fig2_findings.LEAST_SEEDS
     mixers = experiment("fig3").preset("paper")
     for name, value in (fig3_findings.AT_LEAST | fig3_findings.SAME).items():
         assert getattr(mixers, name) == value

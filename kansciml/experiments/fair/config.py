@@ -8,7 +8,7 @@ from typing import Any
 from kansciml._errors import UsageError, check_names, unknown_name
 from kansciml.experiments.fno.config import FnoRunConfig
 from kansciml.experiments.fno.experiment import PAPER
-from kansciml.experiments.minibatch.config import KanConfig, VariantChoice
+from kansciml.experiments.minibatch.config import VariantChoice
 from kansciml.experiments.ode.config import RunConfig
 from kansciml.experiments.vision.config import ClassifierConfig, VisionRunConfig
 from kansciml.ode import available_systems
@@ -28,7 +28,7 @@ _Ode: Any = excerpt(
     RunConfig(seeds=15, backend="torch", training=FlatTraining(5000, final_learning_rate=1e-3, lbfgs_steps=20000)),
     ("seeds", "first_seed", "rtol", "atol", "training"),
 )
-_Kan: Any = excerpt(KanConfig(), ("grid", "spline_order"))
+_Kan: Any = excerpt(ClassifierConfig(), ("grid", "spline_order"))
 _Images: Any = excerpt(
     ClassifierConfig(),
     ("dataset", "data_dir", "subset", "patch", "width", "depth", "token_hidden", "channel_hidden", "epochs",
@@ -108,21 +108,14 @@ class FairConfig:
         return file_fingerprints(self.tasks)
 
     def classifier(self, variant: str, match: str = "none") -> VisionRunConfig:
-        """Settings of a mixer.
-
-        Raises:
-            UsageError: a value out of range.
-        """
-        choice = VariantChoice(variant, match)
-        return self._with_shared(VisionRunConfig(MIXER, choice, classifier=self.images.whole()))
+        """Settings of a mixer. Raises UsageError for a value out of range."""
+        config = VisionRunConfig(MIXER, VariantChoice(variant, match), classifier=self.images.whole())
+        return with_settings(config, self._shared)
 
     def neural_operator(self, variant: str, match: str = "none") -> FnoRunConfig:
-        """Settings of a neural operator.
+        """Settings of a neural operator. Raises UsageError for a value out of range."""
+        return with_settings(self.darcy.whole(), {"variant": variant, "match": match, **self._shared})
 
-        Raises:
-            UsageError: a value out of range.
-        """
-        return with_settings(self._with_shared(self.darcy.whole()), {"variant": variant, "match": match})
-
-    def _with_shared(self, config: Any) -> Any:
-        return with_settings(config, {**vars(self.kan), "accelerator": self.accelerator})
+    @property
+    def _shared(self) -> dict[str, Any]:
+        return {**vars(self.kan), "accelerator": self.accelerator}

@@ -81,13 +81,6 @@ class Metric:
     primary: bool = False
 
 
-class Trainings(NamedTuple):
-    """Finished trainings, and the arrays of their record."""
-
-    runs: list[FairRun]
-    arrays: Arrays
-
-
 class Domain(ABC, Generic[J]):
     """Tasks of one kind and their trainings; a job is one training.
 
@@ -127,7 +120,8 @@ class Domain(ABC, Generic[J]):
         """The training as that of `model`, with `factor` times the steps on a schedule stretched with them."""
 
     @abstractmethod
-    def train(self, jobs: Sequence[J], context: RunContext) -> Trainings: ...
+    def train(self, jobs: Sequence[J], context: RunContext) -> tuple[list[FairRun], Arrays]:
+        """The finished trainings, and the arrays of their record."""
 
     @abstractmethod
     def step_times(self, kans: Sequence[J], mlps: Sequence[J], arrays: Arrays, context: RunContext) -> StepTimes:

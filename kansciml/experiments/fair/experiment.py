@@ -69,22 +69,22 @@ def _train(
 ) -> tuple[list[FairRun], list[tuple[str, Pair]]]:
     """All trainings of a domain, and what is compared on which task; measured times are added to `times`."""
     protocols, jobs, longer = domain.config.protocols, domain.jobs(), []
-    trained = domain.train([job for seeds in jobs.values() for job in seeds], context)
+    runs, arrays = domain.train([job for seeds in jobs.values() for job in seeds], context)
     lines = list(product(domain.titles, domain.layers))
     shown = [(task, pair) for task, layer in lines for pair in pairs(protocols, layer)]
     for task, layer in lines if "time" in protocols else ():
         kans, mlps = jobs[task, kan_of(layer)], jobs[task, MLP]
         path = context.checkpoints / f"step-times.{task}.{layer}.json"
-        step = stored(path, partial(domain.step_times, kans, mlps, trained.arrays, context))
+        step = stored(path, partial(domain.step_times, kans, mlps, arrays, context))
         times.append(TaskTimes(**vars(step), task=task, layer=layer))
         pair = equal_time(layer, step.factor)
         context.log(f"{task}: {_told(step)}")
         shown.append((task, pair))
-        if step.factor >= 1:
-            longer += [domain.stretched(job, pair.mlp, step.factor) for job in mlps]
-        else:
-            longer += [domain.stretched(job, pair.kan, 1 / step.factor) for job in kans]
-    return trained.runs + (domain.train(longer, context).runs if longer else []), shown
+        cheap, model, times_as_long = (
+            (mlps, pair.mlp, step.factor) if step.factor >= 1 else (kans, pair.kan, 1 / step.factor)
+        )
+        longer += [domain.stretched(job, model, times_as_long) for job in cheap]
+    return runs + (domain.train(longer, context)[0] if longer else []), shown
 
 
 def _told(step: StepTimes) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import torch
 from torch import nn
 
+from kansciml.analysis.matching import mixing_flops
 from kansciml.experiments.fair.config import DARCY, IMAGES, LAYERS, FairConfig
-from kansciml.experiments.fair.domain import Arrays, Domain, Metric, Model, Trainings
+from kansciml.experiments.fair.domain import Arrays, Domain, Metric, Model
 from kansciml.experiments.fair.record import FairRun, StepTimes
 from kansciml.experiments.fair.step_times import Step, measure, stretched
 from kansciml.experiments.fno.jobs import jobs as fno_jobs
@@ -29,31 +30,28 @@ from kansciml.training.optim import adamw
 Job = TrainingJob[Any, Any]
 
 
-@dataclass(frozen=True)
-class Kit:
-    """How the networks of one task are trained.
+class Networks(Domain[Job]):
+    """Trainings on minibatches, all on one task.
 
     Args:
-        trainer: makes what trains them. first: variant and match (``none``, ``params``, ``flops``) -> the training by
-            the first seed. flops: of the row of a training, forward FLOPs of the MLPs or KANs alone.
+        trainer: makes what trains them.
+        jobs_of: variant and match (``none``, ``params``, ``flops``) -> trainings, the first seed's first.
     """
 
-    trainer: Callable[[RunContext], Trainer[Any, Any, Any]]
-    first: Callable[[str, str], Job]
-    flops: Callable[[Any], float | None]
-
-
-class Networks(Domain[Job]):
-    """Trainings on minibatches, all on one task."""
-
-    def __init__(self, config: FairConfig, task: str, title: str, metrics: Sequence[Metric], kit: Kit) -> None:
+    def __init__(
+        self,
+        config: FairConfig,
+        task: str,
+        title: str,
+        metrics: Sequence[Metric],
+        trainer: Callable[[RunContext], Trainer[Any, Any, Any]],
+        jobs_of: Callable[[str, str], Sequence[Job]],
+    ) -> None:
         super().__init__(config, task, LAYERS, {task: title}, {task: metrics})
-        self.kit = kit
+        self.trainer, self.jobs_of = trainer, jobs_of
 
     def seeds_of(self, task: str, model: Model) -> list[Job]:
-        job = self.kit.first(
-            model.variant, model.kind or "none"
-        )  # finding models takes too long to do it for each seed
+        job = self.jobs_of(model.variant, model.kind or "none")[0]  # once, as looking up models takes long
         job.sizes()
         return [replace(job, seed=seed) for seed in seed_range(self.config)]
 
@@ -63,9 +61,9 @@ class Networks(Domain[Job]):
         longer = replace(training, epochs=epochs, warmup=training.warmup * epochs / training.epochs)
         return replace(job, kind=model.kind, training=longer)
 
-    def train(self, jobs: Sequence[Job], context: RunContext) -> Trainings:
-        found = self.kit.trainer(context).run(jobs)
-        return Trainings([self._run(job, row, found.arrays) for job, row in zip(jobs, found.rows)], found.arrays)
+    def train(self, jobs: Sequence[Job], context: RunContext) -> tuple[list[FairRun], Arrays]:
+        found = self.trainer(context).run(jobs)
+        return [self._run(job, row, found.arrays) for job, row in zip(jobs, found.rows)], found.arrays
 
     def _run(self, job: Job, row: Any, arrays: Arrays) -> FairRun:
         return FairRun(
@@ -77,7 +75,7 @@ class Networks(Domain[Job]):
             status=row.status,
             message=row.message,
             parameters=row.parameters,
-            flops=self.kit.flops(row),
+            flops=mixing_flops(job.network),
             steps=row.steps,
             seconds=float(arrays[f"{job.id}.train_s"][-1:].sum()),
             losses={metric.name: None if row.diverged else metric.of(row) for metric in self.metrics[self.name]},
@@ -85,7 +83,7 @@ class Networks(Domain[Job]):
 
     def step_times(self, kans: Sequence[Job], mlps: Sequence[Job], arrays: Arrays, context: RunContext) -> StepTimes:
         """Of the first seed's networks with their first weights: a step's time does not depend on them."""
-        trainer, device = self.kit.trainer(context), device_of(kans[0].training.accelerator)
+        trainer, device = self.trainer(context), device_of(kans[0].training.accelerator)
         clock = "wall" if device.type == "cuda" else "process"
         return measure([(_step(trainer, kans[0], device), _step(trainer, mlps[0], device))], clock=clock)
 
@@ -97,8 +95,7 @@ def images(config: FairConfig) -> Networks:
         Metric("test_loss", "test cross-entropy", lambda row: row.loss),
     )
     title = f"{get_dataset(config.images.images_dataset).title}, MLP-Mixer"
-    kit = Kit(ImageTrainer, lambda *how: vision_jobs(config.classifier(*how))[0], lambda row: row.mixing_flops)
-    return Networks(config, IMAGES, title, metrics, kit)
+    return Networks(config, IMAGES, title, metrics, ImageTrainer, lambda *how: vision_jobs(config.classifier(*how)))
 
 
 def darcy(config: FairConfig) -> Networks:
@@ -107,8 +104,7 @@ def darcy(config: FairConfig) -> Networks:
     size = operator.samples.darcy.size
     title = f"Darcy flow, {size} x {size}, {operator.model}"
     metrics = (Metric("relative_l2", "test relative L2", lambda row: row.relative_l2, primary=True),)
-    kit = Kit(OperatorTrainer, lambda *how: fno_jobs(config.neural_operator(*how))[0], lambda row: row.ends_flops)
-    return Networks(config, DARCY, title, metrics, kit)
+    return Networks(config, DARCY, title, metrics, OperatorTrainer, lambda *how: fno_jobs(config.neural_operator(*how)))
 
 
 def label(network: Any) -> str:

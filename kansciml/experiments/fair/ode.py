@@ -9,7 +9,7 @@ import numpy as np
 
 from kansciml._errors import SolveError
 from kansciml.experiments.fair.config import FairConfig
-from kansciml.experiments.fair.domain import MLP, Arrays, Domain, Metric, Model, Trainings
+from kansciml.experiments.fair.domain import MLP, Arrays, Domain, Metric, Model
 from kansciml.experiments.fair.record import FairRun, StepTimes
 from kansciml.experiments.fair.step_times import Step, measure, stretched
 from kansciml.experiments.ode.backends import shared_backend
@@ -68,10 +68,10 @@ class NeuralOdes(Domain[Job]):
         )
         return replace(job, variant=model.group, config=replace(job.config, training=longer))
 
-    def train(self, jobs: Sequence[Job], context: RunContext) -> Trainings:
+    def train(self, jobs: Sequence[Job], context: RunContext) -> tuple[list[FairRun], Arrays]:
         result = run_jobs(Plan(list(jobs), {job.system: self.systems[job.system] for job in jobs}), context)
         rows = [read(Run, row) for row in result.result["runs"]]
-        return Trainings([self._run(job, row, result.arrays) for job, row in zip(jobs, rows)], result.arrays)
+        return [self._run(job, row, result.arrays) for job, row in zip(jobs, rows)], result.arrays
 
     def _run(self, job: Job, row: Run, arrays: Arrays) -> FairRun:
         task = job.system.name

@@ -30,7 +30,7 @@ from kansciml.experiments.vision.experiment import recipe
 from kansciml.experiments.vision.jobs import VisionJob
 from kansciml.experiments.vision.jobs import jobs as vision_jobs
 from kansciml.experiments.vision.report import CAPTIONS
-from kansciml.experiments.vision.runs import run_jobs
+from kansciml.experiments.vision.runs import ImageTrainer
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
 from kansciml.models.base import VARIANTS
@@ -137,7 +137,7 @@ def check(config: Fig3Config) -> None:
 
 
 def run(config: Fig3Config, context: RunContext) -> Result:
-    result = run_jobs(jobs(config), context).result
+    result = ImageTrainer(context).run(jobs(config)).result
     own = ranks.agree(result.result)
     record = Record(context.folder, NAME, settings_json(config), context.folder.name, "finished", result=own)
     measured = measure(

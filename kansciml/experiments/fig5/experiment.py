@@ -22,7 +22,7 @@ from kansciml.experiments.fno.config import FnoRunConfig, OperatorConfig
 from kansciml.experiments.fno.experiment import PAPER, SMOKE
 from kansciml.experiments.fno.jobs import FnoJob
 from kansciml.experiments.fno.jobs import jobs as fno_jobs
-from kansciml.experiments.fno.runs import run_jobs
+from kansciml.experiments.fno.runs import OperatorTrainer
 from kansciml.experiments.fno.scores import SCORING
 from kansciml.experiments.fno.trained import trained_networks
 from kansciml.experiments.minibatch.config import VariantChoice
@@ -74,7 +74,7 @@ def check(config: Fig5Config) -> None:
 
 
 def run(config: Fig5Config, context: RunContext) -> Result:
-    return run_jobs(jobs(config), context).result
+    return OperatorTrainer(context).run(jobs(config)).result
 
 
 SMALL = {

@@ -14,19 +14,10 @@ from kansciml.runs.tables import Table
 
 
 def summary(record: Record) -> list[Table]:
-    """Verdicts on the paper's claims first; then tables of errors, resolutions and cost.
-
-    Raises:
-        KansciError: the record holds no trained neural operators.
-    """
-    tables = fno.summary(record)
-    return sorted(tables, key=lambda table: not table.title.startswith("Claims"))
+    """Verdicts on the paper's claims first; then tables of errors, resolutions and cost."""
+    return sorted(fno.summary(record), key=lambda table: not table.title.startswith("Claims"))
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``curves`` (a column without, one with residual connections), ``prediction_1`` ... and ``tables``.
-
-    Raises:
-        KansciError: the record holds no trained neural operators, or the folder cannot be written.
-    """
-    return fno.write_all(record, folder, curves_by_residual)
+    """As `fno.report.render`, with ``curves`` in a column without, and one with residual connections."""
+    return fno.render(record, folder, curves_by_residual)

@@ -49,6 +49,11 @@ class SamplesConfig:
         """``darcy43``."""
         return f"darcy{self.darcy.size}"
 
+    @property
+    def n_train(self) -> int:
+        """Number of training samples."""
+        return self.darcy.n_train
+
     def at(self, subsample: int) -> SamplesConfig:
         """The same samples on another grid alone."""
         return replace(self, darcy=replace(self.darcy, subsample=subsample), eval_subsamples=())

@@ -34,7 +34,7 @@ def read_split(config: SamplesConfig, name: str) -> DarcyData:
     if config.data is None:
         return load(darcy, config.data_dir, name)
     if name == "train" or config.test_data is not None:
-        found = read_mat(config.data if name == "train" else config.test_data, n, darcy.subsample)
+        found = read_mat((name == "test" and config.test_data) or config.data, n, darcy.subsample)
     else:
         both = read_mat(config.data, darcy.n_train + n, darcy.subsample)
         found = DarcyData(both.a[-n:], both.u[-n:], both.source)
@@ -79,6 +79,10 @@ class Samples:
         """Of a and of u."""
         return PointwiseNormaliser.fit(self.train.a), PointwiseNormaliser.fit(self.train.u)
 
+    def normalisers_at(self, size: int) -> list[PointwiseNormaliser]:
+        """The same on a grid of size x size nodes."""
+        return [resampled(one, size) for one in self.normalisers]
+
     @property
     def minimum(self) -> DarcyData:
         """The first training samples, at most `MINIMUM_SAMPLES`: the same for every model and seed."""
@@ -107,11 +111,6 @@ class Samples:
         of_a, of_u = self.normalisers
         stacked = np.stack([of_a.mean, of_a.std, of_u.mean, of_u.std])
         return {"a": self.test.a[:SHOWN], "u": self.test.u[:SHOWN], "normaliser": stacked}
-
-
-def normalisers_of(stacked: np.ndarray) -> tuple[PointwiseNormaliser, PointwiseNormaliser]:
-    """Those that `Samples.arrays` holds."""
-    return PointwiseNormaliser(*stacked[:2]), PointwiseNormaliser(*stacked[2:])
 
 
 def resampled(normaliser: PointwiseNormaliser, size: int) -> PointwiseNormaliser:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from kansciml.experiments.fno.config import FnoRunConfig
 from kansciml.experiments.fno.jobs import jobs
 from kansciml.experiments.fno.report import render, summary
-from kansciml.experiments.fno.runs import run_jobs
+from kansciml.experiments.fno.runs import OperatorTrainer
 from kansciml.experiments.fno.scores import SCORING
 from kansciml.experiments.fno.trained import trained_networks
 from kansciml.experiments.minibatch.jobs import check_jobs
@@ -28,7 +28,7 @@ def check(config: FnoRunConfig) -> None:
 
 
 def run(config: FnoRunConfig, context: RunContext) -> Result:
-    return run_jobs(jobs(config), context).result
+    return OperatorTrainer(context).run(jobs(config)).result
 
 
 PAPER = {

@@ -62,7 +62,7 @@ def prediction_maps(fno: FnoRecord, task: str, sample: int) -> Figure | None:
     for mappable, axes in ((top, panels[0]), (bottom, panels[1])):
         bar = figure.colorbar(mappable, ax=axes, fraction=0.05, pad=0.01, aspect=15)
         bar.outline.set_linewidth(0.4)
-        bar.formatter.set_powerlimits((-2, 3))
+        bar.ax.ticklabel_format(scilimits=(-2, 3))
         bar.ax.tick_params(labelsize=6)
         bar.ax.yaxis.get_offset_text().set_fontsize(6)
     own.axes.set_xlabel(f"{a.min():g} white, {a.max():g} black", fontsize=6.5, color="#555555")

@@ -20,14 +20,6 @@ class FnoJob(TrainingJob[FNOConfig, SamplesConfig]):
     """One training of a neural operator."""
 
     @property
-    def data_name(self) -> str:
-        return self.data.name
-
-    @property
-    def n_train(self) -> int:
-        return self.data.darcy.n_train
-
-    @property
     def trait(self) -> str:
         return RESIDUAL if self.network.residual else ""
 
@@ -36,7 +28,7 @@ class FnoJob(TrainingJob[FNOConfig, SamplesConfig]):
         """What the seeds of one kind of network have in common: ``kan-spline-params-residual``."""
         return super().group + (f"-{RESIDUAL}" if self.network.residual else "")
 
-    def _same(self) -> FnoJob:
+    def same(self) -> FnoJob:
         # files count by the samples that are trained on
         return replace(self, data=replace(self.data, data=None, test_data=None))
 
@@ -44,9 +36,11 @@ class FnoJob(TrainingJob[FNOConfig, SamplesConfig]):
         """Parameters, those of lift and projection among them, and forward FLOPs of these per sample, or None."""
         with torch.device("meta"):
             network = self.family[0].build(self.network)
-        ends = sum(p.numel() for part in (network.lift, network.projection) for p in part.parameters())
-        total = sum(p.numel() for p in network.parameters())
-        return {"parameters": total, "ends_parameters": ends, "ends_flops": mixing_flops(self.network)}
+        sizes = {name: p.numel() for name, p in network.named_parameters()}
+        ends = sum(size for name, size in sizes.items() if name.startswith(("lift.", "projection.")))
+        return {
+            "parameters": sum(sizes.values()), "ends_parameters": ends, "ends_flops": mixing_flops(self.network)
+        }  # fmt: skip
 
 
 def jobs(config: FnoRunConfig) -> list[FnoJob]:

@@ -78,6 +78,7 @@ class FnoRecord(TrainedRecord[OperatorRow, SamplesRow]):
     row = OperatorRow
     data_row = SamplesRow
     what = "neural operators"
+    command = "kansciml fno"
 
     def of_residual(self, task: str, residual: bool) -> list[OperatorGroup]:
         """Groups of a task with, or without, residual connections."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from kansciml._errors import UsageError
-from kansciml.experiments.fno.trained import evaluate_row, rows_of, samples_of, test_samples
+from kansciml.experiments.fno.record import FnoRecord
+from kansciml.experiments.fno.trained import evaluate_row, samples_of, test_samples
 from kansciml.experiments.minibatch.trained import chosen_rows, scored
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
@@ -38,9 +39,9 @@ def score(record: Record, options: OperatorScoring, progress: Progress) -> tuple
     """Every chosen model over the test samples, at every resolution that was asked for.
 
     Raises:
-        UsageError, KansciError: as `rows_of`, `chosen_rows`, `test_samples` and `evaluate_row`.
+        UsageError, KansciError: as `FnoRecord.rows`, `chosen_rows`, `test_samples` and `evaluate_row`.
     """
-    rows = chosen_rows(rows_of(record), options.model)
+    rows = chosen_rows(FnoRecord.rows(record), options.model)
     samples = samples_of(record)
     factors = options.subsample or (samples.darcy.subsample, *samples.eval_subsamples)
     models: dict[str, dict[str, Any]] = {row.id: {**scored(row), "scores": []} for row in rows}
@@ -48,9 +49,8 @@ def score(record: Record, options: OperatorScoring, progress: Progress) -> tuple
         for factor in factors:
             data = test_samples(record, factor, options.data_dir)
             for row in rows:
-                found = evaluate_row(record, row, data, options.accelerator, options.batch_size)
-                recorded = row.relative_l2_at.get(str(data.size))
-                own = _document(found, recorded, options.worst)
+                errors = evaluate_row(record, row, data, options.accelerator, options.batch_size)
+                own = _document(errors, row.relative_l2_at.get(str(data.size)), options.worst)
                 models[row.id]["scores"].append({"subsample": factor, "size": data.size, **own})
                 bar.update(advance=1)
     found = list(models.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,38 +31,11 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.u)
 
-
-class Epoch:
-    """The batches of one epoch in the form the training loop wants; an incomplete one at the end is left out.
-
-    Args:
-        samples: all of them. batch_size: of all processes together. seed, epoch: of the order.
-        first: batch to begin with. rank, world: which part of each batch is wanted.
-    """
-
-    def __init__(
-        self, samples: Encoded, batch_size: int, seed: int, epoch: int, first: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        self.samples, self.batch_size, self.seed, self.epoch = samples, batch_size, seed, epoch
-        self.first, self.rank, self.world = first, rank, world
-
-    def __len__(self) -> int:
-        return len(self.samples) // self.batch_size
-
-    def seek(self, first: int) -> Epoch:
-        return Epoch(self.samples, self.batch_size, self.seed, self.epoch, first, self.rank, self.world)
-
-    def shard(self, rank: int, world: int) -> Epoch:
-        return Epoch(self.samples, self.batch_size, self.seed, self.epoch, self.first, rank, world)
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.samples))
-        order = torch.from_numpy(order).to(self.samples.u.device)
-        part = self.batch_size // self.world
-        for place in range(self.first, len(self)):
-            start = place * self.batch_size + self.rank * part
-            rows = order[start : start + part]
-            yield self.samples.a[rows], self.samples.u[rows]
+    def batches(self, batch_size: int, seed: int, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Those of an epoch from the `first` on, in an order of its own; an incomplete one at the end is left out."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self))
+        for rows in torch.from_numpy(order).to(self.u.device).split(batch_size)[first : len(self) // batch_size]:
+            yield self.a[rows], self.u[rows]
 
 
 class RelativeError:
@@ -80,18 +53,28 @@ class RelativeError:
         return self.of_u.decode(module(a)[:, 0])
 
 
+def errors_at(
+    module: nn.Module,
+    data: DarcyData,
+    normalisers: Sequence[PointwiseNormaliser],
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """Relative L2 error of each sample, (N,) float64, by `normalisers` of a and of u at the samples' resolution."""
+    device = next(module.parameters()).device
+    of_a, of_u = normalisers
+    return errors(module, Encoded(data, of_a, device), RelativeError(of_u, device), batch_size).double().cpu().numpy()
+
+
 @torch.inference_mode()
 def errors(module: nn.Module, samples: Encoded, loss: RelativeError, batch_size: int | None = None) -> Tensor:
     """Relative L2 error of each sample, (N,), of `module` in eval mode and in the type of its weights."""
+    if not len(samples):  # a process's share of few
+        return samples.u.new_zeros(0)
     module.eval()
     like = next(module.parameters())
-    size = batch_size or evaluation_batch(samples)
-    found = [
-        relative_l2(loss.predict(module, samples.a[start : start + size].to(like)), samples.u[start : start + size],
-                    "none")
-        for start in range(0, len(samples), size)
-    ]  # fmt: skip
-    return torch.cat(found) if found else samples.u.new_zeros(0)
+    size = batch_size or max(1, POINTS // samples.u[0].numel())
+    pairs = zip(samples.a.split(size), samples.u.split(size))
+    return torch.cat([relative_l2(loss.predict(module, a.to(like)), u, "none") for a, u in pairs])
 
 
 @torch.inference_mode()
@@ -99,8 +82,7 @@ def predictions(module: nn.Module, samples: Encoded, loss: RelativeError, n: int
     """Solutions (n, s, s) of the first n samples."""
     module.eval()
     like = next(module.parameters())
-    found = [loss.predict(module, samples.a[i : i + 1].to(like)) for i in range(min(n, len(samples)))]
-    return torch.cat(found).float().cpu().numpy()
+    return torch.cat([loss.predict(module, a.to(like)) for a in samples.a[:n].split(1)]).float().cpu().numpy()
 
 
 def mean_error(module: nn.Module, samples: Encoded, loss: RelativeError) -> float:
@@ -116,8 +98,3 @@ def share(data: DarcyData) -> DarcyData:
     """This process's samples."""
     rows = slice(ranks.rank(), None, ranks.size())
     return DarcyData(data.a[rows], data.u[rows], data.source)
-
-
-def evaluation_batch(samples: Encoded) -> int:
-    """Samples that are evaluated at once."""
-    return max(1, POINTS // samples.u[0].numel()) if len(samples) else 1

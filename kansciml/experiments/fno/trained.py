@@ -1,4 +1,4 @@
-"""Trained neural operators of any run that `run_jobs` recorded: to predict with, and for studies of their minima."""
+"""Trained neural operators of any run that kept them: for evaluation, and for studies of their minima."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import numpy as np
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.fno.config import SamplesConfig
-from kansciml.experiments.fno.data import Samples, normalisers_of, read_split, resampled, samples_hash
-from kansciml.experiments.fno.record import FnoRecord, OperatorRow, SamplesRow
-from kansciml.experiments.fno.steps import Encoded, RelativeError, errors, predictions
+from kansciml.experiments.fno.data import Samples, read_split, resampled, samples_hash
+from kansciml.experiments.fno.record import FnoRecord, OperatorRow
+from kansciml.experiments.fno.steps import Encoded, RelativeError, errors_at
+from kansciml.experiments.minibatch.jobs import network_of
 from kansciml.experiments.minibatch.trained import load_network, trained_models
-from kansciml.experiments.minibatch.trained import rows_of as minibatch_rows
 from kansciml.layers.spectral_conv import fourier_basis
-from kansciml.runs import typed
 from kansciml.runs.records import Record
 from kansciml.runs.registry import get_experiment
 from kansciml.runs.scoring import chosen_device
@@ -27,15 +26,6 @@ CHUNK = 8
 """Samples in one batch of those that a Hessian is taken over."""
 
 
-def rows_of(record: Record) -> list[OperatorRow]:
-    """The trained neural operators of a run.
-
-    Raises:
-        KansciError: the run is of another kind, or not finished.
-    """
-    return minibatch_rows(record, FnoRecord, "kansciml fno")
-
-
 def samples_of(record: Record) -> SamplesConfig:
     """Where the samples of a run come from.
 
@@ -44,20 +34,6 @@ def samples_of(record: Record) -> SamplesConfig:
     """
     found: SamplesConfig = config_of(get_experiment(record.experiment).config, record.config).operator.samples
     return found
-
-
-def predict(record: Record, row: OperatorRow, a: np.ndarray) -> np.ndarray:
-    """Solutions (N, s, s) of a trained network for coefficients (N, s, s), float32, at any resolution s.
-
-    Raises:
-        UsageError: another shape. KansciError: as for `load_network`.
-    """
-    a = np.ascontiguousarray(a, np.float32)
-    if a.ndim != 3 or a.shape[1] != a.shape[2] or a.shape[1] < 2:
-        raise UsageError(f"got coefficients of shape {a.shape}: expected (N, s, s)")
-    of_a, of_u = _normalisers(record, row, a.shape[1])
-    samples = Encoded(DarcyData(a, np.zeros_like(a)), of_a)
-    return predictions(load_network(record, row), samples, RelativeError(of_u), len(a))
 
 
 def test_samples(record: Record, subsample: int, data_dir: Path | None = None) -> DarcyData:
@@ -77,7 +53,7 @@ def test_samples(record: Record, subsample: int, data_dir: Path | None = None) -
         raise
     except KansciError as error:
         raise KansciError(f"{error}, or name the folder that has them with --data-dir") from error
-    if wanted.darcy.size == own.darcy.size and samples_hash(found) != _described(record, own.name).test_hash:
+    if wanted.darcy.size == own.darcy.size and samples_hash(found) != FnoRecord.data_in(record, own.name).test_hash:
         raise KansciError(f"the test samples of {own.name} are not those of the run in {record.folder}: train again")
     return found
 
@@ -94,16 +70,16 @@ def evaluate_row(
         UsageError: an accelerator that is not there, or samples of fewer nodes than the network's modes need.
         KansciError: as for `load_network`.
     """
-    device = chosen_device(accelerator)
-    network = load_network(record, row).to(device)
-    points = data.size + network.config.padding
+    config = network_of(row.model, row.network)
+    points = data.size + config.padding
     try:
-        fourier_basis((points, points), network.config.modes)
+        fourier_basis((points, points), config.modes)
     except ValueError as error:
-        raise UsageError(f"{data.size} nodes along a side, with padding {network.config.padding}: {error}") from None
-    of_a, of_u = _normalisers(record, row, data.size)
-    found = errors(network, Encoded(data, of_a, device), RelativeError(of_u, device), batch_size)
-    return found.double().cpu().numpy()
+        raise UsageError(f"{data.size} nodes along a side, with padding {config.padding}: {error}") from None
+    mean_a, std_a, mean_u, std_u = record.arrays[f"{row.data}.normaliser"]
+    known = PointwiseNormaliser(mean_a, std_a), PointwiseNormaliser(mean_u, std_u)
+    network = load_network(record, row).to(chosen_device(accelerator))
+    return errors_at(network, data, [resampled(one, data.size) for one in known], batch_size)
 
 
 def trained_networks(record: Record) -> list[TrainedModel]:
@@ -124,7 +100,7 @@ def trained_networks(record: Record) -> list[TrainedModel]:
                 config = replace(config, darcy=replace(config.darcy, n_test=0))
             found.append(Samples.load(config))
         (samples,) = found
-        if samples_hash(samples.minimum) != _described(record, row.data).minimum_hash:
+        if samples_hash(samples.minimum) != FnoRecord.data_in(record, row.data).minimum_hash:
             raise KansciError(f"the samples of {row.data} are not those of the run in {record.folder}: train again")
         network = load_network(record, row, recompute=False)
         dtype = next(network.parameters()).dtype
@@ -133,15 +109,7 @@ def trained_networks(record: Record) -> list[TrainedModel]:
         batches = [(a.to(dtype), u.to(dtype)) for a, u in zip(minimum.a.split(CHUNK), minimum.u.split(CHUNK))]
         return LoadedModel(network, lambda module, batch: error(module, batch)[0], batches)
 
-    return trained_models(
-        rows_of(record), load, lambda row: {"relative_l2": row.relative_l2, "train_loss": row.train_loss}
-    )
+    def metrics(row: OperatorRow) -> dict[str, float | None]:
+        return {"relative_l2": row.relative_l2, "train_loss": row.train_loss}
 
-
-def _normalisers(record: Record, row: OperatorRow, size: int) -> list[PointwiseNormaliser]:
-    """Of a and of u, on a grid of size x size nodes."""
-    return [resampled(one, size) for one in normalisers_of(record.arrays[f"{row.data}.normaliser"])]
-
-
-def _described(record: Record, name: str) -> SamplesRow:
-    return typed.read(SamplesRow, record.result["data"][name])
+    return trained_models(FnoRecord.rows(record), load, metrics)

@@ -129,7 +129,7 @@ def _linear(memory: MemoryRecord) -> Finding:
 
 def _on_line(curve: Curve) -> tuple[int, int]:
     """Points of a curve on its line, and those that should be: from an eighth of the largest batch on, or on it."""
-    batches, peaks = curve.points.batch, curve.points.peak
+    batches, peaks = curve.batch, curve.peak
     on = np.abs(peaks - (curve.intercept_bytes + curve.slope_bytes * batches)) <= ON_LINE * peaks
     return int(on.sum()), int((on | (8 * batches >= batches[-1])).sum())
 

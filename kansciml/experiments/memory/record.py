@@ -42,21 +42,8 @@ class Reference:
     full_batch: int | None = None
 
 
-@dataclass(frozen=True)
-class Points:
-    """What was measured: batch sizes, bytes of the step alone, and with all that is resident; (n,) int64 each."""
-
-    batch: np.ndarray
-    peak: np.ndarray
-    total: np.ndarray
-
-    @property
-    def gigabytes(self) -> dict[int, float]:
-        """Batch size -> GB in all."""
-        return {int(batch): float(total) / GB for batch, total in zip(self.batch, self.total)}
-
-
-NO_POINTS = Points(*(np.zeros(0, np.int64),) * 3)
+def _points() -> Any:
+    return field(default_factory=lambda: np.zeros(0, np.int64), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,6 +56,7 @@ class Curve:
         slope_bytes, intercept_bytes: line through the peaks from an eighth of the largest batch size on.
         off_line_bytes: farthest of those peaks from it.
         full_batch: largest batch size within the limit.
+        batch, peak, total: batch sizes, bytes of the step alone, and with all that is resident, (n,) each.
     """
 
     model: str
@@ -83,7 +71,9 @@ class Curve:
     off_line_bytes: float
     full_batch: int
     reference: Reference
-    points: Points = field(default=NO_POINTS, compare=False)
+    batch: np.ndarray = _points()
+    peak: np.ndarray = _points()
+    total: np.ndarray = _points()
 
     @property
     def mb_per_sample(self) -> float:
@@ -93,6 +83,11 @@ class Curve:
     def too_small(self) -> bool:
         """Whether the slope is not yet that of the activations, all of which are there when backward begins."""
         return self.slope_bytes + self.input_bytes < ACTIVATIONS * self.kept_bytes
+
+    @property
+    def gigabytes(self) -> dict[int, float]:
+        """Batch size -> GB in all."""
+        return {int(batch): float(total) / GB for batch, total in zip(self.batch, self.total)}
 
     def over(self, base: Curve) -> float:
         """Memory per sample over that of `base`."""
@@ -106,7 +101,7 @@ class Curve:
 
     def above_up_to(self, base: Curve) -> int | None:
         """Largest batch size, of those measured for both, at which this takes more memory in all than `base`."""
-        own, other = self.points.gigabytes, base.points.gigabytes
+        own, other = self.gigabytes, base.gigabytes
         return max((batch for batch in own if batch in other and own[batch] > other[batch]), default=None)
 
 
@@ -134,15 +129,14 @@ class MemoryRecord:
         names = [f"{curve.model}.{curve.variant}.{key}" for curve in curves for key in POINTS]
         if record.experiment not in EXPERIMENTS or not curves or not set(names) <= set(record.arrays):
             raise DamagedRecord(f"{record.folder} holds no finished run of figure 4: kansciml run fig4a makes one")
-        arrays = [record.arrays[name] for name in names]
-        points = [Points(*three) for three in zip(arrays[::3], arrays[1::3], arrays[2::3])]
+        points = [[record.arrays[f"{curve.model}.{curve.variant}.{key}"] for key in POINTS] for curve in curves]
         return cls(
             experiment=record.experiment,
             limit_gb=config["limit_gb"],
             precision=config["precision"],
             device=config["device"],
             titles=record.result["titles"],
-            curves=tuple(replace(curve, points=own) for curve, own in zip(curves, points)),
+            curves=tuple(replace(one, batch=b, peak=p, total=t) for one, (b, p, t) in zip(curves, points)),
             whole_sizes={operator_name("whole", size): size for size in config.get("resolutions", ())},
         )
 
@@ -170,12 +164,10 @@ def operator_name(part: str, resolution: int) -> str:
 
 def result_of(titles: dict[str, str], curves: Sequence[Curve]) -> Result:
     """What `MemoryRecord.read` reads."""
-    arrays = {f"{c.model}.{c.variant}.{key}": getattr(c.points, key) for c in curves for key in POINTS}
+    arrays = {f"{c.model}.{c.variant}.{key}": getattr(c, key) for c in curves for key in POINTS}
     return Result({"titles": titles, "curves": [row_of(curve) for curve in curves]}, arrays)
 
 
 def row_of(curve: Curve) -> dict[str, Any]:
     """A curve in JSON types, without its points."""
-    row = write(curve)
-    del row["points"]
-    return row
+    return {name: value for name, value in write(curve).items() if name not in POINTS}

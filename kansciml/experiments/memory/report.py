@@ -93,7 +93,7 @@ def summary(record: Record) -> list[Table]:
 
 
 def _points(memory: MemoryRecord, model: str, styles: Mapping[str, VariantStyle]) -> Table:
-    totals = {styles[curve.variant].name: curve.points.gigabytes for curve in memory.of(model)}
+    totals = {styles[curve.variant].name: curve.gigabytes for curve in memory.of(model)}
     batches = sorted({batch for points in totals.values() for batch in points})
     rows = [[batch, *(points.get(batch) for points in totals.values())] for batch in batches]
     note = f"Weights, AdamW's state, input and peak; above {memory.limit_gb:g} GB: out of memory."
@@ -147,19 +147,18 @@ def memory_figure(memory: MemoryRecord) -> Figure:
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(titles) :]:
         axes.set_visible(False)
-    every = np.concatenate([curve.points.total for curve in memory.curves]) / GB
-    batches = np.concatenate([curve.points.batch for curve in memory.curves])
-    low, high = int(batches.min()), int(batches.max())
+    every = np.concatenate([curve.total for curve in memory.curves]) / GB
+    batches = np.concatenate([curve.batch for curve in memory.curves])
     for axes, (model, title) in zip(panels.flat, titles.items()):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_ylim(every.min() / 1.6, max(every.max(), memory.limit_gb) * 2.2)
-        axes.set_xlim(low / 1.35, high * 1.35)
+        axes.set_xlim(batches.min() / 1.35, batches.max() * 1.35)
         _limit(axes, memory.limit_gb)
         for curve in memory.of(model):
             _draw(axes, curve, styles[curve.variant], memory.limit_gb)
         _slopes(axes, memory.of(model), styles)
-        _ticks(axes, low, high)
+        axes.xaxis.set_major_formatter("{x:g}")
         log_ticks(axes.yaxis, axes.get_ylim())
         axes.set_title(title.replace(": ", "\n", 1))
     for axes in panels[:, 0]:
@@ -184,7 +183,7 @@ def _limit(axes: Axes, limit: float) -> None:
 
 def _draw(axes: Axes, curve: Curve, style: VariantStyle, limit: float) -> None:
     """Measured points, hollow where they are out of memory, and lines between them that are straight in the batch."""
-    batches, totals = curve.points.batch, curve.points.total / GB
+    batches, totals = curve.batch, curve.total / GB
     between = np.geomspace(batches[0], batches[-1], 200)
     axes.plot(between, np.interp(between, batches, totals), linestyle=style.line, color=style.colour, linewidth=1.1)
     fits = totals <= limit
@@ -206,10 +205,3 @@ def _slopes(axes: Axes, curves: Sequence[Curve], styles: Mapping[str, VariantSty
             text, (1, 0), xycoords="axes fraction", xytext=(-4, 5 + 9 * place), textcoords="offset points",
             ha="right", fontsize=6.5, color=colour,
         )  # fmt: skip
-
-
-def _ticks(axes: Axes, low: int, high: int) -> None:
-    exponents = range(int(np.floor(np.log2(low))), int(np.ceil(np.log2(high))) + 1)
-    step = max(1, -(-len(exponents) // 8))
-    axes.set_xticks([2.0**k for k in exponents[::step]], [f"{2.0**k:g}" for k in exponents[::step]])
-    axes.set_xticks([], minor=True)

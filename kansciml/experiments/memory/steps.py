@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from kansciml._errors import UsageError, check_names, unknown_name
 from kansciml.analysis.memory import MemoryUse, measure
-from kansciml.experiments.memory.record import GB, TEXTBOOK, Curve, Points, Reference, result_of, row_of
+from kansciml.experiments.memory.record import GB, TEXTBOOK, Curve, Reference, result_of, row_of
 from kansciml.layers._kernels import plain, rswaf
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.layers.textbook_kan import to_textbook
@@ -177,7 +177,9 @@ def measure_curve(
         off_line_bytes=off,
         full_batch=full_batch(batch, total, limit),
         reference=model.reference(variant, config),
-        points=Points(batch, peak, total),
+        batch=batch,
+        peak=peak,
+        total=total,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,6 @@ from kansciml.runs import ranks
 from kansciml.runs.settings import COUNTS_IF_SET, config_hash
 from kansciml.training.loop import TrainConfig
 
-Network = TypeVar("Network", bound=VariantConfig)
-Data = TypeVar("Data")
-Own = TypeVar("Own", bound="TrainingJob[Any, Any]")
-
 NOT_SIZES = (
     "variant", "image_size", "channels", "classes", "grid", "spline_order", "grid_range", "kan_hidden", "fair",
     "placement", "drop_path", "resolution", "recompute", "residual",
@@ -31,13 +27,29 @@ NOT_SIZES = (
 """Fields of a network's configuration that the data, the variant or the group say."""
 
 
+class DataConfig(Protocol):
+    """Where the data of a training come from."""
+
+    @property
+    def name(self) -> str:
+        """In the record."""
+
+    @property
+    def n_train(self) -> int:
+        """Number of training images or samples."""
+
+
+Network = TypeVar("Network", bound=VariantConfig)
+Source = TypeVar("Source", bound=DataConfig)
+Own = TypeVar("Own", bound="TrainingJob[Any, Any]")
+
+
 @dataclass(frozen=True)
-class TrainingJob(ABC, Generic[Network, Data]):
+class TrainingJob(ABC, Generic[Network, Source]):
     """One training.
 
     Args:
-        model: name in the registry, such as ``mixer-nano``.
-        network: its configuration.
+        model: name in the registry, such as ``mixer-nano``. network: its configuration.
         data: where the data come from, and how they are presented.
         seed: of the first weights, and of the order of the data and their augmentation.
         training: settings of the loop.
@@ -47,25 +59,15 @@ class TrainingJob(ABC, Generic[Network, Data]):
 
     model: str
     network: Network
-    data: Data
+    data: Source
     seed: int
     training: TrainConfig
     kind: str = field(default="", metadata=COUNTS_IF_SET)
 
     @property
     @abstractmethod
-    def data_name(self) -> str:
-        """Name of the data in the record."""
-
-    @property
-    @abstractmethod
-    def n_train(self) -> int:
-        """Number of training images or samples."""
-
-    @property
-    @abstractmethod
     def trait(self) -> str:
-        """What the networks of its group have beside their variant, such as ``residual``; or nothing."""
+        """What labels say of the network beside its variant, such as ``residual``; or nothing."""
 
     @abstractmethod
     def sizes(self) -> dict[str, Any]:
@@ -78,7 +80,7 @@ class TrainingJob(ABC, Generic[Network, Data]):
     @property
     def task(self) -> str:
         """What is learned with which kind of model: groups of one task are compared."""
-        return f"{self.data_name}-{self.model}"
+        return f"{self.data.name}-{self.model}"
 
     @property
     def group(self) -> str:
@@ -115,14 +117,14 @@ class TrainingJob(ABC, Generic[Network, Data]):
     @property
     def steps(self) -> int:
         """Of all epochs together; an incomplete batch at the end of an epoch is left out."""
-        return self.training.epochs * (self.n_train // self.training.batch_size)
+        return self.training.epochs * (self.data.n_train // self.training.batch_size)
 
     def identity(self, train_hash: str) -> str:
         """What a checkpoint has to agree with, besides the settings of the loop."""
-        return f"{self.id} {config_hash('training', replace(self._same(), training=TrainConfig()))} {train_hash}"
+        return f"{self.id} {config_hash('training', replace(self.same(), training=TrainConfig()))} {train_hash}"
 
-    def _same(self: Own) -> Own:
-        """The job without what makes no difference to what is trained."""
+    def same(self: Own) -> Own:
+        """The job without what makes no difference to the training beside the hash of its data."""
         return self
 
     def build(self, log: Callable[[str], None] | None = None) -> nn.Module:
@@ -147,20 +149,20 @@ def check_jobs(jobs: Sequence[TrainingJob[Any, Any]]) -> None:
             raise UsageError(f"got batch_size {batch} on {processes} processes: expected a multiple of {processes}")
 
 
-def network_of(model: str, values: Mapping[str, Any], **changed: Any) -> Any:
-    """The configuration of a network from a record, with some fields changed.
+def network_of(model: str, values: Mapping[str, Any]) -> Any:
+    """The configuration of a network as a record holds it.
 
     Raises:
         UsageError: an unknown model, or values of another version.
     """
     family, preset = find(model, kind=None)
-    found = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return family.config(preset, **(found | changed))
+    found: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return family.config(preset, **found)
 
 
 def arrays_hash(first: np.ndarray, second: np.ndarray) -> str:
     """Sixteen hexadecimal digits of two arrays, with the shape of the first, in their order."""
     digest = hashlib.sha256(repr(first.shape).encode())
-    digest.update(np.ascontiguousarray(first))
-    digest.update(np.ascontiguousarray(second))
+    for array in (first, second):
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
+from kansciml._errors import KansciError
 from kansciml.reporting.groups import Group, grouped, over
 from kansciml.reporting.style import VariantStyle, variant_styles
 from kansciml.runs import typed
@@ -64,7 +65,7 @@ class TrainedRow:
     train_loss: float | None = None
     minimum_loss: float | None = None
     best_epoch: int | None = None
-    steps: int | None = None
+    steps: int = 0
     seconds_per_step: float | None = None
     peak_memory_mb: float | None = None
     wall_s: float | None = None
@@ -77,7 +78,7 @@ class TrainedRow:
 
     @property
     def data_name(self) -> str:
-        """Name of the data in the record."""
+        """Name of its data in the record."""
         raise NotImplementedError
 
     @property
@@ -124,6 +125,8 @@ class TrainedRecord(Generic[R, D]):
     data_row: ClassVar[type[Any]]
     what: ClassVar[str]
     """What is trained, in words."""
+    command: ClassVar[str]
+    """Which trains it."""
 
     record: Record
     groups: tuple[Group[R], ...]
@@ -146,6 +149,31 @@ class TrainedRecord(Generic[R, D]):
         if not rows:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return cls(record, grouped(rows, lambda row: (row.task, row.group), places.__getitem__, record.arrays), data)
+
+    @classmethod
+    def rows(cls, record: Record) -> list[R]:
+        """The networks of a run whose trainings ended, in the order of the record.
+
+        Raises:
+            KansciError: there is none: the run is of another kind, or not finished.
+        """
+        try:
+            rows: list[R] = [typed.read(cls.row, row) for row in record.result.get("runs", [])]
+        except (KeyError, TypeError):
+            rows = []
+        if not rows:
+            state = "" if record.status == "finished" else f" ({record.status})"
+            raise KansciError(
+                f"{record.folder} is a run of {record.experiment}{state} without trained {cls.what}:"
+                f" expected the folder of a finished run of {cls.command}"
+            )
+        return rows
+
+    @classmethod
+    def data_in(cls, record: Record, name: str) -> D:
+        """What a record says of the data set `name`."""
+        found: D = typed.read(cls.data_row, record.result["data"][name])
+        return found
 
     @property
     def tasks(self) -> list[str]:
@@ -201,8 +229,9 @@ def cost_table(
     for group in record.groups:
         base, own = record.reference(group), group.first
         step = group.median(lambda row: row.seconds_per_step)
+        mlp = base.first if base else None
         row = [record.title(group.task), group.label, own.parameters]
-        row += [over(own.parameters, base.first.parameters if base else None), *further(own, base and base.first)]
+        row += [over(own.parameters, mlp.parameters if mlp else None), *further(own, mlp)]
         row += [group.median(lambda row: row.per_s), 1e3 * step]
         row += [over(step, base.median(lambda row: row.seconds_per_step) if base else None)]
         rows.append([*row, group.median(lambda row: row.peak_memory_mb), group.median(lambda row: row.wall_s)])

@@ -10,33 +10,13 @@ from torch import nn
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.minibatch.jobs import network_of
-from kansciml.experiments.minibatch.record import TrainedRecord, TrainedRow
+from kansciml.experiments.minibatch.record import TrainedRow
 from kansciml.models.registry import find
-from kansciml.runs import typed
 from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel
 from kansciml.training._checkpoint import load_tensors
 
 R = TypeVar("R", bound=TrainedRow)
-
-
-def rows_of(record: Record, kind: type[TrainedRecord[R, Any]], command: str) -> list[R]:
-    """The networks of a run that were trained to their end.
-
-    Raises:
-        KansciError: there is none; `command` trains them.
-    """
-    try:
-        rows = [typed.read(kind.row, row) for row in record.result.get("runs", [])]
-    except (KeyError, TypeError):
-        rows = []
-    if not rows:
-        state = "" if record.status == "finished" else f" ({record.status})"
-        raise KansciError(
-            f"{record.folder} is a run of {record.experiment}{state} without trained {kind.what}:"
-            f" expected the folder of a finished run of {command}"
-        )
-    return rows
 
 
 def chosen_rows(rows: Sequence[R], name: str | None) -> list[R]:
@@ -54,8 +34,7 @@ def chosen_rows(rows: Sequence[R], name: str | None) -> list[R]:
 
 def scored(row: TrainedRow) -> dict[str, Any]:
     """What ``kansciml evaluate --json`` says of a network beside its scores."""
-    own = {"id": row.id, "task": row.task, "group": row.group, "label": row.label}
-    return own | {"seed": row.seed, "parameters": row.parameters}
+    return {name: getattr(row, name) for name in ("id", "task", "group", "label", "seed", "parameters")}
 
 
 def load_network(record: Record, row: TrainedRow, **changed: Any) -> nn.Module:
@@ -70,7 +49,7 @@ def load_network(record: Record, row: TrainedRow, **changed: Any) -> nn.Module:
     path = Path(record.folder) / row.weights
     if not path.is_file():
         raise KansciError(f"{path} is missing: restore it, or train again with --force")
-    network = find(row.model, kind=None)[0].build(network_of(row.model, row.network, **changed))
+    network = find(row.model, kind=None)[0].build(network_of(row.model, {**row.network, **changed}))
     if row.precision == "64":
         network.double()
     try:
@@ -84,28 +63,25 @@ def load_network(record: Record, row: TrainedRow, **changed: Any) -> nn.Module:
 def trained_models(
     rows: Sequence[R], load: Callable[[R], LoadedModel], metrics: Callable[[R], Mapping[str, float | None]]
 ) -> list[TrainedModel]:
-    """The networks whose training ended, for `kansciml hessian`; MLPs of the same task are what KANs stand against.
+    """The networks whose training ended, for `kansciml hessian`; KANs are compared with the MLPs of their task.
 
     Args:
         load: makes module, loss and batches. metrics: numbers that say how well a network learned.
     """
     groups = {(row.task, row.group) for row in rows}
 
-    def loader(row: R) -> Callable[[], LoadedModel]:
-        return lambda: load(row)
-
-    return [
-        TrainedModel(
+    def model(row: R) -> TrainedModel:
+        against = row.base if row.group != row.base and (row.task, row.base) in groups else None
+        return TrainedModel(
             name=row.id,
             label=row.label,
             group=row.group,
             seed=row.seed,
-            load=loader(row),
+            load=lambda: load(row),
             task=row.task,
-            against=row.base if row.group != row.base and (row.task, row.base) in groups else None,
+            against=against,
             metrics=metrics(row),
             loss=row.minimum_loss,
         )
-        for row in rows
-        if not row.diverged
-    ]
+
+    return [model(row) for row in rows if not row.diverged]

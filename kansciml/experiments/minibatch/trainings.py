@@ -11,7 +11,7 @@ import json
 import shutil
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -27,7 +27,6 @@ from kansciml.experiments.minibatch.record import DataRow, TrainedRow
 from kansciml.runs import ranks, typed
 from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.progress import Task
-from kansciml.runs.ranks import device_of
 from kansciml.training._checkpoint import load_tensors, save_tensors
 from kansciml.training.ema import entries
 from kansciml.training.loop import LoopConfig, TrainResult, train
@@ -36,40 +35,48 @@ DONE = "done.json"
 """File of a training that is finished, written last."""
 WEIGHTS = "weights.safetensors"
 ARRAYS = "arrays.safetensors"
+LOOP_CURVES = {"epoch": "epoch", "step": "step", "loss": "loss", "learning_rate": "learning_rate"}
+"""Name of a curve in the record, and of its column in the loop's history."""
 
 
-class Described(Protocol):
-    """What is asked of the data of a training."""
-
-    @property
-    def described(self) -> DataRow:
-        """For the record."""
+class Data(Protocol):
+    """What is asked of the data of a training, for the record."""
 
     @property
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """For the record."""
+    def described(self) -> DataRow: ...
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]: ...
 
 
 J = TypeVar("J", bound=TrainingJob[Any, Any])
-D = TypeVar("D", bound=Described)
+D = TypeVar("D", bound=Data)
 R = TypeVar("R", bound=TrainedRow)
 T = TypeVar("T")
+
+
+class Epoch:
+    """The batches of one epoch as the training loop wants them; `draw(first)` gives those from the `first` on."""
+
+    def __init__(self, length: int, draw: Callable[[int], Iterator[Any]], first: int = 0) -> None:
+        self.length, self.draw, self.first = length, draw, first
+
+    def __len__(self) -> int:
+        return self.length
+
+    def seek(self, first: int) -> Epoch:
+        return Epoch(self.length, self.draw, first)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.draw(self.first)
 
 
 class Steps(NamedTuple):
     """What the training loop is given: see `kansciml.training.loop.train`."""
 
-    batches: Callable[[int], Iterable[Any]]
+    batches: Callable[[int], Epoch]
     loss: Callable[[nn.Module, Any], tuple[Tensor, Mapping[str, Any]]]
     evaluate: Callable[[nn.Module], Mapping[str, float]]
-
-
-class Outcome(NamedTuple):
-    """What is found of a trained network: columns of its row, and arrays of the record."""
-
-    values: dict[str, Any]
-    minimum_loss: float
-    arrays: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -90,19 +97,18 @@ class Trainer(ABC, Generic[J, D, R]):
     """Trains jobs of one kind; what is particular to the kind is abstract.
 
     Attributes:
-        unit: what is counted per second, which the row has as ``<unit>_per_s``.
-        monitor, monitor_mode: which number of `Steps.evaluate` is best, and whether the least (``min``) or largest is;
-            the row has it as ``best_<monitor>``. shown: its name at the bar.
-        curves: name of a curve in the record -> column of the loop's history, besides those that all kinds have.
-        row: type of the rows.
+        row: type of the rows. unit: what is counted per second, in the rows as ``<unit>_per_s``.
+        monitor, monitor_mode: which number of `Steps.evaluate` is best, in the rows as ``best_<monitor>``, and whether
+            its least (``min``) or largest (``max``) is. shown: its name at the bar.
+        curves: of the record, besides `LOOP_CURVES`.
     """
 
+    row: ClassVar[type[Any]]
     unit: ClassVar[str]
     monitor: ClassVar[str]
     monitor_mode: ClassVar[str]
     shown: ClassVar[str]
     curves: ClassVar[Mapping[str, str]]
-    row: ClassVar[type[Any]]
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
@@ -117,8 +123,13 @@ class Trainer(ABC, Generic[J, D, R]):
         """Batches, loss and evaluation of a training."""
 
     @abstractmethod
-    def outcome(self, job: J, data: D, network: nn.Module, result: TrainResult) -> Outcome:
-        """What is found of a network after its training, on its device; the first process alone asks."""
+    def outcome(
+        self, job: J, data: D, network: nn.Module, result: TrainResult
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What is found of a network after its training: further columns of its row, and arrays of the record.
+
+        The first process alone asks; the network is on the device that it was trained on.
+        """
 
     def once(self, key: Hashable, load: Callable[[], T]) -> T:
         """What `load` gives, kept for further jobs; the first process loads, and downloads, before the others do."""
@@ -131,7 +142,7 @@ class Trainer(ABC, Generic[J, D, R]):
         return self._found[key]
 
     def run(self, jobs: Sequence[J]) -> Trained[R]:
-        """Train what is not trained yet, and collect the rows; empty on all processes but the first.
+        """Train what is not trained yet, and collect the rows; none on all processes but the first.
 
         Raises:
             UsageError: two jobs of one name, or no job; settings or data that do not fit.
@@ -145,6 +156,7 @@ class Trainer(ABC, Generic[J, D, R]):
         with self.context.progress.task("training", sum(job.steps for job in jobs)) as bar:
             board = TrainingBoard(bar, len(jobs), self.unit, (f"eval_{self.monitor}", self.shown))
             for job in jobs:
+                board.begin(job)
                 if not ranks.agree((self._folder(job) / DONE).exists()):
                     self.train(job, board)
                 board.finish(job)
@@ -155,44 +167,49 @@ class Trainer(ABC, Generic[J, D, R]):
 
     def train(self, job: J, board: TrainingBoard) -> None:
         """One training from its beginning or its last checkpoint, what is found of it, and its final weights."""
-        data, folder, device = self.data(job), self._folder(job), device_of(job.training.accelerator)
+        data, folder, device = self.data(job), self._folder(job), ranks.device_of(job.training.accelerator)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        network = job.build(lambda line: self.context.log(f"{job.id}: {line}"))
-        described = data.described
-        board.begin(job)
+
+        def log(line: str) -> None:
+            self.context.log(f"{job.id}: {line}")
+
+        network, described = job.build(log), data.described
+        config = LoopConfig(
+            **vars(job.training),
+            seed=job.seed,
+            monitor=self.monitor,
+            monitor_mode=self.monitor_mode,
+            checkpoint_epochs=max(1, job.training.epochs // 10),  # and every ten minutes, and when interrupted
+        )
+        batches, loss, evaluate = self.steps(job, data, device)
         result = train(
             network,
-            LoopConfig(
-                **vars(job.training),
-                seed=job.seed,
-                monitor=self.monitor,
-                monitor_mode=self.monitor_mode,
-                checkpoint_epochs=max(1, job.training.epochs // 10),  # and every ten minutes, and when interrupted
-            ),
-            **self.steps(job, data, device)._asdict(),
+            config,
+            batches=batches,
+            loss=loss,
+            evaluate=evaluate,
             folder=folder,
             identity=job.identity(described.train_hash),
             progress=board,
-            log=lambda line: self.context.log(f"{job.id}: {line}"),
+            log=log,
         )
         if ranks.rank() > 0:
             return
         if result.average is not None:
             network.load_state_dict(result.average, strict=False)  # of tied tensors one name is enough
-        found = self.outcome(job, data, network, result)
-        row = self.row(**self._columns(job, result), **found.values, minimum_loss=found.minimum_loss)
-        save_tensors(folder / WEIGHTS, entries(network), {"id": job.id, "epoch": row.epochs})
-        columns = {"epoch": "epoch", "step": "step", "loss": "loss", "learning_rate": "learning_rate"}
-        columns |= {f"{self.unit}_per_s": "samples_per_s", **self.curves}
-        curves = {name: np.array([line.get(column) for line in result.history], float)
-                  for name, column in columns.items()}  # fmt: skip
-        curves["train_s"] = _training_seconds(job, result)
-        _save_arrays(folder / ARRAYS, curves | found.arrays)
+        columns, arrays = self.outcome(job, data, network, result)
+        row = typed.write(self.row(**self._columns(job, result), **columns))
+        names = LOOP_CURVES | {f"{self.unit}_per_s": "samples_per_s", **self.curves}
+        curves = {
+            name: np.array([line.get(column) for line in result.history], float) for name, column in names.items()
+        }
+        save_tensors(folder / WEIGHTS, entries(network), {"id": job.id, "epoch": row["epochs"]})
+        _save_arrays(folder / ARRAYS, curves | arrays | {"train_s": _training_seconds(job, result)})
         _save_arrays(folder.parent / f"{job.task}.safetensors", data.arrays)
-        write_json(folder / DONE, {"row": typed.write(row), "data": typed.write(described)})
+        write_json(folder / DONE, {"row": row, "data": typed.write(described)})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # optimiser states of a training that has ended
-        self.context.metrics(typed.write(row))
+        self.context.metrics(row)
 
     def _columns(self, job: J, result: TrainResult) -> dict[str, Any]:
         """The columns of a row that all kinds have."""
@@ -202,31 +219,21 @@ class Trainer(ABC, Generic[J, D, R]):
         choose = min if self.monitor_mode == "min" else max
         best = choose(history, key=lambda line: line[monitored], default={})
         return {
-            "id": job.id,
-            "task": job.task,
-            "model": job.model,
-            "resized": job.resized,
-            "variant": job.network.variant,
-            "group": job.group,
-            "label": job.label,
-            "seed": job.seed,
-            "status": result.status,
-            "message": result.message,
+            **{name: getattr(job, name) for name in ("id", "task", "model", "resized", "group", "label", "seed")},
+            **{name: getattr(result, name) for name in ("status", "message", "steps", "wall_s")},
+            **{name: getattr(job.training, name) for name in ("batch_size", "precision")},
             **job.sizes(),
+            "variant": job.network.variant,
+            "network": vars(job.network),
+            "weights": f"checkpoints/{job.id}/{WEIGHTS}",
+            "processes": ranks.size(),
             "train_loss": result.final.get("loss"),
             f"best_{self.monitor}": best.get(monitored),
             "best_epoch": best.get("epoch"),
             "epochs": len(history),
-            "steps": result.steps,
             f"{self.unit}_per_s": per_s,
             "seconds_per_step": job.training.batch_size / per_s if per_s else None,
             "peak_memory_mb": result.peak_memory / 1e6,
-            "wall_s": result.wall_s,
-            "batch_size": job.training.batch_size,
-            "precision": job.training.precision,
-            "processes": ranks.size(),
-            "network": vars(job.network),
-            "weights": f"checkpoints/{job.id}/{WEIGHTS}",
         }
 
     def _collect(self, jobs: Sequence[J]) -> Trained[R]:
@@ -236,22 +243,18 @@ class Trainer(ABC, Generic[J, D, R]):
             try:
                 content = json.loads((folder / DONE).read_text())
                 row, data = typed.read(self.row, content["row"]), content["data"]
-                found.data[data["name"]] = data
-                own, shown = _load_arrays(folder / ARRAYS), _load_arrays(folder.parent / f"{row.task}.safetensors")
+                own, shared = load_tensors(folder / ARRAYS), load_tensors(folder.parent / f"{row.task}.safetensors")
             except (OSError, ValueError, KeyError, TypeError, KansciError) as error:
                 raise KansciError(f"{folder} cannot be read ({error}): delete it to train that model again") from error
             found.rows.append(row)
-            found.arrays.update({f"{row.id}.{name}": values for name, values in own.items()})
-            found.arrays.update({f"{row.data_name}.{name}": values for name, values in shown.items()})
+            found.data[data["name"]] = data
+            for prefix, arrays in ((row.id, own.tensors), (data["name"], shared.tensors)):
+                found.arrays.update({f"{prefix}.{name}": values.numpy() for name, values in arrays.items()})
         return found
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     save_tensors(path, {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}, {})
-
-
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    return {name: values.numpy() for name, values in load_tensors(path).tensors.items()}
 
 
 def _training_seconds(job: TrainingJob[Any, Any], result: TrainResult) -> np.ndarray:
@@ -261,33 +264,31 @@ def _training_seconds(job: TrainingJob[Any, Any], result: TrainResult) -> np.nda
 
 
 class TrainingBoard:
-    """Adds up the steps of all jobs into one bar; the training loop takes it for its own."""
+    """Adds up the steps of all jobs into one bar; the training loop takes it for its own progress and bar."""
 
     def __init__(self, bar: Task, n_jobs: int, unit: str, score: tuple[str, str]) -> None:
         self.bar, self.n_jobs, self.n_done, self.before = bar, n_jobs, 0, 0
         self.unit, self.score, self.name = unit, score, ""
 
     def begin(self, job: TrainingJob[Any, Any]) -> None:
-        self.name = f"{job.group} seed {job.seed}"
-
-    def task(self, description: str, total: float) -> TrainingBoard:
-        return self
-
-    def update(self, completed: float, epoch: int = 0, loss: float | None = None, **shown: Any) -> None:
-        values: dict[str, Any] = {"run": f"{self.n_done + 1}/{self.n_jobs} {self.name}", "epoch": epoch}
-        if loss is not None:
-            values |= {"loss": loss, f"{self.unit}/s": shown.get("samples_per_s", 0.0)}
-        if "peak_memory_mb" in shown:
-            values["peak MB"] = shown["peak_memory_mb"]
-        key, name = self.score
-        if key in shown:
-            values[name] = shown[key]
-        self.bar.update(completed=self.before + completed, **values)
-
-    def close(self) -> None:
-        """The bar belongs to all jobs."""
+        self.name = f"{self.n_done + 1}/{self.n_jobs} {job.group} seed {job.seed}"
 
     def finish(self, job: TrainingJob[Any, Any]) -> None:
         self.n_done += 1
         self.before += job.steps
         self.bar.update(completed=self.before)
+
+    def task(self, description: str, total: float) -> TrainingBoard:
+        return self
+
+    def update(self, completed: float, epoch: int = 0, loss: float | None = None, **shown: Any) -> None:
+        values: dict[str, Any] = {"run": self.name, "epoch": epoch}
+        if loss is not None:
+            values |= {"loss": loss, f"{self.unit}/s": shown.get("samples_per_s", 0.0)}
+        for name, label in (("peak_memory_mb", "peak MB"), self.score):
+            if name in shown:
+                values[label] = shown[name]
+        self.bar.update(completed=self.before + completed, **values)
+
+    def close(self) -> None:
+        """The bar belongs to all jobs."""

@@ -163,7 +163,8 @@ def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
     aspect = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
     figure = new_figure(1.0 + min((width - 0.6) / count * aspect, 5.0), width)
     panels = np.atleast_1d(figure.subplots(1, count, sharex=True, sharey=True))
-    for axes, item in zip(panels, found or [None]):
+    shown: list[tuple[OdeGroup, np.ndarray] | None] = [*found] or [None]
+    for axes, item in zip(panels, shown):
         for number, x, y in system.bodies:
             axes.plot(states[trained, x], states[trained, y], color=TRUTH, linewidth=1.8)
             axes.plot(states[~trained, x], states[~trained, y], color=TRUTH, linewidth=0.5, alpha=0.3)

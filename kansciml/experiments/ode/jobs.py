@@ -81,7 +81,8 @@ class Plan:
         Raises:
             UsageError: whatever is wrong with the request.
         """
-        sources, notes = list(sources), []
+        sources = list(sources)
+        notes: list[str] = []
         systems = {source: source.resolve(notes.append) for source in sources}
         jobs = [
             Job(source, variant, spec, seed, backend, config)

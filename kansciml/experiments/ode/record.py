@@ -225,9 +225,9 @@ class OdeRecord:
             for name, values in record.result["systems"].items():
                 own = tuple(group for group in groups if group.task == name)
                 if own:
-                    arrays = {key: record.arrays[f"{name}.{key}"] for key in ("t", "data_t", "data")}
-                    arrays["truth"] = record.arrays.get(f"{name}.truth")
-                    systems.append(replace(read(OdeSystem, values), name=name, groups=own, **arrays))
+                    t, data_t, data = (record.arrays[f"{name}.{key}"] for key in ("t", "data_t", "data"))
+                    system = replace(read(OdeSystem, values), name=name, groups=own, t=t, data_t=data_t, data=data)
+                    systems.append(replace(system, truth=record.arrays.get(f"{name}.truth")))
             gates = tuple(read(Gate, row) for row in record.result.get("gates", []))
         if not systems:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
@@ -258,7 +258,8 @@ def run_json(run: Run) -> dict[str, Any]:
 
 def ode_result(systems: Sequence[OdeSystem], runs: Sequence[Run]) -> Result:
     """What the record holds."""
-    described, arrays = {}, {}
+    described = {}
+    arrays: dict[str, np.ndarray] = {}
     for one in systems:
         found = {name: array for name in ("t", "truth", "data_t", "data") if (array := getattr(one, name)) is not None}
         described[one.name] = _without(write(one), "name", "groups", "t", "truth", "data_t", "data")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class _Board:
         self.done[job.id] = job.steps
         self._update()
 
-    def _update(self, **values: float | str) -> None:
+    def _update(self, **values: Any) -> None:
         self.bar.update(completed=sum(self.done.values()), **values, runs=f"{self.n_done}/{self.n_jobs}")
 
 

@@ -26,6 +26,7 @@ from kansciml.backends._dopri5 import STAGES, A, Steps, integrate
 from kansciml.backends.base import OdeProblem
 from kansciml.experiments.ode.jobs import Job, Plan
 from kansciml.experiments.ode.record import Run, read_runs
+from kansciml.models.field_spec import FieldSpec
 from kansciml.models.fields import VectorField
 from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel
@@ -71,14 +72,15 @@ def _trained(job: Job, system: System, run: Run) -> TrainedModel:
 
 
 def load_field(problem: OdeProblem, params: np.ndarray) -> LoadedModel:
-    """The field of `problem` at its trained parameters (P,), float64.
+    """The built-in field of `problem` at its trained parameters (P,), float64.
 
     One batch: per save point the step that holds it (T,), its dense-output weights (T, 7), and the data (T, n).
 
     Raises:
         SolveError: the ODE cannot be solved with these parameters.
     """
-    params, problem = np.ascontiguousarray(params, dtype=np.float64), problem.in_own_units()
+    problem = problem.in_own_units()
+    assert isinstance(problem.field, FieldSpec)
     rhs = _kernels.bind(problem.field, params).rhs
     steps = integrate(rhs, problem.u0, problem.t0, problem.saveat[-1], problem.rtol, problem.atol, problem.max_steps)
     module = VectorField(problem.field).load_flat(params)
@@ -127,8 +129,8 @@ class TrajectoryLoss:
                 misfit = _step(module, u[:-1], self.sizes[:-1])[0] - u[1:]
                 u = torch.cat([u[:1], u[1:] + torch.tensordot(self.solve, misfit, 2)])
         after, slopes = _step(module, u, self.sizes)
-        slopes = torch.stack([*slopes, module(None, after)], dim=1)  # (N, 7, n)
-        states = u[step] + self.sizes[step] * torch.matmul(weights[:, None, :], slopes[step])[:, 0]
+        all_slopes = torch.stack([*slopes, module(None, after)], dim=1)  # (N, 7, n)
+        states = u[step] + self.sizes[step] * torch.matmul(weights[:, None, :], all_slopes[step])[:, 0]
         return (((states - data) / self.scale) ** 2).mean()
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison, compare_losses
-from kansciml.experiments.table1.record import SCRATCH, Row, caveat, rows_of
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.table1.record import SCRATCH, Row, Table1Record, TrainedGroup, caveat, rows_of
 from kansciml.reporting.claims import Claim, claim_table, counted
 from kansciml.reporting.groups import mean_error
 from kansciml.runs.records import Record
@@ -20,7 +19,7 @@ BETTER, MARGIN, FEWER = "better", "margin", "parameters"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableClaim(Claim[VisionGroup | None]):
+class TableClaim(Claim[TrainedGroup | None]):
     """A claim of the paper on one row of Table 1, by its own numbers, and by the seeds of a run or a count.
 
     `name` is `BETTER`, `MARGIN` or `FEWER`; `group` and `reference` are None where they were not trained, and of a
@@ -68,7 +67,7 @@ def claims(record: Record) -> list[TableClaim]:
     """
     rows = rows_of(record)
     mlps = {row.published["size"]: row for row in rows if row.published["group"] == "mlp"}
-    scratch = {g.first.size: g for g in VisionRecord.read(record).groups if g.name == SCRATCH}
+    scratch = {g.first.size: g for g in Table1Record.read(record).groups if g.name == SCRATCH}
     printed = {(r.published["size"], r.published["group"]): r.published for r in rows if "printed_top1" in r.published}
     found = []
     for row in rows:
@@ -129,7 +128,7 @@ def claims_table(record: Record) -> Table:
     )
 
 
-def _gap(better: VisionGroup, worse: VisionGroup) -> str | None:
+def _gap(better: TrainedGroup, worse: TrainedGroup) -> str | None:
     """Difference of the means in points, +- its standard error."""
     (a, error_a), (b, error_b) = (mean_error(g.values(lambda row: row.percent)) for g in (better, worse))
     if math.isnan(a - b):

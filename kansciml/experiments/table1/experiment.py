@@ -32,7 +32,7 @@ from kansciml.experiments.vision.experiment import check as check_vision
 from kansciml.experiments.vision.jobs import VisionJob
 from kansciml.experiments.vision.jobs import jobs as vision_jobs
 from kansciml.experiments.vision.report import CAPTIONS
-from kansciml.experiments.vision.runs import run_jobs
+from kansciml.experiments.vision.runs import ImageTrainer
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
 from kansciml.models.deit import KAN_HIDDEN
@@ -184,7 +184,7 @@ def deviations(config: Table1Config) -> list[str]:
 
 
 def run(config: Table1Config, context: RunContext) -> Result:
-    result = run_jobs(jobs(config), context).result
+    result = ImageTrainer(context).run(jobs(config)).result
     if ranks.rank() > 0:
         return result
     protocols = {(settings.network_name, group): protocol for protocol, group, settings in rows(config)}

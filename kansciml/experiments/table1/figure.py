@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kansciml.experiments.table1.record import SCRATCH, Row, rows_of
-from kansciml.experiments.vision.record import STYLES, VisionRecord
+from kansciml.experiments.table1.record import SCRATCH, Row, Table1Record, rows_of
+from kansciml.experiments.vision.record import STYLES
 from kansciml.reporting.groups import mean_error
 from kansciml.reporting.style import FAINT, TRUTH, VariantStyle, new_figure, variant_styles
 from kansciml.runs.records import Record
@@ -42,7 +42,7 @@ def overview(record: Record) -> Figure:
         _measured(panels[3], place, row, style)
     panels[0].set_yticks(places, [_name(row) for row in rows])
     panels[0].tick_params(axis="y", length=0)
-    vision = VisionRecord.read(record)
+    vision = Table1Record.read(record)
     data = vision.data_of(vision.groups[0]).title
     pixels = vision.groups[0].first.network["image_size"]
     labels = ("parameters (M)", "step memory (GB)", "top-1 (%)", "top-1 (%)")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kansciml.experiments.table1.claims import BETTER, FEWER, MARGIN, MARGINS, TableClaim, claims
-from kansciml.experiments.table1.record import Row, rows_of
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.table1.record import Row, Table1Record, TrainedGroup, rows_of
 from kansciml.reporting.groups import plus_minus
 from kansciml.reporting.judging import VERDICT, by_seeds
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Finding
@@ -91,7 +90,7 @@ def _accuracy(record: Record, claim: TableClaim, fair: list[TableClaim]) -> Find
             f"top-1, mean +- standard error over seeds: MLP {_top1(claim.reference)}, KAN {_top1(claim.group)};"
             f" difference {claim.found[0] or '-'} points"
         )
-        tasks = VisionRecord.read(record).tasks
+        tasks = Table1Record.read(record).tasks
         task = claim.group.task
         figures += (f"curves_{task}" if len(tasks) > 1 else "curves",)
     equal = [_equal_terms(one) for one in fair if one.tested]
@@ -116,5 +115,5 @@ def _where(row: Row) -> str:
     return f"DeiT-{row.published['size'].capitalize()}, {row.published['label']}"
 
 
-def _top1(group: VisionGroup) -> str:
+def _top1(group: TrainedGroup) -> str:
     return f"{plus_minus(group.values(lambda row: row.percent)) or '-'} %"

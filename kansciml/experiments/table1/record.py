@@ -6,11 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.minibatch.record import TrainedRecord
+from kansciml.experiments.vision.record import ImagesRow, VisionRow
+from kansciml.reporting.groups import Group
 from kansciml.runs.records import DamagedRecord, Record
 
 SCRATCH = "mlp-scratch"
 """Group of the MLPs of protocol fair, where those of protocol paper start from pretrained weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table1Row(VisionRow):
+    """What a record says of one training; `flops`: forward, per image; `step_bytes`: of a step, at its peak."""
+
+    size: str
+    flops: float | None = None
+    step_bytes: float | None = None
+
+
+TrainedGroup = Group[Table1Row]
+
+
+class Table1Record(TrainedRecord[Table1Row, ImagesRow]):
+    """Groups of the trainings of Table 1 by size and by kind of network."""
+
+    row = Table1Row
+    data_row = ImagesRow
+    what = "image classifiers"
+    command = "kansciml run table1"
 
 
 @dataclass(frozen=True)
@@ -18,7 +41,7 @@ class Row:
     """One row of Table 1: what is printed and computed of it, and its trainings, if there were any."""
 
     published: Mapping[str, Any]
-    group: VisionGroup | None
+    group: TrainedGroup | None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -31,7 +54,7 @@ def rows_of(record: Record) -> list[Row]:
     Raises:
         KansciError: the record is no finished run of table1.
     """
-    vision = VisionRecord.read(record)
+    vision = Table1Record.read(record)
     try:
         groups = {(group.first.size, group.name): group for group in vision.groups}
         published = sorted(record.result["published"], key=lambda row: row["protocol"] != "paper")

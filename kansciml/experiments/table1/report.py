@@ -18,8 +18,7 @@ from typing import Any
 
 from kansciml.experiments.table1.claims import claims_table
 from kansciml.experiments.table1.figure import overview
-from kansciml.experiments.table1.record import SCRATCH, caveat, rows_of
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.table1.record import SCRATCH, Table1Record, TrainedGroup, caveat, rows_of
 from kansciml.experiments.vision.report import drawings
 from kansciml.reporting.groups import over, plus_minus
 from kansciml.reporting.style import save_report
@@ -64,9 +63,9 @@ def accuracy_table(record: Record) -> Table:
         body.append(_accuracies(row.key, own.get("printed_top1"), own.get("printed_top5"), group))
         if group is not None and group.n_diverged:
             diverged.append(f"{own['size']}, {own['label']}: {group.n_diverged} of {len(group.rows)} diverged.")
-    for group in VisionRecord.read(record).groups:
+    for group in Table1Record.read(record).groups:
         if group.name == SCRATCH:
-            body.append(_accuracies(("fair", group.first.size or "", group.label), None, None, group))
+            body.append(_accuracies(("fair", group.first.size, group.label), None, None, group))
     columns = ["Protocol", "Size", "Model", "Top-1 printed (%)", "measured", "Top-5 printed (%)", "measured ", "Seeds"]
     columns += ["Parameters", "MFLOPs", "Step (MB)", "Step (s)"]
     notes = [
@@ -92,12 +91,12 @@ def render(record: Record, folder: Path) -> list[Path]:
     Raises:
         KansciError: as for `summary`, or the folder cannot be written.
     """
-    pictures = {"table1": partial(overview, record), **drawings(VisionRecord.read(record))}
+    pictures = {"table1": partial(overview, record), **drawings(Table1Record.read(record))}
     return save_report(folder, summary(record), pictures)
 
 
 def _accuracies(
-    first: tuple[str, str, str], top1: float | None, top5: float | None, group: VisionGroup | None
+    first: tuple[str, str, str], top1: float | None, top5: float | None, group: TrainedGroup | None
 ) -> list[Any]:
     if group is None:
         return [*first, top1, None, top5, *[None] * 6]
@@ -111,7 +110,7 @@ def _accuracies(
 
 def _setting(record: Record) -> str:
     """``CIFAR-100 at 32 pixels, 10000 training images, 10 epochs, batches of 128``."""
-    vision = VisionRecord.read(record)
+    vision = Table1Record.read(record)
     row, data = vision.groups[0].first, vision.data_of(vision.groups[0])
     return (
         f"{data.title} at {row.network['image_size']} pixels, {data.n_train} training images, {row.steps} steps"

@@ -46,6 +46,11 @@ class ImagesConfig:
             raise UsageError(f"got subset {self.subset}: expected {dataset.classes} to {dataset.n_train} images")
 
     @property
+    def name(self) -> str:
+        """That of the data set."""
+        return self.dataset
+
+    @property
     def n_train(self) -> int:
         """Number of training images."""
         return self.subset or get_dataset(self.dataset).n_train

@@ -13,7 +13,7 @@ from kansciml.experiments.minibatch.jobs import check_jobs
 from kansciml.experiments.vision.config import FIRST_LOOK, FIRST_LOOK_MODEL, VisionRunConfig
 from kansciml.experiments.vision.jobs import jobs
 from kansciml.experiments.vision.report import render, summary
-from kansciml.experiments.vision.runs import run_jobs
+from kansciml.experiments.vision.runs import ImageTrainer
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
 from kansciml.runs.config_json import with_settings
@@ -32,7 +32,7 @@ def check(config: VisionRunConfig) -> None:
 
 
 def run(config: VisionRunConfig, context: RunContext) -> Result:
-    return run_jobs(jobs(config), context).result
+    return ImageTrainer(context).run(jobs(config)).result
 
 
 def recipe(model: str, dataset: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kansciml.experiments.minibatch import figures as minibatch
 from kansciml.experiments.minibatch.figures import TITLE, Column, Curve, legend
-from kansciml.experiments.vision.record import VisionRecord
+from kansciml.experiments.vision.record import ImagesRecord, V
 from kansciml.reporting.legends import log_ticks
 from kansciml.reporting.style import new_figure
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROWS = (Curve("loss", "training loss", span=10), Curve("test_top1", "test accuracy (%)", scale=100))
 
 
-def curves(vision: VisionRecord, task: str) -> Figure:
+def curves(vision: ImagesRecord[V], task: str) -> Figure:
     """Training loss and test accuracy, against epochs and against seconds of training."""
     groups = vision.of(task)
     figure = minibatch.curves(vision, task, ROWS, [Column("", groups), Column("", groups, over_time=True)])
@@ -28,7 +28,7 @@ def curves(vision: VisionRecord, task: str) -> Figure:
     return figure
 
 
-def accuracy_against_cost(vision: VisionRecord, task: str) -> Figure | None:
+def accuracy_against_cost(vision: ImagesRecord[V], task: str) -> Figure | None:
     """Test accuracy of every seed against parameters, and against seconds of training in all; None if all diverged."""
     groups = vision.of(task)
     if all(group.n_diverged == len(group.rows) for group in groups):

@@ -33,14 +33,6 @@ class VisionJob(TrainingJob[VisionConfig, ImagesConfig]):
     weights: Path | None = None
 
     @property
-    def data_name(self) -> str:
-        return self.data.dataset
-
-    @property
-    def n_train(self) -> int:
-        return self.data.n_train
-
-    @property
     def trait(self) -> str:
         return "fair" if self.network.fair else ""
 

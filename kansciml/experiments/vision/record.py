@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kansciml.experiments.minibatch.record import KANS, DataRow, TrainedRecord, TrainedRow
 from kansciml.reporting.groups import Group
@@ -30,7 +31,6 @@ class VisionRow(TrainedRow):
         mixing_flops: forward, per image, of the MLPs or of the KANs in their place alone.
         top1, top5, loss: over the test images, of the weights of the last step. best_top1: of the best epoch.
         train_accuracy: of the last epoch.
-        size, protocol, flops, step_bytes: of a run of table1 alone.
     """
 
     dataset: str
@@ -44,10 +44,6 @@ class VisionRow(TrainedRow):
     dead: int | None = None
     mixing_flops: float | None = None
     images_per_s: float | None = None
-    size: str | None = None
-    protocol: str | None = None
-    flops: float | None = None
-    step_bytes: float | None = None
 
     @property
     def data_name(self) -> str:
@@ -74,6 +70,8 @@ class VisionRow(TrainedRow):
 
 
 VisionGroup = Group[VisionRow]
+V = TypeVar("V", bound=VisionRow)
+ImagesRecord = TrainedRecord[V, ImagesRow]
 
 
 class VisionRecord(TrainedRecord[VisionRow, ImagesRow]):
@@ -82,3 +80,4 @@ class VisionRecord(TrainedRecord[VisionRow, ImagesRow]):
     row = VisionRow
     data_row = ImagesRow
     what = "image classifiers"
+    command = "kansciml vision"

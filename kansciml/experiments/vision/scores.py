@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kansciml.experiments.minibatch.trained import chosen_rows, scored
-from kansciml.experiments.vision.record import ImagesRow, VisionRow
-from kansciml.experiments.vision.trained import HELD_OUT, described, evaluate_row, rows_of, split_images
+from kansciml.experiments.vision.record import ImagesRow, VisionRecord, VisionRow
+from kansciml.experiments.vision.trained import HELD_OUT, evaluate_row, split_images
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
 from kansciml.runs.scoring import Scoring, ScoringOptions
@@ -32,9 +32,9 @@ def score(record: Record, options: ImageScoring, progress: Progress) -> tuple[di
     """Every chosen model over the images of a split.
 
     Raises:
-        UsageError, KansciError: as `rows_of`, `chosen_rows`, `split_images` and `evaluate_row`.
+        UsageError, KansciError: as `VisionRecord.rows`, `chosen_rows`, `split_images` and `evaluate_row`.
     """
-    rows = chosen_rows(rows_of(record), options.model)
+    rows = chosen_rows(VisionRecord.rows(record), options.model)
     found: list[dict[str, Any]] = []
     images: dict[str, Images] = {}
     with progress.task("evaluating", len(rows)) as bar:
@@ -43,7 +43,7 @@ def score(record: Record, options: ImageScoring, progress: Progress) -> tuple[di
             if name not in images:
                 images[name] = split_images(record, name, options.split, options.data_dir, progress)
             scores = evaluate_row(record, row, images[name], options.accelerator, options.batch_size)
-            found.append(_document(described(record, name), row, scores, options.split))
+            found.append(_document(VisionRecord.data_in(record, name), row, scores, options.split))
             bar.update(advance=1)
     return {"split": options.split, "models": found}, [_scores_table(found, options.split), *_class_tables(found)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,22 +14,6 @@ from kansciml.tasks.vision.metrics import Score, Scores, cross_entropy
 
 EVALUATION_FACTOR = 4
 """Batches without gradients are so many times as large as those of training."""
-
-
-class Epoch:
-    """The batches of one epoch in the form the training loop wants."""
-
-    def __init__(self, batches: Batches, epoch: int, first: int = 0) -> None:
-        self.batches, self.epoch, self.first = batches, epoch, first
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def seek(self, first: int) -> Epoch:
-        return Epoch(self.batches, self.epoch, first)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.batches.epoch(self.epoch, self.first)
 
 
 class SmoothedLoss:
@@ -56,8 +39,10 @@ def plain_batches(
     world_size: int = 1,
 ) -> Batches:
     """Images in their own order, without augmentation."""
-    options = {"device": device, "image_size": image_size, "rank": rank, "world_size": world_size}
-    return Batches(images, dataset, -(-batch_size // world_size) * world_size, shuffle=False, **options)
+    whole = -(-batch_size // world_size) * world_size
+    return Batches(
+        images, dataset, whole, device=device, shuffle=False, image_size=image_size, rank=rank, world_size=world_size
+    )
 
 
 @torch.inference_mode()

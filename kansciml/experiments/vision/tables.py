@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from kansciml.analysis.comparison import compare_losses
 from kansciml.experiments.minibatch import record as minibatch
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord, VisionRow
+from kansciml.experiments.vision.record import ImagesRecord, V
 from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
-from kansciml.reporting.groups import diverged_notes, over
+from kansciml.reporting.groups import Group, diverged_notes, over
 from kansciml.runs.tables import Table
 
 
-def accuracy_table(vision: VisionRecord) -> Table:
+def accuracy_table(vision: ImagesRecord[V]) -> Table:
     """What each kind of model reaches on the test images."""
     rows = []
     for group in vision.groups:
@@ -29,10 +29,10 @@ def accuracy_table(vision: VisionRecord) -> Table:
     return Table("Accuracy", columns, rows, notes + diverged_notes(vision.groups))
 
 
-def cost_table(vision: VisionRecord) -> Table:
+def cost_table(vision: ImagesRecord[V]) -> Table:
     """What each kind of model costs, and in units of the MLP."""
 
-    def further(own: VisionRow, base: VisionRow | None) -> tuple[object, ...]:
+    def further(own: V, base: V | None) -> tuple[object, ...]:
         flops = own.mixing_flops
         return own.printed, None if flops is None else flops / 1e6, over(flops, base.mixing_flops if base else None)
 
@@ -43,7 +43,7 @@ def cost_table(vision: VisionRecord) -> Table:
     return minibatch.cost_table(vision, "Images", ("printed", "MFLOPs", "FLOPs over MLP"), further, note)
 
 
-def claims(vision: VisionRecord) -> list[Claim[VisionGroup]]:
+def claims(vision: ImagesRecord[V]) -> list[Claim[Group[V]]]:
     """That the MLP ends at a lower test error than each of the KANs of its task."""
     found = []
     for group, base in vision.pairs():
@@ -53,7 +53,7 @@ def claims(vision: VisionRecord) -> list[Claim[VisionGroup]]:
     return found
 
 
-def verdict_table(vision: VisionRecord) -> Table | None:
+def verdict_table(vision: ImagesRecord[V]) -> Table | None:
     """Does the MLP end at a lower test error than the KAN? None where there are not both."""
     found = claims(vision)
     if not found:

@@ -1,4 +1,4 @@
-"""Trained image classifiers of any run that `run_jobs` recorded: for evaluation, and for studies of their minima."""
+"""Trained image classifiers of any run that kept them: for evaluation, and for studies of their minima."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.minibatch.trained import load_network, trained_models
-from kansciml.experiments.minibatch.trained import rows_of as minibatch_rows
 from kansciml.experiments.vision.jobs import VisionData, images_hash
-from kansciml.experiments.vision.record import ImagesRow, VisionRecord, VisionRow
+from kansciml.experiments.vision.record import VisionRecord, VisionRow
 from kansciml.experiments.vision.steps import EVALUATION_FACTOR, plain_batches, score
-from kansciml.runs import typed
 from kansciml.runs.records import Record
 from kansciml.runs.scoring import chosen_device
 from kansciml.runs.trained import LoadedModel, TrainedModel
@@ -27,15 +25,6 @@ CHUNK = 128
 """Images in one batch of those that a Hessian is taken over."""
 
 
-def rows_of(record: Record) -> list[VisionRow]:
-    """The trained classifiers of a run.
-
-    Raises:
-        KansciError: the run is of another kind, or not finished.
-    """
-    return minibatch_rows(record, VisionRecord, "kansciml vision")
-
-
 def evaluate_row(
     record: Record, row: VisionRow, images: Images, accelerator: str = "auto", batch_size: int | None = None
 ) -> Scores:
@@ -44,10 +33,9 @@ def evaluate_row(
     Raises:
         UsageError: an accelerator that is unknown, or not there. KansciError: as for `load_network`.
     """
-    device = chosen_device(accelerator)
-    dataset = get_dataset(row.dataset)
-    batch_size = batch_size or EVALUATION_FACTOR * row.batch_size
-    batches = plain_batches(images, dataset, row.network["image_size"], batch_size, device)
+    device, dataset = chosen_device(accelerator), get_dataset(row.dataset)
+    size = batch_size or EVALUATION_FACTOR * row.batch_size
+    batches = plain_batches(images, dataset, row.network["image_size"], size, device)
     return score(load_network(record, row).to(device), batches, dataset.classes)
 
 
@@ -64,13 +52,8 @@ def split_images(
         raise UsageError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     images = get_dataset(dataset).load(data_dir or _data_dir(record), split, progress)
     if split == HELD_OUT:
-        _require_same(record, images, described(record, dataset).test_hash, dataset)
+        _require_same(record, images, VisionRecord.data_in(record, dataset).test_hash, dataset)
     return images
-
-
-def described(record: Record, dataset: str) -> ImagesRow:
-    """What the record says of a data set."""
-    return typed.read(ImagesRow, record.result["data"][dataset])
 
 
 def trained_networks(record: Record) -> list[TrainedModel]:
@@ -87,7 +70,7 @@ def trained_networks(record: Record) -> list[TrainedModel]:
     def load(row: VisionRow) -> LoadedModel:
         name = row.dataset
         if name not in found:
-            known = described(record, name)
+            known = VisionRecord.data_in(record, name)
             subset = None if known.n_train == get_dataset(name).n_train else known.n_train
             data = VisionData.load(name, _data_dir(record), subset)
             _require_same(record, data.minimum, known.minimum_hash, name)
@@ -100,7 +83,7 @@ def trained_networks(record: Record) -> list[TrainedModel]:
     def metrics(row: VisionRow) -> dict[str, float | None]:
         return {"top1": row.top1, "top5": row.top5, "loss": row.loss, "train_loss": row.train_loss}
 
-    return trained_models(rows_of(record), load, metrics)
+    return trained_models(VisionRecord.rows(record), load, metrics)
 
 
 def plain_loss(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -9,29 +9,25 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from kansciml._errors import KansciError
 from kansciml._files import make_folder
 from kansciml._workers import WorkerPool, worker_count
 from kansciml.tasks.darcy._shards import Manifest, fault, parts, write_shard
+from kansciml.tasks.darcy.coefficient import coefficient
 from kansciml.tasks.darcy.config import SPLITS, DarcyConfig
-from kansciml.tasks.darcy.field import coefficient
 from kansciml.tasks.darcy.solver import solve
+from kansciml.tasks.data_folder import Progress
 
 SMALL = 1_500_000
 """Nodes of all samples together, below which starting processes takes longer than the work."""
 
 Part = tuple[str, int, int]
 """Split, start, stop."""
-
-
-class Progress(Protocol):
-    """Draws bars: `task(description, total)` gives a handle with `update(advance=, completed=)` and `close()`."""
-
-    def task(self, description: str, total: float) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,10 @@ class Generated:
     seconds: float
 
 
-def make_sample(config: DarcyConfig, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """a and u of one sample, (size, size) float32: solved in float64 at the full resolution, then subsampled."""
+def make_sample(
+    config: DarcyConfig, split: str, index: int
+) -> tuple[Float32[np.ndarray, "s s"], Float32[np.ndarray, "s s"]]:
+    """Coefficient and solution of one sample: solved in float64 at the full resolution, then subsampled."""
     a = coefficient(config, split, index)
     u = solve(a, config.forcing, config.solver)
     kept = (slice(None, None, config.subsample),) * 2
@@ -61,7 +59,7 @@ def generate(
 ) -> Generated:
     """Make the samples of both splits that `folder` does not hold yet; a killed generation goes on where it was.
 
-    Files that are missing or corrupt are made anew. A sample is the same whatever the number of workers and of samples.
+    Files that are missing or corrupt are made anew. A sample is the same whatever the number of workers and samples.
     With more than one worker, a script that calls this needs the usual ``if __name__ == "__main__":``.
 
     Args:
@@ -81,12 +79,11 @@ def generate(
     jobs = [(config, split, index) for split, start, stop in missing for index in range(start, stop)]
     kept = config.n_train + config.n_test - len(jobs)
     bar = progress.task(f"Darcy flow {config.id}", kept + len(jobs)) if progress is not None and jobs else None
-    if len(jobs) * config.resolution**2 < SMALL:
-        n_workers = 1
+    n_workers = 1 if len(jobs) * config.resolution**2 < SMALL else min(n_workers, len(jobs))
     try:
         if bar is not None:
             bar.update(completed=kept)
-        with _samples(jobs, min(n_workers, len(jobs))) as samples:
+        with _samples(jobs, n_workers) as samples:
             for split, start, stop in missing:
                 arrays = np.empty((2, stop - start, config.size, config.size), np.float32)
                 for i in range(stop - start):

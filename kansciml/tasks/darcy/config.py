@@ -37,13 +37,13 @@ class DarcyConfig:
     data_seed: int = 0
     """Seed of all samples; each sample has its own stream of it."""
     low: float = 3.0
-    """Coefficient a where the Gaussian random field is negative."""
+    """Coefficient a where the Gaussian random function is negative."""
     high: float = 12.0
     """Coefficient a elsewhere."""
     tau: float = 3.0
-    """Inverse length scale of the field, of covariance (-Laplace + tau^2)^-alpha."""
+    """Inverse length scale of the random function, of covariance (-Laplace + tau^2)^-alpha."""
     alpha: float = 2.0
-    """Smoothness of the field."""
+    """Smoothness of the random function."""
     forcing: float = 1.0
     """Right-hand side f."""
     solver: str = "cg"
@@ -61,7 +61,7 @@ class DarcyConfig:
         if not 0 <= self.tau < math.inf:
             raise UsageError(f"got tau {self.tau}: expected 0 or more, such as 3")
         if not 1 < self.alpha < math.inf:
-            raise UsageError(f"got alpha {self.alpha}: expected above 1, since a rougher field has no point values")
+            raise UsageError(f"got alpha {self.alpha}: expected above 1, since a rougher function has no point values")
         if not math.isfinite(self.forcing) or self.forcing == 0:
             raise UsageError(f"got forcing {self.forcing}: expected a number other than 0, such as 1")
         if self.solver not in SOLVERS:

@@ -7,16 +7,17 @@ train, test = load(config), load(config, split="test")
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.tasks.darcy._generate import Generated, generate, make_sample
 from kansciml.tasks.darcy._shards import MANIFEST, Manifest, parts, read_shard
 from kansciml.tasks.darcy.config import SOLVERS, SPLITS, DarcyConfig, check_subsample
+from kansciml.tasks.data_folder import cache_folder, named_folder
 
 __all__ = [
     "SOLVERS",
@@ -30,25 +31,23 @@ __all__ = [
     "make_sample",
 ]
 
-VARIABLE = "KANSCIML_DATA"
-
 
 @dataclass(frozen=True, eq=False)
 class DarcyData:
     """Samples of Darcy flow, in memory.
 
     Args:
-        a: coefficients (N, s, s) at the nodes of the unit square, boundary included; [n, i, j] at x = i / (s - 1),
+        a: coefficients at the nodes of the unit square, boundary included; [n, i, j] at x = i / (s - 1),
             y = j / (s - 1).
-        u: solutions (N, s, s), of the same floating type.
+        u: solutions, of the same floating type.
         source: where they come from.
 
     Raises:
         UsageError: other shapes or types.
     """
 
-    a: np.ndarray
-    u: np.ndarray
+    a: Float[np.ndarray, "n s s"]
+    u: Float[np.ndarray, "n s s"]
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -70,8 +69,8 @@ class DarcyData:
         return self.a.shape[1]
 
     @property
-    def x(self) -> np.ndarray:
-        """Coordinates (s,) of the nodes along a side, of the type of a and u."""
+    def x(self) -> Float[np.ndarray, " s"]:
+        """Coordinates of the nodes along a side, of the type of a and u."""
         return np.linspace(0, 1, self.size, dtype=self.a.dtype)
 
     def subsampled(self, factor: int) -> DarcyData:
@@ -90,13 +89,10 @@ def dataset_folder(config: DarcyConfig, cache_dir: Path | str | None = None) -> 
     environment variable KANSCIML_DATA, if it is there, else in the user's cache folder."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser() / config.id
-    if os.environ.get(VARIABLE):
-        folder = Path(os.environ[VARIABLE]).expanduser() / "darcy" / config.id
-        if (folder / MANIFEST).is_file():
-            return folder
-    import pooch  # knows where each system keeps its caches
-
-    return Path(pooch.os_cache("kansciml")) / "darcy" / config.id
+    named = named_folder()
+    if named is not None and (named / "darcy" / config.id / MANIFEST).is_file():
+        return named / "darcy" / config.id
+    return cache_folder() / "darcy" / config.id
 
 
 def load(config: DarcyConfig, cache_dir: Path | str | None = None, split: str = "train") -> DarcyData:

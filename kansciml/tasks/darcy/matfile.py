@@ -35,19 +35,18 @@ def read_mat(path: Path | str, samples: int | None = None, subsample: int = 1, d
             few samples, a subsample that does not divide s - 1.
     """
     path = Path(path).expanduser()
-    arrays = []
-    for name in VARIABLES:
-        whole = _read_hdf5(path, name) if _is_hdf5(path) else _read_v5(path, name)
-        if whole.ndim != 3 or whole.shape[1] != whole.shape[2] or whole.dtype.kind not in "fiu":
-            raise UsageError(
-                f"{path}: variable {name} is {whole.dtype} of shape {whole.shape}: expected numbers (N, s, s)"
-            )
-        check_subsample(whole.shape[1], subsample)
-        if samples is not None and not 1 <= samples <= len(whole):
-            raise UsageError(f"{path} holds {len(whole)} samples: got {samples}, expected 1 to {len(whole)}")
-        arrays.append(np.ascontiguousarray(whole[:samples, ::subsample, ::subsample], dtype))
-        del whole  # before the next is read
-    return DarcyData(*arrays, source=path.name)
+    a, u = (_read(path, name, samples, subsample, dtype) for name in VARIABLES)
+    return DarcyData(a, u, path.name)
+
+
+def _read(path: Path, name: str, samples: int | None, subsample: int, dtype: Any) -> np.ndarray:
+    whole = _read_hdf5(path, name) if _is_hdf5(path) else _read_v5(path, name)
+    if whole.ndim != 3 or whole.shape[1] != whole.shape[2] or whole.dtype.kind not in "fiu":
+        raise UsageError(f"{path}: variable {name} is {whole.dtype} of shape {whole.shape}: expected numbers (N, s, s)")
+    check_subsample(whole.shape[1], subsample)
+    if samples is not None and not 1 <= samples <= len(whole):
+        raise UsageError(f"{path} holds {len(whole)} samples: got {samples}, expected 1 to {len(whole)}")
+    return np.ascontiguousarray(whole[:samples, ::subsample, ::subsample], dtype)
 
 
 def _is_hdf5(path: Path) -> bool:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from jaxtyping import Float, Float64, Num
+from torch import Tensor
 
 from kansciml._errors import UsageError, unknown_name
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def relative_l2(prediction: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def relative_l2(
+    prediction: Float[Tensor, "batch ..."], target: Num[Tensor, "batch ..."], reduction: str = "mean"
+) -> Float[Tensor, ""] | Float[Tensor, " batch"]:
     """||prediction_n - target_n|| / ||target_n|| of each sample n, Euclidean norms over all of its values.
 
     On one uniform grid the ratio is that of the L2 norms: the cell area cancels. Half precision is summed in float32.
 
     Args:
-        prediction, target: (B, ...).
-        reduction: ``"mean"`` (default) or ``"sum"`` over the batch, or ``"none"``: (B,).
+        reduction: ``"mean"`` (default) or ``"sum"`` over the batch, or ``"none"``: one of each sample.
 
     Raises:
         UsageError: different shapes, an unknown reduction.
@@ -37,8 +35,10 @@ def relative_l2(prediction: Tensor, target: Tensor, reduction: str = "mean") -> 
     return ratio if reduction == "none" else ratio.mean() if reduction == "mean" else ratio.sum()
 
 
-def relative_l2_errors(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`relative_l2` of each sample in NumPy, (N,) float64, summed in float64.
+def relative_l2_errors(
+    prediction: Num[np.ndarray, "n ..."], target: Num[np.ndarray, "n ..."]
+) -> Float64[np.ndarray, " n"]:
+    """`relative_l2` of each sample in NumPy, summed in float64.
 
     Raises:
         UsageError: different shapes.
@@ -49,5 +49,5 @@ def relative_l2_errors(prediction: np.ndarray, target: np.ndarray) -> np.ndarray
     return np.linalg.norm(flat[0] - flat[1], axis=1) / np.linalg.norm(flat[1], axis=1)
 
 
-def _shapes(prediction: object, target: object) -> UsageError:
+def _shapes(prediction: tuple[int, ...], target: tuple[int, ...]) -> UsageError:
     return UsageError(f"got a prediction of shape {tuple(prediction)} for a target of shape {tuple(target)}")

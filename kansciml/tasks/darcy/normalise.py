@@ -1,22 +1,25 @@
-"""Normalisation of fields, node by node, to mean 0 and standard deviation 1 over the training samples."""
+"""Normalisation of samples, node by node, to mean 0 and standard deviation 1 over the training samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 
 from kansciml._errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 EPS = 1e-5
+A = TypeVar("A", np.ndarray, "Tensor")
 
 
 @dataclass(frozen=True, eq=False)
-class PointwiseNormaliser:
+class PointwiseNormaliser(Generic[A]):
     """encode: z = (x - mean) / (std + eps), decode: x = z (std + eps) + mean, at each node by itself.
 
     Where the training samples do not vary, as solutions on the boundary, std is 0, and eps alone divides: decoding
@@ -29,13 +32,13 @@ class PointwiseNormaliser:
         eps: default 1e-5.
     """
 
-    mean: Any
-    std: Any
+    mean: A
+    std: A
     eps: float = EPS
 
-    @classmethod
-    def fit(cls, x: np.ndarray, eps: float = EPS) -> PointwiseNormaliser:
-        """From samples (N, s, s), N >= 2: mean and unbiased standard deviation, summed in float64, of the type of x.
+    @staticmethod
+    def fit(x: Float[np.ndarray, "n s s"], eps: float = EPS) -> PointwiseNormaliser[np.ndarray]:
+        """From two samples or more: mean and unbiased standard deviation, summed in float64, of the type of x.
 
         Raises:
             UsageError: another shape, or fewer than two samples.
@@ -44,19 +47,21 @@ class PointwiseNormaliser:
             raise UsageError(f"got training samples of shape {x.shape}: expected (N, s, s) with at least 2 samples")
         mean = x.mean(0, dtype=np.float64)
         std = x.std(0, dtype=np.float64, ddof=1)
-        return cls(mean.astype(x.dtype), std.astype(x.dtype), eps)
+        return PointwiseNormaliser(mean.astype(x.dtype), std.astype(x.dtype), eps)
 
-    def to_torch(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> PointwiseNormaliser:
+    def to_torch(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> PointwiseNormaliser[Tensor]:
         """The same for tensors on a device, of type `dtype` (default: that of the arrays)."""
         import torch
 
         mean, std = (torch.as_tensor(x).to(device, dtype) for x in (self.mean, self.std))
         return PointwiseNormaliser(mean, std, self.eps)
 
-    def encode(self, x: Any) -> Any:
-        """Normalised x (..., s, s), array or tensor as `mean` is."""
+    def encode(self, x: A) -> A:
+        """Normalised x (..., s, s)."""
         return (x - self.mean) / (self.std + self.eps)
 
-    def decode(self, z: Any) -> Any:
+    def decode(self, z: A) -> A:
         """The inverse of `encode`."""
         return z * (self.std + self.eps) + self.mean

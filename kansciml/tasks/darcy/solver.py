@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 import scipy.sparse
+from jaxtyping import Float, Float64, Num
 from scipy import fft
 from scipy.sparse.linalg import splu
 
@@ -22,14 +23,16 @@ from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml.tasks.darcy.config import SOLVERS
 
 TOLERANCE = 1e-12
+Nodes = Num[np.ndarray, "s s"]
+"""Numbers at the nodes."""
 
 
-def solve(a: np.ndarray, f: float | np.ndarray = 1.0, solver: str = "cg") -> np.ndarray:
-    """The solution u (s, s) float64 at the nodes.
+def solve(a: Nodes, f: float | Nodes = 1.0, solver: str = "cg") -> Float64[np.ndarray, "s s"]:
+    """The solution u at the nodes.
 
     Args:
-        a: coefficient (s, s) at the nodes, positive.
-        f: right-hand side, a number or (s, s) at the nodes; its boundary values play no part. Default 1.
+        a: coefficient, positive.
+        f: right-hand side, a number or at the nodes, where its boundary values play no part. Default 1.
         solver: ``"cg"`` (default) or ``"lu"``.
 
     Raises:
@@ -41,7 +44,7 @@ def solve(a: np.ndarray, f: float | np.ndarray = 1.0, solver: str = "cg") -> np.
     return solve_cg(a, f) if solver == "cg" else solve_lu(a, f)
 
 
-def solve_lu(a: np.ndarray, f: float | np.ndarray = 1.0) -> np.ndarray:
+def solve_lu(a: Nodes, f: float | Nodes = 1.0) -> Float64[np.ndarray, "s s"]:
     """`solve` by a sparse LU factorisation."""
     a, rhs = _checked(a, f)
     n = len(rhs)
@@ -52,7 +55,7 @@ def solve_lu(a: np.ndarray, f: float | np.ndarray = 1.0) -> np.ndarray:
     return np.pad(factors.solve(rhs.ravel()).reshape(n, n), 1)
 
 
-def solve_cg(a: np.ndarray, f: float | np.ndarray = 1.0, tolerance: float = TOLERANCE) -> np.ndarray:
+def solve_cg(a: Nodes, f: float | Nodes = 1.0, tolerance: float = TOLERANCE) -> Float64[np.ndarray, "s s"]:
     """`solve` by conjugate gradients, preconditioned by the Laplacian.
 
     Stops when the residual, in the norm that the preconditioner L defines, sqrt(r^T L^-1 r), has fallen by `tolerance`.
@@ -96,7 +99,7 @@ def solve_cg(a: np.ndarray, f: float | np.ndarray = 1.0, tolerance: float = TOLE
     )
 
 
-def five_point_matrix(a: np.ndarray) -> scipy.sparse.csc_array:
+def five_point_matrix(a: Float[np.ndarray, "s s"]) -> scipy.sparse.csc_array:
     """The scheme's matrix for the inner nodes, row by row: symmetric, (s - 2)^2 rows, in units of h^-2."""
     face_x, face_y = _faces(a)
     n = face_x.shape[1]

@@ -111,7 +111,9 @@ def read_cells(path: Path) -> Cells:
     if names is not None and width > len(names):
         line = lines[0][0]
         raise UsageError(f"{path} row {line}: got {width} cells, expected {len(names)} as in row {header_line}")
-    frame = _frame(lines, separator, width)
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, index=[number for number, _ in lines], dtype=str)
     if names is not None:
         names = names[:width]
     if (names is None or not names[-1]) and (frame[width - 1] == "").all():  # every line ends in a separator
@@ -235,16 +237,3 @@ def _is_units(row: Sequence[str], decimal: str) -> bool:
     words = [cell for cell in row if cell.lower() not in MISSING | {"1"}]
     infinite = any(cell.lower().lstrip("+-") in ("inf", "infinity") for cell in words)
     return bool(words) and bool(row[0]) and not infinite and not any(_numeric(cell, decimal) for cell in words)
-
-
-def _frame(lines: Sequence[tuple[int, str]], separator: str, width: int) -> pd.DataFrame:
-    import pandas as pd
-
-    options = {"sep": r"\s+"} if separator == " " else {"sep": separator, "skipinitialspace": True}
-    text = "\n".join(line.strip() if separator == " " else line for _, line in lines)
-    frame = pd.read_csv(
-        io.StringIO(text), header=None, names=list(range(width)), index_col=False, dtype=str, na_filter=False,
-        skip_blank_lines=False, **options,
-    )  # fmt: skip
-    frame.index = [number for number, _ in lines]
-    return frame.apply(lambda column: column.str.strip())

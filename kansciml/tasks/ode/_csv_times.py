@@ -38,11 +38,11 @@ def seconds_of(column: pd.Series) -> tuple[np.ndarray, str] | None:
 def _dates(column: pd.Series) -> pd.Series | None:
     import pandas as pd
 
-    def parsed(text: pd.Series = column, **options: object) -> pd.Series | None:
+    def parsed(text: pd.Series = column, format: str | None = None) -> pd.Series | None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # pandas warns where it guesses
             try:
-                return pd.to_datetime(text, utc=True, **options)
+                return pd.to_datetime(text, utc=True, format=format)
             except (ValueError, OverflowError, UserWarning):
                 return None
 

@@ -18,7 +18,6 @@ __all__ = [
     "hardly_varying",
     "read_csv",
     "system_from_trajectory",
-    "test_data",
     "training_data",
     "with_normalisation",
 ]
@@ -44,14 +43,6 @@ def training_data(system: System) -> Trajectory:
 def full_data(system: System) -> Trajectory:
     """True states at `test_saveat`, which covers training and test span (for plots), or all observed rows."""
     return system.observed if system.observed is not None else _reference(system, system.test_saveat)
-
-
-def test_data(system: System) -> Trajectory | None:
-    """The part of `full_data` beyond the training span, never seen in training; None if there is no test span."""
-    return None if system.test_end is None else full_data(system).after(system.train_end)
-
-
-test_data.__test__ = False  # its name makes pytest take it for a test wherever it is imported
 
 
 def _reference(system: System, t: np.ndarray) -> Trajectory:
@@ -112,17 +103,19 @@ def with_normalisation(system: System) -> System:
     else:
         data = training_data(system)
     states, size = _sized(data.states)
-    changes: dict[str, object] = {}
-    if system.loss_scale is None:
-        changes["loss_scale"] = size * np.where(_constant(states), _scale_of_constant(states), states.std(axis=0))
-    if not system.scale:
-        span = data.t[-1] - data.t[0]
-        for key, values in _scaling((data.t - data.t[0]) / span, states).items():
-            changes[key] = tuple((values * (size / span if key == "rate" else size)).tolist())
-    return replace(system, **changes)
+    span = data.t[-1] - data.t[0]
+    center, scale, rate = _scaling((data.t - data.t[0]) / span, states)
+    spread = size * np.where(_constant(states), _scale_of_constant(states), states.std(axis=0))
+    return replace(
+        system,
+        center=system.center or tuple((center * size).tolist()),
+        scale=system.scale or tuple((scale * size).tolist()),
+        rate=system.rate or tuple((rate * (size / span)).tolist()),
+        loss_scale=spread if system.loss_scale is None else system.loss_scale,
+    )
 
 
-def _scaling(t: np.ndarray, states: np.ndarray) -> dict[str, np.ndarray]:
+def _scaling(t: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """center, scale and rate, each (n,), of states of order one at times from 0 to 1."""
     low, high = states.min(axis=0), states.max(axis=0)
     scale = np.where(_constant(states), _scale_of_constant(states), (high - low) / 2 / FILL)
@@ -130,7 +123,7 @@ def _scaling(t: np.ndarray, states: np.ndarray) -> dict[str, np.ndarray]:
     slope = np.diff(states, axis=0) / dt[:, None]
     # A constant component still gets a rate, slow over the span, so that its output weight has a gradient.
     rate = np.maximum(np.sqrt(dt @ slope**2), OF_CONSTANT * scale)
-    return {"center": (low + high) / 2, "scale": scale, "rate": rate}
+    return (low + high) / 2, scale, rate
 
 
 def hardly_varying(system: System) -> tuple[str, ...]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from kansciml._errors import SolveError, UsageError, unknown_name
 from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver
 from kansciml.models.field_spec import INPUT_SCALINGS, MODELS, FieldSpec
 from kansciml.tasks.ode.data import full_data, training_data
-from kansciml.tasks.ode.loss import mse, relative_mse
 from kansciml.tasks.ode.system import System
+
+if TYPE_CHECKING:
+    from kansciml.backends.module_field import ModuleField
 
 EVALUATION_TOLERANCE = 1e-10
 """Losses are reported at this tolerance, so that none of them fits the solver's error."""
@@ -108,7 +111,7 @@ def shrunk_kan(mlp: FieldSpec, size: Callable[[FieldSpec], float]) -> FieldSpec:
 
 
 def make_problem(
-    system: System, field: FieldSpec, rtol: float = 1e-7, atol: float = 1e-7, max_steps: int = MAX_STEPS
+    system: System, field: FieldSpec | ModuleField, rtol: float = 1e-7, atol: float = 1e-7, max_steps: int = MAX_STEPS
 ) -> OdeProblem:
     """The problem of fitting `field` to the training data of `system`, solved in the system's `units`.
 
@@ -128,6 +131,29 @@ def make_problem(
         max_steps=max_steps,
         units=system.units,
     )
+
+
+def mse(u: Float[np.ndarray, "T n"], data: Float[np.ndarray, "T n"]) -> float:
+    """Mean squared error of predicted states over save points and components, in squared state units."""
+    return float(np.mean((u - data) ** 2))
+
+
+def relative_mse(u: Float[np.ndarray, "T n"], data: Float[np.ndarray, "T n"]) -> float:
+    """Squared error relative to the variation of the data, pooled over components (dimensionless, in any unit).
+
+    sum_{t,i} (u_ti - d_ti)^2 / sum_{t,i} (d_ti - mean_t d_ti)^2: predicting each component's mean over time gives 1.
+    Components are pooled so that one that hardly varies does not dominate.
+
+    Raises:
+        UsageError: the data are constant in time (to rounding).
+    """
+    spread = np.ptp(data, axis=0)
+    if not np.any(spread > 4 * np.finfo(np.float64).eps * np.abs(data).max(axis=0)):  # a mean is not exact either
+        what = "there is one row of data" if len(data) == 1 else f"the {len(data)} rows of data are constant in time"
+        raise UsageError(f"{what}: the relative error is undefined, use the mean squared error")
+    unit = spread.max()  # squares of very small or large numbers leave float64
+    error, variation = np.sum(((u - data) / unit) ** 2), np.sum(((data - np.mean(data, axis=0)) / unit) ** 2)
+    return float(error / variation)
 
 
 class Metrics(dict[str, "float | None"]):
@@ -170,10 +196,10 @@ def evaluate(solver: OdeSolver, system: System, params: np.ndarray) -> tuple[Met
         they could not be computed. Relative errors are in multiples of the system's `loss_scale`, unless the system is
         `dimensionless`: components may have different units.
     """
-    unit = np.ones(system.state_size) if system.dimensionless or system.loss_scale is None else system.loss_scale
+    unit = np.ones(system.state_size) if system.dimensionless else system.loss_scale
     found, data, times = Metrics(), training_data(system), system.test_saveat
     states = np.full((len(times), system.state_size), np.nan)
-    beyond = times > system.train_end
+    beyond = np.asarray(times > system.train_end)
 
     def solve(at: np.ndarray) -> np.ndarray:
         return solver.trajectory(params, at, EVALUATION_TOLERANCE, EVALUATION_TOLERANCE)

@@ -46,6 +46,8 @@ def _solve(system: System, times: bytes) -> np.ndarray:
         return np.empty((0, system.state_size))
     if t[-1] == system.t0:
         return system.u0[None, :]
+    equations = system.rhs
+    assert equations is not None
     end, evaluations = t[-1] - system.t0, 0
     span = 1.0 if system.dimensionless else end
 
@@ -55,7 +57,7 @@ def _solve(system: System, times: bytes) -> np.ndarray:
         time = system.t0 + span * tau
         if evaluations > MAX_EVALUATIONS:
             raise _failure(system, t[-1], f"too stiff: more than {MAX_EVALUATIONS} evaluations by t = {time:g}")
-        return span * np.asarray(system.rhs(time, u))
+        return span * np.asarray(equations(time, u))
 
     def solve(tau: np.ndarray | None, rtol: float, atol: float | np.ndarray) -> np.ndarray:
         # A blow-up is reported below; the overflow warnings on the way there would say nothing more.
@@ -65,7 +67,7 @@ def _solve(system: System, times: bytes) -> np.ndarray:
             raise _failure(system, t[-1], solution.message)
         return np.ascontiguousarray(solution.y.T)
 
-    size = 1.0
+    size: float | np.ndarray = 1.0
     if not system.dimensionless:  # a rough solution tells the size of each component; next to nothing is absolute there
         size = np.abs(solve(None, 1e-6, 1e-100)).max(axis=0)
         size = np.where(size > 0, size, size.max() or 1.0)

@@ -16,7 +16,7 @@ import numpy as np
 from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml.tasks.ode import systems
 from kansciml.tasks.ode.fingerprint import fingerprint
-from kansciml.tasks.ode.system import System
+from kansciml.tasks.ode.system import RightHandSide, System
 
 
 def available_systems() -> tuple[str, ...]:
@@ -69,15 +69,16 @@ def file_fingerprints(names: Iterable[str | Path]) -> list[str]:
 
 def _fingerprint(system: System) -> str:
     """Of its equations too, by their code and by values: what they call or read elsewhere shows there."""
-    seen = []
-    for factor in (1.0, 1.1, 0.7) if system.rhs else ():
-        try:
-            with np.errstate(all="ignore"):
-                du = np.asarray(system.rhs(system.t0, factor * system.u0), dtype=np.float64)
-            seen.append([f"{value:.9e}" for value in du])  # the last digits are the machine's
-        except Exception as error:
-            seen.append([type(error).__name__])
-    return fingerprint(system, seen)
+    return fingerprint(system, [_slopes(system.rhs, system, factor) for factor in (1.0, 1.1, 0.7) if system.rhs])
+
+
+def _slopes(rhs: RightHandSide, system: System, factor: float) -> list[str]:
+    """Slopes at a multiple of the initial state, in digits that do not depend on the machine."""
+    try:
+        with np.errstate(all="ignore"):
+            return [f"{value:.9e}" for value in np.asarray(rhs(system.t0, factor * system.u0), dtype=np.float64)]
+    except Exception as error:
+        return [type(error).__name__]
 
 
 def _built_in() -> dict[str, tuple[System, Path]]:
@@ -103,6 +104,7 @@ def _import_file(path: Path) -> ModuleType:
     # The path is part of the name, so that two files called system.py do not meet in sys.modules.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(f"kansciml_user_system_{digest}", path)
+    assert spec is not None and spec.loader is not None  # its name ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
     try:

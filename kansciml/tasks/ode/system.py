@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class System:
     rhs: RightHandSide | None = None
     t0: float = 0.0
     test_end: float | None = None
-    test_saveat: np.ndarray | None = None
+    test_saveat: np.ndarray = cast(np.ndarray, None)
     title: str = ""
     citation: str = ""
     labels: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class System:
     center: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     rate: tuple[float, ...] = ()
-    loss_scale: np.ndarray | None = None
+    loss_scale: np.ndarray = cast(np.ndarray, None)
     dimensionless: bool = False
     invariants: dict[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     hidden: int = 50
@@ -104,10 +105,10 @@ class System:
             len(set(self.phase_plane)) == 2 and all(0 <= i < n for i in self.phase_plane)
         ):
             raise self._error(f"got phase_plane {self.phase_plane}, expected two different indices below {n}")
-        if (self.rhs is None) == (self.observed is None):
-            raise self._error("expected either rhs, the known equations, or observed, the data, and not both")
-        if self.rhs is not None:
+        if self.rhs is not None and self.observed is None:
             self._check_rhs(self.rhs)
+        elif self.observed is None or self.rhs is not None:
+            raise self._error("expected either rhs, the known equations, or observed, the data, and not both")
         elif not (self.observed.state_size == n and np.array_equal(self.observed.t, self.test_saveat)):
             raise self._error("the observed data must have one column per component and test_saveat as their times")
 

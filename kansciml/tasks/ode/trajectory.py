@@ -60,8 +60,3 @@ class Trajectory:
         """The part with t <= end."""
         keep = self.t <= end
         return Trajectory(self.t[keep], self.states[keep], self.labels, self.source)
-
-    def after(self, end: float) -> Trajectory:
-        """The part with t > end."""
-        keep = self.t > end
-        return Trajectory(self.t[keep], self.states[keep], self.labels, self.source)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from kansciml._errors import UsageError
-from kansciml.tasks.vision._download import Progress, download, manifest_sum, unpack
+from kansciml.tasks.data_folder import Progress
+from kansciml.tasks.vision._download import download, manifest_sum, unpack
 from kansciml.tasks.vision._folders import Source
 from kansciml.tasks.vision.dataset import Images
 
@@ -89,7 +90,7 @@ class CifarBinary:
                     if sha256 is None:
                         total += fingerprint(rows[:, self.label_bytes - 1 :])
                     else:
-                        digest.update(rows)
+                        digest.update(rows.data)
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}: {REMEDY}") from error
         if sha256 is not None and digest.hexdigest() != sha256:

@@ -12,19 +12,14 @@ import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kansciml._errors import KansciError
+from kansciml.tasks.data_folder import Bar, Progress
 
 MANIFEST = "kansciml.sha256"
 """Beside files that came out of a verified archive: their checksums, as ``sha256sum -c`` reads them."""
 TIMEOUT_S = 30
-
-
-class Progress(Protocol):
-    """Draws bars: `task(description, total)` gives a handle with `update(advance)` and `close()`."""
-
-    def task(self, description: str, total: float) -> Any: ...
 
 
 def download(urls: Sequence[str], md5: str, path: Path, title: str, progress: Progress | None) -> None:
@@ -143,27 +138,23 @@ class _Bar:
 
     def __init__(self, progress: Progress, description: str) -> None:
         self.total = 0
-        self._progress, self._description, self._task = progress, description, None
+        self._progress, self._description = progress, description
+        self._bar: Bar | None = None
+        self._closed = False
 
     def update(self, size: int) -> None:
-        if self._task is None:
-            self._task = self._progress.task(self._description, self.total)
-        self._task.update(advance=size)
-
-    def reset(self) -> None:
-        """pooch starts over to draw a full bar at the end; the bar is full already."""
-        self.close()
+        if self._closed:
+            return
+        if self._bar is None:
+            self._bar = self._progress.task(self._description, self.total)
+        self._bar.update(advance=size)
 
     def close(self) -> None:
-        if self._task is not None:
-            self._task.close()
-        self._task = _Closed()
+        if self._bar is not None:
+            self._bar.close()
+        self._closed = True
 
-
-class _Closed:
-    def update(self, **_: Any) -> None: ...
-
-    def close(self) -> None: ...
+    reset = close  # pooch starts over to draw a full bar at the end; the bar is full already
 
 
 def _is_network(error: OSError) -> bool:

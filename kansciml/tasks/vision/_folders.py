@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kansciml._errors import UsageError
-from kansciml.tasks.vision._download import Progress
-
-VARIABLE = "KANSCIML_DATA"
+from kansciml.tasks.data_folder import VARIABLE, Progress, cache_folder, named_folder
 
 Member = tuple[str, ...]
 """The names one file may have, the first the one it is downloaded under."""
@@ -45,11 +42,11 @@ class Source:
             if found is None:
                 raise self._absent(data_dir, members)
             return found
-        if os.environ.get(VARIABLE):
-            found = self._in(Path(os.environ[VARIABLE]).expanduser(), members, VARIABLE)
-            if found:
-                return found
-        folder = cache_folder() / self.folders[0]
+        named = named_folder()
+        found = None if named is None else self._in(named, members, VARIABLE)
+        if found is not None:
+            return found
+        folder = cache_folder() / "vision" / self.folders[0]
         if None in _paths(folder, members):
             self.fetch(folder, progress)
         return [path for path in _paths(folder, members) if path is not None]
@@ -84,13 +81,6 @@ class Source:
             f"--data-dir {root} holds no {self.title}: expected {members[0][0]} there or one folder below;"
             " leave --data-dir out to download it"
         )
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of kansciml's data sets."""
-    import pooch  # only for a data set that was not found elsewhere
-
-    return Path(pooch.os_cache("kansciml")) / "vision"
 
 
 def _paths(folder: Path, members: Sequence[Member]) -> list[Path | None]:

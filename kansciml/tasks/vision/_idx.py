@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from kansciml._errors import UsageError
-from kansciml.tasks.vision._download import Progress, download
+from kansciml.tasks.data_folder import Progress
+from kansciml.tasks.vision._download import download
 from kansciml.tasks.vision._folders import Member, Source
 from kansciml.tasks.vision.dataset import Images
 
@@ -68,8 +70,8 @@ class IdxImages:
             download([mirror + name for mirror in self.mirrors], file.md5_gz, folder / name, self.title, progress)
 
 
-def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> np.ndarray:
-    """The uint8 array of an idx file.
+def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> UInt8[np.ndarray, "*shape"]:
+    """The array of an idx file.
 
     Args:
         path: the file; unpacked in memory if its name ends in ``.gz``.

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Int64, Num, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,18 +24,22 @@ from kansciml._errors import UsageError
 from kansciml.tasks.vision.augment import Augmentation
 from kansciml.tasks.vision.dataset import Dataset
 
+Inputs = Float32[Tensor, "batch channels size size"]
+Labels = Int64[Tensor, " batch"]
+Targets = Labels | Float32[Tensor, "batch classes"]
+
 
 class Augmenter:
-    """Callable: images (B, C, H, W) uint8, labels (B,) int64, seed -> inputs (B, C, S, S) float32, targets.
+    """Callable: images, labels, seed -> inputs, targets.
 
-    Targets are the labels (B,) int64, or, where the settings mix images, distributions (B, classes) float32 for every
-    batch. Inputs are resized to S = `image_size` (bicubic, antialiased) and have the data set's mean subtracted and
-    are divided by its standard deviation.
+    Targets are the labels, or, where the settings mix images, distributions over the classes for every batch. Inputs
+    are resized to `image_size` (bicubic, antialiased), the data set's mean is subtracted, and they are divided by its
+    standard deviation.
 
     Args:
         augmentation: what to do; the default, nothing, is what test images get.
         dataset: gives size, channels, classes, mean and standard deviation.
-        image_size: S; None: that of the data set.
+        image_size: height and width of the inputs; None: those of the data set.
 
     Raises:
         UsageError: colour changes of grey images; a size below 1.
@@ -55,7 +60,9 @@ class Augmenter:
         self._std = torch.tensor(dataset.std).view(1, -1, 1, 1)
         self._kornia = _kornia_transforms(augmentation, self.image_size)
 
-    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: UInt8[Tensor, "batch channels height width"], labels: Labels, seed: int
+    ) -> tuple[Inputs, Targets]:
         config, rng = self.augmentation, np.random.default_rng(seed)
         if len(labels) == 0:
             inputs = images.new_empty((0, images.shape[1], self.image_size, self.image_size), dtype=torch.float32)
@@ -106,10 +113,12 @@ class Augmenter:
         return targets.scatter_(1, labels[:, None], 1.0)
 
 
-def crop_and_flip(images: Tensor, padding: int, flip: bool, rng: np.random.Generator) -> Tensor:
+def crop_and_flip(
+    images: Num[Tensor, "batch channels height width"], padding: int, flip: bool, rng: np.random.Generator
+) -> Num[Tensor, "batch channels height width"]:
     """Each image shifted by up to `padding` pixels in both directions, black moving in, and mirrored half the time.
 
-    One gather for all: images (B, C, H, W) of any type, same shape out.
+    One gather for all.
     """
     b, c, h, w = images.shape
     top = torch.from_numpy(rng.integers(0, 2 * padding + 1, (b, 1)))
@@ -122,7 +131,9 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool, rng: np.random.Gener
     return padded.gather(2, index.expand(-1, c, -1)).view(b, c, h, w)
 
 
-def resized_crop(x: Tensor, size: int, share: tuple[float, float], rng: np.random.Generator) -> Tensor:
+def resized_crop(
+    x: Float[Tensor, "batch channels height width"], size: int, share: tuple[float, float], rng: np.random.Generator
+) -> Float[Tensor, "batch channels {size} {size}"]:
     """A rectangle of each image, at any place in it, scaled to (size, size) by bicubic interpolation within [0, 1].
 
     Its share of the area is uniform in `share`, the logarithm of its width over height uniform in log 3/4 to log 4/3;
@@ -133,7 +144,7 @@ def resized_crop(x: Tensor, size: int, share: tuple[float, float], rng: np.rando
     ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), (b, tries)))
     sides = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=-1)  # width, height as shares of the image
     fits = (sides <= 1).all(-1)
-    sides = np.where(fits.any(1, keepdims=True), sides[np.arange(b), fits.argmax(1)], 1.0)  # (B, 2)
+    sides = np.where(np.any(fits, 1, keepdims=True), sides[np.arange(b), fits.argmax(1)], 1.0)  # (B, 2)
     centre = (1 - sides) * rng.uniform(-1, 1, (b, 2))  # in [-1, 1] over the image, as affine_grid counts
     theta = np.concatenate([sides[:, :, None] * np.eye(2), centre[:, :, None]], axis=2)  # (B, 2, 3)
     grid = F.affine_grid(torch.from_numpy(theta).to(x), [b, x.shape[1], size, size], align_corners=False)
@@ -141,7 +152,9 @@ def resized_crop(x: Tensor, size: int, share: tuple[float, float], rng: np.rando
     return F.grid_sample(x, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp_(0, 1)
 
 
-def cutmix(x: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, float]:
+def cutmix(
+    x: Float[Tensor, "*batch height width"], share: float, rng: np.random.Generator
+) -> tuple[Float[Tensor, "*batch height width"], float]:
     """A rectangle of about 1 - share of the area, its centre anywhere, replaced by the batch in reverse order.
 
     Returns the images and the share that stayed: the rectangle may reach beyond the border.
@@ -157,7 +170,7 @@ def cutmix(x: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, f
     return x, 1 - box.shape[-2] * box.shape[-1] / (h * w)
 
 
-def solarise(x: Tensor) -> Tensor:
+def solarise(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """v -> 1 - v where v >= 1/2, for values in [0, 1]."""
     return torch.minimum(x, 1 - x)
 

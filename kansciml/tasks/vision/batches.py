@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from kansciml._errors import UsageError
 from kansciml.tasks.vision.augment import Augmentation
-from kansciml.tasks.vision.augmenter import Augmenter
+from kansciml.tasks.vision.augmenter import Augmenter, Inputs, Labels, Targets
 from kansciml.tasks.vision.dataset import Dataset, Images
 
 ORDER, AUGMENT, SUBSET = 1, 2, 3
@@ -19,11 +20,11 @@ ORDER, AUGMENT, SUBSET = 1, 2, 3
 
 
 class Batch(NamedTuple):
-    """inputs (B, C, S, S) float32, normalised; targets (B,) int64 or (B, classes) float32; labels (B,) int64."""
+    """Normalised inputs, targets (labels, or distributions over the classes where images are mixed), and labels."""
 
-    inputs: Tensor
-    targets: Tensor
-    labels: Tensor
+    inputs: Inputs
+    targets: Targets
+    labels: Labels
 
 
 class Batches:
@@ -104,16 +105,16 @@ class Batches:
             inputs, targets = self._augmenter(self.images.index_select(0, rows), labels, seed)
             yield Batch(inputs, targets, labels)
 
-    def order(self, epoch: int) -> Tensor:
-        """Indices (N,) of the images in the order of an epoch, on the CPU."""
+    def order(self, epoch: int) -> Int64[Tensor, " n"]:
+        """Indices of the images in the order of an epoch, on the CPU."""
         if not self.shuffle:
             return torch.arange(len(self.labels))
         generator = torch.Generator().manual_seed(_seed(self.seed, ORDER, epoch))
         return torch.randperm(len(self.labels), generator=generator)
 
 
-def balanced_subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Indices (size,), increasing, of images drawn at random: size / classes of every class, rounded down or up.
+def balanced_subset(labels: Int64[np.ndarray, " n"], size: int, seed: int) -> Int64[np.ndarray, " {size}"]:
+    """Increasing indices of `size` images drawn at random: size / classes of every class, rounded down or up.
 
     From one seed, a smaller subset is part of every larger one.
 

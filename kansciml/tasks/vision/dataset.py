@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 
 from kansciml._errors import UsageError, unknown_name
-from kansciml.tasks.vision._download import Progress
+from kansciml.tasks.data_folder import Progress
 
 SPLITS = ("train", "test")
 
@@ -19,15 +20,14 @@ class Images:
     """Images and their classes, in memory.
 
     Args:
-        images: (N, C, H, W) uint8.
-        labels: (N,) int64, classes counted from 0.
+        labels: classes counted from 0.
 
     Raises:
         UsageError: another type or shape.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: UInt8[np.ndarray, "n channels height width"]
+    labels: Int64[np.ndarray, " n"]
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:

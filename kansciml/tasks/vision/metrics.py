@@ -7,18 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
 from kansciml._errors import UsageError
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    logits: Float[Tensor, "batch classes"],
+    targets: Int64[Tensor, " batch"] | Float[Tensor, "batch classes"],
+    label_smoothing: float = 0.0,
+) -> Float[Tensor, ""]:
     """Mean over the batch of -sum_c q_c log softmax(logits)_c, with q = (1 - s) p + s / classes for smoothing s.
 
     Args:
-        logits: (B, classes), of any floating type: the sum is taken in float32 at least.
-        targets: labels (B,) int64, or p itself, (B, classes), as mixup and CutMix make it.
+        logits: of any floating type: the sum is taken in float32 at least.
+        targets: labels, or p itself, as mixup and CutMix make it.
         label_smoothing: s in [0, 1), default 0.
 
     Raises:
@@ -37,18 +42,18 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
 class Scores:
     """Scores over `n` images: shares in [0, 1], mean cross-entropy, and the confusion matrix.
 
-    `confusion` (classes, classes) counts the images of class i (row) that were taken for class j (column).
+    `confusion` counts the images of class i (row) that were taken for class j (column).
     """
 
     n: int
     loss: float
     top1: float
     top5: float
-    confusion: np.ndarray
+    confusion: Int64[np.ndarray, "classes classes"]
 
     @property
-    def per_class(self) -> np.ndarray:
-        """Share of each class's images (classes,) that were recognised; NaN for a class without images."""
+    def per_class(self) -> Float64[np.ndarray, " classes"]:
+        """Share of each class's images that were recognised; NaN for a class without images."""
         total = self.confusion.sum(1)
         return np.divide(np.diag(self.confusion), total, out=np.full(len(total), np.nan), where=total > 0)
 
@@ -69,8 +74,8 @@ class Score:
         self._confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
 
     @torch.no_grad()
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch: logits (B, classes), labels (B,) int64. An empty one adds nothing."""
+    def update(self, logits: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"]) -> None:
+        """Add a batch. An empty one adds nothing."""
         if logits.shape != (len(labels), self.classes):
             raise UsageError(f"got logits of shape {tuple(logits.shape)}, expected ({len(labels)}, {self.classes})")
         if len(labels) == 0:

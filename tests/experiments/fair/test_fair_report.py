@@ -1,16 +1,17 @@
 """Report of the comparisons on equal terms, from a record alone: the table, the picture, and what must not go wrong."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kansciml._errors import KansciError
 from kansciml._files import to_jsonable
-from kansciml.analysis.paired import compare_pairs, holm
+from kansciml.analysis.paired import compare_pairs
+from kansciml.experiments.fair.experiment import corrected
 from kansciml.experiments.fair.figure import limits
-from kansciml.experiments.fair.record import FairRecord
+from kansciml.experiments.fair.record import Comparison, FairRecord, Side, TaskTimes
 from kansciml.experiments.fair.report import render, summary
 from kansciml.runs.records import Record
 
@@ -22,36 +23,25 @@ TITLES = {
 }
 
 
-def side(name, factor, seconds, diverged=0):
-    return {
-        "group": name, "label": f"{name.upper()} 2-{factor}-2", "parameters": 80 * factor, "flops": 200.0 * factor,
-        "steps": 1000, "seconds": seconds, "n_diverged": diverged,
-    }  # fmt: skip
+def side(name, factor, seconds, losses):
+    label, lost = f"{name.upper()} 2-{factor}-2", losses.count(None)
+    return Side(name, label, 80 * factor, 200.0 * factor, steps=1000, seconds=seconds, n_diverged=lost)
 
 
 def row(task, protocol, kan, mlp, primary=True, layer="spline"):
-    found = compare_pairs(kan, mlp, ("KAN", "MLP"))
-    return {
-        "task": task, "title": TITLES[task], "kind": "ode", "layer": layer, "protocol": protocol,
-        "adapted": "KAN shrunk", "metric": "train_mse" if primary else "test_mse",
-        "metric_title": "training MSE" if primary else "MSE beyond training", "primary": primary,
-        "kan": side("kan", 6, 40.0, sum(loss is None for loss in kan)), "mlp": side("mlp", 50, 10.0),
-        "seeds": list(range(len(kan))), "kan_losses": list(kan), "mlp_losses": list(mlp), **asdict(found),
-    }  # fmt: skip
+    metric = ("train_mse", "training MSE") if primary else ("test_mse", "MSE beyond training")
+    return Comparison(
+        **vars(compare_pairs(kan, mlp, ("KAN", "MLP"))), task=task, title=TITLES[task], kind="ode", layer=layer,
+        protocol=protocol, adapted="KAN shrunk", metric=metric[0], metric_title=metric[1], primary=primary,
+        kan=side("kan", 6, 40.0, kan), mlp=side("mlp", 50, 10.0, mlp), seeds=tuple(range(len(kan))),
+        kan_losses=tuple(kan), mlp_losses=tuple(mlp),
+    )  # fmt: skip
 
 
 def record_of(rows, folder, layers=("spline",)):
-    for primary in (True, False):
-        own = [one for one in rows if one["primary"] is primary]
-        for one, adjusted in zip(own, holm([one["p_value"] for one in own])):
-            one |= {"adjusted_p": adjusted, "confirmed": one["verdict"] != "undecided" and adjusted <= 0.05}
-    times = [
-        {"task": "lotka", "layer": "spline", "factor": 4.0, "kan_s": 0.004, "mlp_s": 0.001, "rounds": 3, "pairs": 2,
-         "clock": "process"}
-    ]  # fmt: skip
-    tasks = list(dict.fromkeys(one["task"] for one in rows))
-    result = {"alpha": 0.05, "tasks": tasks, "layers": list(layers), "comparisons": rows, "runs": []}
-    result["times"] = times if "lotka" in tasks else []
+    tasks = tuple(dict.fromkeys(one.task for one in rows))
+    times = (TaskTimes(0.004, 0.001, 3, 2, "process", task="lotka", layer="spline"),) if "lotka" in tasks else ()
+    result = FairRecord(0.05, tasks, layers, tuple(corrected(rows, 0.05)), times, ()).result().result
     return Record(folder, "fair", {}, "0" * 12, "finished", result=to_jsonable(result))
 
 
@@ -80,15 +70,15 @@ def test_one_table_answers_the_question(record):
         "task", "error", "equal width", "equal parameters (KAN shrunk)", "equal FLOPs (KAN shrunk)", "equal time"
     ]  # fmt: skip
     assert [one[0] for one in answer.rows] == list(TITLES.values())
-    comparisons = {(one["task"], one["protocol"]): one for one in record.result["comparisons"] if one["primary"]}
+    fair = FairRecord.read(record)
     for line, task in zip(answer.rows, TITLES):
         for cell, protocol in zip(line[2:], ("width", "params", "flops", "time")):
-            own = comparisons[task, protocol]
-            assert cell.endswith(own["verdict"] + (" *" if own["confirmed"] else ""))
+            own = fair.of(task, "spline", protocol)
+            assert cell.endswith(own.verdict + (" *" if own.confirmed else ""))
     assert answer.rows[0][3] == "inf (inf to inf) MLP better *"
     assert answer.rows[2][3] == "0 (0 to 0) KAN better *"
     assert "KAN better *" in answer.rows[0][5] and "undecided" in answer.rows[1][3]
-    wins = sum(one["verdict"] == "KAN better" for one in comparisons.values())
+    wins = sum(one.verdict == "KAN better" for one in fair.rows)
     assert f"Of 16 comparisons over 12 seeds the KAN is better in {wins}" in answer.notes[0]
     assert "at least 10 seeds" in answer.notes[2]
     assert len(detail.rows) == 17 and detail.rows[-1][2] == "MSE beyond training" and len(models.rows) == 16
@@ -101,9 +91,9 @@ def test_one_table_answers_the_question(record):
 def test_the_tables_numbers_are_those_of_the_comparison(record):
     detail = summary(record)[1]
     (line,) = (one for one in detail.rows if one[:2] == ["Pleiades", "equal width"])
-    own = next(one for one in record.result["comparisons"] if (one["task"], one["protocol"]) == ("pleiades", "width"))
-    assert line[3] == pytest.approx(np.median(own["kan_losses"])) and line[4] == np.median(own["mlp_losses"])
-    assert line[5:10] == [own[name] for name in ("ratio", "low", "high", "p_value", "adjusted_p")]
+    own = FairRecord.read(record).of("pleiades", "spline", "width")
+    assert line[3] == pytest.approx(np.median(own.kan_losses)) and line[4] == np.median(own.mlp_losses)
+    assert line[5:10] == [own.ratio, own.low, own.high, own.p_value, own.adjusted_p]
 
 
 def test_pictures_and_tables_are_written_and_say_who_wins(record, tmp_path):

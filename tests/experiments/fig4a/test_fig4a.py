@@ -30,9 +30,9 @@ def test_the_papers_mixers_take_what_was_measured_independently(name, variant, t
 
 def test_a_curve_ends_with_its_first_point_out_of_memory(memory):
     mlp, textbook = memory.of(MODEL)
-    totals = textbook.points.total / GB
+    totals = textbook.total / GB
     assert (totals[:-1] <= CONFIG.limit_gb).all() and totals[-1] > CONFIG.limit_gb
-    assert tuple(mlp.points.batch) == CONFIG.batches
+    assert tuple(mlp.batch) == CONFIG.batches
     assert mlp.reference == textbook.reference == Reference()  # nothing is known of this model
 
 

@@ -63,7 +63,7 @@ def test_the_record_holds_a_curve_per_part_resolution_and_variant(tmp_path):
             curve.input_bytes == 2 * 4 * memory.whole_sizes[curve.model.replace("ends", "whole")] ** 2
             and curve.reference == Reference()
         )
-        assert curve.full_batch >= 4 or curve.points.total[-1] > CONFIG.limit_gb * GB
+        assert curve.full_batch >= 4 or curve.total[-1] > CONFIG.limit_gb * GB
     names = {path.name for path in EXPERIMENT.render(record, tmp_path / "shown")}
     assert names == {"memory.svg", "memory.png", "memory.pdf", "tables.md", "tables.json"}
     table, *points = EXPERIMENT.tables(record)

@@ -11,20 +11,9 @@ from kansciml.runs.registry import trained_models
 from kansciml.runs.runner import run_experiment
 
 TINY = changed(
-    Fig5Config(),
-    resolution=57,
-    subsample=4,
-    n_train=6,
-    n_test=3,
-    epochs=1,
-    batch_size=3,
-    width=4,
-    modes=(3, 3),
-    iterations=2,
-    projection=6,
-    seeds=1,
-    accelerator="cpu",
-)
+    Fig5Config(), resolution=57, subsample=4, n_train=6, n_test=3, epochs=1, batch_size=3, width=4, modes=(3, 3),
+    iterations=2, projection=6, seeds=1, accelerator="cpu",
+)  # fmt: skip
 
 
 def test_the_defaults_are_the_recipe_of_the_sources():

@@ -85,14 +85,9 @@ def test_points_out_of_memory_are_hollow_and_all_are_drawn(tmp_path):
     assert sum(len(line.get_ydata()) for line in marks) == len(everything) / 2
     low, high = panels[0].get_ylim()
     assert low < everything.min() and everything.max() < high
-
-
-def test_lines_between_points_are_straight_in_the_batch_size(tmp_path):
-    with publication_style():
-        axes = memory_figure(MemoryRecord.read(make(tmp_path))).axes[0]
-    curve = next(line for line in axes.lines if len(line.get_xdata()) == 200)
+    curve = next(line for line in panels[0].lines if len(line.get_xdata()) == 200)
     x, y = curve.get_data()
-    assert np.allclose(y, ((4 * MB + 100) * x + 12_000) / GB)
+    assert np.allclose(y, ((4 * MB + 100) * x + 12_000) / GB)  # straight in the batch size
 
 
 @pytest.mark.parametrize("models", [("one",), ("one", "two", "three", "four")])
@@ -117,22 +112,14 @@ def test_variants_look_apart():
         assert len({getattr(style, what) for style in styles.values()}) == 5
 
 
-def test_autocast_is_said(tmp_path):
+@pytest.mark.parametrize(
+    "name, value, words", [("precision", "bf16-mixed", "bfloat16"), ("device", "gpu", "suit a GPU")]
+)
+def test_what_is_particular_is_said(tmp_path, name, value, words):
     record = make(tmp_path)
-    assert "bfloat16" not in " ".join(summary(record)[0].notes)
-    record.config["precision"] = "bf16-mixed"
-    assert "bfloat16" in " ".join(summary(record)[0].notes)
-
-
-def test_the_blocks_are_named(tmp_path):
-    record = make(tmp_path)
-    assert "suit a CPU" in " ".join(summary(record)[0].notes)
-    record.config["device"] = "gpu"
-    assert "suit a GPU" in " ".join(summary(record)[0].notes)
-
-
-def test_a_record_of_the_other_half_of_the_figure_is_read(tmp_path):
-    assert len(summary(make(tmp_path, experiment="fig4b"))) == 3
+    assert words not in " ".join(summary(record)[0].notes)
+    record.config[name] = value
+    assert words in " ".join(summary(record)[0].notes)
 
 
 @pytest.mark.parametrize("changes", [{"experiment": "fig1"}, {"arrays": {}}, {"result": {}}])

@@ -125,7 +125,7 @@ def test_the_full_batch_is_the_last_on_the_line(limit, expected):
 def test_a_variant_that_never_fits_gets_its_two_points_all_the_same():
     steps = []
     curve = measure_curve(SMALL, "mlp", IMAGES, MemoryConfig(batches=(1, 2, 4), limit_gb=1e-4), steps.append)
-    assert list(curve.points.batch) == [1, 2] and sum(steps) == 3
+    assert list(curve.batch) == [1, 2] and sum(steps) == 3
     assert curve.full_batch == 0
 
 

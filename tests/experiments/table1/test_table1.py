@@ -180,7 +180,7 @@ def test_a_run_holds_both_protocols_and_is_not_repeated(tmp_path, no_memory, mon
     assert [model.against for model in trained_models(record)] == [None] + ["mlp"] * 4
     names = {path.name for path in EXPERIMENT.render(record, tmp_path)}
     assert {"table1.svg", "table1.png", "curves.svg", "tables.md", "tables.json"} <= names
-    monkeypatch.setattr(table1, "run_jobs", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(table1, "ImageTrainer", lambda *args: pytest.fail("trained again"))
     assert run(TINY, tmp_path).sessions == 1
 
 

@@ -17,9 +17,9 @@ import pytest
 from kansciml._errors import KansciError, UsageError
 from kansciml.tasks.darcy import _generate
 from kansciml.tasks.darcy._shards import MANIFEST, Manifest, write_shard
+from kansciml.tasks.darcy.coefficient import coefficient
 from kansciml.tasks.darcy.config import DarcyConfig
 from kansciml.tasks.darcy.dataset import dataset_folder, generate, load
-from kansciml.tasks.darcy.field import coefficient
 from kansciml.tasks.darcy.solver import solve_lu
 
 

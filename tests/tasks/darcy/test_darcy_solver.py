@@ -7,8 +7,8 @@ import pytest
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.tasks.darcy import solver
+from kansciml.tasks.darcy.coefficient import coefficient
 from kansciml.tasks.darcy.config import DarcyConfig
-from kansciml.tasks.darcy.field import coefficient
 from kansciml.tasks.darcy.solver import five_point_matrix, solve, solve_cg, solve_lu
 
 BOTH = pytest.mark.parametrize("method", [solve_cg, solve_lu])

@@ -16,7 +16,6 @@ from kansciml.tasks.ode.data import (
     system_from_trajectory,
     training_data,
 )
-from kansciml.tasks.ode.data import test_data as held_out_data
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import get_system
 
@@ -103,9 +102,10 @@ def straight_lines(rows: int = 11) -> Trajectory:
 def test_system_from_data_holds_back_its_tail() -> None:
     data = straight_lines(11)
     system = system_from_trajectory(data, "lines", train_fraction=0.6)
-    train, test = training_data(system), held_out_data(system)
-    assert (len(train), len(test), len(full_data(system))) == (7, 4, 11)
-    np.testing.assert_array_equal(np.concatenate([train.states, test.states]), data.states)
+    train, full = training_data(system), full_data(system)
+    assert (len(train), len(full)) == (7, 11)
+    np.testing.assert_array_equal(train.states, data.states[:7])
+    np.testing.assert_array_equal(full.states, data.states)
     np.testing.assert_array_equal(train.t, system.train_saveat)
     assert (system.t0, system.train_end, system.test_end) == (1.0, data.t[6], 4.0)
     np.testing.assert_array_equal(system.u0, data.states[0])
@@ -157,7 +157,7 @@ def test_components_that_hardly_vary_are_named() -> None:
 
 def test_all_rows_in_training_leave_no_test_data() -> None:
     system = system_from_trajectory(straight_lines(), "lines")
-    assert held_out_data(system) is None and system.test_end is None
+    assert system.test_end is None
     assert len(training_data(system)) == len(full_data(system)) == 11
 
 

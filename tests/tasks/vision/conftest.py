@@ -34,9 +34,8 @@ CLASSES = 7
 def no_data_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Neither the user's folder nor the user's cache takes part in a test. Returns the empty cache."""
     monkeypatch.delenv("KANSCIML_DATA", raising=False)
-    cache = tmp_path / "cache"
-    monkeypatch.setattr(_folders, "cache_folder", lambda: cache)
-    return cache
+    monkeypatch.setattr(_folders, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / "vision"
 
 
 @pytest.fixture

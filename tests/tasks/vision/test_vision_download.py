@@ -124,8 +124,8 @@ def test_archive_that_lacks_a_file_or_is_none(tiny, tmp_path: Path) -> None:
 
 
 def test_cache_that_cannot_be_made(tiny, server, no_data_of_this_machine) -> None:
-    no_data_of_this_machine.write_text("a file where the folder should be")
-    with pytest.raises(KansciError, match="cannot write .*cache: .*--data-dir"):
+    no_data_of_this_machine.parent.write_text("a file where the folder should be")
+    with pytest.raises(KansciError, match="cannot write .*cache.*: .*--data-dir"):
         serve_archive(tiny, server).read(None, "train", None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kansciml.tasks.vision._download import Progress
+from kansciml.tasks.data_folder import Progress
 from kansciml.tasks.vision.dataset import Dataset, Images
 
 N_TRAIN, N_TEST = 1437, 360

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kansciml.tasks.darcy.coefficient import coefficient, gaussian_function, mode_weights, sample_generator, spectrum
 from kansciml.tasks.darcy.config import DarcyConfig
-from kansciml.tasks.darcy.field import coefficient, gaussian_field, mode_weights, sample_generator, spectrum
 
 TAU, ALPHA = 3.0, 2.0
 
@@ -29,7 +29,7 @@ def test_a_field_is_its_sum_of_cosines() -> None:
     weights = np.random.default_rng(0).standard_normal((s, s))
     phi = eigenfunctions(s)
     expected = phi.T @ (np.sqrt(spectrum(s, 2.0, 1.5)) * weights) @ phi
-    np.testing.assert_allclose(gaussian_field(weights, 2.0, 1.5), expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(gaussian_function(weights, 2.0, 1.5), expected, rtol=0, atol=1e-14)
 
 
 def test_the_covariance_is_the_inverse_square_of_the_neumann_operator() -> None:
@@ -51,7 +51,7 @@ def test_the_covariance_is_the_inverse_square_of_the_neumann_operator() -> None:
 def test_many_fields_have_that_covariance() -> None:
     s, n = 9, 4000
     rng = np.random.default_rng(1)
-    fields = np.array([gaussian_field(mode_weights(rng, s), TAU, ALPHA).ravel() for _ in range(n)])
+    fields = np.array([gaussian_function(mode_weights(rng, s), TAU, ALPHA).ravel() for _ in range(n)])
     truth = covariance(s)
     variance = np.diag(truth)
     error = np.sqrt((np.outer(variance, variance) + truth**2) / n)
@@ -78,7 +78,7 @@ def test_weights_are_independent_and_normal() -> None:
 def test_a_field_has_no_constant_mode() -> None:
     s = 40
     trapezium = np.array([0.5, *np.ones(s - 2), 0.5]) / (s - 1)
-    field = gaussian_field(mode_weights(np.random.default_rng(3), s))
+    field = gaussian_function(mode_weights(np.random.default_rng(3), s))
     assert abs(trapezium @ field @ trapezium) < 1e-15 and np.abs(field).max() > 0.01
 
 

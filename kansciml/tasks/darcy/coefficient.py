@@ -1,8 +1,9 @@
-"""Gaussian random fields on the unit square, and the piecewise constant coefficients cut from them.
+"""Gaussian random functions on the unit square, and the piecewise constant coefficients cut from them.
 
 With Neumann boundary conditions, -Laplace has eigenfunctions c_j c_k cos(pi j x) cos(pi k y), c_0 = 1 and else sqrt(2).
-A field of covariance (-Laplace + tau^2)^-alpha without its constant mode is their sum with independent normal weights
-of variance lambda_jk (Karhunen-Loeve); its values at the nodes i / (s - 1) are one discrete cosine transform of type I.
+A function of covariance (-Laplace + tau^2)^-alpha without its constant mode is their sum with independent normal
+weights of variance lambda_jk (Karhunen-Loeve); its values at the nodes i / (s - 1) are one discrete cosine transform of
+type I.
 
 Source: Li et al., Fourier neural operator for parametric partial differential equations (2021), section A.3.2.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Float64, Int
 from scipy import fft
 
 from kansciml.tasks.darcy.config import SPLITS, DarcyConfig
@@ -23,8 +25,8 @@ def sample_generator(seed: int, split: str, index: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=4)
-def spectrum(resolution: int, tau: float = 3.0, alpha: float = 2.0) -> np.ndarray:
-    """lambda_jk = (pi^2 (j^2 + k^2) + tau^2)^-alpha, (s, s) for j, k < s = resolution; lambda_00 = 0. Read-only."""
+def spectrum(resolution: int, tau: float = 3.0, alpha: float = 2.0) -> Float64[np.ndarray, "s s"]:
+    """lambda_jk = (pi^2 (j^2 + k^2) + tau^2)^-alpha for j, k < s = resolution; lambda_00 = 0. Read-only."""
     k = np.arange(resolution, dtype=np.float64)
     values = np.pi**2 * (k[:, None] ** 2 + k**2) + tau**2
     values[0, 0] = 1.0  # tau may be 0
@@ -34,8 +36,8 @@ def spectrum(resolution: int, tau: float = 3.0, alpha: float = 2.0) -> np.ndarra
     return values
 
 
-def mode_weights(rng: np.random.Generator, resolution: int) -> np.ndarray:
-    """Independent standard normal weights (s, s) of the modes j, k < s.
+def mode_weights(rng: np.random.Generator, resolution: int) -> Float64[np.ndarray, "s s"]:
+    """Independent standard normal weights of the modes j, k < s = resolution.
 
     They are drawn in squares that grow with max(j, k): a coarser grid takes the first of the same numbers, so that one
     sample is one function, seen at every resolution.
@@ -43,16 +45,18 @@ def mode_weights(rng: np.random.Generator, resolution: int) -> np.ndarray:
     return rng.standard_normal(resolution**2)[_position(resolution)]
 
 
-def gaussian_field(weights: np.ndarray, tau: float = 3.0, alpha: float = 2.0) -> np.ndarray:
+def gaussian_function(
+    weights: Float64[np.ndarray, "s s"], tau: float = 3.0, alpha: float = 2.0
+) -> Float64[np.ndarray, "s s"]:
     """sum_jk sqrt(lambda_jk) w_jk c_j c_k cos(pi j x) cos(pi k y) at the nodes of the unit square.
 
     Args:
-        weights: w (s, s), see `mode_weights`.
+        weights: w, see `mode_weights`.
         tau: inverse length scale, default 3.
         alpha: smoothness, default 2.
 
     Returns:
-        (s, s): value [i, l] at x = i / (s - 1), y = l / (s - 1).
+        value [i, l] at x = i / (s - 1), y = l / (s - 1).
     """
     resolution = len(weights)
     # The transform counts every cosine twice but the first and the last.
@@ -62,15 +66,15 @@ def gaussian_field(weights: np.ndarray, tau: float = 3.0, alpha: float = 2.0) ->
     return fft.dctn(values, type=1, overwrite_x=True)
 
 
-def coefficient(config: DarcyConfig, split: str, index: int) -> np.ndarray:
-    """a of one sample, (resolution, resolution) float64: `high` where its field is >= 0, else `low`."""
+def coefficient(config: DarcyConfig, split: str, index: int) -> Float64[np.ndarray, "s s"]:
+    """a of one sample at the full resolution: `high` where its random function is >= 0, else `low`."""
     weights = mode_weights(sample_generator(config.data_seed, split, index), config.resolution)
-    return np.where(gaussian_field(weights, config.tau, config.alpha) >= 0, config.high, config.low)
+    return np.where(gaussian_function(weights, config.tau, config.alpha) >= 0, config.high, config.low)
 
 
 @lru_cache(maxsize=4)
-def _position(resolution: int) -> np.ndarray:
-    """Place (s, s) of mode j, k among the numbers drawn: after m^2 smaller ones, m = max(j, k); row m, column m."""
+def _position(resolution: int) -> Int[np.ndarray, "s s"]:
+    """Place of mode j, k among the numbers drawn: after m^2 smaller ones, m = max(j, k); row m, column m."""
     j, k = np.indices((resolution, resolution))
     largest = np.maximum(j, k)
     return largest**2 + np.where(j == largest, k, largest + 1 + j)

@@ -1,0 +1,227 @@
+"""What trainings of image classifiers and of neural operators share: records, resuming to the bit, weights, minima."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.minibatch import IMAGES, OPERATORS, assert_same, run
+from support.settings import changed
+
+from kansciml._errors import KansciError, UsageError
+from kansciml.experiments.fno import jobs as fno_jobs
+from kansciml.experiments.fno.experiment import EXPERIMENT as FNO
+from kansciml.experiments.fno.record import FnoRecord
+from kansciml.experiments.fno.runs import OperatorTrainer
+from kansciml.experiments.fno.steps import RelativeError
+from kansciml.experiments.minibatch.jobs import check_jobs
+from kansciml.experiments.minibatch.trained import load_network
+from kansciml.experiments.minibatch.trainings import Epoch
+from kansciml.experiments.vision import jobs as vision_jobs
+from kansciml.experiments.vision.experiment import EXPERIMENT as VISION
+from kansciml.experiments.vision.record import VisionRecord
+from kansciml.experiments.vision.runs import ImageTrainer
+from kansciml.experiments.vision.steps import SmoothedLoss
+from kansciml.runs import ranks
+from kansciml.runs.registry import trained_models
+
+
+@dataclass
+class Kind:
+    experiment: Any
+    config: Any
+    jobs: Any
+    trainer: Any
+    loss: type
+    record_type: Any
+    curves: tuple[str, ...]
+    test_curve: str
+    """The curve whose end is in the rows as `score`."""
+    score: str
+    batches: int
+    """In an epoch."""
+    data: str
+    flags: str
+
+
+KINDS = {
+    "images": Kind(
+        VISION, IMAGES, vision_jobs.jobs, ImageTrainer, SmoothedLoss, VisionRecord,
+        ("accuracy", "test_loss", "test_top1", "test_top5", "images_per_s"), "test_loss", "loss", 3, "digits",
+        "vision --model mixer --width 8 --depth 1 --token-hidden 8 --channel-hidden 8 --subset 100 --batch-size 32"
+        " --augmentation mixer",
+    ),
+    "operators": Kind(
+        FNO, OPERATORS, fno_jobs.jobs, OperatorTrainer, RelativeError, FnoRecord,
+        ("test_error", "samples_per_s"), "test_error", "relative_l2", 2, "darcy15",
+        "fno --resolution 57 --subsample 4 --n-train 8 --n-test 4 --batch-size 4 --width 4 --modes 3 3 --iterations 2"
+        " --projection 6",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def kind(request, tmp_path_factory):
+    one = KINDS[request.param]
+    if request.param == "images":
+        return one
+    return replace(one, config=changed(one.config, data_dir=tmp_path_factory.mktemp("data"), eval_subsamples=()))
+
+
+@pytest.fixture(scope="module")
+def record(kind, tmp_path_factory):
+    """MLP and KAN, two seeds."""
+    return run(kind.experiment, changed(kind.config, seeds=2), tmp_path_factory.mktemp("results"))
+
+
+def test_the_record_holds_rows_curves_and_weights(kind, record):
+    rows = kind.record_type.rows(record)
+    assert [(row.group, row.seed) for row in rows] == [("mlp", 0), ("mlp", 1), ("kan-spline", 0), ("kan-spline", 1)]
+    assert record.seeds == (0, 1)
+    for row in rows:
+        assert row.status == "finished" and row.epochs == 3 and row.steps == 3 * kind.batches
+        for name in ("epoch", "step", "loss", "learning_rate", "train_s", *kind.curves):
+            assert record.arrays[f"{row.id}.{name}"].shape == (3,)
+        last = record.arrays[f"{row.id}.{kind.test_curve}"][-1]
+        assert getattr(row, kind.score) == pytest.approx(last, rel=1e-12)  # the last epoch's weights
+        network = load_network(record, row)
+        assert row.parameters == sum(p.numel() for p in network.parameters())
+        assert set(load_file(record.folder / row.weights)) == set(network.state_dict())
+        assert row.seconds_per_step * row.per_s == pytest.approx(row.batch_size)
+    assert rows[2].parameters > rows[0].parameters and rows[0].error != rows[1].error
+    assert not list(record.folder.glob("checkpoints/*/checkpoints"))  # optimiser states are gone
+
+
+def test_a_finished_training_is_not_repeated_and_an_interrupted_one_goes_on_to_the_bit(kind, tmp_path, monkeypatch):
+    config = changed(kind.config, augmentation="mixer", label_smoothing=0.1) if kind is KINDS["images"] else kind.config
+    whole = run(kind.experiment, config, tmp_path / "whole")
+    steps, original, epoch = [], kind.loss.__call__, kind.batches
+
+    def stopping(self, module, batch):
+        steps.append(1)
+        if len(steps) == 4 * epoch + 2:  # the MLP has taken three epochs; the KAN is in its second
+            raise KeyboardInterrupt
+        return original(self, module, batch)
+
+    monkeypatch.setattr(kind.loss, "__call__", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(kind.experiment, config, tmp_path / "parts")
+    before = len(steps)
+    record = run(kind.experiment, config, tmp_path / "parts")
+    assert record.sessions == 2 and len(steps) - before == 2 * epoch  # from the checkpoint at the first epoch's end
+    assert_same(whole, record)
+    assert run(kind.experiment, config, tmp_path / "parts").sessions == 2 and len(steps) - before == 2 * epoch
+
+
+def test_averaged_weights_are_evaluated_and_kept(kind, record, tmp_path):
+    averaged = run(kind.experiment, changed(kind.config, variant="mlp", ema=0.9), tmp_path)
+    (row,) = kind.record_type.rows(averaged)
+    assert averaged.arrays[f"{row.id}.{kind.test_curve}"][-1] == pytest.approx(getattr(row, kind.score), rel=1e-12)
+    assert row.error != kind.record_type.rows(record)[0].error
+    weights = load_file(averaged.folder / row.weights)
+    plain = load_network(record, kind.record_type.rows(record)[0]).state_dict()
+    assert any(not torch.equal(weights[name], value) for name, value in plain.items())
+
+
+def test_the_minimum_is_the_same_data_for_all_and_its_loss_that_of_the_record(kind, record):
+    models = trained_models(record)
+    assert [model.name for model in models] == [row.id for row in kind.record_type.rows(record)]
+    assert [model.against for model in models] == [None, None, "mlp", "mlp"]
+    found = [model.load() for model in models]
+    for model, loaded in zip(models, found):
+        assert not loaded.module.training
+        assert all(torch.equal(own[0], other[0]) for own, other in zip(loaded.batches, found[0].batches, strict=True))
+        count = [len(batch[1]) for batch in loaded.batches]
+        assert sum(count) == record.result["data"][kind.data]["n_minimum"]
+        values = [loaded.loss(loaded.module, batch).item() for batch in loaded.batches]
+        assert np.average(values, weights=count) == pytest.approx(model.loss, rel=1e-5)
+    last = found[-1]
+    weight = next(p for p in last.module.parameters() if p.requires_grad and not p.is_complex())
+    (gradient,) = torch.autograd.grad(last.loss(last.module, last.batches[0]), weight, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), weight)
+    assert second.abs().max() > 0
+
+
+def test_other_data_or_lost_weights_are_one_line(kind, record, tmp_path):
+    damaged = replace(record, result=json.loads(json.dumps(record.result)))
+    damaged.result["data"][kind.data]["minimum_hash"] = "0" * 16
+    with pytest.raises(KansciError, match=f"of {kind.data} are not those of the run"):
+        trained_models(damaged)[0].load()
+    with pytest.raises(KansciError, match=r"weights.safetensors is missing: .* train again with --force"):
+        load_network(replace(record, folder=tmp_path), kind.record_type.rows(record)[0])
+
+
+def test_jobs_of_one_name_and_batches_that_cannot_be_shared_are_refused(kind, monkeypatch):
+    job = kind.jobs(changed(kind.config, variant="mlp"))[0]
+    with pytest.raises(UsageError, match="2 runs with 1 different names"):
+        kind.trainer(None).run([job, job])
+    monkeypatch.setattr(ranks, "size", lambda: 3)
+    batch = job.training.batch_size
+    with pytest.raises(UsageError, match=f"got batch_size {batch} on 3 processes: expected a multiple of 3"):
+        check_jobs([job])
+
+
+def test_an_epoch_can_begin_in_its_middle():
+    epoch = Epoch(3, lambda first: iter(range(first, 3)))
+    assert len(epoch) == len(epoch.seek(2)) == 3
+    assert list(epoch) == [0, 1, 2] and list(epoch.seek(2)) == [2]
+
+
+def test_one_process_needs_no_others(monkeypatch):
+    monkeypatch.setenv("RANK", "3")  # left over by another program
+    assert (ranks.rank(), ranks.size(), ranks.agree("x")) == (0, 1, "x")
+    ranks.call()
+    assert ranks.device_of("cpu") == torch.device("cpu") and not torch.distributed.is_initialized()
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+
+def kansciml(folder, *flags, processes=1):
+    """A run of `kansciml`, under torchrun where there are several processes."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--rdzv-backend=c10d"]
+    launcher += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "kansciml", *flags]
+    command += ["--accelerator", "cpu", "--epochs", "2", "--results", str(folder), "--json"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(KINDS))
+def test_two_processes_train_what_one_does_and_the_first_alone_speaks(name, tmp_path):
+    kind, flags = KINDS[name], KINDS[name].flags.split()
+    place = [] if name == "images" else ["--data-dir"]
+    alone = json.loads(kansciml(tmp_path / "one", *flags, *place, *["a"] * len(place)).stdout)
+    done = kansciml(tmp_path / "two", *flags, *place, *["b"] * len(place), processes=2)  # the first generates samples
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)  # one document
+    assert together["config_hash"] == alone["config_hash"]
+    arrays = [np.load(f"{one['folder']}/arrays.npz") for one in (alone, together)]
+    for one, two in zip(alone["result"]["runs"], together["result"]["runs"], strict=True):
+        assert two["processes"] == 2 and one["id"] == two["id"]
+        for column in (kind.score, "train_loss", "minimum_loss"):
+            assert two[column] == pytest.approx(one[column], rel=1e-4)
+        for curve in ("loss", kind.test_curve):
+            np.testing.assert_allclose(*(found[f"{one['id']}.{curve}"] for found in arrays), rtol=1e-4)
+    if name == "images":
+        again = kansciml(tmp_path / "two", *flags, processes=2)  # finished: the others are sent home
+        assert again.returncode == 0 and json.loads(again.stdout)["sessions"] == 1 and "finished on" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags, message", [("--batch-size 33", "got batch_size 33 on 2 processes"), ("--patch 3", "patch 3")]
+)
+def test_processes_that_meet_a_mistake_end_with_one_line(flags, message, tmp_path):
+    done = kansciml(tmp_path / "none", *KINDS["images"].flags.split(), *flags.split(), processes=2)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode != 0 and len(lines) == 1 and message in lines[0]
+    assert message in json.loads(done.stdout)["error"] and not list(tmp_path.iterdir())
