@@ -1,4 +1,4 @@
-"""Processes that work for this one: how many, how they are started, and that none outlives it."""
+"""Starts processes that work for this one, and makes sure that none outlives it."""
 
 from __future__ import annotations
 

@@ -45,13 +45,7 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """One epoch of a training.
-
-    Args:
-        network: with the weights to begin with; copied for each training.
-        batches: the images, in their order.
-        config: settings of the loop.
-    """
+    """One epoch of a training: of a copy of `network`, on `batches` in their order."""
 
     network: nn.Module
     batches: Batches
@@ -80,7 +74,7 @@ class Work:
 
 
 def random_images(dataset: Dataset, count: int) -> Images:
-    """Images of the sizes of a data set, and labels, without a meaning."""
+    """Random images and labels of the sizes of a data set."""
     rng = np.random.default_rng(0)
     shape = (count, dataset.channels, dataset.size, dataset.size)
     return Images(rng.integers(0, 256, shape, dtype=np.uint8), rng.integers(0, dataset.classes, count))
@@ -157,10 +151,7 @@ class _Epoch:
 def throughput(work: Work, rounds: int, report: Report = measuring.silent) -> list[dict[str, Any]]:
     """A row per loop: images per second of processor time, over the bare loop's, and milliseconds beside the steps.
 
-    Args:
-        work: what is trained.
-        rounds: timed ones, in which the loops take turns; each trains once before.
-        report: told what is being measured.
+    The loops take turns in `rounds` timed rounds; each trains once before.
     """
     runs = work.runs()
     taken: dict[str, list[Taken]] = {name: [] for name in runs}

@@ -102,6 +102,19 @@ class Case:
         return measure(self.gradient, apart=self.network.buffers())
 
 
+def make_cases(
+    model: str, loss: Callable[[Any, int], Callable[[nn.Module], Tensor]], batch_size: int, **options: Any
+) -> dict[str, Case]:
+    """One case per candidate that can run here.
+
+    Args:
+        model, options: see `build`.
+        loss: makes the loss of one batch from the network's configuration and `batch_size`.
+    """
+    networks = {name: build(model, name, **options) for name in available()}
+    return {name: Case(network, loss(config_of(network), batch_size)) for name, network in networks.items()}
+
+
 def measure_fake(network: nn.Module, make_loss: Callable[[], Callable[[nn.Module], Tensor]]) -> MemoryUse:
     """`Case.activations` on tensors without data, whatever their sizes; `network` itself stays as it is.
 

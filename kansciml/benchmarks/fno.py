@@ -26,7 +26,6 @@ from kansciml.models.fno import FNOConfig
 from kansciml.runs.tables import Table
 from kansciml.tasks.darcy.metrics import relative_l2
 
-SUMMARY = "steps of neural operators with MLPs, textbook KANs and ours as lift and projection: time and memory"
 TIME_TARGET = 1.3
 """Time of a step with our KANs over one with MLPs, at most."""
 FAKED = (steps.MLP, steps.TEXTBOOK, steps.TORCH, steps.RSWAF)
@@ -80,16 +79,6 @@ def field_loss(config: FNOConfig, batch_size: int) -> Callable[[nn.Module], Tens
     return lambda network: relative_l2(network(a)[:, 0], u)
 
 
-def make_cases(model: str, resolution: int, batch_size: int, **options: Any) -> dict[str, steps.Case]:
-    """One case per candidate that can run here; `options` are fields of the model's configuration."""
-    sizes = {"kind": "operator", "resolution": resolution, **options}
-    networks = {name: steps.build(model, name, **sizes) for name in steps.available()}
-    return {
-        name: steps.Case(network, field_loss(steps.config_of(network), batch_size))
-        for name, network in networks.items()
-    }
-
-
 def memory_rows(model: str, resolution: int, report: Report = measuring.silent, **options: Any) -> list[dict[str, Any]]:
     """Bytes of the activations of a step with one sample, kept for the backward pass and at the peak, by candidate."""
     rows = []
@@ -116,7 +105,8 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
         document |= {"rounds": options.rounds, "results": []}
         for model in options.models:
             found: dict[str, Any] = {"model": model, "batch_size": options.batch_size}
-            cases = make_cases(model, options.resolution, options.batch_size)
+            sizes = {"kind": "operator", "resolution": options.resolution}
+            cases = steps.make_cases(model, field_loss, options.batch_size, **sizes)
             found |= {"resolution": options.resolution, "rows": steps.measure_cases(cases, options.rounds, bar)}
             bar.done()
             side, memory = options.memory_resolution, None

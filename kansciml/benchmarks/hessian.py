@@ -31,7 +31,6 @@ from kansciml.layers._kernels import cpp_library
 from kansciml.layers.textbook_kan import to_textbook
 from kansciml.runs.tables import Table
 
-SUMMARY = "Hessian-vector products and Lanczos beside PyHessian's algorithm: time, memory and accuracy"
 TARGET = 0.5
 """Time of our Lanczos iteration over that of PyHessian's algorithm with its defaults."""
 BACKENDS = ("auto", "torch", "cpp")
@@ -171,7 +170,7 @@ def complete(document: dict[str, Any]) -> None:
 
 
 def planned(problem: Problem) -> dict[str, Any]:
-    """What the plan says before, the peak that a few Lanczos steps reach, and three gradients with the basis."""
+    """What the plan says of a few Lanczos steps before, and the peak that they reach."""
     micro = max(1, len(problem.batch[1]) // cases.MICRO_PARTS)
     operator = problem.operator(keep_graph=False, micro_batch=micro)
     plan, start = operator.memory_needed(PLANNED_STEPS), torch.ones(operator.size)

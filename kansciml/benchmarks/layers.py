@@ -37,7 +37,6 @@ from kansciml.benchmarks._measuring import Report, Row
 from kansciml.benchmarks._peers import third_party
 from kansciml.runs.tables import Table
 
-SUMMARY = "one KAN layer against an MLP's: time, bytes kept for backward, peak memory, and the targets"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 STACK_SHAPE, STACK_LAYERS = "S3", 4
 FINE_SHAPE, FINE_GRID = "S2", 20

@@ -32,7 +32,6 @@ from kansciml.tasks.ode.registry import get_system
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining, train_flat
 
-SUMMARY = "one loss + gradient, by every gradient method and sensealg"
 BASELINE = "torchdiffeq backprop, nn.Module"
 WARM_UP = FlatTraining(adam_steps=150, final_learning_rate=1e-3, lbfgs_steps=100)
 """Brings the parameters near the solution, where most evaluations of a training happen."""

@@ -22,7 +22,6 @@ from kansciml.benchmarks._measuring import Report, Row
 from kansciml.models.base import VisionConfig
 from kansciml.runs.tables import Table
 
-SUMMARY = "the training loop against a bare one; steps of vision models with MLPs, textbook KANs and ours"
 LOOP_MODEL = "conv-mixer-128-4"
 LOOP_TARGET = 0.9
 """Throughput of the training loop over that of the bare one, at least."""
@@ -65,15 +64,6 @@ def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], T
     return lambda network: nn.functional.cross_entropy(network(images), labels)
 
 
-def make_cases(model: str, batch_size: int, **options: Any) -> dict[str, steps.Case]:
-    """One case per candidate that can run here; `options` are fields of the model's configuration."""
-    networks = {name: steps.build(model, name, **options) for name in steps.available()}
-    return {
-        name: steps.Case(network, image_loss(steps.config_of(network), batch_size))
-        for name, network in networks.items()
-    }
-
-
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables.
 
@@ -100,7 +90,8 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
             def report(text: str, model: str = model) -> None:
                 bar(f"{model}: {text}")
 
-            rows = steps.measure_cases(make_cases(model, options.batch_size), options.rounds, report)
+            cases = steps.make_cases(model, image_loss, options.batch_size)
+            rows = steps.measure_cases(cases, options.rounds, report)
             document["results"].append({"model": model, "batch_size": options.batch_size, "rows": rows})
             bar.done()
     document["targets"] = target_rows(document)

@@ -1,6 +1,6 @@
 """``kansciml evaluate RUN``: scores of a run's trained models, from the weights it kept and the data it was tested on.
 
-How a run is scored, and which flags there are, its kind of experiment says: `kansciml.runs.scoring`.
+Each kind of experiment has its own scores and flags: see `kansciml.runs.scoring`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from kansciml.commands._experiments import use_workers
 from kansciml.commands._output import JsonFlag, Output, parse
@@ -13,46 +14,53 @@ from kansciml.commands._output import JsonFlag, Output, parse
 SUMMARY = "the whole paper: run what is missing, and write one page of claims beside findings"
 
 
-def _arguments() -> type:
-    """The flags. Made when called: positional arguments are tyro's, which is slow to import."""
+@dataclass(frozen=True)
+class Options(JsonFlag):
+    """Run what is missing of the paper, resume what is unfinished, and write one page of all of it."""
+
+    names: tuple[str, ...] = ()
+    """all, or some of the experiments that kansciml list names, such as fig1 table1 fair."""
+    preset: str = "small"
+    """smoke (minutes; shows that all runs), small (hours on two cores), paper (for GPUs)."""
+    results: Path = Path("results")
+    """Folder of all results."""
+    output: Path | None = None
+    """Folder of the page (default: reproduce/PRESET in the results folder)."""
+    workers: int | None = None
+    """Worker processes (default: the processors)."""
+    page_only: bool = False
+    """Run nothing: the page of what there is."""
+
+
+def _arguments() -> type[Options]:
+    """`Options` with its names as positional arguments. Made when called: tyro is slow to import."""
     import tyro
 
-    fields: list[Any] = [
-        (
-            "names", tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(
-                metavar="[ITEM ...]", help="all, or some of fig1 fig2 fig3 fig4a fig4b table1 fig5 fair."
-            )]], dataclasses.field(default=()),
-        ),
-        ("preset", Annotated[str, tyro.conf.arg(help=(
-            "smoke (minutes; shows that all runs), small (hours on two cores), paper (for GPUs)."
-        ))], dataclasses.field(default="small")),
-        ("results", Annotated[Path, tyro.conf.arg(help="Folder of all results.")],
-         dataclasses.field(default=Path("results"))),
-        ("output", Annotated[Path | None, tyro.conf.arg(help=(
-            "Folder of the page (default: reproduce/PRESET in the results folder)."
-        ))], dataclasses.field(default=None)),
-        ("workers", Annotated[int | None, tyro.conf.arg(help="Worker processes (default: the processors).")],
-         dataclasses.field(default=None)),
-        ("page_only", Annotated[bool, tyro.conf.arg(help="Run nothing: the page of what there is.")],
-         dataclasses.field(default=False)),
-    ]  # fmt: skip
-    made = dataclasses.make_dataclass("Arguments", fields, bases=(JsonFlag,), frozen=True)
-    made.__doc__ = "Run what is missing of the paper, resume what is unfinished, and write one page of all of it."
+    names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[ITEM ...]")]
+    made = dataclasses.make_dataclass(
+        "Arguments", [("names", names, dataclasses.field(default=()))], bases=(Options,), frozen=True
+    )
+    made.__doc__ = Options.__doc__
     return made
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
     options = parse(_arguments(), arguments, "reproduce")
     use_workers(options.workers)
-    from kansciml.reproduce import paper as _reproduce
     from kansciml.reproduce.page.write import findings_document, write_page
+    from kansciml.reproduce.paper import chosen_names, reproduce
+    from kansciml.reproduce.process import run_in_own_process
     from kansciml.runs.tables import Table
 
-    names = _reproduce.chosen_names(options.names)
+    names = chosen_names(options.names)
     folder = options.output or options.results / "reproduce" / options.preset
-    run = {"run": None} if options.page_only else {}
-    page = _reproduce.reproduce(
-        names, options.preset, options.results, log=out.log, show=lambda page: write_page(page, folder), **run
+    page = reproduce(
+        names,
+        options.preset,
+        options.results,
+        log=out.log,
+        run=None if options.page_only else run_in_own_process,
+        show=lambda page: write_page(page, folder),
     )
     files = write_page(page, folder)
     asked = [entry for entry in page.entries if entry.name in names]

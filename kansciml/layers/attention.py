@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +18,7 @@ class Attention(nn.Module):
         heads: number of heads; divides `width`.
         qkv_bias: biases on queries, keys and values (default).
 
-    Shapes: input and output (B, N, D). Parameters: 4 D^2 + D, and 3 D for the biases of `qkv`.
+    Parameters: 4 D^2 + D, and 3 D for the biases of `qkv`.
 
     Raises:
         ValueError: heads that do not divide the width.
@@ -31,7 +32,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         b, n, d = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # (3, B, heads, N, D/h)
         q, k, v = qkv.unbind(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -14,8 +15,6 @@ class DropPath(nn.Module):
     Args:
         rate: probability in [0, 1) (default 0).
 
-    Shapes: input and output (B, ...).
-
     Raises:
         ValueError: a rate outside [0, 1).
     """
@@ -26,7 +25,7 @@ class DropPath(nn.Module):
             raise ValueError(f"got drop-path rate {rate}: expected at least 0 and less than 1")
         self.rate = float(rate)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         if self.rate == 0 or not self.training:
             return x
         keep = 1 - self.rate

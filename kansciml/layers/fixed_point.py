@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from kansciml.layers._kernels import autograd
@@ -22,12 +23,12 @@ class Solve:
 
     Args:
         steps: evaluations of the function.
-        residual: (B,) |f(z) - z| / |f(z)| of each sample, at the z that was returned; inf where f was not finite.
+        residual: |f(z) - z| / |f(z)| of each sample, at the z that was returned; inf where f was not finite.
         converged: whether all residuals are at most the tolerance.
     """
 
     steps: int
-    residual: Tensor
+    residual: Float[Tensor, " batch"]
     converged: bool
 
 
@@ -56,12 +57,12 @@ def _checked(start: Tensor, tolerance: float, max_steps: int, history: int, damp
 @torch.no_grad()
 def anderson(
     function: Callable[[Tensor], Tensor],
-    start: Tensor,
+    start: Float[Tensor, "batch ..."],
     tolerance: float = 1e-4,
     max_steps: int = 50,
     history: int = 5,
     damping: float = 1.0,
-) -> tuple[Tensor, Solve]:
+) -> tuple[Float[Tensor, "batch ..."], Solve]:
     r"""Find z with f(z) = z for every sample of a batch, by Anderson acceleration.
 
     .. math:: z_{k+1} = z_k + \beta r_k - (\Delta Z + \beta\,\Delta R)\,\gamma,\quad
@@ -70,7 +71,7 @@ def anderson(
     with the last differences of z and r as the columns of :math:`\Delta Z, \Delta R`, sample by sample. No gradients.
 
     Args:
-        function: (B, ...) -> (B, ...), sample by sample.
+        function: of a batch, sample by sample.
         start: first z.
         tolerance: largest relative residual |f(z) - z| / |f(z)| of a sample to stop at (default 1e-4).
         max_steps: most evaluations of the function (default 50).
@@ -78,8 +79,7 @@ def anderson(
         damping: beta in (0, 1] (default 1).
 
     Returns:
-        (z, `Solve`): each sample's z with the smallest residual seen. An iteration that does not converge, or becomes
-        infinite, is no error: the `Solve` tells.
+        Each sample's z with the smallest residual seen. The `Solve` tells whether the iteration converged.
 
     Raises:
         ValueError: an option out of range, a complex or integer start, or a graph is recorded for elsewhere (an
@@ -125,13 +125,13 @@ def _correction(rows: list[tuple[Tensor, Tensor]], damping: float) -> Tensor | f
 
 def fixed_point(
     function: Callable[[Tensor], Tensor],
-    start: Tensor,
+    start: Float[Tensor, "batch ..."],
     tolerance: float = 1e-4,
     max_steps: int = 50,
     history: int = 5,
     damping: float = 1.0,
     gradient: str = "implicit",
-) -> tuple[Tensor, FixedPointStatus]:
+) -> tuple[Float[Tensor, "batch ..."], FixedPointStatus]:
     r"""The fixed point z = f(z), differentiable in all that f uses, at the memory of one evaluation of f.
 
     The implicit function theorem gives the gradient of a loss L, whatever way z was found:
@@ -139,17 +139,15 @@ def fixed_point(
     .. math:: \frac{dL}{d\theta} = g^T \frac{\partial f}{\partial\theta},\quad
         g = J^T g + \frac{\partial L}{\partial z},\quad J = \frac{\partial f}{\partial z}
 
-    and the equation for g is again one for a fixed point. Gradients are of first order: there is no double backward.
+    and the equation for g is again one for a fixed point. There is no double backward, and no gradient to `start`.
 
     Args:
-        function, start, tolerance, max_steps, history, damping: as in `anderson`, for both equations. There is no
-            gradient to `start`: fixed points do not depend on it.
+        function, start, tolerance, max_steps, history, damping: as in `anderson`, for both equations.
         gradient: ``implicit`` (default), or ``jacobian-free``: g = dL/dz, a descent direction where f is contractive,
             without a second equation (Fung et al. 2022).
 
     Returns:
-        (f(z), status): one more evaluation than the search needs; `FixedPointStatus.backward` is filled in by the
-        backward pass. Neither search raises or warns where it does not converge.
+        f(z), and how both searches ended; the backward pass fills in its own.
 
     Raises:
         ValueError: an option out of range or unknown, a complex or integer start, a graph is recorded (see `anderson`),

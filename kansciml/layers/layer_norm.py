@@ -19,6 +19,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from kansciml.layers._kernels import autograd
@@ -58,7 +59,7 @@ def double_backward(
     """Gradients of gy, x and weight of LayerNorm's gradient.
 
     Args:
-        gy, x: (..., D). mean, rstd: (..., 1), mu and r of each row. weight: w (D,).
+        mean, rstd: (..., 1), mu and r of each row of x.
         hx, hw, hb: cotangents of the gradients of x, weight and bias; None is zero.
         need_gy, need_x, need_weight: which to compute; None is returned where not needed, or zero.
         known: by `known_of`.
@@ -156,7 +157,7 @@ class LayerNorm(nn.LayerNorm):
     axes, no weight, half precision, `torch.compile`, a graph recorded for elsewhere), PyTorch's is used.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         known = type(x) in (Tensor, nn.Parameter) and len(self.normalized_shape) == 1 and self.weight is not None
         known = known and x.shape[-1:] == self.weight.shape
         known = known and x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,8 +25,6 @@ class MLP(nn.Module):
         widths: layer widths from input to output, at least two.
         activation: one of ``tanh``, ``silu``, ``gelu`` (exact, by erf), ``relu``, ``sigmoid``.
         device, dtype: as in `torch.nn.Linear`.
-
-    Shapes: input (..., widths[0]), output (..., widths[-1]).
 
     Raises:
         ValueError: fewer than two widths, a width below 1, an unknown activation.
@@ -48,7 +47,7 @@ class MLP(nn.Module):
             nn.Linear(n_in, n_out, device=device, dtype=dtype) for n_in, n_out in zip(widths[:-1], widths[1:])
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         act = ACTIVATIONS[self.activation]
         for layer in self.layers[:-1]:
             x = act(layer(x))

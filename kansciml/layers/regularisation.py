@@ -1,9 +1,12 @@
-"""Sparsity of a KAN layer from the norms of its edges (Liu et al. 2024, section 2.5.1)."""
+"""Sparsity of a KAN layer from the norms of its edges (Liu et al. 2024, section 2.5.1): scalars, float32 at least."""
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+
+Norms = Float[Tensor, "inputs outputs"]
 
 SMALLEST_SHARE = 1e-12
 """Share of an edge below which the logarithm's slope no longer grows: it would be infinite at a zero edge."""
@@ -11,14 +14,11 @@ SMALLEST_SUM = 1e-18
 """Sum of norms at and below which a layer counts as all zero (more in float16: the slope grows as 1 over the sum)."""
 
 
-def l1(edge_norms: Tensor) -> Tensor:
+def l1(edge_norms: Norms) -> Float[Tensor, ""]:
     r"""L1 norm of a layer: :math:`|\Phi|_1 = \sum_{io} |\phi_{io}|_1` (Liu et al. 2024, Equation 2.18).
 
     Args:
-        edge_norms: (I, O), at least 0: the mean of :math:`|\phi_{io}(x_i)|` over the samples (Equation 2.17).
-
-    Returns:
-        A scalar, in float32 at least.
+        edge_norms: at least 0: the mean of :math:`|\phi_{io}(x_i)|` over the samples (Equation 2.17).
 
     Raises:
         ValueError: edge_norms is not 2-D or not floating point.
@@ -26,7 +26,7 @@ def l1(edge_norms: Tensor) -> Tensor:
     return _checked(edge_norms).sum()
 
 
-def entropy(edge_norms: Tensor) -> Tensor:
+def entropy(edge_norms: Norms) -> Float[Tensor, ""]:
     r"""Entropy of a layer (Liu et al. 2024, Equation 2.19), from 0 (one edge does all) to log(I O) (all edges equal).
 
     .. math:: S(\Phi) = -\sum_{io} p_{io} \log p_{io},\quad p_{io} = |\phi_{io}|_1 / |\Phi|_1
@@ -34,14 +34,8 @@ def entropy(edge_norms: Tensor) -> Tensor:
     Finite with finite gradients for any norms: 0 log 0 = 0, its infinite slope is held at that of p = 1e-12, and a
     layer whose norms are all zero has entropy 0 and no gradient.
 
-    Args:
-        edge_norms: (I, O), at least 0.
-
-    Returns:
-        A scalar, in float32 at least.
-
     Raises:
-        ValueError: edge_norms is not 2-D or not floating point.
+        ValueError: as `l1`.
     """
     norms = _checked(edge_norms)
     total = norms.sum()
@@ -52,25 +46,17 @@ def entropy(edge_norms: Tensor) -> Tensor:
     return torch.where(present, entropy, 0.0)
 
 
-def regularisation(edge_norms: Tensor, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
+def penalty(edge_norms: Norms, of_l1: float = 1.0, of_entropy: float = 1.0) -> Float[Tensor, ""]:
     r"""Penalty of one layer, :math:`\mu_1 |\Phi|_1 + \mu_2 S(\Phi)` (Liu et al. 2024, Equation 2.20).
 
     Sum it over the layers, and add it to the loss with a factor :math:`\lambda`.
 
     Args:
-        edge_norms: (I, O), at least 0.
-        l1, entropy: the weights :math:`\mu_1` and :math:`\mu_2` (default 1, as in the paper).
-
-    Returns:
-        A scalar, in float32 at least.
+        of_l1, of_entropy: the weights :math:`\mu_1` and :math:`\mu_2` (default 1, as in the paper).
 
     Raises:
-        ValueError: edge_norms is not 2-D or not floating point.
+        ValueError: as `l1`.
     """
-    return _weighted(edge_norms, l1, entropy)
-
-
-def _weighted(edge_norms: Tensor, of_l1: float, of_entropy: float) -> Tensor:
     return of_l1 * l1(edge_norms) + of_entropy * entropy(edge_norms)
 
 

@@ -27,10 +27,9 @@ class RSWAFKAN(KANLayer):
     .. math:: y_o = b_o + \sum_i \sum_{k=1}^{G} c_{iko}\,\phi\!\left(\frac{z_i - g_k}{h}\right),\quad
         \phi(u) = 1 - \tanh^2 u = \mathrm{sech}^2 u,\quad z = \mathrm{LayerNorm}(x)
 
-    Gradients are the true ones, to any order (faster-kan's are half of them). The backward pass keeps x alone, 4 bytes
-    per float32 input, and rebuilds LayerNorm and basis; the basis is evaluated in float32 at least. In float32 its
-    relative error at z stays below 2e-6 in the tails too; under `torch.func`, forward mode and second derivatives,
-    where a plain composite runs, it grows to 5e-6 where the function is below 1e-30.
+    Gradients are the true ones, to any order (faster-kan's are half of them). The backward pass keeps x alone. The
+    basis is evaluated in float32 at least; its relative error stays below 2e-6 in the tails too (5e-6 where a plain
+    composite runs, as under `torch.func` and in second derivatives, and the function is below 1e-30).
 
     Args:
         in_features, out_features: I and O, at least 1.
@@ -39,16 +38,13 @@ class RSWAFKAN(KANLayer):
             cites for Table 1: it covers 95 % of normalised inputs. (faster-kan's later default is [-1.2, 0.2], h = 1.)
         denominator: h, the width of the functions, in units of z (default 0.33, as in Vision-KAN).
         layer_norm: normalise the input over its last axis, with a learned scale and shift. None (default): from 3
-            inputs on. LayerNorm takes two numbers, mean and size, from every row: of 1 or 2 inputs nothing is left, and
-            True warns. False suits few inputs of different meaning; the grid should then cover their range.
+            inputs on, as of 1 or 2 it leaves nothing (True warns). Without it the grid should cover the inputs' range.
         learn_grid: make the grid points parameters (default: constants, as in Table 1).
         bias: learn one constant per output (default: none, as in Table 1).
         device, dtype: as in `torch.nn.Linear`.
 
-    Shapes: input (..., I), output (..., O). `spline_weight` (I, G, O): inputs first, the order in which the matrix
-    product reads them. `grid_points` (G,): a parameter if learned, else a float64 buffer, part of the state;
-    `layernorm` and `bias` (O,) or None. Parameters: I G O, and 2 I for LayerNorm. NaN in a row of the input gives NaN
-    in that row of the output.
+    Weights: `spline_weight` (I, G, O), `grid_points` (G,), a parameter if learned, else a float64 buffer, part of the
+    state, `layernorm`, `bias` (O,). Parameters: I G O, and 2 I for LayerNorm. NaN in a row of the input stays in it.
 
     Raises:
         ValueError: a size below 1, an empty grid_range, h not positive, an input whose last axis is not I, or a state

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 TRANSFORMS = ("auto", "matmul", "fft")
@@ -77,12 +78,11 @@ class SpectralConv2d(nn.Module):
         k_1 = -m_1, \dots, m_1 - 1,\quad k_2 = 0, \dots, m_2 - 1
 
     on real fields, of which the modes with negative :math:`k_2` are the complex conjugates. The weights belong to
-    modes, not to points: a layer works on every grid that has its modes, and approximates the same operator on all.
+    modes, not to points: a layer approximates the same operator on every grid that has its modes.
 
-    With few modes the transforms are matrix products with H x 2 m1 and W x m2 matrices: fewer operations where most
-    modes would be thrown away, any grid size at the same speed (an FFT of 94 = 2 * 47 points is a slow one), and no
-    complex numbers, for which `torch.compile` makes no code. What is kept for backward is the modes alone. On CUDA,
-    TF32 products (``torch.set_float32_matmul_precision("high")``) round these transforms too.
+    With few modes the transforms are matrix products: fewer operations where most modes would be thrown away, the same
+    speed on any grid, and no complex numbers, for which `torch.compile` makes no code. The modes alone are kept for
+    backward. On CUDA, TF32 products round these transforms too.
 
     Args:
         in_channels, out_channels: I and O, at least 1.
@@ -91,11 +91,9 @@ class SpectralConv2d(nn.Module):
         device, dtype: as in `torch.nn.Linear`. Computed in the wider dtype of input and weights, and in float32 at
             least, also under autocast; the output has the input's dtype.
 
-    Shapes: input (B, I, H, W) with H >= 2 m1 and W >= 2 (m2 - 1); output (B, O, H, W). `weight` (2, 2 m1, m2, I, O):
-    real and imaginary parts first, then k1 = 0 ... m1 - 1, -m1 ... -1. Real numbers, since modules' ``.double()``
-    leaves complex parameters in single precision and ``.to(float64)`` drops their imaginary parts, safetensors has no
-    complex128, and counts of parameters then count numbers: 4 m1 m2 I O. The I O imaginary parts at k = 0 have no
-    effect on a real field, and those of k2 = 0 at k1 and -k1 only their difference.
+    Grids: H >= 2 m1 and W >= 2 (m2 - 1) points. `weight` (2, 2 m1, m2, I, O): real and imaginary parts, then k1 = 0 ...
+    m1 - 1, -m1 ... -1. Real numbers, since casts of modules spoil complex parameters and safetensors has no complex128.
+    The I O imaginary parts at k = 0 have no effect on a real field, and those of k2 = 0 only their difference.
 
     Raises:
         ValueError: a size below 1, an unknown transform, another shape of input, a grid with too few points, complex
@@ -139,14 +137,13 @@ class SpectralConv2d(nn.Module):
         return self.transform == "matmul" or (self.transform == "auto" and max(self.modes) <= MATMUL_MODES)
 
     @property
-    def complex_weight(self) -> Tensor:
-        """A copy of the weights as complex numbers, (I, O, 2 m1, m2): the two corners of the source, one above the
-        other."""
+    def complex_weight(self) -> Complex[Tensor, "inputs outputs rows columns"]:
+        """A copy of the weights as complex numbers: the two corners of the source, one above the other."""
         real, imaginary = self.weight.detach().permute(0, 3, 4, 1, 2)
         return torch.complex(real, imaginary)
 
     @torch.no_grad()
-    def set_complex_weight(self, weight: Tensor) -> None:
+    def set_complex_weight(self, weight: Complex[Tensor, "inputs outputs rows columns"]) -> None:
         """Set the weights from complex ones, laid out as `complex_weight`.
 
         Raises:
@@ -159,7 +156,9 @@ class SpectralConv2d(nn.Module):
             raise ValueError(f"got weights of shape {tuple(weight.shape)}: expected {expected}, (I, O, 2 m1, m2)")
         self.weight.copy_(torch.stack([weight.real, weight.imag]).permute(0, 3, 4, 1, 2))
 
-    def forward(self, x: Tensor, basis: FourierBasis | None = None) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch _ height width"], basis: FourierBasis | None = None
+    ) -> Float[Tensor, "batch _ height width"]:
         """Apply it; `basis`: `fourier_basis` of the input's grid (None: made anew)."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (B, {self.in_channels}, H, W)")

@@ -22,7 +22,7 @@ from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
 from kansciml.layers._refit.parameters import require_own, resize
 from kansciml.layers._refit.refit import RefitError, refit
 from kansciml.layers.bspline import OUTSIDE, SplineSpec
-from kansciml.layers.regularisation import regularisation
+from kansciml.layers.regularisation import penalty
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -33,8 +33,8 @@ class SplineKAN(KANLayer):
 
     .. math:: y_o = b_o + \sum_i w_{io}\,\mathrm{act}(x_i) + s_{io} \sum_{m=1}^{G+S} c_{imo} B_m(x_i)
 
-    Parameters: I O (2 + G + S) with the defaults, as in section 3.1 of the paper. The backward pass keeps x and
-    rebuilds the basis; the basis is evaluated in float32 at least, whatever the dtype of the weights.
+    Parameters: I O (2 + G + S) with the defaults, as in section 3.1 of the paper. The backward pass keeps x alone; the
+    basis is evaluated in float32 at least.
 
     Args:
         in_features, out_features: I and O, at least 1.
@@ -50,13 +50,11 @@ class SplineKAN(KANLayer):
         backend: ``auto`` (default: C++ on a CPU where it was built), ``torch``, ``cpp``.
         device, dtype: as in `torch.nn.Linear`.
 
-    Attribute `keep_basis` (False): keep the splines once a graph of the gradient serves several backward passes, as for
-    Hessian-vector products. Memory: 2 (G + S) + 2 times the input; in the C++ kernels, which evaluate splines faster
-    than they would read them, 3.25 times it, for what else follows from the input.
+    Attribute `keep_basis` (False): keep what follows from the input once a gradient's graph serves several backward
+    passes, as for Hessian-vector products. Memory: 2 (G + S) + 2 times the input; in the C++ kernels 3.25 times it.
 
-    Shapes: input (..., I), output (..., O). `base_weight` (I, O), `spline_weight` (I, G + S, O), `spline_scale` (I, O),
-    `bias` (O,): inputs first, the order in which the matrix product reads them. Buffer `knots` (I, G + 2S + 1),
-    float64, part of the state, read anew in every call. NaN in a row of the input gives NaN in that row of the output.
+    Weights: `base_weight` (I, O), `spline_weight` (I, G + S, O), `spline_scale` (I, O), `bias` (O,). Buffer `knots`
+    (I, G + 2S + 1), float64, part of the state, read anew in every call. NaN in a row of the input stays in that row.
 
     Raises:
         ValueError: a size out of range, an unknown name, an empty grid_range, or an input whose last axis is not I.
@@ -132,9 +130,8 @@ class SplineKAN(KANLayer):
         """Draw all weights anew by the layer's `init`; biases are zero. The grid stays.
 
         ``glorot``: Glorot-uniform base weights, coefficients N(0, 0.01 / I), unit scales. ``noise``: as the paper's
-        sources do, splines through noise of amplitude 0.1 / G at the knots, Kaiming-uniform base weights and scales.
-        ``variance``: base branch and splines each give half of unit variance for inputs spread over the grid.
-        ``zero``: splines are zero, so that the layer starts as its base branch.
+        sources, splines through noise of amplitude 0.1 / G at the knots, Kaiming-uniform base weights and scales.
+        ``variance``: base branch and splines each give half of unit variance on the grid. ``zero``: splines are zero.
         """
         require_own(self, "base_weight", "spline_weight", "spline_scale", "bias")
         spline_init.INITS[self.init](self, generator)
@@ -218,20 +215,17 @@ class SplineKAN(KANLayer):
     ) -> RefitError:
         """Move the knots to where the inputs are and refit the coefficients, so that the function stays.
 
-        Where `torch.distributed` is in use, every rank calls this with its own inputs (perhaps none), and those of all
-        ranks count: equal networks get equal knots and coefficients.
-
         Args:
             x: inputs that the layer sees, finite; at least a few per interval.
             blend: 0 puts equally many inputs into each interval, 1 spaces the knots evenly (and keeps the fast path).
-            group: the ranks that work together (default: all); all of them must call this.
+            group: ranks of `torch.distributed` (default: all) that call this together, each with inputs of its own,
+                perhaps none; those of all count.
 
         Returns:
             The refit's error over these inputs: how much the splines' outputs changed there.
 
         Raises:
-            ValueError: no inputs, inputs that are not finite, another width than I, or a `spline_weight` that follows
-                from other parameters.
+            ValueError: no inputs, not finite ones or of another width, or a `spline_weight` made from others.
         """
         samples = self._samples(x, group)
         return self._refit(adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
@@ -243,11 +237,9 @@ class SplineKAN(KANLayer):
     ) -> RefitError:
         """Refine to `grid` intervals: exactly where `grid` is a multiple of the present one, else by least squares.
 
-        That is on the grid. Off it, splines that fade (`outside` ``zero``) do so over S of the new, narrower cells; the
-        error tells of it where `x` lies there.
-
-        `spline_weight` stays the same parameter, frozen or not, in another shape; its gradient is dropped. An optimiser
-        that has not stepped yet goes on with it; one that keeps moments of the old shape refuses its next step.
+        Off the grid, splines that fade (`outside` ``zero``) do so over S of the new, narrower cells. `spline_weight`
+        stays the same parameter, frozen or not, in another shape, without its gradient: an optimiser with moments of
+        the old shape refuses its next step.
 
         Args:
             grid: new number of intervals, at least the present one.
@@ -288,7 +280,7 @@ class SplineKAN(KANLayer):
 
     def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Float[Tensor, ""]:
         """l1 * sum of the edge norms + entropy * their entropy (Liu et al. 2024, section 2.5); always finite."""
-        return regularisation(self.edge_norms(), l1, entropy)
+        return penalty(self.edge_norms(), l1, entropy)
 
     @torch.no_grad()
     def edge_curves(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,9 +25,8 @@ class TextbookKAN(nn.Module):
     .. math:: B_{m,k}(x) = \frac{x - t_m}{t_{m+k} - t_m} B_{m,k-1}(x)
         + \frac{t_{m+k+1} - x}{t_{m+k+1} - t_{m+1}} B_{m+1,k-1}(x).
 
-    This is how the implementation behind Pal & Das (2024), section 3, works: every level of the recursion is a tensor
-    (N, I, G + 2S - k), and autograd keeps most of them. `kansciml.analysis.cost.textbook_layer` counts what that costs.
-    Use `SplineKAN` for work.
+    The implementation behind Pal & Das (2024), section 3, works like this: every level of the recursion is a tensor
+    (N, I, G + 2S - k), and autograd keeps most of them. Use `SplineKAN` for work.
 
     Args:
         in_features, out_features: I and O, at least 1.
@@ -36,8 +36,7 @@ class TextbookKAN(nn.Module):
         spline_scale: learn one factor per edge on the spline (default).
         device, dtype: as in `torch.nn.Linear`.
 
-    Shapes: input (..., I), output (..., O). `base_weight` (O, I), `spline_weight` (O, I, G + S), `spline_scale` (O, I),
-    buffer `knots` (I, G + 2S + 1).
+    Weights: `base_weight` (O, I), `spline_weight` (O, I, G + S), `spline_scale` (O, I); buffer `knots` (I, G + 2S + 1).
 
     Raises:
         ValueError: a size, grid or order below 1, an empty grid_range, or an input whose last axis is not I.
@@ -85,8 +84,8 @@ class TextbookKAN(nn.Module):
             if self.spline_scale is not None:
                 self.spline_scale.fill_(1.0)
 
-    def basis(self, x: Tensor) -> Tensor:
-        """The B-splines at x: (N, I) -> (N, I, G + S), by the recursion."""
+    def basis(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs splines"]:
+        """The B-splines at x, by the recursion."""
         t = self.knots  # (I, G + 2S + 1)
         x = x.unsqueeze(-1)
         basis = ((x >= t[:, :-1]) & (x < t[:, 1:])).to(x.dtype)  # (N, I, G + 2S)
@@ -96,7 +95,7 @@ class TextbookKAN(nn.Module):
             basis = rising * basis[..., :-1] + falling * basis[..., 1:]  # (N, I, G + 2S - k)
         return basis
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"got input of shape {tuple(x.shape)}: expected (..., {self.in_features})")
         rows = x.reshape(-1, self.in_features)

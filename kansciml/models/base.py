@@ -1,8 +1,7 @@
-"""What a model is: presets of one frozen configuration, three variants, and a function that builds the module.
+"""What a model is: presets of one frozen configuration, three variants, and a function that builds the network.
 
-Every file of a vision model defines one `MODEL`, every file of a neural operator one `OPERATOR`. Its configuration
-describes the multi-layer perceptrons (`Slot`) whose place the KANs take, so that parameters and operations can be
-compared, and matched, without building anything.
+A configuration describes the multi-layer perceptrons (`Slot`) whose place the KANs take, so that parameters and
+operations can be compared, and matched, without building anything.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,11 +47,10 @@ class LoadedWeights:
     """What became of a file's tensors, by name.
 
     Args:
-        loaded: copied into the model. left: in the file, without a place in the model (MLPs and biases that the KAN
-            variant does not have, the head for other classes, the token and head of a distillation). kept: of the
-            model, not in the file (KANs, a new head): they keep the values they had. interpolated: copied, at another
-            image size. cut: copied without the distillation token's position.
-        entry: of the file, from which they come, such as ``model`` or ``model_ema``; empty: the file itself.
+        loaded: copied into the model. left: in the file, without a place in the model (MLPs, another head, the token of
+            a distillation). kept: of the model, not in the file (KANs, a new head), with the values they had.
+        interpolated: copied, at another image size. cut: copied without the distillation token's position.
+        entry: of the file, from which they come, such as ``model_ema``; empty: the file itself.
     """
 
     loaded: tuple[str, ...]
@@ -80,22 +80,19 @@ def load_deit_weights(model: nn.Module, path: str | Path, entry: str | None = No
     """Load weights of a vision transformer of the same width, depth and patch into `model`.
 
     Positions are interpolated (bicubic) where the image size differs; the head is left where the number of classes
-    does; KAN variants take attention, norms, patch and position embeddings. Of a distilled DeiT, token, position and
-    head of the distillation are left: the rest is a start for fine-tuning, and not the distilled model's function.
-    Prefixes of wrappers (``module.``, ``_orig_mod.``, ``model.`` ...) are taken off: whatever stands before
-    ``cls_token``. Nothing changes unless all of it fits.
+    does, and so are token, position and head of a distillation. Prefixes of wrappers are taken off: whatever stands
+    before ``cls_token``. Nothing changes unless all of it fits.
 
     Args:
         model: of `kansciml.models.deit`, any variant, or a wrapper of one.
-        path: ``.safetensors``, or ``.pth`` as DeiT and timm publish it, or as a training leaves it (``.pt``, ``.bin``,
-            ``.ckpt``, ``.tar``): a state dict, or one under ``model``, ``state_dict``, ``model_state_dict``,
-            ``model_ema``, ``state_dict_ema`` or ``ema``, the first of these. Read with ``weights_only``: a file cannot
-            run code.
+        path: ``.safetensors``, ``.pth``, ``.pt``, ``.bin``, ``.ckpt`` or ``.tar``: a state dict, or one under
+            ``model``, ``state_dict``, ``model_state_dict``, ``model_ema``, ``state_dict_ema`` or ``ema``, the first of
+            these. Read with ``weights_only``: a file cannot run code.
         entry: another entry, or the prefix of one of several transformers; None (default): as above.
 
     Raises:
-        UsageError: no such file, a file that cannot be read, or one of another architecture; values that are not
-            finite real numbers; no such entry, or several transformers and no entry.
+        UsageError: a file that is not there, cannot be read or is of another architecture; values that are not finite
+            real numbers; no such entry, or several transformers and no entry.
     """
     path = Path(path)
     network = _network(model)
@@ -186,18 +183,6 @@ def _bare_names(tensors: Mapping[str, Tensor], path: Path, within: str | None) -
     return bare
 
 
-def read_weights(path: str | Path, entry: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` or ``.pth`` file by name; no code of the file is run.
-
-    Args:
-        entry: whose tensors, of a file with several; None (default): as in `load_deit_weights`.
-
-    Raises:
-        UsageError: no such file, another kind of file, or one that cannot be read.
-    """
-    return _read(Path(path), entry)[0]
-
-
 def _read(path: Path, entry: str | None) -> tuple[dict[str, Tensor], str]:
     """Tensors by name, and the entry of the file that holds them."""
     try:
@@ -284,8 +269,10 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}{': ' * bool(text)}{text}"
 
 
-def resize_positions(positions: Tensor, tokens: int, source: str | Path = "position embedding") -> Tensor:
-    """Position embeddings (1, 1 + n^2, D) for (1, 1 + m^2 = tokens, D), bicubic; the class token's stays.
+def resize_positions(
+    positions: Float[Tensor, "1 _ width"], tokens: int, source: str | Path = "position embedding"
+) -> Float[Tensor, "1 {tokens} width"]:
+    """Embeddings of a class token, whose stays, and n^2 positions for `tokens`, 1 + m^2; bicubic.
 
     Raises:
         UsageError: numbers of patches that are not squares.

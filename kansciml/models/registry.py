@@ -1,8 +1,7 @@
-"""Finds the models: every module of this folder that assigns ``MODEL`` (vision models) or ``OPERATOR`` (neural
-operators). Loads one only when asked for it.
+"""Discovers models: modules of this folder that assign ``MODEL`` (vision) or ``OPERATOR`` (neural operators).
 
-A model is named by its file and a preset: ``deit-tiny`` is the preset ``tiny`` of `MODEL` in ``deit.py``,
-``conv-mixer-256-8`` the preset ``256-8`` of ``conv_mixer.py``.
+Loads one only when asked for it. A model is named by its file and a preset: ``conv-mixer-256-8`` is the preset
+``256-8`` of `MODEL` in ``conv_mixer.py``.
 """
 
 from __future__ import annotations
@@ -27,9 +26,6 @@ SYMBOLS = {"vision": "MODEL", "operator": "OPERATOR"}
 
 def available_families(package: str = PACKAGE, kind: str = "vision") -> list[str]:
     """Names of all families of a kind, sorted: ``deit`` ... No model is loaded, nor torch: the files are only parsed.
-
-    Args:
-        kind: ``vision`` (default) or ``operator``.
 
     Raises:
         KansciError: two files give one name.
@@ -88,10 +84,7 @@ def get_family(name: str, package: str = PACKAGE, kind: str = "vision") -> Model
 
 
 def find(name: str, package: str = PACKAGE, kind: str | None = "vision") -> tuple[Model, str]:
-    """The family and the preset of a name such as ``deit-tiny``.
-
-    Args:
-        kind: ``vision`` (default), ``operator``, or None for any.
+    """The family and the preset of a name such as ``deit-tiny``; `kind` None: of any.
 
     Raises:
         UsageError: there is none of that name; the message lists those there are.

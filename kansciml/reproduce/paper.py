@@ -15,7 +15,6 @@ from kansciml import __version__
 from kansciml._errors import KansciError, unknown_name
 from kansciml._files import to_jsonable
 from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Entry, Page, PaperError, Setting
-from kansciml.reproduce.process import run_in_own_process
 from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, find_record
 from kansciml.runs.registry import available_experiments, get_experiment
@@ -62,7 +61,7 @@ def reproduce(
     results: Path,
     *,
     log: Callable[[str], None],
-    run: Runner | None = run_in_own_process,
+    run: Runner | None,
     show: Callable[[Page], object] = lambda page: None,
 ) -> Page:
     """Run what is missing of `names`, resume what is unfinished, and collect everything there is for the page.

@@ -1,4 +1,4 @@
-"""Runs one experiment in a process of its own: its peak memory is its own, and so is its end for lack of memory."""
+"""Runs one experiment in a process of its own, so that its peak memory, and its end for lack of it, are its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of the weights that a run kept: what a kind of experiment brings for ``kansciml evaluate RUN``."""
+"""How ``kansciml evaluate RUN`` scores the weights that a run kept: a `Scoring` per kind of experiment."""
 
 from __future__ import annotations
 

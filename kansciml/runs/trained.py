@@ -1,4 +1,4 @@
-"""The trained models of a finished run: what `kansciml hessian` and other studies of minima are given."""
+"""The trained models of a finished run, for `kansciml hessian` and other studies of minima."""
 
 from __future__ import annotations
 

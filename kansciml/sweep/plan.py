@@ -1,4 +1,4 @@
-"""What a sweep consists of: every combination of swept settings, and every seed of each, as tasks of their own."""
+"""The tasks of a sweep: every combination of swept settings, times every seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the tasks of a sweep on Dask, here or on many machines: resumable, failed tasks retried.
+"""Runs the tasks of a sweep on Dask, on this machine or on many; failed tasks are retried, interrupted ones resumed.
 
 A task's record lies where `kansciml run` would put it, so that a task that is finished is never run again, whoever ran
 it, and one that was killed resumes from its checkpoints. What the sweep adds lies in ``results/sweeps/<id>/``.

@@ -1,4 +1,4 @@
-"""``results/sweeps/<id>/sweep.json``: what a sweep consists of and how far it is, whole at every moment."""
+"""The state of a sweep, kept in ``results/sweeps/<id>/sweep.json``, a file that is whole at every moment."""
 
 from __future__ import annotations
 

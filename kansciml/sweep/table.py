@@ -1,4 +1,4 @@
-"""A sweep in one table and one picture: median, lowest and highest loss over the seeds of each setting."""
+"""Summarises a sweep in one table and one picture: median, lowest and highest loss over the seeds of each setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One task of a sweep: Dask calls `execute` in a thread of a worker, which runs `run_task` in a process of its own."""
+"""Runs one task of a sweep: `execute` in a thread of a Dask worker starts `run_task` in a process of its own."""
 
 from __future__ import annotations
 

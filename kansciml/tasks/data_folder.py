@@ -1,4 +1,4 @@
-"""Where data sets lie on this machine, and what shows how far a download or a generation is."""
+"""Folders of data sets on this machine, and the progress bars of downloads and generations."""
 
 from __future__ import annotations
 

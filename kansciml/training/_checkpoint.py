@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and numbers in one safetensors file, whole or absent, the last two kept; continuing from one."""
+"""Saves and restores a training: tensors and numbers in one safetensors file, of which the last two are kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: tensors by name, and a mapping of numbers and text."""
+    """Contents of a file: tensors by name, and a mapping of numbers and text."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -138,7 +139,7 @@ def collect(model: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping
 def restore(
     found: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, average: Mapping[str, Tensor] | None
 ) -> None:
-    """Put the tensors of `collect` back.
+    """Copy the tensors of `collect` back into a training.
 
     Raises:
         KansciError: the checkpoint holds other names or shapes than the model.
@@ -207,7 +208,7 @@ def all_finite(model: nn.Module) -> bool:
 
 
 class Store:
-    """Where a run keeps itself.
+    """Saves and loads one run.
 
     Args:
         fabric: its first process alone writes, and says which checkpoint all of them read.
@@ -236,7 +237,7 @@ class Store:
         if self.fabric.global_rank == 0 and all_finite(self.model):
             tensors = collect(self.model, self.optimiser, self.average)
             tensors |= {f"sums/{name}": value for name, value in sums.values.items()}
-            self.checkpoints.save(state.step, tensors, {"settings": self.settings, **state.plain()})
+            self.checkpoints.save(state.step, tensors, {"settings": self.settings, **asdict(state)})
 
     def load(self, sums: Sums) -> State | None:
         """Fill model, optimiser, average and `sums` from the last good checkpoint; None where there is none.

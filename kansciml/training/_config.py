@@ -1,4 +1,4 @@
-"""Settings of the training loop, checked where they are made."""
+"""Settings of the training loop, checked when they are made."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp")
 
 EXECUTION = (
-    "compile",
-    "log_every",
-    "tensorboard",
-    "checkpoint_epochs",
-    "checkpoint_steps",
-    "checkpoint_minutes",
-    "accelerator",
-    "devices",
-    "strategy",
-)
+    "compile", "log_every", "tensorboard", "checkpoint_epochs", "checkpoint_steps", "checkpoint_minutes",
+    "accelerator", "devices", "strategy",
+)  # fmt: skip
 """Fields that say how a run is executed, not what it computes: a resumed run may change them."""
 
 

@@ -1,4 +1,4 @@
-"""Lightning Fabric for a configuration, this process's part of a batch, and random numbers by step."""
+"""Sets up Lightning Fabric, gives this process its part of a batch, and seeds random numbers by step."""
 
 from __future__ import annotations
 

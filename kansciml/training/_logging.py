@@ -1,4 +1,4 @@
-"""The log of a training: ``metrics.csv``, and TensorBoard events where wanted."""
+"""Writes the log of a training: ``metrics.csv``, and TensorBoard events where wanted."""
 
 from __future__ import annotations
 

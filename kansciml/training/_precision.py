@@ -1,4 +1,4 @@
-"""Mixed precision that leaves inputs alone."""
+"""Mixed precision that does not round the inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training from its first or its last saved step to its end; `kansciml.training.loop` is its door."""
+"""Runs one training from its first or last saved step to its end. Entry point: `kansciml.training.loop.train`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REDRAW_S = 0.2
 
 
 class Calls(NamedTuple):
-    """What the caller of `train` brings."""
+    """Callables that the caller of `train` gives."""
 
     batches: Callable[[int], Any]
     loss: Callable[[nn.Module, Any], Any]
@@ -164,7 +164,7 @@ class Run:
         self.state.step += 1
 
     def _after_step(self) -> None:
-        """Read, log, save and stop where it is time. What is read when does not depend on interruptions."""
+        """Read, log, save or stop where one is due. When the sums are read does not depend on interruptions."""
         config, step = self.config, self.state.step
         row_due, epoch_over = step % config.log_every == 0, step % self.per_epoch == 0
         save_due = config.checkpoint_steps > 0 and step % config.checkpoint_steps == 0
@@ -242,7 +242,7 @@ class Run:
         return found if self.alone else self.fabric.broadcast(found)
 
     def _read(self) -> bool:
-        """Take in the sums of the last steps; whether any process was asked to stop.
+        """Add the sums of the last steps; return whether any process was asked to stop.
 
         Raises:
             Diverged: their loss is not finite.

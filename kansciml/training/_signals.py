@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the training loop grants after the step it is in."""
+"""Turns Ctrl-C and SIGTERM into a request to stop, which the training loop meets after the current step."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ class StopSignals:
         self.wanted = True
 
     def stop(self) -> NoReturn:
-        """Raise what was wished for."""
+        """Raise `Terminated` after a SIGTERM, else KeyboardInterrupt."""
         raise Terminated if self._terminated else KeyboardInterrupt

@@ -1,10 +1,10 @@
-"""Sums over samples, kept on the device until they are read; and the numbers a resumed run needs."""
+"""Running sums over samples, kept on the device until they are read, and the numbers that a resumed run needs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Sums:
         self.values: dict[str, Tensor] = {}
 
     def add(self, loss: Tensor, metrics: Mapping[str, Any], norm: Tensor | None) -> None:
-        """Take in a step: its mean loss, sums over its samples, the gradient's norm.
+        """Add a step: its mean loss, sums over its samples, the gradient's norm.
 
         Raises:
             UsageError: no ``count``, or a name of the loop's own.
@@ -73,7 +73,7 @@ class Meter:
         self._mark = time.monotonic()
 
     def read(self, samples: float) -> None:
-        """Take in the samples since the last reading or restart."""
+        """Count the samples since the last reading or restart."""
         now = time.monotonic()
         for window in (self.row, self.epoch):
             window[0] += samples
@@ -100,9 +100,6 @@ class State:
         for totals in (self.row, self.epoch):
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + value
-
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def means(totals: Mapping[str, float]) -> dict[str, float]:

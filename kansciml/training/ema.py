@@ -22,14 +22,9 @@ class Ema:
     Args:
         model: its entries are copied at once, on their devices.
         decay: in (0, 1).
-
-    Raises:
-        UsageError: a decay out of range.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        if not 0 < decay < 1:
-            raise UsageError(f"got decay {decay}: expected a number in (0, 1)")
         self.decay = decay
         self.weights: dict[str, Tensor] = {name: value.clone() for name, value in entries(model).items()}
         # found once: a state_dict at each step would cost more than the average
@@ -53,7 +48,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the model's weights after `step`, counted from 1."""
+        """Average in the model's weights after `step`, counted from 1."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
         averages, values = [], []
         for average, value in self._pairs():

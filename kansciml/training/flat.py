@@ -155,28 +155,27 @@ def train_flat(
     state = FlatState.load(checkpoint, identity) if checkpoint else None
     state = state or FlatState.start(initial)
     adam_step(state.iterate, np.zeros(len(initial)), settings.learning_rate)  # torch imports much at the first, untimed
-    run = _Run(value_and_grad, settings, state, n_save, progress, log)
-    run.keep(checkpoint, checkpoint_every, identity)
-    return run.finish()
+    log = log or (lambda line: None)
+    return _Run(value_and_grad, settings, state, n_save, progress, log, checkpoint, checkpoint_every, identity).finish()
 
 
+@dataclass
 class _Run:
-    def __init__(
-        self,
-        value_and_grad: ValueAndGrad,
-        settings: FlatTraining,
-        state: FlatState,
-        n_save: int,
-        progress: Progress | None,
-        log: Callable[[str], None] | None,
-    ) -> None:
-        self.value_and_grad, self.settings, self.state, self.n_save = value_and_grad, settings, state, n_save
-        self.progress, self.log = progress, log or (lambda line: None)
+    """One session of `train_flat`, whose arguments these are."""
 
-    def keep(self, checkpoint: Path | None, every: float, identity: Mapping[str, Any]) -> None:
-        self.checkpoint, self.every, self.identity = checkpoint, every, identity
-        self.started = self.last_save = time.monotonic()
-        self.seconds_before = self.state.wall_s
+    value_and_grad: ValueAndGrad
+    settings: FlatTraining
+    state: FlatState
+    n_save: int
+    progress: Progress | None
+    log: Callable[[str], None]
+    checkpoint: Path | None
+    every: float
+    identity: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self.last_save = time.monotonic()
+        self.began = self.last_save - self.state.wall_s
 
     def finish(self) -> FlatResult:
         state = self.state
@@ -205,14 +204,11 @@ class _Run:
             state.best.params, state.best.loss, state.status, state.message, history, state.evaluations, state.wall_s
         )
 
-    def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
-
     def _save(self) -> None:
         state = self.state
         if state.phase == ADAM:  # a row is written before its step counts: an interruption in between drops it
             del state.rows[state.iterate.step :]
-        state.wall_s = self._seconds()
+        state.wall_s = time.monotonic() - self.began
         if self.checkpoint:
             state.save(self.checkpoint, self.identity)
         self.last_save = time.monotonic()
@@ -227,7 +223,7 @@ class _Run:
         return loss, gradient
 
     def _record(self, loss: float, phase: int) -> None:
-        self.state.rows.append((len(self.state.rows), loss, phase, self._seconds()))
+        self.state.rows.append((len(self.state.rows), loss, phase, time.monotonic() - self.began))
         if self.progress:
             total = self.settings.adam_steps + self.settings.lbfgs_steps
             self.progress(len(self.state.rows), total, loss, PHASES[phase])

@@ -1,5 +1,6 @@
-"""Progressive refinement: train on a coarse grid, refine the grid without changing the function, train on (Liu et al.
-2024, section 2.4)."""
+"""Trains on a coarse grid, refines the grid without changing the function, and trains on.
+
+Source: Liu et al. (2024), section 2.4."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Stage:
-    """What training on one grid did.
+    """Result of training on one grid.
 
     Args:
         grid: number of grid intervals.

@@ -107,16 +107,13 @@ def test_the_rivals_trace_and_power_iteration_stop_by_themselves(spd):
 
 def test_errors_are_zero_for_the_exact_spectrum_and_as_counted_by_hand():
     exact = np.array([-1.0, 0.0, 0.5, 10.0])
-    counts = [1, 2, 2]
-    right = {
-        "nodes": exact, "weights": np.ones(4), "trace": 9.5, "smallest": -1.0, "largest": 10.0, "counts": counts,
-    }  # fmt: skip
+    right = accuracy.Density(exact, np.ones(4), [1, 2, 2])
     assert set(accuracy.density_errors(exact, right).values()) == {0.0}
-    wrong = {**right, "trace": 19.0, "largest": 9.0, "nodes": exact + 1, "counts": [2, 2, 2]}
+    wrong = accuracy.Density(exact + np.array([0.0, 0.0, 10.5, -1.0]), np.ones(4), [2, 2, 2])
     found = accuracy.density_errors(exact, wrong)
     assert found["trace"] == 1.0 and found["largest eigenvalue"] == pytest.approx(0.1)
     assert found["smallest eigenvalue"] == 0 and found["count above 0.1 of the largest"] == 0.25
-    assert found["density (Wasserstein-1)"] == pytest.approx(1 / np.abs(exact).mean())
+    assert found["density (Wasserstein-1)"] == pytest.approx(9.5 / 11.5)  # distances 0, 0, 8.5 and 1
 
 
 def test_both_sides_have_the_same_probe_and_no_more_products_than_agreed(monkeypatch):

@@ -35,8 +35,8 @@ def small(monkeypatch):
 @pytest.fixture(scope="module")
 def cases():
     return {
-        "vision": vision.make_cases("mixer-nano", 4, **TINY_MIXER),
-        "fno": fno.make_cases("fno-wt", SIDE, 1, **TINY_FNO),
+        "vision": steps.make_cases("mixer-nano", vision.image_loss, 4, **TINY_MIXER),
+        "fno": steps.make_cases("fno-wt", fno.field_loss, 1, kind="operator", resolution=SIDE, **TINY_FNO),
     }
 
 

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
+from support.command_line import run as run_command
 from support.settings import changed
+from support.sweep_samples import wait_for
 
-from kansciml import cli
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.fig2.experiment import Fig2Config
 from kansciml.layers.textbook_kan import TextbookKAN
-from kansciml.reproduce import paper as _reproduce
+from kansciml.reproduce import paper
 from kansciml.reproduce.paper import chosen_names, gather, reproduce, settings
 from kansciml.reproduce.paper_errors import spline_sum
-from kansciml.reproduce.process import run_in_own_process
+from kansciml.reproduce.process import run_and_draw, run_in_own_process
 from kansciml.runs.lock import folder_lock
 from kansciml.runs.records import load_record
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.training.flat import FlatTraining
 
-
-def run(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    code = cli.main(["reproduce", *arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 PAPER = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "table1", "fig5")
 
 
-def silent(line: str) -> None:
-    """Takes lines for nobody."""
+def run(capsys, *arguments):
+    return run_command(capsys, "reproduce", *arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -53,26 +47,21 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def fig1(tmp_path_factory):
-    """Results folder with a finished run of fig1, preset smoke, as its own process left it."""
+    """Results folder with a finished run of fig1, preset smoke, as its own process leaves it."""
     results = tmp_path_factory.mktemp("results")
-    run_in_own_process("fig1", "smoke", results)
+    assert run_and_draw(["fig1", "smoke", str(results)]) == ""
     return results
 
 
-class TestNames:
-    def test_all_is_the_paper_in_its_order_and_what_is_beyond_it_last(self):
-        names = chosen_names(["all"])
-        assert names == chosen_names([]) and tuple(names[: len(PAPER)]) == PAPER
-        assert set(available_experiments()) - set(names) == {"ode", "vision", "fno"}  # of no one item
-        items = [get_experiment(name).item for name in PAPER]
-        assert items == ["Figure 1", "Figure 2", "Figure 3", "Figure 4a", "Figure 4b", "Table 1", "Figure 5"]
-
-    def test_several_names_come_in_the_papers_order_and_once(self):
-        assert chosen_names(["table1", "fig1", "table1"]) == ["fig1", "table1"]
-
-    def test_an_unknown_name_is_refused_with_the_known_ones(self):
-        with pytest.raises(UsageError, match="unknown item 'ode': expected one of all, fig1, fig2"):
-            chosen_names(["fig1", "ode"])
+def test_all_is_the_paper_in_its_order_and_what_is_beyond_it_last():
+    names = chosen_names(["all"])
+    assert names == chosen_names([]) and tuple(names[: len(PAPER)]) == PAPER
+    assert {"ode", "vision", "fno"} <= set(available_experiments()) - set(names)  # of no one item
+    items = [get_experiment(name).item for name in PAPER]
+    assert items == ["Figure 1", "Figure 2", "Figure 3", "Figure 4a", "Figure 4b", "Table 1", "Figure 5"]
+    assert chosen_names(["table1", "fig1", "table1"]) == ["fig1", "table1"]  # in the paper's order, and once
+    with pytest.raises(UsageError, match="unknown item 'ode': expected one of all, fig1, fig2"):
+        chosen_names(["fig1", "ode"])
 
 
 @pytest.mark.parametrize(
@@ -92,8 +81,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, folder, command, message)
 
 
 def test_help_names_the_presets(capsys):
-    assert cli.main(["reproduce", "--help"]) == 0
-    assert "smoke" in capsys.readouterr().out
+    code, out, _ = run(capsys, "--help")
+    assert code == 0 and "smoke" in out
 
 
 def test_what_is_there_is_shown_and_not_run_again(capsys, fig1, folder):
@@ -105,33 +94,26 @@ def test_what_is_there_is_shown_and_not_run_again(capsys, fig1, folder):
     assert code == 0 and err == ""
     assert {path: path.stat().st_mtime_ns for path in record.parent.rglob("*")} == before
     html = (folder / "page" / "index.html").read_text()
-    assert html.count("<svg") == 1 and "Extra memory of a KAN layer" in html
+    assert html.count("<svg") == 1 and "Extra memory of a KAN layer" in html and "not run yet" in html
     assert f"kansciml run fig1 --preset smoke --results {fig1}" in html
     assert document["page"] == "page/index.html" and all(Path(path).is_file() for path in document["files"])
     status = {one["experiment"]: one["status"] for one in document["runs"]}
     assert status["fig1"] == "finished" and {status[name] for name in PAPER[1:]} == {"missing"}
-    assert "not run yet" in html
-
-
-def test_the_page_has_the_papers_errors_with_counted_numbers(capsys, fig1):
-    code, _, _ = run(capsys, "fig1", "--preset", "smoke", "--results", str(fig1), "--page-only")
-    text = (fig1 / "reproduce" / "smoke" / "report.md").read_text()
-    assert code == 0
-    errors = text[text.index("## Errors in the paper") :]
-    assert "73664" in errors and "73600" in errors  # Equation (1) at 64 -> 128, printed and true
-    assert "3550464" in errors and "10833700" in errors  # dead and used parameters of DeiT-Tiny with splines
-    assert "21,681,316" in errors and "2 lie outside the caption's range and 3 outside the text's" in errors
-    assert "| Spiral | 2.00 | 63.3 |" in errors  # of the training data outside the grid
+    # the errors of the paper, with numbers counted: Equation (1) at 64 -> 128, printed and true; dead and used
+    # parameters of DeiT-Tiny with splines; training data of the spiral outside the grid
+    text = (folder / "page" / "report.md").read_text().partition("## Errors in the paper")[2]
+    for counted in ("73664", "73600", "3550464", "10833700", "21,681,316", "| Spiral | 2.00 | 63.3 |"):
+        assert counted in text
+    assert "2 lie outside the caption's range and 3 outside the text's" in text
 
 
 def test_pictures_that_are_missing_are_drawn_from_the_record(fig1, tmp_path):
-    copy = tmp_path / "copy"
-    (record,) = fig1.glob("fig1/*")
-    target = copy / "fig1" / record.name
+    (source,) = fig1.glob("fig1/*")
+    target = tmp_path / "copy" / "fig1" / source.name
     target.mkdir(parents=True)
     for name in ("record.json", "arrays.npz"):
-        (target / name).write_bytes((record / name).read_bytes())
-    entry = gather("fig1", "smoke", copy)
+        shutil.copy(source / name, target)
+    entry = gather("fig1", "smoke", tmp_path / "copy")
     assert [path.name for path in entry.pictures] == ["extra_memory.svg"] and entry.pictures[0].is_file()
 
 
@@ -142,56 +124,44 @@ def test_page_only_runs_nothing(capsys, folder):
 
 
 class TestGoingOn:
-    def test_one_that_fails_is_noted_and_the_others_are_run(self, tmp_path):
-        asked, lines, pages = [], [], []
-
-        def runner(name, preset, results):
-            asked.append((name, preset))
-            if name != "fig5":
-                raise KansciError(f"{name} has no luck.")
-
-        page = reproduce(["fig1", "fig3", "fig5"], "smoke", tmp_path, log=lines.append, run=runner, show=pages.append)
-        status = {entry.name: (entry.status, entry.message) for entry in page.entries}
-        assert asked == [("fig1", "smoke"), ("fig3", "smoke"), ("fig5", "smoke")] and len(pages) == 3
-        assert status["fig1"] == ("failed", "The run failed: fig1 has no luck. The command below resumes it.")
-        assert status["fig5"][0] == "missing" and status["fig2"][0] == "missing"
-        assert "fig3: fig3 has no luck." in lines
-        # the page after the first run knows nothing yet of what the second does
-        assert {entry.name: entry.status for entry in pages[0].entries}["fig3"] == "missing"
-
-    def test_a_finished_one_is_not_run(self, fig1):
-        def runner(name, preset, results):
-            raise AssertionError(name)
-
-        page = reproduce(["fig1"], "smoke", fig1, log=silent, run=runner)
-        assert page.entries[0].status == "finished"
-
-    def test_an_interrupt_is_passed_on_at_once_and_the_page_so_far_is_there(self, tmp_path):
-        asked, pages = [], []
+    def reproduce(self, results, fails):
+        """Names that were run, lines for the user, pages, and what came out; `fails` maps names to errors."""
+        asked, lines, pages, last = [], [], [], None
 
         def runner(name, preset, results):
             asked.append(name)
-            if name == "fig3":
-                raise KeyboardInterrupt
+            if name in fails:
+                raise fails[name]
 
-        with pytest.raises(KeyboardInterrupt):
-            reproduce(["fig1", "fig3", "fig5"], "smoke", tmp_path, log=silent, run=runner, show=pages.append)
-        assert asked == ["fig1", "fig3"] and len(pages) == 1
+        with contextlib.suppress(KeyboardInterrupt):
+            names = ["fig1", "fig3", "fig5"]
+            last = reproduce(names, "smoke", results, log=lines.append, run=runner, show=pages.append)
+        return asked, lines, pages, last
+
+    def test_one_that_fails_is_noted_and_the_others_are_run(self, tmp_path):
+        fails = {name: KansciError(f"{name} has no luck.") for name in ("fig1", "fig3")}
+        asked, lines, pages, page = self.reproduce(tmp_path, fails)
+        status = {entry.name: (entry.status, entry.message) for entry in page.entries}
+        assert asked == ["fig1", "fig3", "fig5"] and len(pages) == 3 and "fig3: fig3 has no luck." in lines
+        assert status["fig1"] == ("failed", "The run failed: fig1 has no luck. The command below resumes it.")
+        assert status["fig5"][0] == "missing" and status["fig2"][0] == "missing"
+        # the page after the first run knows nothing yet of what the second does
+        assert {entry.name: entry.status for entry in pages[0].entries}["fig3"] == "missing"
+
+    def test_an_interrupt_is_passed_on_at_once_and_the_page_so_far_is_there(self, tmp_path):
+        asked, _, pages, page = self.reproduce(tmp_path, {"fig3": KeyboardInterrupt()})
+        assert asked == ["fig1", "fig3"] and len(pages) == 1 and page is None
 
     def test_a_part_that_cannot_be_shown_is_named_and_the_rest_is_shown(self, fig1, monkeypatch):
-        def broken(record):
-            raise ZeroDivisionError("no seeds")
-
-        experiment = get_experiment("fig1")
-        changed = type(experiment)(**{**vars(experiment), "findings": broken})
-        monkeypatch.setattr(_reproduce, "get_experiment", lambda name: changed)
+        broken = dataclasses.replace(get_experiment("fig1"), findings=lambda record: 1 / 0)
+        monkeypatch.setattr(paper, "get_experiment", lambda name: broken)
         entry = gather("fig1", "smoke", fig1)
-        assert entry.problems == ["Its findings cannot be shown: ZeroDivisionError: no seeds"]
+        assert entry.problems == ["Its findings cannot be shown: ZeroDivisionError: division by zero"]
         assert entry.went_wrong and entry.findings == [] and entry.tables and entry.pictures
 
     def test_a_damaged_record_is_said_on_the_page(self, capsys, folder):
         experiment = get_experiment("fig1")
-        place = _reproduce.result_folder(experiment, experiment.preset("smoke"), folder / "results")
+        place = paper.result_folder(experiment, experiment.preset("smoke"), folder / "results")
         place.mkdir(parents=True)
         (place / "record.json").write_text("{")
         code, _, err = run(capsys, "fig1", "--preset", "smoke", "--page-only")
@@ -200,68 +170,42 @@ class TestGoingOn:
 
 
 def test_settings_that_differ_are_told_from_those_of_the_paper():
-    found = {
-        one.name: (one.here, one.paper, one.differs)
-        for one in settings(changed(Fig2Config(), seeds=2, training=FlatTraining(20)), Fig2Config())
-    }
+    here = changed(Fig2Config(), seeds=2, training=FlatTraining(20))
+    found = {one.name: (one.here, one.paper, one.differs) for one in settings(here, Fig2Config())}
     assert found["seeds"] == ("2", "10", True) and found["training.adam_steps"] == ("20", "5000", True)
     assert found["grid"] == ("5", "5", False) and found["rtol"] == ("1e-07", "1e-07", False)
     assert found["hidden"] == ("default", "default", False)
 
 
-class TestOwnProcess:
-    def test_a_run_that_cannot_begin_says_why(self, tmp_path):
-        (tmp_path / "fig1").write_text("a file where a folder has to be")
-        with pytest.raises(KansciError, match="a file and a folder want the same name"):
-            run_in_own_process("fig1", "smoke", tmp_path)
+def test_a_run_that_cannot_begin_says_why(tmp_path):
+    (tmp_path / "fig1").write_text("a file where a folder has to be")
+    with pytest.raises(KansciError, match="a file and a folder want the same name"):
+        run_in_own_process("fig1", "smoke", tmp_path)
 
-    def test_a_process_that_dies_is_said(self, tmp_path):
-        def kill():
-            def own() -> list[psutil.Process]:
-                return [one for one in psutil.Process().children() if "kansciml._workers" in one.cmdline()]
 
-            wait_for(own)
-            own()[0].kill()
-
-        thread = threading.Thread(target=kill)
-        thread.start()
-        with pytest.raises(KansciError, match=r"its process ended \(SIGKILL\)"):
-            run_in_own_process("fig1", "smoke", tmp_path)
-        thread.join()
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
-    def test_an_interrupted_run_saves_its_state(self, folder, number):
-        """Also if the command itself is killed: its run notices, and does not go on alone."""
-        command = [sys.executable, "-m", "kansciml", "reproduce", "fig2", "--preset", "smoke"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        wait_for(lambda: any(folder.glob("results/fig2/*/record.json")))
-        time.sleep(1)  # into the first training
-        process.send_signal(number)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
-        assert "Traceback" not in err
-        (record,) = folder.glob("results/fig2/*")
-        wait_for(lambda: is_free(record))
-        assert load_record(record).status == "interrupted"
-        assert gather("fig2", "smoke", folder / "results").status == "unfinished"
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_an_interrupted_run_saves_its_state(folder, number):
+    """Also if the command itself is killed: its run notices, and does not go on alone."""
+    command = [sys.executable, "-m", "kansciml", "reproduce", "fig2", "--preset", "smoke"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(folder.glob("results/fig2/*/record.json")), 120)
+    time.sleep(1)  # into the first training
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    assert "Traceback" not in err
+    (record,) = folder.glob("results/fig2/*")
+    wait_for(lambda: is_free(record), 120)
+    assert load_record(record).status == "interrupted"
+    assert gather("fig2", "smoke", folder / "results").status == "unfinished"
 
 
 def is_free(folder: Path) -> bool:
     """Whether no process works in a results folder."""
-    try:
-        with folder_lock(folder):
-            return True
-    except KansciError:
-        return False
-
-
-def wait_for(condition, seconds: float = 120.0) -> None:
-    """Wait until `condition()`; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    with contextlib.suppress(KansciError), folder_lock(folder):
+        return True
+    return False
 
 
 def test_splines_outside_the_grid_fade_as_those_of_a_layer_do():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kansciml.layers.regularisation import entropy, l1, regularisation
+from kansciml.layers.regularisation import entropy, l1, penalty
 
 
 def test_closed_forms():
@@ -17,8 +17,8 @@ def test_closed_forms():
     assert float(entropy(one)) == 0.0
     norms = torch.tensor([[0.5, 0.25], [0.25, 0.0]], dtype=torch.float64)
     assert float(entropy(norms)) == pytest.approx(1.5 * math.log(2))
-    assert float(regularisation(norms, 2.0, 3.0)) == pytest.approx(2.0 + 4.5 * math.log(2))
-    assert float(regularisation(norms)) == pytest.approx(1.0 + 1.5 * math.log(2))
+    assert float(penalty(norms, 2.0, 3.0)) == pytest.approx(2.0 + 4.5 * math.log(2))
+    assert float(penalty(norms)) == pytest.approx(1.0 + 1.5 * math.log(2))
 
 
 def test_entropy_does_not_depend_on_scale():
@@ -33,7 +33,7 @@ def test_gradient_is_the_closed_form_and_gradcheck_agrees():
     (gradient,) = torch.autograd.grad(entropy(norms), norms)
     shares = norms / norms.sum()
     torch.testing.assert_close(gradient, -(shares.log() + entropy(norms)) / norms.sum())
-    assert torch.autograd.gradcheck(regularisation, norms)
+    assert torch.autograd.gradcheck(penalty, norms)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -41,7 +41,7 @@ def test_gradient_is_the_closed_form_and_gradcheck_agrees():
 def test_always_finite_with_finite_gradients(dtype, scale):
     norms = torch.tensor([[0.0, 1.0, 1e-20], [0.0, 0.5, 1e-3]], dtype=torch.float64) * scale
     norms = norms.float().to(torch.promote_types(dtype, torch.float32)).requires_grad_()
-    value = regularisation(norms.to(dtype))
+    value = penalty(norms.to(dtype))
     (gradient,) = torch.autograd.grad(value, norms)
     assert torch.isfinite(value) and torch.isfinite(gradient).all()
 
@@ -64,6 +64,6 @@ def test_descent_makes_a_layer_sparse():
 
 def test_bad_norms_are_one_clear_line():
     for bad in (torch.ones(3), torch.ones(2, 2, dtype=torch.long)):
-        for call in (l1, entropy, regularisation):
+        for call in (l1, entropy, penalty):
             with pytest.raises(ValueError, match="got edge norms of shape"):
                 call(bad)

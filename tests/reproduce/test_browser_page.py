@@ -50,22 +50,14 @@ CONTRASTS = """() => {
 }"""
 
 
-def find_chromium() -> str | None:
-    """Path of a Chromium: that in KANSCIML_CHROMIUM, or one on the path."""
-    named = os.environ.get("KANSCIML_CHROMIUM")
-    return named or next(filter(None, map(shutil.which, NAMES)), None)
-
-
 @pytest.fixture(scope="module")
 def browser():
+    unseen = "THE PAGE WAS NOT SEEN BY ANY BROWSER:"
     if importlib.util.find_spec("playwright") is None:
-        pytest.skip("THE PAGE WAS NOT SEEN BY ANY BROWSER: playwright is not installed (pip install -e '.[test]')")
-    path = find_chromium()
+        pytest.skip(f"{unseen} playwright is not installed (pip install -e '.[test]')")
+    path = os.environ.get("KANSCIML_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        pytest.skip(
-            f"THE PAGE WAS NOT SEEN BY ANY BROWSER: none of {', '.join(NAMES)} is on the path; name one in"
-            " KANSCIML_CHROMIUM"
-        )
+        pytest.skip(f"{unseen} none of {', '.join(NAMES)} is on the path; name one in KANSCIML_CHROMIUM")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -127,16 +119,9 @@ def test_no_horizontal_scrolling_on_a_phone(visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     # wide tables and pictures scroll within their own box
     boxes = page.eval_on_selector_all(".scroll", "boxes => boxes.map(b => [b.scrollWidth, b.clientWidth])")
-    assert any(inner > outer for inner, outer in boxes)
-    assert all(outer <= PHONE["width"] for _, outer in boxes)
-
-
-def test_the_check_for_horizontal_scrolling_can_fail(visit):
-    page = visit(PHONE)
-    page.evaluate(
-        "document.querySelector('main').append(Object.assign(document.createElement('div'),"
-        " {style: 'width:900px;height:9px'}))"
-    )
+    assert any(inner > outer for inner, outer in boxes) and all(outer <= PHONE["width"] for _, outer in boxes)
+    wide = "Object.assign(document.createElement('div'), {style: 'width:900px;height:9px'})"
+    page.evaluate(f"document.querySelector('main').append({wide})")  # the check can fail
     assert page.evaluate("document.documentElement.scrollWidth") > PHONE["width"]
 
 
@@ -163,16 +148,11 @@ def test_tables_are_sorted_by_the_keyboard_and_missing_values_stay_at_the_end(vi
     page.keyboard.press("Tab")  # to the next column, where text begins with a number: 73, 9.5, nothing, 100
     page.keyboard.press("Enter")
     assert column(page, table, 0) == ["KAN 2-6-2", "MLP 2-50-2", "RSWAF", "KAN 10-6-2"]
-    assert page.eval_on_selector_all(f"{table} th", "h => h.map(x => x.getAttribute('aria-sort'))") == [
-        "none", "none", "none", "ascending", "none",
-    ]  # fmt: skip
-
-
-def test_text_is_sorted_as_text_and_other_tables_stay_as_they_are(visit):
-    page = visit()
+    orders = page.eval_on_selector_all(f"{table} th", "h => h.map(x => x.getAttribute('aria-sort'))")
+    assert orders == ["none", "none", "none", "ascending", "none"]
     others = column(page, "#fair-table-1", 0)
-    page.locator("#figure-2-table-1 th button").first.click()
-    assert column(page, "#figure-2-table-1", 0) == ["KAN 2-6-2", "KAN 10-6-2", "MLP 2-50-2", "RSWAF"]
+    page.locator(f"{table} th button").first.click()  # text as text, and other tables stay as they are
+    assert column(page, table, 0) == ["KAN 2-6-2", "KAN 10-6-2", "MLP 2-50-2", "RSWAF"]
     assert column(page, "#fair-table-1", 0) == others
 
 
@@ -200,9 +180,7 @@ def test_the_dark_has_other_colours_and_both_have_contrast(visit):
             assert len(found) > 100
             assert [one for one in found if one[0] < (3 if one[1] else 4.5)] == []
 
-
-def test_pictures_keep_their_black_on_a_light_plate_in_the_dark(visit):
-    page = visit(scheme="dark")
+    page = visit(scheme="dark")  # where pictures keep their black on a light plate
     plate = page.evaluate("getComputedStyle(document.querySelector('.plate')).backgroundColor")
     text = page.evaluate("getComputedStyle(document.querySelector('.plate svg text')).fill")
     assert text == "rgb(0, 0, 0)" and min(int(part) for part in plate[4:-1].split(",")) > 200

@@ -108,7 +108,7 @@ def test_nothing_is_fetched(html, reader):
     assert set(re.findall(r"url\((.)", html)) <= {"#"}
 
 
-def test_pictures_are_named_for_screen_readers(page, reader):
+def test_pictures_are_named_for_screen_readers(reader):
     pictures = reader.all("svg")
     assert len(pictures) == 3 and all(one["role"] == "img" and len(one["aria-label"]) > 20 for one in pictures)
     assert "orbits of the bodies of the pleiades system" in pictures[1]["aria-label"].lower()
@@ -124,10 +124,7 @@ def test_the_contents_name_every_section_and_mark_what_went_wrong(html):
 
 
 def test_the_answer_counts_the_verdicts_on_the_paper(html, page):
-    assert (
-        "These runs examined 2 claims of the paper in 3 cases: " in html
-        and "1 was reproduced, 1 was not, and 1 cannot be decided" in html
-    )
+    assert "These runs examined 2 claims of the paper in 3 cases: 1 was reproduced, 1 was not, and 1 cannot be" in html
     whole = html.replace("\u00a0", " ")  # which keeps the name of a figure on one line
     assert "2 of 5 runs are finished; without results: Figure 3, Figure 4a, Figure 5." in whole
     assert "decide anything about accuracy" in html  # preset smoke
@@ -152,10 +149,9 @@ def test_no_line_breaks_within_a_number():
 
 
 def test_a_page_without_any_run_says_so():
-    entries = [Entry("fig1", "Figure 1", "Memory", "kansciml run fig1", "missing", "There is none.")]
-    html = html_page(Page("small", entries))
-    Reader(html)
+    html = html_page(Page("small", [Entry("fig1", "Figure 1", "Memory", "kansciml run fig1", "missing", "None.")]))
     assert "0 of 1 runs are finished" in html and 'id="errors"' not in html and 'id="beyond"' not in html
+    assert Reader(html).all("svg") == []
 
 
 def test_a_picture_that_cannot_be_read_is_said_and_the_others_are_shown(page, tmp_path):
@@ -167,17 +163,13 @@ def test_a_picture_that_cannot_be_read_is_said_and_the_others_are_shown(page, tm
 
 
 class TestSvg:
-    def test_ids_and_their_references_are_prefixed(self, tmp_path):
+    def test_ids_are_prefixed_no_style_leaks_and_backgrounds_are_left_to_the_page(self, tmp_path):
         text = draw(tmp_path, "curve").read_text()
         picture = inline_svg(text, "a", "A curve")
         ids = set(re.findall(r'\sid="([^"]+)"', picture))
         used = set(re.findall(r"url\(#([^)]+)\)", picture)) | set(re.findall(r'href="#([^"]+)"', picture))
         assert len(ids) == len(re.findall(r'\sid="', text)) and all(name.startswith("a-") for name in ids)
         assert used and used <= ids
-
-    def test_no_style_leaks_and_backgrounds_are_left_to_the_page(self, tmp_path):
-        text = draw(tmp_path, "curve").read_text()
-        picture = inline_svg(text, "a", "A curve")
         assert "<style" in text and "<style" not in picture and "metadata" not in picture
         assert "fill: #ffffff" in text and "fill: #ffffff" not in picture
         assert "iteration</text>" in picture  # text stays text
@@ -196,16 +188,11 @@ class TestTables:
     def html(table):
         return templates().get_template("macros.html").module.table(table, "t")
 
-    @pytest.mark.parametrize(
-        ("text", "number"),
-        [("0.3 +- 0.1", 0.3), ("-12 %", -12), ("1.2e-5 (252)", 1.2e-5), ("8 / 9", 8), ("1,024 MB", 1024), ("+.5", 0.5)],
-    )
-    def test_text_that_begins_with_a_number_is_sorted_by_it(self, text, number):
-        assert sort_value(text) == number
-
-    @pytest.mark.parametrize("text", ["MLP", "2-50-2", "64 -> 64, batch 128", "10 to 12: yes", "", True, None])
-    def test_other_text_is_not(self, text):
-        assert sort_value(text) is None
+    def test_text_that_begins_with_a_number_is_sorted_by_it_and_other_text_is_not(self):
+        texts = ("0.3 +- 0.1", "-12 %", "1.2e-5 (252)", "8 / 9", "1,024 MB", "+.5")
+        assert [sort_value(text) for text in texts] == [0.3, -12, 1.2e-5, 8, 1024, 0.5]
+        others = ("MLP", "2-50-2", "64 -> 64, batch 128", "10 to 12: yes", "", True, None)
+        assert [sort_value(other) for other in others] == [None] * len(others)
 
     def test_missing_values_do_not_make_a_column_text(self):
         assert sorts_as_numbers([1, None, float("nan"), "-", "2 %"])

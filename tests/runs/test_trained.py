@@ -9,11 +9,10 @@ from support.settings import changed
 from torchdiffeq import odeint
 
 from kansciml._errors import KansciError, UsageError
+from kansciml.backends import trajectory_loss
 from kansciml.experiments.fig1 import experiment as fig1
 from kansciml.experiments.fig2 import experiment as fig2
 from kansciml.experiments.ode import experiment as ode
-from kansciml.experiments.ode import trained
-from kansciml.experiments.ode.trained import load_field
 from kansciml.ode import get_system, make_field
 from kansciml.runs.registry import trained_models
 from kansciml.runs.runner import run_experiment
@@ -55,22 +54,20 @@ def test_value_gradient_and_hessian_are_those_of_torchdiffeq_through_every_step(
     problem = make_problem(system, make_field(system, model, hidden=(3,)), 1e-6, 1e-6)
     rng = np.random.default_rng(0)
     params = problem.field.initial_parameters(0)
-    loaded = load_field(problem, params + 0.02 * rng.normal(size=len(params)))
-    parameters = list(loaded.module.parameters())
-    options = {"norm": lambda error: error.abs().max(), "first_step": loaded.loss.sizes[0, 0].clone()}
+    module, ours, batch = trajectory_loss.trajectory_loss(problem, params + 0.02 * rng.normal(size=len(params)))
+    parameters = list(module.parameters())
+    options = {"norm": lambda error: error.abs().max(), "first_step": ours.sizes[0, 0].clone()}
     times = torch.from_numpy(problem.saveat)
-    states = odeint(
-        loaded.module, torch.from_numpy(problem.u0), times, rtol=1e-6, atol=1e-6, method="dopri5", options=options
-    )
+    states = odeint(module, torch.from_numpy(problem.u0), times, rtol=1e-6, atol=1e-6, method="dopri5", options=options)
     scale = torch.from_numpy(problem.loss_scale)
     truth = (((states - torch.from_numpy(problem.data)) / scale) ** 2).mean()
-    found = loaded.loss(loaded.module, loaded.batches)
+    found = ours(module, batch)
     assert found.item() == pytest.approx(truth.item(), rel=1e-11)
     gradients = [flat(torch.autograd.grad(loss, parameters, create_graph=True)) for loss in (found, truth)]
     vector = torch.from_numpy(rng.normal(size=len(params)))
     products = [flat(torch.autograd.grad(gradient @ vector, parameters)) for gradient in gradients]
-    for ours, theirs in (gradients, products):
-        assert torch.linalg.vector_norm(ours - theirs) < 1e-8 * torch.linalg.vector_norm(theirs)
+    for one, other in (gradients, products):
+        assert torch.linalg.vector_norm(one - other) < 1e-8 * torch.linalg.vector_norm(other)
 
 
 def test_one_newton_iteration_would_not_be_enough(record, monkeypatch):
@@ -83,7 +80,7 @@ def test_one_newton_iteration_would_not_be_enough(record, monkeypatch):
         return gradient.detach(), flat(torch.autograd.grad(gradient.sum(), parameters))
 
     first, second = derivatives(loaded.loss)
-    monkeypatch.setattr(trained, "NEWTON", 1)
+    monkeypatch.setattr(trajectory_loss, "NEWTON", 1)
     less, wrong = derivatives(loaded.loss)
     assert torch.allclose(first, less, rtol=1e-9, atol=1e-14)
     assert torch.linalg.vector_norm(second - wrong) > 1e-4 * torch.linalg.vector_norm(second)

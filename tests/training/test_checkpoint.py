@@ -73,6 +73,7 @@ def test_every_kind_of_tensor_comes_back(tmp_path):
 
 
 def test_the_last_two_stay_and_nothing_temporary(folder):
+    assert folder.latest() is None
     for number in (0, 5, 10, 200):
         folder.save(number, tensors(number), {"step": number})
     assert sorted(p.name for p in folder.folder.iterdir()) == [
@@ -107,10 +108,6 @@ def test_all_damaged_is_one_line(folder):
     with pytest.raises(KansciError, match=r"nor any before it: delete .* to start again"):
         folder.latest()
     assert len(folder.paths()) == 2
-
-
-def test_an_empty_folder_has_none(folder):
-    assert folder.latest() is None
 
 
 def test_a_full_disk_is_one_line_and_harms_nothing(folder):

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from kansciml._errors import UsageError
 from kansciml.training.ema import Ema, entries
 
 
@@ -80,9 +79,3 @@ def test_a_buffer_that_is_replaced_is_still_followed():
     model.level = torch.ones(2)
     average.update(1)
     torch.testing.assert_close(average.weights["level"], torch.full((2,), 9 / 11))
-
-
-@pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, 2.0])
-def test_a_decay_out_of_range_is_refused(decay):
-    with pytest.raises(UsageError, match="expected a number in"):
-        Ema(nn.Linear(1, 1), decay)

@@ -293,6 +293,7 @@ def test_what_does_not_fit_is_one_line(tmp_path, options, message):
         ({"betas": (0.9, 1.0)}, "expected two numbers in"),
         ({"clip": 0.0}, "got clip 0.0"),
         ({"ema": 1.0}, "got ema 1.0"),
+        ({"ema": 0.0}, "got ema 0.0"),
         ({"schedule": "linear"}, "unknown schedule 'linear': expected one of cosine, constant, onecycle"),
         ({"precision": "16"}, "unknown precision '16': expected one of 32, bf16-mixed, 64"),
         ({"accelerator": "tpu"}, "unknown accelerator"),

@@ -1,4 +1,4 @@
-"""The matrix of an operator by products with unit vectors, split over processes, and kept in a file until whole."""
+"""Forms an operator's matrix by products with unit vectors, split over processes, and kept in a file until whole."""
 
 from __future__ import annotations
 

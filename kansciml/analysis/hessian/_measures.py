@@ -1,4 +1,4 @@
-"""What each measure of sharpness is, which changes of a model leave it as it is, and its value from a spectrum."""
+"""Defines the measures of sharpness: their values from a spectrum, and which changes of a model leave them alone."""
 
 from __future__ import annotations
 

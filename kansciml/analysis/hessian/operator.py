@@ -114,8 +114,8 @@ class HessianOperator:
         """The flat vector of parts by parameter; the inverse of `split`."""
         return self._flat.join(parts)
 
-    def matvec(self, vector: Tensor) -> Float[Tensor, " n *columns"]:
-        """H v of one vector (n,), or of each column of (n, m), in the operator's dtype, on its device.
+    def matvec(self, vector: Float[Tensor, " n *columns"]) -> Float[Tensor, " n *columns"]:
+        """H v of one vector, or of each column, in the operator's dtype, on its device.
 
         Raises:
             UsageError: another size, or no real floating-point vector.
@@ -186,14 +186,11 @@ class HessianOperator:
         return float(torch.linalg.vector_norm(found - slope)) / max(largest, 1e-300)
 
     def _require_derivatives(self) -> None:
-        """Where the loss goes through custom functions: products are differences of gradients, in float64.
+        """Refuse, by a KansciError, products that are no differences of gradients, in float64 on a few samples.
 
-        A backward pass that detaches, or computes with NumPy, can leave a Hessian that lacks terms and is symmetric all
-        the same. A copy of the module and a few samples are tried, with two steps, so that a kink in between does not
-        count; losses that work in their own precision alone are not.
-
-        Raises:
-            KansciError: they are not.
+        The backward pass of a custom function that detaches, or computes with NumPy, can leave a Hessian that lacks
+        terms and is symmetric all the same. Two steps are tried, so that a kink in between does not count; losses that
+        work in their own precision alone are not.
         """
         evaluation = self._evaluation
         try:
@@ -235,9 +232,8 @@ class HessianOperator:
         """What `steps` Lanczos steps need, in bytes; graphs are measured by one product of the first micro-batch.
 
         Args:
-            steps: Lanczos steps, whose vectors are the basis (default 100).
-            probes: probes whose bases are held at once (default 1: one after another).
-            available: bytes to fit into; None (default): what the device has left now.
+            steps, probes: Lanczos steps, whose vectors are the basis; probes whose bases are held at once.
+            available: bytes to fit into; None: what the device has left now.
         """
         use, vector = self._evaluation.use(), self._flat.bytes
         return MemoryPlan(

@@ -70,11 +70,7 @@ class Sharpness:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Sharpness:
-        """The inverse of `to_json`; null counts as NaN.
-
-        Raises:
-            KansciError: something is missing.
-        """
+        """The inverse of `to_json`; null counts as NaN. A KansciError if something is missing."""
         try:
             measures, sampled = (
                 {name: _estimate(values) for name, values in content[key].items()} for key in ("measures", "sampled")

@@ -99,11 +99,7 @@ class Spectrum:
         return Estimate.over(self.sums(function)[:, 0])
 
     def moment(self, p: int) -> Estimate:
-        """tr(A^p) / n: the quadrature is exact for p < 2 steps.
-
-        Raises:
-            UsageError: p below 0.
-        """
+        """tr(A^p) / n, for which the quadrature is exact if p < 2 steps; a UsageError for p below 0."""
         if p < 0:
             raise UsageError(f"got moment {p}: expected an integer of at least 0")
         return self.sum_of(lambda values: values**p).scaled(1 / self.size)
@@ -118,14 +114,11 @@ class Spectrum:
         """Density of eigenvalues, convolved with a Gaussian: phi(t) = 1/n sum_i N(t; lambda_i, width^2).
 
         Args:
-            at: (points,) where; the unit is that of the eigenvalues, and the density integrates to 1.
-            width: standard deviation > 0 of the Gaussian, one or (points,).
+            at: (points,) where, in the unit of the eigenvalues.
+            width: standard deviation of the Gaussian, one or (points,); a UsageError unless > 0.
 
         Returns:
             Mean and standard error.
-
-        Raises:
-            UsageError: a width that is not positive.
         """
         at = np.asarray(at, dtype=np.float64)
         width = np.broadcast_to(np.asarray(width, dtype=np.float64), at.shape)
@@ -141,14 +134,10 @@ class Spectrum:
         """Share of the eigenvalues in each bin (edges[i], edges[i + 1]].
 
         Args:
-            edges: (bins + 1,) ascending, infinite ones allowed; see `symlog_edges`.
+            edges: (bins + 1,), infinite ones allowed; a UsageError unless they ascend. See `symlog_edges`.
 
         Returns:
-            Share and standard error (with the quadrature's part, see `count_above`); with -inf and inf as outer edges
-            the shares sum to 1.
-
-        Raises:
-            UsageError: edges that do not ascend.
+            Share and standard error (with the quadrature's part, see `count_above`).
         """
         edges = np.asarray(edges, dtype=np.float64)
         if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
@@ -208,11 +197,7 @@ class Spectrum:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Spectrum:
-        """The inverse of `to_arrays`; other names in `arrays` are ignored.
-
-        Raises:
-            KansciError: an array is missing.
-        """
+        """The inverse of `to_arrays`; other names are ignored. A KansciError if an array is missing."""
         missing = [name for name in cls.__dataclass_fields__ if name not in arrays]
         if missing:
             raise KansciError(f"not a saved spectrum: {', '.join(missing)} missing: expected the arrays of to_arrays()")
@@ -241,11 +226,12 @@ def spectral_density(
 ) -> Spectrum:
     """Estimate the spectrum by stochastic Lanczos quadrature: steps x probes products with the matrix.
 
-    Deterministic: probe i depends on (seed, i) alone, so that results are the same whether probes are run at once,
-    split over the processes of torchrun, or resumed, and more probes extend a saved run.
+    Probe i depends on (seed, i) alone: results are the same whether probes are run at once, split over the processes of
+    torchrun, or resumed, and more probes extend a saved run.
 
     Args:
-        operator: A, n x n. steps: Lanczos steps per probe. probes: random vectors of signs.
+        operator: A, n x n.
+        steps, probes: Lanczos steps per probe; random vectors of signs.
         basis, folder: where the Lanczos basis goes, see `lanczos`.
         deflate: up to so many outlying eigenpairs at either end are found first, by one more Lanczos run, counted
             exactly, and taken out of the probes, whose means and errors a few outliers would make skew. Used are those
@@ -294,10 +280,7 @@ def _outliers(
 def count_above(operator: SymmetricOperator, threshold: ArrayLike, **settings: Any) -> Estimate | list[Estimate]:
     """Estimated number of eigenvalues > threshold, or one for each of several thresholds, from the same probes.
 
-    Args:
-        operator: A, n x n.
-        threshold: one or several.
-        settings: as for `spectral_density`. See `Spectrum.count_above` for what the bounds mean.
+    `settings` are those of `spectral_density`. See `Spectrum.count_above` for what the bounds mean.
     """
     spectrum = spectral_density(operator, **settings)
     counts = [spectrum.count_above(float(one)) for one in np.ravel(threshold)]
@@ -308,9 +291,7 @@ def symlog_edges(low: float, high: float, smallest: float, per_decade: int = 4) 
     """Bin edges that are logarithmic on both sides of zero and cover [low, high].
 
     One bin (-smallest, smallest] lies in the middle; outwards, `per_decade` bins a decade until beyond low and high.
-
-    Raises:
-        UsageError: smallest <= 0, low > high, or fewer than one bin per decade.
+    A UsageError if smallest <= 0, low > high, or per_decade < 1.
     """
     if not (smallest > 0 and low <= high and per_decade >= 1 and math.isfinite(high - low)):
         raise UsageError(

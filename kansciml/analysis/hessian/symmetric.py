@@ -6,6 +6,7 @@ import hashlib
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ..._errors import KansciError, UsageError
@@ -29,22 +30,22 @@ class SymmetricOperator(Protocol):
     def fingerprint(self) -> str:
         """Identifies matrix, data and parameters: a run is resumed only with the operator it was begun with."""
 
-    def matvec(self, vector: Tensor) -> Tensor:
-        """A v for v of shape (n,), and A V column by column for V of shape (n, m)."""
+    def matvec(self, vector: Float[Tensor, " n *columns"]) -> Float[Tensor, " n *columns"]:
+        """A v, or A V column by column."""
 
 
 class MatrixOperator:
     """An explicit symmetric matrix as a `SymmetricOperator`.
 
     Args:
-        matrix: (n, n), n >= 1, finite and symmetric to rounding; only (A + A^T) / 2 is used.
+        matrix: n >= 1, finite and symmetric to rounding; only (A + A^T) / 2 is used.
         dtype: float32 or float64 of the vectors, and of the products.
 
     Raises:
         UsageError: a matrix that is not square, not finite, or not symmetric.
     """
 
-    def __init__(self, matrix: Tensor, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, matrix: Shaped[Tensor, "n n"], dtype: torch.dtype = torch.float64) -> None:
         matrix = torch.as_tensor(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
             raise UsageError(f"got a matrix of shape {tuple(matrix.shape)}: expected (n, n) with n >= 1")
@@ -60,23 +61,19 @@ class MatrixOperator:
     def fingerprint(self) -> str:
         return f"matrix {self.size} {hash_of(self.matrix)}"
 
-    def matvec(self, vector: Tensor) -> Tensor:
+    def matvec(self, vector: Float[Tensor, " n *columns"]) -> Float[Tensor, " n *columns"]:
         """A v, or A V for columns."""
         return self.matrix @ vector
 
 
 class ScaledOperator:
-    """D A D for a diagonal D: the Hessian in coordinates scaled by d, as adaptive and filter-normalised sharpness use.
-
-    Args:
-        operator: A.
-        scale: (n,) finite diagonal of D.
+    """D A D for a diagonal D: the Hessian in scaled coordinates, as adaptive and filter-normalised sharpness use it.
 
     Raises:
-        UsageError: `scale` of another shape, or not finite.
+        UsageError: a `scale` (the diagonal) of another shape, or not finite.
     """
 
-    def __init__(self, operator: SymmetricOperator, scale: Tensor) -> None:
+    def __init__(self, operator: SymmetricOperator, scale: Float[Tensor, " n"]) -> None:
         if tuple(scale.shape) != (operator.size,) or not torch.isfinite(scale).all():
             raise UsageError(f"got a scale of shape {tuple(scale.shape)}: expected {operator.size} finite numbers")
         self.operator = operator
@@ -88,7 +85,7 @@ class ScaledOperator:
     def fingerprint(self) -> str:
         return f"scaled {hash_of(self.scale)} {self.operator.fingerprint}"
 
-    def matvec(self, vector: Tensor) -> Tensor:
+    def matvec(self, vector: Float[Tensor, " n *columns"]) -> Float[Tensor, " n *columns"]:
         """D A D v, or D A D V for columns."""
         scale = self.scale if vector.ndim == 1 else self.scale[:, None]
         return scale * self.operator.matvec(scale * vector)

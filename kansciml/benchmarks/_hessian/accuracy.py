@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,57 +58,48 @@ def exact_spectrum(problem: Problem) -> np.ndarray:
     return torch.linalg.eigvalsh((matrix + matrix.T) / 2).numpy()
 
 
-def density_errors(exact: np.ndarray, found: dict[str, Any]) -> dict[str, float]:
-    """Relative errors of one estimated spectrum.
+class Density(NamedTuple):
+    """An estimated spectrum: nodes and weights (which sum to n), and a count for each of `THRESHOLDS`."""
 
-    Args:
-        exact: (n,) eigenvalues. found: trace; smallest and largest; nodes and weights (which sum to n); counts, one for
-            each of `THRESHOLDS`.
+    nodes: np.ndarray
+    weights: np.ndarray
+    counts: list[float]
 
-    Returns:
-        trace: of tr H. largest, smallest: of the extreme eigenvalues, by the largest |eigenvalue|. wasserstein: the
-        Wasserstein-1 distance of the densities, by the mean |eigenvalue|. count <share>: of the counts, by n.
+
+def density_errors(exact: np.ndarray, found: Density) -> dict[str, float]:
+    """Relative errors of an estimated spectrum against all eigenvalues, ascending.
+
+    Of the trace; of the extreme eigenvalues, by the largest |eigenvalue|; the Wasserstein-1 distance of the densities,
+    by the mean |eigenvalue|; of the counts, by n.
     """
     size, scale = len(exact), float(np.abs(exact).max())
-    distance = wasserstein_distance(exact, found["nodes"], v_weights=np.maximum(found["weights"], 0))
+    distance = wasserstein_distance(exact, found.nodes, v_weights=np.maximum(found.weights, 0))
     errors = {
-        "trace": abs(found["trace"] / exact.sum() - 1),
-        "largest eigenvalue": abs(found["largest"] - exact[-1]) / scale,
-        "smallest eigenvalue": abs(found["smallest"] - exact[0]) / scale,
+        "trace": abs(found.nodes @ found.weights / exact.sum() - 1),
+        "largest eigenvalue": abs(found.nodes.max() - exact[-1]) / scale,
+        "smallest eigenvalue": abs(found.nodes.min() - exact[0]) / scale,
         "density (Wasserstein-1)": distance / float(np.abs(exact).mean()),
     }
-    for share, count in zip(THRESHOLDS, found["counts"]):
+    for share, count in zip(THRESHOLDS, found.counts):
         errors[f"count above {share:g} of the largest"] = abs(count - int((exact > share * scale).sum())) / size
     return {name: float(error) for name, error in errors.items()}
 
 
-def by_rival(product: rival.Product, start: rival.Vector, size: int, levels: np.ndarray) -> dict[str, Any]:
+def by_rival(product: rival.Product, start: rival.Vector, size: int, levels: np.ndarray) -> Density:
     """PyHessian's density of one probe, read as it can be read."""
     nodes, weights = rival.density(product, start, PRODUCTS)
-    return {
-        "nodes": nodes,
-        "weights": size * weights,
-        "trace": size * float(nodes @ weights),
-        "smallest": nodes.min(),
-        "largest": nodes.max(),
-        "counts": [size * float(weights[nodes > level].sum()) for level in levels],
-    }
+    return Density(nodes, size * weights, [size * float(weights[nodes > level].sum()) for level in levels])
 
 
-def by_ours(operator: Counting, seed: int, deflate: int, levels: np.ndarray) -> dict[str, Any]:
+def by_ours(operator: Counting, seed: int, deflate: int, levels: np.ndarray) -> Density:
     """Our density from one probe, with at most `PRODUCTS` products in all."""
     steps = PRODUCTS if not deflate else (PRODUCTS - 2 * deflate) // 2
     found = spectral_density(operator, steps=steps, probes=1, seed=seed, deflate=deflate, basis="memory")
-    rest = operator.size - len(found.locked)
-    smallest, largest = found.extremes
-    return {
-        "nodes": np.concatenate([found.locked, found.nodes[0]]),
-        "weights": np.concatenate([np.ones(len(found.locked)), rest * found.weights[0]]),
-        "trace": found.trace().value,
-        "smallest": smallest,
-        "largest": largest,
-        "counts": [found.count_above(float(level)).value for level in levels],
-    }
+    return Density(
+        np.concatenate([found.locked, found.nodes[0]]),
+        np.concatenate([np.ones(len(found.locked)), (operator.size - len(found.locked)) * found.weights[0]]),
+        [found.count_above(float(level)).value for level in levels],
+    )
 
 
 def compare(seeds: int, report: Report = silent) -> dict[str, Any]:

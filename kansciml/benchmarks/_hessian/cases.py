@@ -1,4 +1,4 @@
-"""What ``kansciml bench hessian`` measures: mixers with KAN layers, and ways to multiply with their loss's Hessian."""
+"""The mixers with KAN layers of ``kansciml bench hessian``, and ways to multiply with their loss's Hessian."""
 
 from __future__ import annotations
 

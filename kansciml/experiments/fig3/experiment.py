@@ -16,15 +16,15 @@ spectra take more than half; ``paper`` is for a GPU, where the spectra are measu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.experiments.fig3.findings import findings
 from kansciml.experiments.fig3.report import render, summary
 from kansciml.experiments.hessian.measure import HessianSettings, measure
-from kansciml.experiments.vision.config import VisionRunConfig
+from kansciml.experiments.minibatch.config import VariantChoice
+from kansciml.experiments.vision.config import ClassifierConfig, VisionRunConfig
 from kansciml.experiments.vision.experiment import check as check_vision
 from kansciml.experiments.vision.experiment import recipe
 from kansciml.experiments.vision.jobs import VisionJob
@@ -41,59 +41,33 @@ from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.ranks import device_of
 from kansciml.runs.records import Record
 from kansciml.runs.registry import trained_models
-from kansciml.runs.settings import COUNTS_IF_SET, settings_json
+from kansciml.runs.settings import part, settings_json
 from kansciml.runs.trained import LoadedModel, TrainedModel
 
 NAME = "fig3"
 MIXERS = ("mixer", "conv-mixer")
+PAPER = with_settings(
+    ClassifierConfig(), {**recipe("mixer-nano", "cifar10"), "dataset": "cifar10", "placement": "append", "grid": 5}
+)
+LATER = (
+    "image_size", "patch", "channel_hidden", "heads", "kernel", "drop_path", "kan_hidden", "grid_range", "weight_decay",
+    "min_lr", "schedule", "clip", "ema", "compile", "channels_last",
+)  # fmt: skip
+"""Settings of classifiers that Figure 3 did not have at first."""
 
 
 @dataclass(frozen=True)
 class Fig3Config:
-    """Settings of Figure 3; the defaults are the preset ``paper``."""
+    """Settings of Figure 3; the defaults are the preset ``paper``.
+
+    Weight decay is that of each model's own recipe, unless another than that of mixers is given.
+    """
 
     models: tuple[str, ...] = ("mixer-nano", "conv-mixer-256-8")
     """Mixers and ConvMixers of the registry."""
     variants: tuple[str, ...] = ("mlp", "kan-spline")
     """mlp, kan-spline, kan-rswaf."""
-    placement: str = "append"
-    """KANs of ConvMixers: append (after the 1x1 convolutions), replace, or head."""
-    seeds: int = 5
-    """Number of seeds, one after the other. Fewer than 4 decide nothing."""
-    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
-    """The first of those seeds: several processes or machines can share them out."""
-    dataset: str = "cifar10"
-    """digits, mnist, cifar10 or cifar100."""
-    data_dir: Path | None = field(default=None, compare=False)
-    """Folder with the unpacked official files (default: that in KANSCIML_DATA, else the cache, else a download)."""
-    subset: int | None = None
-    """Train on so many images, the same number of every class (default: all)."""
-    epochs: int = 100
-    """Passes over the training images."""
-    batch_size: int = 128
-    """Images per step."""
-    learning_rate: float = 1e-3
-    """Largest learning rate of AdamW."""
-    warmup: float = 5.0
-    """Epochs in which the learning rate rises."""
-    augmentation: str = "mixer"
-    """none, light (crop, flip), mixer (light, colour, erasing, CutMix) or paper (3-Augment, mixup, CutMix)."""
-    label_smoothing: float = 0.1
-    """Share of the target spread over all classes, in training."""
-    width: int | None = None
-    """Features per patch (default: the model's)."""
-    depth: int | None = None
-    """Number of blocks (default: the model's)."""
-    token_hidden: int | None = None
-    """Hidden width over patches, of mixers (default: the model's)."""
-    grid: int = 5
-    """Grid intervals of splines."""
-    spline_order: int = 3
-    """Order of the splines."""
-    precision: str = "32"
-    """32, bf16-mixed or 64; spectra are measured in 64 there, else in 32."""
-    accelerator: str = "auto"
-    """auto, cpu, cuda or mps."""
+    classifier: ClassifierConfig = part(PAPER, later=LATER)
     spectra: HessianSettings = HessianSettings(steps=80, probes=5, samples=512)
     """Of the spectra."""
 
@@ -108,32 +82,29 @@ class Fig3Config:
             if find(model)[0].name not in MIXERS:
                 raise UsageError(f"got model {model}: expected mixers, such as mixer-nano or conv-mixer-256-8")
 
-    def classifier(self, model: str, variant: str) -> VisionRunConfig:
-        """The settings of one kind of model, for `kansciml.experiments.vision.experiment.jobs`."""
-        same = (
-            "seeds", "first_seed", "dataset", "data_dir", "subset", "epochs", "batch_size", "learning_rate", "warmup",
-            "augmentation", "label_smoothing", "width", "depth", "grid", "spline_order", "precision", "accelerator",
-        )  # fmt: skip
-        options: dict[str, Any] = {name: getattr(self, name) for name in same}
-        options |= {name: recipe(model, self.dataset)[name] for name in ("weight_decay", "min_lr")}
-        if find(model)[0].name == "conv-mixer":
-            options["placement"] = self.placement
-        else:
-            options["token_hidden"] = self.token_hidden
-        return with_settings(VisionRunConfig(model), {"variant": variant, **options})
+    def runs(self) -> list[VisionRunConfig]:
+        """The settings of each kind of model."""
+        found = []
+        for model in self.models:
+            own: dict[str, Any] = {"placement": None} if find(model)[0].name == "mixer" else {"token_hidden": None}
+            if self.classifier.training.weight_decay == PAPER.training.weight_decay:
+                own["weight_decay"] = recipe(model, self.classifier.images.dataset)["weight_decay"]
+            classifier = with_settings(self.classifier, own)
+            found += [
+                VisionRunConfig(model, VariantChoice(variant), classifier=classifier) for variant in self.variants
+            ]
+        return found
 
 
 def jobs(config: Fig3Config) -> list[VisionJob]:
     """One job per model, variant and seed."""
-    pairs = [(model, variant) for model in config.models for variant in config.variants]
-    return [job for pair in pairs for job in vision_jobs(config.classifier(*pair))]
+    return [job for one in config.runs() for job in vision_jobs(one)]
 
 
 def check(config: Fig3Config) -> None:
     """Raise UsageError for whatever is wrong with a configuration before a folder is made for it."""
-    for model in config.models:
-        for variant in config.variants:
-            check_vision(config.classifier(model, variant))
+    for one in config.runs():
+        check_vision(one)
 
 
 def run(config: Fig3Config, context: RunContext) -> Result:
@@ -160,39 +131,37 @@ def _on(device: Any, model: TrainedModel) -> TrainedModel:
     return replace(model, load=load) if device.type == "cuda" else model
 
 
+SMALL = {"warmup": 1.0, "augmentation": "light", "label_smoothing": 0.0}
+
 EXPERIMENT = Experiment(
     name=NAME,
     title="Mixers of images with MLPs and splines: accuracy, parameters, and spectra of their minima",
     item="Figure 3",
     config=Fig3Config,
     presets={
-        "smoke": Fig3Config(
-            models=("mixer-nano", "conv-mixer-128-4"),
-            seeds=1,
-            dataset="digits",
-            subset=320,
-            epochs=3,
-            batch_size=64,
-            warmup=1.0,
-            augmentation="light",
-            label_smoothing=0.0,
-            width=16,
-            depth=1,
-            token_hidden=16,
-            spectra=HessianSettings(steps=30, probes=3, deflate=3, samples=64),
+        "smoke": with_settings(
+            Fig3Config(
+                ("mixer-nano", "conv-mixer-128-4"),
+                spectra=HessianSettings(steps=30, probes=3, deflate=3, samples=64),
+            ),
+            {
+                **SMALL,
+                "seeds": 1,
+                "dataset": "digits",
+                "subset": 320,
+                "epochs": 3,
+                "batch_size": 64,
+                "width": 16,
+                "depth": 1,
+                "token_hidden": 16,
+            },
         ),
-        "small": Fig3Config(
-            models=("mixer-nano", "conv-mixer-128-4"),
-            seeds=4,
-            subset=2000,
-            epochs=12,
-            warmup=1.0,
-            augmentation="light",
-            label_smoothing=0.0,
-            width=64,
-            depth=2,
-            token_hidden=64,
-            spectra=HessianSettings(steps=30, probes=2, deflate=5, samples=128),
+        "small": with_settings(
+            Fig3Config(
+                ("mixer-nano", "conv-mixer-128-4"),
+                spectra=HessianSettings(steps=30, probes=2, deflate=5, samples=128),
+            ),
+            {**SMALL, "seeds": 4, "subset": 2000, "epochs": 12, "width": 64, "depth": 2, "token_hidden": 64},
         ),
         "paper": Fig3Config(),
     },

@@ -53,13 +53,13 @@ def _finding(record: Record, fig3: Fig3Record, claim: MixerClaim) -> Finding:
         lost = diverged({name: (side.n_diverged, len(side.rows)) for name, side in (("KAN", kan), ("MLP", mlp))})
         measured = f"test top-1, mean +- standard error over seeds: KAN {_top1(kan)}, MLP {_top1(mlp)}{lost}"
         verdict, evidence = judged(outcome.verdict, outcome.reason, _seeds(claim), short)
-        figures += (f"curves_{kan.task}" if len(fig3.vision.tasks) > 1 else "curves",)
+        figures += (f"curves{fig3.suffix(kan.task)}",)
     else:
         text, what = SHARPNESS[claim.name]
         values = [fig3.measured(side, claim.name) for side in (kan, mlp)]
         measured = f"{what}: KAN {values[0]}, MLP {values[1]} (mean over seeds +- error)"
         verdict, evidence = _sharper(claim, short)
-    where = f"{fig3.vision.title(kan.task)}, {kan.label}"
+    where = f"{fig3.title(kan.task)}, {kan.label}"
     return Finding(ITEM, text, NO_NUMBER, measured, verdict, evidence, figures, where)
 
 

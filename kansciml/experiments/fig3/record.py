@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from kansciml.analysis.hessian import Estimate
 from kansciml.experiments.hessian.record import HessianRecord
 from kansciml.experiments.vision.record import VisionGroup, VisionRecord
-from kansciml.runs.records import Record
 from kansciml.runs.tables import format_number
 
 
-@dataclass(frozen=True)
-class Fig3Record:
+class Fig3Record(VisionRecord):
     """Trainings, and spectra of what they ended at; the name of a measured model is the id of its training."""
 
-    vision: VisionRecord
-    hessian: HessianRecord
-
-    @classmethod
-    def read(cls, record: Record) -> Fig3Record:
-        """Read a finished run of fig3.
+    @cached_property
+    def hessian(self) -> HessianRecord:
+        """What was measured.
 
         Raises:
-            DamagedRecord: it is none.
+            DamagedRecord: the record has none of it.
         """
-        return cls(VisionRecord.read(record), HessianRecord.read(record))
+        return HessianRecord.read(self.record)
 
     def measured(self, group: VisionGroup, name: str, digits: int = 4) -> str | None:
         """A measure's mean +- standard error over the seeds, or over the probes of one; None where there is none.

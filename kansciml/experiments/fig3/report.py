@@ -59,10 +59,10 @@ class MixerClaim(Claim[VisionGroup]):
 def overview_table(fig3: Fig3Record) -> Table:
     """What each kind of model reaches, holds, and how sharp its minima are: what the paper's figure shows."""
     body = [
-        [fig3.vision.title(group.task), group.label, group.first.parameters, len(group.rows),
+        [fig3.title(group.task), group.label, group.first.parameters, len(group.rows),
          plus_minus(group.values(lambda row: row.percent)), group.median(lambda row: row.minimum_loss),
          *(fig3.measured(group, name) for name in COLUMNS)]
-        for group in fig3.vision.groups
+        for group in fig3.groups
     ]  # fmt: skip
     columns = ["Task", "Model", "Parameters", "Seeds", "Top-1 (%)", "Loss", *COLUMNS.values()]
     notes = [
@@ -78,7 +78,7 @@ def overview_table(fig3: Fig3Record) -> Table:
 def claims(fig3: Fig3Record) -> list[MixerClaim]:
     """The paper's claims on its Figure 3, decided by the seeds of this run."""
     found = []
-    for claim in accuracy_claims(fig3.vision):
+    for claim in accuracy_claims(fig3):
         kans, mlps = claim.group, claim.reference
         own = [one for one in fig3.hessian.verdicts if (one.task, one.group) == (kans.task, kans.name)]
         found += [_sharpness(one, kans, mlps) for one in own if one.outcome.measure in CLAIMED]
@@ -109,7 +109,7 @@ def claims_table(fig3: Fig3Record) -> Table:
         "Claims on Figure 3",
         ["Task", "KAN", "Claim: than the MLP"],
         ["MLP", "KAN "],
-        [([fig3.vision.title(one.group.task), one.group.label, one.text], one) for one in claims(fig3)],
+        [([fig3.title(one.group.task), one.group.label, one.text], one) for one in claims(fig3)],
         [
             "The paper's claims on its Figure 3. MLP, KAN: medians over seeds. Verdict: exact two-sided Mann-Whitney U"
             f" test over seeds at level {ALPHA:g}; to decide takes at least 4 seeds a side. Of single models: 2"
@@ -138,19 +138,17 @@ def figure3(fig3: Fig3Record) -> Figure:
 
     Call it within `publication_style`.
     """
-    vision = fig3.vision
-    titles = {task: vision.title(task) for task in vision.tasks}
-    figure = hessian.spectra(fig3.hessian, titles, {group.name: group.label for group in vision.groups})
-    per_task = len(figure.axes) // len(vision.tasks)
-    names = {name: style.name for name, style in vision.styles.items()}
-    for number, task in enumerate(vision.tasks):
-        groups = vision.of(task)
+    titles = {task: fig3.title(task) for task in fig3.tasks}
+    figure = hessian.spectra(fig3.hessian, titles, {group.name: group.label for group in fig3.groups})
+    per_task = len(figure.axes) // len(fig3.tasks)
+    for number, task in enumerate(fig3.tasks):
+        names = {fig3.styles[group.first.look].name: group for group in fig3.of(task)}
         left, *others = figure.axes[number * per_task : (number + 1) * per_task]
-        left.set_xlabel("\n".join(["eigenvalue", *(f"{names[one.name]}: {_accuracy(one)}" for one in groups)]))
+        left.set_xlabel("\n".join(["eigenvalue", *(f"{name}: {_accuracy(one)}" for name, one in names.items())]))
         for axes in others:
-            axes.set_xlabel("\n".join(["eigenvalue", *(f"{names[one.name]}: {_count(fig3, one)}" for one in groups)]))
+            axes.set_xlabel("\n".join(["eigenvalue", *(f"{name}: {_count(fig3, one)}" for name, one in names.items())]))
     width, height = figure.get_size_inches()
-    lines = len(vision.groups) + 2 * len(vision.tasks)
+    lines = len(fig3.groups) + 2 * len(fig3.tasks)
     figure.set_size_inches(width, height + LINE_HEIGHT * lines)
     return figure
 
@@ -173,4 +171,4 @@ def render(record: Record, folder: Path) -> list[Path]:
     """
     fig3 = Fig3Record.read(record)
     tables = [*summary(record), *hessian.model_tables(fig3.hessian)]
-    return save_report(folder, tables, {"figure3": partial(figure3, fig3), **drawings(fig3.vision)})
+    return save_report(folder, tables, {"figure3": partial(figure3, fig3), **drawings(fig3)})

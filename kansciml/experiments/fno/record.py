@@ -16,14 +16,14 @@ RESIDUAL = "residual"
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesRow(DataRow):
-    """What a record says of the samples; `size`: nodes along a side."""
+    """The samples in a record; `size`: nodes along a side."""
 
     size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorRow(TrainedRow):
-    """What a record says of one training of a neural operator.
+    """One training of a neural operator in a record.
 
     Args:
         ends_parameters, ends_flops: of lift and projection; the latter forward, per sample, or None.

@@ -1,4 +1,4 @@
-"""What happens in the steps of a training of neural operators, and in its evaluations."""
+"""Steps and evaluations in the training of neural operators."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ NOT_SIZES = (
     "variant", "image_size", "channels", "classes", "grid", "spline_order", "grid_range", "kan_hidden", "fair",
     "placement", "drop_path", "resolution", "recompute", "residual",
 )  # fmt: skip
-"""Fields of a network's configuration that the data, the variant or the group say."""
+"""Fields of a network's configuration that follow from the data, the variant or the group."""
 
 
 class DataConfig(Protocol):

@@ -21,7 +21,7 @@ ORDER = ("mlp", *KANS)
 
 @dataclass(frozen=True, kw_only=True)
 class DataRow:
-    """What a record says of a data set. "Minimum": the training data on which sharpness is measured."""
+    """A data set in a record. "Minimum": the training data on which sharpness is measured."""
 
     name: str = ""
     title: str
@@ -35,7 +35,7 @@ class DataRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRow:
-    """What a record says of one training of a network on a task.
+    """One training of a network in a record.
 
     Args:
         id: unique in the run. task: data and model; groups of one task are compared.
@@ -98,17 +98,17 @@ class TrainedRow:
 
     @property
     def look(self) -> str:
-        """By which its curves are drawn."""
+        """Key of the style that its curves are drawn in."""
         return self.group
 
     @property
     def plain_label(self) -> str:
-        """`label` in legends, where what is drawn alike has one."""
+        """The label in legends, shared by all groups of one look."""
         return self.label
 
     @property
     def place(self) -> float:
-        """In the order of groups."""
+        """Position in the order of groups."""
         return ORDER.index(self.group) if self.group in ORDER else len(ORDER)
 
 
@@ -126,7 +126,7 @@ class TrainedRecord(Generic[R, D]):
     what: ClassVar[str]
     """What is trained, in words."""
     command: ClassVar[str]
-    """Which trains it."""
+    """The command that trains it."""
 
     record: Record
     groups: tuple[Group[R], ...]
@@ -171,7 +171,7 @@ class TrainedRecord(Generic[R, D]):
 
     @classmethod
     def data_in(cls, record: Record, name: str) -> D:
-        """What a record says of the data set `name`."""
+        """The description of the data set `name` in a record."""
         found: D = typed.read(cls.data_row, record.result["data"][name])
         return found
 

@@ -40,7 +40,7 @@ LOOP_CURVES = {"epoch": "epoch", "step": "step", "loss": "loss", "learning_rate"
 
 
 class Data(Protocol):
-    """What is asked of the data of a training, for the record."""
+    """The data of a training, as the record holds them."""
 
     @property
     def described(self) -> DataRow: ...
@@ -132,7 +132,7 @@ class Trainer(ABC, Generic[J, D, R]):
         """
 
     def once(self, key: Hashable, load: Callable[[], T]) -> T:
-        """What `load` gives, kept for further jobs; the first process loads, and downloads, before the others do."""
+        """The result of `load`, kept for further jobs; the first process loads, or downloads, before the others do."""
         if key not in self._found:
             if ranks.rank() == 0:
                 self._found[key] = load()

@@ -54,7 +54,8 @@ def loss_curves(ode: OdeRecord) -> Figure:
         axes.set_title(as_is(system.title))
         axes.margins(x=0.02)
         axes.locator_params(axis="x", nbins=4, integer=True)
-    _label_outer(panels, "iteration", "training loss")
+    figure.supxlabel("iteration", fontsize=8)
+    figure.supylabel("training loss", fontsize=8)
     notes = ["line: median over seeds, band: lowest to highest"] * any(len(group.rows) > 1 for group in ode.groups)
     notes += ["cross: a seed diverged"] * any(group.n_diverged for group in ode.groups)
     _legend(figure, styles, [], "; ".join(notes))
@@ -98,21 +99,13 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
     shown = shown_components(system)
     figure = new_figure(0.55 + 1.15 * len(shown))
     panels = np.atleast_1d(figure.subplots(len(shown), sharex=True))
-    times, states = system.reference
+    times, _ = system.reference
     end = float(max(system.t[-1], times[-1]))
     beyond = end > system.train_end
     for axes, index in zip(panels, shown):
         if beyond:
             axes.axvspan(times[0], system.train_end, color=SHADE, linewidth=0, zorder=0)
-        if system.truth is not None:
-            axes.plot(times, states[:, index], color=TRUTH, linewidth=TRUTH_WIDTH)
-        for group, path in _representatives(system):
-            style = styles[group.name]
-            axes.plot(system.t[: len(path)], path[:, index], color=style.colour, linestyle=style.line, linewidth=1.1)
-        axes.plot(system.data_t, system.data[:, index], "o", color=TRUTH, markersize=4.2, markerfacecolor="white",
-                  markeredgewidth=0.5, zorder=1.5)  # fmt: skip
-        axes.set_ylim(*_limits(states[:, index]))
-        axes.set_ylabel(as_is(system.labels[index]))
+        _draw(axes, system, styles, None, index)
     panels[0].set_xlim(times[0], end)
     unit = "" if system.truth is None else " (dimensionless)"  # data are in a unit of their own
     panels[-1].set_xlabel(f"time t{unit}")
@@ -132,18 +125,9 @@ def phase_portraits(ode: OdeRecord) -> Figure | None:
     figure, panels = _panels(2.1, len(systems))
     for axes, system in zip(panels, systems):
         first, second = system.phase_plane or (0, 1)
-        _, states = system.reference
-        if system.truth is not None:
-            axes.plot(states[:, first], states[:, second], color=TRUTH, linewidth=TRUTH_WIDTH)
-        for group, path in _representatives(system):
-            style = styles[group.name]
-            axes.plot(path[:, first], path[:, second], color=style.colour, linestyle=style.line, linewidth=1.1)
-        axes.plot(system.data[:, first], system.data[:, second], "o", color=TRUTH, markersize=3.8,
-                  markerfacecolor="white", markeredgewidth=0.5, zorder=1.5)  # fmt: skip
-        axes.set_xlim(*_limits(states[:, first]))
-        axes.set_ylim(*_limits(states[:, second]))
+        _draw(axes, system, styles, first, second)
+        axes.set_xlim(*_limits(system.reference[1][:, first]))
         axes.set_xlabel(as_is(system.labels[first]))
-        axes.set_ylabel(as_is(system.labels[second]))
         axes.set_title(as_is(system.title))
     known = any(system.truth is not None for system in systems)
     _legend(figure, styles, ["truth"] * known + ["data"], MEDIAN_SEED)
@@ -153,38 +137,31 @@ def phase_portraits(ode: OdeRecord) -> Figure | None:
 def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
     """Paths of all bodies in the plane, one panel per variant: up to the end of training, and pale beyond it."""
     styles = _styles(ode.groups)
-    found = _representatives(system)
     times, states = system.reference
-    xs, ys = [x for _, x, _ in system.bodies], [y for *_, y in system.bodies]
     trained = times <= system.train_end
-    limits = _limits(states[:, xs]), _limits(states[:, ys])
-    count = max(len(found), 1)
-    width = max(3.2, min(7.0, 2.35 * count))
-    aspect = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
-    figure = new_figure(1.0 + min((width - 0.6) / count * aspect, 5.0), width)
-    panels = np.atleast_1d(figure.subplots(1, count, sharex=True, sharey=True))
-    shown: list[tuple[OdeGroup, np.ndarray] | None] = [*found] or [None]
-    for axes, item in zip(panels, shown):
+    shown = [(styles[group.name].name, styles[group.name].colour, path) for group, path in _representatives(system)]
+    shown = shown or [(as_is(system.title), TRUTH, states[:0])]
+    low, high = zip(*(_limits(states[:, [body[axis] for body in system.bodies]]) for axis in (1, 2)))
+    width = max(3.2, min(7.0, 2.35 * len(shown)))
+    aspect = (high[1] - low[1]) / (high[0] - low[0])
+    figure = new_figure(1.0 + min((width - 0.6) / len(shown) * aspect, 5.0), width)
+    panels = np.atleast_1d(figure.subplots(1, len(shown), sharex=True, sharey=True))
+    for axes, (title, colour, path) in zip(panels, shown):
+        inside = system.t[: len(path)] <= system.train_end
         for number, x, y in system.bodies:
             axes.plot(states[trained, x], states[trained, y], color=TRUTH, linewidth=1.8)
             axes.plot(states[~trained, x], states[~trained, y], color=TRUTH, linewidth=0.5, alpha=0.3)
             axes.plot(states[0, x], states[0, y], "o", color=TRUTH, markersize=2.5)
-            axes.annotate(
-                number, (states[0, x], states[0, y]), xytext=(2.5, 2.5), textcoords="offset points", fontsize=6
-            )
-            if item is not None:
-                group, path = item
-                style, inside = styles[group.name], system.t[: len(path)] <= system.train_end
-                axes.plot(path[inside, x], path[inside, y], color=style.colour, linewidth=0.9)
-                axes.plot(path[~inside, x], path[~inside, y], color=style.colour, linewidth=0.7, alpha=0.35)
-        axes.set_title(styles[item[0].name].name if item is not None else as_is(system.title))
+            axes.annotate(number, states[0, [x, y]], xytext=(2.5, 2.5), textcoords="offset points", fontsize=6)
+            axes.plot(path[inside, x], path[inside, y], color=colour, linewidth=0.9)
+            axes.plot(path[~inside, x], path[~inside, y], color=colour, linewidth=0.7, alpha=0.35)
+        axes.set_title(title)
         axes.set_aspect("equal")
         axes.set_xlabel("x")
-    panels[0].set_xlim(*limits[0])
-    panels[0].set_ylim(*limits[1])
-    panels[0].set_ylabel("y")
-    note = f"{as_is(system.title)}; coloured: model, dot: start, pale: beyond the training span"
-    _legend(figure, {}, ["truth"], note)
+    panels[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), ylabel="y")
+    _legend(
+        figure, {}, ["truth"], f"{as_is(system.title)}; coloured: model, dot: start, pale: beyond the training span"
+    )
     return figure
 
 
@@ -209,6 +186,24 @@ def _representatives(system: OdeSystem) -> list[tuple[OdeGroup, np.ndarray]]:
     """Each group with the trajectory (Td, n) of its representative seed, where there is one."""
     found = [(group, run.array("trajectory")) for group in system.groups if (run := group.representative) is not None]
     return [(group, path) for group, path in found if len(path)]
+
+
+def _draw(axes: Axes, system: OdeSystem, styles: Styles, x: int | None, y: int) -> None:
+    """Component `y` against component `x`, or against time: truth, data, and a seed of each variant."""
+
+    def columns(times: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return times[: len(states)] if x is None else states[:, x], states[:, y]
+
+    times, states = system.reference
+    if system.truth is not None:
+        axes.plot(*columns(times, states), color=TRUTH, linewidth=TRUTH_WIDTH)
+    for group, path in _representatives(system):
+        style = styles[group.name]
+        axes.plot(*columns(system.t, path), color=style.colour, linestyle=style.line, linewidth=1.1)
+    marks = {"color": TRUTH, "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.5}
+    axes.plot(*columns(system.data_t, system.data), "o", zorder=1.5, **marks)
+    axes.set_ylim(*_limits(states[:, y]))
+    axes.set_ylabel(as_is(system.labels[y]))
 
 
 def on_one_grid(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
@@ -270,16 +265,6 @@ def _panels(height: float, count: int) -> tuple[Figure, list[Axes]]:
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]
-
-
-def _label_outer(panels: list[Axes], x: str, y: str) -> None:
-    """Label the first panel of each row, and the last of each of up to three columns."""
-    columns = min(len(panels), 3)
-    for i, axes in enumerate(panels):
-        if i + columns >= len(panels):
-            axes.set_xlabel(x)
-        if i % columns == 0:
-            axes.set_ylabel(y)
 
 
 def _log_axis(axes: Axes) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison, compare_losses
-from kansciml.experiments.table1.record import SCRATCH, Row, Table1Record, TrainedGroup, caveat, rows_of
+from kansciml.experiments.table1.record import PAPER, Row, Table1Record, Trainings
 from kansciml.reporting.claims import Claim, claim_table, counted
 from kansciml.reporting.groups import mean_error
-from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
 MARGINS = {"kan-spline": (10.0, 12.0), "kan-rswaf": (8.0, 10.0)}
@@ -19,7 +18,7 @@ BETTER, MARGIN, FEWER = "better", "margin", "parameters"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableClaim(Claim[TrainedGroup | None]):
+class TableClaim(Claim[Trainings | None]):
     """A claim of the paper on one row of Table 1, by its own numbers, and by the seeds of a run or a count.
 
     `name` is `BETTER`, `MARGIN` or `FEWER`; `group` and `reference` are None where they were not trained, and of a
@@ -59,56 +58,48 @@ def _with(one: Comparison, verdict: str, reason: str) -> Comparison:
     return Comparison(verdict, one.p_value, math.nan, math.nan, one.n_a, one.n_b, reason)
 
 
-def claims(record: Record) -> list[TableClaim]:
-    """The paper's claims on Table 1, for every KAN of it and of the fair protocol.
-
-    Raises:
-        KansciError: the record is no finished run of table1.
-    """
-    rows = rows_of(record)
-    mlps = {row.published["size"]: row for row in rows if row.published["group"] == "mlp"}
-    scratch = {g.first.size: g for g in Table1Record.read(record).groups if g.name == SCRATCH}
-    printed = {(r.published["size"], r.published["group"]): r.published for r in rows if "printed_top1" in r.published}
+def claims(table1: Table1Record) -> list[TableClaim]:
+    """The paper's claims on Table 1, for every KAN of it and of the fair protocol."""
+    printed = {(row.size, row.variant): row.printed_top1 for row in table1.published if row.protocol == PAPER}
     found = []
-    for row in rows:
-        own, group, mlp = row.published, row.group, mlps[row.published["size"]]
-        if own["variant"] == "mlp":
+    for row in table1.published:
+        kan, mlp = row.trained, table1.mlps[row.size]
+        if row.variant == "mlp":
             continue
-        paper = own["protocol"] == "paper"
-        reference = mlp.group if paper else scratch.get(own["size"], mlp.group)
-        gap = mlp.published["printed_top1"] - printed[own["size"], own["variant"]]["printed_top1"]
-        low, high = MARGINS[own["variant"]]
-        texts = ((BETTER, "MLP is better", gap > 0),
-                 (MARGIN, f"by {low:g} to {high:g} points", low <= gap <= high))  # fmt: skip
+        paper = row.protocol == PAPER
+        reference = mlp.trained if paper else table1.scratch.get(row.size, mlp.trained)
+        gap = mlp.printed_top1 - printed[row.size, row.variant]
+        low, high = MARGINS[row.variant]
         outcomes, measured = [counted("", "not trained in this run")] * 2, None
-        if group is not None and reference is not None:
-            sides = reference.errors, group.errors
+        if kan is not None and reference is not None:
+            sides = reference.errors, kan.errors
             outcomes = [compare_losses(*sides), margin(*sides, low / 100, high / 100)]
-            measured = _gap(reference, group)
-        for (name, text, holds), outcome in zip(texts, outcomes):
-            found.append(
-                TableClaim(
-                    name, text, group, reference, outcome, (measured,), row=row, mlp=mlp, printed=gap, holds=holds
-                )
-            )
+            measured = _gap(reference, kan)
+        better = TableClaim(
+            BETTER, "MLP is better", kan, reference, outcomes[0], (measured,),
+            row=row, mlp=mlp, printed=gap, holds=gap > 0,
+        )  # fmt: skip
+        found.append(better)
+        text, holds = f"by {low:g} to {high:g} points", low <= gap <= high
+        found.append(replace(better, name=MARGIN, text=text, outcome=outcomes[1], holds=holds))
         if paper:
-            ratio = own["parameters"] / mlp.published["parameters"]
-            as_printed = own["printed_parameters"] / mlp.published["printed_parameters"]
-            outcome = counted(SUPPORTED if ratio > 1 else REFUTED, "counted: those in use, at the printed sizes")
+            ratio = row.parameters / mlp.parameters
+            as_printed = row.printed_parameters / mlp.printed_parameters
+            fewer = counted(SUPPORTED if ratio > 1 else REFUTED, "counted: those in use, at the printed sizes")
             found.append(
                 TableClaim(
-                    FEWER, "MLP has fewer parameters", None, None, outcome, (f"{ratio:.3f} x",),
+                    FEWER, "MLP has fewer parameters", None, None, fewer, (f"{ratio:.3f} x",),
                     row=row, mlp=mlp, printed=as_printed, holds=as_printed > 1,
                 )
             )  # fmt: skip
     return found
 
 
-def claims_table(record: Record) -> Table:
+def claims_table(table1: Table1Record) -> Table:
     """`claims` as a table: those of the fair protocol where they were trained."""
     rows = []
-    for claim in claims(record):
-        paper = claim.row.published["protocol"] == "paper"
+    for claim in claims(table1):
+        paper = claim.row.protocol == PAPER
         unit = " x" if claim.name == FEWER else ""
         word = f"{'yes' if claim.holds else 'no'} ({claim.printed:.2f}{unit})" if paper else None
         if paper or claim.tested:
@@ -122,15 +113,15 @@ def claims_table(record: Record) -> Table:
             "Found: top-1 of MLP minus KAN in points +- standard error, or the KAN's parameters over the MLP's."
             f" Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}, a diverged seed ranks worst;"
             " a margin is two such claims, one for each end. To decide takes at least 4 seeds a side.",
-            *caveat(record),
+            *table1.caveat,
         ],
         effect=False,
     )
 
 
-def _gap(better: TrainedGroup, worse: TrainedGroup) -> str | None:
+def _gap(better: Trainings, worse: Trainings) -> str | None:
     """Difference of the means in points, +- its standard error."""
-    (a, error_a), (b, error_b) = (mean_error(g.values(lambda row: row.percent)) for g in (better, worse))
+    (a, error_a), (b, error_b) = (mean_error(one.values(lambda row: row.percent)) for one in (better, worse))
     if math.isnan(a - b):
         return None
     error = math.hypot(error_a, error_b)

@@ -13,6 +13,7 @@ from typing import Any
 
 from kansciml.analysis.matching import matched
 from kansciml.experiments.memory.steps import IMAGES, measure_fake
+from kansciml.experiments.table1.record import FAIR, PAPER, Costs, Row
 from kansciml.experiments.vision.config import ImagesConfig
 from kansciml.experiments.vision.jobs import VisionJob
 from kansciml.layers.spline_kan import SplineKAN
@@ -51,7 +52,7 @@ def printed_variants(size: str) -> tuple[str, ...]:
     return tuple(row.variant for row in PRINTED if row.size == size)
 
 
-def published_rows(matches: tuple[str, ...], advance: Callable[[int], object]) -> list[dict[str, Any]]:
+def published_rows(matches: tuple[str, ...], advance: Callable[[int], object]) -> list[Row]:
     """All rows of Table 1 as printed, and of the fair protocol, at 224 pixels, 100 classes and batches of 144.
 
     Args:
@@ -60,49 +61,41 @@ def published_rows(matches: tuple[str, ...], advance: Callable[[int], object]) -
     """
     rows = []
     for printed in PRINTED:
-        model, preset = find(f"deit-{printed.size}")
-        config = model.config(preset, printed.variant)
-        name = f"deit-{printed.size}"
-        base = {"size": printed.size, "variant": printed.variant}
-        numbers = {
-            "printed_parameters": model.printed[preset, printed.variant],
+        size, variant = printed.size, printed.variant
+        model, preset = find(f"deit-{size}")
+        config = model.config(preset, variant)
+        paper: dict[str, Any] = {
             "dead": config.dead_parameters(),
+            "printed_parameters": model.printed[preset, variant],
             "printed_top1": printed.top1,
             "printed_top5": printed.top5,
         }
-        label = _job(name, config).label
-        rows.append(
-            base | {"protocol": "paper", "group": printed.variant, "label": label} | numbers | costs(name, config)
-        )
-        advance(1)
-        if config.kan_layer is None:
-            continue
-        for by in matches:
-            fair = matched(replace(config, fair=True), by)
-            job = _job(name, fair, by)
-            named = {"protocol": "fair", "group": job.group, "label": job.label, "dead": 0}
-            rows.append(base | named | costs(name, fair))
+        todo = [(PAPER, config, "", paper)]
+        if config.kan_layer is not None:
+            todo += [(FAIR, matched(replace(config, fair=True), by), by, {"dead": 0}) for by in matches]
+        for protocol, network, kind, own in todo:
+            job = _job(f"deit-{size}", network, kind)
+            own |= {"group": job.group, "label": job.label, **vars(costs(job.model, network))}
+            rows.append(Row(size=size, protocol=protocol, variant=variant, **own))
             advance(1)
     return rows
 
 
 @lru_cache(maxsize=64)
-def costs(model: str, config: DeitConfig, batch: int = PRINTED_BATCH) -> dict[str, Any]:
-    """Of one network: hidden width of its KANs, parameters, forward FLOPs per image, bytes of a training step.
-
-    ``flops`` is of the whole network, ``mixing_flops`` of the MLPs or KANs alone; both null where the latter are not
-    known (see `kansciml.analysis.cost`).
-    """
+def costs(model: str, config: DeitConfig, batch: int = PRINTED_BATCH) -> Costs:
+    """What one network holds and needs, without training it."""
     sizes = _job(model, config).sizes()
     mixing = sizes["mixing_flops"]
-    return {
-        "kan_hidden": config.kan_widths()[0][1] if config.kan_layer else None,
-        "parameters": sizes["parameters"],
-        "mixing_flops": mixing,
-        "flops": None if mixing is None else mixing + other_flops(config),
-        "batch": batch,
-        **step_memory(config, batch),
-    }
+    step, kept = step_memory(config, batch)
+    return Costs(
+        parameters=sizes["parameters"],
+        batch=batch,
+        step_bytes=step,
+        kept_bytes=kept,
+        kan_hidden=config.kan_widths()[0][1] if config.kan_layer else None,
+        flops=None if mixing is None else mixing + other_flops(config),
+        mixing_flops=mixing,
+    )
 
 
 def other_flops(config: DeitConfig) -> float:
@@ -117,8 +110,8 @@ def other_flops(config: DeitConfig) -> float:
     return float(patches + config.depth * block + 2 * d * config.classes)
 
 
-def step_memory(config: DeitConfig, batch: int) -> dict[str, int]:
-    """``step_bytes``: peak of forward and backward pass with gradients; ``kept_bytes``: kept between the two.
+def step_memory(config: DeitConfig, batch: int) -> tuple[int, int]:
+    """Bytes at the peak of forward and backward pass with gradients, and of what is kept between the two.
 
     Where the peak of three blocks exceeds that of two by what a block keeps for the backward pass, and that is more
     than its gradients take, the peak is where all activations are there, and so it is with any further block: they
@@ -129,9 +122,9 @@ def step_memory(config: DeitConfig, batch: int) -> dict[str, int]:
         step, kept, weights = (high - low for low, high in zip(two, three))
         if step == kept > weights:
             further = (config.depth - 3) * kept
-            return {"step_bytes": three[0] + further, "kept_bytes": three[1] + further}
+            return three[0] + further, three[1] + further
     step, kept, _ = _measured(config, batch)
-    return {"step_bytes": step, "kept_bytes": kept}
+    return step, kept
 
 
 def _job(model: str, config: DeitConfig, kind: str = "") -> VisionJob:

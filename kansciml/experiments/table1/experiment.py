@@ -16,37 +16,49 @@ is for GPUs: 60 trainings of 300 epochs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.analysis.matching import MEASURES
+from kansciml.experiments.minibatch.config import VariantChoice
 from kansciml.experiments.minibatch.jobs import network_of
 from kansciml.experiments.table1.costs import PRINTED, SIZES, costs, printed_variants, published_rows
 from kansciml.experiments.table1.findings import findings
-from kansciml.experiments.table1.record import SCRATCH
+from kansciml.experiments.table1.record import FAIR, PAPER, PROTOCOLS, SCRATCH, Table1Record, Table1Row
 from kansciml.experiments.table1.report import render, summary
-from kansciml.experiments.vision.config import VisionRunConfig
+from kansciml.experiments.vision.config import ClassifierConfig, VisionRunConfig
 from kansciml.experiments.vision.experiment import check as check_vision
+from kansciml.experiments.vision.experiment import recipe
 from kansciml.experiments.vision.jobs import VisionJob
 from kansciml.experiments.vision.jobs import jobs as vision_jobs
+from kansciml.experiments.vision.record import VisionRow
 from kansciml.experiments.vision.report import CAPTIONS
 from kansciml.experiments.vision.runs import ImageTrainer
 from kansciml.experiments.vision.scores import SCORING
 from kansciml.experiments.vision.trained import trained_networks
 from kansciml.models.deit import KAN_HIDDEN
 from kansciml.models.registry import find
+from kansciml.reporting.judging import shortfalls
 from kansciml.runs import ranks
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.records import Record
-from kansciml.runs.settings import COUNTS_IF_SET
+from kansciml.runs.settings import part, settings_json
 from kansciml.runs.trained import TrainedModel
 
-PROTOCOLS = ("paper", "fair")
 HEAD_WIDTH = 64
 """Features per head, of all sizes."""
+LATER = (
+    "width", "token_hidden", "channel_hidden", "heads", "kernel", "drop_path", "placement", "kan_hidden", "grid",
+    "spline_order", "grid_range", "min_lr", "schedule", "clip", "ema", "channels_last",
+)  # fmt: skip
+"""Settings of classifiers that Table 1 did not have at first."""
+SETTING = (
+    "dataset", "subset", "image_size", "patch", "depth", "shrink", "epochs", "batch_size", "learning_rate",
+    "weight_decay", "warmup", "augmentation",
+)  # fmt: skip
+"""Settings in which a run may differ from the paper's."""
 
 
 @dataclass(frozen=True)
@@ -59,46 +71,17 @@ class Table1Config:
     """paper, fair, or both."""
     match: tuple[str, ...] = MEASURES
     """What KANs and MLPs of protocol fair have as many of: params, flops, or both in turn."""
-    seeds: int = 4
-    """Number of seeds, one after the other. Fewer than 4 decide nothing."""
-    first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
-    """The first of those seeds: several processes or machines can share them out."""
     weights: tuple[Path, ...] = ()
     """Pretrained weights for protocol paper, a file per size (default: all from scratch)."""
-    dataset: str = "cifar100"
-    """cifar100, cifar10, mnist or digits."""
-    data_dir: Path | None = field(default=None, compare=False)
-    """Folder with the unpacked official files (default: that in KANSCIML_DATA, else the cache, else a download)."""
-    subset: int | None = None
-    """Train on so many images, the same number of every class (default: all)."""
-    image_size: int = 224
-    """Height and width that images are scaled to."""
-    patch: int = 16
-    """Height and width of a patch."""
-    depth: int = 12
-    """Number of blocks."""
     shrink: int = 1
     """Divide all widths by this: a divisor of 64, the features per head."""
-    epochs: int = 300
-    """Passes over the training images."""
-    batch_size: int = 144
-    """Images per step."""
-    learning_rate: float = 5e-4
-    """Largest learning rate of AdamW."""
-    weight_decay: float = 0.05
-    """Of AdamW, on weights alone."""
-    warmup: float = 1.0
-    """Epochs in which the learning rate rises."""
-    augmentation: str = "paper"
-    """none, light (crop, flip), mixer (light, colour, erasing, CutMix) or paper (3-Augment, mixup .8, CutMix 1)."""
-    label_smoothing: float = 0.1
-    """Share of the target spread over all classes, in training."""
-    precision: str = "32"
-    """32 or bf16-mixed."""
-    compile: bool = False
-    """Run through torch.compile."""
-    accelerator: str = "auto"
-    """auto, cpu, cuda or mps."""
+    classifier: ClassifierConfig = part(
+        with_settings(
+            ClassifierConfig(),
+            {**recipe("deit-tiny", "cifar100"), "seeds": 4, "dataset": "cifar100", "patch": 16, "depth": 12},
+        ),
+        later=LATER,
+    )
 
     def __post_init__(self) -> None:
         for name, given, valid in (
@@ -118,103 +101,112 @@ class Table1Config:
                 f"got {len(self.weights)} files of weights for sizes {', '.join(self.sizes)}: expected one for each"
             )
 
-    def classifier(self, size: str, variant: str, match: str = "none") -> VisionRunConfig:
-        """The settings of one row's trainings, for `kansciml.experiments.vision.experiment.jobs`; fair if matched."""
-        shrunk: dict[str, Any] = {}
+    def trainings(self, size: str, variant: str, match: str = "none") -> VisionRunConfig:
+        """The settings of one row's trainings; fair if matched."""
+        shrunk: dict[str, object] = {}
         if self.shrink > 1:
             model, preset = find(f"deit-{size}")
-            shrunk = {"width": model.config(preset).width // self.shrink}
-            shrunk |= {} if variant == "mlp" or match != "none" else {"kan_hidden": (KAN_HIDDEN // self.shrink,)}
-        paired = dict(zip(self.sizes, self.weights)) if match == "none" else {}
-        same = (
-            "dataset", "data_dir", "subset", "seeds", "first_seed", "image_size", "patch", "depth", "epochs",
-            "batch_size", "learning_rate", "weight_decay", "warmup", "augmentation", "label_smoothing", "precision",
-            "compile", "accelerator",
+            shrunk["width"] = model.config(preset).width // self.shrink
+            if variant != "mlp" and match == "none":
+                shrunk["kan_hidden"] = (KAN_HIDDEN // self.shrink,)
+        return VisionRunConfig(
+            f"deit-{size}",
+            VariantChoice(variant, match),
+            fair=match != "none",
+            weights=dict(zip(self.sizes, self.weights)).get(size) if match == "none" else None,
+            classifier=with_settings(self.classifier, shrunk),
+        )
+
+
+@dataclass(frozen=True)
+class RowTrainings:
+    """The trainings of one row: the protocol is both, with a ``+``, where one training serves both."""
+
+    protocol: str
+    size: str
+    settings: VisionRunConfig
+    scratch: bool = False
+
+    def jobs(self) -> list[VisionJob]:
+        """One job per seed."""
+        return [replace(job, kind="scratch") if self.scratch else job for job in vision_jobs(self.settings)]
+
+    def row(self, row: VisionRow) -> Table1Row:
+        """What the record says of one of them."""
+        needs = costs(row.model, network_of(row.model, row.network), row.batch_size)
+        own = vars(row) | {"label": f"{row.label}, from scratch" if self.scratch else row.label}
+        return Table1Row(
+            **own, size=self.size, protocol=self.protocol, flops=needs.flops, step_bytes=needs.step_bytes,
+            kan_hidden=needs.kan_hidden,
         )  # fmt: skip
-        settings = {name: getattr(self, name) for name in same} | shrunk | {"clip": None}
-        chosen = {"variant": variant, "match": match, "fair": match != "none", "weights": paired.get(size)}
-        return with_settings(VisionRunConfig(f"deit-{size}"), chosen | settings)
 
 
-def rows(config: Table1Config) -> Iterator[tuple[str, str, VisionRunConfig]]:
-    """Protocol (``paper+fair`` where one training serves both), group, and settings of every row to train."""
-    scratch = bool(config.weights)
+def rows(config: Table1Config) -> Iterator[RowTrainings]:
+    """Every row to train."""
     for size in config.sizes:
         for variant in printed_variants(size):
-            mlp = variant == "mlp"
-            if "paper" in config.protocols or (mlp and not scratch):
-                both = mlp and not scratch
-                yield "+".join(config.protocols) if both else "paper", variant, config.classifier(size, variant)
-            if "fair" not in config.protocols:
+            mlp, pretrained = variant == "mlp", bool(config.weights)
+            both = mlp and not pretrained
+            if PAPER in config.protocols or both:
+                protocol = "+".join(config.protocols) if both else PAPER
+                yield RowTrainings(protocol, size, config.trainings(size, variant))
+            if FAIR not in config.protocols:
                 continue
-            if mlp and scratch:
-                yield "fair", SCRATCH, replace(config.classifier(size, variant), weights=None)
+            if mlp and pretrained:
+                yield RowTrainings(FAIR, size, replace(config.trainings(size, variant), weights=None), scratch=True)
             for by in () if mlp else config.match:
-                yield "fair", f"{variant}-{by}", config.classifier(size, variant, by)
+                yield RowTrainings(FAIR, size, config.trainings(size, variant, by))
 
 
 def jobs(config: Table1Config) -> list[VisionJob]:
     """One job per row and seed."""
-    return [
-        replace(job, kind="scratch") if group == SCRATCH else job
-        for _, group, settings in rows(config)
-        for job in vision_jobs(settings)
-    ]
+    return [job for row in rows(config) for job in row.jobs()]
 
 
 def check(config: Table1Config) -> None:
     """Raise UsageError for whatever is wrong with a configuration before a folder is made for it."""
-    for number, (_, _, settings) in enumerate(rows(config)):
-        check_vision(with_settings(settings, {"data_dir": None}) if number else settings)  # read the data once
+    for number, row in enumerate(rows(config)):
+        read = {"data_dir": None} if number else {}  # the data are looked at once
+        check_vision(with_settings(row.settings, read))
 
 
 def deviations(config: Table1Config) -> list[str]:
     """In what a configuration differs from the paper's, in words; without pretrained weights its numbers differ too."""
-    paper = Table1Config()
-    names = (
-        "dataset", "subset", "image_size", "patch", "depth", "shrink", "epochs", "batch_size", "learning_rate",
-        "weight_decay", "warmup", "augmentation",
-    )  # fmt: skip
-    found = [
-        f"{name.replace('_', ' ')} {getattr(config, name)} instead of {getattr(paper, name) or 'all'}"
-        for name in names
-        if getattr(config, name) != getattr(paper, name)
-    ]
+    paper = settings_json(Table1Config())
+    found = shortfalls(settings_json(config), {}, {name: paper[name] for name in SETTING})
     return found + ([] if config.weights else ["no pretrained weights"])
 
 
 def run(config: Table1Config, context: RunContext) -> Result:
-    result = ImageTrainer(context).run(jobs(config)).result
+    owners = [(row, job) for row in rows(config) for job in row.jobs()]
+    made = ImageTrainer(context).run([job for _, job in owners])
     if ranks.rank() > 0:
-        return result
-    protocols = {(settings.network_name, group): protocol for protocol, group, settings in rows(config)}
-    for row in result.result["runs"]:
-        row["protocol"] = protocols[row["model"], row["group"]]
-        row["size"] = row["model"].removeprefix("deit-")
-        if row["group"] == SCRATCH:
-            row["label"] += ", from scratch"
-        needs = costs(row["model"], network_of(row["model"], row["network"]), row["batch_size"])
-        row |= {name: needs[name] for name in ("flops", "step_bytes", "kan_hidden")}
+        return made.result
+    trained = replace(made, rows=[owner.row(row) for (owner, _), row in zip(owners, made.rows, strict=True)])
     kans = sum(row.variant != "mlp" for row in PRINTED)
     with context.progress.task("table1: memory of the printed rows", len(PRINTED) + kans * len(MEASURES)) as task:
-        result.result["published"] = published_rows(MEASURES, task.update)
-    result.result["deviations"] = deviations(config)
-    return result
+        published = [row.to_json() for row in published_rows(MEASURES, task.update)]
+    result = trained.result
+    return replace(result, result={**result.result, "published": published, "deviations": deviations(config)})
 
 
 def trained(record: Record) -> list[TrainedModel]:
     """The networks of a finished run, for `kansciml hessian`; those of protocol fair against MLPs from scratch."""
+    protocols = {row.id: row.protocol for group in Table1Record.read(record).groups for row in group.rows}
     models = trained_networks(record)
     scratch = {model.task for model in models if model.group == SCRATCH}
 
     def against(model: TrainedModel) -> str | None:
         if model.group == SCRATCH:
             return None
-        fair = model.group.endswith(MEASURES)
-        return SCRATCH if fair and model.task in scratch else model.against
+        return SCRATCH if protocols[model.name] == FAIR and model.task in scratch else model.against
 
     return [replace(model, against=against(model)) for model in models]
 
+
+SMALL = {
+    "dataset": "digits", "image_size": 8, "patch": 2, "batch_size": 64, "learning_rate": 1e-3, "augmentation": "light",
+}  # fmt: skip
 
 EXPERIMENT = Experiment(
     name="table1",
@@ -222,33 +214,11 @@ EXPERIMENT = Experiment(
     item="Table 1",
     config=Table1Config,
     presets={
-        "smoke": Table1Config(
-            sizes=("tiny",),
-            match=("params",),
-            seeds=2,
-            dataset="digits",
-            subset=320,
-            image_size=8,
-            patch=2,
-            depth=2,
-            shrink=8,
-            epochs=2,
-            batch_size=64,
-            learning_rate=1e-3,
-            augmentation="light",
+        "smoke": with_settings(
+            Table1Config(sizes=("tiny",), match=("params",), shrink=8),
+            {**SMALL, "seeds": 2, "subset": 320, "depth": 2, "epochs": 2},
         ),
-        "small": Table1Config(
-            sizes=("tiny",),
-            dataset="digits",
-            image_size=8,
-            patch=2,
-            depth=4,
-            shrink=4,
-            epochs=30,
-            batch_size=64,
-            learning_rate=1e-3,
-            augmentation="light",
-        ),
+        "small": with_settings(Table1Config(sizes=("tiny",), shrink=4), {**SMALL, "depth": 4, "epochs": 30}),
         "paper": Table1Config(),
     },
     run=run,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
-from kansciml.experiments.table1.record import SCRATCH, Row, Table1Record, rows_of
-from kansciml.experiments.vision.record import STYLES
+from kansciml.experiments.table1.record import PAPER, Row, Table1Record
 from kansciml.reporting.groups import mean_error
 from kansciml.reporting.style import FAINT, TRUTH, VariantStyle, new_figure, variant_styles
-from kansciml.runs.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,37 +15,32 @@ if TYPE_CHECKING:
 
 ROW_HEIGHT = 0.2
 """Inches."""
-NAMES = {
-    "mlp": "MLP",
-    SCRATCH: "MLP, from scratch",
-    "kan-spline": "KAN, splines",
-    "kan-rswaf": "KAN, RSWAF",
-}
-MATCHED = {"params": "equal parameters", "flops": "equal FLOPs"}
+MARK: dict[str, Any] = {"marker": "|", "linestyle": "", "color": TRUTH, "markersize": 7, "markeredgewidth": 1.4}
+"""How printed numbers are drawn."""
 
 
-def overview(record: Record) -> Figure:
+def overview(table1: Table1Record) -> Figure:
     """All printed rows, and those of protocol fair. Call it within `publication_style`."""
-    rows = rows_of(record)
-    sizes = list(dict.fromkeys(row.published["size"] for row in rows))
-    rows.sort(key=lambda row: (sizes.index(row.published["size"]), row.published["protocol"] != "paper"))
+    sizes = list(dict.fromkeys(row.size for row in table1.published))
+    rows = sorted(table1.published, key=lambda row: (sizes.index(row.size), row.protocol != PAPER))
+    styles = variant_styles(row.group for row in rows)
     figure = new_figure(1.15 + ROW_HEIGHT * len(rows))
     panels = figure.subplots(1, 4, sharey=True, width_ratios=(1.25, 1, 0.8, 1.25))
-    places = [-place - 0.6 * sizes.index(row.published["size"]) for place, row in enumerate(rows)]
+    places = [-place - 0.6 * sizes.index(row.size) for place, row in enumerate(rows)]
     for place, row in zip(places, rows):
-        style = _style(row.published["group"])
+        style = styles[row.group]
         _parameters(panels[0], place, row, style)
-        panels[1].barh(place, row.published["step_bytes"] / 1e9, 0.62, color=style.colour)
-        if row.published.get("printed_top1") is not None:
-            panels[2].plot(row.published["printed_top1"], place, "|", color=TRUTH, markersize=7, markeredgewidth=1.4)
+        panels[1].barh(place, row.step_bytes / 1e9, 0.62, color=style.colour)
+        if row.protocol == PAPER:
+            panels[2].plot(row.printed_top1, place, **MARK)
         _measured(panels[3], place, row, style)
-    panels[0].set_yticks(places, [_name(row) for row in rows])
+    names = [f"{row.size.capitalize()}: {styles[row.group].name}" for row in rows]
+    panels[0].set_yticks(places, names)
     panels[0].tick_params(axis="y", length=0)
-    vision = Table1Record.read(record)
-    data = vision.data_of(vision.groups[0]).title
-    pixels = vision.groups[0].first.network["image_size"]
+    first = table1.groups[0]
+    measured = f"Measured: {table1.data_of(first).title}, {first.first.network['image_size']} px"
     labels = ("parameters (M)", "step memory (GB)", "top-1 (%)", "top-1 (%)")
-    titles = ("Parameters", f"Batch of {rows[0].published['batch']}", "Printed", f"Measured: {data}, {pixels} px")
+    titles = ("Parameters", f"Batch of {rows[0].batch}", "Printed", measured)
     for axes, label, title in zip(panels, labels, titles):
         axes.set_xlabel(label)
         axes.set_title(title)
@@ -63,26 +57,25 @@ def overview(record: Record) -> Figure:
 
 
 def _parameters(axes: Axes, place: float, row: Row, style: VariantStyle) -> None:
-    used, dead = (row.published[name] / 1e6 for name in ("parameters", "dead"))
+    used, dead = row.parameters / 1e6, row.dead / 1e6
     axes.barh(place, used, 0.62, color=style.colour)
     if dead:
         axes.barh(place, dead, 0.62, left=used, facecolor="none", edgecolor=style.colour, hatch="/////", linewidth=0.6)
-    printed = row.published.get("printed_parameters")
-    if printed is not None:
-        axes.plot(printed / 1e6, place, "|", color=TRUTH, markersize=7, markeredgewidth=1.4)
+    if row.protocol == PAPER:
+        axes.plot(row.printed_parameters / 1e6, place, **MARK)
 
 
 def _measured(axes: Axes, place: float, row: Row, style: VariantStyle) -> None:
     """A small mark per seed, and their mean +- its standard error."""
-    top1 = [] if row.group is None else row.group.values(lambda one: one.percent)
+    top1 = row.trained.values(lambda one: one.percent) if row.trained else []
     if not top1:
-        text = "not trained" if row.group is None else "diverged"
+        text = "diverged" if row.trained else "not trained"
         axes.text(0.5, place, text, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=6,
                   color=FAINT, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         return
     mean, error = mean_error(top1)
     axes.plot(top1, [place] * len(top1), style.marker, color=style.colour, alpha=0.4, markersize=3, markeredgewidth=0)
-    bar = error if error == error else None
+    bar = None if math.isnan(error) else error
     axes.errorbar(mean, place, xerr=bar, fmt=style.marker, color=style.colour, markersize=4, capsize=2, linewidth=1)
 
 
@@ -93,21 +86,7 @@ def _legend(figure: Figure) -> None:
     handles = [
         Patch(facecolor=FAINT, label="used by the forward pass"),
         Patch(facecolor="none", edgecolor=FAINT, hatch="/////", label="never called"),
-        Line2D([], [], color=TRUTH, marker="|", linestyle="", markersize=7, label="printed"),
+        Line2D([], [], **MARK, label="printed"),
         Line2D([], [], color=FAINT, marker="o", linestyle="-", label="mean +- standard error; faint: seeds"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=1.8)
-
-
-def _style(group: str) -> VariantStyle:
-    return STYLES.get(group) or variant_styles(["mlp"])["mlp"]
-
-
-def _name(row: Row) -> str:
-    """``Tiny: KAN, splines, equal parameters``."""
-    group = row.published["group"]
-    name = NAMES.get(group)
-    if name is None:
-        kind, _, by = group.rpartition("-")
-        name = f"{NAMES[kind]}, {MATCHED[by]}"
-    return f"{row.published['size'].capitalize()}: {name}"

@@ -1,74 +1,138 @@
-"""The record of Table 1 as rows: what is printed, computed and measured of each."""
+"""The record of Table 1: what is printed, computed and measured of each of its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from kansciml.analysis.matching import MEASURES
 from kansciml.experiments.minibatch.record import TrainedRecord
 from kansciml.experiments.vision.record import ImagesRow, VisionRow
 from kansciml.reporting.groups import Group
-from kansciml.runs.records import DamagedRecord, Record
+from kansciml.runs import typed
+from kansciml.runs.records import reading
 
+PAPER, FAIR = "paper", "fair"
+PROTOCOLS = (PAPER, FAIR)
 SCRATCH = "mlp-scratch"
 """Group of the MLPs of protocol fair, where those of protocol paper start from pretrained weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What one network holds and needs.
+
+    Args:
+        kan_hidden: hidden width of its KANs. parameters: those in use.
+        flops, mixing_flops: forward, per image, of the whole network and of its MLPs or KANs alone; None if not known.
+        step_bytes: peak of forward and backward pass with gradients, of a batch of `batch`. kept_bytes: kept between.
+    """
+
+    parameters: int
+    batch: int
+    step_bytes: int
+    kept_bytes: int
+    kan_hidden: int | None = None
+    flops: float | None = None
+    mixing_flops: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table1Row(VisionRow):
-    """What a record says of one training; `flops`: forward, per image; `step_bytes`: of a step, at its peak."""
+    """One training; the protocol is both, with a ``+``, where it serves both."""
 
     size: str
-    flops: float | None = None
-    step_bytes: float | None = None
+    protocol: str
+    flops: float | None
+    step_bytes: float
+    kan_hidden: int | None = None
 
 
-TrainedGroup = Group[Table1Row]
+Trainings = Group[Table1Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Costs):
+    """One row of Table 1, or of the fair protocol, at the printed size.
+
+    Args:
+        group, label: of its trainings. dead: parameters that the printed number counts and no forward pass uses.
+        printed_parameters, printed_top1, printed_top5: by the paper, accuracies on CIFAR-100 in per cent; NaN of the
+            fair protocol, of which nothing is printed.
+        trained: its trainings, if there were any; they are no part of the row in the record.
+    """
+
+    size: str
+    protocol: str
+    variant: str
+    group: str
+    label: str
+    dead: int
+    printed_parameters: float = math.nan
+    printed_top1: float = math.nan
+    printed_top5: float = math.nan
+    trained: Trainings | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        found = typed.write(replace(self, trained=None))
+        unset = [name for name, value in found.items() if value is None and name.startswith(("printed", "trained"))]
+        return {name: value for name, value in found.items() if name not in unset}
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The first cells of tables."""
+        return self.protocol, self.size, self.label
+
+    @property
+    def match(self) -> str | None:
+        """``params`` or ``flops``: what a KAN of the fair protocol has as much of as the MLP."""
+        return next((by for by in MEASURES if self.group == f"{self.variant}-{by}"), None)
 
 
 class Table1Record(TrainedRecord[Table1Row, ImagesRow]):
-    """Groups of the trainings of Table 1 by size and by kind of network."""
+    """A run of table1: its trainings, and the rows of the table."""
 
     row = Table1Row
     data_row = ImagesRow
     what = "image classifiers"
     command = "kansciml run table1"
 
+    @cached_property
+    def published(self) -> tuple[Row, ...]:
+        """All rows, the printed ones first.
 
-@dataclass(frozen=True)
-class Row:
-    """One row of Table 1: what is printed and computed of it, and its trainings, if there were any."""
-
-    published: Mapping[str, Any]
-    group: TrainedGroup | None
+        Raises:
+            DamagedRecord: the record is none of table1.
+        """
+        groups = {(group.first.size, group.name): group for group in self.groups}
+        with reading(self.record):
+            found = [typed.read(Row, row) for row in self.record.result["published"]]
+        found.sort(key=lambda row: row.protocol != PAPER)
+        return tuple(replace(row, trained=groups.get((row.size, row.group))) for row in found)
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return tuple(self.published[name] for name in ("protocol", "size", "label"))
+    def mlps(self) -> dict[str, Row]:
+        """The row of the MLP of each size."""
+        return {row.size: row for row in self.published if row.variant == "mlp"}
 
+    @property
+    def scratch(self) -> dict[str, Trainings]:
+        """MLPs of protocol fair by size, where those of protocol paper are pretrained."""
+        return {group.first.size: group for group in self.groups if group.name == SCRATCH}
 
-def rows_of(record: Record) -> list[Row]:
-    """All rows, the printed ones first.
+    @property
+    def deviations(self) -> list[str]:
+        """In what the trainings differ from the paper's, in words."""
+        return self.record.result.get("deviations") or []
 
-    Raises:
-        KansciError: the record is no finished run of table1.
-    """
-    vision = Table1Record.read(record)
-    try:
-        groups = {(group.first.size, group.name): group for group in vision.groups}
-        published = sorted(record.result["published"], key=lambda row: row["protocol"] != "paper")
-        return [Row(row, groups.get((row["size"], row["group"]))) for row in published]
-    except (KeyError, TypeError) as error:
-        raise DamagedRecord(f"{record.folder} holds no result of table1 ({error!r}): run it again") from error
-
-
-def caveat(record: Record) -> list[str]:
-    """A note on what keeps a run from deciding the paper's claims; none for the paper's own setting."""
-    found = record.result.get("deviations") or []
-    if not found:
-        return []
-    return [
-        f"Not the paper's setting ({'; '.join(found)}): a verdict here is on these models and images, and does not"
-        " decide the paper's claim."
-    ]
+    @property
+    def caveat(self) -> list[str]:
+        """A note on what keeps a run from deciding the paper's claims; none for the paper's own setting."""
+        if not self.deviations:
+            return []
+        return [
+            f"Not the paper's setting ({'; '.join(self.deviations)}): a verdict here is on these models and images, and"
+            " does not decide the paper's claim."
+        ]

@@ -16,7 +16,7 @@ STYLES = variant_styles(KANS)
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesRow(DataRow):
-    """What a record says of the images; hashes are of pixels and labels."""
+    """The images in a record; hashes are of pixels and labels."""
 
     citation: str = ""
     classes: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class ImagesRow(DataRow):
 
 @dataclass(frozen=True, kw_only=True)
 class VisionRow(TrainedRow):
-    """What a record says of one training of an image classifier.
+    """One training of an image classifier in a record.
 
     Args:
         printed, dead: parameters by the paper, and of them those that are never used; None for other configurations.

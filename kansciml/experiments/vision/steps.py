@@ -1,4 +1,4 @@
-"""What happens in the steps of a training of image classifiers, and in its evaluations."""
+"""Steps and evaluations in the training of image classifiers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kansciml.tasks.vision.dataset import Dataset, Images
 from kansciml.tasks.vision.metrics import Score, Scores, cross_entropy
 
 EVALUATION_FACTOR = 4
-"""Batches without gradients are so many times as large as those of training."""
+"""Size of the batches of an evaluation over that of the batches of training."""
 
 
 class SmoothedLoss:

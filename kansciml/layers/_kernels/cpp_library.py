@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -46,22 +47,17 @@ def load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     if not hasattr(library, "kansciml_interface") or library.kansciml_interface() != _INTERFACE:
         raise OSError("built from another version of its source")
-    number, address = ctypes.c_longlong, ctypes.c_void_p
+    n, a = ctypes.c_longlong, ctypes.c_void_p  # a number, an address
     grid, base, kept = (ctypes.POINTER(kind) for kind in (Grid, Base, KeptPointers))
-    for real in "fd":
-        getattr(library, f"kansciml_dense_{real}_").argtypes = [
-            grid, address, address, number, number, number, address, address, address, number
-        ]  # fmt: skip
-        getattr(library, f"kansciml_forward_{real}_").argtypes = [
-            grid, *[address] * 2, *[number] * 3, *[address] * 4
-        ]  # fmt: skip
-        getattr(library, f"kansciml_backward_{real}_").argtypes = [
-            grid, *[address] * 3, *[number] * 3, *[address] * 3, base, kept, *[address] * 3
-        ]  # fmt: skip
-        getattr(library, f"kansciml_second_{real}_").argtypes = [
-            grid, *[address] * 3, *[number] * 3, *[address] * 5, base, kept, *[address] * 6, number
-        ]  # fmt: skip
-        getattr(library, f"kansciml_keep_{real}_").argtypes = [grid, *[address] * 4, *[number] * 3, address, kept]
+    types = {
+        "dense": [grid, a, a, n, n, n, a, a, a, n],
+        "forward": [grid, a, a, n, n, n, *[a] * 4],
+        "backward": [grid, a, a, a, n, n, n, a, a, a, base, kept, a, a, a],
+        "second": [grid, a, a, a, n, n, n, *[a] * 5, base, kept, *[a] * 6, n],
+        "keep": [grid, *[a] * 4, n, n, n, a, kept],
+    }
+    for name, real in product(types, "fd"):
+        getattr(library, f"kansciml_{name}_{real}_").argtypes = types[name]
     return library
 
 
@@ -71,10 +67,8 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
         return None, "C++ kernels switched off by KANSCIML_NO_CPP"
     path = HERE / library_name()
     if not path.exists():
-        return (
-            None,
-            "C++ kernels not built: install a C++ compiler and reinstall, or run kansciml/layers/_native/build.py",
-        )
+        how = "install a C++ compiler and reinstall, or run kansciml/layers/_native/build.py"
+        return None, f"C++ kernels not built: {how}"
     try:
         library = load(path)
         threads = "OpenMP" if library.kansciml_openmp() else "one thread"

@@ -169,10 +169,8 @@ class Kept:
 class Known(NamedTuple):
     """What all products with one gradient's graph share, in memory no larger than x and gy, which it keeps anyway."""
 
-    bend: Tensor | None
-    """act''(x) (gy base_weight^T) + B'' . (W' gy), (N, I)."""
-    values: Tensor | None
-    """B^T gy, (I, P, O), where rows are many."""
+    bend: Tensor | None  # act''(x) (gy base_weight^T) + B'' . (W' gy), (N, I)
+    values: Tensor | None  # B^T gy, (I, P, O), where rows are many
 
 
 def keep(given: Given, known: Known) -> tuple[Known, Kept]:

@@ -37,12 +37,9 @@ def _compute(dtype: torch.dtype) -> torch.dtype:
 class RswafSpec(NamedTuple):
     """What the kernels must know of a layer beside its tensors."""
 
-    h: float
-    """Width of the functions."""
-    eps: float
-    """Of the LayerNorm."""
-    shared: bool
-    """Whether one exponential per input serves all grid points (`is_narrow`)."""
+    h: float  # width of the functions
+    eps: float  # of the LayerNorm
+    shared: bool  # whether one exponential per input serves all grid points (`is_narrow`)
 
 
 class RswafTensors(NamedTuple):

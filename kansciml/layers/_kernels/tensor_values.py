@@ -1,9 +1,8 @@
 """What follows from the values that a constant of a layer has when a kernel runs.
 
-Nothing of it is kept by the layer, so that nothing can be older than the constant, however that was written: in place,
-by a state or an average of weights, through `Tensor.data` or NumPy, or put in the layer's place by `functional_call`.
-What was found is remembered beside the values and holds while these are the same. To compare values on a device would
-wait for it, so there the version of the tensor tells.
+The layer keeps nothing of it, so that nothing can be older than the constant, however that was written. What was found
+is remembered beside the values and holds while these are the same. To compare values on a device would wait for it, so
+there the version of the tensor tells.
 """
 
 from __future__ import annotations

@@ -62,16 +62,13 @@ def _run(command: list[str]) -> str | None:
 def build(
     directory: Path | str = HERE, compiler: list[str] | None = None, instruction_sets: tuple[str, ...] = tuple(X86)
 ) -> Path:
-    """Compile and link the library.
+    """Compile and link the library; returns its path, to which it is moved complete.
 
     Args:
         directory: where the library is put; next to its source by default.
         compiler: command of a C++ compiler; `find_compiler()` by default.
         instruction_sets: beside the portable code, the first ones of "avx2", "avx512"; those that the compiler does not
             know, and all where the processor is no x86-64, are left out.
-
-    Returns:
-        Path of the library. It is moved there complete, never seen half-written.
 
     Raises:
         RuntimeError: no compiler, or it fails; one line.

@@ -96,12 +96,9 @@ def _gathered(values: Tensor, local: Local) -> Tensor:
 class _Factors(NamedTuple):
     """A block tridiagonal matrix, factorised: K blocks of B rows."""
 
-    scale: Tensor
-    """(I, K B): what rows and columns are divided by, so that the diagonal is one."""
-    inverses: Tensor
-    """(K, I, B, B): of the blocks, less what the blocks before determine."""
-    steps: list[Tensor]
-    """K - 1 of (I, S, B): what is taken of each block from the first S rows of the next."""
+    scale: Tensor  # (I, K B), what rows and columns are divided by, so that the diagonal is one
+    inverses: Tensor  # (K, I, B, B), of the blocks, less what the blocks before determine
+    steps: list[Tensor]  # K - 1 of (I, S, B), what is taken of each block from the first S rows of the next
 
 
 def _factorise(products: Tensor, local: Local) -> _Factors:

@@ -24,21 +24,16 @@ CACHED = 1 << 16
 class Cells(NamedTuple):
     """C cells of every feature between neighbouring knots of either grid; some are empty where features differ."""
 
-    left: Tensor
-    """(I, C)."""
-    width: Tensor
-    """(I, C), 0 of a cell that this feature does not have."""
+    left: Tensor  # (I, C)
+    width: Tensor  # (I, C), 0 of a cell that this feature does not have
 
 
 class Local(NamedTuple):
     """The S + 1 splines that are not 0 in a cell, of every cell."""
 
-    values: Tensor
-    """(S + 1, S + 1, I, C): at the cell's nodes, the second axis; any finite number for those that the grid lacks."""
-    first: Tensor
-    """(I, C): index of the first of them, among the grid's splines with S + 1 more on both sides."""
-    size: int
-    """Number P of the grid's splines."""
+    values: Tensor  # (S + 1, S + 1, I, C), second at the cell's nodes; any finite number for those that the grid lacks
+    first: Tensor  # (I, C), index of the first of them, among the grid's splines with S + 1 more on both sides
+    size: int  # number P of the grid's splines
 
     def dense(self) -> Tensor:
         """The values of all of the grid's splines, (P, S + 1, I, C)."""
@@ -54,27 +49,19 @@ class Problem(NamedTuple):
 
     before: Local
     after: Local
-    wanted: Tensor
-    """(S + 1, S + 1, I, C): `products` with the weights of the fit."""
-    squares: Tensor
-    """(S + 1, S + 1, I, C): `products` summed over the samples."""
-    probes: Tensor
-    """(S + 1, 3S + 1, I, C): the `probes` of the range of the samples in each cell."""
-    samples: float
-    """Number of samples, times features."""
+    wanted: Tensor  # (S + 1, S + 1, I, C), `products` with the weights of the fit
+    squares: Tensor  # (S + 1, S + 1, I, C), `products` summed over the samples
+    probes: Tensor  # (S + 1, 3S + 1, I, C), the `probes` of the range of the samples in each cell
+    samples: float  # number of samples, times features
 
 
 class Found(NamedTuple):
     """The least squares of a `Problem`, and what it changes: (new - old) splines times the factors of the edges."""
 
-    coefficients: Tensor
-    """(I, P_new, O)."""
-    largest: Tensor
-    """Largest change at the probes."""
-    squares: Tensor
-    """Sum of the squares of the changes, over samples and edges."""
-    power: Tensor
-    """Sum of the squares of the old splines, over samples and edges."""
+    coefficients: Tensor  # (I, P_new, O)
+    largest: Tensor  # change at the probes
+    squares: Tensor  # sum of the squares of the changes, over samples and edges
+    power: Tensor  # the same of the old splines
 
 
 def closed(knots: Tensor, order: int) -> Tensor:

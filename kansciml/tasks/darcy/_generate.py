@@ -1,4 +1,4 @@
-"""Generate the samples that a folder lacks, over a pool of processes."""
+"""Generates the samples that a folder lacks, on a pool of processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a data set: shards of samples, and a manifest with their checksums and the settings.
+"""Reads and writes the files of a Darcy data set: shards of samples, and a manifest with checksums and settings.
 
 A shard ``train-00032-00064.npz`` holds a and u of samples 32 to 63, whole or absent, and is never changed under its
 name. It counts only when the manifest, written after it, has its checksum.

@@ -1,4 +1,4 @@
-"""What a Darcy data set is made of."""
+"""Settings of a Darcy data set."""
 
 from __future__ import annotations
 

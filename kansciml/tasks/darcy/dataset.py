@@ -1,4 +1,4 @@
-"""Darcy flow data sets: generated once into a folder, then loaded; and samples in memory.
+"""Darcy flow data sets: generates them into a folder once, and loads them.
 
 config = DarcyConfig(n_train=64, n_test=32)
 generate(config, dataset_folder(config))

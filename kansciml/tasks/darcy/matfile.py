@@ -1,4 +1,4 @@
-"""The released Darcy files, such as ``piececonst_r421_N1024_smooth1.mat``: variables coeff and sol, (N, s, s).
+"""Reads the released Darcy files, such as ``piececonst_r421_N1024_smooth1.mat``: variables coeff and sol, (N, s, s).
 
 Source: Li et al. (2021); smooth1 holds their training samples, smooth2 their test samples.
 """

@@ -1,4 +1,4 @@
-"""Normalisation of samples, node by node, to mean 0 and standard deviation 1 over the training samples."""
+"""Normalises samples, node by node, to mean 0 and standard deviation 1 over the training samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""-div(a grad u) = f on the unit square, u = 0 on its boundary: five-point scheme, second order.
+"""Solves -div(a grad u) = f on the unit square, u = 0 on its boundary, by the five-point scheme of second order.
 
 The nodes are i / (s - 1), boundary included; the coefficient of the face between two nodes is their arithmetic mean:
 

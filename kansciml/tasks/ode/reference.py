@@ -69,8 +69,8 @@ def _solve(system: System, times: bytes) -> np.ndarray:
 
     size: float | np.ndarray = 1.0
     if not system.dimensionless:  # a rough solution tells the size of each component; next to nothing is absolute there
-        size = np.abs(solve(None, 1e-6, 1e-100)).max(axis=0)
-        size = np.where(size > 0, size, size.max() or 1.0)
+        rough = np.abs(solve(None, 1e-6, 1e-100)).max(axis=0)
+        size = np.where(rough > 0, rough, rough.max() or 1.0)
     return solve((t - system.t0) / span, TOLERANCE, TOLERANCE * size)
 
 

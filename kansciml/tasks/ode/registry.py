@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
-import pkgutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml.tasks.found import defined_by, found_in
 from kansciml.tasks.ode import systems
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.system import RightHandSide, System
@@ -51,7 +50,7 @@ def get_system(name_or_path: str | Path) -> System:
     for system, origin in built_in.values():
         if path.resolve() == origin.resolve():
             return _normalised(system)
-    system = _system_of(_import_file(path), path)
+    system = defined_by(_import_file(path), path, "SYSTEM", System)
     if system.name in built_in:
         raise UsageError(f"{path}: system name {system.name!r} is taken by a built-in system: choose another")
     return _normalised(system)
@@ -64,7 +63,7 @@ def file_fingerprints(names: Iterable[str | Path]) -> list[str]:
         UsageError: as `get_system`, for a file that is there.
     """
     paths = [Path(name).expanduser() for name in names if str(name).endswith(".py")]
-    return [_fingerprint(_system_of(_import_file(path), path)) for path in paths if path.is_file()]
+    return [_fingerprint(defined_by(_import_file(path), path, "SYSTEM", System)) for path in paths if path.is_file()]
 
 
 def _fingerprint(system: System) -> str:
@@ -83,21 +82,7 @@ def _slopes(rhs: RightHandSide, system: System, factor: float) -> list[str]:
 
 def _built_in() -> dict[str, tuple[System, Path]]:
     """Name -> (system, its file)."""
-    found: dict[str, tuple[System, Path]] = {}
-    for system, path in _walk():
-        if system.name in found:
-            raise UsageError(
-                f"{path}: system name {system.name!r} is already taken by {found[system.name][1]}: choose another"
-            )
-        found[system.name] = (system, path)
-    return found
-
-
-def _walk() -> Iterable[tuple[System, Path]]:
-    for info in pkgutil.iter_modules(systems.__path__):
-        module = importlib.import_module(f"{systems.__name__}.{info.name}")
-        path = Path(str(module.__file__))
-        yield _system_of(module, path), path
+    return found_in(systems, "SYSTEM", System, "system")
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -115,14 +100,6 @@ def _import_file(path: Path) -> ModuleType:
         what = text if isinstance(error, KansciError) else f"{type(error).__name__}: {text}"
         raise UsageError(f"{path} cannot be imported: {what}") from error
     return module
-
-
-def _system_of(module: ModuleType, path: Path) -> System:
-    if not hasattr(module, "SYSTEM"):
-        raise UsageError(f"{path} does not define SYSTEM: expected SYSTEM = System(...) of kansciml.tasks.ode.system")
-    if not isinstance(module.SYSTEM, System):
-        raise UsageError(f"{path}: SYSTEM is a {type(module.SYSTEM).__name__}, expected a System")
-    return module.SYSTEM
 
 
 def _normalised(system: System) -> System:

@@ -1,4 +1,4 @@
-"""CIFAR's binary files: fixed records of label bytes and a 32 x 32 image, red, then green, then blue plane.
+"""Reads CIFAR's binary files: fixed records of label bytes and a 32 x 32 image, red, then green, then blue plane.
 
 CIFAR-10: <label><3072 bytes>; CIFAR-100: <coarse label><fine label><3072 bytes>.
 Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009).

@@ -1,20 +1,17 @@
-"""Downloads checked against a published checksum, and archives unpacked file by file, each whole or absent."""
+"""Downloads files with a published checksum, and unpacks archives file by file, each whole or absent."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import posixpath
-import shutil
 import tarfile
-import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kansciml._errors import KansciError
+from kansciml._files import write_bytes, write_text
 from kansciml.tasks.data_folder import Bar, Progress
 
 MANIFEST = "kansciml.sha256"
@@ -67,7 +64,7 @@ def unpack(archive: Path, members: Sequence[str], folder: Path) -> None:
     """Write the named members of a tar archive, and nothing else of it, into `folder`, with their `MANIFEST`.
 
     A member is found by its path in the archive and written under its last name, so that no path in the archive can
-    lead out of the folder. They are written in the archive's order: going back means unpacking from the start.
+    lead out of the folder.
 
     Raises:
         KansciError: a damaged archive, a missing member, or a folder that cannot be written.
@@ -78,13 +75,19 @@ def unpack(archive: Path, members: Sequence[str], folder: Path) -> None:
         with tarfile.open(archive) as tar:
             for entry in tar:
                 name = posixpath.normpath(entry.name)
-                if name in members and entry.isfile():
-                    sums[name] = _write(tar.extractfile(entry), folder / posixpath.basename(name))
+                stream = tar.extractfile(entry) if name in members and entry.isfile() else None
+                if stream is not None:
+                    data = stream.read()
+                    sums[name] = hashlib.sha256(data).hexdigest()
+                    write_bytes(folder / posixpath.basename(name), data)
         missing = [name for name in members if name not in sums]
         if missing:
             raise tarfile.TarError(f"it has no file {missing[0]}")
         lines = [f"{sums[name]}  {posixpath.basename(name)}\n" for name in members]
-        (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
+        write_text(folder / MANIFEST, "".join(lines))
+    except KansciError as error:
+        assert isinstance(error.__cause__, OSError)  # as `write_bytes` has it
+        raise cache_failure(folder, error.__cause__) from error
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # gzip's errors are OSErrors without a number
             raise cache_failure(folder, error) from error
@@ -113,24 +116,6 @@ def cache_failure(path: Path, error: OSError) -> KansciError:
         f"cannot write {path}: {error.strerror or error}: make room or the folder writable, or unpack the official"
         " archive elsewhere and name that folder with --data-dir"
     )
-
-
-def _write(stream: Any, path: Path) -> str:
-    """Copy to a temporary name, then rename; returns the SHA-256."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with open(temporary, "wb+") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return digest.hexdigest()
 
 
 class _Bar:

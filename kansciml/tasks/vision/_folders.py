@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: a folder that was named, KANSCIML_DATA, or the cache."""
+"""Finds the files of a data set: in a folder that the user names, in KANSCIML_DATA, or in the cache."""
 
 from __future__ import annotations
 

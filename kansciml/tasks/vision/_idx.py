@@ -1,4 +1,4 @@
-"""MNIST's idx files, packed by gzip or not: big-endian header, then unsigned bytes.
+"""Reads MNIST's idx files, packed by gzip or not: big-endian header, then unsigned bytes.
 
 Header: two zero bytes, the element type (8: uint8), the number of dimensions, then each dimension as a uint32.
 Source: LeCun, Cortes & Burges, The MNIST database of handwritten digits.

@@ -1,4 +1,4 @@
-"""Augmentation applied to a batch on its device, from uint8 images to normalised network inputs and targets.
+"""Augments a batch on its device: from uint8 images to normalised network inputs and targets.
 
 All random numbers come from the seed of the call: a batch is the same whenever and wherever it is made again. kornia
 draws from torch's global generator, which is seeded around it and put back. Grey, blur, colour jitter and erasing are

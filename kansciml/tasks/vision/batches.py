@@ -1,4 +1,4 @@
-"""Batches of a data set that lies on the device as uint8: the same ones again after a resume, split over ranks."""
+"""Batches of a data set that lies on the device as uint8: the same ones after a resume, split over ranks."""
 
 from __future__ import annotations
 

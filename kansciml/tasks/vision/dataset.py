@@ -1,4 +1,4 @@
-"""A classification data set: what its images are, and where they come from."""
+"""A classification data set: its images, and where they come from."""
 
 from __future__ import annotations
 

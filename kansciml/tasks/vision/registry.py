@@ -1,13 +1,9 @@
-"""Find data sets by name: every module of the folder `datasets` defines one."""
+"""Finds data sets by name: every module of the folder `datasets` defines one."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from pathlib import Path
-from types import ModuleType
-
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import unknown_name
+from kansciml.tasks.found import found_in
 from kansciml.tasks.vision import datasets
 from kansciml.tasks.vision.dataset import Dataset
 
@@ -37,22 +33,4 @@ def get_dataset(name: str) -> Dataset:
 
 
 def _built_in() -> dict[str, Dataset]:
-    found: dict[str, Dataset] = {}
-    origin: dict[str, Path] = {}
-    for info in pkgutil.iter_modules(datasets.__path__):
-        module = importlib.import_module(f"{datasets.__name__}.{info.name}")
-        path = Path(str(module.__file__))
-        dataset = _dataset_of(module, path)
-        if dataset.name in found:
-            raise UsageError(
-                f"{path}: data set name {dataset.name!r} is already taken by {origin[dataset.name]}: choose another"
-            )
-        found[dataset.name], origin[dataset.name] = dataset, path
-    return found
-
-
-def _dataset_of(module: ModuleType, path: Path) -> Dataset:
-    value = getattr(module, "DATASET", None)
-    if not isinstance(value, Dataset):
-        raise UsageError(f"{path} does not define DATASET: expected DATASET = Dataset(...) of tasks.vision.dataset")
-    return value
+    return {name: dataset for name, (dataset, _) in found_in(datasets, "DATASET", Dataset, "data set").items()}

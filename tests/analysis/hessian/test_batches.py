@@ -297,6 +297,7 @@ def test_ranges_and_fixed_sizes_are_counted_by_the_caller():
 def test_statistics_over_the_batch_cannot_be_averaged():
     net, (x, y) = perceptron(nn.BatchNorm1d(5, track_running_stats=False)), samples()
     HessianOperator(net, cross_entropy, (x, y))
-    with pytest.raises(UsageError, match=r"several batches.*\(1 may use the batch's statistics\)"):
-        HessianOperator(net, cross_entropy, in_two(x, y))
+    for batches, micro, what in [(in_two(x, y), None, "several batches"), ((x, y), 4, "micro_batch 4")]:
+        with pytest.raises(UsageError, match=rf"{what}.*\(1 may use the batch's statistics\)"):
+            HessianOperator(net, cross_entropy, batches, micro_batch=micro)
     HessianOperator(net, cross_entropy, in_two(x, y), check=False)

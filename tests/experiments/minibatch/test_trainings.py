@@ -94,7 +94,7 @@ def test_the_record_holds_rows_curves_and_weights(kind, record):
         assert row.parameters == sum(p.numel() for p in network.parameters())
         assert set(load_file(record.folder / row.weights)) == set(network.state_dict())
         assert row.seconds_per_step * row.per_s == pytest.approx(row.batch_size)
-    assert rows[2].parameters > rows[0].parameters and rows[0].error != rows[1].error
+    assert rows[2].parameters > rows[0].parameters and getattr(rows[0], kind.score) != getattr(rows[1], kind.score)
     assert not list(record.folder.glob("checkpoints/*/checkpoints"))  # optimiser states are gone
 
 
@@ -123,10 +123,7 @@ def test_averaged_weights_are_evaluated_and_kept(kind, record, tmp_path):
     averaged = run(kind.experiment, changed(kind.config, variant="mlp", ema=0.9), tmp_path)
     (row,) = kind.record_type.rows(averaged)
     assert averaged.arrays[f"{row.id}.{kind.test_curve}"][-1] == pytest.approx(getattr(row, kind.score), rel=1e-12)
-    assert row.error != kind.record_type.rows(record)[0].error
-    weights = load_file(averaged.folder / row.weights)
-    plain = load_network(record, kind.record_type.rows(record)[0]).state_dict()
-    assert any(not torch.equal(weights[name], value) for name, value in plain.items())
+    assert getattr(row, kind.score) != getattr(kind.record_type.rows(record)[0], kind.score)
 
 
 def test_the_minimum_is_the_same_data_for_all_and_its_loss_that_of_the_record(kind, record):

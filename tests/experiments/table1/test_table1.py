@@ -18,20 +18,23 @@ from kansciml.experiments.table1.costs import (
     _measured,
     costs,
     other_flops,
-    printed_variants,
     published_rows,
     step_memory,
 )
 from kansciml.experiments.table1.experiment import EXPERIMENT, Table1Config, check, deviations, jobs, rows, trained
 from kansciml.models.deit import Deit, DeitConfig
 from kansciml.models.registry import find
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.registry import trained_models
 from kansciml.runs.runner import run_experiment
 from kansciml.runs.settings import config_hash
 
-TINY = Table1Config(
-    sizes=("tiny",), match=("params",), seeds=1, dataset="digits", subset=100, image_size=8, patch=4, depth=1,
-    shrink=16, epochs=1, batch_size=32, augmentation="none", accelerator="cpu",
+TINY = with_settings(
+    Table1Config(sizes=("tiny",), match=("params",), shrink=16),
+    {
+        "seeds": 1, "dataset": "digits", "subset": 100, "image_size": 8, "patch": 4, "depth": 1, "epochs": 1,
+        "batch_size": 32, "augmentation": "none", "accelerator": "cpu",
+    },
 )  # fmt: skip
 
 
@@ -44,13 +47,18 @@ def no_memory(monkeypatch):
     costs.cache_clear()
 
 
+def seeded(**settings):
+    """The paper's settings with others, for one seed."""
+    return with_settings(Table1Config(**settings), {"seeds": 1})
+
+
 def run(config, folder, **options):
     return run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None, **options)
 
 
 def test_all_rows_hold_what_was_counted_independently(no_memory):
     steps = []
-    found = {(row["size"], row["group"]): row for row in published_rows(("params", "flops"), steps.append)}
+    found = {(row.size, row.group): row for row in published_rows(("params", "flops"), steps.append)}
     expected = {
         ("tiny", "mlp"): (5_543_716, 0),
         ("small", "mlp"): (21_704_164, 0),
@@ -60,19 +68,15 @@ def test_all_rows_hold_what_was_counted_independently(no_memory):
         ("small", "kan-spline"): (25_206_244, 14_178_816),
         ("small", "kan-rswaf"): (21_681_316, 14_178_816),
     }
-    assert {
-        key: (row["parameters"], row["dead"]) for key, row in found.items() if row["protocol"] == "paper"
-    } == expected
-    for key, row in found.items():
-        if row["protocol"] == "paper":  # printed in tenths of a million, cut or rounded
-            assert abs(row["parameters"] + row["dead"] - row["printed_parameters"]) < 100_000
+    assert {key: (row.parameters, row.dead) for key, row in found.items() if row.protocol == "paper"} == expected
+    for row in found.values():
+        if row.protocol == "paper":  # printed in tenths of a million, cut or rounded
+            assert abs(row.parameters + row.dead - row.printed_parameters) < 100_000
             continue
-        size, group = key
-        by = group.rpartition("-")[2]
-        name = {"params": "parameters", "flops": "mixing_flops"}[by]
-        mlp = found[size, "mlp"]
-        assert row[name] == pytest.approx(mlp[name], rel=0.012) and row["label"].endswith(f"equal {by}, fair")
-        assert row["dead"] == 0 and "printed_top1" not in row
+        name = {"params": "parameters", "flops": "mixing_flops"}[row.match]
+        mlp = found[row.size, "mlp"]
+        assert getattr(row, name) == pytest.approx(getattr(mlp, name), rel=0.012)
+        assert row.label.endswith(f"equal {row.match}, fair") and row.dead == 0 and "printed_top1" not in row.to_json()
     assert sum(steps) == len(found) == len(PRINTED) + 2 * 4
 
 
@@ -88,7 +92,7 @@ def test_operations_outside_the_mlps_are_those_pytorch_counts():
 @pytest.mark.parametrize(("size", "giga_macs"), [("tiny", 1.3), ("small", 4.6), ("base", 17.6)])
 def test_operations_of_the_mlp_models_are_deits_published_ones(no_memory, size, giga_macs):
     model, preset = find(f"deit-{size}")
-    flops = costs(f"deit-{size}", model.config(preset))["flops"]
+    flops = costs(f"deit-{size}", model.config(preset)).flops
     assert flops / 2e9 == pytest.approx(giga_macs, rel=0.05)
 
 
@@ -101,7 +105,7 @@ def test_memory_of_a_deep_network_follows_from_two_shallow_ones(variant, monkeyp
     )
     found = step_memory(config, 64)
     assert depths == [2, 3]
-    assert (found["step_bytes"], found["kept_bytes"]) == _measured(config, 64)[:2]
+    assert found == _measured(config, 64)[:2]
 
 
 def test_where_gradients_make_the_peak_the_network_itself_is_measured(monkeypatch):
@@ -110,25 +114,30 @@ def test_where_gradients_make_the_peak_the_network_itself_is_measured(monkeypatc
     monkeypatch.setattr(
         _table1_costs, "_measured", lambda one, batch: depths.append(one.depth) or _measured(one, batch)
     )
-    found = step_memory(config, 1)
+    step, kept = step_memory(config, 1)
     assert depths == [2, 3, 5]
-    assert found["step_bytes"] == _measured(config, 1)[0] > found["kept_bytes"]
+    assert step == _measured(config, 1)[0] > kept
 
 
 def test_one_training_of_an_mlp_serves_both_protocols():
-    config = Table1Config(seeds=1)
-    found = {(settings.model, group): protocol for protocol, group, settings in rows(config)}
-    assert found["deit-tiny", "mlp"] == found["deit-base", "mlp"] == "paper+fair"
-    assert found["deit-small", "kan-rswaf"] == "paper" and found["deit-small", "kan-rswaf-flops"] == "fair"
+    def protocols(config):
+        return {(row.size, job.group): row.protocol for row in rows(config) for job in row.jobs()}
+
+    config = seeded()
+    found = protocols(config)
+    assert found["tiny", "mlp"] == found["base", "mlp"] == "paper+fair"
+    assert found["small", "kan-rswaf"] == "paper" and found["small", "kan-rswaf-flops"] == "fair"
     assert len(found) == len(jobs(config)) == 7 + 8
-    assert {variant for model, variant in found if model == "deit-base"} == {"mlp"}
-    assert printed_variants("base") == ("mlp",)
-    only = {group: protocol for protocol, group, _ in rows(replace(config, sizes=("tiny",), protocols=("fair",)))}
+    assert {group for size, group in found if size == "base"} == {"mlp"}
+    only = {
+        group: protocol
+        for (_, group), protocol in protocols(replace(config, sizes=("tiny",), protocols=("fair",))).items()
+    }
     assert set(only.values()) == {"fair"} and "kan-spline" not in only and "mlp" in only
 
 
 def test_pretrained_weights_are_for_protocol_paper_alone():
-    config = Table1Config(sizes=("small", "tiny"), seeds=1, weights=(Path("s.pth"), Path("t.pth")))
+    config = seeded(sizes=("small", "tiny"), weights=(Path("s.pth"), Path("t.pth")))
     made = jobs(config)
     found = {(job.model, job.group): job.weights for job in made}
     assert found["deit-small", "kan-spline"] == Path("s.pth") and found["deit-tiny", "mlp"] == Path("t.pth")
@@ -139,7 +148,7 @@ def test_pretrained_weights_are_for_protocol_paper_alone():
 
 
 def test_fair_kans_have_what_the_mlps_have():
-    found = {job.group: job.network for job in jobs(Table1Config(sizes=("tiny",), seeds=1))}
+    found = {job.group: job.network for job in jobs(seeded(sizes=("tiny",)))}
     mlp, fair, plain = (Deit(found[name]) for name in ("mlp", "kan-spline-params", "kan-spline"))
     assert fair.blocks[0].attn.qkv.bias is not None and plain.blocks[0].attn.qkv.bias is None
     rates = [[block.drop_path.rate for block in one.blocks] for one in (mlp, fair, plain)]
@@ -147,7 +156,7 @@ def test_fair_kans_have_what_the_mlps_have():
 
 
 def test_shrunken_models_keep_the_proportions():
-    for job in jobs(Table1Config(sizes=("small",), shrink=4, seeds=1, match=("params",))):
+    for job in jobs(seeded(sizes=("small",), shrink=4, match=("params",))):
         network = job.network
         assert network.width // network.heads == 16
         if job.group in ("kan-spline", "kan-rswaf"):
@@ -156,8 +165,8 @@ def test_shrunken_models_keep_the_proportions():
 
 def test_the_paper_preset_is_the_source_codes_recipe():
     config = EXPERIMENT.preset("paper")
-    assert config == Table1Config() and config.seeds >= 3
-    (job, *_) = jobs(replace(config, sizes=("tiny",), protocols=("paper",), seeds=1))
+    assert config == Table1Config() and config.classifier.seeds >= 3
+    (job, *_) = jobs(seeded(sizes=("tiny",), protocols=("paper",)))
     training = job.training
     assert (training.epochs, training.batch_size, training.learning_rate) == (300, 144, 5e-4)
     assert (training.weight_decay, training.warmup, training.schedule) == (0.05, 1, "cosine")
@@ -185,7 +194,7 @@ def test_a_run_holds_both_protocols_and_is_not_repeated(tmp_path, no_memory, mon
 
 
 def test_fair_kans_are_compared_with_mlps_from_scratch_where_others_are_pretrained(tmp_path, no_memory):
-    settings = next(settings for _, group, settings in rows(TINY) if group == "mlp")
+    settings = TINY.trainings("tiny", "mlp")
     path = tmp_path / "tiny.pth"
     torch.save(find("deit-tiny")[0].build(settings.network("mlp")).state_dict(), path)
     record = run(replace(TINY, weights=(path,)), tmp_path / "results")
@@ -216,10 +225,10 @@ def test_fair_kans_are_compared_with_mlps_from_scratch_where_others_are_pretrain
 )
 def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path, change, message):
     with pytest.raises(UsageError, match=message):
-        run(replace(TINY, **change), tmp_path)
+        run(with_settings(TINY, change), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_moved_data_are_no_new_configuration():
-    assert config_hash("table1", TINY) == config_hash("table1", replace(TINY, data_dir=Path("elsewhere")))
+    assert config_hash("table1", TINY) == config_hash("table1", with_settings(TINY, {"data_dir": Path("elsewhere")}))
     assert config_hash("table1", TINY) != config_hash("table1", replace(TINY, shrink=8))

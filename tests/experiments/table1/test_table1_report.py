@@ -7,13 +7,13 @@ import math
 import pytest
 from support.table1_records import BASE, LABELS, make
 
-from kansciml._errors import KansciError
 from kansciml.experiments.table1.claims import claims_table, margin
 from kansciml.experiments.table1.figure import overview
-from kansciml.experiments.table1.record import SCRATCH, rows_of
+from kansciml.experiments.table1.record import SCRATCH, Table1Record
 from kansciml.experiments.table1.report import render, summary
 from kansciml.reporting.groups import mean_error, plus_minus
 from kansciml.reporting.style import publication_style
+from kansciml.runs.records import DamagedRecord
 
 
 def rows_by(table, *columns):
@@ -44,7 +44,7 @@ def test_mean_and_standard_error():
 
 
 def test_the_papers_own_numbers_hold_three_of_its_claims_and_break_some(tmp_path):
-    table = claims_table(make(tmp_path, {("tiny", "mlp"): BASE}))
+    table = claims_table(Table1Record.read(make(tmp_path, {("tiny", "mlp"): BASE})))
     found = rows_by(table, "Size", "Model", "Claim")
     printed = {key: row["Printed numbers"] for key, row in found.items()}
     spline, rswaf = LABELS["kan-spline"], LABELS["kan-rswaf"]
@@ -64,7 +64,7 @@ def test_verdicts_come_from_the_seeds_of_each_protocols_own_mlp(tmp_path):
         ("tiny", "mlp"): BASE, ("tiny", SCRATCH): BASE + 0.3, ("tiny", "kan-spline"): BASE + 0.11,
         ("tiny", "kan-spline-params"): BASE + 0.11,
     }  # fmt: skip
-    table = claims_table(make(tmp_path, errors))
+    table = claims_table(Table1Record.read(make(tmp_path, errors)))
     found = {key[1:]: row for key, row in rows_by(table, "Size", "Model", "Claim").items() if key[0] == "tiny"}
     spline = LABELS["kan-spline"]
     assert found[spline, "MLP is better"]["Verdict"] == "supported"
@@ -79,7 +79,7 @@ def test_accuracies_stand_beside_the_printed_ones_and_a_small_run_says_it_decide
     found = rows_by(accuracy, "Size", "Model")
     mlp, spline = found["tiny", "MLP"], found["tiny", LABELS["kan-spline"]]
     assert (mlp["Top-1 printed (%)"], mlp["measured"], mlp["Seeds"]) == (83.93, "89.85 +- 0.065", 4)
-    assert spline["measured"] == "79.90 +- 0.058" and any("1 of 4 diverged" in note for note in accuracy.notes)
+    assert spline["measured"] == "79.90 +- 0.058" and any("1 of 4 seeds diverged" in note for note in accuracy.notes)
     assert found["base", "MLP"]["measured"] is None and len(accuracy.rows) == 7 + 8
     for table in (accuracy, claims):
         assert any("does not decide the paper's claim" in note for note in table.notes)
@@ -93,9 +93,9 @@ def test_accuracies_stand_beside_the_printed_ones_and_a_small_run_says_it_decide
 
 def test_the_printed_rows_come_first_and_another_record_is_one_line(tmp_path):
     record = make(tmp_path, {("tiny", "mlp"): BASE})
-    assert [row.published["protocol"] for row in rows_of(record)] == ["paper"] * 7 + ["fair"] * 8
+    assert [row.protocol for row in Table1Record.read(record).published] == ["paper"] * 7 + ["fair"] * 8
     del record.result["published"]
-    with pytest.raises(KansciError, match="holds no result of table1"):
+    with pytest.raises(DamagedRecord, match="no 'published'"):
         summary(record)
 
 
@@ -103,7 +103,7 @@ def test_the_picture_has_a_line_per_row_and_its_text_fits(tmp_path):
     errors = {("tiny", "mlp"): BASE, ("tiny", "kan-spline"): BASE + 0.1, ("tiny", "kan-rswaf-flops"): BASE[:1]}
     record = make(tmp_path, errors)
     with publication_style():
-        figure = overview(record)
+        figure = overview(Table1Record.read(record))
         figure.draw_without_rendering()
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert len(names) == 15 and names[0] == "Tiny: MLP" and "Small: KAN, RSWAF, equal FLOPs" in names

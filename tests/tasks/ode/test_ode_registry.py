@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from kansciml._errors import UsageError
-from kansciml.tasks.ode import registry, systems
+from kansciml.tasks.ode import systems
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system
 
@@ -76,7 +77,7 @@ def test_duplicate_among_the_built_in_systems_is_an_error(tmp_path: Path, monkey
     try:
         assert "oscillator" in available_systems()
         shutil.copy(Path(systems.__file__).with_name("lotka.py"), tmp_path / "copied.py")
-        registry.importlib.invalidate_caches()
+        importlib.invalidate_caches()
         with pytest.raises(UsageError, match=r"'lotka' is already taken by .*: choose another"):
             available_systems()
     finally:

@@ -18,7 +18,6 @@ from typing import IO
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
 from torch import Tensor
 
 from kansciml._errors import KansciError, UsageError, unknown_name
@@ -33,12 +32,8 @@ MEMORY_SHARE, DISK_SHARE = 0.5, 0.8  # of what is free: the rest is left to the 
 
 @dataclass(frozen=True)
 class BasisPlan:
-    """Where a basis goes, and why.
-
-    Args:
-        kind: ``"memory"`` (the operator's device), ``"host"``, ``"disk"`` or ``"selective"``.
-        needed: bytes of the full basis.
-        memory, host, disk: bytes free on the device, the host, in the folder.
+    """Where a basis goes: ``"memory"`` (the operator's device), ``"host"``, ``"disk"`` or ``"selective"``; and why: the
+    bytes it needs, and those free on the device, the host, in the folder.
     """
 
     kind: str
@@ -58,13 +53,8 @@ def plan_basis(
 ) -> BasisPlan:
     """Pick a place for `rows` vectors of length `size`: the first that fits of device, host, disk; else selective.
 
-    Half of the free memory (`available_memory`) and 80 % of the free disk may be used.
-
-    Args:
-        size: n.
-        rows: vectors kept.
-        dtype, device: the operator's.
-        folder: of the temporary file; default: the system's folder for temporary files.
+    Half of the free memory (`available_memory`) and 80 % of the free disk may be used: of `folder`, or (default) the
+    system's folder for temporary files.
     """
     needed = size * rows * dtype.itemsize
     host = available_memory(torch.device("cpu"))
@@ -85,12 +75,8 @@ def plan_basis(
 class BasisStore:
     """`rows` vectors of length `size`; a context manager that gives memory and file back in any case.
 
-    Args:
-        kind: ``"memory"``, ``"host"`` or ``"disk"``.
-        rows, size: shape.
-        dtype, device: of the vectors put in.
-        folder: where the temporary file goes. It has no name on systems that allow that, so that not even a killed
-            process leaves it behind.
+    The temporary file in `folder` has no name on systems that allow that, so that not even a killed process leaves it
+    behind.
 
     Raises:
         KansciError: the file cannot be made, or the disk is too full for it.
@@ -133,22 +119,22 @@ class BasisStore:
         mapped: np.ndarray = np.memmap(self._file, numpy_dtype, "r+", shape=(self.rows, self.size))
         return torch.from_numpy(mapped)
 
-    def put(self, row: int, vector: Float[Tensor, " n"]) -> None:
-        """Write one vector."""
+    def put(self, row: int, vector: Tensor) -> None:
+        """Write one vector (n,)."""
         self._rows[row].copy_(vector)
 
-    def get(self, row: int) -> Float[Tensor, " n"]:
-        """One vector, on the operator's device."""
+    def get(self, row: int) -> Tensor:
+        """One vector (n,), on the operator's device."""
         return self._rows[row].to(self.device)
 
     def _blocks(self, count: int) -> Iterator[tuple[slice, Tensor]]:
         for columns in _slices(self.size, self._columns):
             yield columns, self._rows[:count, columns].to(self.device).to(torch.float64)
 
-    def remove_from(self, vector: Float64[Tensor, " n"], count: int) -> Float64[Tensor, " count"]:
-        """One pass of classical Gram-Schmidt: takes out of `vector`, in place, its parts along the first `count` rows.
+    def remove_from(self, vector: Tensor, count: int) -> Tensor:
+        """One pass of classical Gram-Schmidt: takes out of a float64 `vector`, in place, its parts along `count` rows.
 
-        Returns the coefficients.
+        Returns the coefficients (count,), float64.
         """
         coefficients = torch.zeros(count, dtype=torch.float64, device=self.device)
         for columns, block in self._blocks(count):
@@ -162,13 +148,14 @@ class BasisStore:
         """Whether `remove_narrowly` can be used: rows of float32 that a processor reads from where they live."""
         return self.dtype == torch.float32 and self.device.type == "cpu"
 
-    def remove_narrowly(self, count: int, *vectors: Float[Tensor, " n"]) -> Float64[Tensor, "vectors count"]:
+    def remove_narrowly(self, count: int, *vectors: Tensor) -> Tensor:
         """`remove_from` in the rows' float32, for several vectors at once: the rows are read twice, as for one.
 
         Dot products are summed in float32 over `NARROW_COLUMNS` columns and in float64 beyond, which leaves some
         1e-7 of a vector along a row; what is taken out is rounded to float32, hence eps of it is left.
 
-        The vectors, float64 or float32, are changed in place; later rows may be among them. Returns the coefficients.
+        The vectors, float64 or float32, are changed in place; later rows may be among them. Returns the coefficients
+        (len(vectors), count), float64.
         """
         rows = self._rows[:count]
         coefficients = torch.zeros(len(vectors), count, dtype=torch.float64)
@@ -181,14 +168,14 @@ class BasisStore:
                 vector[columns] -= part
         return coefficients
 
-    def combine(self, coefficients: Float64[Tensor, "count m"]) -> Float64[Tensor, "n m"]:
-        """Sums of the first `count` rows."""
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """Sums of the first rows: coefficients (count, m) -> (n, m), float64."""
         out = torch.empty((self.size, coefficients.shape[1]), dtype=torch.float64, device=self.device)
         for columns, block in self._blocks(coefficients.shape[0]):
             out[columns] = block.T @ coefficients
         return out
 
-    def rotate(self, coefficients: Float64[Tensor, "count m"]) -> None:
+    def rotate(self, coefficients: Tensor) -> None:
         """Replace the first m rows by `combine`'s vectors, in place."""
         for columns, block in self._blocks(coefficients.shape[0]):
             self._rows[: coefficients.shape[1], columns] = (coefficients.T @ block).to(self._rows)

@@ -1,4 +1,4 @@
-"""How new Lanczos vectors are made orthogonal to those before: by a stored basis, by converged Ritz vectors, or not."""
+"""Makes new Lanczos vectors orthogonal to those before: by a stored basis, by converged Ritz vectors, or not."""
 
 from __future__ import annotations
 

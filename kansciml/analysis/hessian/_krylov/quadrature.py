@@ -1,4 +1,4 @@
-"""From a Lanczos tridiagonal to the spectral measure of its start vector: Gauss and Gauss-Radau quadrature.
+"""Finds the spectral measure of a Lanczos run's start vector by Gauss and Gauss-Radau quadrature.
 
 The measure mu of a unit vector v, mu(S) = sum over eigenvalues in S of (eigenvector . v)^2, has the Gauss rule whose
 nodes are the eigenvalues of T and whose weights are the squared first entries of T's eigenvectors (Golub and Welsch

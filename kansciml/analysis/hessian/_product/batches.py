@@ -59,11 +59,7 @@ class Batches:
         return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
     def whole(self) -> Iterator[tuple[Any, float]]:
-        """Each batch as it was given, with its weight; those of weight zero are left out.
-
-        Raises:
-            UsageError: no batches at all, one without samples, or whose weight cannot be told.
-        """
+        """Each batch as it was given, with its weight; those of weight zero are left out."""
         strict = not self.single or self.micro_batch is not None
         number, total, untold = 0, 0.0, False
         for number, batch in enumerate(self._given, 1):
@@ -94,11 +90,7 @@ class Batches:
                 yield self.moved(part), own
 
     def cut(self, batch: Any, step: int, weight: float) -> Iterator[tuple[Any, float]]:
-        """Parts of `step` samples with their weights, the last one what remains; the batch itself if it is no larger.
-
-        Raises:
-            UsageError: a batch without samples to be told apart, or that cannot be taken apart.
-        """
+        """Parts of `step` samples, the last with what remains, with their weights; the batch itself if no larger."""
         size = batch_size(batch, strict=True)
         if size is None:
             raise UsageError(
@@ -115,11 +107,7 @@ class Batches:
                 yield part, own
 
     def count_of(self, batch: Any) -> float:
-        """What `count` gives for a batch.
-
-        Raises:
-            UsageError: no finite number of at least 0.
-        """
+        """What `count` gives for a batch."""
         assert self.count is not None
         found = self.count(batch)
         try:
@@ -145,10 +133,8 @@ def mapped(value: Any, change: Callable[[Any], Any], above: tuple[int, ...] = ()
     """A batch with `change` applied to its leaves.
 
     Containers are mappings, lists, tuples and records if they hold tensors; a list without any, such as texts or
-    numbers, is one leaf. They are made anew, of the same kind, where a leaf changed; the one given stays as it is.
-
-    Raises:
-        UsageError: a container that cannot be made anew.
+    numbers, is one leaf. They are made anew, of the same kind, where a leaf changed (a UsageError where they cannot);
+    the one given stays as it is.
     """
     parts = _parts(value, above)
     if parts is None:
@@ -239,8 +225,7 @@ def _holds_tensors(value: Any, depth: int = 5) -> bool:
 def batch_size(batch: Any, strict: bool) -> int | None:
     """Length of the first axis of the batch's tensors and arrays, else of its lists of values; None without any.
 
-    Raises:
-        UsageError: `strict`, and the first axes differ.
+    A UsageError if `strict` and the first axes differ.
     """
     found = [leaf for _, leaf in leaves(batch)]
     sizes = [leaf.shape[0] for leaf in found if isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim > 0]
@@ -255,11 +240,7 @@ def batch_size(batch: Any, strict: bool) -> int | None:
 
 
 def part_of(batch: Any, start: int, end: int, size: int) -> Any:
-    """Samples `start` to `end` (exclusive) of a batch of `size`; lists of that many values are cut as well.
-
-    Raises:
-        UsageError: a tensor that cannot be cut.
-    """
+    """Samples `start` to `end` (exclusive) of a batch of `size`; lists of that many values are cut as well."""
 
     def change(leaf: Any) -> Any:
         try:

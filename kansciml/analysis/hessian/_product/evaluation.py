@@ -46,7 +46,7 @@ class Evaluation:
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
-        """In it, the loss can be differentiated twice, and finds the random numbers of the construction."""
+        """Lets the loss be differentiated twice, with the random numbers that came next at construction."""
         # a loss that passed the check leaves buffers alone: no copy of them is needed
         with self._keeper.preserved(buffers=not self.passed):
             self._random.restore()
@@ -92,7 +92,7 @@ class Evaluation:
         return self.processes.sum_(total).div_(everyone)
 
     def check(self) -> None:
-        """Twice the gradient, random states moved on in between; then that it is a mean, and two products: `check`."""
+        """Take the gradient twice, with random states moved on; then check that it is a mean, and two products."""
         with self.begun():
             with self.processes.together():
                 batch, _ = next(iter(self.batches))

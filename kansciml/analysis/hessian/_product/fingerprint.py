@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +19,13 @@ def fingerprint(module: nn.Module, names: Sequence[str], batches: Batches, dtype
         digest.update(f"{name} {type(part).__name__} {part.training}".encode())
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(name.encode())
-        _add(digest, tensor)
+        digest.update(_bytes_of(tensor))
     for batch, weight in batches.whole():
         digest.update(f"{type(batch).__name__} {weight}".encode())
         for path, leaf in leaves(batch):
             digest.update(path.encode())
             if isinstance(leaf, Tensor):
-                _add(digest, leaf)
+                digest.update(_bytes_of(leaf))
             elif isinstance(leaf, np.ndarray) and leaf.dtype.kind != "O":
                 digest.update(f"{leaf.shape} {leaf.dtype}".encode() + leaf.tobytes())
             else:
@@ -34,10 +33,9 @@ def fingerprint(module: nn.Module, names: Sequence[str], batches: Batches, dtype
     return digest.digest()
 
 
-def _add(digest: Any, tensor: Tensor) -> None:
+def _bytes_of(tensor: Tensor) -> bytes:
     tensor = tensor.detach()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
-    digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     flat = tensor.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    digest.update(flat.view(torch.uint8).numpy().data)
+    return f"{tuple(tensor.shape)} {tensor.dtype}".encode() + flat.view(torch.uint8).numpy().tobytes()

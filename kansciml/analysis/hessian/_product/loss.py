@@ -124,9 +124,9 @@ def precision(value: Tensor) -> float:
 
 
 def require_twice(value: Tensor) -> None:
-    """Raises:
-    KansciError: a custom function in the loss's graph is marked `once_differentiable`. Autograd itself stays silent
-        about it where only some inputs' gradients are asked for: such a node then counts as a constant.
+    """Refuse, by a KansciError, custom functions in the loss's graph that are marked `once_differentiable`.
+
+    Autograd itself stays silent where only some inputs' gradients are asked for: such a node then counts as a constant.
     """
     for node in nodes(value):
         code = getattr(getattr(getattr(node, "_forward_cls", None), "backward", None), "__code__", None)

@@ -23,11 +23,7 @@ class FlatParameters:
 
     @classmethod
     def select(cls, module: nn.Module, wanted: Selection) -> FlatParameters:
-        """The trainable parameters that `wanted` names (itself or a submodule of it) or, called, says yes to.
-
-        Raises:
-            UsageError: nothing trainable is left, an unknown name, or a name of a frozen parameter.
-        """
+        """The trainable parameters that `wanted` names (itself or a submodule of it) or, called, says yes to."""
         everything = dict(module.named_parameters())
         trainable = {name: p for name, p in everything.items() if p.requires_grad}
         if not trainable:
@@ -101,11 +97,7 @@ class FlatParameters:
         return found
 
     def join(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The flat vector of parts by name, the inverse of `split`.
-
-        Raises:
-            UsageError: a missing or unknown name, or a part of another shape.
-        """
+        """The flat vector of parts by name, the inverse of `split`; a UsageError where they do not fit."""
         for name in values:
             if name not in self.names:
                 raise unknown_name("parameter", name, self.names)

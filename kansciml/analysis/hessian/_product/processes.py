@@ -17,11 +17,7 @@ T = TypeVar("T")
 
 
 class Processes:
-    """The processes of torch.distributed, or a single one where `distributed` is false.
-
-    Raises:
-        UsageError: `distributed`, and there is no process group.
-    """
+    """The processes of torch.distributed (a UsageError without a group), or a single one if not `distributed`."""
 
     def __init__(self, distributed: bool, device: torch.device) -> None:
         if distributed and not (dist.is_available() and dist.is_initialized()):
