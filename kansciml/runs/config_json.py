@@ -13,20 +13,18 @@ import functools
 import inspect
 import itertools
 import textwrap
-import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from kansciml._errors import UsageError
+from kansciml.runs.hints import Unlike, alternatives, expected, from_json, from_text, shown
 from kansciml.runs.settings import flat_items, is_part
 
 T = TypeVar("T")
 FLAT_GROUP = "field."
 """Prefix that is understood where a configuration has the settings of the vector field among its own."""
-_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def config_from_json(kind: type[T], values: Any, where: str = "") -> T:
@@ -41,7 +39,7 @@ def config_from_json(kind: type[T], values: Any, where: str = "") -> T:
         UsageError: an unknown or a missing field, a value of another type, or what the dataclass itself refuses.
     """
     if not isinstance(values, Mapping):
-        raise UsageError(f"{where or kind.__name__}: got {_shown(values)}, expected an object of settings")
+        raise UsageError(f"{where or kind.__name__}: got {shown(values)}, expected an object of settings")
     prefix, valid = f"{where}." if where else "", list(_names(kind))
     for name in values:
         if name not in valid:
@@ -91,15 +89,15 @@ def parse_setting(kind: type, name: str, text: str) -> Any:
     name = setting_name(kind, name)
     hint = setting_types(kind)[name]
     try:
-        return _from_text(hint, text.strip())
+        return from_text(hint, text.strip())
     except ValueError:
-        raise UsageError(f"{name}: got {text.strip()!r}, expected {_expected(hint)}") from None
+        raise UsageError(f"{name}: got {text.strip()!r}, expected {expected(hint)}") from None
 
 
 def is_tuple_setting(kind: type, name: str) -> bool:
     """Whether the values of setting `name` are tuples."""
     hint = setting_types(kind)[setting_name(kind, name)]
-    return any(typing.get_origin(one) is tuple for one in _alternatives(hint))
+    return any(typing.get_origin(one) is tuple for one in alternatives(hint))
 
 
 def get_setting(config: Any, name: str) -> Any:
@@ -230,7 +228,7 @@ def _read(kind: Any, values: Mapping[str, Any], prefix: str, default: Any = None
         if is_part(item):
             found[name] = _read(hint, values, prefix, item.default if default is None else getattr(default, name))
         elif name in values and item.init:
-            found[name] = _from_json(hint, values[name], f"{prefix}{name}")
+            found[name] = _value(hint, values[name], f"{prefix}{name}")
         elif default is not None and item.init:
             found[name] = getattr(default, name)
         elif item.init and item.default is item.default_factory is dataclasses.MISSING:
@@ -244,107 +242,8 @@ def _unknown(name: str, valid: Sequence[str], kind: type) -> UsageError:
     )
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or `hint` alone."""
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def _from_json(hint: Any, value: Any, where: str) -> Any:
-    error = UsageError(f"{where}: got {_shown(value)}, expected {_expected(hint)}")
-    for one in _alternatives(hint):
-        if dataclasses.is_dataclass(one) and isinstance(value, Mapping):
-            return config_from_json(typing.cast(type, one), value, where)
-        if typing.get_origin(one) is tuple and isinstance(value, (list, tuple)):
-            kinds = _element_types(one, len(value))
-            if kinds is None:
-                raise error
-            return tuple(_from_json(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value)))
-        if typing.get_origin(one) is typing.Literal and value in typing.get_args(one):
-            return value
-        if one is Any or (one is type(None) and value is None):
-            return value
-        if one is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if one in (int, bool, str) and type(value) is one:
-            return value
-        if one is Path and isinstance(value, str):
-            return Path(value)
-    raise error
-
-
-def _from_text(hint: Any, text: str) -> Any:
-    """ValueError if `text` is none of `hint`."""
-    for one in sorted(_alternatives(hint), key=lambda one: one in (str, Path)):  # any text is text: tried last
-        try:
-            return _single_from_text(one, text)
-        except ValueError:
-            continue
-    raise ValueError
-
-
-def _single_from_text(hint: Any, text: str) -> Any:
-    if hint is type(None):
-        if text.lower() in ("none", "null"):
-            return None
-        raise ValueError
-    if typing.get_origin(hint) is tuple:
-        if text[:1] + text[-1:] in ("()", "[]"):
-            text = text[1:-1]
-        parts = [part.strip() for part in text.split(",")]
-        parts = parts[:-1] if parts[-1] == "" else parts  # "()", and a comma behind the last one as in Python
-        kinds = _element_types(hint, len(parts))
-        if kinds is None:
-            raise ValueError
-        return tuple(_from_text(kind, part) for kind, part in zip(kinds, parts))
-    if typing.get_origin(hint) is typing.Literal:
-        found = [value for value in typing.get_args(hint) if str(value) == text]
-        if not found:
-            raise ValueError
-        return found[0]
-    if hint is bool:
-        if text.lower() not in _WORDS:
-            raise ValueError
-        return _WORDS[text.lower()]
-    if hint is int:
-        try:
-            return int(text)
-        except ValueError:
-            number = float(text)  # 1e4 is an integer to whoever types it
-            if not number.is_integer():
-                raise ValueError from None
-            return int(number)
-    if hint is float:
-        return float(text)
-    if hint in (str, Path) and text:
-        return hint(text)
-    raise ValueError
-
-
-def _element_types(hint: Any, length: int) -> tuple[Any, ...] | None:
-    """The types of a tuple's `length` elements; None if it has another length."""
-    kinds = typing.get_args(hint)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return (kinds[0],) * length
-    return kinds if len(kinds) == length else None
-
-
-def _expected(hint: Any) -> str:
-    described = []
-    for one in _alternatives(hint):
-        kinds = typing.get_args(one)
-        if typing.get_origin(one) is tuple and kinds[-1] is Ellipsis:
-            described.append(f"a list, each {_expected(kinds[0])}")
-        elif typing.get_origin(one) is tuple:
-            described.append(f"a list of {len(kinds)}, each {_expected(kinds[0])}")
-        elif typing.get_origin(one) is typing.Literal:
-            described.append(f"one of {', '.join(map(str, kinds))}")
-        elif dataclasses.is_dataclass(one):
-            described.append("an object of settings")
-        else:
-            described.append("a path" if one is Path else _NAMES.get(one, str(one)))
-    return " or ".join(described)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if value is not None else "null"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _value(hint: Any, value: Any, where: str) -> Any:
+    try:
+        return from_json(hint, value, where, config_from_json)
+    except Unlike as error:
+        raise UsageError(str(error)) from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from kansciml._files import to_jsonable
+from kansciml.runs.hints import alternatives, from_json
 
 T = TypeVar("T")
 
@@ -40,25 +40,6 @@ def write(row: Any) -> dict[str, Any]:
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:
-    hints = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for one in hints:
-        origin, inside = typing.get_origin(one) or one, typing.get_args(one)
-        if one is Any or (one is type(None) and value is None):
-            return value
-        if dataclasses.is_dataclass(one) and isinstance(value, Mapping):
-            return read(one, value)  # type: ignore[arg-type]
-        if origin is tuple and isinstance(value, (list, tuple)):
-            kinds = (inside[0],) * len(value) if inside[-1] is Ellipsis else inside
-            return tuple(_value(kind, item, name) for kind, item in zip(kinds, value, strict=True))
-        if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
-            if isinstance(value, Mapping):
-                return {key: _value(inside[1] if inside else Any, item, name) for key, item in value.items()}
-        elif origin is typing.Literal and value in inside:
-            return value
-        elif one is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        elif one in (int, bool, str) and type(value) is one:
-            return value
-    if float in hints and value is None:
+    if value is None and float in alternatives(hint) and type(None) not in alternatives(hint):
         return math.nan
-    raise TypeError(f"{name} is {value!r:.60}")
+    return from_json(hint, value, name, lambda kind, inner, where: read(kind, inner))
