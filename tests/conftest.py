@@ -31,7 +31,7 @@ def same_random_numbers_whatever_ran_before():
 def pytest_terminal_summary(terminalreporter) -> None:
     """One line per marker whose tests were skipped, and why."""
     skipped = terminalreporter.stats.get("skipped", [])
-    for marker in ("julia", "gpu", "browser", "dask"):
+    for marker in ("julia", "gpu", "browser"):
         found = [report for report in skipped if marker in report.keywords]
         if found:
             reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in found}

@@ -28,7 +28,7 @@ def test_train_returns_everything_a_script_needs():
     run = ode.train("spiral", model="kan", match="params", training=QUICK)
     assert run.field.label() == "KAN 2-6-2 (G=5, S=3)" and run.params.shape == (240,)
     assert run.metrics["train_mse"] < 0.5 and run.states.shape == (117, 2)
-    np.testing.assert_array_equal(run.trajectory([0.0])[0], [2.0, 0.0])
+    np.testing.assert_array_equal(run.trajectory([1.0, 0.0])[1], [2.0, 0.0])
     assert run([2.0, 0.0]).shape == (2,)
     assert run.backend == "torch" and run.method == "replay"
 
@@ -147,16 +147,6 @@ def test_slopes_of_a_run_are_those_at_the_time_given():
     for bad in ((u, [1.0, 2.0]), (np.ones(3), 1.0), (1.0, 1.0)):
         with pytest.raises(UsageError, match="expected"):
             run(*bad)
-
-
-def test_trajectory_of_a_run_takes_times_in_any_order():
-    run = ode.train("lotka", model="mlp", hidden=(6,), training=QUICK)
-    right = run.trajectory([1.0, 3.0])
-    np.testing.assert_allclose(run.trajectory([3.0, 1.0, 3.0]), right[[1, 0, 1]], rtol=1e-8)
-    np.testing.assert_allclose(run.trajectory(3.0), right[1:], rtol=1e-8)
-    assert run.trajectory([]).shape == (0, 2)
-    with pytest.raises(UsageError, match=r"got times -1\.0 to 1\.0: expected finite times from 0\.0 on"):
-        run.trajectory([-1.0, 1.0])
 
 
 @pytest.mark.slow

@@ -23,11 +23,20 @@ TOLERANCE = 0.1
 class Slot(Protocol):
     """What `kansciml.models.base.Slot` offers; its fields are described there."""
 
-    name: str
-    widths: tuple[int, ...]
-    rows: int
-    count: int
-    lost: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def lost(self) -> int: ...
 
 
 def mlp_size(slot: Slot, by: str) -> float:
@@ -149,22 +158,20 @@ def matched(config: Any, by: str) -> Any:
     return dataclasses.replace(config, kan_hidden=hidden)
 
 
-def mixing_flops(config: Any) -> float | None:
-    """Forward FLOPs per sample of the MLPs of a `kansciml.models.base.VariantConfig`, or of its KANs and what stands
-    beside them; None without a formula (see `kan_size`)."""
-    slots = config.slots()
-    if config.kan_layer is None:
-        return float(sum(mlp_size(slot, "flops") * slot.count for slot in slots))
+def mixing_size(config: Any, by: str) -> float | None:
+    """Parameters, or forward FLOPs per sample, of the MLPs of a `kansciml.models.base.VariantConfig`, or of its KANs
+    and what stands beside them; None without a formula (see `kan_size`)."""
     total = 0.0
     try:
-        for slot, widths in zip(slots, config.kan_widths()):
-            beside = mlp_size(slot, "flops") if config.keeps_mlps else 0.0
-            how = {**_options(config), "normalised": _normalised(slot)}
-            own = kan_size(widths, slot.rows, config.kan_layer, "flops", **how)
-            total += (beside + own) * slot.count
+        for place, slot in enumerate(config.slots()):
+            if config.kan_layer is None or config.keeps_mlps:
+                total += (mlp_size(slot, by) - (slot.lost if by == "params" else 0)) * slot.count
+            if config.kan_layer is not None:
+                how = {**_options(config), "normalised": _normalised(slot)}
+                total += kan_size(config.kan_widths()[place], slot.rows, config.kan_layer, by, **how) * slot.count
     except UsageError:  # other grids or orders than those that are counted
         return None
-    return float(total)
+    return total
 
 
 def _normalised(slot: Slot) -> bool:

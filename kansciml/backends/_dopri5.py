@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from kansciml._errors import SolveError
 
@@ -73,20 +74,22 @@ class Steps:
     stage_slopes: np.ndarray
     rejected: int
 
-    def locate(self, saveat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Step index (T,) and dense-output weights (T, 7), without the factor h, of each save time."""
+    def locate(self, saveat: Float64[np.ndarray, " T"]) -> tuple[Int[np.ndarray, " T"], Float64[np.ndarray, "T 7"]]:
+        """Step index and dense-output weights, without the factor h, of each save time."""
         step = np.minimum(np.searchsorted(self.t + self.h, saveat, side="left"), len(self.h) - 1)
         theta = (saveat - self.t[step]) / self.h[step]
         return step, (theta[:, None] ** np.arange(1, 5)) @ DENSE
 
-    def interpolate(self, step: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """States (T, n) at the save times that `locate` found."""
+    def interpolate(
+        self, step: Int[np.ndarray, " T"], weights: Float64[np.ndarray, "T 7"]
+    ) -> Float64[np.ndarray, "T n"]:
+        """States at the save times that `locate` found."""
         increment = np.matmul(weights[:, None, :], self.stage_slopes[step])[:, 0]
         return self.stage_states[step, 0] + self.h[step, None] * increment
 
 
 def integrate(
-    rhs: Rhs, u0: np.ndarray, t0: float, t_end: float, rtol: float, atol: float, max_steps: int = 20_000
+    rhs: Rhs, u0: Float64[np.ndarray, " n"], t0: float, t_end: float, rtol: float, atol: float, max_steps: int = 20_000
 ) -> Steps:
     """Solve du/dt = rhs(t, u), u(t0) = u0, until a step reaches `t_end` >= t0.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float64
 from scipy.special import erf, expit
 
 from kansciml.backends._dopri5 import Rhs
@@ -21,6 +22,9 @@ Pullback = Callable[[np.ndarray], np.ndarray]
 """Cotangents (B, n) -> gradient (P,) of sum(cotangent * f) by the parameters."""
 
 
+States = Float64[np.ndarray, "B n"]
+
+
 class FieldKernel(Protocol):
     """A field with its parameters bound."""
 
@@ -28,11 +32,11 @@ class FieldKernel(Protocol):
     def rhs(self) -> Rhs:
         """Writes du/dt at one state into an array."""
 
-    def batch(self, u: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """du/dt (B, n) at states (B, n) and times (B,)."""
+    def batch(self, u: States, t: Float64[np.ndarray, " B"]) -> States:
+        """du/dt at states and times."""
 
-    def linearise(self, t: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, Pullback]:
-        """Jacobians (B, n, n), [b, i, j] = d f_i / d u_j, at times (B,) and states (B, n), and the pullback."""
+    def linearise(self, t: Float64[np.ndarray, " B"], u: States) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
+        """Jacobians, [b, i, j] = d f_i / d u_j, at times and states, and the pullback."""
 
 
 def _gelu_slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -111,14 +115,14 @@ class MLPKernel:
 
         return rhs
 
-    def batch(self, u: np.ndarray, t: object = None) -> np.ndarray:
+    def batch(self, u: States, t: object = None) -> States:
         z = self.norm(u)
         for w, b in self.layers[:-1]:
             z = self.value(z @ w + b)
         w, b = self.layers[-1]
         return (z @ w + b) * self.norm.rate
 
-    def linearise(self, t: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, Pullback]:
+    def linearise(self, t: object, u: States) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
         inputs, slopes = [self.norm(u)], []
         for w, b in self.layers[:-1]:
             x = inputs[-1] @ w + b
@@ -266,13 +270,13 @@ class KANKernel:
 
         return rhs
 
-    def batch(self, u: np.ndarray, t: object = None) -> np.ndarray:
+    def batch(self, u: States, t: object = None) -> States:
         z = self.norm(u)
         for layer in self.layers:
             z = layer.batch(z)
         return z * self.norm.rate
 
-    def linearise(self, t: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, Pullback]:
+    def linearise(self, t: object, u: States) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
         z = self.norm(u)
         jacobians, pullbacks = [], []
         for layer in self.layers:
@@ -296,6 +300,6 @@ class KANKernel:
         return total.transpose(0, 2, 1), pullback
 
 
-def bind(spec: FieldSpec, params: np.ndarray) -> FieldKernel:
-    """The kernel of a built-in field with a flat parameter vector (P,)."""
+def bind(spec: FieldSpec, params: Float64[np.ndarray, " P"]) -> FieldKernel:
+    """The kernel of a built-in field with a flat parameter vector."""
     return MLPKernel(spec, params) if spec.model == "mlp" else KANKernel(spec, params)

@@ -9,21 +9,24 @@ points u + h \sum_j P_j(theta) k_j, this is backpropagation through the solver w
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from kansciml.backends._dopri5 import STAGES, A, B, C, Steps
 from kansciml.backends._kernels import FieldKernel
 
 
 def replay_gradient(
-    kernel: FieldKernel, steps: Steps, step: np.ndarray, weights: np.ndarray, cotangent: np.ndarray
-) -> np.ndarray:
-    """Gradient (P,) of sum(cotangent * u(saveat)) by the parameters.
+    kernel: FieldKernel,
+    steps: Steps,
+    step: Int[np.ndarray, " T"],
+    weights: Float64[np.ndarray, "T 7"],
+    cotangent: Float64[np.ndarray, "T n"],
+) -> Float64[np.ndarray, " P"]:
+    """Gradient of sum(cotangent * u(saveat)) by the parameters.
 
     Args:
         kernel: the field, bound to the parameters that `steps` was computed with.
-        steps: the accepted steps.
-        step, weights: what `Steps.locate` gave for the save times, (T,) and (T, 7).
-        cotangent: loss gradient by the saved states, (T, n).
+        step, weights: what `steps.locate` gave for the save times. cotangent: loss gradient by the saved states.
     """
     n_steps, _, n = steps.stage_states.shape
     # The last stage of a step is the first of the next: N * 6 + 1 points in all.

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError, unknown_name
 from kansciml.backends._julia_install import (
@@ -240,8 +241,9 @@ class JuliaOdeSolver(OdeSolver):
     def _trajectory(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> np.ndarray:
         return self._ask("trajectory", [params, tau], rtol=rtol, atol=atol)[1][0]
 
-    def value_and_grad(self, params: np.ndarray, horizon: int | None = None) -> tuple[float, np.ndarray]:
-        """Loss over the first `horizon` save points (default all) and its gradient (P,)."""
+    def value_and_grad(
+        self, params: Float64[np.ndarray, " P"], horizon: int | None = None
+    ) -> tuple[float, Float64[np.ndarray, " P"]]:
         n_save = len(self.problem.saveat[:horizon])
         began = time.monotonic()
         request = {"n_save": n_save, "sensealg": self.method}

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
 from kansciml._errors import UsageError
-from kansciml.backends._kernels import Pullback
+from kansciml.backends._kernels import Pullback, States
 from kansciml.models.units import Units
 
 EVAL_REMEDY = "put dropout and batch norm into evaluation mode, module.eval()"
@@ -47,12 +48,12 @@ class ModuleField:
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.trainable)
 
-    def initial_parameters(self, seed: int = 0) -> np.ndarray:
-        """The module's present parameters (P,); `seed` has no effect, since the module made its own."""
+    def initial_parameters(self, seed: int = 0) -> Float64[np.ndarray, " P"]:
+        """The module's present parameters; `seed` has no effect, since the module made its own."""
         return flat([p.detach() for p in self.trainable])
 
-    def gradient(self, loss: Tensor) -> np.ndarray:
-        """Of a loss by the flat parameters (P,)."""
+    def gradient(self, loss: Float[Tensor, ""]) -> Float64[np.ndarray, " P"]:
+        """Of a loss by the flat parameters."""
         return flat(gradients(loss, self.trainable))
 
     def label(self) -> str:
@@ -62,7 +63,7 @@ class ModuleField:
         """The same module as dv/dtau of v: see `Units`."""
         return replace(self, units=units)
 
-    def load_flat(self, params: np.ndarray) -> None:
+    def load_flat(self, params: Float64[np.ndarray, " P"]) -> None:
         values = torch.from_numpy(np.array(params, dtype=np.float64))
         with torch.no_grad():
             for p, value in zip(self.trainable, values.split([p.numel() for p in self.trainable])):
@@ -76,11 +77,11 @@ class ModuleField:
         du = self.module(self.units.t0 + self.units.time * t, origin + state * v)
         return du * (self.units.time / state) if isinstance(du, Tensor) and du.shape == v.shape else du
 
-    def prepare(self, t: np.ndarray, v: np.ndarray, batched: bool) -> None:
+    def prepare(self, t: Float64[np.ndarray, " B"], v: Float64[np.ndarray, "B n"], batched: bool) -> None:
         """Make the module ready, and refuse what would fail or go wrong later.
 
         Args:
-            t, v: times (B,) and states (B, n) to try it at, the initial one first; more than n of them, so that a
+            t, v: times and states to try it at, the initial one first; more than n of them, so that a
                 module written for one state cannot mistake the batch for it.
             batched: whether batches are needed.
 
@@ -164,18 +165,18 @@ class ModuleField:
 class ModuleKernel:
     """A torch module as a field kernel: NumPy in, NumPy out."""
 
-    def __init__(self, field: ModuleField, params: np.ndarray) -> None:
+    def __init__(self, field: ModuleField, params: Float64[np.ndarray, " P"]) -> None:
         field.load_flat(params)
         self.field = field
 
     def rhs(self, t: float, u: np.ndarray, out: np.ndarray) -> None:
         out[:] = self.batch(u[None], np.full(1, t))[0]
 
-    def batch(self, u: np.ndarray, t: np.ndarray) -> np.ndarray:
+    def batch(self, u: States, t: Float64[np.ndarray, " B"]) -> States:
         with torch.no_grad():  # a copy of u, which the module may change
             return self.field(torch.from_numpy(t)[:, None], torch.from_numpy(u.copy())).numpy()
 
-    def linearise(self, t: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, Pullback]:
+    def linearise(self, t: Float64[np.ndarray, " B"], u: States) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
         states = torch.from_numpy(u).requires_grad_()
         f = self.field(torch.from_numpy(t)[:, None], states)
         # Rows are independent, so one product per component gives that row of every Jacobian
@@ -194,8 +195,8 @@ def gradients(f: Tensor, inputs: Sequence[Tensor], cotangent: Tensor | None = No
     return list(torch.autograd.grad(f, inputs, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True))
 
 
-def flat(tensors: Sequence[Tensor]) -> np.ndarray:
-    """All numbers as one float64 vector (P,), a copy."""
+def flat(tensors: Sequence[Shaped[Tensor, ...]]) -> Float64[np.ndarray, " P"]:
+    """All numbers as one float64 vector, a copy."""
     return torch.cat([torch.zeros(0, dtype=torch.float64), *(x.reshape(-1).to(torch.float64) for x in tensors)]).numpy()
 
 

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
@@ -40,8 +40,8 @@ class _SpecField(VectorField):
     def trainable(self) -> list[nn.Parameter]:
         return list(self.parameters())
 
-    def gradient(self, loss: Tensor) -> np.ndarray:
-        """Of a loss by the flat parameters (P,)."""
+    def gradient(self, loss: Float[Tensor, ""]) -> Float64[np.ndarray, " P"]:
+        """Of a loss by the flat parameters."""
         for p, g in zip(self.trainable, gradients(loss, self.trainable)):
             p.grad = g
         return self.to_flat(gradient=True)

@@ -7,6 +7,7 @@ a bare ``nn.Sequential`` with the state scaling folded into its weights.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -79,13 +80,13 @@ class BareMLP(nn.Module):
         return self.net(u)
 
 
-def candidates(problem: OdeProblem, params: np.ndarray, julia: Any) -> dict[str, tuple[OdeSolver, np.ndarray]]:
+def candidates(
+    problem: OdeProblem, spec: FieldSpec, params: np.ndarray, julia: Any
+) -> dict[str, tuple[OdeSolver, np.ndarray]]:
     """Everything that is timed: name -> (solver, its parameters)."""
-    spec = problem.field
     plain = VectorField(spec).load_flat(params)
     module = ModuleField(BareMLP(plain) if spec.model == "mlp" else plain, spec.state_size)
-    settings: dict[str, Any] = {**vars(problem), "field": module}
-    custom, own = OdeProblem(**settings), module.initial_parameters()
+    custom, own = dataclasses.replace(problem, field=module), module.initial_parameters()
     found: dict[str, tuple[OdeSolver, np.ndarray]] = {
         BASELINE: (TorchOdeSolver(custom, "backprop"), own),
         "torch replay, any nn.Module": (TorchOdeSolver(custom, "replay"), own),
@@ -113,7 +114,7 @@ def measure(
     params = train_flat(solver.value_and_grad, spec.initial_parameters(0), WARM_UP).params
     exact: dict[str, np.ndarray] = {}  # by each backend's replay; the two differ by their solvers' errors
     calls, differences, failures = {}, {}, []
-    for name, (candidate, its_params) in candidates(problem, params, julia).items():
+    for name, (candidate, its_params) in candidates(problem, spec, params, julia).items():
         report(name)
         try:
             gradient = candidate.value_and_grad(its_params)[1]

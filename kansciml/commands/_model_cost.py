@@ -101,27 +101,17 @@ def main(arguments: Sequence[str], out: Output) -> int:
 
 
 def _figures(model: Any, config: Any, printed: int | None) -> dict[str, Any]:
-    from kansciml.analysis.matching import kan_size, mlp_size
+    from kansciml.analysis.matching import mixing_size
 
     counts, dead, slots = model.count(config), config.dead_parameters(), config.slots()
-    widths = list(config.kan_widths()) if config.kan_layer else [slot.widths for slot in slots]
-    totals = dict.fromkeys(("params", "flops"), 0.0)
-    for by in totals:
-        for slot, found in zip(slots, widths):
-            size = 0.0
-            if config.kan_layer is None or config.keeps_mlps:
-                size += mlp_size(dataclasses.replace(slot, lost=0), by)
-            if config.kan_layer is not None:
-                how = {"grid": config.kan_grid, "spline_order": config.spline_order, "bias": config.fair}
-                size += kan_size(found, slot.rows, config.kan_layer, by, normalised=slot.normalised, **how)
-            totals[by] += size * slot.count
+    widths = config.kan_widths() if config.kan_layer else [slot.widths for slot in slots]
     return {
         "parameters": counts.active,
         "numel_with_complex": counts.active - config.complex_weights,
         "trainable": counts.trainable,
         "grid_points": counts.grid_points,
-        "mixing_parameters": round(totals["params"]),
-        "mixing_flops": round(totals["flops"]),
+        "mixing_parameters": round(mixing_size(config, "params") or 0),
+        "mixing_flops": round(mixing_size(config, "flops") or 0),
         "printed": printed,
         "dead": dead,
         "with_dead": counts.active + dead,

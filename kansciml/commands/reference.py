@@ -33,7 +33,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     system = get_system(name)
     times = options.t or (system.train_end,)
     states = reference_solution(system, np.array(times))
-    drift = {key: value.tolist() for key, value in invariant_drift(system, states).items()}
+    drift = {key: np.asarray(value).tolist() for key, value in invariant_drift(system, states).items()}
     document = {
         "system": system.name,
         "labels": list(system.labels),

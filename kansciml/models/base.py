@@ -146,13 +146,13 @@ class VisionConfig(VariantConfig):
     """Sizes and options that all vision models have, with those of `VariantConfig`.
 
     Args:
-        image_size, channels, classes: of the data (CIFAR-10: 32, 3, 10; MNIST: 28, 1, 10; digits: 8, 1, 10).
+        image_size, channels, classes: of the data.
         patch: height and width of a patch; divides the image.
         width, depth: features per patch, and number of blocks.
-        drop_path: largest rate of stochastic depth; None: as the source has it for this variant.
+        drop_path: largest rate of stochastic depth, below 1; None: as the source has it for this variant.
 
     Raises:
-        UsageError: as `VariantConfig`, a patch that does not divide the image, a rate outside [0, 1).
+        UsageError: as `VariantConfig`, a patch that does not divide the image, a rate out of range.
     """
 
     image_size: int = 32
@@ -186,7 +186,6 @@ class VisionConfig(VariantConfig):
 
     @property
     def data(self) -> str:
-        """The data it is for, in a few words."""
         return f"{self.image_size} x {self.image_size} x {self.channels}, {self.classes} classes"
 
 

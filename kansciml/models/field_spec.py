@@ -13,10 +13,10 @@ permuting, and PyTorch transposes a view.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.models.units import Units, to_digits
@@ -25,6 +25,7 @@ ACTIVATIONS = ("tanh", "silu", "gelu", "relu", "sigmoid")
 MODELS = ("mlp", "kan")
 OUTPUT_GAIN = 0.1
 INPUT_SCALINGS = ("affine", "none", "tanh")
+Vector = Float64[np.ndarray, " states"]
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class FieldSpec:
         """Number of B-splines per edge, G + S."""
         return self.grid + self.spline_order
 
-    def normalisation(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(center, scale, rate), each of shape (n,), with the defaults filled in."""
+    def normalisation(self) -> tuple[Vector, Vector, Vector]:
+        """(center, scale, rate) with the defaults filled in."""
         n = self.state_size
         return (
             np.array(self.center or np.zeros(n), dtype=np.float64),
@@ -124,18 +125,13 @@ class FieldSpec:
     def in_units(self, units: Units) -> FieldSpec:
         """The same field with the same parameters, dv/dtau of v: see `Units`."""
         center, scale, rate = self.normalisation()
-        return replace(
-            self,
-            center=tuple(((center - units.origin) / units.state).tolist()),
-            scale=tuple((scale / units.state).tolist()),
-            rate=tuple(to_digits(rate * (units.time / units.state)).tolist()),
-        )
+        numbers = (center - units.origin) / units.state, scale / units.state, rate * (units.time / units.state)
+        at, size, speed = (tuple(values.tolist()) for values in (*numbers[:2], to_digits(numbers[2])))
+        return replace(self, center=at, scale=size, rate=speed)
 
     def layout(self) -> tuple[ParameterBlock, ...]:
         """The named arrays of the flat parameter vector, in order."""
-        return tuple(self._blocks())
-
-    def _blocks(self) -> Iterator[ParameterBlock]:
+        blocks: list[ParameterBlock] = []
         offset = 0
         for layer, (n_in, n_out) in enumerate(zip(self.widths[:-1], self.widths[1:])):
             if self.model == "mlp":
@@ -147,9 +143,9 @@ class FieldSpec:
                     "spline_scale": (n_in, n_out),
                 }
             for name, shape in shapes.items():
-                block = ParameterBlock(layer, name, shape, offset)
-                offset += block.size
-                yield block
+                blocks.append(ParameterBlock(layer, name, shape, offset))
+                offset += blocks[-1].size
+        return tuple(blocks)
 
     @property
     def n_parameters(self) -> int:
@@ -157,15 +153,15 @@ class FieldSpec:
         last = self.layout()[-1]
         return last.offset + last.size
 
-    def unpack(self, params: np.ndarray) -> list[dict[str, np.ndarray]]:
+    def unpack(self, params: Float[np.ndarray, " parameters"]) -> list[dict[str, np.ndarray]]:
         """One dict of named array views per layer."""
         layers: list[dict[str, np.ndarray]] = [{} for _ in self.widths[1:]]
         for block in self.layout():
             layers[block.layer][block.name] = params[block.offset : block.offset + block.size].reshape(block.shape)
         return layers
 
-    def initial_parameters(self, seed: int) -> np.ndarray:
-        """Initial flat parameter vector (P,), the same for every backend.
+    def initial_parameters(self, seed: int) -> Float64[np.ndarray, " parameters"]:
+        """Initial flat parameter vector, the same for every backend.
 
         MLP: Glorot-uniform weights, zero biases. KAN: Glorot-uniform base weights, spline coefficients
         N(0, (0.1 / sqrt(in))^2), unit scales. The last layer starts at a tenth of that (`OUTPUT_GAIN`): du/dt is then

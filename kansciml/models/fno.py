@@ -1,13 +1,11 @@
-"""Fourier neural operators for fields on a square grid: plain, with input injection, weight-tied, or in equilibrium.
+"""Fourier neural operators on a square grid: plain, with input injection, weight-tied, or in equilibrium.
 
 Figure 5 of Pal & Das (2024) shows a "weight-tied FNO++" for Darcy flow. In the source it cites (Marwah et al. 2023,
 FNO-DEQ) FNO++ injects the input and ties nothing, and FNO-WT ties its weights; the paper's model is the latter, ``wt``.
 
-All presets have one block of three layers and one untied layer, and so the same 2,376,449 parameters (two blocks:
-4,155,425; four: 7,713,377). A layer holds 2 x 12 x 12 complex 32 x 32 matrices (589,824 numbers), a channel MLP
-32 -> 32 -> 32 behind them and a 1x1 convolution beside them (3 x 1,056); injecting the input takes no parameters.
-PyTorch's numel counts a complex number once: 1,196,801. Lift and projection have 4,481, or 43,200 as spline KANs.
-``original`` has no channel MLPs, as Li et al. (2021): 2,368,001.
+All presets have one block of three layers and one untied layer, and so the same 2,376,449 parameters, of which lift and
+projection have 4,481, or 43,200 as spline KANs; injecting the input takes none. PyTorch's numel counts a complex number
+once: 1,196,801. ``original`` has no channel MLPs, as Li et al. (2021): 2,368,001.
 """
 
 from __future__ import annotations
@@ -37,15 +35,15 @@ class FNOConfig(VariantConfig):
     """Sizes and options of a Fourier neural operator.
 
     Args:
-        in_channels, out_channels: fields of the input and the output.
+        in_channels, out_channels: functions given, and asked for.
         width: features per point. modes: m1, m2 of the spectral convolutions.
-        padding: points of zeros after the last row and column, as the fields are not periodic.
+        padding: points of zeros after the last row and column, as the functions are not periodic.
         projection: hidden width of the projection's MLP.
         blocks: blocks of three layers.
         channel_mlp: put an MLP width -> width -> width behind every spectral convolution.
         injection: add the lifted input in every layer of the blocks.
-        from_zero: start from z = 0, and not from the lifted input. The source's FNO++ does so too; as it applies its
-            blocks once, 591,872 numbers of the first layer then have no effect, which is why ``injection`` does not.
+        from_zero: start from z = 0, and not from the lifted input. The source's FNO++ does so too, and as it applies
+            its blocks once, 591,872 numbers of its first layer have no effect: ``injection`` does not.
         iterations: times the blocks are applied, always with the same weights.
         residual: z <- z + block(z) in place of z <- block(z).
         equilibrium: apply the blocks until z no longer changes, and differentiate implicitly, in place of `iterations`.
@@ -153,14 +151,14 @@ class FourierBlock(nn.Module):
 
 
 class FNO(Network):
-    """Fields to fields: lift of fields and coordinates, blocks, one more layer, projection.
+    """Functions to functions: lift of these and of coordinates, blocks, one more layer, projection.
 
     The coordinates x and y of the points run from 0 to 1, both ends included, along H and W. Any grid will do that,
     with the padding, has the modes, also where it is compiled or exported with H and W left open. An equilibrium is
     not exported: how often it applies its blocks depends on the data.
 
     Raises:
-        ValueError: another shape or dtype of fields than the weights take, or a grid with too few points.
+        ValueError: another shape or dtype than the weights take, or a grid with too few points.
     """
 
     def __init__(self, config: FNOConfig) -> None:
@@ -175,13 +173,13 @@ class FNO(Network):
     def forward(self, a: Float[Tensor, "batch _ height width"]) -> Float[Tensor, "batch _ height width"]:
         c = self.config
         if a.dim() != 4 or a.shape[1] != c.in_channels:
-            raise ValueError(f"got fields of shape {tuple(a.shape)}: expected (B, {c.in_channels}, H, W)")
+            raise ValueError(f"got input of shape {tuple(a.shape)}: expected (B, {c.in_channels}, H, W)")
         own, narrow = self.last.pointwise.weight.dtype, autocast_dtype(a)
         if narrow is not None and own == torch.float64:  # which autocast leaves as it is
             with torch.autocast(a.device.type, enabled=False):
                 return self.forward(a)
         if a.dtype not in (own, narrow):
-            raise ValueError(f"got fields of {a.dtype}: expected {own}, the dtype of the weights")
+            raise ValueError(f"got input of {a.dtype}: expected {own}, the dtype of the weights")
         if c.equilibrium and torch.compiler.is_exporting():
             raise ValueError("got an equilibrium to export: expected a set number of `iterations`, as fno-wt has")
         h, w = a.shape[2:]
@@ -213,7 +211,7 @@ class FNO(Network):
 def with_coordinates(
     a: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch height width channels+2"]:
-    """Fields and the coordinates of their points."""
+    """Functions and the coordinates of their points."""
     b, _, h, w = a.shape
     # not by linspace, which would fix the grid's size in a compiled program
     x, y = ((torch.arange(n, device=a.device).double() / max(n - 1, 1)).to(a.dtype) for n in (h, w))

@@ -9,21 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from kansciml._errors import UsageError
 
+States = Float[np.ndarray, "*batch states"]
 BITS = 36
 """Numbers of a problem in its own units are rounded to these binary places, 7e-12, far below any tolerance. A change of
 unit costs a rounding error, which hundreds of optimiser steps magnify without limit: rounded away, the same data in
 another unit give the same training bit by bit."""
 
 
-def to_places(x: np.ndarray) -> np.ndarray:
+def to_places(x: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
     """The nearest multiples of 2^-36: for numbers whose errors are absolute."""
     return np.ldexp(np.rint(np.ldexp(x, BITS)), -BITS)
 
 
-def to_digits(x: np.ndarray) -> np.ndarray:
+def to_digits(x: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
     """The nearest numbers of 36 binary digits: for numbers whose errors are relative."""
     mantissa, exponent = np.frexp(x)
     return np.ldexp(to_places(mantissa), exponent)
@@ -64,16 +66,16 @@ class Units:
     def are_plain(self) -> bool:
         return self.t0 == 0 and self.time == 1 and not np.any(self.origin) and bool(np.all(self.state == 1))
 
-    def states_in(self, u: np.ndarray) -> np.ndarray:
-        """v of states u (..., n)."""
+    def states_in(self, u: States) -> States:
+        """v of states u."""
         return u if self.are_plain else (u - self.origin) / self.state
 
-    def states_out(self, v: np.ndarray) -> np.ndarray:
-        """u of states v (..., n)."""
+    def states_out(self, v: States) -> States:
+        """u of states v."""
         return v if self.are_plain else self.origin + self.state * v
 
-    def times_in(self, t: np.ndarray) -> np.ndarray:
-        """tau (T,) of strictly increasing times t (T,), strictly increasing as well."""
+    def times_in(self, t: Float[np.ndarray, " times"]) -> Float[np.ndarray, " times"]:
+        """tau of strictly increasing times t, strictly increasing as well."""
         if self.are_plain:
             return t
         tau = (t - self.t0) / self.time

@@ -15,7 +15,7 @@ LEAST_SEEDS = 4
 VERDICT = {SUPPORTED: findings.REPRODUCED, REFUTED: findings.NOT_REPRODUCED, UNDECIDED: findings.UNDECIDED}
 """The verdict of a finding for that of a comparison or a count of the paper's own size."""
 OPPOSITE = {SUPPORTED: REFUTED, REFUTED: SUPPORTED, UNDECIDED: UNDECIDED}
-SHOWN = 5
+MOST_SHORTFALLS = 5
 """Shortfalls that evidence names."""
 NO_NUMBER = "no number: a picture"
 TEST = "exact two-sided Mann-Whitney U test over seeds"
@@ -65,8 +65,12 @@ def by_seeds(
 
 def listed(short: Sequence[str]) -> str:
     """The first few of `short`, and how many more there are."""
-    rest = [f"and {len(short) - SHOWN} more"] if len(short) > SHOWN + 1 else list(short[SHOWN:])
-    return "; ".join([*short[:SHOWN], *rest])
+    rest = (
+        [f"and {len(short) - MOST_SHORTFALLS} more"]
+        if len(short) > MOST_SHORTFALLS + 1
+        else list(short[MOST_SHORTFALLS:])
+    )
+    return "; ".join([*short[:MOST_SHORTFALLS], *rest])
 
 
 def shortfalls(got: Mapping[str, Any], at_least: Mapping[str, float], same: Mapping[str, Any]) -> list[str]:

@@ -44,10 +44,12 @@ def legend_below(figure: Figure, handles: Sequence[Artist], note: str = "", most
     legend.get_title().set_color(FAINT)
 
 
-def log_ticks(axis: Axis, ends: tuple[float, float], text: Callable[[float], str] = "{:g}".format) -> None:
-    """Plain numbers on a logarithmic axis between `ends`: at 1, 2, 5 below two decades, else at powers of ten."""
+def log_ticks(
+    axis: Axis, ends: tuple[float, float], text: Callable[[float], str] = "{:g}".format, few: float = 100.0
+) -> None:
+    """Plain numbers on a logarithmic axis between `ends`: at 1, 2, 5 up to a factor `few`, else at powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ends[1] < 100 * ends[0] else (1.0,)))
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ends[1] < few * ends[0] else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_formatter(NullFormatter())

@@ -21,7 +21,7 @@ from kansciml.runs.tables import Table
 
 TRAINED_LISTS = ("runs", "models", "curves")
 """Names under which a result lists its trained (or measured) models, one object each."""
-GROUPS = ("", "config.", "run.", "result.", "machine.", "versions.")
+PREFIXES = ("", "config.", "run.", "result.", "machine.", "versions.")
 """Prefixes of columns, in their order, in which a name without one is looked for."""
 NOT_RUNS = ("checkpoints", "sweeps")
 NOT_VARYING = ("config.seeds", "config.first_seed", "config.data_dir")
@@ -107,8 +107,8 @@ def frame_of(records: Iterable[Record]) -> pd.DataFrame:
     """
     rows = [row for record in records for row in flat_rows(record)]
     names = dict.fromkeys(name for row in rows for name in row)
-    groups = [next((group for group in GROUPS[1:] if name.startswith(group)), "") for name in names]
-    ordered = [name for _, name in sorted(zip(map(GROUPS.index, groups), names), key=lambda pair: pair[0])]
+    groups = [next((group for group in PREFIXES[1:] if name.startswith(group)), "") for name in names]
+    ordered = [name for _, name in sorted(zip(map(PREFIXES.index, groups), names), key=lambda pair: pair[0])]
     return pd.DataFrame([[row.get(name) for name in ordered] for row in rows], columns=ordered, dtype=object)
 
 
@@ -119,7 +119,7 @@ def column_name(name: str, columns: Sequence[str]) -> str:
         UsageError: there is none, or there are several; the closest come first.
     """
     name = name.strip()
-    for group in GROUPS:
+    for group in PREFIXES:
         if group + name in columns:
             return group + name
     name = name.removeprefix("field.")
@@ -208,7 +208,9 @@ def varying(frame: pd.DataFrame) -> list[str]:
 
 def to_csv(frame: pd.DataFrame) -> str:
     """Comma-separated values below a line of headings; a missing value is empty, a list is JSON, a boolean a word."""
-    return _mapped(frame, lambda one: json.dumps(one) if isinstance(one, (list, bool)) else one).to_csv(index=False)
+    return _mapped(frame, lambda one: json.dumps(one) if isinstance(one, (list, bool)) else one).to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
 def is_list_of_objects(value: Any) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WIDTH = 7.0
 """Figure width in inches: the text width of a two-column paper."""
 PNG_DPI = 200
-KINDS = (
+FORMATS = (
     ("svg", {"Date": None, "Creator": "kansciml"}),
     ("png", {"Software": "kansciml"}),
     ("pdf", {"CreationDate": None, "Creator": "kansciml"}),
@@ -150,7 +150,7 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """
     paths = []
     with publication_style():
-        for kind, metadata in KINDS:
+        for kind, metadata in FORMATS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
             paths.append(write_bytes(folder / f"{stem}.{kind}", buffer.getvalue()))

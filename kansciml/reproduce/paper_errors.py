@@ -19,10 +19,10 @@ from kansciml.runs.tables import Table
 from kansciml.tasks.ode.data import training_data
 from kansciml.tasks.ode.registry import get_system
 
-GRID, ORDER, GRID_RANGE = 5, 3, (-1.0, 1.0)
+GRID, SPLINE_ORDER, GRID_RANGE = 5, 3, (-1.0, 1.0)
 """Of the paper's splines; the range is the default of the implementation it names."""
 LAYERS = [
-    Sizes(i, o, b, GRID, ORDER)
+    Sizes(i, o, b, GRID, SPLINE_ORDER)
     for i, o, b in ((64, 64, 128), (64, 128, 128), (128, 64, 128), (784, 64, 64), (768, 3072, 256), (256, 256, 16384))
 ]
 """Layers that the equations are tried on: inputs, outputs and batch sizes."""
@@ -147,7 +147,7 @@ def spiral_grid_range() -> Counted:
         covered, outside = spline_sum(states), 100 * np.mean(states > GRID_RANGE[1])
         rows[name] = _States(system.title, states.max(), outside, covered.min(), 100 * np.mean(covered == 0))
     spiral = rows["spiral"]
-    reach = uniform_knots(GRID, ORDER, GRID_RANGE)[-1]
+    reach = uniform_knots(GRID, SPLINE_ORDER, GRID_RANGE)[-1]
     return list(rows.values()), {"reach": reach, "largest": spiral.largest, "outside": spiral.outside}
 
 
@@ -176,14 +176,14 @@ COUNTS: Mapping[str, Callable[[], Counted]] = {
 
 
 def spline_sum(x: np.ndarray) -> np.ndarray:
-    """Sum of all splines of order `ORDER` on `GRID` intervals over `GRID_RANGE` at x: 1 on the grid, 0 far outside."""
+    """Sum of the paper's splines on `GRID` intervals over `GRID_RANGE` at x: 1 on the grid, 0 far outside."""
     from scipy.interpolate import BSpline
 
     # more knots with coefficients of zero, or SciPy would take the outermost polynomials on beyond the grid
     low, high = GRID_RANGE
     step = (high - low) / GRID
-    wide = uniform_knots(GRID + 2 * ORDER, ORDER, (low - ORDER * step, high + ORDER * step))
-    coefficients = np.concatenate([np.zeros(ORDER), np.ones(GRID + ORDER), np.zeros(ORDER)])
-    inside = np.clip(x, wide[ORDER], wide[-ORDER - 1])
-    values = np.asarray(BSpline(wide, coefficients, ORDER)(inside))
+    wide = uniform_knots(GRID + 2 * SPLINE_ORDER, SPLINE_ORDER, (low - SPLINE_ORDER * step, high + SPLINE_ORDER * step))
+    coefficients = np.concatenate([np.zeros(SPLINE_ORDER), np.ones(GRID + SPLINE_ORDER), np.zeros(SPLINE_ORDER)])
+    inside = np.clip(x, wide[SPLINE_ORDER], wide[-SPLINE_ORDER - 1])
+    values = np.asarray(BSpline(wide, coefficients, SPLINE_ORDER)(inside))
     return np.where(np.abs(values) < 1e-12, 0.0, values)

@@ -19,8 +19,8 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from kansciml._errors import UsageError
-from kansciml.runs.hints import Unlike, alternatives, expected, from_json, from_text, shown
 from kansciml.runs.settings import flat_items, is_part
+from kansciml.runs.typed import Unlike, alternatives, expected, from_json, from_text, shown
 
 T = TypeVar("T")
 FLAT_GROUP = "field."

@@ -40,7 +40,7 @@ CONNECT_S = 15.0
 END_S = 20.0
 """How long tasks may take to save their state after Ctrl-C."""
 _SCHEMES = ("tcp://", "tls://", "ws://", "wss://", "ucx://")
-_TICK_S = 0.1
+_TICK_S = 0.2
 _LOOK_EVERY_S = 1.0
 
 
@@ -106,6 +106,7 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
     Raises:
         KansciError: the scheduler does not answer.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     # What matters is said in one line each, by `_Session`
@@ -113,6 +114,7 @@ def open_client(scheduler: str, workers: int) -> Iterator[Client]:
     with contextlib.ExitStack() as opened:
         place: Any = scheduler
         if scheduler == LOCAL:
+            dask.config.set({"distributed.worker.profile.enabled": False})  # its threads only wait
             place = LocalCluster(
                 n_workers=1, threads_per_worker=workers, processes=False, protocol="inproc://", memory_limit=0,
                 dashboard_address=None, silence_logs=logging.CRITICAL,

@@ -6,7 +6,7 @@ import pytest
 
 from kansciml import KAN
 from kansciml._errors import UsageError
-from kansciml.analysis.matching import kan_size, matched, matched_hidden, mixing_flops, mlp_size
+from kansciml.analysis.matching import kan_size, matched, matched_hidden, mixing_size, mlp_size
 from kansciml.models.registry import find
 
 
@@ -110,14 +110,14 @@ def test_operators_are_matched_in_lift_and_projection(variant, by, key):
         assert counts[1] - rest == pytest.approx(counts[0] - rest, rel=0.1)
     else:
         by_hand = 29**2 * (2 * 3 * 16 + 16 + 2 * 16 * 128 + 128 + 5 * 128 + 2 * 128 + 1)
-        assert mixing_flops(mlp) == by_hand and mixing_flops(kan) == pytest.approx(by_hand, rel=0.1)
+        assert mixing_size(mlp, "flops") == by_hand and mixing_size(kan, "flops") == pytest.approx(by_hand, rel=0.1)
     assert len(kan.kan_hidden) == 1 and kan.projection == mlp.projection
 
 
 def test_flops_without_a_formula_are_none():
     family, preset = find("fno-wt", kind="operator")
-    assert mixing_flops(family.config(preset, "kan-rswaf", grid=5)) is None
-    assert mixing_flops(family.config(preset, "kan-spline", spline_order=0)) is None
+    assert mixing_size(family.config(preset, "kan-rswaf", grid=5), "flops") is None
+    assert mixing_size(family.config(preset, "kan-spline", spline_order=0), "flops") is None
 
 
 @pytest.mark.parametrize("by", ["params", "flops"])
@@ -138,4 +138,4 @@ def test_the_lift_of_an_operator_is_counted_without_one():
     lift, projection = config.slots()
     widths = config.kan_widths()
     flops = kan_size(widths[0], lift.rows, "rswaf", "flops", grid=8, normalised=False)
-    assert mixing_flops(config) == flops + kan_size(widths[1], projection.rows, "rswaf", "flops", grid=8)
+    assert mixing_size(config, "flops") == flops + kan_size(widths[1], projection.rows, "rswaf", "flops", grid=8)

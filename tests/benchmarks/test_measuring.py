@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kansciml
 from kansciml import cli
 from kansciml._errors import UsageError
 from kansciml.benchmarks import _measuring as measuring
@@ -87,3 +88,10 @@ def test_a_mistake_on_the_command_line_is_one_line(capsys):
     assert cli.main(["bench", "vision", "--rounds", "2"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and "got rounds 2: expected at least 3" in err
+
+
+def test_only_the_command_imports_benchmarks():
+    root = Path(kansciml.__file__).parent
+    importers = [path for path in root.rglob("*.py") if "benchmarks" in path.read_text()]
+    outside = {path for path in importers if (root / "benchmarks") not in path.parents}
+    assert outside == {root / "commands" / "bench.py"}

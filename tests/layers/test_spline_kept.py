@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, relative
+from support.spline_layers import BACKENDS, as_function, gradient, inputs, layer_with, normal, relative
 
 from kansciml.layers._kernels import plain, spline_op
 
@@ -14,44 +14,36 @@ def products(layer, rows, kept):
     call, values = as_function(layer)
     x = inputs(layer, rows).requires_grad_()
     cotangent = torch.linspace(-1, 1, rows * layer.out_features, dtype=x.dtype).view(rows, -1).requires_grad_()
-    generator, found = torch.Generator().manual_seed(3), []
+    found = []
     arguments = (cotangent, x, *values)
     grads = gradient(call, cotangent, x, *values)
-    for _ in range(2):
-        along = [torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g.dtype) for g in grads]
+    for k in range(2):
+        along = [normal(*g.shape, seed=10 * k + i, dtype=g.dtype) for i, g in enumerate(grads)]
         found.append(torch.autograd.grad(grads, arguments, along, retain_graph=kept))
         if not kept:
             grads = gradient(call, cotangent, x, *values)
     return grads, found
 
 
+WEIGHTS = [{}, {"spline_scale": False}, {"base_activation": None}]
+CASES = [  # sizes of `layer_with`, options, rows, whether the layer keeps its splines
+    *(((3, True, 5, 7, 6), options, rows, False)  # few rows: the weights' share is not kept
+      for rows in (12, 300) for options in (*WEIGHTS, {"base_activation": "relu"}, {"outside": "linear"})),
+    *(((3, even, 20, 7, grid), options, rows, True)  # one block of splines, and several
+      for rows in (12, 1030) for even, grid in ((True, 6), (True, 20), (False, 6)) for options in WEIGHTS),
+    *(((order, True, 5, 70, 8), {"base_activation": activation}, 600, True)
+      for order in (0, 1, 2, 5) for activation in ("tanh", "relu")),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("rows", [12, 300])  # few rows: the weights' share is not kept
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"spline_scale": False}, {"base_activation": None}, {"base_activation": "relu"}, {"outside": "linear"}],
-)
-def test_a_kept_graph_gives_the_same_products(rows, options, backend):
-    layer = layer_with(3, True, 5, 7, 6, backend=backend, **options)
-    for again, once in zip(products(layer, rows, True)[1], products(layer, rows, False)[1]):
+@pytest.mark.parametrize("sizes, options, rows, keep", CASES)
+def test_a_kept_graph_gives_the_same_products(sizes, options, rows, keep, backend):
+    layer = layer_with(*sizes, backend=backend, **options)
+    once_each = products(layer, rows, False)[1]
+    layer.keep_basis = keep
+    for again, once in zip(products(layer, rows, True)[1], once_each):
         assert relative(again, once) < 1e-12
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("rows", [12, 1300])  # one block of splines, and several
-@pytest.mark.parametrize("even, grid", [(True, 6), (True, 20), (False, 6)])
-@pytest.mark.parametrize("options", [{}, {"spline_scale": False}, {"base_activation": None}])
-def test_kept_splines_give_the_same_products(rows, even, grid, options, backend):
-    layer = layer_with(3, even, 70, 7, grid, backend=backend, **options)
-    assert_kept_splines_change_nothing(layer, rows)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("order", [0, 1, 2, 5])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_kept_splines_of_all_orders(order, activation, backend):
-    layer = layer_with(order, True, 5, 70, 8, backend=backend, base_activation=activation)
-    assert_kept_splines_change_nothing(layer, 600)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -70,13 +62,6 @@ def test_two_gradients_of_one_output_do_not_share_what_follows_from_their_cotang
         return found
 
     assert relative(both(True), both(False)) < 1e-12
-
-
-def assert_kept_splines_change_nothing(layer, rows):
-    once_each = products(layer, rows, False)[1]
-    layer.keep_basis = True
-    for again, once in zip(products(layer, rows, True)[1], once_each):
-        assert relative(again, once) < 1e-12
 
 
 @pytest.mark.skipif(not hasattr(torch._C._autograd, KEPT), reason="this PyTorch does not tell whether a graph is kept")

@@ -180,6 +180,9 @@ def test_a_graph_goes_on_with_the_knots_that_it_was_made_with():
 
 @pytest.mark.parametrize("layer", ["spline", "rswaf"])
 def test_a_network_made_on_meta_gets_its_grid_where_it_gets_memory(layer):
+    with torch.device("meta"):
+        net = KAN((3, 4, 2), layer)
+    assert {tensor.device.type for tensor in (*net.parameters(), *net.buffers())} == {"meta"}
     net, x = KAN((3, 4, 2), layer, device="meta"), draw()
     assert "SplineKAN(3, 4, grid=5" in str(net) or layer == "rswaf"
     assert net(x.to("meta")).shape == (20, 2)

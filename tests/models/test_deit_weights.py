@@ -50,7 +50,7 @@ def test_a_head_for_other_classes_is_left(saved):
 
 
 def test_knots_of_a_file_are_the_ones_that_count(saved):
-    theirs, ours = (build_model("deit-tiny", "kan-spline", **SMALL).eval() for _ in range(2))
+    theirs, ours = (build_model("deit-tiny", "kan-spline", kan_hidden=(6,), **SMALL).eval() for _ in range(2))
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     theirs.blocks[0].kan.update_grid(torch.randn(200, 12, generator=torch.Generator().manual_seed(1)))
     assert not torch.equal(ours(x), theirs(x))
@@ -228,15 +228,6 @@ def test_a_head_that_fits_in_part_is_left_as_a_whole(saved):
     head = ours.head.weight.clone()
     found = load_deit_weights(ours, saved({**source().state_dict(), "head.bias": torch.zeros(9)}, "pth"))
     assert set(found.left) == {"head.weight", "head.bias"} and torch.equal(ours.head.weight, head)
-
-
-def test_moved_knots_are_what_the_layers_use(saved):
-    small = {**SMALL, "kan_hidden": (6,)}
-    theirs, ours = (build_model("deit-tiny", "kan-spline", **small).eval() for _ in range(2))
-    theirs.blocks[0].kan.update_grid(torch.randn(200, 12))
-    load_deit_weights(ours, saved(theirs.state_dict(), "pth"))
-    x = torch.randn(2, 3, 16, 16)
-    torch.testing.assert_close(ours(x), theirs(x))
 
 
 def test_what_cannot_take_weights_is_refused(saved):

@@ -32,7 +32,7 @@ def test_any_grid_that_has_the_modes(name):
         assert model(fields(*size)).shape == (2, 1, *size)
     with pytest.raises(ValueError, match="got a grid of 5 x 7 points for modes 3, 4"):
         model(fields(3, 5))  # with the padding
-    with pytest.raises(ValueError, match=r"got fields of shape \(2, 3, 9, 9\): expected \(B, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"got input of shape \(2, 3, 9, 9\): expected \(B, 1, H, W\)"):
         model(fields(9, 9, channels=3))
 
 
@@ -101,7 +101,7 @@ def test_fields_of_another_dtype_are_refused_in_one_line(variant):
         for dtype in wrong if autocast else [*wrong, torch.bfloat16]:
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast), pytest.raises(ValueError) as error:
                 model(a.to(dtype))
-            assert str(error.value) == f"got fields of {dtype}: expected torch.float32, the dtype of the weights"
+            assert str(error.value) == f"got input of {dtype}: expected torch.float32, the dtype of the weights"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -28,14 +28,11 @@ def changed(**values) -> dict:
     return {**RESULT, "runs": [{**RESULT["runs"][0], **values}]}
 
 
-def test_a_record_is_identical_to_itself():
+def test_a_record_is_identical_to_itself_whatever_its_times():
     comparison = compare_records(record(), record())
     assert comparison.identical and comparison.elements == 4
     assert comparison.left_out == ["seconds", "train_s", "wall_s"]
     assert differences_table(comparison).title == "Every number is the same"
-
-
-def test_times_are_not_compared():
     other = record({**changed(wall_s=9.0), "seconds": [7.0, 7.0]}, {**ARRAYS, "a.train_s": np.array([9.0])})
     assert compare_records(record(), other).identical
 
@@ -51,18 +48,13 @@ def test_work_that_a_resumed_run_did_twice_is_told_apart_from_its_results():
 @pytest.mark.parametrize(
     "result, name",
     [
-        (changed(loss=np.nextafter(0.1, 1.0)), "runs[a.b.0].loss"),
-        (changed(loss=None), "runs[a.b.0].loss"),
-        (changed(steps=4), "runs[a.b.0].steps"),
-        (changed(label="y"), "runs[a.b.0].label"),
-        (changed(sizes=[1, 3]), "runs[a.b.0].sizes[1]"),
-        (changed(sizes=[1, 2, 3]), "runs[a.b.0].sizes[2]"),
-        ({**RESULT, "empty": [1]}, "empty"),
-        ({**RESULT, "flag": 1}, "flag"),
-        ({**RESULT, "new": 1}, "new"),
+        (changed(loss=np.nextafter(0.1, 1.0)), "runs[a.b.0].loss"), (changed(loss=None), "runs[a.b.0].loss"),
+        (changed(steps=4), "runs[a.b.0].steps"), (changed(label="y"), "runs[a.b.0].label"),
+        (changed(sizes=[1, 3]), "runs[a.b.0].sizes[1]"), (changed(sizes=[1, 2, 3]), "runs[a.b.0].sizes[2]"),
+        ({**RESULT, "empty": [1]}, "empty"), ({**RESULT, "flag": 1}, "flag"), ({**RESULT, "new": 1}, "new"),
         ({**RESULT, "none": 0}, "none"),
     ],
-)
+)  # fmt: skip
 def test_whatever_differs_is_found_in_either_direction(result, name):
     for pair in ((record(), record(result)), (record(result), record())):
         names = [one.name for one in compare_records(*pair).differences]
@@ -82,9 +74,6 @@ def test_whatever_differs_is_found_in_either_direction(result, name):
 def test_arrays_are_compared_element_by_element(name, array, count):
     (difference,) = compare_records(record(), record(arrays={**ARRAYS, name: array})).differences
     assert difference.name == f"arrays.{name}" and difference.count == count
-
-
-def test_a_missing_array_is_a_difference():
     more = record(arrays={**ARRAYS, "m": np.ones(2)})
     (difference,) = compare_records(record(), more).differences
     assert difference.name == "arrays.m" and difference.recorded == "absent"

@@ -82,7 +82,7 @@ def test_a_legend_below_takes_as_many_columns_as_fit(label):
     assert len(lefts) == (3 if len(label) < 40 else 2)
 
 
-@pytest.mark.parametrize("backend", ["nonsense", "QtAgg", "module://none.such"])
+@pytest.mark.parametrize("backend", ["nonsense", "module://none.such"])
 def test_the_environment_s_backend_does_not_matter(tmp_path, backend):
     code = (
         "import os\nfrom pathlib import Path\nfrom kansciml.reporting.style import *\n"

@@ -9,13 +9,11 @@ import pytest
 from support import fig1_records, fig3_records, fig4_records, fig5_records, table1_records
 
 from kansciml._errors import KansciError
-from kansciml.analysis.comparison import REFUTED, SUPPORTED, UNDECIDED, compare_losses
 from kansciml.experiments.fig2 import findings as fig2_findings
 from kansciml.experiments.fig3 import findings as fig3_findings
 from kansciml.experiments.fig5 import findings as fig5_findings
 from kansciml.experiments.memory import findings as fig4_findings
-from kansciml.reporting import judging as budget_findings
-from kansciml.reporting.judging import by_seeds, diverged, judged, listed, resized, shortfalls
+from kansciml.reporting import style
 from kansciml.runs import findings
 from kansciml.runs.records import Record
 from kansciml.runs.settings import setting
@@ -39,45 +37,6 @@ def make(name, folder, make_record):
         "table1": lambda: table1_records.make(folder, {("tiny", "mlp"): table1_records.BASE}),
     }
     return makers[name]()
-
-
-@pytest.mark.parametrize("decided, verdict", budget_findings.VERDICT.items())
-def test_a_run_of_the_papers_size_decides_and_a_smaller_one_only_says_what_holds_at_its_size(decided, verdict):
-    found, evidence = judged(decided, "p = 0.008 <= 0.05", (5, 6), [])
-    assert found == verdict and evidence.startswith(f"{decided}, p = 0.008 <= 0.05") and "5 against 6" in evidence
-    found, evidence = judged(decided, "because", (5, 5), ["epochs 12 instead of 500"], what="this")
-    assert found == findings.UNDECIDED and evidence.startswith(f"at this size: this: {decided}, because")
-    assert evidence.endswith("epochs 12 instead of 500")
-
-
-def test_too_few_seeds_decide_nothing_whatever_the_test_says():
-    found, evidence = judged(SUPPORTED, "p = 0.036", (3, 5), [])
-    assert found == findings.UNDECIDED and "3 seeds a side instead of 4" in evidence
-    assert judged(SUPPORTED, "p = 0.029", (4, 4), [])[0] == findings.REPRODUCED
-    assert judged(SUPPORTED, "p = 0.029", (4, 4), [], least=5)[0] == findings.UNDECIDED
-    assert "1 seed a side" in judged(UNDECIDED, "", (1, 1), [])[1]
-
-
-def test_a_comparison_is_judged_with_its_effect_or_as_the_opposite_of_its_claim():
-    lower = compare_losses([1.0, 2, 3, 4], [5.0, 6, 7, 8])
-    verdict, evidence = by_seeds(lower, [])
-    assert verdict == findings.REPRODUCED and "p = 0.029" in evidence and "Cliff's delta -1.00" in evidence
-    assert by_seeds(lower, [], decided=budget_findings.OPPOSITE[SUPPORTED])[0] == findings.NOT_REPRODUCED
-    assert budget_findings.OPPOSITE == {SUPPORTED: REFUTED, REFUTED: SUPPORTED, UNDECIDED: UNDECIDED}
-
-
-def test_only_what_is_smaller_or_other_falls_short():
-    reference = {"at_least": {"epochs": 500, "size": 85}, "same": {"subset": None, "dataset": "cifar10"}}
-    assert shortfalls({"epochs": 600, "size": 85, "subset": None, "dataset": "cifar10"}, **reference) == []
-    found = shortfalls({"epochs": 12, "size": 85, "subset": 2000, "dataset": "cifar10"}, **reference)
-    assert found == ["epochs 12 instead of 500", "subset 2000 instead of all"]
-    assert len(shortfalls({}, **reference)) == 3  # what a record does not say is not taken for granted
-    assert resized({"modes": [8, 8]}) == ["modes 8 x 8 instead of the model's own"] and resized(None) == []
-
-
-def test_long_lists_are_cut_and_lost_seeds_named():
-    assert listed(list("abcdef")) == "a; b; c; d; e; f" and listed(list("abcdefg")).endswith("e; and 2 more")
-    assert diverged({"MLP": (0, 5), "KAN": (2, 5)}) == "; 2 of 5 seeds of KAN diverged"
 
 
 def test_the_sizes_that_decide_are_those_of_the_presets():
@@ -109,7 +68,8 @@ def test_every_experiment_of_the_paper_has_findings_and_refuses_foreign_records(
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_pictures_of_findings_are_those_that_render_writes(name, tmp_path, make_record):
+def test_the_pictures_of_findings_are_those_that_render_writes(name, tmp_path, make_record, monkeypatch):
+    monkeypatch.setattr(style, "save_figure", lambda figure, folder, stem: [folder / f"{stem}.svg"])
     record, one = make(name, tmp_path, make_record), experiment(name)
     found = one.findings(record)
     written = {path.stem for path in one.render(record, tmp_path) if path.suffix == ".svg"}

@@ -18,9 +18,11 @@ class Clock:
         return self.now
 
 
-def test_plain_lines_are_few_and_tell_the_time_left(monkeypatch):
+def test_plain_lines_are_few_and_tell_the_time_left_and_quick_work_is_silent(monkeypatch):
     clock, stream = Clock(), io.StringIO()
     monkeypatch.setattr(progress, "time", clock)
+    with Progress(stream) as bars:
+        bars.task("quick", total=2).update(completed=2)
     with Progress(stream, interval_s=20) as bars, bars.task("lotka mlp", total=100) as task:
         for _ in range(50):
             clock.now += 1
@@ -39,13 +41,6 @@ def test_resumed_work_does_not_count_as_speed(monkeypatch):
     clock.now = 10
     task.update(completed=90)
     assert stream.getvalue() == "run: 90 of 100, 10 s, about 10 s left\n"
-
-
-def test_quick_work_is_silent():
-    stream = io.StringIO()
-    with Progress(stream) as bars:
-        bars.task("quick", total=2).update(completed=2)
-    assert stream.getvalue() == ""
 
 
 def test_terminal_shows_bar_values_and_log_lines():

@@ -28,7 +28,7 @@ from kansciml.experiments.fair.config import DARCY, IMAGES, SYSTEMS, FairConfig
 from kansciml.experiments.fair.domain import MLP, Domain, Metric, Pair, equal_time, kan_of, pairs
 from kansciml.experiments.fair.networks import darcy, images
 from kansciml.experiments.fair.ode import NeuralOdes
-from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes, TaskTimes
+from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes
 from kansciml.experiments.fair.report import render, summary
 from kansciml.experiments.fair.step_times import stored
 from kansciml.experiments.fno.experiment import SMOKE
@@ -54,7 +54,7 @@ def check(config: FairConfig) -> None:
 def run(config: FairConfig, context: RunContext) -> Result:
     runs: list[FairRun] = []
     found: list[Comparison] = []
-    times: list[TaskTimes] = []
+    times: list[StepTimes] = []
     for domain in domains(config):
         own, shown = _train(domain, context, times)
         runs += own
@@ -65,7 +65,7 @@ def run(config: FairConfig, context: RunContext) -> Result:
 
 
 def _train(
-    domain: Domain[Any], context: RunContext, times: list[TaskTimes]
+    domain: Domain[Any], context: RunContext, times: list[StepTimes]
 ) -> tuple[list[FairRun], list[tuple[str, Pair]]]:
     """All trainings of a domain, and what is compared on which task; measured times are added to `times`."""
     protocols, jobs, longer = domain.config.protocols, domain.jobs(), []
@@ -76,7 +76,7 @@ def _train(
         kans, mlps = jobs[task, kan_of(layer)], jobs[task, MLP]
         path = context.checkpoints / f"step-times.{task}.{layer}.json"
         step = stored(path, partial(domain.step_times, kans, mlps, arrays, context))
-        times.append(TaskTimes(**vars(step), task=task, layer=layer))
+        times.append(replace(step, task=task, layer=layer))
         pair = equal_time(layer, step.factor)
         context.log(f"{task}: {_told(step)}")
         shown.append((task, pair))

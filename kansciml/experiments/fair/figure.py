@@ -61,7 +61,7 @@ def ratio_figure(fair: FairRecord) -> Figure:
     axes.set_ylim((len(lines) - 1) * height + LINE * (n - 1) + (LINE + GAP) / 2, -(LINE + GAP) / 2)
     axes.set_yticks(ticks, [fair.title(task, layer).replace(", ", "\n", 1) for task, layer in lines])
     axes.tick_params(axis="y", length=0)
-    log_ticks(axes.xaxis, (low, high))
+    log_ticks(axes.xaxis, (low, high), few=1000.0)
     seeds = max(len(row.seeds) for row in fair.rows)
     axes.set_xlabel(
         f"error of the KAN / error of the MLP, with {100 * (1 - fair.alpha):g} % intervals over {seeds}"

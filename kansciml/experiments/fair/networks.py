@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kansciml.analysis.matching import mixing_flops
+from kansciml.analysis.matching import mixing_size
 from kansciml.experiments.fair.config import DARCY, IMAGES, LAYERS, FairConfig
 from kansciml.experiments.fair.domain import Arrays, Domain, Metric, Model
 from kansciml.experiments.fair.record import FairRun, StepTimes
@@ -75,7 +75,7 @@ class Networks(Domain[Job]):
             status=row.status,
             message=row.message,
             parameters=row.parameters,
-            flops=mixing_flops(job.network),
+            flops=mixing_size(job.network, "flops"),
             steps=row.steps,
             seconds=float(arrays[f"{job.id}.train_s"][-1:].sum()),
             losses={metric.name: None if row.diverged else metric.of(row) for metric in self.metrics[self.name]},

@@ -104,6 +104,7 @@ class StepTimes:
     Args:
         kan_s, mlp_s: medians over rounds, averaged over the pairs of steps that were given; NaN if there were none.
         rounds, pairs: how many of each. clock: ``process`` (seconds of the processor) or ``wall``.
+        task, layer: of the models of equal width that were timed.
     """
 
     kan_s: float
@@ -111,20 +112,14 @@ class StepTimes:
     rounds: int
     pairs: int
     clock: str
+    task: str = ""
+    layer: str = ""
 
     @property
     def factor(self) -> float:
         """KAN / MLP seconds per step; 1 where it is not known."""
         known = 0 < self.kan_s < math.inf and 0 < self.mlp_s < math.inf
         return self.kan_s / self.mlp_s if known else 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskTimes(StepTimes):
-    """Those of the models of equal width on a task."""
-
-    task: str
-    layer: str
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ class FairRecord:
     tasks: tuple[str, ...]
     layers: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
-    times: tuple[TaskTimes, ...]
+    times: tuple[StepTimes, ...]
     runs: tuple[FairRun, ...]
 
     @classmethod

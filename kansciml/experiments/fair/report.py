@@ -11,7 +11,7 @@ import numpy as np
 
 from kansciml.analysis.paired import seeds_needed
 from kansciml.experiments.fair.figure import ratio_figure
-from kansciml.experiments.fair.record import PROTOCOLS, Comparison, FairRecord, TaskTimes
+from kansciml.experiments.fair.record import PROTOCOLS, Comparison, FairRecord, StepTimes
 from kansciml.reporting.groups import over
 from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
@@ -22,11 +22,7 @@ STANDS = " *"
 
 
 def summary(record: Record) -> list[Table]:
-    """The answer (one row per task), the comparisons in detail, the models, and the times of training steps.
-
-    Raises:
-        KansciError: the record holds no comparisons.
-    """
+    """The answer (one row per task), the comparisons in detail, the models, and the times of training steps."""
     fair = FairRecord.read(record)
     tables = [answer_table(fair), detail_table(fair), models_table(fair)]
     return [*tables, times_table(fair)] if fair.times else tables
@@ -119,7 +115,7 @@ def times_table(fair: FairRecord) -> Table:
     return Table("Time of a training step", columns, rows, notes)
 
 
-def _used(fair: FairRecord, times: TaskTimes) -> tuple[float | None, float | None]:
+def _used(fair: FairRecord, times: StepTimes) -> tuple[float | None, float | None]:
     row = fair.of(times.task, times.layer, "time")
     if row is None:
         return None, None
@@ -127,11 +123,7 @@ def _used(fair: FairRecord, times: TaskTimes) -> tuple[float | None, float | Non
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``fair`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
-
-    Raises:
-        KansciError: the record holds no comparisons, or the folder cannot be written.
-    """
+    """Write ``fair`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths."""
     return save_report(folder, summary(record), {"fair": partial(ratio_figure, FairRecord.read(record))})
 
 

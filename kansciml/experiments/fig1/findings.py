@@ -19,11 +19,7 @@ PAPER_SPLINE = (5, 3)
 
 
 def findings(record: Record) -> list[Finding]:
-    """What a run says about Equations (1) and (2) and the parameters of a layer; nothing of it rests on training.
-
-    Raises:
-        KansciError: the record holds no finished run of fig1.
-    """
+    """What a run says about Equations (1) and (2) and the parameters of a layer; nothing of it rests on training."""
     maps = Maps.read(record)
     return [_misprint(maps), _algebra(maps), _memory(maps), _parameters(maps)]
 

@@ -87,11 +87,11 @@ class Maps:
     @classmethod
     def read(cls, record: Record) -> Maps:
         """Raises KansciError where the record holds no finished run of fig1."""
-        if record.experiment != "fig1" or not record.arrays:
+        kinds = (*EQUATIONS, *MEASURED)
+        if record.experiment != "fig1" or any(f"{name}.{kind}" not in record.arrays for name in MAPS for kind in kinds):
             raise DamagedRecord(f"{record.folder} holds no finished run of fig1: kansciml run fig1 makes one")
-        config = read(Fig1Config, record.config)
-        found = {name: {kind: record.arrays[f"{name}.{kind}"] for kind in (*EQUATIONS, *MEASURED)} for name in MAPS}
-        return cls(config, found, record.result["kept_per_input"])
+        found = {name: {kind: record.arrays[f"{name}.{kind}"] for kind in kinds} for name in MAPS}
+        return cls(read(Fig1Config, record.config), found, record.result["kept_per_input"])
 
     def result(self) -> Result:
         """What `read` reads."""

@@ -25,11 +25,7 @@ UNDER = "#d0d0d0"
 
 
 def summary(record: Record) -> list[Table]:
-    """Ratios of measured extra memory to Equation (2) with the verdict in words; what the layers keep for backward.
-
-    Raises:
-        KansciError: the record holds no finished run of fig1.
-    """
+    """Ratios of measured extra memory to Equation (2) with the verdict in words; what the layers keep for backward."""
     maps = Maps.read(record)
     rows = []
     for kind in MEASURED:
@@ -71,11 +67,7 @@ def verdict(kind: str, ratio: Spread) -> str:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``extra_memory`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
-
-    Raises:
-        KansciError: the record holds no finished run of fig1, or the folder cannot be written.
-    """
+    """Write ``extra_memory`` (SVG, PNG, PDF) and ``tables`` (Markdown, JSON) into `folder`; returns their paths."""
     return save_report(folder, summary(record), {"extra_memory": partial(heat_maps, Maps.read(record))})
 
 

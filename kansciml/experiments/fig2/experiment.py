@@ -24,22 +24,14 @@ from kansciml.experiments.ode.trained import trained_fields
 from kansciml.experiments.ode.variants import variant_fields
 from kansciml.models.field_spec import MODELS, FieldSpec
 from kansciml.runs.experiment import Experiment, Result, RunContext
-from kansciml.runs.records import Record
 from kansciml.runs.settings import part
-from kansciml.runs.trained import TrainedModel, config_of
 from kansciml.tasks.ode.problem import MATCHES, FieldSizes, make_field
 from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.tasks.ode.system import System
-from kansciml.training.flat import FlatTraining
 
 SYSTEMS = ("lotka", "fitzhugh", "rigid", "spiral", "pleiades")
 GRID_RANGE_STUDY = "spiral"
 """System on which the KAN is also run with its input unscaled and squashed by tanh."""
-
-
-def _run(seeds: int, adam_steps: int, lbfgs_steps: int) -> RunConfig:
-    training = FlatTraining(adam_steps, final_learning_rate=1e-3, lbfgs_steps=lbfgs_steps)
-    return RunConfig(seeds=seeds, backend="torch", training=training)
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Fig2Config:
     systems: tuple[str, ...] = SYSTEMS
     """Names of systems, or paths to .py files that define SYSTEM."""
     field: FieldSizes = part(FieldSizes())
-    run: RunConfig = part(_run(10, 5000, 20000))
+    run: RunConfig = part(RunConfig.of_steps(5000, 20000, 10))
 
     def __post_init__(self) -> None:
         if self.run.backend not in BACKENDS:
@@ -80,26 +72,21 @@ def run(config: Fig2Config, context: RunContext) -> Result:
         return run_jobs(context.plan, context)
 
 
-def trained(record: Record) -> list[TrainedModel]:
-    """The models of a finished run, for `kansciml hessian`."""
-    return trained_fields(record, plan(config_of(Fig2Config, record.config)))
-
-
 EXPERIMENT = Experiment(
     name="fig2",
     title="Learning dynamical systems by neural ODEs: KAN against MLP",
     item="Figure 2",
     config=Fig2Config,
     presets={
-        "smoke": Fig2Config(run=_run(2, 20, 10)),
-        "small": Fig2Config(run=_run(5, 1000, 1000)),
+        "smoke": Fig2Config(run=RunConfig.of_steps(20, 10, 2)),
+        "small": Fig2Config(run=RunConfig.of_steps(1000, 1000, 5)),
         "paper": Fig2Config(),
     },
     run=run,
     render=render,
     summary=summary,
     check=plan,
-    trained=trained,
+    trained=lambda record: trained_fields(record, Fig2Config, plan),
     findings=findings,
     order=2,
     captions={

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import UsageError, check_names
 from kansciml.experiments.fig3.findings import findings
 from kansciml.experiments.fig3.report import render, summary
 from kansciml.experiments.hessian.measure import HessianSettings, measure
@@ -72,12 +72,8 @@ class Fig3Config:
     """Of the spectra."""
 
     def __post_init__(self) -> None:
-        for name, given in (("models", self.models), ("variants", self.variants)):
-            if not given or len(set(given)) < len(given):
-                raise UsageError(f"got {name} {given}: expected one or more different names")
-        for variant in self.variants:
-            if variant not in VARIANTS:
-                raise unknown_name("variant", variant, VARIANTS)
+        check_names("model", self.models)
+        check_names("variant", self.variants, VARIANTS)
         for model in self.models:
             if find(model)[0].name not in MIXERS:
                 raise UsageError(f"got model {model}: expected mixers, such as mixer-nano or conv-mixer-256-8")
@@ -90,9 +86,7 @@ class Fig3Config:
             if self.classifier.training.weight_decay == PAPER.training.weight_decay:
                 own["weight_decay"] = recipe(model, self.classifier.images.dataset)["weight_decay"]
             classifier = with_settings(self.classifier, own)
-            found += [
-                VisionRunConfig(model, VariantChoice(variant), classifier=classifier) for variant in self.variants
-            ]
+            found += [VisionRunConfig(model, VariantChoice(one), classifier=classifier) for one in self.variants]
         return found
 
 
@@ -131,7 +125,18 @@ def _on(device: Any, model: TrainedModel) -> TrainedModel:
     return replace(model, load=load) if device.type == "cuda" else model
 
 
-SMALL = {"warmup": 1.0, "augmentation": "light", "label_smoothing": 0.0}
+NARROW = {
+    "models": ("mixer-nano", "conv-mixer-128-4"), "warmup": 1.0, "augmentation": "light", "label_smoothing": 0.0,
+    "spectra.steps": 30,
+}  # fmt: skip
+SMOKE = {
+    **NARROW, "seeds": 1, "dataset": "digits", "subset": 320, "epochs": 3, "batch_size": 64, "width": 16, "depth": 1,
+    "token_hidden": 16, "spectra.probes": 3, "spectra.deflate": 3, "spectra.samples": 64,
+}  # fmt: skip
+SMALL = {
+    **NARROW, "seeds": 4, "subset": 2000, "epochs": 12, "width": 64, "depth": 2, "token_hidden": 64,
+    "spectra.probes": 2, "spectra.deflate": 5, "spectra.samples": 128,
+}  # fmt: skip
 
 EXPERIMENT = Experiment(
     name=NAME,
@@ -139,30 +144,8 @@ EXPERIMENT = Experiment(
     item="Figure 3",
     config=Fig3Config,
     presets={
-        "smoke": with_settings(
-            Fig3Config(
-                ("mixer-nano", "conv-mixer-128-4"),
-                spectra=HessianSettings(steps=30, probes=3, deflate=3, samples=64),
-            ),
-            {
-                **SMALL,
-                "seeds": 1,
-                "dataset": "digits",
-                "subset": 320,
-                "epochs": 3,
-                "batch_size": 64,
-                "width": 16,
-                "depth": 1,
-                "token_hidden": 16,
-            },
-        ),
-        "small": with_settings(
-            Fig3Config(
-                ("mixer-nano", "conv-mixer-128-4"),
-                spectra=HessianSettings(steps=30, probes=2, deflate=5, samples=128),
-            ),
-            {**SMALL, "seeds": 4, "subset": 2000, "epochs": 12, "width": 64, "depth": 2, "token_hidden": 64},
-        ),
+        "smoke": with_settings(Fig3Config(), SMOKE),
+        "small": with_settings(Fig3Config(), SMALL),
         "paper": Fig3Config(),
     },
     run=run,

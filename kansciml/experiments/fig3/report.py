@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison
-from kansciml.experiments.fig3.record import Fig3Record, plus_minus
+from kansciml.experiments.fig3.record import Fig3Record
 from kansciml.experiments.hessian import report as hessian
 from kansciml.experiments.hessian.record import GroupVerdict
 from kansciml.experiments.vision.record import VisionGroup
@@ -17,6 +17,7 @@ from kansciml.experiments.vision.report import drawings
 from kansciml.experiments.vision.report import summary as vision_summary
 from kansciml.experiments.vision.tables import claims as accuracy_claims
 from kansciml.reporting.claims import Claim, claim_table, counted
+from kansciml.reporting.groups import plus_minus
 from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
@@ -154,7 +155,7 @@ def figure3(fig3: Fig3Record) -> Figure:
 
 
 def _accuracy(group: VisionGroup) -> str:
-    top1 = plus_minus(group.values(lambda row: row.percent), 3)
+    top1 = plus_minus(group.values(lambda row: row.percent))
     return f"{top1 + ' %' if top1 else 'diverged'}, {group.first.parameters:,} parameters"
 
 
@@ -170,5 +171,5 @@ def render(record: Record, folder: Path) -> list[Path]:
         KansciError: as for `summary`, or the folder cannot be written.
     """
     fig3 = Fig3Record.read(record)
-    tables = [*summary(record), *hessian.model_tables(fig3.hessian)]
+    tables = [*summary(record), *map(hessian.model_table, fig3.hessian.models)]
     return save_report(folder, tables, {"figure3": partial(figure3, fig3), **drawings(fig3)})

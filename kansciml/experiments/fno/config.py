@@ -96,6 +96,8 @@ class OperatorConfig(MinibatchConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         find(self.model, kind="operator")
+        if self.training.channels_last:
+            raise UsageError("got channels_last: expected images, since the spectral weights of operators have none")
         darcy = self.samples.darcy
         for name, n, least in (("n_train", darcy.n_train, 2), ("n_test", darcy.n_test, 1)):
             if n < least:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kansciml.analysis.matching import mixing_flops
+from kansciml.analysis.matching import mixing_size
 from kansciml.experiments.fno.config import FnoRunConfig, SamplesConfig
 from kansciml.experiments.fno.record import RESIDUAL
 from kansciml.experiments.minibatch.jobs import TrainingJob
@@ -39,7 +39,7 @@ class FnoJob(TrainingJob[FNOConfig, SamplesConfig]):
         sizes = {name: p.numel() for name, p in network.named_parameters()}
         ends = sum(size for name, size in sizes.items() if name.startswith(("lift.", "projection.")))
         return {
-            "parameters": sum(sizes.values()), "ends_parameters": ends, "ends_flops": mixing_flops(self.network)
+            "parameters": sum(sizes.values()), "ends_parameters": ends, "ends_flops": mixing_size(self.network, "flops")
         }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kansciml._errors import UsageError
 from kansciml.experiments.hessian.measure import HessianSettings, is_measured, measure
+from kansciml.experiments.hessian.ranks import company
 from kansciml.experiments.hessian.record import HessianRecord
 from kansciml.experiments.hessian.report import render, tables
 from kansciml.runs import ranks
@@ -54,6 +55,7 @@ def covers(config: HessianConfig, record: Record) -> bool:
     return {one.name for one in config.chosen()} <= {one.name for one in HessianRecord.read(record).models}
 
 
+@company()
 def run(config: HessianConfig, context: RunContext) -> Result:
     """Measure the models that are asked for; those measured before stay in the result."""
     wanted = {one.name for one in config.chosen()}

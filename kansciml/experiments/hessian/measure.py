@@ -67,6 +67,7 @@ class HessianSettings:
             raise UsageError(f"got threshold {self.threshold}: expected positive numbers, such as 0.01 1")
 
 
+@company()
 def measure(
     models: Sequence[TrainedModel], settings: HessianSettings, context: RunContext, folder: Path, run: str
 ) -> HessianRecord:
@@ -85,14 +86,13 @@ def measure(
     known = sum(is_measured(folder, one) for one in models)
     if known:
         context.log(f"hessian: {known} of {len(models)} models were measured before")
-    with company():
-        for number, one in enumerate(models, 1):
-            if not ranks.agree(is_measured(folder, one)):
-                _measure_one(one, settings, context, folder, run, f"{one.name} ({number}/{len(models)})")
-            if ranks.rank() == 0:
-                row, own = _read(_done(folder, one))
-                found.append(row)
-                arrays |= own
+    for number, one in enumerate(models, 1):
+        if not ranks.agree(is_measured(folder, one)):
+            _measure_one(one, settings, context, folder, run, f"{one.name} ({number}/{len(models)})")
+        if ranks.rank() == 0:
+            row, own = _read(_done(folder, one))
+            found.append(row)
+            arrays |= own
     return HessianRecord(tuple(found), verdicts(found), arrays)
 
 

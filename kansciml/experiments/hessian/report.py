@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kansciml.analysis.hessian import Estimate, kinds
 from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord, MeasuredModel
+from kansciml.reporting.legends import legend_below
 from kansciml.reporting.style import VariantStyle, new_figure, save_report, variant_styles
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
@@ -19,6 +20,7 @@ from kansciml.runs.tables import Table, format_number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 TITLES = {"plain": "Hessian H", "adaptive": "adaptive, |w| H |w|", "filter": "filter-normalised"}
 DRAWN = {"plain": "top", "adaptive": "adaptive_top"}
@@ -28,6 +30,7 @@ RESOLVED = 1e-6
 WIDTH_DECADES = 0.12
 """Standard deviation of the kernel that smooths the densities."""
 POINTS = 600
+NOTE = "band: lowest to highest seed, or 2 standard errors over the probes of one; mark: largest eigenvalue"
 VERDICT_NOTES = (
     "Sharper: the measure is larger. A pair of models is decided if it differs by more than 2 standard errors (a"
     " statement on these two), several seeds by an exact two-sided Mann-Whitney U test at 0.05, which takes 4 seeds a"
@@ -45,12 +48,7 @@ def tables(record: Record) -> list[Table]:
         DamagedRecord: the record is no result of ``kansciml hessian``.
     """
     measured = HessianRecord.read(record)
-    return [*model_tables(measured), *verdict_tables(measured)]
-
-
-def model_tables(measured: HessianRecord) -> list[Table]:
-    """All measures of each model."""
-    return [_model_table(one) for one in measured.models]
+    return [*map(model_table, measured.models), *verdict_tables(measured)]
 
 
 def verdict_tables(measured: HessianRecord) -> list[Table]:
@@ -88,23 +86,18 @@ def spectra(
     styles = variant_styles(one.group for one in models)
     figure = new_figure(0.7 + 2.2 * len(tasks))
     panels = figure.subplots(len(tasks), len(shown), squeeze=False)
-    drawn: dict[str, Any] = {}
-    for line, task in zip(panels, tasks):
-        for axes, name in zip(line, shown):
+    drawn: dict[str, Line2D] = {}
+    for row, task in zip(panels, tasks):
+        for axes, name in zip(row, shown):
             drawn |= _panel(axes, measured, [one for one in models if one.task == task], name, styles)
             title = f"{task}: {TITLES[name]}" if task and titles is None else TITLES[name]
-            axes.set_title(f"{titles[task]}\n{title}" if titles and axes is line[0] else title)
-        line[0].set_ylabel("share of eigenvalues per decade")
+            axes.set_title(f"{titles[task]}\n{title}" if titles and axes is row[0] else title)
+        row[0].set_ylabel("share of eigenvalues per decade")
     for axes in panels[-1]:
         axes.set_xlabel("eigenvalue")
-    figure.legend(
-        drawn.values(),
-        [labels[group] if labels else _label(styles[group], models, group) for group in drawn],
-        loc="outside lower center",
-        ncols=min(4, len(drawn)),
-        title="band: lowest to highest seed, or 2 standard errors over the probes of one; mark: largest eigenvalue",
-        title_fontsize=6.5,
-    )
+    for group, line in drawn.items():
+        line.set_label(labels[group] if labels else _label(styles[group], models, group))
+    legend_below(figure, list(drawn.values()), NOTE, most=4)
     return figure
 
 
@@ -116,7 +109,7 @@ def _label(style: VariantStyle, models: Sequence[MeasuredModel], group: str) -> 
 
 def _panel(
     axes: Axes, measured: HessianRecord, rows: Sequence[MeasuredModel], name: str, styles: Mapping[str, VariantStyle]
-) -> dict[str, Any]:
+) -> dict[str, Line2D]:
     """Draw the groups of one task; returns a line per group."""
     sources = {row.name: source for row in rows if (source := measured.spectrum(row, name)) is not None}
     if not sources:
@@ -177,7 +170,8 @@ def _ticks(axes: Axes, ends: np.ndarray, unit: float) -> None:
     axes.set_xticks([place for place, _ in kept], [text for _, text in kept])
 
 
-def _model_table(row: MeasuredModel) -> Table:
+def model_table(row: MeasuredModel) -> Table:
+    """All measures of a model."""
     own = row.sharpness
     cells: dict[str, dict[str, str]] = {}
     for kind in kinds(own.relative, own.absolute):

@@ -34,11 +34,7 @@ RECIPE_SIZE, RECIPE_BATCH = 85, 32
 
 
 def findings(record: Record) -> list[Finding]:
-    """What a run says about the growth of memory, what fits into 16 GB and, of operators, whether training is feasible.
-
-    Raises:
-        KansciError: the record holds no finished run of figure 4.
-    """
+    """What a run says of the growth of memory, what fits into 16 GB and, of operators, whether training is feasible."""
     memory = MemoryRecord.read(record)
     variants = [variant for variant in memory.variants if variant != BASELINE]
     found = [make(memory, variant) for variant in variants for make in (_higher, _limit)]

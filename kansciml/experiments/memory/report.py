@@ -48,11 +48,7 @@ def variant_styles(variants: Sequence[str]) -> Mapping[str, VariantStyle]:
 
 
 def summary(record: Record) -> list[Table]:
-    """Memory per sample and largest batch of every curve, with the verdict in words; and the points measured.
-
-    Raises:
-        KansciError: the record holds no finished run of figure 4.
-    """
+    """Memory per sample and largest batch of every curve, with the verdict in words; and the points measured."""
     memory = MemoryRecord.read(record)
     limit, styles = memory.limit_gb, variant_styles(memory.variants)
     columns = [
@@ -129,11 +125,7 @@ def _short(style: VariantStyle) -> str:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``memory`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
-
-    Raises:
-        KansciError: the record holds no finished run of figure 4, or the folder cannot be written.
-    """
+    """Write ``memory`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths."""
     return save_report(folder, summary(record), {"memory": partial(memory_figure, MemoryRecord.read(record))})
 
 

@@ -11,14 +11,16 @@ import numpy as np
 from kansciml.experiments.minibatch.record import TrainedRecord
 from kansciml.reporting.groups import Group
 from kansciml.reporting.legends import key, legend_below, log_ticks
-from kansciml.reporting.seed_curves import band_over_seeds, median_over_seeds
-from kansciml.reporting.style import new_figure
+from kansciml.reporting.style import VariantStyle, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TITLE = 8.5
 """Size of the text above a figure."""
+MOST_MARKED = 12
+"""Points of a curve up to which each has its mark."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ def curves(record: TrainedRecord[Any, Any], task: str, rows: Sequence[Curve], co
         bottom = panels[-1, place]
         for axes, row in zip(panels[:, place], rows):
             for group in column.groups:
-                at = median_over_seeds(group.curves("train_s" if column.over_time else "epoch"))
-                band_over_seeds(axes, at, row.scale * group.curves(row.name), record.styles[group.first.look])
+                at = group.curves("train_s" if column.over_time else "epoch")
+                _band(axes, at, row.scale * group.curves(row.name), record.styles[group.first.look])
             axes.margins(x=0.02)
         panels[0, place].set_title(column.title)
         bottom.set_xlabel("training time (s)" if column.over_time else "epoch")
@@ -74,6 +76,22 @@ def curves(record: TrainedRecord[Any, Any], task: str, rows: Sequence[Curve], co
     several = any(len(group.rows) > 1 for group in record.of(task))
     legend(figure, record, task, "line: median over seeds, band: lowest to highest" if several else "")
     return figure
+
+
+def _band(axes: Axes, at: np.ndarray, values: np.ndarray, style: VariantStyle) -> None:
+    """The median over the seeds of `values`, at that of `at`, both (seeds, points), and a band from lowest to highest.
+
+    Points at which no seed is finite are left out.
+    """
+    kept = np.isfinite(values).any(axis=0)
+    if not kept.any():
+        return
+    at, values = np.nanmedian(at[:, kept], axis=0), values[:, kept]
+    marker = style.marker if len(at) <= MOST_MARKED else ""
+    axes.plot(at, np.nanmedian(values, axis=0), color=style.colour, linestyle=style.line, marker=marker)
+    if len(values) > 1:
+        low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        axes.fill_between(at, low, high, color=style.colour, alpha=0.18, linewidth=0)
 
 
 def legend(figure: Figure, record: TrainedRecord[Any, Any], task: str, note: str, line: bool = True) -> None:

@@ -89,6 +89,12 @@ class RunConfig:
                 raise UsageError(f"got {name} {tolerance}: expected a number between 0 and 1, such as 1e-7")
         check_methods(self.gradient, self.sensealg)
 
+    @classmethod
+    def of_steps(cls, adam_steps: int, lbfgs_steps: int, seeds: int) -> RunConfig:
+        """A preset: so many steps and seeds on torch."""
+        training = FlatTraining(adam_steps, final_learning_rate=1e-3, lbfgs_steps=lbfgs_steps)
+        return cls(seeds, backend="torch", training=training)
+
     @property
     def backends(self) -> tuple[str, ...]:
         """The backends to train on; ``auto`` is to be replaced by the one that starts."""

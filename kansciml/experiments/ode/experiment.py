@@ -23,13 +23,10 @@ from kansciml.experiments.ode.trained import trained_fields
 from kansciml.experiments.ode.variants import variant_fields
 from kansciml.models.field_spec import MODELS, FieldSpec
 from kansciml.runs.experiment import Experiment, Result, RunContext
-from kansciml.runs.records import Record
 from kansciml.runs.settings import part
-from kansciml.runs.trained import TrainedModel, config_of
 from kansciml.tasks.ode.problem import MATCHES, FieldConfig, make_problem
 from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.tasks.ode.system import System
-from kansciml.training.flat import FlatTraining
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,8 @@ def plan(config: OdeConfig) -> Plan:
 
 
 def run(config: OdeConfig, context: RunContext) -> Result:
+    if config.run.backend == "both":
+        context.log("backend: torch and julia")
     with closing_backends():
         found = run_jobs(context.plan, context)
         if config.run.backend == "both":
@@ -89,25 +88,19 @@ def backend_gates(config: OdeConfig, context: RunContext) -> Iterator[dict[str, 
             bar.update(advance=1)
 
 
-def trained(record: Record) -> list[TrainedModel]:
-    """The models of a finished run, for `kansciml hessian`."""
-    return trained_fields(record, plan(config_of(OdeConfig, record.config)))
-
-
-def _preset(adam_steps: int, lbfgs_steps: int, seeds: int) -> OdeConfig:
-    training = FlatTraining(adam_steps, final_learning_rate=1e-3, lbfgs_steps=lbfgs_steps)
-    return OdeConfig(run=RunConfig(seeds=seeds, backend="torch", training=training))
-
-
 EXPERIMENT = Experiment(
     name="ode",
     title="Neural ODE: KAN against MLP on one system or on your own data",
     item="Section 4.1",
     config=OdeConfig,
-    presets={"smoke": _preset(30, 20, 2), "small": _preset(1000, 1000, 5), "paper": _preset(5000, 20000, 5)},
+    presets={
+        "smoke": OdeConfig(run=RunConfig.of_steps(30, 20, 2)),
+        "small": OdeConfig(run=RunConfig.of_steps(1000, 1000, 5)),
+        "paper": OdeConfig(run=RunConfig.of_steps(5000, 20000, 5)),
+    },
     run=run,
     render=render,
     summary=summary,
     check=plan,
-    trained=trained,
+    trained=lambda record: trained_fields(record, OdeConfig, plan),
 )

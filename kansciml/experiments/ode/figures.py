@@ -54,7 +54,7 @@ def loss_curves(ode: OdeRecord) -> Figure:
         axes.set_title(as_is(system.title))
         axes.margins(x=0.02)
         axes.locator_params(axis="x", nbins=4, integer=True)
-    figure.supxlabel("iteration", fontsize=8)
+        axes.set_xlabel("iteration")
     figure.supylabel("training loss", fontsize=8)
     notes = ["line: median over seeds, band: lowest to highest"] * any(len(group.rows) > 1 for group in ode.groups)
     notes += ["cross: a seed diverged"] * any(group.n_diverged for group in ode.groups)

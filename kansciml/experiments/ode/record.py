@@ -49,7 +49,7 @@ class Run:
         train_mse ... test_relative_mse: errors re-evaluated at tolerance 1e-10; None where that fails, the truth is
             unknown or, for relative errors, the data are constant in time.
         not_computed: why, for each of those that is None.
-        group: the variant, with the backend where there are two. arrays: by their names behind the id.
+        group: the variant, with the backend where there are two. arrays: by ``<id>.<name>``, others too.
     """
 
     id: str
@@ -100,7 +100,7 @@ class Run:
 
     def array(self, name: str) -> np.ndarray:
         """One of the arrays; empty if the record lacks it."""
-        return self.arrays.get(name, _nothing())
+        return self.arrays.get(f"{self.id}.{name}", _nothing())
 
 
 @dataclass(frozen=True)
@@ -241,14 +241,9 @@ class OdeRecord:
 
 def read_runs(record: Record) -> list[Run]:
     """All runs in the order of the record, also those that were interrupted."""
-    runs = []
-    for row in (read(Run, values) for values in record.result["runs"]):
-        own = {
-            name.removeprefix(f"{row.id}."): array for name, array in record.arrays.items() if name.startswith(row.id)
-        }
-        plain = row.variant.removesuffix(f"@{row.backend}")
-        runs.append(replace(row, variant=plain, group=row.variant, arrays=own))
-    return runs
+    rows = [read(Run, values) for values in record.result["runs"]]
+    plain = [row.variant.removesuffix(f"@{row.backend}") for row in rows]
+    return [replace(row, variant=one, group=row.variant, arrays=record.arrays) for row, one in zip(rows, plain)]
 
 
 def run_json(run: Run) -> dict[str, Any]:
@@ -265,7 +260,7 @@ def ode_result(systems: Sequence[OdeSystem], runs: Sequence[Run]) -> Result:
         described[one.name] = _without(write(one), "name", "groups", "t", "truth", "data_t", "data")
         arrays |= {f"{one.name}.{name}": array for name, array in found.items()}
     for run in runs:
-        arrays |= {f"{run.id}.{name}": array for name, array in run.arrays.items()}
+        arrays |= run.arrays
     return Result({"systems": described, "runs": [run_json(run) for run in runs]}, arrays)
 
 

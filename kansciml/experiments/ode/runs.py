@@ -156,7 +156,8 @@ def run_job(
         progress=lambda done, total, loss, phase: report((done, loss, phase)),
         log=report,
     )
-    history = {name: run.fit.history[name] for name in ("iteration", "loss", "phase")}
+    arrays = {name: run.fit.history[name] for name in ("iteration", "loss", "phase")}
+    arrays |= {"params": run.params, "trajectory": run.states}
     return Run(
         id=job.id,
         system=system.name,
@@ -175,7 +176,7 @@ def run_job(
         not_computed=run.metrics.missing,
         evaluations=run.fit.evaluations,
         wall_s=run.fit.wall_s,
-        arrays=history | {"params": run.params, "trajectory": run.states},
+        arrays={f"{job.id}.{name}": array for name, array in arrays.items()},
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,18 +13,23 @@ from kansciml.backends.trajectory_loss import trajectory_loss
 from kansciml.experiments.ode.jobs import Job, Plan
 from kansciml.experiments.ode.record import Run, read_runs
 from kansciml.runs.records import Record
-from kansciml.runs.trained import LoadedModel, TrainedModel
+from kansciml.runs.trained import LoadedModel, TrainedModel, config_of
 from kansciml.tasks.ode.data import training_data
 from kansciml.tasks.ode.problem import METRICS, make_problem
 from kansciml.tasks.ode.system import System
 
+C = TypeVar("C")
 
-def trained_fields(record: Record, plan: Plan) -> list[TrainedModel]:
-    """The models of a run whose training ended (neither diverged nor interrupted), in the order of the plan.
+
+def trained_fields(record: Record, kind: type[C], plan_of: Callable[[C], Plan]) -> list[TrainedModel]:
+    """The models of a run whose training ended (neither diverged nor interrupted), in the order of its plan.
+
+    `kind`, of its configuration; `plan_of`: the experiment's `plan`.
 
     Raises:
         KansciError: the data of a system are not those of the record any more.
     """
+    plan = plan_of(config_of(kind, record.config))
     runs = {run.id: run for run in read_runs(record) if run.status == "finished"}
     jobs = [job for job in plan.jobs if job.id in runs]
     for source in dict.fromkeys(job.system for job in jobs):

@@ -44,18 +44,13 @@ def margin(better: Sequence[float], worse: Sequence[float], low: float, high: fl
     """
     least = compare_losses([error + low for error in better], worse)
     most = compare_losses(worse, [error + high for error in better])
-    for end, text in ((least, f"less than {100 * low:g}"), (most, f"more than {100 * high:g}")):
-        if end.verdict == REFUTED:
-            return _with(end, REFUTED, f"{text} points: {end.reason}")
-    if least.verdict == most.verdict == SUPPORTED:
-        worst = max(least, most, key=lambda end: end.p_value)
-        return _with(worst, SUPPORTED, worst.reason)
-    open_end = least if least.verdict == UNDECIDED else most
-    return _with(open_end, UNDECIDED, open_end.reason)
-
-
-def _with(one: Comparison, verdict: str, reason: str) -> Comparison:
-    return Comparison(verdict, one.p_value, math.nan, math.nan, one.n_a, one.n_b, reason)
+    ends = {f"less than {100 * low:g} points: ": least, f"more than {100 * high:g} points: ": most}
+    text, end = next(((text, end) for text, end in ends.items() if end.verdict == REFUTED), ("", None))
+    if end is None:
+        both = least.verdict == most.verdict == SUPPORTED
+        worst = max(least, most, key=lambda one: one.p_value)
+        end = worst if both else least if least.verdict == UNDECIDED else most
+    return replace(end, median_log10_ratio=math.nan, effect=math.nan, reason=text + end.reason)
 
 
 def claims(table1: Table1Record) -> list[TableClaim]:

@@ -118,12 +118,12 @@ def step_memory(config: DeitConfig, batch: int) -> tuple[int, int]:
     differ in no more than the rate of their drop-path. Otherwise the network itself is measured.
     """
     if config.depth > 3:
-        two, three = (_measured(replace(config, depth=depth), batch) for depth in (2, 3))
+        two, three = (measured_step(replace(config, depth=depth), batch) for depth in (2, 3))
         step, kept, weights = (high - low for low, high in zip(two, three))
         if step == kept > weights:
             further = (config.depth - 3) * kept
             return three[0] + further, three[1] + further
-    step, kept, _ = _measured(config, batch)
+    step, kept, _ = measured_step(config, batch)
     return step, kept
 
 
@@ -131,7 +131,7 @@ def _job(model: str, config: DeitConfig, kind: str = "") -> VisionJob:
     return VisionJob(model, config, ImagesConfig("cifar100"), 0, TrainConfig(), kind)
 
 
-def _measured(config: DeitConfig, batch: int) -> tuple[int, int, int]:
+def measured_step(config: DeitConfig, batch: int) -> tuple[int, int, int]:
     """Bytes of a step at its peak, of those kept for the backward pass, and of the weights."""
     network = Deit(config)
     for module in network.modules():

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import UsageError, check_names
 from kansciml.analysis.matching import MEASURES
 from kansciml.experiments.minibatch.config import VariantChoice
 from kansciml.experiments.minibatch.jobs import network_of
@@ -84,17 +84,12 @@ class Table1Config:
     )
 
     def __post_init__(self) -> None:
-        for name, given, valid in (
-            ("size", self.sizes, SIZES), ("protocol", self.protocols, PROTOCOLS), ("match", self.match, MEASURES)
-        ):  # fmt: skip
-            if not given or len(set(given)) < len(given):
-                raise UsageError(f"got {name} {given}: expected one or more different of {', '.join(valid)}")
-            for value in given:
-                if value not in valid:
-                    raise unknown_name(name, value, valid)
+        check_names("size", self.sizes, SIZES)
+        check_names("protocol", self.protocols, PROTOCOLS)
+        check_names("measure", self.match, MEASURES)
         if self.shrink < 1 or HEAD_WIDTH % self.shrink:
             raise UsageError(f"got shrink {self.shrink}: expected a divisor of {HEAD_WIDTH}, such as 4")
-        if self.weights and "paper" not in self.protocols:
+        if self.weights and PAPER not in self.protocols:
             raise UsageError("got weights without protocol paper, the only one that starts from them: leave them out")
         if self.weights and len(self.weights) != len(self.sizes):
             raise UsageError(
@@ -145,17 +140,16 @@ def rows(config: Table1Config) -> Iterator[RowTrainings]:
     """Every row to train."""
     for size in config.sizes:
         for variant in printed_variants(size):
-            mlp, pretrained = variant == "mlp", bool(config.weights)
-            both = mlp and not pretrained
-            if PAPER in config.protocols or both:
-                protocol = "+".join(config.protocols) if both else PAPER
-                yield RowTrainings(protocol, size, config.trainings(size, variant))
-            if FAIR not in config.protocols:
+            own = config.trainings(size, variant)
+            if variant == "mlp" and not config.weights:
+                yield RowTrainings("+".join(config.protocols), size, own)
                 continue
-            if mlp and pretrained:
-                yield RowTrainings(FAIR, size, replace(config.trainings(size, variant), weights=None), scratch=True)
-            for by in () if mlp else config.match:
-                yield RowTrainings(FAIR, size, config.trainings(size, variant, by))
+            if PAPER in config.protocols:
+                yield RowTrainings(PAPER, size, own)
+            if FAIR in config.protocols and variant == "mlp":
+                yield RowTrainings(FAIR, size, replace(own, weights=None), scratch=True)
+            elif FAIR in config.protocols:
+                yield from (RowTrainings(FAIR, size, config.trainings(size, variant, by)) for by in config.match)
 
 
 def jobs(config: Table1Config) -> list[VisionJob]:
@@ -178,30 +172,24 @@ def deviations(config: Table1Config) -> list[str]:
 
 
 def run(config: Table1Config, context: RunContext) -> Result:
-    owners = [(row, job) for row in rows(config) for job in row.jobs()]
-    made = ImageTrainer(context).run([job for _, job in owners])
+    owners = [row for row in rows(config) for _ in row.jobs()]
+    made = ImageTrainer(context).run(jobs(config))
     if ranks.rank() > 0:
         return made.result
-    trained = replace(made, rows=[owner.row(row) for (owner, _), row in zip(owners, made.rows, strict=True)])
-    kans = sum(row.variant != "mlp" for row in PRINTED)
-    with context.progress.task("table1: memory of the printed rows", len(PRINTED) + kans * len(MEASURES)) as task:
+    result = replace(made, rows=[owner.row(row) for owner, row in zip(owners, made.rows, strict=True)]).result
+    todo = sum(1 if row.variant == "mlp" else 1 + len(MEASURES) for row in PRINTED)
+    with context.progress.task("table1: memory of the printed rows", todo) as task:
         published = [row.to_json() for row in published_rows(MEASURES, task.update)]
-    result = trained.result
     return replace(result, result={**result.result, "published": published, "deviations": deviations(config)})
 
 
 def trained(record: Record) -> list[TrainedModel]:
     """The networks of a finished run, for `kansciml hessian`; those of protocol fair against MLPs from scratch."""
-    protocols = {row.id: row.protocol for group in Table1Record.read(record).groups for row in group.rows}
-    models = trained_networks(record)
-    scratch = {model.task for model in models if model.group == SCRATCH}
-
-    def against(model: TrainedModel) -> str | None:
-        if model.group == SCRATCH:
-            return None
-        return SCRATCH if protocols[model.name] == FAIR and model.task in scratch else model.against
-
-    return [replace(model, against=against(model)) for model in models]
+    table1 = Table1Record.read(record)
+    rows = [row for group in table1.groups for row in group.rows]
+    fair = {row.id for row in rows if row.protocol == FAIR and row.size in table1.scratch}
+    models = [replace(one, against=SCRATCH) if one.name in fair else one for one in trained_networks(record)]
+    return [replace(one, against=None) if one.group == SCRATCH else one for one in models]
 
 
 SMALL = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kansciml.experiments.table1.record import PAPER, Row, Table1Record
 from kansciml.reporting.groups import mean_error
+from kansciml.reporting.legends import legend_below
 from kansciml.reporting.style import FAINT, TRUTH, VariantStyle, new_figure, variant_styles
 
 if TYPE_CHECKING:
@@ -89,4 +90,4 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], **MARK, label="printed"),
         Line2D([], [], color=FAINT, marker="o", linestyle="-", label="mean +- standard error; faint: seeds"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=1.8)
+    legend_below(figure, handles, most=4, handlelength=1.8)

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from kansciml._errors import UsageError
-from kansciml.analysis.matching import mixing_flops
+from kansciml.analysis.matching import mixing_size
 from kansciml.experiments.minibatch.jobs import TrainingJob, arrays_hash
 from kansciml.experiments.vision.config import ImagesConfig, VisionRunConfig
 from kansciml.experiments.vision.record import ImagesRow
@@ -66,7 +66,7 @@ class VisionJob(TrainingJob[VisionConfig, ImagesConfig]):
             "parameters": parameters,
             "printed": model.printed.get((preset, self.network.variant)) if published else None,
             "dead": self.network.dead_parameters() if published else None,
-            "mixing_flops": mixing_flops(self.network),
+            "mixing_flops": mixing_size(self.network, "flops"),
         }
 
 

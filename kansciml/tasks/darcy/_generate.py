@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from kansciml._errors import KansciError
 from kansciml._files import make_folder
 from kansciml._workers import WorkerPool, worker_count
 from kansciml.tasks.darcy._shards import Manifest, fault, parts, write_shard
@@ -116,16 +114,8 @@ def _samples(jobs: Sequence[tuple[DarcyConfig, str, int]], n_workers: int) -> It
     if n_workers <= 1:
         yield (make_sample(*job) for job in jobs)
         return
-    pool = WorkerPool(n_workers)
-    try:
+    with WorkerPool(n_workers) as pool:
         yield _in_order(pool, jobs, ahead=4 * n_workers)
-    except BrokenProcessPool as error:
-        raise KansciError(
-            "a worker process died (out of memory, or a script without if __name__ == '__main__'?): the same call"
-            " goes on where it was; one worker needs no processes"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _in_order(pool: WorkerPool, jobs: Sequence[tuple[DarcyConfig, str, int]], ahead: int) -> Iterator[Any]:

@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from kansciml._errors import UsageError
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 
 
-def seconds_of(column: pd.Series) -> tuple[np.ndarray, str] | None:
-    """Seconds (T,) of a column of text, and since when; None if it holds neither dates nor clock times.
+def seconds_of(column: pd.Series) -> tuple[Float64[np.ndarray, " T"], str] | None:
+    """Seconds of a column of text, and since when; None if it holds neither dates nor clock times.
 
     Clock times and durations count from zero, dates from the first of them; those that name time zones are compared.
 
@@ -67,8 +68,8 @@ def _dates(column: pd.Series) -> pd.Series | None:
     return found[0] if found else None
 
 
-def restarts(t: np.ndarray) -> np.ndarray:
-    """Rows at which times (T,) start again, as those of several runs below one another do; empty if they do not.
+def restarts(t: Float64[np.ndarray, " T"]) -> Int[np.ndarray, " starts"]:
+    """Rows at which times start again, as those of several runs below one another do; empty if they do not.
 
     They go back beyond the middle of the run before, and increase until they go back again.
     """
@@ -81,7 +82,7 @@ def restarts(t: np.ndarray) -> np.ndarray:
     return falls if ends[0] > 1 else falls[:0]
 
 
-def side_by_side(t: np.ndarray) -> bool:
+def side_by_side(t: Float64[np.ndarray, " T"]) -> bool:
     """Whether most times occur more than once, as those of runs that are sorted by time do."""
     times, counts = np.unique(t, return_counts=True)
     return len(times) > 1 and bool(np.mean(counts > 1) > 0.5)

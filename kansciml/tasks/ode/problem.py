@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from kansciml._errors import SolveError, UsageError, unknown_name
 from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver
@@ -167,8 +167,14 @@ class Metrics(dict[str, "float | None"]):
         super().__init__(dict.fromkeys(METRICS))
         self.missing: dict[str, str] = {}
 
-    def measure(self, span: str, u: np.ndarray, data: np.ndarray, unit: np.ndarray) -> None:
-        """Fill in the errors of states u (T, n) on the span "train" or "test"; `unit` (n,): of relative ones."""
+    def measure(
+        self,
+        span: str,
+        u: Float[np.ndarray, "T n"],
+        data: Float[np.ndarray, "T n"],
+        unit: Float[np.ndarray, " n"],
+    ) -> None:
+        """Fill in the errors of states u on the span "train" or "test"; `unit`: of relative ones."""
         with np.errstate(over="ignore"):
             error = mse(u, data)
             if not np.isfinite(error):
@@ -184,7 +190,9 @@ class Metrics(dict[str, "float | None"]):
         self.missing |= {f"{span}_mse": why, f"{span}_relative_mse": why}
 
 
-def evaluate(solver: OdeSolver, system: System, params: np.ndarray) -> tuple[Metrics, np.ndarray]:
+def evaluate(
+    solver: OdeSolver, system: System, params: Float64[np.ndarray, " P"]
+) -> tuple[Metrics, Float64[np.ndarray, "T n"]]:
     """Measures of a trained field at tolerance 1e-10, and its states at the system's `test_saveat`.
 
     The solver may take the problem's `max_steps` here too.
@@ -192,7 +200,7 @@ def evaluate(solver: OdeSolver, system: System, params: np.ndarray) -> tuple[Met
     Returns:
         ``train_mse``, ``train_relative_mse`` on the training data; ``test_mse``, ``test_relative_mse`` beyond the
         training span; None, with the reason in `Metrics.missing`, where there is nothing beyond it, where the solution
-        does not reach its end, and for relative errors where the data do not vary. And the states (T, n), NaN where
+        does not reach its end, and for relative errors where the data do not vary. And the states, NaN where
         they could not be computed. Relative errors are in multiples of the system's `loss_scale`, unless the system is
         `dimensionless`: components may have different units.
     """

@@ -8,17 +8,19 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Float, Float64
 from scipy.integrate import solve_ivp
 
 from kansciml._errors import SolveError, UsageError
+from kansciml.backends.base import Times
 from kansciml.tasks.ode.system import System
 
 TOLERANCE = 1e-12
 MAX_EVALUATIONS = 5_000_000
 
 
-def reference_solution(system: System, t: float | np.ndarray) -> np.ndarray:
-    """States (T, n) at times `t`, a number or (T,), each >= t0, in any order; float64.
+def reference_solution(system: System, t: Times) -> Float64[np.ndarray, "T n"]:
+    """States at times `t`, each >= t0, in any order.
 
     Good to about 1e-10 on the built-in systems (Pleiades after its close encounter: 4e-9). Solutions are kept in
     memory, so asking again costs nothing. Method: Hairer, Norsett & Wanner, Solving ODEs I, section II.5.
@@ -81,11 +83,10 @@ def _failure(system: System, end: float, reason: str) -> SolveError:
     )
 
 
-def invariant_drift(system: System, u: np.ndarray) -> dict[str, np.ndarray]:
+def invariant_drift(system: System, u: Float[np.ndarray, "*batch n"]) -> dict[str, float | Float[np.ndarray, "*batch"]]:
     """Change of every conserved quantity since u0, name -> I(u) - I(u0), in the unit of the quantity.
 
-    Args:
-        u: states (..., n) of the true system or of a model of it; the values have shape (...).
+    `u`: states of the true system or of a model of it.
     """
     with np.errstate(all="ignore"):  # a model may leave the region where a quantity is defined: NaN says so
         return {name: value(u) - value(system.u0) for name, value in system.invariants.items()}

@@ -11,7 +11,7 @@ from kansciml._files import to_jsonable
 from kansciml.analysis.paired import compare_pairs
 from kansciml.experiments.fair.experiment import corrected
 from kansciml.experiments.fair.figure import limits
-from kansciml.experiments.fair.record import Comparison, FairRecord, Side, TaskTimes
+from kansciml.experiments.fair.record import Comparison, FairRecord, Side, StepTimes
 from kansciml.experiments.fair.report import render, summary
 from kansciml.runs.records import Record
 
@@ -40,7 +40,7 @@ def row(task, protocol, kan, mlp, primary=True, layer="spline"):
 
 def record_of(rows, folder, layers=("spline",)):
     tasks = tuple(dict.fromkeys(one.task for one in rows))
-    times = (TaskTimes(0.004, 0.001, 3, 2, "process", task="lotka", layer="spline"),) if "lotka" in tasks else ()
+    times = (StepTimes(0.004, 0.001, 3, 2, "process", "lotka", "spline"),) if "lotka" in tasks else ()
     result = FairRecord(0.05, tasks, layers, tuple(corrected(rows, 0.05)), times, ()).result().result
     return Record(folder, "fair", {}, "0" * 12, "finished", result=to_jsonable(result))
 

@@ -49,7 +49,7 @@ def test_the_picture_names_accuracy_parameters_and_counts_and_its_text_fits(tmp_
         figure.draw_without_rendering()
     left, right, *_ = figure.axes
     assert left.get_title().startswith("mixer-nano on CIFAR-10") and len(figure.axes) == 4
-    assert "KAN, splines: 83.5 +- 0.65 %, 6,565,514 parameters" in left.get_xlabel()
+    assert "KAN, splines: 83.50 +- 0.65 %, 6,565,514 parameters" in left.get_xlabel()
     assert "of 673,418 positive" in right.get_xlabel()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MLP", "KAN, splines (G=5, S=3)"]
     width, height = figure.canvas.get_width_height()

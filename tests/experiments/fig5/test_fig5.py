@@ -40,7 +40,7 @@ def test_networks_of_one_seed_differ_in_what_is_compared_alone():
     ]
 
 
-def test_a_run_holds_all_of_them_and_a_hessian_can_be_taken(tmp_path):
+def test_a_run_holds_all_of_them_and_a_hessian_can_be_taken(tmp_path, svg_alone):
     config = changed(TINY, data_dir=tmp_path / "data")
     record = run_experiment(EXPERIMENT, config, results=tmp_path, log=lambda line: None)
     rows = record.result["runs"]
@@ -51,8 +51,7 @@ def test_a_run_holds_all_of_them_and_a_hessian_can_be_taken(tmp_path):
     loaded = models[3].load()
     (batch,) = loaded.batches
     assert loaded.loss(loaded.module, batch).item() == pytest.approx(rows[3]["minimum_loss"], rel=1e-5)
-    names = {path.name for path in EXPERIMENT.render(record, record.folder)}
-    assert {"curves.svg", "prediction_1.png", "prediction_3.svg", "tables.md"} <= names
+    assert {path.name for path in EXPERIMENT.render(record, record.folder)} >= {"curves.svg", "prediction_3.svg"}
 
 
 @pytest.mark.parametrize(

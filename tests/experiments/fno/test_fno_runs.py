@@ -180,6 +180,7 @@ def test_samples_are_generated_once_and_where_they_lie_does_not_count(data_dir, 
         ({"model": "fno-deq", "residual": True}, "equilibrium with residual"),
         ({"epochs": 0}, "got epochs 0"),
         ({"precision": "8"}, "unknown precision '8'"),
+        ({"channels_last": True}, "got channels_last"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path, change, message):

@@ -48,7 +48,7 @@ def make_record(folder, seeds=2, exact=False, groups=("mlp", "kan-width"), spect
     return Record(folder, "hessian", {}, "0" * 12, "finished", result=result.result, arrays=result.arrays)
 
 
-@pytest.mark.parametrize("seeds, exact", [(1, False), (2, False), (1, True), (2, True)])
+@pytest.mark.parametrize("seeds, exact", [(1, False), (2, True)])
 def test_it_writes_what_it_says_and_the_same_each_time(tmp_path, seeds, exact):
     record = make_record(tmp_path / "record", seeds, exact)
     save_record(record)

@@ -12,6 +12,7 @@ import pytest
 from kansciml.experiments.ode import figures as ode_figures
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.report import render, summary
+from kansciml.reporting import style
 from kansciml.reporting.style import publication_style
 from kansciml.runs.records import DamagedRecord, load_record, save_record
 
@@ -29,6 +30,12 @@ def rows(record, title):
     return {(row["System"], row["Comparison"]): row for row in table.to_json()["rows"]}
 
 
+@pytest.fixture
+def svg_alone(monkeypatch):
+    """Pictures in one of their three kinds of files: PNG and PDF take most of the time."""
+    monkeypatch.setattr(style, "KINDS", style.KINDS[:1])
+
+
 class TestRender:
     def test_one_run_writes_what_it_says(self, make_record, tmp_path):
         paths = render(make_record(tmp_path, ("lotka",), ("kan-width",), seeds=1), tmp_path)
@@ -41,7 +48,7 @@ class TestRender:
 
     def test_a_record_read_back_gives_the_same_bytes(self, make_record, tmp_path):
         """Also: nothing but the record is read, and drawing twice is repeatable."""
-        record = make_record(tmp_path / "record", ("spiral",), ("mlp", "kan-params"), seeds=2)
+        record = make_record(tmp_path / "record", ("spiral",), ("kan-params",), seeds=2)
         save_record(record)
         first = render(record, tmp_path / "a")
         second = render(load_record(tmp_path / "record"), tmp_path / "b")
@@ -49,13 +56,14 @@ class TestRender:
         for one, other in zip(first, second):
             assert one.read_bytes() == other.read_bytes(), one.name
 
-    @pytest.mark.slow
+    @pytest.mark.usefixtures("svg_alone")
     def test_all_systems_with_diverged_runs(self, make_record, tmp_path):
-        paths = render(make_record(tmp_path), tmp_path)
+        paths = render(make_record(tmp_path, seeds=2), tmp_path)
         assert {path.stem for path in paths} >= {"final_losses", "orbits_pleiades", "trajectories_pleiades"}
         tables = json.loads((tmp_path / "tables.json").read_text())
         assert [table["title"].split(":")[0] for table in tables] == ["Final loss", "Claim", "Claim", "Claim"]
 
+    @pytest.mark.usefixtures("svg_alone")
     def test_unknown_truth(self, make_record, tmp_path):
         record = make_record(tmp_path, ("rigid",), ("mlp",), seeds=1, truth=False)
         render(record, tmp_path)
@@ -63,6 +71,7 @@ class TestRender:
         assert ">data</text>" in svg and ">truth</text>" not in svg and ">training span</text>" not in svg
         assert summary(record)[0].to_json()["rows"][0]["Test relative MSE"] is None
 
+    @pytest.mark.usefixtures("svg_alone")
     def test_every_seed_diverged_at_once(self, make_record, tmp_path):
         """No loss, no error, no trajectory: still a picture of the truth and a table that says so."""
         record = make_record(
@@ -71,7 +80,7 @@ class TestRender:
         set_errors(record, "lotka", "mlp", [None, None])
         arrays = {name: array for name, array in record.arrays.items() if ".mlp." not in name}
         record = replace(record, arrays=arrays)
-        assert len(render(record, tmp_path)) == 14
+        assert len(render(record, tmp_path)) == 6
         table = summary(record)[0]
         assert table.rows[0][5] == math.inf and "MLP 2-50-2, as given: 2 of 2 diverged." in " ".join(table.notes)
 
@@ -221,3 +230,21 @@ class TestVerdicts:
         record = self.record(make_record, tmp_path, **{"kan-width": [None] * 5})
         row = rows(record, "MLP ends at a lower")["Spiral", "equal width"]
         assert (row["Verdict"], row["KAN / MLP"]) == ("supported", None)
+
+
+def test_two_backends_are_told_apart_and_compared(make_record, tmp_path):
+    record = make_record(tmp_path, ("lotka",), ("mlp", "kan-params"), seeds=8)
+    for run in record.result["runs"]:  # as a run with --backend both names them
+        run["backend"] = ("torch", "julia")[run["seed"] % 2]
+        run["variant"] += f"@{run['backend']}"
+    gate = {"number": 1, "quantity": "loss", "measured": 1e-12, "allowed": 1e-9, "passed": True, "pair": "a / b"}
+    record.result["gates"] = [{"system": "lotka", "model": "MLP 2-50-2", **gate}]
+    losses, lower, gates, backends = summary(record)
+    told = [row[2] for row in losses.rows]
+    assert told == [f"{what}, {on}" for what in ("reference", "equal parameters") for on in ("torch", "julia")]
+    assert [row[1] for row in lower.rows] == told[2:]
+    assert gates.rows[0][-1] == "pass" and [row[5] for row in backends.rows] == ["4, 4", "4, 4"]
+    ode = OdeRecord.read(record)
+    with publication_style():
+        legend = ode_figures.loss_curves(ode).legends[0]
+    assert {text.get_text() for text in legend.get_texts()} >= {"MLP (Torch)", "KAN, equal parameters (Julia)"}

@@ -207,7 +207,7 @@ def test_data_of_a_step_are_reported_without_a_relative_error(tmp_path, monkeypa
     assert "step: train relative MSE of 2 of 2 runs not computed: the 4 rows of data are constant" in table.notes[-1]
     (axes,) = ode_figures.final_losses(OdeRecord.read(record)).axes
     assert axes.get_ylabel() == "MSE on the training span"
-    assert ode.trained(record)[0].metrics["train_relative_mse"] is None
+    assert ode.EXPERIMENT.trained(record)[0].metrics["train_relative_mse"] is None
 
 
 def test_a_solution_that_could_not_be_computed_says_why(tmp_path, monkeypatch):

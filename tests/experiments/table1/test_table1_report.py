@@ -10,7 +10,7 @@ from support.table1_records import BASE, LABELS, make
 from kansciml.experiments.table1.claims import claims_table, margin
 from kansciml.experiments.table1.figure import overview
 from kansciml.experiments.table1.record import SCRATCH, Table1Record
-from kansciml.experiments.table1.report import render, summary
+from kansciml.experiments.table1.report import summary
 from kansciml.reporting.groups import mean_error, plus_minus
 from kansciml.reporting.style import publication_style
 from kansciml.runs.records import DamagedRecord
@@ -116,9 +116,3 @@ def test_the_picture_has_a_line_per_row_and_its_text_fits(tmp_path):
         assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= 0 and box.y1 <= height + 1
     boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
     assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))
-
-
-def test_files_are_written(tmp_path):
-    names = {path.name for path in render(make(tmp_path, {("tiny", "mlp"): BASE}), tmp_path)}
-    assert {"table1.svg", "table1.png", "curves.svg", "accuracy_against_cost.svg", "tables.md", "tables.json"} <= names
-    assert "Claims on Table 1" in (tmp_path / "tables.md").read_text()
