@@ -92,7 +92,7 @@ def bare(network: nn.Module, inputs: Tensor, labels: Tensor, order: Tensor, conf
     began = time.process_time()
     total = len(order) // config.batch_size
     warmup = round(config.warmup * total)
-    optimiser = adamw(network, config.learning_rate, config.weight_decay, config.betas)
+    optimiser = adamw(network, config.learning_rate, config.weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: rate(min(step, total - 1), total, peak=1.0, warmup=warmup, schedule=config.schedule)
     )

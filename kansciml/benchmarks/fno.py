@@ -151,6 +151,7 @@ def tables(document: Row) -> list[Table]:
         if memory is not None:
             side = memory["resolution"]
             title = f"Memory of one sample in a training step of {result['model']}, {side} x {side}"
-            note = "Whole network, storage by storage on tensors without data; C++ kernels keep what the plain ones do."
+            note = "Whole network, storage by storage on tensors without data"
+            note += "; the C++ kernels keep what the plain ones do."
             found.append(measuring.table_of(title, memory["rows"], MEMORY_COLUMNS, [note]))
     return [*found, measuring.targets_table(document["targets"], "A dash was not measured here.")]

@@ -20,18 +20,6 @@ from kansciml.analysis.memory import measure as measure_memory
 from kansciml.analysis.memory import training_step
 from kansciml.benchmarks import _layer_cases as cases
 from kansciml.benchmarks import _measuring as measuring
-from kansciml.benchmarks._layer_cases import (
-    BASELINE,
-    COMPILED,
-    CPP,
-    FLOOR,
-    SHAPES,
-    SPLINE_ORDER,
-    TEXTBOOK,
-    TORCH,
-    UNSCALED,
-    Case,
-)
 from kansciml.benchmarks._layers_picture import layer_ratios
 from kansciml.benchmarks._measuring import Report, Row
 from kansciml.benchmarks._peers import third_party
@@ -46,8 +34,8 @@ TARGET_GRID, TARGET_DTYPE = 5, "float32"
 """The setting that the targets are stated for."""
 SAVED = 4.0
 OVER_TEXTBOOK = {
-    TORCH: {"S1": 0.35, "S2": 0.48, "S3": 0.17, "S4": 0.60, "S5": 0.25},
-    CPP: {"S1": 0.12, "S2": 0.40, "S3": 0.11, "S4": 0.56, "S5": 0.10},
+    cases.TORCH: {"S1": 0.35, "S2": 0.48, "S3": 0.17, "S4": 0.60, "S5": 0.25},
+    cases.CPP: {"S1": 0.12, "S2": 0.40, "S3": 0.11, "S4": 0.56, "S5": 0.10},
 }
 OVER_FLOOR = {"S2": 1.1, "S3": 1.1, "S4": 1.1}
 FINE_OVER_TEXTBOOK = 0.18
@@ -61,7 +49,7 @@ REFIT_ERROR = 1.01
 class Options:
     """Time one layer, and count its memory."""
 
-    shapes: tuple[str, ...] = tuple(SHAPES)
+    shapes: tuple[str, ...] = tuple(cases.SHAPES)
     """Shapes, from S1 (64 -> 64, batch 256) to S5 (784 -> 64, batch 64)."""
     rounds: int = 9
     """Interleaved rounds; medians are reported."""
@@ -87,7 +75,7 @@ def measure_shape(
 
     A third party's layer, or a compiled one, that fails has a row with its ``error``.
     """
-    ready: dict[str, Case] = {}
+    ready: dict[str, cases.Case] = {}
     failures = []
     for name, make in makers.items():
         report(name)
@@ -95,7 +83,7 @@ def measure_shape(
             case = cases.make_case(name, make, shape, grid, dtype)
             case.both()
         except Exception as error:  # whatever a third party's package raises must not end the measurement of ours
-            if not (third_party(name) or name.endswith(COMPILED)):
+            if not (third_party(name) or name.endswith(cases.COMPILED)):
                 raise
             lines = str(error).splitlines() or [type(error).__name__]
             failures.append({"layer": name, "error": lines[0][:120]})
@@ -119,7 +107,7 @@ def measure_shape(
             "saved_bytes_fixed": fixed,
             "parameters": sum(p.numel() for p in case.parameters),
         }
-        for key, other in (("over_textbook", TEXTBOOK), ("over_floor", FLOOR)):
+        for key, other in (("over_textbook", cases.TEXTBOOK), ("over_floor", cases.FLOOR)):
             row[key] = measuring.ratio(both[name], both[other]) if other in both else None
         rows.append(row)
     return rows + failures
@@ -127,23 +115,23 @@ def measure_shape(
 
 def stack_peaks(grid: int, dtype: torch.dtype, report: Report) -> dict[str, Any]:
     """Most bytes alive at once in forward + backward of four layers of S3, gradients counted, by candidate."""
-    shape = SHAPES[STACK_SHAPE]
+    shape = cases.SHAPES[STACK_SHAPE]
     peaks: dict[str, int] = {}
     for name, make in cases.modules(shape, grid).items():
-        if name == FLOOR or third_party(name):
+        if name == cases.FLOOR or third_party(name):
             continue
         report(f"peak memory: {name}")
         stack = nn.Sequential(*(make() for _ in range(STACK_LAYERS))).to(dtype)
         x = torch.randn(shape[2], shape[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         peaks[name] = measure_memory(training_step(stack, (0.5 * x).to(dtype).requires_grad_())).peak_bytes
-    rows = [{"layer": n, "peak_bytes": peak, "ratio": peak / peaks[BASELINE]} for n, peak in peaks.items()]
+    rows = [{"layer": n, "peak_bytes": peak, "ratio": peak / peaks[cases.BASELINE]} for n, peak in peaks.items()]
     return {"shape": STACK_SHAPE, "layers": STACK_LAYERS, "rows": rows}
 
 
 def fine_grid(rounds: int, dtype: torch.dtype, report: Report) -> dict[str, Any]:
     """G = 20 at S2: rows of the textbook layer and ours."""
-    shape = SHAPES[FINE_SHAPE]
-    wanted = (TEXTBOOK, TORCH, CPP)
+    shape = cases.SHAPES[FINE_SHAPE]
+    wanted = (cases.TEXTBOOK, cases.TORCH, cases.CPP)
     makers = {name: make for name, make in cases.modules(shape, FINE_GRID).items() if name in wanted}
     rows = measure_shape(shape, makers, FINE_GRID, rounds, dtype, lambda name: report(f"G = {FINE_GRID}: {name}"))
     return {"shape": FINE_SHAPE, "grid": FINE_GRID, "rows": rows}
@@ -151,10 +139,10 @@ def fine_grid(rounds: int, dtype: torch.dtype, report: Report) -> dict[str, Any]
 
 def _checked(options: Options) -> torch.dtype:
     if not options.shapes:
-        raise UsageError(f"got no shapes: expected some of {', '.join(SHAPES)}")
+        raise UsageError(f"got no shapes: expected some of {', '.join(cases.SHAPES)}")
     for name in options.shapes:
-        if name not in SHAPES:
-            raise unknown_name("shape", name, SHAPES)
+        if name not in cases.SHAPES:
+            raise unknown_name("shape", name, cases.SHAPES)
     if options.dtype not in DTYPES:
         raise unknown_name("dtype", options.dtype, DTYPES)
     measuring.check_least(options, grid=1)
@@ -174,18 +162,18 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     with measuring.one_thread("bench layers", len(names) + extras) as bar:
         document: dict[str, Any] = {
             "machine": measuring.facts(cpp=True),
-            "baseline": BASELINE,
+            "baseline": cases.BASELINE,
         }
-        document |= {"grid": options.grid, "spline_order": SPLINE_ORDER, "dtype": options.dtype, "results": []}
+        document |= {"grid": options.grid, "spline_order": cases.SPLINE_ORDER, "dtype": options.dtype, "results": []}
         for name in names:
             torch.compiler.reset()  # a function compiled for too many shapes would silently run uncompiled
-            makers = cases.modules(SHAPES[name], options.grid, options.compiled)
+            makers = cases.modules(cases.SHAPES[name], options.grid, options.compiled)
 
             def report(text: str, name: str = name) -> None:
                 bar(f"{name}: {text}")
 
-            rows = measure_shape(SHAPES[name], makers, options.grid, options.rounds, dtype, report)
-            sizes = dict(zip(("inputs", "outputs", "batch"), SHAPES[name]))
+            rows = measure_shape(cases.SHAPES[name], makers, options.grid, options.rounds, dtype, report)
+            sizes = dict(zip(("inputs", "outputs", "batch"), cases.SHAPES[name]))
             document["results"].append({"shape": name, **sizes, "rows": rows})
             bar.done()
         document["stack"] = stack_peaks(options.grid, dtype, bar) if STACK_SHAPE in names else None
@@ -208,25 +196,27 @@ def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
         if stated and "error" not in row
     }
     found = []
-    for kind, name in (("eager", TORCH), ("eager", CPP), ("compiled", TORCH + COMPILED)):
+    for kind, name in (("eager", cases.TORCH), ("eager", cases.CPP), ("compiled", cases.TORCH + cases.COMPILED)):
         saved = [row["saved_bytes_per_input"] for (_, layer), row in rows.items() if layer == name]
-        what = f"bytes saved per input, {kind}: {name.removesuffix(COMPILED)}, most of all shapes"
+        what = f"bytes saved per input, {kind}: {name.removesuffix(cases.COMPILED)}, most of all shapes"
         found.append(measuring.at_most(what, SAVED, max(saved, default=None)))
     for name, targets in OVER_TEXTBOOK.items():
         for shape, wanted in targets.items():
             reached = rows.get((shape, name), {}).get("over_textbook")
             found.append(measuring.at_most(f"{name} over textbook, {shape}", wanted, reached))
     for shape, wanted in OVER_FLOOR.items():
-        reached = rows.get((shape, CPP + UNSCALED), {}).get("over_floor")
-        found.append(measuring.at_most(f"{CPP}{UNSCALED} over the GEMMs alone, {shape}", wanted, reached))
+        reached = rows.get((shape, cases.CPP + cases.UNSCALED), {}).get("over_floor")
+        found.append(measuring.at_most(f"{cases.CPP}{cases.UNSCALED} over the GEMMs alone, {shape}", wanted, reached))
     fine = document["fine_grid"] if document["dtype"] == TARGET_DTYPE else None
-    reached = next((row["over_textbook"] for row in fine["rows"] if row["layer"] == CPP), None) if fine else None
-    found.append(measuring.at_most(f"{CPP} over textbook, G = 20, S2 (sparse)", FINE_OVER_TEXTBOOK, reached))
+    reached = next((row["over_textbook"] for row in fine["rows"] if row["layer"] == cases.CPP), None) if fine else None
+    found.append(measuring.at_most(f"{cases.CPP} over textbook, G = 20, S2 (sparse)", FINE_OVER_TEXTBOOK, reached))
     stack = document["stack"] if stated else None
     peaks = {row["layer"]: row["ratio"] for row in stack["rows"]} if stack else {}
-    for name in (TORCH, CPP):
+    for name in (cases.TORCH, cases.CPP):
         found.append(
-            measuring.at_most(f"peak of four layers of S3 over {BASELINE}: {name}", STACK_OVER_MLP, peaks.get(name))
+            measuring.at_most(
+                f"peak of four layers of S3 over {cases.BASELINE}: {name}", STACK_OVER_MLP, peaks.get(name)
+            )
         )
     for refit in (document["refit"], document["refit"]["more_samples"]):
         for rival in refit["rivals"]:
@@ -272,7 +262,7 @@ def tables(document: Row) -> list[Table]:
     found = [_shape_table(result, document, document["grid"], list(COLUMNS)) for result in document["results"]]
     fine, stack = document["fine_grid"], document["stack"]
     if fine is not None:
-        sizes = dict(zip(("inputs", "outputs", "batch"), SHAPES[fine["shape"]]))
+        sizes = dict(zip(("inputs", "outputs", "batch"), cases.SHAPES[fine["shape"]]))
         keys = [key for key in COLUMNS if not key.startswith("over_")]  # its baseline is the textbook layer already
         found.append(_shape_table({**fine, **sizes}, document, fine["grid"], keys, "textbook"))
     if stack is not None:

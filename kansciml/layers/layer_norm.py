@@ -16,7 +16,9 @@ where the last term comes from r itself: dr / dx = -r^2 z / D, and mean(p g) = <
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Shaped
@@ -27,44 +29,40 @@ from kansciml.layers._kernels import autograd
 Found = tuple["Tensor | None", ...]
 
 
-def _backward(gy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight, bias, mask: list[bool]) -> Found:
-    """Gradients of x, weight and bias where `mask` asks for them: PyTorch's own kernel."""
-    return torch.ops.aten.native_layer_norm_backward(gy, x, x.shape[-1:], mean, rstd, weight, bias, mask)
+def _backward(gy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight, bias, wanted: Sequence[bool]) -> Found:
+    """Gradients of x, weight and bias where wanted: PyTorch's own kernel."""
+    found = torch.ops.aten.native_layer_norm_backward(gy, x, x.shape[-1:], mean, rstd, weight, bias, list(wanted))
+    return tuple(grad if want else None for grad, want in zip(found, wanted))
+
+
+class Given(NamedTuple):
+    """What LayerNorm's gradient follows from."""
+
+    gy: Tensor
+    x: Tensor
+    mean: Tensor  # (..., 1), mu of each row
+    rstd: Tensor  # (..., 1), r of each row
+    weight: Tensor
 
 
 Known = tuple[Tensor, Tensor, Tensor]
 """Of a gradient's graph that serves many products: z, g and -r mean(g z) of the rows."""
 
 
-def known_of(gy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> Known:
+def known_of(given: Given) -> Known:
     """What `double_backward` computes in every product and the cotangents do not change."""
+    gy, x, mean, rstd, weight = given
     z, g = (x - mean).mul_(rstd), gy * weight
     return z, g, (g * z).mean(-1, keepdim=True).mul_(rstd).neg_()
 
 
-def double_backward(
-    gy: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    hx: Tensor | None,
-    hw: Tensor | None,
-    hb: Tensor | None,
-    need_gy: bool = True,
-    need_x: bool = True,
-    need_weight: bool = True,
-    known: Known | None = None,
-) -> Found:
-    """Gradients of gy, x and weight of LayerNorm's gradient.
+def double_backward(given: Given, along: Found, needs: Sequence[bool], known: Known | None = None) -> Found:
+    """Gradients of gy, x and weight of LayerNorm's gradient, None where not needed or zero.
 
-    Args:
-        mean, rstd: (..., 1), mu and r of each row of x.
-        hx, hw, hb: cotangents of the gradients of x, weight and bias; None is zero.
-        need_gy, need_x, need_weight: which to compute; None is returned where not needed, or zero.
-        known: by `known_of`.
+    `along`: cotangents of the gradients of x, weight and bias; None is zero. `known`: by `known_of`.
     """
-    z, g, of_g = known or known_of(gy, x, mean, rstd, weight)
+    (gy, x, _, rstd, weight), (hx, hw, hb), (need_gy, need_x, need_weight) = given, along, needs
+    z, g, of_g = known or known_of(given)
     ggy = gx = gw = u = along_z = None
     # one piece of memory for all products that are summed at once: a new one takes longer than the product
     product = torch.empty(z.shape, dtype=z.dtype, device=z.device)
@@ -105,13 +103,12 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gy):
         x, weight, bias, mean, rstd = ctx.saved_tensors
-        wanted, graph = list(ctx.needs_input_grad[:3]), torch.is_grad_enabled()
+        wanted, graph = ctx.needs_input_grad[:3], torch.is_grad_enabled()
         if autograd.watched(gy):
             return *autograd.gradient(partial(composite, ctx.eps), wanted, gy, (x, weight, bias), graph), None
         if graph:
             return *_NormGradient.apply(ctx.eps, wanted, gy, x, weight, bias, mean, rstd), None
-        found = _backward(gy, x, mean, rstd, weight, bias, wanted)
-        return *(t if want else None for t, want in zip(found, wanted)), None
+        return *_backward(gy, x, mean, rstd, weight, bias, wanted), None
 
 
 class _NormGradient(torch.autograd.Function):
@@ -119,11 +116,10 @@ class _NormGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, eps, wanted, gy, x, weight, bias, mean, rstd):
-        ctx.eps, ctx.wanted = eps, wanted
+        ctx.eps, ctx.wanted, ctx.known = eps, wanted, None
         ctx.save_for_backward(gy.contiguous(), x, weight, bias, mean, rstd)
         ctx.set_materialize_grads(False)
-        found = _backward(gy, x, mean, rstd, weight, bias, wanted)
-        return tuple(t if want else None for t, want in zip(found, wanted))
+        return _backward(gy, x, mean, rstd, weight, bias, wanted)
 
     @staticmethod
     def backward(ctx, hx, hw, hb):
@@ -133,9 +129,10 @@ class _NormGradient(torch.autograd.Function):
             saved, along = (gy, x, weight, bias), (hx, hw, hb)
             found = autograd.second(partial(composite, ctx.eps), ctx.wanted, needs, saved, along, graph)
             return None, None, *found, None, None
-        if not hasattr(ctx, "known") and autograd.graph_is_kept():
-            ctx.known = known_of(gy, x, mean, rstd, weight)
-        found = double_backward(gy, x, mean, rstd, weight, hx, hw, hb, *needs[:3], getattr(ctx, "known", None))
+        given = Given(gy, x, mean, rstd, weight)
+        if ctx.known is None and autograd.graph_is_kept():
+            ctx.known = known_of(given)
+        found = double_backward(given, (hx, hw, hb), needs[:3], ctx.known)
         return None, None, *found, None, None, None
 
 

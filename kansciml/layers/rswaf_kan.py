@@ -148,16 +148,12 @@ class RSWAFKAN(KANLayer):
         """A layer with the weights of a faster-kan or Vision-KAN `FasterKANLayer`; equal outputs.
 
         Args:
-            state: its state dict: `rbf.grid` (G,), `spline_linear.weight` (O, I G), index i G + k, and, where present,
-                `layernorm.weight`, `layernorm.bias` (I,), `spline_linear.bias` (O,), `rbf.inv_denominator`.
+            state: its state dict: `rbf.grid` (G,), `spline_linear.weight` (O, I G), and perhaps `layernorm.weight`,
+                `layernorm.bias` (I,), `spline_linear.bias` (O,), `rbf.inv_denominator`.
             prefix: of the layer's keys, such as ``layers.0.`` in a whole network.
-            denominator: h. Default: 1 where the state has `rbf.inv_denominator`, for that version computes
+            denominator: h. Default: 1 where the state has `rbf.inv_denominator`, as that version computes
                 tanh(z - g) whatever its value; else 0.33, upstream's default, which the state does not tell.
-            learn_grid: make the grid points parameters.
-            device, dtype: of the layer; default: CPU, and the dtype of the weights.
-
-        A fast-kan layer (Gaussian functions) is refused by its base branch; without one (use_base_update=False) its
-        state looks the same as an RSWAF layer's.
+            learn_grid, device, dtype: of the layer; default: as `state` has them.
 
         Raises:
             ValueError: a missing key, shapes that do not fit, or a fast-kan layer.
@@ -187,11 +183,10 @@ class RSWAFKAN(KANLayer):
         names = {
             "layernorm.weight": "layernorm.weight",
             "layernorm.bias": "layernorm.bias",
-            "spline_linear.bias": "bias",
+            "bias": "spline_linear.bias",
         }
-        loaded = {ours: part[theirs] for theirs, ours in names.items() if theirs in part}
-        loaded["spline_weight"] = weight.t().reshape(n_in, len(points), n_out)
-        loaded["grid_points"] = points
+        loaded = {ours: part[theirs] for ours, theirs in names.items() if theirs in part}
+        loaded |= {"spline_weight": weight.t().reshape(n_in, len(points), n_out), "grid_points": points}
         layer = cls(
             n_in,
             n_out,

@@ -33,7 +33,7 @@ def fourier_basis(
 
     Args:
         size: points H, W of the grid. modes: m1, m2, as in `SpectralConv2d`.
-        dtype, device: of the result; phases are reduced as integers and evaluated in float64.
+        dtype, device: of the result, evaluated in float64.
 
     Raises:
         ValueError: more modes than the grid has, or a dtype that is not a real floating-point one.

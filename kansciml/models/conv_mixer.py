@@ -1,8 +1,7 @@
 """ConvMixer (Trockman & Kolter 2022), with KANs over the channels: right panel of Figure 3.
 
 "We augment the convolution layers with a KAN layer" (Pal & Das 2024, section 4.2) does not say where: `placement`
-offers the readings. ConvMixer-256/8 has 594,186 parameters without KANs, and with splines 5,837,066 (``append``),
-5,310,730 (``replace``) or 617,216 (``head``).
+offers the readings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """MLP-Mixer (Tolstikhin et al. 2021) for small images, with MLPs or KANs: left panel of Figure 3, and Figure 4.
 
-Pal & Das (2024) name no sizes. The presets' are those of the small CIFAR mixers their figures point to: 673,418
-parameters with MLPs, 6,565,514 with splines (``nano``); 1,132,170 and 11,153,034 (``nano-c512``).
+Pal & Das (2024) name no sizes. The presets' are those of the small CIFAR mixers their figures point to.
 
 Every mixer has N numbers per block without effect: the output bias of an MLP over patches is the same for all features
 of a patch, and every LayerNorm takes that away. They are in the published counts; KANs have them only where `fair`.

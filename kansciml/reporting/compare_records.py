@@ -73,7 +73,10 @@ def compare_records(recorded: Record, again: Record, rtol: float = 0.0) -> Recor
         rtol: numbers a and b count as equal up to |a - b| <= rtol max(|a|, |b|); at 0 to the bit, but for the sign
             of zero. A value that is not finite equals one of its kind.
     """
-    left, right = ({**dict(_leaves(one.result)), **_arrays(one)} for one in (recorded, again))
+    left, right = (
+        dict(_leaves(one.result)) | {f"arrays.{name}": array for name, array in one.arrays.items()}
+        for one in (recorded, again)
+    )
     not_compared = NOT_COMPARED + (COUNTS if recorded.sessions > 1 or again.sessions > 1 else ())
     plain = {name: re.sub(r"(\[\d+\])+$", "", name).rpartition(".")[2] for name in (*left, *right)}
     compared = [name for name, last in plain.items() if last not in not_compared]
@@ -107,17 +110,14 @@ def differences_table(comparison: RecordComparison) -> Table:
 
 def provenance_differences(recorded: Record, again: Record) -> list[tuple[str, Any, Any]]:
     """Name, recorded and present value of whatever differs of versions, machine, threads and commit."""
-    found = []
-    for group, left, right in (
-        ("version of", recorded.versions, again.versions),
-        ("machine:", recorded.machine, again.machine),
-    ):
-        for name in dict.fromkeys((*left, *right)):
-            if left.get(name) != right.get(name):
-                found.append((f"{group} {name}", left.get(name), right.get(name)))
-    if recorded.commit != again.commit:
-        found.append(("commit", recorded.commit, again.commit))
-    return found
+    left, right = (
+        {f"version of {name}": value for name, value in one.versions.items()}
+        | {f"machine: {name}": value for name, value in one.machine.items()}
+        | {"commit": one.commit}
+        for one in (recorded, again)
+    )
+    names = dict.fromkeys((*left, *right))
+    return [(name, left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)]
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -133,10 +133,6 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{prefix}[{name}]")
     else:
         yield prefix, value
-
-
-def _arrays(record: Record) -> dict[str, Any]:
-    return {f"arrays.{name}": array for name, array in record.arrays.items()}
 
 
 def _compare(name: str, left: Any, right: Any, rtol: float) -> Difference | None:

@@ -29,23 +29,10 @@ MAX_VARYING = 6
 Row = dict[str, Any]
 
 
-def find_all(results: str | Path, log: Callable[[str], None] = lambda line: None) -> list[Path]:
-    """Folders anywhere below `results` that hold a ``record.json``, sorted; sweeps and checkpoints are not entered.
-
-    One that may not be read is a line for `log`.
-    """
-    found = []
-    for folder, inner, names in os.walk(
-        results, onerror=lambda error: log(f"left out: {file_failure('read', error.filename, error)}")
-    ):
-        inner[:] = sorted(name for name in inner if name not in NOT_RUNS)
-        if "record.json" in names:
-            found.append(Path(folder))
-    return sorted(found)
-
-
 def load_all(results: str | Path, log: Callable[[str], None]) -> Iterator[Record]:
-    """Every record below `results`; a damaged one is one line for `log`.
+    """Every record anywhere below `results`, by folder; sweeps and checkpoints are not entered.
+
+    A record that is damaged, and a folder that may not be read, is one line for `log`.
 
     Raises:
         KansciError: there is no such folder, or it may not be read.
@@ -53,7 +40,14 @@ def load_all(results: str | Path, log: Callable[[str], None]) -> Iterator[Record
     if not os.path.lexists(results):
         raise KansciError(f"no results folder {results}: run an experiment first, or name the folder with --results")
     list_folder(Path(results))
-    yield from load_records(find_all(results, log), log)
+    found = []
+    for folder, inner, names in os.walk(
+        results, onerror=lambda error: log(f"left out: {file_failure('read', error.filename, error)}")
+    ):
+        inner[:] = (name for name in inner if name not in NOT_RUNS)
+        if "record.json" in names:
+            found.append(Path(folder))
+    yield from load_records(sorted(found), log)
 
 
 def flat_rows(record: Record) -> list[Row]:

@@ -130,9 +130,9 @@ class Task:
     def _plain(self, values: dict[str, Any]) -> str:
         elapsed = time.monotonic() - self._began
         done = self.completed - (self._began_at or 0.0)
-        left = f", about {_duration(elapsed / done * (self.total - self.completed))} left" if done > 0 else ""
+        left = f", about {duration(elapsed / done * (self.total - self.completed))} left" if done > 0 else ""
         note = f", {_note(values)}" if values else ""
-        return f"{self.description}: {self.completed:g} of {self.total:g}{note}, {_duration(elapsed)}{left}"
+        return f"{self.description}: {self.completed:g} of {self.total:g}{note}, {duration(elapsed)}{left}"
 
 
 def _note(values: dict[str, Any]) -> str:
@@ -141,7 +141,10 @@ def _note(values: dict[str, Any]) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
+def duration(seconds: float, digits: int = 0) -> str:
+    """``2 h 05 min``, ``3 min 07 s``, or below a minute, with `digits` behind the point, ``8.2 s``."""
+    if seconds < 59.5 or (digits and seconds < 60):
+        return f"{seconds:.{digits}f} s"
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

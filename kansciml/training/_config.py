@@ -11,11 +11,9 @@ from kansciml.training.optim import SCHEDULES
 
 PRECISIONS = ("32", "bf16-mixed", "64")
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
-STRATEGIES = ("auto", "ddp")
 
 EXECUTION = (
-    "compile", "log_every", "tensorboard", "checkpoint_epochs", "checkpoint_steps", "checkpoint_minutes",
-    "accelerator", "devices", "strategy",
+    "compile", "log_every", "tensorboard", "checkpoint_epochs", "checkpoint_steps", "checkpoint_minutes", "accelerator",
 )  # fmt: skip
 """Fields that say how a run is executed, not what it computes: a resumed run may change them."""
 
@@ -76,10 +74,9 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LoopConfig(TrainConfig):
-    """`TrainConfig` with what the caller of the loop decides: seed, log, checkpoints, what is best, devices.
+    """`TrainConfig` with what the caller of the loop decides: seed, log, checkpoints, what is best.
 
     Args:
-        betas: of AdamW (default 0.9, 0.999).
         seed: of dropout, drop-path and all else that draws from torch's global generator inside a step (default 0).
         log_every: steps between two rows of the log, and between two readings of the device (default 50).
         monitor: metric that says which epoch is best: a key of `evaluate`'s result, or without `evaluate` of the
@@ -88,11 +85,8 @@ class LoopConfig(TrainConfig):
         checkpoint_epochs: epochs between two checkpoints (default 1; 0: none).
         checkpoint_steps: steps between two checkpoints, in addition (default 0: none).
         checkpoint_minutes: minutes after which a checkpoint is due at the next row of the log (default 10; 0: none).
-        devices: devices of this machine (default 1). Under torchrun its number of processes counts instead.
-        strategy: ``"auto"`` (default: DDP on several devices) or ``"ddp"``.
     """
 
-    betas: tuple[float, float] = (0.9, 0.999)
     seed: int = 0
     log_every: int = 50
     monitor: str = "loss"
@@ -100,16 +94,12 @@ class LoopConfig(TrainConfig):
     checkpoint_epochs: int = 1
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0
-    devices: int = 1
-    strategy: str = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_names(self, strategy=STRATEGIES, monitor_mode=("min", "max"))
-        _check_whole(self, log_every=1, devices=1, checkpoint_epochs=0, checkpoint_steps=0, seed=0)
+        _check_names(self, monitor_mode=("min", "max"))
+        _check_whole(self, log_every=1, checkpoint_epochs=0, checkpoint_steps=0, seed=0)
         _check_at_least_0(self, "checkpoint_minutes")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise UsageError(f"got betas {self.betas}: expected two numbers in [0, 1)")
 
 
 def _check_names(config: TrainConfig, **valid: Sequence[str]) -> None:

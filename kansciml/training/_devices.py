@@ -16,10 +16,10 @@ from kansciml.training._config import LoopConfig
 
 
 def make_fabric(config: LoopConfig) -> Any:
-    """A launched Fabric: under torchrun on its processes, else on `config.devices` devices of this machine.
+    """A launched Fabric: under torchrun on its processes, else on one device of this machine.
 
     Raises:
-        UsageError: devices that this machine does not have.
+        UsageError: a device that this machine does not have.
     """
     from lightning_fabric import Fabric  # slow to import
     from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -28,12 +28,12 @@ def make_fabric(config: LoopConfig) -> Any:
 
     # Fabric's own plugins: mixed precision rounds inputs to bfloat16, and "64" rounds outputs to float32
     mixed = Mixed() if config.precision == "bf16-mixed" else None
-    devices, nodes = config.devices, 1
+    devices, nodes = 1, 1
     connected = torch.distributed.is_available() and torch.distributed.is_initialized()
     if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         nodes = int(os.environ.get("WORLD_SIZE", 1)) // devices
-    strategy = "ddp" if devices * nodes > 1 else config.strategy
+    strategy = "ddp" if devices * nodes > 1 else "auto"
     try:
         fabric = Fabric(
             accelerator=config.accelerator, strategy=strategy, devices=devices, num_nodes=nodes, plugins=mixed
@@ -79,9 +79,9 @@ class Batching:
     def __init__(self, fabric: Any, config: LoopConfig) -> None:
         self.fabric, self.config = fabric, config
 
-    def __call__(self, batch: Any, sliced: bool) -> Any:
-        """Raises UsageError where `batch` is to be cut and its samples cannot be shared out equally."""
-        if self.fabric.world_size > 1 and not sliced:
+    def __call__(self, batch: Any) -> Any:
+        """Raises UsageError where the samples cannot be shared out equally."""
+        if self.fabric.world_size > 1:
             batch = _each(batch, self._slice)
         batch = self.fabric.to_device(batch)
         if self.config.precision == "64" or self.config.channels_last:

@@ -65,13 +65,13 @@ class Run:
         self.batching = _devices.Batching(fabric, config)
         with self._one_line_errors():
             _devices.move_model(model, fabric, config)
-            optimiser = adamw(model, config.learning_rate, config.weight_decay, config.betas)
+            optimiser = adamw(model, config.learning_rate, config.weight_decay)
             self.optimiser = optimiser
             self.module, self.wrapped = fabric.setup(torch.compile(model) if config.compile else model, optimiser)
             self.average = Ema(model, config.ema) if config.ema is not None else None
         self.sums = Sums(fabric.device)
         settings = {name: value for name, value in asdict(config).items() if name not in EXECUTION}
-        settings |= {"betas": list(config.betas), "steps_per_epoch": self.per_epoch, "identity": identity}
+        settings |= {"steps_per_epoch": self.per_epoch, "identity": identity}
         self.store = Store(fabric, folder / "checkpoints", calls.log, settings, model, optimiser, self.average)
         self.meter = Meter()
         self.metrics: MetricsLog | None = None
@@ -122,7 +122,7 @@ class Run:
             if self.state.step >= self.total:
                 return
             self.module.train()
-            source, sliced = self._source(epoch, first)
+            source = self._source(epoch, first)
             for place in range(first, self.per_epoch):
                 _devices.seed_step(self.fabric.device, self.config.seed, self.fabric.global_rank, self.state.step)
                 try:
@@ -132,18 +132,15 @@ class Run:
                         f"got {place} batches in epoch {epoch + 1}: expected {self.per_epoch}, the length of the first"
                         " epoch's batches"
                     ) from None
-                self._step(self.batching(batch, sliced))
+                self._step(self.batching(batch))
                 self._after_step()
 
-    def _source(self, epoch: int, first: int) -> tuple[Iterator[Any], bool]:
-        """Batches of an epoch from the `first` on, and whether they are this process's parts already."""
+    def _source(self, epoch: int, first: int) -> Iterator[Any]:
+        """Batches of an epoch from the `first` on."""
         source = self.calls.batches(epoch)
-        sliced = not self.alone and hasattr(source, "shard")
-        if sliced:
-            source = source.shard(self.fabric.global_rank, self.fabric.world_size)
-        if first == 0:
-            return iter(source), sliced
-        return iter(source.seek(first) if hasattr(source, "seek") else itertools.islice(source, first, None)), sliced
+        if first > 0:
+            source = source.seek(first) if hasattr(source, "seek") else itertools.islice(source, first, None)
+        return iter(source)
 
     def _step(self, batch: Any) -> None:
         clip, step = self.config.clip, self.state.step

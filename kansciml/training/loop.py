@@ -85,10 +85,9 @@ def train(
         batches: ``batches(epoch)``, epoch from 0, gives the epoch's batches: tensors in any nesting of tuples, lists
             and mappings, samples along the first dimension. It has a ``len``, the same for every epoch. Calling it
             again for the same epoch has to give the same batches: draw from a generator seeded by (seed, epoch, batch),
-            not from torch's global one. Two methods are used where it has them: ``seek(k)`` gives the batches from
-            the k-th on (else the first k are made and dropped when an epoch is resumed in its middle), and
-            ``shard(rank, world)`` gives an object that yields one process's equal part of each batch (else every
-            process makes the whole batch and takes its part).
+            not from torch's global one. A method ``seek(k)``, if there is one, gives the batches from the k-th on; else
+            the first k are made and dropped when an epoch is resumed in its middle. On several processes each makes
+            the whole batch and takes its equal part.
         loss: ``loss(module, batch)`` gives the mean loss over the batch, a scalar, and sums over the batch as tensors
             or numbers: the number of samples ``count``, and any others, e.g. ``accuracy`` the number of samples that
             are right. Means over all samples appear under the same names.

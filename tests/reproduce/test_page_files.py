@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from support.page_samples import make_page
 
-from kansciml.reproduce.page.text import duration
 from kansciml.reproduce.page.write import write_page
 
 
@@ -80,13 +79,6 @@ def test_markdown_holds_the_same(written):
     assert block is not None and {len(re.findall(r"(?<!\\)\|", line)) for line in block[1].splitlines()} == {6}
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     assert len(pictures) == 3 and all((folder / name).is_file() for name in pictures)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(8.24, "8.2 s"), (59.96, "60.0 s"), (187, "3 min 07 s"), (7500, "2 h 05 min")]
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_captions_name_what_the_file_is_about(written):

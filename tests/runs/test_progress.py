@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from kansciml.runs import progress
 from kansciml.runs.progress import Progress
 
@@ -63,5 +65,10 @@ def test_late_calls_on_a_closed_bar_are_harmless():
     bars.close()
 
 
-def test_long_durations_are_in_hours():
-    assert progress._duration(3 * 3600 + 65) == "3 h 01 min"
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(8.24, "8.2 s"), (59.96, "60.0 s"), (187, "3 min 07 s"), (7500, "2 h 05 min"), (3 * 3600 + 65, "3 h 01 min")],
+)
+def test_durations(seconds, text):
+    assert progress.duration(seconds, 1) == text
+    assert progress.duration(59.7) == "1 min 00 s" and progress.duration(59.2) == "59 s"

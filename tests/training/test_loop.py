@@ -269,7 +269,7 @@ def test_other_errors_are_passed_on_as_they_are(tmp_path):
         ({"loss": lambda m, b: (m(b[0]).sum(), {"count": 1, "loss": 2})}, "none called loss, steps, gradient_norm"),
         ({"loss": lambda m, b: (m(b[0]), {"count": 1})}, r"got a loss of shape \(8, 2\): expected a scalar"),
         ({"loss": lambda m, b: (torch.zeros(()), {"count": 1})}, "that depends on the weights"),
-        ({"config": changed(accelerator="cuda", devices=99)}, "got accelerator cuda, 99 device"),
+        ({"config": changed(accelerator="mps")}, r"got accelerator mps, 1 device\(s\)"),
         ({"model": nn.Linear(4, 2).requires_grad_(False)}, "without parameters to train"),
         ({"model": nn.Linear(4, 2).apply(lambda m: m.weight.data.fill_(math.nan))}, "weights are not all finite"),
     ],
@@ -290,14 +290,12 @@ def test_what_does_not_fit_is_one_line(tmp_path, options, message):
         ({"learning_rate": 0.1, "min_lr": 0.2}, "a min_lr that is not larger"),
         ({"weight_decay": -1.0}, "got weight_decay -1.0: expected a finite number of at least 0"),
         ({"warmup": 20.0}, "got warmup 20.0: expected at most the 10 epochs"),
-        ({"betas": (0.9, 1.0)}, "expected two numbers in"),
         ({"clip": 0.0}, "got clip 0.0"),
         ({"ema": 1.0}, "got ema 1.0"),
         ({"ema": 0.0}, "got ema 0.0"),
         ({"schedule": "linear"}, "unknown schedule 'linear': expected one of cosine, constant, onecycle"),
         ({"precision": "16"}, "unknown precision '16': expected one of 32, bf16-mixed, 64"),
         ({"accelerator": "tpu"}, "unknown accelerator"),
-        ({"strategy": "fsdp"}, "unknown strategy"),
         ({"monitor_mode": "best"}, "unknown monitor_mode"),
     ],
 )
@@ -350,11 +348,9 @@ def test_each_process_takes_an_equal_part_of_a_batch():
     parts = []
     for rank in range(3):
         fabric = SimpleNamespace(world_size=3, global_rank=rank, to_device=lambda b: b)
-        part = Batching(fabric, SMALL)(batch, sliced=False)
-        assert Batching(fabric, SMALL)(batch, sliced=True) is batch
-        parts.append(part)
+        parts.append(Batching(fabric, SMALL)(batch))
     assert torch.equal(torch.cat([part["x"] for part in parts]), batch["x"])
     assert torch.equal(torch.cat([part["pair"][0] for part in parts]), batch["pair"][0])
     for odd in (torch.zeros(7, 2), torch.zeros(())):
         with pytest.raises(UsageError, match="on 3 processes: expected a number of samples that they can share"):
-            Batching(SimpleNamespace(world_size=3, global_rank=0), SMALL)(odd, sliced=False)
+            Batching(SimpleNamespace(world_size=3, global_rank=0), SMALL)(odd)

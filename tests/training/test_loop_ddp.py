@@ -23,8 +23,8 @@ STEPS = 5
 
 
 class Images:
-    def __init__(self, epoch, part=(0, 1)):
-        self.epoch, self.part = epoch, part
+    def __init__(self, epoch):
+        self.epoch = epoch
 
     def __len__(self):
         return STEPS
@@ -34,15 +34,7 @@ class Images:
             generator = torch.Generator().manual_seed(100 * self.epoch + place)
             # unlike halves: statistics of one half would show
             x = torch.randn(16, 3, 6, 6, generator=generator) + torch.linspace(-2, 2, 16).view(16, 1, 1, 1)
-            y = (x.mean((1, 2, 3)) > 0).long()
-            rank, world = self.part
-            own = slice(rank * 16 // world, (rank + 1) * 16 // world)
-            yield {"x": x[own], "y": y[own]}
-
-
-class Sharded(Images):
-    def shard(self, rank, world):
-        return Sharded(self.epoch, (rank, world))
+            yield {"x": x, "y": (x.mean((1, 2, 3)) > 0).long()}
 
 
 def net():
@@ -63,8 +55,8 @@ def evaluate(module):
     return {"loss": F.cross_entropy(module(batch["x"]), batch["y"])}
 
 
-def run(folder, batches=Images, **options):
-    return train(net(), CONFIG, batches=batches, loss=loss, evaluate=evaluate, folder=folder, **options)
+def run(folder):
+    return train(net(), CONFIG, batches=Images, loss=loss, evaluate=evaluate, folder=folder)
 
 
 def assert_near(history, expected):
@@ -104,12 +96,10 @@ def found(folder, what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batches", ["Images", "Sharded"])
-def test_two_processes_give_the_loss_of_one(alone, both, batches):
-    """Whether each takes its part of the whole batch, or has its part made."""
-    for result in found(both, batches):
+def test_two_processes_give_the_loss_of_one(alone, both):
+    for result in found(both, "Whole"):
         assert_near(result["history"], alone[1].history)
-    one, two = (load_file(sorted((f / "checkpoints").iterdir())[-1]) for f in (alone[0], both / batches))
+    one, two = (load_file(sorted((f / "checkpoints").iterdir())[-1]) for f in (alone[0], both / "Whole"))
     assert set(one) == set(two)
     for name, value in one.items():
         assert torch.allclose(two[name], value, rtol=1e-4, atol=1e-5), name
@@ -145,7 +135,7 @@ def main(folder):
         return loss(module, batch)
 
     stopping.calls = 0
-    for name, batches in (("Images", Images), ("Sharded", Sharded), ("Stopped", Images)):
+    for name in ("Whole", "Stopped"):
         more = {}
         if name == "Stopped":
             with pytest.raises(KeyboardInterrupt):
@@ -154,7 +144,7 @@ def main(folder):
             torch.distributed.barrier()  # the first process alone writes
             more["stopped"] = sorted((folder / name / "checkpoints").iterdir())[-1].stem
             torch.distributed.barrier()
-        result = run(folder / name, batches)
+        result = run(folder / name)
         more |= {"history": result.history, "status": result.status, "world": torch.distributed.get_world_size()}
         (folder / f"rank-{rank}-{name}.json").write_text(json.dumps(more))
 

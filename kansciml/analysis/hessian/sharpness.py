@@ -6,9 +6,8 @@ the same is measured of D H D, where D is made of the weights' sizes (`adaptive_
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..._errors import KansciError, UsageError, unknown_name
+from ..._errors import UsageError, unknown_name
 from ._matrix import matrix_of
 from ._measures import ABSOLUTE, ADAPTIVE, FILTER, PLAIN, RELATIVE, Source, kinds, measure
 from ._probes import Estimate
@@ -67,18 +66,6 @@ class Sharpness:
         for name in ("measures", "sampled"):
             found[name] = {measure: vars(estimate).copy() for measure, estimate in getattr(self, name).items()}
         return found
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Sharpness:
-        """The inverse of `to_json`; null counts as NaN. A KansciError if something is missing."""
-        try:
-            measures, sampled = (
-                {name: _estimate(values) for name, values in content[key].items()} for key in ("measures", "sampled")
-            )
-            relative, absolute = tuple(content["relative"]), tuple(content["absolute"])
-            return cls(content["size"], content["loss"], measures, content["exact"], relative, absolute, sampled)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise KansciError(f"not a saved sharpness ({error!r}): expected what to_json() gives") from error
 
     def arrays(self) -> dict[str, np.ndarray]:
         """``<spectrum>.nodes``, ``.weights`` (probes, steps), ``.locked`` (r,); with `exact` ``.eigenvalues`` (n,)."""
@@ -207,9 +194,3 @@ def _ends(operator: SymmetricOperator, seed: int, basis: str) -> tuple[Estimate,
     top, bottom = int(np.argmax(pairs.values)), int(np.argmin(pairs.values))
     found = [Estimate(float(pairs.values[i]), float(pairs.residuals[i]), 0) for i in (top, bottom)]
     return found[0], found[1]
-
-
-def _estimate(values: Mapping[str, Any]) -> Estimate:
-    known: dict[str, Any] = {one.name: values[one.name] for one in fields(Estimate)}
-    known |= {name: math.nan for name, value in known.items() if value is None}
-    return Estimate(**known)

@@ -1,10 +1,10 @@
-"""Measuring under torchrun: all processes load the same model or none goes on, and only the first one speaks."""
+"""Measuring under torchrun: all processes load the same model, and an end of one of them is the end of all."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from kansciml._errors import KansciError
 from kansciml.runs import ranks
@@ -13,40 +13,28 @@ T = TypeVar("T")
 
 
 def together(make: Callable[[], T], identity: Callable[[T], str]) -> T:
-    """make(), in all processes: if it fails in one, it fails in all. It must not wait for the others in between.
+    """make(), in all processes: the first one's before the others', who find what it downloaded.
 
     Args:
         identity: of what was made, the same in all processes.
 
     Raises:
-        KansciError: another process failed (the first says how), or made something else. The others end in silence.
+        KansciError: another process made something else.
     """
     if ranks.size() == 1:
         return make()
     from torch import distributed
 
-    made: list[T] = []
-    failure: Exception | None = None
-    told = ("", "")
-    with company():
-        for first in (True, False):  # whatever the first process has to download is then there for the others
-            if (ranks.rank() == 0) is first:
-                try:
-                    made.append(make())
-                    told = ("", identity(made[0]))
-                except Exception as error:
-                    failure = error
-                    told = (str(error) if isinstance(error, KansciError) else f"{type(error).__name__}: {error}", "")
-            ranks.agree(None)
-        found: list[Any] = [None] * ranks.size()
-        distributed.all_gather_object(found, told)
-    failed = [f"process {rank} of {ranks.size()}: {line}" for rank, (line, _) in enumerate(found) if line]
-    if not failed and len({mark for _, mark in found}) == 1:
-        return made[0]
     if ranks.rank() > 0:
-        ranks.end(1)
-    different = "the processes have loaded different models or data: expected the same on all machines"
-    raise failure or KansciError(failed[0] if failed else different)
+        ranks.agree(None)
+    made = make()
+    if ranks.rank() == 0:
+        ranks.agree(None)
+    found = [""] * ranks.size()
+    distributed.all_gather_object(found, identity(made))
+    if len(set(found)) > 1:
+        raise KansciError("the processes have loaded different models or data: expected the same on all machines")
+    return made
 
 
 @contextlib.contextmanager

@@ -23,12 +23,8 @@ def read(
     """What a kernel is told of a layer with these knots (I, G + 2S + 1) as they are now, and their cells.
 
     Knots whose values must not be looked at (`tensor_values.known`) go the way that serves any: they count as uneven.
-    Where a device was deceived about their values, the cells are NaN, and so are the splines.
-
-    Args:
-        knots: of any dtype.
-        order, outside, activation: as in `SplineSpec`.
-        dtype: of the layer's weights; the cells are in float32 at least.
+    Where a device was deceived about their values, the cells are NaN, and so are the splines. `dtype`: of the layer's
+    weights; the cells are in float32 at least.
 
     Raises:
         ValueError: knots that do not increase strictly, or are not finite.

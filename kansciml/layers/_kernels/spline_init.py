@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kansciml.layers._kernels.activations import ACTIVATIONS
+from kansciml.layers._kernels.activations import activate
 from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers.bspline import SplineSpec
 
+if TYPE_CHECKING:
+    from kansciml.layers.spline_kan import SplineKAN
 
-def _glorot(layer: Any, generator: torch.Generator | None) -> None:
+
+def _glorot(layer: SplineKAN, generator: torch.Generator | None) -> None:
     bound = math.sqrt(6.0 / (layer.in_features + layer.out_features))
     if layer.base_weight is not None:
         layer.base_weight.uniform_(-bound, bound, generator=generator)
@@ -23,12 +26,12 @@ def _glorot(layer: Any, generator: torch.Generator | None) -> None:
         layer.spline_scale.fill_(1.0)
 
 
-def _zero(layer: Any, generator: torch.Generator | None) -> None:
+def _zero(layer: SplineKAN, generator: torch.Generator | None) -> None:
     _glorot(layer, generator)
     layer.spline_weight.zero_()
 
 
-def _points(layer: Any, per_interval: int) -> tuple[Tensor, Tensor]:
+def _points(layer: SplineKAN, per_interval: int) -> tuple[Tensor, Tensor]:
     """Points spread over each input's grid, (I, n), and the splines there, (I, P, n), in float64."""
     order, grid = layer.spline_order, layer.grid
     knots = layer.knots[:, order : order + grid + 1].double()
@@ -39,7 +42,7 @@ def _points(layer: Any, per_interval: int) -> tuple[Tensor, Tensor]:
     return points, evaluate(spec, points, layer.knots.double())[0]
 
 
-def _noise(layer: Any, generator: torch.Generator | None) -> None:
+def _noise(layer: SplineKAN, generator: torch.Generator | None) -> None:
     bound = 1.0 / math.sqrt(layer.in_features)  # Kaiming-uniform with a = sqrt(5)
     if layer.base_weight is not None:
         layer.base_weight.uniform_(-bound, bound, generator=generator)
@@ -53,11 +56,11 @@ def _noise(layer: Any, generator: torch.Generator | None) -> None:
         layer.spline_scale.uniform_(-bound, bound, generator=generator)
 
 
-def _variance(layer: Any, generator: torch.Generator | None) -> None:
+def _variance(layer: SplineKAN, generator: torch.Generator | None) -> None:
     points, basis = _points(layer, 16)
     share = 0.5 if layer.base_weight is not None else 1.0
     if layer.base_weight is not None:
-        power = ACTIVATIONS[layer.base_activation](points).square().mean().item()
+        power = activate(layer.base_activation, points).square().mean().item()
         layer.base_weight.normal_(0.0, math.sqrt(share / (layer.in_features * power)), generator=generator)
     power = basis.square().sum(1).mean().item()  # of a sum of independent coefficients
     layer.spline_weight.normal_(0.0, math.sqrt(share / (layer.in_features * power)), generator=generator)
@@ -65,7 +68,7 @@ def _variance(layer: Any, generator: torch.Generator | None) -> None:
         layer.spline_scale.fill_(1.0)
 
 
-INITS: dict[str, Callable[[Any, torch.Generator | None], None]] = {
+INITS: dict[str, Callable[[SplineKAN, torch.Generator | None], None]] = {
     "glorot": _glorot,
     "noise": _noise,
     "variance": _variance,

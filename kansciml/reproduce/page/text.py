@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Page, Setting
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from kansciml.runs.progress import duration
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
@@ -28,7 +29,7 @@ BUDGETS = {
 def answer(page: Page) -> str:
     """One paragraph: how the claims that were examined fared, what is missing, and what the budget is worth."""
     counts, claims = page.counts, sum(len(entry.claims) for entry in page.of_paper)
-    examined, finished = sum(counts.values()), [entry for entry in page.entries if entry.status == FINISHED]
+    examined, rest = sum(counts.values()), [entry for entry in page.entries if entry.status != FINISHED]
     sentences = []
     if examined:
         cases = f" in {examined} cases" if examined > claims else ""
@@ -41,10 +42,10 @@ def answer(page: Page) -> str:
             items = _items(page, verdict)
             sentences += [f"{start}: {items}."] if items else []
     sentences += [f"On equal terms: {entry.headline}" for entry in page.beyond if entry.headline]
-    if len(finished) < len(page.entries):
-        rest = [entry for entry in page.entries if entry not in finished]
+    if rest:
+        finished = len(page.entries) - len(rest)
         lacking = ", ".join("fair comparisons" if entry.beyond else entry.item for entry in rest)
-        sentences.append(f"{len(finished)} of {len(page.entries)} runs are finished; without results: {lacking}.")
+        sentences.append(f"{finished} of {len(page.entries)} runs are finished; without results: {lacking}.")
     elif not examined:
         sentences.append("All runs are finished; none of them states a verdict on a claim of the paper.")
     return " ".join([*sentences, BUDGETS.get(page.preset, "")]).strip()
@@ -57,15 +58,6 @@ def _items(page: Page, verdict: str) -> str:
     return ", ".join(item + (f" ({count})" if count > 1 else "") for item, count in counts.items())
 
 
-def duration(seconds: float) -> str:
-    """``2 h 05 min``, ``3 min 07 s``, ``8.2 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
 def cost_facts(record: Record) -> list[tuple[str, str]]:
     """Name and text of what is known about a run's cost and origin: time, memory, machine, versions, commit, seeds."""
     machine, memory = record.machine, (record.peak_memory_mb, record.peak_memory_workers_mb)
@@ -75,7 +67,7 @@ def cost_facts(record: Record) -> list[tuple[str, str]]:
     hardware += [f"{machine['cores']} cores"] if machine.get("cores") else []
     hardware += [f"{threads} thread{'s' * (threads != 1)}"] if threads else []
     facts = [
-        ("wall time", duration(record.wall_s) + (f" in {record.sessions} sessions" if record.sessions > 1 else "")),
+        ("wall time", duration(record.wall_s, 1) + (f" in {record.sessions} sessions" if record.sessions > 1 else "")),
         ("peak memory", own),
         ("largest child process", largest),
         ("machine", ", ".join(str(part) for part in hardware if part)),

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy
@@ -83,8 +81,7 @@ class Manifest:
         return shard if shard is not None and shard.stop >= stop else None
 
     def add(self, shard: Shard) -> None:
-        """Enter a written shard, with what another process may have entered meanwhile; drop the shorter one it
-        replaces."""
+        """Enter a written shard and what another process entered meanwhile; remove the shorter one it replaces."""
         old = self.shards.get((shard.split, shard.start))
         self.shards = {**Manifest.read(self.folder, self.config).shards, **self.shards}
         self.shards[shard.split, shard.start] = shard
@@ -133,32 +130,24 @@ def write_shard(folder: Path, split: str, start: int, a: np.ndarray, u: np.ndarr
 def fault(folder: Path, shard: Shard) -> str | None:
     """What is wrong with the file of a shard, e.g. ``"is missing"``; None if nothing is."""
     try:
-        with open(folder / shard.name, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest = hashlib.sha256((folder / shard.name).read_bytes()).hexdigest()
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-    return None if digest.hexdigest() == shard.sha256 else "is corrupt: its SHA-256 is not that of the manifest"
+    return None if digest == shard.sha256 else "is corrupt: its SHA-256 is not that of the manifest"
 
 
-def read_shard(folder: Path, shard: Shard, size: int) -> dict[str, Any]:
+def read_shard(folder: Path, shard: Shard) -> dict[str, np.ndarray]:
     """a and u (N, size, size) float32 of a shard.
 
     Raises:
         KansciError: a missing or corrupt file.
     """
-    path = folder / shard.name
-    problem = fault(folder, shard)
-    if problem is None:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("a", "u")}
-            if all(x.shape == (shard.stop - shard.start, size, size) for x in arrays.values()):
-                return arrays
-            problem = "has arrays of another shape"
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            problem = f"cannot be read: {error}"
-    raise KansciError(f"{path} {problem}: generate the data set again, which makes this file anew and keeps the others")
+    path, problem = folder / shard.name, fault(folder, shard)
+    if problem is not None:
+        raise KansciError(
+            f"{path} {problem}: generate the data set again, which makes this file anew and keeps the others"
+        )
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in ("a", "u")}

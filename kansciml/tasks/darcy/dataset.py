@@ -16,7 +16,7 @@ from jaxtyping import Float
 from kansciml._errors import KansciError, UsageError
 from kansciml.tasks.darcy._generate import Generated, generate, make_sample
 from kansciml.tasks.darcy._shards import MANIFEST, Manifest, parts, read_shard
-from kansciml.tasks.darcy.config import SOLVERS, SPLITS, DarcyConfig, check_subsample
+from kansciml.tasks.darcy.config import SOLVERS, SPLITS, DarcyConfig
 from kansciml.tasks.data_folder import cache_folder, named_folder
 
 __all__ = [
@@ -73,16 +73,6 @@ class DarcyData:
         """Coordinates of the nodes along a side, of the type of a and u."""
         return np.linspace(0, 1, self.size, dtype=self.a.dtype)
 
-    def subsampled(self, factor: int) -> DarcyData:
-        """Every factor-th node.
-
-        Raises:
-            UsageError: factor does not divide s - 1; the message lists the valid ones.
-        """
-        check_subsample(self.size, factor)
-        kept = (slice(None), slice(None, None, factor), slice(None, None, factor))
-        return DarcyData(np.ascontiguousarray(self.a[kept]), np.ascontiguousarray(self.u[kept]), self.source)
-
 
 def dataset_folder(config: DarcyConfig, cache_dir: Path | str | None = None) -> Path:
     """Folder of a data set: `config.id` below `cache_dir`; without it below ``darcy`` in the folder named by the
@@ -112,6 +102,6 @@ def load(config: DarcyConfig, cache_dir: Path | str | None = None, split: str = 
                 f"{folder} holds {manifest.available(split)} of {n} {split} samples: generate them with kansciml darcy"
                 " and the same settings"
             )
-        arrays = read_shard(folder, shard, config.size)
+        arrays = read_shard(folder, shard)
         a[start:stop], u[start:stop] = (arrays[name][: stop - start] for name in ("a", "u"))
     return DarcyData(a, u, str(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import posixpath
 import tarfile
@@ -11,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kansciml._errors import KansciError
-from kansciml._files import write_bytes, write_text
+from kansciml._files import write_bytes
 from kansciml.tasks.data_folder import Bar, Progress
 
-MANIFEST = "kansciml.sha256"
-"""Beside files that came out of a verified archive: their checksums, as ``sha256sum -c`` reads them."""
 TIMEOUT_S = 30
 
 
@@ -61,7 +58,7 @@ def download(urls: Sequence[str], md5: str, path: Path, title: str, progress: Pr
 
 
 def unpack(archive: Path, members: Sequence[str], folder: Path) -> None:
-    """Write the named members of a tar archive, and nothing else of it, into `folder`, with their `MANIFEST`.
+    """Write the named members of a tar archive, and nothing else of it, into `folder`.
 
     A member is found by its path in the archive and written under its last name, so that no path in the archive can
     lead out of the folder.
@@ -70,21 +67,18 @@ def unpack(archive: Path, members: Sequence[str], folder: Path) -> None:
         KansciError: a damaged archive, a missing member, or a folder that cannot be written.
     """
     make_cache(folder)
-    sums: dict[str, str] = {}
+    written = set()
     try:
         with tarfile.open(archive) as tar:
             for entry in tar:
                 name = posixpath.normpath(entry.name)
                 stream = tar.extractfile(entry) if name in members and entry.isfile() else None
                 if stream is not None:
-                    data = stream.read()
-                    sums[name] = hashlib.sha256(data).hexdigest()
-                    write_bytes(folder / posixpath.basename(name), data)
-        missing = [name for name in members if name not in sums]
+                    write_bytes(folder / posixpath.basename(name), stream.read())
+                    written.add(name)
+        missing = [name for name in members if name not in written]
         if missing:
             raise tarfile.TarError(f"it has no file {missing[0]}")
-        lines = [f"{sums[name]}  {posixpath.basename(name)}\n" for name in members]
-        write_text(folder / MANIFEST, "".join(lines))
     except KansciError as error:
         assert isinstance(error.__cause__, OSError)  # as `write_bytes` has it
         raise cache_failure(folder, error.__cause__) from error
@@ -93,15 +87,6 @@ def unpack(archive: Path, members: Sequence[str], folder: Path) -> None:
             raise cache_failure(folder, error) from error
         text = " ".join(str(error).split())
         raise KansciError(f"{archive} cannot be unpacked: {text}: delete it, so that it is downloaded again") from error
-
-
-def manifest_sum(path: Path) -> str | None:
-    """The checksum noted when `path` was unpacked from a verified archive, or None if it was not."""
-    try:
-        lines = (path.parent / MANIFEST).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return next((line.split("  ")[0] for line in lines if line.endswith(f"  {path.name}")), None)
 
 
 def make_cache(folder: Path) -> None:

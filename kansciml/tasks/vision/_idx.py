@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from kansciml.tasks.vision._download import download
 from kansciml.tasks.vision._folders import Member, Source
 from kansciml.tasks.vision.dataset import Images
 
-UINT8 = 8
-
 
 @dataclass(frozen=True)
 class IdxFile:
@@ -33,7 +30,7 @@ class IdxFile:
     name: str
     shape: tuple[int, ...]
     md5_gz: str
-    sha256: str | None
+    sha256: str
 
     @property
     def names(self) -> Member:
@@ -61,7 +58,7 @@ class IdxImages:
         pair = self.files[split]
         source = Source(self.title, self.folders, (), lambda folder, bar: self._fetch(folder, split, bar))
         paths = source.locate([file.names for file in pair], data_dir, progress)
-        images, labels = (read_idx(path, file.shape, file.sha256) for path, file in zip(paths, pair))
+        images, labels = (read_idx(path, file) for path, file in zip(paths, pair))
         return Images(images[:, None], labels.astype(np.int64))  # (N, 1, H, W)
 
     def _fetch(self, folder: Path, split: str, progress: Progress | None) -> None:
@@ -70,33 +67,18 @@ class IdxImages:
             download([mirror + name for mirror in self.mirrors], file.md5_gz, folder / name, self.title, progress)
 
 
-def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> UInt8[np.ndarray, "*shape"]:
-    """The array of an idx file.
-
-    Args:
-        path: the file; unpacked in memory if its name ends in ``.gz``.
-        shape: expected shape.
-        sha256: of the file's content, unpacked; None: not checked.
+def read_idx(path: Path, file: IdxFile) -> UInt8[np.ndarray, "*shape"]:
+    """The array of an idx file, which is unpacked in memory if its name ends in ``.gz``.
 
     Raises:
-        UsageError: a file that is unreadable, truncated, of another shape or type, or with another checksum.
+        UsageError: a file that is unreadable, or whose content is not the known one.
     """
     remedy = "delete it and fetch it again"
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}: {remedy}") from error
-    n = len(shape)
-    header = 4 + 4 * n
-    if len(content) < header or content[:4] != bytes((0, 0, UINT8, n)):
-        raise UsageError(f"{path} is not an idx file of unsigned bytes with {n} dimensions: {remedy}")
-    got = struct.unpack(f">{n}I", content[4:header])
-    if got != shape:
-        raise UsageError(f"{path} holds an array of shape {got}, expected {shape}: {remedy}")
-    if len(content) - header != np.prod(shape):
-        raise UsageError(
-            f"{path} holds {len(content) - header} bytes after its header, expected {np.prod(shape)}: {remedy}"
-        )
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content).hexdigest() != file.sha256:
         raise UsageError(f"{path} is corrupt or of another data set: its SHA-256 is not the known one: {remedy}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()  # writable, as torch asks
+    header = 4 + 4 * len(file.shape)
+    return np.frombuffer(content, np.uint8, offset=header).reshape(file.shape).copy()  # writable, as torch asks

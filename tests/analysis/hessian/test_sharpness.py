@@ -24,6 +24,7 @@ from kansciml.analysis.hessian import (
     sharpness,
 )
 from kansciml.layers.spline_kan import SplineKAN
+from kansciml.runs import typed
 
 SPECTRUM = np.array([-1.0, 0.0, 0.0, 0.5, 2.0, 10.0])
 
@@ -161,7 +162,7 @@ def test_a_matrix_from_products_is_the_matrix(tmp_path):
 
 def test_it_survives_json():
     found = sharpness(operator_with(SPECTRUM), exact="both", loss=1.0, probes=3)
-    back = Sharpness.from_json(json.loads(json.dumps(to_jsonable(found.to_json()))))
+    back = typed.read(Sharpness, json.loads(json.dumps(to_jsonable(found.to_json()))))
     assert back == found
     assert set(found.arrays()) == {f"plain.{key}" for key in ("nodes", "weights", "locked", "eigenvalues")}
 

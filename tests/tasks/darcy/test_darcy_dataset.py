@@ -94,14 +94,6 @@ def test_samples_in_memory() -> None:
     a = np.random.default_rng(0).random((3, 13, 13))
     data = DarcyData(a, 2 * a, "here")
     assert (len(data), data.size) == (3, 13) and data.x[[0, 1, -1]].tolist() == [0, 1 / 12, 1]
-    coarse = data.subsampled(4)
-    np.testing.assert_array_equal(coarse.u, 2 * a[:, ::4, ::4])
-    np.testing.assert_allclose(coarse.x, data.x[::4], rtol=1e-15)
-    assert coarse.source == "here" and coarse.a.flags.c_contiguous
-    with pytest.raises(
-        UsageError, match=r"got subsample 5 of 13 nodes: .* 1 \(13\), 2 \(7\), 3 \(5\), 4 \(4\), 6 \(3\)"
-    ):
-        data.subsampled(5)
     with pytest.raises(UsageError, match="got coefficients of shape"):
         DarcyData(a, a[:2])
     with pytest.raises(UsageError, match="float32 or float64 for both"):

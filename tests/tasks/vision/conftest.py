@@ -96,7 +96,6 @@ class TinyCifar:
             urls=urls,
             md5=md5,
             label_bytes=2,
-            classes=CLASSES,
             files=FILES,
             records=RECORDS,
             fingerprints={split: self.fingerprint(split) for split in FILES} if checked else None,

@@ -12,7 +12,6 @@ FILES = CifarBinary(
     urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
     md5="c32a1d4ab5d03f1284b67883e8d87530",
     label_bytes=1,
-    classes=10,
     files={"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
     records={"train": 10_000, "test": 10_000},
     fingerprints={"train": "bf1de72a36ad759f", "test": "8e1a404777dcc423"},

@@ -12,7 +12,6 @@ FILES = CifarBinary(
     urls=("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
     md5="03b5dce01913d631647c71ecec9e9cb8",
     label_bytes=2,
-    classes=100,
     files={"train": ("train.bin",), "test": ("test.bin",)},
     records={"train": 50_000, "test": 10_000},
     fingerprints={"train": "b175d8a4cf278b07", "test": "596991a8b9460db4"},
