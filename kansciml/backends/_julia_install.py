@@ -1,4 +1,4 @@
-"""What Julia there is on this machine, found without starting it. Imports neither torch nor juliacall."""
+"""Finds the Julia on this machine without starting it. Imports neither torch nor juliacall."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker process: start, requests with a time limit, a clear error when it dies, a clean end."""
+"""Runs the Julia worker as a process: requests with a time limit, a clear error when it dies, a clean end."""
 
 from __future__ import annotations
 

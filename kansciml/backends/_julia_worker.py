@@ -1,4 +1,4 @@
-"""The process that Julia lives in: ``python -m kansciml.backends._julia_worker``, started by `JuliaBackend`.
+"""Main program of the Julia worker: ``python -m kansciml.backends._julia_worker``, started by `JuliaBackend`.
 
 It answers requests on standard input with frames on standard output (see `_julia_frames`), one at a time, until the
 stream ends. Never imports torch: both in one process have crashed in either order. Whatever Julia prints goes to

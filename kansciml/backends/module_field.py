@@ -1,4 +1,4 @@
-"""Any `torch.nn.Module` as a vector field: its parameters as a flat vector, its derivatives, and what it must be."""
+"""Wraps any `torch.nn.Module` as a vector field: flat parameters, derivatives, and checks of what it must be."""
 
 from __future__ import annotations
 

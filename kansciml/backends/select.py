@@ -1,4 +1,4 @@
-"""Open a backend by name. `auto` takes Julia where it starts, else PyTorch, and says which and why."""
+"""Opens a backend by name. `auto` takes Julia where it starts, else PyTorch, and logs which and why."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from kansciml import KAN
-from kansciml.training.refinement import train_refined
 
 rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.manual_seed(0)

@@ -29,6 +29,13 @@ KINDS = {
     "rswaf-learnt": lambda dtype=F64, **options: draw_weights(RSWAFKAN(3, 2, learn_grid=True, dtype=dtype, **options)),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def called(one):
+    """The same name in every process, which xdist wants."""
+    return getattr(one, "__name__", str(one))
+
+
 DIFFERENTIABLE = [
     *((layer_with, {"outside": outside, "even": even, "spline_scale": scale, "base_activation": act})
       for scale, even, outside, act in product((True, False), (True, False), OUTSIDE, ("silu", "gelu", "tanh", None))),
@@ -36,7 +43,7 @@ DIFFERENTIABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make, options", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("make, options", DIFFERENTIABLE, ids=called)
 def test_gradcheck_and_gradgradcheck(make, options):
     if make is layer_with:
         layer, x = layer_with(3, **options), [[0.11, -0.52], [1.73, 0.37]]
@@ -167,7 +174,7 @@ FINITE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make, options", FINITE, ids=str)
+@pytest.mark.parametrize("make, options", FINITE, ids=called)
 def test_nan_stays_in_its_row_and_far_inputs_are_finite(make, options):
     layer = make(**options)
     x = torch.tensor([[0.1, 0.2, -0.3], [float("nan"), 0.2, 0.1], [1e30, -1e30, 1e30]], dtype=F64)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.minibatch import OPERATORS
+from support.relative_l2 import relative_l2_errors
 from support.settings import changed
 
 from kansciml import cli
@@ -22,7 +23,6 @@ from kansciml.runs import registry
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.runs.runner import run_experiment
 from kansciml.tasks.darcy.dataset import dataset_folder, generate, load
-from kansciml.tasks.darcy.metrics import relative_l2_errors
 from kansciml.tasks.darcy.normalise import PointwiseNormaliser
 
 TINY = changed(OPERATORS, eval_subsamples=(8,), n_train=6, epochs=2, batch_size=3, precision="32")

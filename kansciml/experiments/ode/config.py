@@ -1,4 +1,4 @@
-"""The parts that configurations of neural-ODE experiments are made of: what is learned, and how it is trained."""
+"""Parts of the configurations of neural-ODE experiments: what is learned, and how it is trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train KAN and MLP neural ODEs on one system: the main job of the package.
+"""Trains KAN and MLP neural ODEs on one system: the main job of the package.
 
 Command: ``kansciml ode --system lotka`` (or ``--system path/to/file.py``, or ``--data file.csv``).
 Expected on Lotka-Volterra, training MSE at tolerance 1e-10: MLP 2-50-2 at most 4e-5, KAN with at most 260 parameters at

@@ -141,7 +141,8 @@ def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
     trained = times <= system.train_end
     shown = [(styles[group.name].name, styles[group.name].colour, path) for group, path in _representatives(system)]
     shown = shown or [(as_is(system.title), TRUTH, states[:0])]
-    low, high = zip(*(_limits(states[:, [body[axis] for body in system.bodies]]) for axis in (1, 2)))
+    columns = [x for _, x, _ in system.bodies], [y for *_, y in system.bodies]
+    low, high = zip(*(_limits(states[:, both]) for both in columns))
     width = max(3.2, min(7.0, 2.35 * len(shown)))
     aspect = (high[1] - low[1]) / (high[0] - low[0])
     figure = new_figure(1.0 + min((width - 0.6) / len(shown) * aspect, 5.0), width)
@@ -200,8 +201,8 @@ def _draw(axes: Axes, system: OdeSystem, styles: Styles, x: int | None, y: int) 
     for group, path in _representatives(system):
         style = styles[group.name]
         axes.plot(*columns(system.t, path), color=style.colour, linestyle=style.line, linewidth=1.1)
-    marks = {"color": TRUTH, "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 0.5}
-    axes.plot(*columns(system.data_t, system.data), "o", zorder=1.5, **marks)
+    axes.plot(*columns(system.data_t, system.data), "o", color=TRUTH, markersize=4, markerfacecolor="white",
+              markeredgewidth=0.5, zorder=1.5)  # fmt: skip
     axes.set_ylim(*_limits(states[:, y]))
     axes.set_ylabel(as_is(system.labels[y]))
 

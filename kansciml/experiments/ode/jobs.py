@@ -1,4 +1,4 @@
-"""Trainings of neural ODEs to be run: one job per system, backend, variant and seed, with every system read once."""
+"""Plans trainings of neural ODEs: one job per system, backend, variant and seed; every system is read once."""
 
 from __future__ import annotations
 

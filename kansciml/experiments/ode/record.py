@@ -1,4 +1,4 @@
-"""Record of a neural-ODE experiment (Figure 2, ``kansciml ode``): how it is written, and read as groups of runs.
+"""Writes the record of a neural-ODE experiment (Figure 2, ``kansciml ode``), and reads it as groups of runs.
 
 ``result["runs"]``: `Run` rows; ``result["systems"]``: `OdeSystem` by name; on two backends ``result["gates"]``:
 `Gate` rows, and variants are named ``variant@backend``. Arrays per run: ``<id>.iteration``, ``.loss``, ``.phase`` (0

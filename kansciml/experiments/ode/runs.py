@@ -1,4 +1,4 @@
-"""Many trainings of neural ODEs, over a pool of processes, and the record that they make.
+"""Runs many trainings of neural ODEs over a pool of processes, and makes their record.
 
 Every job keeps its own checkpoint, so an interrupted experiment resumes each of them where it was. Jobs on torch run
 in worker processes with one thread each; jobs on Julia run one after the other in the one Julia worker.

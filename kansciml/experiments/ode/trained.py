@@ -1,4 +1,4 @@
-"""Trained neural ODEs of a finished run, for studies of their minima."""
+"""Loads the trained neural ODEs of a finished run, for studies of their minima."""
 
 from __future__ import annotations
 

@@ -14,22 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.tasks.darcy._generate import Generated, generate, make_sample
+from kansciml.tasks.darcy._generate import generate
 from kansciml.tasks.darcy._shards import MANIFEST, Manifest, parts, read_shard
-from kansciml.tasks.darcy.config import SOLVERS, SPLITS, DarcyConfig
+from kansciml.tasks.darcy.config import DarcyConfig
 from kansciml.tasks.data_folder import cache_folder, named_folder
 
-__all__ = [
-    "SOLVERS",
-    "SPLITS",
-    "DarcyConfig",
-    "DarcyData",
-    "Generated",
-    "dataset_folder",
-    "generate",
-    "load",
-    "make_sample",
-]
+__all__ = ["DarcyConfig", "DarcyData", "dataset_folder", "generate", "load"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""A file of comma-separated values as cells of text: encoding, separator, decimal sign, header."""
+"""Splits a CSV file into cells of text: encoding, separator, decimal sign, header."""
 
 from __future__ import annotations
 

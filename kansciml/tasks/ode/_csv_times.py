@@ -1,4 +1,4 @@
-"""Times as people write them: dates, clock times and durations as seconds; and whether they are those of one run."""
+"""Turns dates, clock times and durations into seconds, and sees whether times are those of one run."""
 
 from __future__ import annotations
 

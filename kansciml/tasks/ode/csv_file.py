@@ -1,4 +1,4 @@
-"""A trajectory from a file of comma-separated values, whoever wrote it: which column is what, and whether it is so."""
+"""Reads a trajectory from a CSV file: finds out which column is what, and refuses what is doubtful."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from kansciml._errors import UsageError
 from kansciml.tasks.ode._csv_cells import DATE, MISSING, Cells, grouped_number, plain_number, read_cells
 from kansciml.tasks.ode._csv_times import restarts, seconds_of, side_by_side
 from kansciml.tasks.ode.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    pass
 
 _UNIT = r"(?:[fpnuµμm]?s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|d|days?|weeks?|months?|a|yrs?|years?)"
 _TIME = re.compile(rf"(?:t|times?|elapsed|elapsed[ _]time|time[ _]elapsed)(?:[\s_,.:-]+{_UNIT}\.*)?", re.I)

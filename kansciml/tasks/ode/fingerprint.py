@@ -1,4 +1,4 @@
-"""What a value is, in 64 hexadecimal digits that are the same in every process: code counts as much as numbers.
+"""Fingerprints of values: 64 hexadecimal digits, the same in every process; code counts as much as numbers.
 
 A function is told by its bytecode, constants, defaults and what it refers to: closures, and those globals and functions
 of the user's own that it names, followed as far as they go. An object is told by its class, whose methods are followed

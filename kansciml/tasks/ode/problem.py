@@ -1,4 +1,4 @@
-"""From a system and a choice of model to the problem a backend solves, and the measures of a trained field."""
+"""Makes a field for a system and the problem that a backend solves, and measures a trained field."""
 
 from __future__ import annotations
 

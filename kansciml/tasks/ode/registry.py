@@ -1,4 +1,4 @@
-"""Find systems by name, or in a user's own Python file."""
+"""Finds systems by name, or in a user's own Python file."""
 
 from __future__ import annotations
 

@@ -44,7 +44,6 @@ class Batches:
         drop_last: leave out the incomplete batch at the end of an epoch.
         augmentation: default: none.
         image_size: height and width of the inputs; None: those of the data set.
-        subset: use only so many images, the same number of every class; see `balanced_subset`.
         rank, world_size: which slice is taken, of how many. A slice of an incomplete batch may be empty.
 
     Raises:
@@ -63,7 +62,6 @@ class Batches:
         drop_last: bool = False,
         augmentation: Augmentation | None = None,
         image_size: int | None = None,
-        subset: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -75,9 +73,6 @@ class Batches:
             raise UsageError(
                 f"got batch_size {batch_size} over {world_size} ranks: expected a positive multiple of {world_size}"
             )
-        if subset is not None:
-            rows = balanced_subset(data.labels, subset, seed)
-            data = Images(data.images[rows], data.labels[rows])
         if len(data) == 0 or (drop_last and batch_size > len(data)):
             raise UsageError(
                 f"got batch_size {batch_size} for {len(data)} images: an epoch would have no batch:"

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from support.fig5_records import EPOCHS, GROUPS, make
+from support.pictures import assert_text_fits
 
 from kansciml._errors import KansciError
 from kansciml.experiments.fig5 import report as fig5
@@ -99,10 +100,7 @@ def test_text_stays_inside_the_figure_and_titles_do_not_overlap(tmp_path):
         with publication_style():
             figure = draw(record, "darcy9-fno-wt")
             figure.draw_without_rendering()
-            width, height = figure.canvas.get_width_height()
-            for axes in figure.axes:
-                box = axes.get_tightbbox()
-                assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1
+            assert_text_fits(figure)
             titled = [axes for axes in figure.axes if axes.get_title()]
             boxes = [axes.title.get_window_extent() for axes in titled]
             for i, one in enumerate(boxes):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.minibatch import OPERATORS as TINY
 from support.minibatch import run
+from support.relative_l2 import relative_l2_errors
 from support.settings import changed
 
 from kansciml._errors import UsageError
@@ -25,7 +26,6 @@ from kansciml.runs.registry import trained_models
 from kansciml.runs.settings import config_hash
 from kansciml.tasks.darcy.config import DarcyConfig
 from kansciml.tasks.darcy.dataset import DarcyData, dataset_folder, load
-from kansciml.tasks.darcy.metrics import relative_l2_errors
 from kansciml.tasks.darcy.normalise import PointwiseNormaliser
 
 

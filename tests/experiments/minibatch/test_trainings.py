@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import command_line
 from support.minibatch import IMAGES, OPERATORS, assert_same, run
 from support.settings import changed
 
@@ -180,24 +181,25 @@ def test_one_process_needs_no_others(monkeypatch):
 # ---- several processes ----------------------------------------------------------------------------------------------
 
 
-def kansciml(folder, *flags, processes=1):
-    """A run of `kansciml`, under torchrun where there are several processes."""
+COMMON = ("--accelerator", "cpu", "--epochs", "2", "--json", "--results")
+
+
+def two_processes(folder, *flags):
+    """A run of `kansciml` under torchrun."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--rdzv-backend=c10d"]
-    launcher += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "kansciml", *flags]
-    command += ["--accelerator", "cpu", "--epochs", "2", "--results", str(folder), "--json"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "-m", "kansciml", *flags, *COMMON, str(folder)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder.parent)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(KINDS))
-def test_two_processes_train_what_one_does_and_the_first_alone_speaks(name, tmp_path):
+def test_two_processes_train_what_one_does_and_the_first_alone_speaks(name, tmp_path, capsys):
     kind, flags = KINDS[name], KINDS[name].flags.split()
-    place = [] if name == "images" else ["--data-dir"]
-    alone = json.loads(kansciml(tmp_path / "one", *flags, *place, *["a"] * len(place)).stdout)
-    done = kansciml(tmp_path / "two", *flags, *place, *["b"] * len(place), processes=2)  # the first generates samples
+    data = [[] if name == "images" else ["--data-dir", str(tmp_path / place)] for place in ("a", "b")]
+    alone = json.loads(command_line.run(capsys, *flags, *data[0], *COMMON, str(tmp_path / "one"))[1])
+    done = two_processes(tmp_path / "two", *flags, *data[1])  # the first generates the samples
     assert done.returncode == 0, done.stderr
     together = json.loads(done.stdout)  # one document
     assert together["config_hash"] == alone["config_hash"]
@@ -209,7 +211,7 @@ def test_two_processes_train_what_one_does_and_the_first_alone_speaks(name, tmp_
         for curve in ("loss", kind.test_curve):
             np.testing.assert_allclose(*(found[f"{one['id']}.{curve}"] for found in arrays), rtol=1e-4)
     if name == "images":
-        again = kansciml(tmp_path / "two", *flags, processes=2)  # finished: the others are sent home
+        again = two_processes(tmp_path / "two", *flags)  # finished: the others are sent home
         assert again.returncode == 0 and json.loads(again.stdout)["sessions"] == 1 and "finished on" in again.stderr
 
 
@@ -218,7 +220,7 @@ def test_two_processes_train_what_one_does_and_the_first_alone_speaks(name, tmp_
     "flags, message", [("--batch-size 33", "got batch_size 33 on 2 processes"), ("--patch 3", "patch 3")]
 )
 def test_processes_that_meet_a_mistake_end_with_one_line(flags, message, tmp_path):
-    done = kansciml(tmp_path / "none", *KINDS["images"].flags.split(), *flags.split(), processes=2)
+    done = two_processes(tmp_path / "none", *KINDS["images"].flags.split(), *flags.split())
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode != 0 and len(lines) == 1 and message in lines[0]
     assert message in json.loads(done.stdout)["error"] and not list(tmp_path.iterdir())

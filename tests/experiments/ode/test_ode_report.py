@@ -33,7 +33,7 @@ def rows(record, title):
 @pytest.fixture
 def svg_alone(monkeypatch):
     """Pictures in one of their three kinds of files: PNG and PDF take most of the time."""
-    monkeypatch.setattr(style, "KINDS", style.KINDS[:1])
+    monkeypatch.setattr(style, "FORMATS", style.FORMATS[:1])
 
 
 class TestRender:

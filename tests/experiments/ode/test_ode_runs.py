@@ -11,6 +11,7 @@ from support.settings import changed
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.fig2 import experiment as fig2
+from kansciml.experiments.ode import config as parts
 from kansciml.experiments.ode import experiment as ode
 from kansciml.experiments.ode import figures as ode_figures
 from kansciml.experiments.ode import runs
@@ -45,6 +46,18 @@ def test_a_pool_gives_the_numbers_of_one_process(tmp_path, monkeypatch):
     assert set(alone.arrays) == set(pooled.arrays)
     for name, array in alone.arrays.items():
         np.testing.assert_array_equal(array, pooled.arrays[name], err_msg=name)
+
+
+def test_a_system_is_read_once(tmp_path, monkeypatch):
+    calls, read = [], parts.resolve_system
+    monkeypatch.setattr(parts, "resolve_system", lambda *args: calls.append(args) or read(*args))
+    run(changed(CONFIG, model="mlp"), tmp_path, monkeypatch, 1)
+    assert len(calls) == 1
+
+
+def test_hashes_are_those_of_earlier_versions():
+    assert config_hash("ode", ode.OdeConfig()) == "edac6a609236"
+    assert config_hash("fig2", fig2.Fig2Config()) == "92587b692b69"
 
 
 def test_the_record_holds_what_the_figures_need(tmp_path, monkeypatch):

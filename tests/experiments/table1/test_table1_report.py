@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from support.pictures import assert_text_fits
 from support.table1_records import BASE, LABELS, make
 
 from kansciml.experiments.table1.claims import claims_table, margin
@@ -110,9 +111,6 @@ def test_the_picture_has_a_line_per_row_and_its_text_fits(tmp_path):
     parameters, _, printed, measured = figure.axes
     assert len(parameters.patches) == 15 + 4 and len(printed.lines) == 7 + 15  # dead parts; a rule per row
     assert len([text for text in measured.texts if text.get_text() == "not trained"]) == 12
-    width, height = figure.canvas.get_width_height()
-    for axes in figure.axes:
-        box = axes.get_tightbbox()
-        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= 0 and box.y1 <= height + 1
+    assert_text_fits(figure)
     boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
     assert all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.relative_l2 import relative_l2_errors
 
 from kansciml._errors import KansciError, UsageError
 from kansciml.tasks.darcy.config import DarcyConfig
 from kansciml.tasks.darcy.dataset import DarcyData, dataset_folder, generate, load
-from kansciml.tasks.darcy.metrics import relative_l2, relative_l2_errors
+from kansciml.tasks.darcy.metrics import relative_l2
 from kansciml.tasks.darcy.normalise import PointwiseNormaliser
 
 
@@ -132,12 +133,10 @@ def test_normalisation_in_torch_is_that_in_numpy() -> None:
 def test_relative_l2_is_its_formula() -> None:
     rng = np.random.default_rng(2)
     prediction, target = rng.standard_normal((2, 5, 7, 7))
-    expected = [np.sqrt(((p - t) ** 2).sum() / (t**2).sum()) for p, t in zip(prediction, target)]
-    np.testing.assert_allclose(relative_l2_errors(prediction, target), expected, rtol=1e-14)
+    expected = relative_l2_errors(prediction, target)
     p, t = torch.from_numpy(prediction).requires_grad_(), torch.from_numpy(target)
     np.testing.assert_allclose(relative_l2(p, t, "none").detach(), expected, rtol=1e-14)
     assert relative_l2(p, t).item() == pytest.approx(np.mean(expected))
-    assert relative_l2(p, t, "sum").item() == pytest.approx(np.sum(expected))
     assert torch.autograd.gradcheck(lambda x: relative_l2(x, t), (p,))
     assert relative_l2(p.bfloat16(), t.bfloat16()).dtype == torch.float32
     assert relative_l2(7 * t, t).item() == pytest.approx(6)
@@ -146,7 +145,5 @@ def test_relative_l2_is_its_formula() -> None:
     assert same.grad is not None and same.grad.isfinite().all()  # a perfect answer does not end a training
     with pytest.raises(UsageError, match=r"got a prediction of shape \(5, 7, 7, 1\) for a target of shape \(5, 7, 7\)"):
         relative_l2(p[..., None], t)
-    with pytest.raises(UsageError, match="for a target of shape"):
-        relative_l2_errors(prediction[:4], target)
     with pytest.raises(UsageError, match="unknown reduction 'max'"):
         relative_l2(p, t, "max")

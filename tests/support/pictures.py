@@ -1,0 +1,9 @@
+"""What is asked of every picture."""
+
+
+def assert_text_fits(figure):
+    """No panel's text leaves the figure, which has been drawn."""
+    width, height = figure.canvas.get_width_height()
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1
