@@ -36,7 +36,7 @@ from kansciml.experiments.vision.trained import trained_networks
 from kansciml.models.base import VARIANTS
 from kansciml.models.registry import find
 from kansciml.runs import ranks
-from kansciml.runs.config_json import with_settings
+from kansciml.runs.config_json import excerpt, with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.ranks import device_of
 from kansciml.runs.records import Record
@@ -49,25 +49,27 @@ MIXERS = ("mixer", "conv-mixer")
 PAPER = with_settings(
     ClassifierConfig(), {**recipe("mixer-nano", "cifar10"), "dataset": "cifar10", "placement": "append", "grid": 5}
 )
-LATER = (
-    "image_size", "patch", "channel_hidden", "heads", "kernel", "drop_path", "kan_hidden", "grid_range", "weight_decay",
-    "min_lr", "schedule", "clip", "ema", "compile", "channels_last",
+_Classifier: Any = excerpt(
+    PAPER,
+    ("placement", "seeds", "first_seed", "dataset", "data_dir", "subset", "epochs", "batch_size", "learning_rate",
+     "warmup", "augmentation", "label_smoothing", "width", "depth", "token_hidden", "grid", "spline_order", "precision",
+     "accelerator"),
 )  # fmt: skip
-"""Settings of classifiers that Figure 3 did not have at first."""
+
+
+class ClassifierSettings(_Classifier):
+    """How the mixers are trained; weight decay is that of each model's own recipe."""
 
 
 @dataclass(frozen=True)
 class Fig3Config:
-    """Settings of Figure 3; the defaults are the preset ``paper``.
-
-    Weight decay is that of each model's own recipe, unless another than that of mixers is given.
-    """
+    """Settings of Figure 3; the defaults are the preset ``paper``."""
 
     models: tuple[str, ...] = ("mixer-nano", "conv-mixer-256-8")
     """Mixers and ConvMixers of the registry."""
     variants: tuple[str, ...] = ("mlp", "kan-spline")
     """mlp, kan-spline, kan-rswaf."""
-    classifier: ClassifierConfig = part(PAPER, later=LATER)
+    classifier: ClassifierSettings = part(ClassifierSettings())
     spectra: HessianSettings = HessianSettings(steps=80, probes=5, samples=512)
     """Of the spectra."""
 
@@ -83,9 +85,8 @@ class Fig3Config:
         found = []
         for model in self.models:
             own: dict[str, Any] = {"placement": None} if find(model)[0].name == "mixer" else {"token_hidden": None}
-            if self.classifier.training.weight_decay == PAPER.training.weight_decay:
-                own["weight_decay"] = recipe(model, self.classifier.images.dataset)["weight_decay"]
-            classifier = with_settings(self.classifier, own)
+            own["weight_decay"] = recipe(model, self.classifier.dataset)["weight_decay"]
+            classifier = with_settings(self.classifier.whole(), own)
             found += [VisionRunConfig(model, VariantChoice(one), classifier=classifier) for one in self.variants]
         return found
 
