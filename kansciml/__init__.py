@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "BackendUnavailable": "kansciml._errors",
     "FieldSpec": "kansciml.models.field_spec",
     "KAN": "kansciml.layers.kan",
     "KansciError": "kansciml._errors",
     "MLP": "kansciml.layers.mlp",
     "OdeProblem": "kansciml.backends.base",
     "RSWAFKAN": "kansciml.layers.rswaf_kan",
+    "SolveError": "kansciml._errors",
     "SplineKAN": "kansciml.layers.spline_kan",
     "UsageError": "kansciml._errors",
     "VectorField": "kansciml.models.fields",
@@ -28,7 +30,9 @@ __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
 if TYPE_CHECKING:
     from kansciml import ode as ode
+    from kansciml._errors import BackendUnavailable as BackendUnavailable
     from kansciml._errors import KansciError as KansciError
+    from kansciml._errors import SolveError as SolveError
     from kansciml._errors import UsageError as UsageError
     from kansciml.backends.base import OdeProblem as OdeProblem
     from kansciml.layers.kan import KAN as KAN

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from kansciml._errors import KansciError, UsageError, check_seed, printable
+from kansciml import KansciError, UsageError
+from kansciml._errors import check_seed, printable
 from kansciml._files import failure_of, list_folder, short_name, write_bytes, write_text
 from kansciml._workers import worker_count
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kansciml import UsageError, ode
-from kansciml._errors import KansciError
+from kansciml import KansciError, UsageError, ode
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICK = ode.FlatTraining(adam_steps=60, lbfgs_steps=30)

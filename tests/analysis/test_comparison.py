@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.analysis.comparison import compare_by_factor, compare_losses, mann_whitney_p
 
 

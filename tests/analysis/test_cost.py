@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.analysis.cost import (
     BLOCK_BYTES,
     BLOCK_ROWS,

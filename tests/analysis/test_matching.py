@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kansciml import KAN
-from kansciml._errors import UsageError
+from kansciml import KAN, UsageError
 from kansciml.analysis.matching import kan_size, matched, matched_hidden, mixing_size, mlp_size
 from kansciml.models.registry import find
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.analysis.memory import measure, measure_fake, training_step
 
 N = 1000

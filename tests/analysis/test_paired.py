@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.analysis.paired import (
     UNDECIDED,
     compare_pairs,

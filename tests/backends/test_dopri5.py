@@ -6,7 +6,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
-from kansciml._errors import SolveError
+from kansciml import SolveError
 from kansciml.backends import _dopri5
 from kansciml.backends._dopri5 import DENSE, A, B, C, E, integrate
 

@@ -12,7 +12,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import erf, expit
 
-from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError
+from kansciml import BackendUnavailable, KansciError, SolveError, UsageError
 from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.backends.julia import SENSEALGS, JuliaBackend, find_julia
 from kansciml.models.field_spec import FieldSpec

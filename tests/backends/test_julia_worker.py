@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError, WorkerDied
+from kansciml import BackendUnavailable, KansciError, SolveError, UsageError
+from kansciml._errors import WorkerDied
 from kansciml.backends import _julia_install, julia
 from kansciml.backends._julia_frames import MAGIC, FrameError, read_frame, write_frame
 from kansciml.backends._julia_install import package_path

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from kansciml._errors import SolveError, UsageError
+from kansciml import SolveError, UsageError
 from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.backends.torch import GRADIENTS, ModuleField, TorchBackend, TorchOdeSolver
 from kansciml.models.field_spec import FieldSpec

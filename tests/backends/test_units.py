@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kansciml._errors import SolveError, UsageError
+from kansciml import SolveError, UsageError
 from kansciml.backends.base import OdeProblem
 from kansciml.backends.julia import JuliaOdeSolver
 from kansciml.backends.torch import GRADIENTS, ModuleField, TorchOdeSolver

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import kansciml
-from kansciml import cli
-from kansciml._errors import UsageError
+from kansciml import UsageError, cli
 from kansciml.benchmarks import _measuring as measuring
 
 

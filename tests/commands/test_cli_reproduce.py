@@ -19,7 +19,7 @@ from support.command_line import run as run_command
 from support.settings import changed
 from support.sweep_samples import wait_for
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.experiments.fig2.experiment import Fig2Config
 from kansciml.layers.textbook_kan import TextbookKAN
 from kansciml.reproduce import paper

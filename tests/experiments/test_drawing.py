@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml._files import write_text
 from kansciml.runs.experiment import Experiment, Result
 from kansciml.runs.records import DamagedRecord

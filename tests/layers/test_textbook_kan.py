@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.layers.bspline import uniform_knots
 from kansciml.layers.kan import KAN
 from kansciml.layers.spline_kan import SplineKAN

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.models.deit_weights import load_deit_weights, resize_positions
 from kansciml.models.registry import build_model, get_family
 

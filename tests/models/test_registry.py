@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.models import SMALL, data, small
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.models import registry
 from kansciml.models.base import VARIANTS, Model
 from kansciml.models.registry import available_families, available_models, build_model, find

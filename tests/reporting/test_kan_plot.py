@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from kansciml import KAN
-from kansciml._errors import UsageError
+from kansciml import KAN, UsageError
 from kansciml.reporting.kan_plot import edge_functions_figure
 from kansciml.reporting.style import save_figure
 

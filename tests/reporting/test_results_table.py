@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kansciml import cli
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError, cli
 from kansciml.reporting.results_table import (
     column_name,
     flat_rows,

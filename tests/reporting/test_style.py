@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.reporting.legends import legend_below
 from kansciml.reporting.style import new_figure, publication_style, save_figure, variant_styles
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from support.page_samples import HOSTILE, TABLE, draw, make_page
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.reproduce.page.content import Entry, Page
 from kansciml.reproduce.page.svg import inline_svg
 from kansciml.reproduce.page.table_view import sort_value, sorts_as_numbers

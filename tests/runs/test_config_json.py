@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.runs.config_json import (
     closest_first,
     config_from_json,

@@ -8,7 +8,7 @@ import re
 import pytest
 from support import fig1_records, fig3_records, fig4_records, fig5_records, table1_records
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.experiments.fig2 import findings as fig2_findings
 from kansciml.experiments.fig3 import findings as fig3_findings
 from kansciml.experiments.fig5 import findings as fig5_findings

@@ -9,8 +9,8 @@ import os
 import numpy as np
 import pytest
 
+from kansciml import KansciError
 from kansciml import _files as files
-from kansciml._errors import KansciError
 from kansciml.runs.records import Record, find_records, load_metrics, load_record, load_records, save_record
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.runs import registry
 from kansciml.runs.experiment import Experiment
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support.settings import changed
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.experiments.fig2 import experiment as fig2
 from kansciml.experiments.fig2.experiment import Fig2Config
 from kansciml.runs.experiment import Experiment, Result, RunContext

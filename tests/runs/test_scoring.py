@@ -11,8 +11,7 @@ from support.minibatch import OPERATORS
 from support.relative_l2 import relative_l2_errors
 from support.settings import changed
 
-from kansciml import cli
-from kansciml._errors import KansciError
+from kansciml import KansciError, cli
 from kansciml.experiments.fig5 import experiment as fig5
 from kansciml.experiments.fno.data import resampled
 from kansciml.experiments.fno.experiment import EXPERIMENT

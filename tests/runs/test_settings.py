@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.runs.settings import check_numbers, config_hash, part, seed_range, seeds_of, settings_json
 
 

@@ -8,7 +8,7 @@ import torch
 from support.settings import changed
 from torchdiffeq import odeint
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.backends import trajectory_loss
 from kansciml.experiments.fig1 import experiment as fig1
 from kansciml.experiments.fig2 import experiment as fig2

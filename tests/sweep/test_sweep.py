@@ -15,7 +15,7 @@ import psutil
 import pytest
 from support.sweep_samples import ALL, Sweep, alive, meanwhile, stopped_sweep, wait_for
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml._files import write_json
 from kansciml.runs.lock import folder_lock
 from kansciml.runs.records import load_record

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from support.sweep_samples import ALL, FOLDER, Sweep, alive, meanwhile, stopped_sweep, wait_for
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.runs.records import load_record
 from kansciml.sweep import session
 

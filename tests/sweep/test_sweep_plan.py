@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.settings import changed
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.runs.registry import get_experiment
 from kansciml.runs.settings import config_hash
 from kansciml.sweep.plan import make_plan, parse_seeds, parse_settings, setting_label

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.training._checkpoint import Checkpoints, collect, load_tensors, restore, save_tensors
 from kansciml.training.ema import Ema
 from kansciml.training.optim import adamw

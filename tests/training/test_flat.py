@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kansciml._errors import KansciError, SolveError, UsageError
+from kansciml import KansciError, SolveError, UsageError
 from kansciml.training._flat_state import Iterate
 from kansciml.training.flat import FlatTraining, adam_step, train_flat
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.training._logging import read_rows
 from kansciml.training.loop import MEASURED, LoopConfig, train
 

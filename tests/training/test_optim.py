@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.layers.textbook_kan import TextbookKAN

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.analysis.hessian import HessianOperator, supervised
 from kansciml.runs.trained import FirstSamples
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch, torch.distributed as dist
 from support.hessians import F64, classes, cross_entropy, operator_with, perceptron
 from torch import nn
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.analysis.hessian import HessianOperator, matrix_of, spectral_density
 
 rank, port, folder, settings = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])

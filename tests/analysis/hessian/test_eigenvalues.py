@@ -6,7 +6,7 @@ import torch
 from scipy.sparse.linalg import eigsh
 from support.hessians import F64, operator_with, outlying
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.analysis.hessian.eigenvalues import top_eigenvalues
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import eigvalsh_tridiagonal
 from support.hessians import F64, OUTLIERS, operator_with, outlying
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.analysis.hessian._krylov import basis_store
 from kansciml.analysis.hessian._krylov.basis_store import BasisStore, plan_basis
 from kansciml.analysis.hessian.lanczos import lanczos

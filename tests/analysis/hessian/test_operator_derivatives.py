@@ -6,7 +6,7 @@ from support.hessians import classes, cross_entropy, perceptron
 from torch import nn
 from torch.nn import functional as F
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.analysis.hessian import HessianOperator
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.analysis.hessian import HessianOperator, available_memory, supervised
 from kansciml.analysis.hessian._krylov.basis_store import BLOCK_BYTES
 from kansciml.analysis.memory import measure

@@ -9,7 +9,7 @@ from support.hessians import classes, cross_entropy, perceptron
 from torch import nn
 from torch.nn import functional as F
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.analysis.hessian import HessianOperator, hvp, supervised
 
 

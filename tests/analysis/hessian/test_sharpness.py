@@ -10,7 +10,7 @@ import torch
 from support.hessians import operator_with, squares
 from torch import nn
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml._files import to_jsonable
 from kansciml.analysis.hessian import (
     Estimate,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.hessians import F64, operator_with
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.analysis.hessian._krylov.quadrature import mass_bounds
 from kansciml.analysis.hessian.lanczos import lanczos
 from kansciml.analysis.hessian.spectrum import Spectrum, count_above, spectral_density, symlog_edges

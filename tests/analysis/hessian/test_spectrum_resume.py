@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.analysis.hessian.spectrum import spectral_density
 from kansciml.analysis.hessian.symmetric import MatrixOperator
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.hessians import operator_with
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.analysis.hessian.trace import METHODS, trace
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kansciml import cli
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError, cli
 from kansciml.analysis.paired import compare_pairs
 from kansciml.experiments.fair.config import FairConfig
 from kansciml.experiments.fair.domain import MLP, Model, equal_time, kan_of

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml._files import to_jsonable
 from kansciml.analysis.paired import compare_pairs
 from kansciml.experiments.fair.experiment import corrected

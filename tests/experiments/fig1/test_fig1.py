@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.analysis.cost import Sizes, linear_layer, textbook_layer
 from kansciml.experiments.fig1.experiment import EXPERIMENT, measured_bytes
 from kansciml.experiments.fig1.record import Fig1Config, Maps, Spread

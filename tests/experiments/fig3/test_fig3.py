@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.minibatch import assert_same
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.experiments.fig3.experiment import EXPERIMENT, Fig3Config, check, jobs
 from kansciml.experiments.hessian import experiment as hessian
 from kansciml.experiments.hessian import measure
@@ -21,7 +21,7 @@ from kansciml.models.registry import find
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.registry import trained_models
 from kansciml.runs.runner import run_experiment
-from kansciml.runs.settings import config_hash
+from kansciml.runs.settings import config_hash, setting
 from kansciml.runs.trained import FirstSamples
 
 TINY = with_settings(
@@ -127,7 +127,7 @@ def test_the_paper_preset_has_the_published_mixers():
         ("conv-mixer-256-8", "mlp"): 594_186,
         ("conv-mixer-256-8", "kan-spline"): 5_837_066,
     }
-    assert config.classifier.seeds == 5 and {job.training.epochs for job in found.values()} == {100}
+    assert setting(config, "seeds") == 5 and {job.training.epochs for job in found.values()} == {100}
     decays = {key[0]: job.training.weight_decay for key, job in found.items()}
     assert decays == {"mixer-nano": 5e-5, "conv-mixer-256-8": 5e-3}
     instead = jobs(with_settings(config, {"placement": "replace", "seeds": 1}))[-1]

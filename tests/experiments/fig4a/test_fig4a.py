@@ -2,7 +2,7 @@
 
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.experiments.fig4a.experiment import EXPERIMENT, REFERENCES, Fig4aConfig, measured
 from kansciml.experiments.memory.record import GB, MemoryRecord, Reference
 from kansciml.experiments.memory.steps import IMAGES, measure_fake

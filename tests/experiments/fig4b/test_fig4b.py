@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.experiments.fig4b.experiment import DARCY, EXPERIMENT, REFERENCES, Fig4bConfig, measured
 from kansciml.experiments.memory.record import GB, MemoryRecord, Reference
 from kansciml.experiments.memory.steps import measure_fake

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from support.settings import changed
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.experiments.fig5.experiment import EXPERIMENT, Fig5Config, jobs
 from kansciml.runs.registry import trained_models
 from kansciml.runs.runner import run_experiment

@@ -9,7 +9,7 @@ import pytest
 from support.fig5_records import EPOCHS, GROUPS, make
 from support.pictures import assert_text_fits
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.experiments.fig5 import report as fig5
 from kansciml.experiments.fno import report as fno
 from kansciml.experiments.fno.figures import curves, curves_by_residual, prediction_maps

@@ -13,7 +13,7 @@ from support.minibatch import run
 from support.relative_l2 import relative_l2_errors
 from support.settings import changed
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.experiments.fno.config import FnoRunConfig, SamplesConfig
 from kansciml.experiments.fno.data import Samples, read_split, resampled
 from kansciml.experiments.fno.experiment import EXPERIMENT, check

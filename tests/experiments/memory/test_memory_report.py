@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.fig4_records import make
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.experiments.memory.record import GB, MB, MemoryRecord
 from kansciml.experiments.memory.report import memory_figure, render, summary, variant_styles, verdict
 from kansciml.reporting.style import publication_style

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.analysis.memory import measure, training_step
 from kansciml.experiments.fig4a.experiment import measured as classifier
 from kansciml.experiments.fig4b.experiment import DARCY

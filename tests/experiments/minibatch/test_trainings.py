@@ -15,7 +15,7 @@ from support import command_line
 from support.minibatch import IMAGES, OPERATORS, assert_same, run
 from support.settings import changed
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.experiments.fno import jobs as fno_jobs
 from kansciml.experiments.fno.experiment import EXPERIMENT as FNO
 from kansciml.experiments.fno.record import FnoRecord

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.settings import changed
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.experiments.fig2 import experiment as fig2
 from kansciml.experiments.ode import config as parts
 from kansciml.experiments.ode import experiment as ode

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.experiments.table1 import costs as _table1_costs
 from kansciml.experiments.table1 import experiment as table1
 from kansciml.experiments.table1.costs import (

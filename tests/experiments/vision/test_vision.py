@@ -9,7 +9,7 @@ from support.minibatch import IMAGES as TINY
 from support.minibatch import run
 from support.settings import changed
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.experiments.minibatch.trained import load_network
 from kansciml.experiments.vision.config import VisionRunConfig
 from kansciml.experiments.vision.experiment import EXPERIMENT, check, presets

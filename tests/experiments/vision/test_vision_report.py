@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kansciml._errors import KansciError
+from kansciml import KansciError
 from kansciml.experiments.minibatch.record import ORDER
 from kansciml.experiments.vision.figures import accuracy_against_cost, curves
 from kansciml.experiments.vision.record import STYLES, VisionRecord

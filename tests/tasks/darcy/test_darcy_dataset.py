@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.relative_l2 import relative_l2_errors
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.tasks.darcy.config import DarcyConfig
 from kansciml.tasks.darcy.dataset import DarcyData, dataset_folder, generate, load
 from kansciml.tasks.darcy.metrics import relative_l2

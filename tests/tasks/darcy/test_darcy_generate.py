@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.tasks.darcy import _generate
 from kansciml.tasks.darcy._shards import MANIFEST, Manifest, write_shard
 from kansciml.tasks.darcy.coefficient import coefficient

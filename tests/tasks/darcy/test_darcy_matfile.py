@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.darcy.matfile import HDF5, read_mat
 
 

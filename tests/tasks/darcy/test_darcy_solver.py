@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.tasks.darcy import solver
 from kansciml.tasks.darcy.coefficient import coefficient
 from kansciml.tasks.darcy.config import DarcyConfig

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.ode.data import Trajectory, read_csv
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.taylor import integrate
 
-from kansciml._errors import SolveError, UsageError
+from kansciml import SolveError, UsageError
 from kansciml.tasks.ode.reference import invariant_drift, reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system
 from kansciml.tasks.ode.system import System

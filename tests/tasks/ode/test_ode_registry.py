@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.ode import systems
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.ode.data import full_data, training_data, with_normalisation
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.vision import _folders
 from kansciml.tasks.vision._cifar_binary import CifarBinary
 from kansciml.tasks.vision._idx import IdxFile, IdxImages

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.vision.augment import PRESETS, Augmentation, preset
 from kansciml.tasks.vision.augmenter import Augmenter, crop_and_flip, cutmix, resized_crop, solarise
 from kansciml.tasks.vision.registry import available_datasets, get_dataset

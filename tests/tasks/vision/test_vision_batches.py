@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.vision.augment import Augmentation
 from kansciml.tasks.vision.batches import Batches, balanced_subset
 from kansciml.tasks.vision.dataset import Images

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.vision import _cifar_binary
 from kansciml.tasks.vision._cifar_binary import fingerprint
 

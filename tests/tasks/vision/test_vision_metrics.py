@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.vision.metrics import Score, cross_entropy
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kansciml._errors import UsageError
+from kansciml import UsageError
 from kansciml.tasks.vision import datasets
 from kansciml.tasks.vision.dataset import Images
 from kansciml.tasks.vision.registry import DEFAULT, available_datasets, get_dataset

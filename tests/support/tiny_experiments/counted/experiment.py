@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kansciml._errors import KansciError, UsageError
+from kansciml import KansciError, UsageError
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.settings import COUNTS_IF_SET, seed_range
 from kansciml.runs.tables import Table
