@@ -23,6 +23,8 @@ from kansciml.runs.runner import run_experiment
 from kansciml.sweep.session import open_client
 from kansciml.sweep.task import wait_for_folder
 
+pytestmark = pytest.mark.dask
+
 
 class TestFinished:
     def test_every_task_runs_once_in_a_process_of_its_own_and_never_again(self, tmp_path):

@@ -18,6 +18,8 @@ from kansciml import KansciError, UsageError
 from kansciml.runs.records import load_record
 from kansciml.sweep import session
 
+pytestmark = pytest.mark.dask
+
 
 class Cluster:
     """A scheduler and workers without nannies, each with one thread."""
