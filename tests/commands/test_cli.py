@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-from support.command_line import run
+from support.command_line import run, training_workers
+from support.sweep_samples import alive, wait_for
 
 from kansciml import cli
 from kansciml.commands._output import _without_markup
@@ -88,7 +90,8 @@ MISTAKES = [
     ("run fig2 --seeds 20261129", "got seeds 20261129: expected at least 1 and at most 10000"),
     ("sweep ode --set backend=torch --seeds 20261129 --dry-run", "got seeds 20261129"),
     ("crosscheck --seed -1", "got seed -1"),
-    ("darcy --seed -1", "got seed -1"),
+    ("darcy --data-seed -1", "got data_seed -1"),
+    ("darcy --seed 1", "--data-seed"),
     ("ode --sytem lotka", "Unrecognized options: --sytem"),
     ("ode --data missing.csv", "missing.csv does not exist"),
     ("ode --data missing.txt", "missing.txt does not exist"),
@@ -208,54 +211,38 @@ def test_julia_missing_is_one_line_with_the_remedy_and_exit_code_1(capsys, monke
     assert code == 0 and "backend: torch, because Julia does not start" in err
 
 
+TWO_WORKERS = ["--adam-steps", "600", "--lbfgs-steps", "5", "--seeds", "2", "--workers", "2", "--model", "mlp"]
+
+
+def begin(folder: Path) -> tuple[list[str], psutil.Popen, list[psutil.Process]]:
+    """A command that trains in two worker processes, both of which are at it."""
+    command = [sys.executable, "-m", "kansciml", "ode", "--backend", "torch", *TWO_WORKERS, "--results", str(folder)]
+    process = psutil.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    workers = training_workers(process)
+    return command, process, workers
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds worker processes through /proc")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds processes through /proc")
 def test_a_killed_run_leaves_no_worker_behind_and_is_resumed(folder):
-    command = [sys.executable, "-m", "kansciml", "ode", "--system", "lotka", "--model", "mlp", "--backend", "torch"]
-    command += ["--adam-steps", "3000", "--lbfgs-steps", "5", "--seeds", "2", "--results", str(folder)]
-    environment = {**os.environ, "KANSCIML_WORKERS": "2"}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
-
-    def children():
-        pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-    def alive(pid):
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-
-    deadline = time.monotonic() + 60
-    while len(workers := children()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(4)  # both are training by now
+    command, process, workers = begin(folder)
     process.kill()
-    process.wait()
-    while any(map(alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert len(workers) == 2 and not any(map(alive, workers))
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, timeout=120)
+    process.communicate()
+    assert len(workers) == 2
+    wait_for(lambda: not alive([worker.pid for worker in workers]))
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "which was killed" in done.stderr
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds processes through /proc")
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(folder):
-    command = [sys.executable, "-m", "kansciml", "ode", "--system", "lotka", "--model", "mlp", "--backend", "torch"]
-    command += ["--adam-steps", "3000", "--lbfgs-steps", "5", "--seeds", "2", "--workers", "2"]
-    command += ["--results", str(folder)]
-    environment = {**os.environ, "KANSCIML_WORKERS": "2"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
-    deadline = time.monotonic() + 60
-    while not list(folder.glob("ode/*/record.json")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(6)  # workers are training by now
+    command, process, _ = begin(folder)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    if process.returncode == 0:
-        pytest.skip("the run was finished before it could be interrupted")
     assert process.returncode == 130 and "Traceback" not in err and "the same command resumes it" in err
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
     document = json.loads(done.stdout)
     assert done.returncode == 0 and document["sessions"] == 2 and "resuming" in done.stderr
     assert [r["status"] for r in document["result"]["runs"]] == ["finished"] * 2

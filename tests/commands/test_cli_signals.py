@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from support.command_line import training_workers
 
 from kansciml import cli
 from kansciml._errors import Terminated
@@ -22,7 +24,7 @@ def test_a_signal_counts_whatever_becomes_of_its_exception(monkeypatch, capsys, 
     def run(arguments, out):
         try:
             os.kill(os.getpid(), number)
-            time.sleep(5)
+            time.sleep(0.5)
         except KeyboardInterrupt:
             if becomes is not None:
                 raise becomes from None
@@ -45,7 +47,7 @@ def test_a_signal_during_an_import_waits_for_its_end(monkeypatch, capsys, tmp_pa
     def run(arguments, out):
         import slow_to_import  # noqa: F401
 
-        time.sleep(5)
+        time.sleep(0.5)
 
     monkeypatch.setattr(cli, "run", run)
     assert cli.main(["list"]) == code and capsys.readouterr().err == f"{word}\n"
@@ -69,14 +71,15 @@ def test_workers_that_get_the_signal_too_leave_a_run_that_can_be_resumed(tmp_pat
     """As a terminal sends Ctrl-C, and a batch system SIGTERM: to all processes of the job, at whatever moment."""
     command = [sys.executable, "-m", "kansciml", "ode", "--model", "mlp", "--backend", "torch", "--seeds", "2"]
     command += ["--adam-steps", "100000", "--lbfgs-steps", "5", "--workers", "2", "--results", str(tmp_path)]
-    for pause in (0.0, 6.0):  # while the workers import what they need, and while they train
-        process = subprocess.Popen(
+    for training in (False, True):  # while the workers import what they need, and while they train
+        process = psutil.Popen(
             command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
         )
         deadline = time.monotonic() + 60
         while len(mine := members(process.pid)) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(pause)
+        if training:
+            training_workers(process)
         os.killpg(process.pid, number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == code and "Traceback" not in err and err.endswith(f"{word}\n")

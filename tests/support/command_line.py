@@ -1,6 +1,14 @@
 """What a user types, and what comes back; for the tests of commands."""
 
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+
 from kansciml import cli
+from support.sweep_samples import wait_for
 
 
 def run(capsys, *arguments):
@@ -8,3 +16,16 @@ def run(capsys, *arguments):
     code = cli.main(list(arguments))
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def training_workers(process: psutil.Popen) -> list[psutil.Process]:
+    """The two workers of a command, as soon as both train."""
+
+    def busy() -> list[psutil.Process]:
+        found = [one for one in process.children(recursive=True) if "spawn_main" in " ".join(one.cmdline())]
+        loaded = [one for one in found if b"libtorch" in Path(f"/proc/{one.pid}/maps").read_bytes()]
+        return loaded if len(loaded) == 2 else []
+
+    wait_for(busy)
+    time.sleep(1.5)  # what is loaded after PyTorch
+    return busy()
