@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -211,38 +210,23 @@ def test_julia_missing_is_one_line_with_the_remedy_and_exit_code_1(capsys, monke
     assert code == 0 and "backend: torch, because Julia does not start" in err
 
 
-TWO_WORKERS = ["--adam-steps", "600", "--lbfgs-steps", "5", "--seeds", "2", "--workers", "2", "--model", "mlp"]
+TWO_WORKERS = ["--adam-steps", "700", "--lbfgs-steps", "5", "--seeds", "2", "--workers", "2", "--model", "mlp"]
 
 
-def begin(folder: Path) -> tuple[list[str], psutil.Popen, list[psutil.Process]]:
-    """A command that trains in two worker processes, both of which are at it."""
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds processes through /proc")
+def test_a_run_that_was_interrupted_and_then_killed_is_finished_by_the_same_command(folder):
     command = [sys.executable, "-m", "kansciml", "ode", "--backend", "torch", *TWO_WORKERS, "--results", str(folder)]
-    process = psutil.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-
-    workers = training_workers(process)
-    return command, process, workers
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds processes through /proc")
-def test_a_killed_run_leaves_no_worker_behind_and_is_resumed(folder):
-    command, process, workers = begin(folder)
-    process.kill()
-    process.communicate()
-    assert len(workers) == 2
-    wait_for(lambda: not alive([worker.pid for worker in workers]))
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "which was killed" in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds processes through /proc")
-def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(folder):
-    command, process, _ = begin(folder)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err and "the same command resumes it" in err
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = psutil.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        workers = training_workers(process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        if number == signal.SIGINT:
+            assert process.returncode == 130 and "Traceback" not in err and "the same command resumes it" in err
+        assert len(workers) == 2
+        wait_for(lambda workers=workers: not alive([worker.pid for worker in workers]))
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
     document = json.loads(done.stdout)
-    assert done.returncode == 0 and document["sessions"] == 2 and "resuming" in done.stderr
+    assert done.returncode == 0 and document["sessions"] == 3 and "which was killed" in done.stderr
     assert [r["status"] for r in document["result"]["runs"]] == ["finished"] * 2

@@ -107,7 +107,7 @@ def test_help_names_the_flags(capsys, command):
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(folder):
-    command = [sys.executable, "-m", "kansciml", "vision", *TINY, "--variant", "mlp", "--epochs", "300"]
+    command = [sys.executable, "-m", "kansciml", "vision", *TINY, "--variant", "mlp", "--epochs", "120"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
     deadline = time.monotonic() + 120
@@ -122,4 +122,4 @@ def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(folder):
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, timeout=200)
     document = json.loads(done.stdout)
     assert done.returncode == 0 and document["sessions"] == 2 and "continuing at step" in done.stderr
-    assert [row["epochs"] for row in document["result"]["runs"]] == [300]
+    assert [row["epochs"] for row in document["result"]["runs"]] == [120]
