@@ -21,7 +21,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from kansciml._errors import SolveError
-from kansciml.backends.base import Integrator, OdeProblem, OdeSolver
+from kansciml.backends.base import Integrator, OdeProblem, OdeSolver, Piece
 from kansciml.backends.select import OdeBackend
 from kansciml.backends.torch import TorchOdeSolver
 from kansciml.models.field_spec import FieldSpec
@@ -71,20 +71,20 @@ class ReferenceSolver(Integrator):
         assert isinstance(self.inner.field, FieldSpec)
         self._field = VectorField(self.inner.field)
 
-    def _rhs(self, v: np.ndarray, tau: np.ndarray, params: np.ndarray) -> np.ndarray:
+    def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
         self._field.load_flat(params)
         with torch.no_grad():
-            return self._field(None, torch.tensor(v)).numpy()
+            return self._field(
+                torch.tensor(tau)[:, None], torch.tensor(v), None if w is None else torch.tensor(w)
+            ).numpy()
 
-    def _trajectory(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-        self._field.load_flat(params)
-
+    def _states(self, params: np.ndarray, piece: Piece, rtol: float, atol: float) -> np.ndarray:
         def rhs(time: float, v: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                return self._field(None, torch.tensor(v)).numpy()
+            w = None if piece.inputs is None else piece.inputs(time)[None]
+            return self._rhs(v[None], np.full(1, time), w, params)[0]
 
-        span = (self.inner.t0, float(tau[-1]))
-        solution = solve_ivp(rhs, span, self.inner.u0, "DOP853", tau, rtol=1e-12, atol=1e-12)
+        span = (piece.t0, float(piece.saveat[-1]))
+        solution = solve_ivp(rhs, span, piece.start, "DOP853", piece.saveat, rtol=1e-12, atol=1e-12)
         if not solution.success:
             raise SolveError(f"SciPy's DOP853 failed: {solution.message}")
         return solution.y.T

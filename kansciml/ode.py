@@ -23,7 +23,7 @@ from torch import nn
 
 from kansciml._errors import UsageError, check_seed
 from kansciml._files import short_name
-from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver
+from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Subset
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
 from kansciml.models.field_spec import FieldSpec
@@ -177,15 +177,16 @@ def train(
     opened = open_backend(backend, log=log or (lambda line: None)) if isinstance(backend, str) else backend
     if isinstance(spec, ModuleField) and opened.name != "torch":
         raise UsageError(f"got a torch module and backend {opened.name!r}: a module of your own needs backend 'torch'")
+    training = training or FlatTraining()
     problem = make_problem(system, spec, rtol, atol, max_steps)
     solver = opened.solver(problem)
-    initial = spec.initial_parameters(seed)
+    initial = problem.initial_parameters(seed)
     try:
         fit = train_flat(
             solver.value_and_grad,
             initial,
-            training or FlatTraining(),
-            n_save=len(problem.saveat),
+            training,
+            subset=lambda step: Subset(share=share) if (share := training.share(step)) < 1 else None,
             checkpoint=checkpoint,
             identity=run_identity(problem, solver) if checkpoint else "",
             progress=progress,
@@ -193,7 +194,7 @@ def train(
         )
     except BaseException:
         if isinstance(spec, ModuleField):  # the same call with the same module then resumes
-            spec.load_flat(initial)
+            spec.load_flat(initial[: spec.n_parameters])
         raise
     metrics, states = evaluate(solver, system, fit.params)
     for span in ("train", "test") if system.test_end is not None else ("train",):
@@ -224,7 +225,7 @@ def resolve_system(
 def run_identity(problem: OdeProblem, solver: OdeSolver) -> dict[str, Any]:
     """What tells one run from another in a checkpoint, besides initial values and training settings."""
     spec = problem.field
-    data = fingerprint(problem.u0, problem.t0, problem.saveat, problem.data, problem.loss_scale, problem.units)
+    data = fingerprint(*(part for one in problem.series for part in one.told()), problem.loss_scale, problem.units)
     field: dict[str, Any]
     if isinstance(spec, FieldSpec):
         field = {"field": asdict(spec)}

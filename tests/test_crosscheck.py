@@ -22,8 +22,8 @@ class Broken:
     def trajectory(self, params, *args):
         return self.solver.trajectory(params, *args) + 2e-7 * (self.fault == "trajectory")
 
-    def value_and_grad(self, params, horizon=None):
-        loss, gradient = self.solver.value_and_grad(params, horizon)
+    def value_and_grad(self, params, subset=None):
+        loss, gradient = self.solver.value_and_grad(params, subset)
         self.calls += 1
         worst = np.argmax(np.abs(gradient))
         if self.fault == "loss":

@@ -23,6 +23,8 @@ Pullback = Callable[[np.ndarray], np.ndarray]
 
 
 States = Float64[np.ndarray, "B n"]
+Times = Float64[np.ndarray, " B"]
+InputRows = Float64[np.ndarray, "B m"]
 
 
 class FieldKernel(Protocol):
@@ -30,13 +32,15 @@ class FieldKernel(Protocol):
 
     @property
     def rhs(self) -> Rhs:
-        """Writes du/dt at one state into an array."""
+        """Writes du/dt at one state into an array; without inputs and time."""
 
-    def batch(self, u: States, t: Float64[np.ndarray, " B"]) -> States:
-        """du/dt at states and times."""
+    def batch(self, u: States, t: Times, w: InputRows | None = None) -> States:
+        """du/dt at states and times, and at inputs where the field has them."""
 
-    def linearise(self, t: Float64[np.ndarray, " B"], u: States) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
-        """Jacobians, [b, i, j] = d f_i / d u_j, at times and states, and the pullback."""
+    def linearise(
+        self, t: Times, u: States, w: InputRows | None = None
+    ) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
+        """Jacobians, [b, i, j] = d f_i / d u_j, at times, states and inputs, and the pullback."""
 
 
 def _gelu_slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -115,25 +119,28 @@ class MLPKernel:
 
         return rhs
 
-    def batch(self, u: States, t: object = None) -> States:
-        z = self.norm(u)
-        for w, b in self.layers[:-1]:
-            z = self.value(z @ w + b)
-        w, b = self.layers[-1]
-        return (z @ w + b) * self.norm.rate
+    def batch(self, u: States, t: Times | None = None, w: InputRows | None = None) -> States:
+        z = self.norm(self.spec.network_input(u, t, w))
+        for weight, b in self.layers[:-1]:
+            z = self.value(z @ weight + b)
+        weight, b = self.layers[-1]
+        return (z @ weight + b) * self.norm.rate
 
-    def linearise(self, t: object, u: States) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
-        inputs, slopes = [self.norm(u)], []
-        for w, b in self.layers[:-1]:
-            x = inputs[-1] @ w + b
-            y = self.value(x)
+    def linearise(
+        self, t: Times | None, u: States, w: InputRows | None = None
+    ) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
+        x = self.spec.network_input(u, t, w)
+        inputs, slopes = [self.norm(x)], []
+        for weight, b in self.layers[:-1]:
+            h = inputs[-1] @ weight + b
+            y = self.value(h)
             inputs.append(y)
-            slopes.append(self.slope(x, y))
+            slopes.append(self.slope(h, y))
         # Jacobian as (B, in, out), from the output side
         jacobian = self.layers[-1][0] * self.norm.rate
-        for (w, _), slope in zip(self.layers[-2::-1], slopes[::-1]):
-            jacobian = np.matmul(w, slope[:, :, None] * jacobian)
-        jacobian = self.norm.slope(u)[:, :, None] * jacobian
+        for (weight, _), slope in zip(self.layers[-2::-1], slopes[::-1]):
+            jacobian = np.matmul(weight, slope[:, :, None] * jacobian)
+        jacobian = self.norm.slope(x)[:, :, None] * jacobian
 
         def pullback(cotangent: np.ndarray) -> np.ndarray:
             grads: list[np.ndarray] = []
@@ -144,7 +151,7 @@ class MLPKernel:
                     c = (c @ self.layers[i][0].T) * slopes[i - 1]
             return np.concatenate(grads)
 
-        return jacobian.transpose(0, 2, 1), pullback
+        return jacobian[:, : u.shape[1]].transpose(0, 2, 1), pullback
 
 
 class _SplineLayer:
@@ -247,6 +254,7 @@ class KANKernel:
     """Spline KAN field with bound parameters."""
 
     def __init__(self, spec: FieldSpec, params: np.ndarray) -> None:
+        self.spec = spec
         self.norm = _Normalisation(spec)
         self.layers = [_SplineLayer(spec, layer) for layer in spec.unpack(params)]
         self.rhs = self._make_rhs()
@@ -270,20 +278,23 @@ class KANKernel:
 
         return rhs
 
-    def batch(self, u: States, t: object = None) -> States:
-        z = self.norm(u)
+    def batch(self, u: States, t: Times | None = None, w: InputRows | None = None) -> States:
+        z = self.norm(self.spec.network_input(u, t, w))
         for layer in self.layers:
             z = layer.batch(z)
         return z * self.norm.rate
 
-    def linearise(self, t: object, u: States) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
-        z = self.norm(u)
+    def linearise(
+        self, t: Times | None, u: States, w: InputRows | None = None
+    ) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
+        x = self.spec.network_input(u, t, w)
+        z = self.norm(x)
         jacobians, pullbacks = [], []
         for layer in self.layers:
             z, jacobian, pull = layer.linearise(z)
             jacobians.append(jacobian)
             pullbacks.append(pull)
-        total = self.norm.slope(u)[:, :, None] * jacobians[0]
+        total = self.norm.slope(x)[:, :, None] * jacobians[0]
         for jacobian in jacobians[1:]:
             total = np.matmul(total, jacobian)
         total = total * self.norm.rate
@@ -297,7 +308,7 @@ class KANKernel:
                     c = np.matmul(jacobians[i], c[:, :, None])[:, :, 0]
             return np.concatenate(grads)
 
-        return total.transpose(0, 2, 1), pullback
+        return total[:, : u.shape[1]].transpose(0, 2, 1), pullback
 
 
 def bind(spec: FieldSpec, params: Float64[np.ndarray, " P"]) -> FieldKernel:

@@ -21,8 +21,8 @@ def replay_gradient(
     step: Int[np.ndarray, " T"],
     weights: Float64[np.ndarray, "T 7"],
     cotangent: Float64[np.ndarray, "T n"],
-) -> Float64[np.ndarray, " P"]:
-    """Gradient of sum(cotangent * u(saveat)) by the parameters.
+) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " n"]]:
+    """Gradients of sum(cotangent * u(saveat)) by the parameters and by the initial state.
 
     Args:
         kernel: the field, bound to the parameters that `steps` was computed with.
@@ -67,4 +67,4 @@ def replay_gradient(
     field_cotangent = np.zeros((n_steps * (STAGES - 1) + 1, n))
     field_cotangent[:-1] = slopes[:, :-1].reshape(-1, n)
     field_cotangent[STAGES - 1 :: STAGES - 1] += slopes[:, -1]
-    return pullback(field_cotangent)
+    return pullback(field_cotangent), running

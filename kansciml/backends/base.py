@@ -4,114 +4,62 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float64, Num
 
 from kansciml._errors import SolveError, UsageError
-from kansciml.models.field_spec import FieldSpec
-from kansciml.models.units import Units, to_digits, to_places
+from kansciml.backends.problem import MAX_STEPS, OdeProblem, Series
+from kansciml.models.inputs import Inputs
 
-if TYPE_CHECKING:
-    from kansciml.backends.module_field import ModuleField
+__all__ = ["MAX_STEPS", "Integrator", "OdeProblem", "OdeSolver", "Piece", "Series", "Solved", "Subset", "Times"]
 
-MAX_STEPS = 20_000
-"""Steps of one solve before it is given up; the default of `OdeProblem.max_steps`."""
 Times = float | int | Sequence[float | int] | Num[np.ndarray, " T"]
+Vector = Float64[np.ndarray, " P"]
+Loss = Callable[[Sequence[np.ndarray]], "tuple[float, Sequence[np.ndarray]]"]
+"""States (T, n) of each series, in the user's units -> loss, and its gradient by each of them."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A part of the data: these series (None: all), and the first share of each one's save points, at least two."""
+
+    series: tuple[int, ...] | None = None
+    share: float = 1.0
+
+    def rows(self, n_save: int) -> int:
+        """Save points of a series that has `n_save`."""
+        return n_save if self.share >= 1 else min(n_save, max(2, round(self.share * n_save)))
 
 
 @dataclass(frozen=True, eq=False)
-class OdeProblem:
-    """Learning problem: field, initial state, data to fit, and solver settings.
+class Piece:
+    """One initial value problem in the solver's variables: start (n,) at `t0`, save times (T,), and inputs."""
 
-    Loss (dimensionless): mean over save points and components of ((u(t_s; params) - data_s) / loss_scale)^2.
-
-    Args:
-        field: the vector field.
-        u0: initial state (n,) at `t0`.
-        saveat: times (T,), strictly increasing, all >= t0.
-        data: states to fit, (T, n).
-        t0: initial time.
-        loss_scale: (n,) positive weights' inverse; None means ones.
-        rtol, atol: solver tolerances, both positive: a step may err by atol + rtol |v| in the variables of `units`.
-        max_steps: accepted and rejected steps after which the solve is given up with a SolveError; torchdiffeq, behind
-            the gradients backprop and adjoint, counts anew after each save point.
-        units: variables v, tau that the problem is solved in; None: the states as they are, time counted from t0.
-
-    Raises:
-        UsageError: wrong shape, non-finite numbers, unsorted times, non-positive tolerance or max_steps.
-    """
-
-    field: FieldSpec | ModuleField
-    u0: np.ndarray
+    start: np.ndarray
+    t0: float
     saveat: np.ndarray
-    data: np.ndarray
-    t0: float = 0.0
-    loss_scale: np.ndarray = cast(np.ndarray, None)
-    rtol: float = 1e-7
-    atol: float = 1e-7
-    max_steps: int = MAX_STEPS
-    units: Units | None = None
+    inputs: Inputs | None = None
 
-    def __post_init__(self) -> None:
-        n = self.field.state_size
-        if self.loss_scale is None:
-            object.__setattr__(self, "loss_scale", np.ones(n))
-        for name, shape in (("u0", (n,)), ("saveat", (None,)), ("data", (None, n)), ("loss_scale", (n,))):
-            value = np.array(getattr(self, name), dtype=np.float64)  # a writable copy, as torch wants it
-            if len(shape) != value.ndim or any(want not in (None, got) for want, got in zip(shape, value.shape)):
-                want = ", ".join("T" if size is None else str(size) for size in shape)
-                raise UsageError(f"got {name} of shape {value.shape}: expected ({want}), n = {n} state components")
-            if not np.all(np.isfinite(value)):
-                raise UsageError(f"{name} holds a number that is not finite: remove NaN and infinite values")
-            object.__setattr__(self, name, value)
-        if len(self.saveat) == 0 or len(self.saveat) != len(self.data):
-            raise UsageError(f"got {len(self.saveat)} save times and {len(self.data)} rows of data: expected as many")
-        if np.any(np.diff(self.saveat) <= 0) or self.saveat[0] < self.t0:
-            raise UsageError("saveat must be strictly increasing and start at t0 or later: sort it, drop repeats")
-        if not (self.rtol > 0 and self.atol > 0 and np.isfinite([self.rtol, self.atol]).all()):
-            raise UsageError(f"got rtol {self.rtol}, atol {self.atol}: expected positive tolerances, such as 1e-7")
-        if not 1 <= self.max_steps < 2**63 or self.max_steps != int(self.max_steps):
-            raise UsageError(
-                f"got max_steps {self.max_steps}: expected a whole number of at least 1, such as {MAX_STEPS}"
-            )
-        if not np.all(self.loss_scale > 0):
-            raise UsageError(f"got loss_scale {self.loss_scale}: expected positive numbers")
-        units = self.solved_in
-        if units.state.shape != (n,) or units.origin.shape != (n,) or units.t0 != self.t0:
-            raise UsageError(f"got units {units}: expected {n} state components and t0 {self.t0}")
+
+class Solved(Protocol):
+    """Solutions of several pieces at once."""
 
     @property
-    def solved_in(self) -> Units:
-        """`units`, with the default filled in."""
-        return self.units or Units.plain(self.field.state_size, self.t0)
+    def states(self) -> Sequence[np.ndarray]:
+        """States (T, n) of each piece at its save times."""
 
-    def in_own_units(self) -> OdeProblem:
-        """This problem in the variables that it is solved in, with the same parameters and the same loss."""
-        units = self.solved_in
-        if units.are_plain:
-            return self
-        exact = units.times_in(self.saveat)
-        rounded = to_digits(exact)
-        return replace(
-            self,
-            field=self.field.in_units(units),
-            u0=to_places(units.states_in(self.u0)),
-            saveat=rounded if np.all(np.diff(rounded) > 0) else exact,
-            data=to_places(units.states_in(self.data)),
-            t0=0.0,
-            loss_scale=to_digits(self.loss_scale / units.state),
-            units=None,
-        )
+    def pull(self, cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients of sum(cotangent * state) over all pieces: by the field's parameters (P,), by the starts (K, n)."""
 
 
 class Integrator(ABC):
     """Slopes and trajectories of an `OdeProblem`: requests in the user's units, checked, and answered by a solver.
 
-    Subclasses work on `inner`, the problem in the variables v, tau of its `Units`, and define `_rhs` and `_trajectory`.
+    Subclasses work on `inner`, the problem in the variables v, tau of its `Units`, and define `_rhs` and `_states`.
     All arrays are float64. `rhs` and `trajectory` raise `SolveError` when the solution blows up or needs more than
     `max_steps` steps, and never return NaN.
     """
@@ -126,62 +74,97 @@ class Integrator(ABC):
         self.units, self.inner = problem.solved_in, problem.in_own_units()
 
     @abstractmethod
-    def _rhs(self, v: np.ndarray, tau: np.ndarray, params: np.ndarray) -> np.ndarray:
-        """dv/dtau (B, n) at v (B, n) and tau (B,)."""
+    def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
+        """dv/dtau (B, n) at v (B, n), tau (B,) and inputs (B, m), with the field's parameters."""
 
     @abstractmethod
-    def _trajectory(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-        """States v (T, n) at strictly increasing tau (T,) from 0 on, not all 0."""
+    def _states(self, params: np.ndarray, piece: Piece, rtol: float, atol: float) -> np.ndarray:
+        """States v (T, n) of a piece, whose save times are strictly increasing and not all its t0."""
 
     def rhs(
         self,
         u: Num[np.ndarray, "B n"],
         t: float | int | Num[np.ndarray, ""] | Num[np.ndarray, " B"],
-        params: Float64[np.ndarray, " P"],
+        params: Vector,
+        inputs: Num[np.ndarray, "B m"] | None = None,
     ) -> Float64[np.ndarray, "B n"]:
-        """du/dt at states u and a time, or one for each state."""
-        units, n = self.units, self.problem.field.state_size
+        """du/dt at states u and a time, or one for each state, and inputs where the field has them."""
+        units, field = self.units, self.problem.field
         u, t = np.array(u, dtype=np.float64, ndmin=2), np.asarray(t, dtype=np.float64)
-        if u.ndim != 2 or u.shape[1] != n:
-            raise UsageError(f"got states of shape {u.shape}: expected (B, {n})")
+        if u.ndim != 2 or u.shape[1] != field.state_size:
+            raise UsageError(f"got states of shape {u.shape}: expected (B, {field.state_size})")
         if t.shape not in ((), (len(u),)) or not np.isfinite(t).all():
             raise UsageError(f"got t {t}: expected a finite time, or one for each of {len(u)} states")
+        shape = None if inputs is None else np.shape(inputs)
+        if shape != ((len(u), field.inputs) if field.inputs else None):
+            raise UsageError(
+                f"got inputs of shape {shape}: expected ({len(u)}, {field.inputs}), one row for each state"
+            )
         tau = (np.broadcast_to(t, len(u)) - units.t0) / units.time
-        slopes = self._rhs(units.states_in(u), tau, self._checked(params))
+        w = None if inputs is None else self.problem.inputs_in(np.asarray(inputs, dtype=np.float64))
+        slopes = self._rhs(units.states_in(u), tau, w, self.problem.split(self._checked(params))[0])
         if not np.isfinite(slopes).all():
             raise SolveError("du/dt is not finite: the field grew beyond float64")
         return slopes if units.are_plain else slopes * (units.state / units.time)
 
     def trajectory(
         self,
-        params: Float64[np.ndarray, " P"],
+        params: Vector,
         saveat: Times | None = None,
         rtol: float | None = None,
         atol: float | None = None,
+        *,
+        series: int = 0,
+        u0: Num[np.ndarray, " n"] | None = None,
+        t0: float | None = None,
+        inputs: Inputs | None = None,
     ) -> Float64[np.ndarray, "T n"]:
-        """States at times in any order, each >= t0; times and tolerances default to the problem's."""
+        """States at times in any order, each at or after the start.
+
+        Args:
+            params: those of the problem, see `OdeProblem`.
+            saveat, rtol, atol: times and tolerances (default: the problem's).
+            series: which of the problem's series gives what is not given here: the initial state (learned ones as in
+                `params`) and its time, save times, inputs.
+            u0, t0, inputs: another initial state, its time, other inputs, in the user's units.
+
+        Raises:
+            UsageError: a time before the start or not finite, inputs that do not cover the times, wrong shapes.
+            SolveError: the solution does not reach the last time.
+        """
         problem, units = self.problem, self.units
-        asked = problem.saveat if saveat is None else np.atleast_1d(np.asarray(saveat, dtype=np.float64))
+        own = problem.series[series]
+        asked = own.saveat if saveat is None else np.atleast_1d(np.asarray(saveat, dtype=np.float64))
+        begin = own.t0 if t0 is None else float(t0)
         if asked.ndim != 1:
             raise UsageError(f"got times of shape {asked.shape}: expected one number or a vector of times")
-        if not np.isfinite(asked).all() or np.any(asked < problem.t0):
-            raise UsageError(f"got times {asked.min()} to {asked.max()}: expected finite times from {problem.t0} on")
+        if not np.isfinite(asked).all() or np.any(asked < begin):
+            raise UsageError(f"got times {asked.min()} to {asked.max()}: expected finite times from {begin} on")
         rtol, atol = problem.rtol if rtol is None else rtol, problem.atol if atol is None else atol
         if not (rtol > 0 and atol > 0):
             raise UsageError(f"got rtol {rtol}, atol {atol}: expected positive tolerances, such as 1e-7")
-        params, (t, order) = self._checked(params), np.unique(asked, return_inverse=True)
-        if not np.any(t > problem.t0):
-            return np.tile(problem.u0, (len(asked), 1))
+        field, starts = problem.split(self._checked(params))
+        t, order = np.unique(asked, return_inverse=True)
+        start = own.u0 if u0 is None else np.asarray(u0, dtype=np.float64)
+        if start.shape != own.u0.shape or not np.isfinite(start).all():
+            raise UsageError(f"got u0 {start}: expected {len(own.u0)} finite numbers")
+        v0 = starts[series] if u0 is None else units.states_in(start)
+        if own.learned and u0 is None:
+            start = units.states_out(v0)
+        if not np.any(t > begin):
+            return np.tile(start, (len(asked), 1))
+        own_inputs = problem.checked_inputs(inputs or own.inputs, begin, t[-1])
+        piece = Piece(v0, (begin - units.t0) / units.time, units.times_in(t), own_inputs)
         with self._telling_units():
-            v = self._trajectory(params, units.times_in(t), rtol, atol)
+            v = self._states(field, piece, rtol, atol)
         u = units.states_out(v)
-        if t[0] == problem.t0:
-            u[0] = problem.u0  # not by way of v and back
+        if t[0] == begin:
+            u[0] = start  # not by way of v and back
         return u[order]
 
     def _checked(self, params: np.ndarray) -> np.ndarray:
         params = np.ascontiguousarray(params, dtype=np.float64)
-        expected = self.problem.field.n_parameters
+        expected = self.problem.n_parameters
         if params.shape != (expected,):
             raise UsageError(f"got parameters of shape {params.shape}: expected ({expected},)")
         return params
@@ -203,10 +186,99 @@ class OdeSolver(Integrator):
     """An `OdeProblem` made ready by a backend, with its loss."""
 
     @abstractmethod
-    def value_and_grad(
-        self, params: Float64[np.ndarray, " P"], horizon: int | None = None
-    ) -> tuple[float, Float64[np.ndarray, " P"]]:
-        """Loss over the first `horizon` save points (default all) and its gradient; raises `SolveError`."""
+    def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
+        """All pieces solved with the field's parameters (P,); `gradient`: whether `pull` will be called."""
+
+    def _states(self, params: np.ndarray, piece: Piece, rtol: float, atol: float) -> np.ndarray:
+        return self._solve(params, [piece], rtol, atol, False).states[0]
+
+    def value_and_grad(self, params: Vector, subset: Subset | None = None) -> tuple[float, Vector]:
+        """Loss over a part of the data (default all) and its gradient; raises `SolveError`."""
+        field, starts = self.problem.split(self._checked(params))
+        picked, counts = self._picked(subset or Subset())
+        with self._telling_units():
+            loss, by_field, by_starts = self._value_and_grad(field, starts, picked, counts)
+        return loss, self._flat(by_field, by_starts)
+
+    def value_and_grad_of(self, loss: Loss, params: Vector, subset: Subset | None = None) -> tuple[float, Vector]:
+        """The same for a loss of your own, a function of the states of each series picked, in the user's units."""
+        field, starts = self.problem.split(self._checked(params))
+        picked, counts = self._picked(subset or Subset())
+        units = self.units
+        with self._telling_units():
+            solved = self._solve(field, self._pieces(starts, picked, counts), self.inner.rtol, self.inner.atol, True)
+            value, by_states = loss([units.states_out(v) for v in solved.states])
+            by_field, by_picked = solved.pull([np.asarray(g, dtype=np.float64) * units.state for g in by_states])
+        by_starts = np.zeros_like(starts)
+        by_starts[picked] = by_picked
+        return value, self._flat(by_field, by_starts)
+
+    def _picked(self, subset: Subset) -> tuple[list[int], list[int]]:
+        """Indices of the series, and how many save points of each; all of a window that another one follows."""
+        series = self.problem.series
+        picked = list(range(len(series))) if subset.series is None else list(subset.series)
+        if not picked or not all(0 <= k < len(series) for k in picked):
+            raise UsageError(f"got series {subset.series}: expected indices below {len(series)}, at least one")
+        return picked, [subset.rows(len(series[k].saveat)) for k in picked]
+
+    def _pieces(self, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]) -> list[Piece]:
+        own = [self.inner.series[k] for k in picked]
+        return [Piece(starts[k], one.t0, one.saveat[:rows], one.inputs) for k, one, rows in zip(picked, own, counts)]
+
+    def _value_and_grad(
+        self, params: np.ndarray, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """Loss, its gradient by the field's parameters (P,) and by all starts (K, n), zero for those not picked."""
+        inner = self.inner
+        solved = self._solve(params, self._pieces(starts, picked, counts), inner.rtol, inner.atol, True)
+        by_starts = np.zeros_like(starts)
+        loss, cotangents = self._misfit(solved.states, starts, picked, counts, by_starts)
+        by_params, by_picked = solved.pull(cotangents)
+        by_starts[picked] += by_picked
+        return loss, by_params, by_starts
+
+    def _misfit(
+        self,
+        states: Sequence[np.ndarray],
+        starts: np.ndarray,
+        picked: Sequence[int],
+        counts: Sequence[int],
+        by_starts: np.ndarray,
+    ) -> tuple[float, list[np.ndarray]]:
+        """The documented loss, and its gradient by the states; that by the starts of links is added to `by_starts`."""
+        inner = self.inner
+        scale = inner.loss_scale
+        chosen = [(inner.series[k], rows) for k, rows in zip(picked, counts)]
+        size = sum(one.measured(rows) for one, rows in chosen)
+        if size == 0:
+            raise UsageError("nothing is measured in the part of the data that was picked: take a larger part")
+        total, cotangents = 0.0, []
+        with np.errstate(all="ignore"):  # an overflow is told by SolveError
+            for v, (one, rows) in zip(states, chosen):
+                residual = one.residual(v, rows, scale)
+                weighted = residual if one.weights is None else one.weights[:rows] * residual
+                total += float(np.sum(residual * weighted))
+                cotangents.append(weighted * (2.0 / size) / scale)
+            loss = total / size
+            links = [(i, one.follows) for i, one in enumerate(inner.series) if one.follows in picked and i in picked]
+            links = [(i, j) for i, j in links if counts[picked.index(j)] == len(inner.series[j].saveat)]
+            for i, j in links:
+                place = picked.index(j)
+                gap = (states[place][-1] - starts[i]) / scale
+                loss += inner.continuity * float(np.mean(gap**2)) / len(links)
+                pull = inner.continuity * gap * (2.0 / gap.size / len(links)) / scale
+                cotangents[place][-1] += pull
+                by_starts[i] -= pull
+        if not np.isfinite(loss):
+            raise SolveError("the solution or its gradient is not finite: the field grew beyond float64")
+        return loss, cotangents
+
+    def _flat(self, by_field: np.ndarray, by_starts: np.ndarray) -> np.ndarray:
+        learned = self.problem.learned
+        flat = by_field if not len(learned) else np.concatenate([by_field, by_starts[learned].ravel()])
+        if not np.isfinite(flat).all():
+            raise SolveError("the solution or its gradient is not finite: the field grew beyond float64")
+        return flat
 
     def close(self) -> None:
         """Free what the solver holds; calling it twice is allowed."""

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError, unknown_name
 from kansciml.backends._julia_install import (
@@ -26,7 +25,7 @@ from kansciml.backends._julia_install import (
     package_path,
 )
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
-from kansciml.backends.base import OdeProblem, OdeSolver
+from kansciml.backends.base import OdeProblem, OdeSolver, Piece, Solved
 from kansciml.models.field_spec import FieldSpec
 
 __all__ = ["DEFAULT_SENSEALG", "SENSEALGS", "JuliaBackend", "JuliaInstallation", "JuliaOdeSolver", "find_julia"]
@@ -234,23 +233,23 @@ class JuliaOdeSolver(OdeSolver):
         self._owner, self._number = owner, number
         self._closed = False
 
-    def _rhs(self, v: np.ndarray, tau: np.ndarray, params: np.ndarray) -> np.ndarray:
+    def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
         """By the Lux model; the field does not depend on tau."""
         return self._ask("rhs", [v, params])[1][0]
 
-    def _trajectory(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-        return self._ask("trajectory", [params, tau], rtol=rtol, atol=atol)[1][0]
+    def _states(self, params: np.ndarray, piece: Piece, rtol: float, atol: float) -> np.ndarray:
+        return self._ask("trajectory", [params, piece.saveat], rtol=rtol, atol=atol)[1][0]
 
-    def value_and_grad(
-        self, params: Float64[np.ndarray, " P"], horizon: int | None = None
-    ) -> tuple[float, Float64[np.ndarray, " P"]]:
-        n_save = len(self.problem.saveat[:horizon])
+    def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
+        raise NotImplementedError
+
+    def _value_and_grad(
+        self, params: np.ndarray, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]
+    ) -> tuple[float, np.ndarray, np.ndarray]:
         began = time.monotonic()
-        request = {"n_save": n_save, "sensealg": self.method}
-        with self._telling_units():
-            header, (gradient,) = self._ask("value_and_grad", [self._checked(params)], **request)
+        header, (gradient,) = self._ask("value_and_grad", [params], n_save=counts[0], sensealg=self.method)
         self._owner.tell_first_gradient(self.method, time.monotonic() - began)
-        return float(header["loss"]), gradient
+        return float(header["loss"]), gradient, np.zeros_like(starts)
 
     def _ask(self, do: str, arrays: list[np.ndarray], **header: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
         waiting_for = f"computing the gradient by {self.method}" if do == "value_and_grad" else f"computing {do}"

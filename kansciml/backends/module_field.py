@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
 from kansciml._errors import UsageError
-from kansciml.backends._kernels import Pullback, States
+from kansciml.backends._kernels import InputRows, Pullback, States, Times
 from kansciml.models.units import Units
 
 EVAL_REMEDY = "put dropout and batch norm into evaluation mode, module.eval()"
@@ -29,6 +29,7 @@ class ModuleField:
             treat their rows independently (every feed-forward network does; train-mode batch norm does not); for the
             other gradients single states, t () and u (n,).
         state_size: n.
+        inputs: number m of inputs; with some, the module is called as ``module(t, u, w)``, w (B, m) or (m,).
         units: set by `OdeProblem.in_own_units`: the field is then dv/dtau.
 
     The flat parameter vector is those of `module.parameters()` that require gradients, in their order, as float64; the
@@ -38,6 +39,7 @@ class ModuleField:
 
     module: nn.Module
     state_size: int
+    inputs: int = 0
     units: Units | None = None
 
     @property
@@ -63,25 +65,32 @@ class ModuleField:
         """The same module as dv/dtau of v: see `Units`."""
         return replace(self, units=units)
 
+    def inputs_in(self, values: Float64[np.ndarray, "L m"]) -> Float64[np.ndarray, "L m"]:
+        """Inputs as the module `in_units` is given them: as they are."""
+        return values
+
     def load_flat(self, params: Float64[np.ndarray, " P"]) -> None:
         values = torch.from_numpy(np.array(params, dtype=np.float64))
         with torch.no_grad():
             for p, value in zip(self.trainable, values.split([p.numel() for p in self.trainable])):
                 p.copy_(value.view_as(p))
 
-    def __call__(self, t: Tensor, v: Tensor) -> Tensor:
-        """dv/dtau at one state, t () and v (n,), or at a batch, t (B, 1) and v (B, n)."""
+    def __call__(self, t: Tensor, v: Tensor, w: Tensor | None = None) -> Tensor:
+        """dv/dtau at one state, t () and v (n,), or at a batch, t (B, 1) and v (B, n), and as many inputs w."""
+        given = () if w is None else (w,)
         if self.units is None:
-            return self.module(t, v)
+            return self.module(t, v, *given)
         origin, state = torch.from_numpy(self.units.origin), torch.from_numpy(self.units.state)
-        du = self.module(self.units.t0 + self.units.time * t, origin + state * v)
+        du = self.module(self.units.t0 + self.units.time * t, origin + state * v, *given)
         return du * (self.units.time / state) if isinstance(du, Tensor) and du.shape == v.shape else du
 
-    def prepare(self, t: Float64[np.ndarray, " B"], v: Float64[np.ndarray, "B n"], batched: bool) -> None:
+    def prepare(
+        self, t: Float64[np.ndarray, " B"], v: Float64[np.ndarray, "B n"], batched: bool, w: InputRows | None = None
+    ) -> None:
         """Make the module ready, and refuse what would fail or go wrong later.
 
         Args:
-            t, v: times and states to try it at, the initial one first; more than n of them, so that a
+            t, v, w: times, states and inputs to try it at, the initial one first; more than n of them, so that a
                 module written for one state cannot mistake the batch for it.
             batched: whether batches are needed.
 
@@ -95,21 +104,24 @@ class ModuleField:
             raise self._error("has a batch norm in training mode, for which states depend on each other", EVAL_REMEDY)
         self.module.to(torch.float64)
         together = None
+        rows = [slice(i, i + 1) for i in range(len(v))]
         try:
-            single = torch.cat([self._tried(t[i : i + 1], v[i : i + 1], batched) for i in range(len(v))])
+            single = torch.cat([self._tried(t[i], v[i], batched, None if w is None else w[i]) for i in rows])
             if batched:
-                together = self._tried(t, v, batched)
+                together = self._tried(t, v, batched, w)
         except UsageError as error:
             if not batched:
                 raise
-            self._tried(t[:1], v[:1], batched=False)  # wrong on one state too: that is the clearer message
+            self._tried(
+                t[:1], v[:1], False, None if w is None else w[:1]
+            )  # wrong on one state too: that is the clearer message
             raise self._unbatched(str(error)) from error
         alone = single.detach()
         if not alone[0].isfinite().all():
             raise self._error("is not finite at the initial state", "check it there and at the initial parameters")
         drawn = torch.get_rng_state()
         with torch.no_grad():  # as the integrator does
-            again = self._tried(t[:1], v[:1], batched)
+            again = self._tried(t[:1], v[:1], batched, None if w is None else w[:1])
         if not (torch.equal(drawn, torch.get_rng_state()) and torch.allclose(again[0], alone[0], rtol=1e-12, atol=0)):
             raise self._error("is random: two evaluations at one state differ", EVAL_REMEDY)
         if together is not None:
@@ -122,16 +134,16 @@ class ModuleField:
                 "is its result detached, or made in no_grad?",
             )
 
-    def _tried(self, t: np.ndarray, v: np.ndarray, batched: bool) -> Tensor:
+    def _tried(self, t: np.ndarray, v: np.ndarray, batched: bool, w: np.ndarray | None = None) -> Tensor:
         """The field at (B, n) or, not `batched`, at the only state there, as (B, n)."""
-        at, times = torch.tensor(v), torch.tensor(t)[:, None]
+        at, times, inputs = torch.tensor(v), torch.tensor(t)[:, None], None if w is None else torch.tensor(w)
         if not batched:
-            at, times = at[0], times[0, 0]
+            at, times, inputs = at[0], times[0, 0], None if inputs is None else inputs[0]
         at.requires_grad_(torch.is_grad_enabled())  # then torch refuses a module that changes the state in place
         got = f"fails at u of shape {tuple(at.shape)}"
         expected = "expected module(t, u) to return du/dt, float64 and of the shape of u"
         try:
-            value = self(times, at)
+            value = self(times, at, inputs)
         except Exception as error:
             text = " ".join(str(error).split())[:160]
             if not torch.is_grad_enabled():
@@ -172,13 +184,18 @@ class ModuleKernel:
     def rhs(self, t: float, u: np.ndarray, out: np.ndarray) -> None:
         out[:] = self.batch(u[None], np.full(1, t))[0]
 
-    def batch(self, u: States, t: Float64[np.ndarray, " B"]) -> States:
+    def batch(self, u: States, t: Times, w: InputRows | None = None) -> States:
         with torch.no_grad():  # a copy of u, which the module may change
-            return self.field(torch.from_numpy(t)[:, None], torch.from_numpy(u.copy())).numpy()
+            return self._called(t, torch.from_numpy(u.copy()), w).numpy()
 
-    def linearise(self, t: Float64[np.ndarray, " B"], u: States) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
+    def _called(self, t: Times, u: Tensor, w: InputRows | None) -> Tensor:
+        return self.field(torch.from_numpy(t)[:, None], u, None if w is None else torch.from_numpy(w))
+
+    def linearise(
+        self, t: Times, u: States, w: InputRows | None = None
+    ) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
         states = torch.from_numpy(u).requires_grad_()
-        f = self.field(torch.from_numpy(t)[:, None], states)
+        f = self._called(t, states, w)
         # Rows are independent, so one product per component gives that row of every Jacobian
         rows = [gradients(f[:, i].sum(), [states])[0] for i in range(u.shape[-1])]
 

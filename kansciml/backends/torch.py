@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -22,7 +23,7 @@ from kansciml._errors import SolveError, unknown_name
 from kansciml.backends._dopri5 import integrate
 from kansciml.backends._kernels import FieldKernel, bind
 from kansciml.backends._replay import replay_gradient
-from kansciml.backends.base import OdeProblem, OdeSolver
+from kansciml.backends.base import OdeProblem, OdeSolver, Piece, Solved
 from kansciml.backends.module_field import ModuleField, ModuleKernel, eager, gradients
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.fields import VectorField
@@ -61,82 +62,92 @@ class TorchOdeSolver(OdeSolver):
             raise unknown_name("gradient", gradient, GRADIENTS)
         super().__init__(problem)
         self.method = gradient
-        field = self.inner.field
+        field, one = self.inner.field, self.inner.series[0]
         self._field = _SpecField(field) if isinstance(field, FieldSpec) else field
         if isinstance(field, ModuleField):
-            inner, count = self.inner, field.state_size + 1
-            states = np.linspace(inner.u0, inner.data[-1] + 0.1 * inner.loss_scale, count)
+            count = field.state_size + 1
+            last = np.where(np.isnan(one.data[-1]), one.u0, one.data[-1])
+            states = np.linspace(one.u0, last + 0.1 * self.inner.loss_scale, count)
+            times = np.linspace(one.t0, one.saveat[-1], count)
             with eager():
-                field.prepare(np.linspace(inner.t0, inner.saveat[-1], count), states, gradient == "replay")
+                field.prepare(times, states, gradient == "replay", one.inputs and one.inputs(times))
 
     def _bind(self, params: np.ndarray) -> FieldKernel:
         field = self.inner.field
         return bind(field, params) if isinstance(field, FieldSpec) else ModuleKernel(field, params)
 
-    def _rhs(self, v: np.ndarray, tau: np.ndarray, params: np.ndarray) -> np.ndarray:
-        field = self._field
+    def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
+        with eager():
+            if self.method == "replay":
+                return self._bind(params).batch(v, tau, w)
+            self._field.load_flat(params)
+            rows = zip(tau, v, [None] * len(v) if w is None else w)
+            with torch.no_grad():
+                found = [self._field(*(None if x is None else torch.tensor(x) for x in row)) for row in rows]
+            return torch.stack(found).numpy()
+
+    def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
         if self.method == "replay":
             with eager():
-                return self._bind(params).batch(v, tau)
-        field.load_flat(params)
-        with torch.no_grad(), eager():
-            if isinstance(field, _SpecField):
-                return field(None, torch.from_numpy(v)).numpy()
-            pairs = zip(torch.from_numpy(tau), torch.from_numpy(v))
-            return np.stack([field(t, state.clone()).numpy() for t, state in pairs])
+                return _Replayed(self._bind(params), pieces, rtol, atol, self.inner.max_steps)
+        self._field.load_flat(params)
+        return _Differentiated(self._field, pieces, partial(self._odeint, rtol=rtol, atol=atol), gradient)
 
-    def _trajectory(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-        inner = self.inner
-        with eager(), torch.no_grad():
-            if self.method == "replay":
-                steps = integrate(self._bind(params).rhs, inner.u0, inner.t0, tau[-1], rtol, atol, inner.max_steps)
-                return _finite(steps.interpolate(*steps.locate(tau)))
-            return _finite(self._odeint(params, tau, rtol, atol).numpy())
-
-    def value_and_grad(
-        self, params: Float64[np.ndarray, " P"], horizon: int | None = None
-    ) -> tuple[float, Float64[np.ndarray, " P"]]:
-        params, tau, data = self._checked(params), self.inner.saveat[:horizon], self.inner.data[:horizon]
-        with self._telling_units(), eager():
-            return (self._replay if self.method == "replay" else self._backprop)(params, tau, data)
-
-    def _backprop(self, params: np.ndarray, tau: np.ndarray, data: np.ndarray) -> tuple[float, np.ndarray]:
-        inner = self.inner
-        u = self._odeint(params, tau, inner.rtol, inner.atol)
-        loss = (((u - torch.from_numpy(data)) / torch.from_numpy(inner.loss_scale)) ** 2).mean()
-        return float(_finite(loss.detach().numpy())), _finite(self._field.gradient(loss))
-
-    def _replay(self, params: np.ndarray, tau: np.ndarray, data: np.ndarray) -> tuple[float, np.ndarray]:
-        inner = self.inner
-        kernel = self._bind(params)
-        steps = integrate(kernel.rhs, inner.u0, inner.t0, tau[-1], inner.rtol, inner.atol, inner.max_steps)
-        step, weights = steps.locate(tau)
-        residual = (steps.interpolate(step, weights) - data) / inner.loss_scale
-        loss = float(_finite(np.mean(residual**2)))
-        cotangent = residual * (2.0 / residual.size) / inner.loss_scale
-        with np.errstate(all="ignore"):  # an overflow is told by SolveError
-            return loss, _finite(replay_gradient(kernel, steps, step, weights, cotangent))
-
-    def _odeint(self, params: np.ndarray, tau: np.ndarray, rtol: float, atol: float) -> Tensor:
-        inner, field = self.inner, self._field
-        field.load_flat(params)
-        prepend = tau[0] > inner.t0  # torchdiffeq starts at the first time it is given
-        times = torch.from_numpy(np.append(inner.t0, tau) if prepend else np.array(tau))
-        u0 = torch.from_numpy(inner.u0)
+    def _odeint(self, piece: Piece, start: Tensor, rtol: float, atol: float) -> Tensor:
+        tau, field = piece.saveat, self._field
+        prepend = tau[0] > piece.t0  # torchdiffeq starts at the first time it is given
+        times = torch.from_numpy(np.append(piece.t0, tau) if prepend else np.array(tau))
         if len(times) == 1:
-            return u0[None]
-        options = {"max_num_steps": inner.max_steps, "norm": _largest}
+            return start[None]
+        options = {"max_num_steps": self.inner.max_steps, "norm": _largest}
         adjoint = partial(odeint_adjoint, adjoint_params=tuple(field.trainable))
         method = adjoint if self.method == "adjoint" else odeint
         try:
-            u = method(field, u0, times, rtol=rtol, atol=atol, method="dopri5", options=options)
+            u = method(field, start, times, rtol=rtol, atol=atol, method="dopri5", options=options)
         except AssertionError as error:  # how torchdiffeq tells that a solve failed
             text = str(error).splitlines()[0][:120]
             if "max_num_steps" in text:  # torchdiffeq counts anew after each save point
                 remedy = "raise max_steps, or loosen rtol and atol"
-                text = f"more than {inner.max_steps} steps to one save point: {remedy}"
+                text = f"more than {self.inner.max_steps} steps to one save point: {remedy}"
             raise SolveError(f"torchdiffeq could not solve the ODE: {text}") from error
         return u[1:] if prepend else u
+
+
+class _Replayed:
+    """Solutions by Dormand-Prince, whose accepted steps are replayed for the gradient."""
+
+    def __init__(self, kernel: FieldKernel, pieces: Sequence[Piece], rtol: float, atol: float, max_steps: int) -> None:
+        self.kernel = kernel
+        self.steps = [integrate(kernel.rhs, one.start, one.t0, one.saveat[-1], rtol, atol, max_steps) for one in pieces]
+        self.places = [steps.locate(one.saveat) for steps, one in zip(self.steps, pieces)]
+        self.states = [_finite(steps.interpolate(*place)) for steps, place in zip(self.steps, self.places)]
+
+    def pull(self, cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        with np.errstate(all="ignore"), eager():  # an overflow is told by SolveError
+            pulled = [
+                replay_gradient(self.kernel, steps, *place, cotangent)
+                for steps, place, cotangent in zip(self.steps, self.places, cotangents)
+            ]
+        return sum(by_params for by_params, _ in pulled), np.stack([by_start for _, by_start in pulled])
+
+
+class _Differentiated:
+    """Solutions by torchdiffeq, which torch differentiates."""
+
+    def __init__(
+        self, field: _SpecField | ModuleField, pieces: Sequence[Piece], odeint: Callable, gradient: bool
+    ) -> None:
+        self.field = field
+        with eager(), torch.set_grad_enabled(gradient):
+            self.starts = [torch.tensor(one.start, requires_grad=gradient) for one in pieces]
+            self.solutions = [odeint(one, start) for one, start in zip(pieces, self.starts)]
+        self.states = [_finite(u.detach().numpy()) for u in self.solutions]
+
+    def pull(self, cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        with eager():
+            loss = sum((u * torch.from_numpy(c)).sum() for u, c in zip(self.solutions, cotangents))
+            by_starts = torch.stack(gradients(loss, self.starts))
+            return self.field.gradient(loss), by_starts.numpy()
 
 
 def _largest(x: Tensor) -> Tensor:

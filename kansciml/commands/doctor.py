@@ -47,7 +47,9 @@ def _gradient_error(backend: Any) -> float:
     from kansciml.models.field_spec import FieldSpec
 
     spec = FieldSpec("kan", (1, 2, 1))
-    problem = OdeProblem(spec, np.array([0.5]), np.array([0.0, 0.5]), np.array([[0.5], [0.4]]), rtol=1e-10, atol=1e-10)
+    problem = OdeProblem.single(
+        spec, np.array([0.5]), np.array([0.0, 0.5]), np.array([[0.5], [0.4]]), rtol=1e-10, atol=1e-10
+    )
     solver = backend.solver(problem)
     params = spec.initial_parameters(0)
     gradient = solver.value_and_grad(params)[1]

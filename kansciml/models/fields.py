@@ -15,10 +15,10 @@ from kansciml.models.field_spec import FieldSpec
 
 
 class VectorField(nn.Module):
-    """du/dt = rate * net(z), z = (u - center) / scale (Pal & Das 2024, Eq. 3), as `FieldSpec` describes it.
+    """du/dt = rate * net(z), z = (x - center) / scale (Pal & Das 2024, Eq. 3), as `FieldSpec` describes it.
 
-    Called as ``field(t, u)`` with u of shape (..., n), in the argument order of torchdiffeq; `t` is not used (the
-    systems are autonomous).
+    Called as ``field(t, u)`` with u of shape (..., n), in the argument order of torchdiffeq, or ``field(t, u, w)`` with
+    inputs w (..., m). `t`, () or (..., 1), is used only where the field has time.
     """
 
     center: Tensor
@@ -38,8 +38,14 @@ class VectorField(nn.Module):
             pairs = zip(spec.widths[:-1], spec.widths[1:])
             self.net = nn.Sequential(*(SplineKAN(n_in, n_out, *options, dtype=dtype) for n_in, n_out in pairs))
 
-    def forward(self, t: Any, u: Float[Tensor, "*batch states"]) -> Float[Tensor, "*batch states"]:
-        z = (u - self.center) / self.scale
+    def forward(
+        self, t: Any, u: Float[Tensor, "*batch states"], w: Float[Tensor, "*batch inputs"] | None = None
+    ) -> Float[Tensor, "*batch states"]:
+        parts = [u] if w is None else [u, w]
+        if self.spec.time:
+            parts.append(torch.as_tensor(t, dtype=u.dtype).expand(*u.shape[:-1], 1))
+        x = u if len(parts) == 1 else torch.cat(parts, dim=-1)
+        z = (x - self.center) / self.scale
         if self.spec.squash:
             z = torch.tanh(z)
         if self.spec.input_power != 1:

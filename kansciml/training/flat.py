@@ -1,6 +1,6 @@
 """Adam, then L-BFGS, on a flat parameter vector: one optimiser for every ODE backend.
 
-Everything the optimiser needs from the outside is ``value_and_grad(params, horizon) -> (loss, gradient)``, so that a
+Everything the optimiser needs from the outside is ``value_and_grad(params, subset) -> (loss, gradient)``, so that a
 torch and a Julia backend are trained by the same arithmetic. The state can be written at any moment and read back: a
 run that was killed continues where it was and, from the same evaluations, ends in the same bits.
 """
@@ -21,7 +21,7 @@ from scipy.optimize import OptimizeResult, minimize
 from kansciml._errors import SolveError, UsageError, WorkerDied
 from kansciml.training._flat_state import Best, FlatState, Iterate
 
-ValueAndGrad = Callable[[np.ndarray, "int | None"], "tuple[float, np.ndarray]"]
+ValueAndGrad = Callable[[np.ndarray, Any], "tuple[float, np.ndarray]"]
 ADAM, LBFGS = 0, 1
 PHASES = ("Adam", "L-BFGS")
 MAX_RECOVERIES = 5
@@ -66,13 +66,12 @@ class FlatTraining:
         if any(not 0 < share <= 1 for share in self.curriculum):
             raise UsageError(f"got curriculum {self.curriculum}: expected shares of the save points in (0, 1]")
 
-    def horizon(self, step: int, n_save: int) -> int | None:
-        """Number of save points fitted at an Adam step; None means all."""
+    def share(self, step: int) -> float:
+        """Share of the save points fitted at an Adam step."""
         part = self.adam_steps // 2
         if step >= part or not self.curriculum:
-            return None
-        share = self.curriculum[min(step * len(self.curriculum) // part, len(self.curriculum) - 1)]
-        return max(2, round(share * n_save)) if share < 1 else None
+            return 1.0
+        return self.curriculum[min(step * len(self.curriculum) // part, len(self.curriculum) - 1)]
 
     def rate(self, step: int) -> float:
         """Learning rate of an Adam step, by cosine annealing."""
@@ -115,7 +114,7 @@ def train_flat(
     initial: np.ndarray,
     settings: FlatTraining,
     *,
-    n_save: int = 0,
+    subset: Callable[[int], Any] = lambda step: None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 15.0,
     identity: str | Mapping[str, Any] = "",
@@ -125,10 +124,10 @@ def train_flat(
     """Minimise a loss over a flat parameter vector by Adam, then L-BFGS.
 
     Args:
-        value_and_grad: loss and gradient (P,); raises SolveError where the loss does not exist.
+        value_and_grad: loss and gradient (P,) over a part of the data; raises SolveError where the loss does not exist.
         initial: first parameters (P,).
         settings: see `FlatTraining`.
-        n_save: number of save points, needed for a curriculum.
+        subset: part of the data that `value_and_grad` is given at an Adam step; None (default): all of them.
         checkpoint: file the state is kept in; a state found there is resumed, a finished one returned at once.
         checkpoint_every: seconds between two writes (default 15); on Ctrl-C it is written too.
         identity: what the problem is, as text or part by part in JSON types; a checkpoint with another one, with other
@@ -156,7 +155,7 @@ def train_flat(
     state = state or FlatState.start(initial)
     adam_step(state.iterate, np.zeros(len(initial)), settings.learning_rate)  # torch imports much at the first, untimed
     log = log or (lambda line: None)
-    return _Run(value_and_grad, settings, state, n_save, progress, log, checkpoint, checkpoint_every, identity).finish()
+    return _Run(value_and_grad, settings, state, subset, progress, log, checkpoint, checkpoint_every, identity).finish()
 
 
 @dataclass
@@ -166,7 +165,7 @@ class _Run:
     value_and_grad: ValueAndGrad
     settings: FlatTraining
     state: FlatState
-    n_save: int
+    subset: Callable[[int], Any]
     progress: Progress | None
     log: Callable[[str], None]
     checkpoint: Path | None
@@ -213,12 +212,12 @@ class _Run:
             state.save(self.checkpoint, self.identity)
         self.last_save = time.monotonic()
 
-    def _evaluate(self, params: np.ndarray, horizon: int | None) -> tuple[float, np.ndarray]:
+    def _evaluate(self, params: np.ndarray, subset: Any) -> tuple[float, np.ndarray]:
         self.state.evaluations += 1
-        loss, gradient = self.value_and_grad(params, horizon)
+        loss, gradient = self.value_and_grad(params, subset)
         if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
             raise SolveError("the loss or its gradient is not finite")
-        if horizon is None and loss < self.state.best.loss:
+        if subset is None and loss < self.state.best.loss:
             self.state.best = Best(loss, params.copy())
         return loss, gradient
 
@@ -232,7 +231,7 @@ class _Run:
         state, settings = self.state, self.settings
         while (step := state.iterate.step) < settings.adam_steps:
             try:
-                loss, gradient = self._evaluate(state.iterate.params, settings.horizon(step, self.n_save))
+                loss, gradient = self._evaluate(state.iterate.params, self.subset(step))
             except SolveError as error:
                 if not self._recover(error):
                     return

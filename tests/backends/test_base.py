@@ -52,9 +52,10 @@ def test_bad_specs_are_named(options, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"u0": np.zeros(3)}, r"got u0 of shape \(3,\): expected \(2\)"),
-        ({"data": np.zeros((3, 1))}, "got data of shape"),
-        ({"data": np.full((3, 2), np.nan)}, "not finite"),
+        ({"u0": np.zeros(3)}, r"got u0 of shape \(3,\) and data of shape \(3, 2\)"),
+        ({"data": np.zeros((3, 1))}, r"data of shape \(3, 1\)"),
+        ({"data": np.full((3, 2), np.nan)}, "nothing is measured"),
+        ({"data": np.full((3, 2), np.inf)}, "not finite"),
         ({"saveat": np.array([0.0, 2.0, 1.0])}, "strictly increasing"),
         ({"saveat": np.array([0.0, 1.0])}, "got 2 save times and 3 rows"),
         ({"t0": 0.5}, "start at t0 or later"),
@@ -66,4 +67,4 @@ def test_bad_specs_are_named(options, message):
 def test_bad_problems_are_named(options, message):
     good = {"u0": np.zeros(2), "saveat": np.arange(3.0), "data": np.zeros((3, 2))}
     with pytest.raises(UsageError, match=message):
-        OdeProblem(FieldSpec("mlp", (2, 3, 2)), **{**good, **options})
+        OdeProblem.single(FieldSpec("mlp", (2, 3, 2)), **{**good, **options})

@@ -186,7 +186,7 @@ def test_julia_package_and_python_package_agree():
 # ---- a worker that fails --------------------------------------------------------------------------------------------
 
 SPEC = FieldSpec("mlp", (2, 3, 2))
-PROBLEM = OdeProblem(SPEC, np.ones(2), np.array([0.0, 1.0]), np.ones((2, 2)))
+PROBLEM = OdeProblem.single(SPEC, np.ones(2), np.array([0.0, 1.0]), np.ones((2, 2)))
 PARAMS = SPEC.initial_parameters(0)
 
 FAKE_WORKER = """

@@ -35,7 +35,7 @@ def add(**modules):
 
 def problem(module):
     t = np.linspace(0.0, 1.0, 6)
-    return OdeProblem(
+    return OdeProblem.single(
         ModuleField(module, 2), np.array([1.0, 0.5]), t, np.stack([np.cos(t), t], 1), rtol=1e-8, atol=1e-8
     )
 

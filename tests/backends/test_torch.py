@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from kansciml import SolveError, UsageError
-from kansciml.backends.base import OdeProblem, OdeSolver
+from kansciml.backends.base import OdeProblem, OdeSolver, Subset
 from kansciml.backends.torch import GRADIENTS, ModuleField, TorchBackend, TorchOdeSolver
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.fields import VectorField
@@ -17,7 +17,7 @@ SPECS = [FieldSpec("mlp", (2, 8, 2)), FieldSpec("kan", (2, 3, 2), scale=(2.0, 2.
 def make(spec, tolerance=1e-8, t0=0.0, first=0.0):
     t = np.linspace(first, 2.0, 9)
     data = np.stack([np.cos(t), np.sin(t)], axis=1)
-    return OdeProblem(
+    return OdeProblem.single(
         spec, np.array([1.0, 0.0]), t, data, t0=t0, loss_scale=np.array([0.5, 2.0]), rtol=tolerance, atol=tolerance
     )
 
@@ -39,25 +39,25 @@ def test_gradient_equals_central_differences(spec, gradient):
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=FieldSpec.label)
-@pytest.mark.parametrize("first, horizon", [(0.0, None), (0.25, None), (0.0, 4)])
-def test_replay_is_backpropagation_through_the_same_steps(spec, first, horizon):
+@pytest.mark.parametrize("first, share", [(0.0, 1.0), (0.25, 1.0), (0.0, 0.45)])
+def test_replay_is_backpropagation_through_the_same_steps(spec, first, share):
     problem = make(spec, first=first)
     params = spec.initial_parameters(3)
     (loss, exact), (other_loss, other) = (
-        TorchOdeSolver(problem, g).value_and_grad(params, horizon) for g in ("replay", "backprop")
+        TorchOdeSolver(problem, g).value_and_grad(params, Subset(share=share)) for g in ("replay", "backprop")
     )
     assert loss == pytest.approx(other_loss, rel=1e-13)
     np.testing.assert_allclose(exact, other, rtol=1e-6, atol=1e-7 * np.abs(other).max())
 
 
-def test_loss_is_the_documented_one_and_horizon_takes_the_first_points():
+def test_loss_is_the_documented_one_and_a_share_takes_the_first_points():
     problem = make(SPECS[0])
     solver = TorchOdeSolver(problem)
     params = SPECS[0].initial_parameters(0)
     u = solver.trajectory(params)
-    for horizon in (None, 3):
-        expected = np.mean(((u - problem.data) / problem.loss_scale)[:horizon] ** 2)
-        assert solver.value_and_grad(params, horizon)[0] == pytest.approx(expected, rel=1e-6)
+    for rows, subset in ((9, None), (3, Subset(share=0.3))):
+        expected = np.mean(((u - problem.data) / problem.loss_scale)[:rows] ** 2)
+        assert solver.value_and_grad(params, subset)[0] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
@@ -112,7 +112,7 @@ def test_a_module_that_takes_no_batch_is_refused_by_replay_and_served_by_backpro
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_a_blow_up_is_a_solve_error(gradient):
     spec = FieldSpec("mlp", (1, 1, 1), activation="relu")
-    problem = OdeProblem(spec, np.array([1.0]), np.array([0.0, 1.0]), np.zeros((2, 1)), max_steps=50)
+    problem = OdeProblem.single(spec, np.array([1.0]), np.array([0.0, 1.0]), np.zeros((2, 1)), max_steps=50)
     with pytest.raises(SolveError):
         TorchOdeSolver(problem, gradient).value_and_grad(np.array([1e8, 0.0, 1e8, 0.0]))
 

@@ -14,7 +14,7 @@ MATRIX = np.diag([1.0, 10.0, 100.0])
 START = np.array([1.0, -2.0, 3.0])
 
 
-def quartic(params, horizon=None):
+def quartic(params, subset=None):
     r = MATRIX @ params - 1
     return float(np.mean(r**2) + np.mean(params**4)), (2 * MATRIX @ r + 4 * params**3) / 3
 
@@ -25,7 +25,7 @@ class Interrupted:
     def __init__(self, at):
         self.calls, self.at = 0, at
 
-    def __call__(self, params, horizon):
+    def __call__(self, params, subset):
         self.calls += 1
         if self.calls == self.at:
             raise KeyboardInterrupt
@@ -88,7 +88,7 @@ def test_other_settings_corruption_and_unwritable_folders_are_told_apart(tmp_pat
 
 
 def test_divergence_stops_with_one_line_and_the_best_parameters():
-    def fails_far_out(params, horizon):
+    def fails_far_out(params, subset):
         if np.abs(params).max() > 3.0001 or fails_far_out.calls > 20:
             raise SolveError("the solution blows up near t = 1")
         fails_far_out.calls += 1
@@ -111,7 +111,7 @@ def test_nan_losses_and_an_unsolvable_start_count_as_diverged():
 
 
 def test_lbfgs_steps_back_from_where_the_ode_cannot_be_solved():
-    def walled(params, horizon):
+    def walled(params, subset):
         if params[0] > 1.05:
             raise SolveError("wall")
         return quartic(params)
@@ -122,12 +122,16 @@ def test_lbfgs_steps_back_from_where_the_ode_cannot_be_solved():
 
 def test_curriculum_grows_in_the_first_half():
     settings = FlatTraining(adam_steps=8, curriculum=(0.25, 0.5))
-    assert [settings.horizon(step, 20) for step in range(8)] == [5, 5, 10, 10, None, None, None, None]
+    assert [settings.share(step) for step in range(8)] == [0.25, 0.25, 0.5, 0.5, 1, 1, 1, 1]
+
+
+def test_adam_fits_the_part_of_the_data_that_is_its_turn_and_lbfgs_all():
     seen = []
+    parts = ["a", "b", None]
     train_flat(
-        lambda p, h: (seen.append(h), quartic(p))[1], START, FlatTraining(8, 0.1, 0.01, 0, curriculum=(0.5,)), n_save=10
+        lambda p, s: (seen.append(s), quartic(p))[1], START, FlatTraining(3, 0.1, 0.01, 1), subset=parts.__getitem__
     )
-    assert seen == [5, 5, 5, 5, None, None, None, None]
+    assert seen[:3] == parts and set(seen[3:]) == {None}
 
 
 def test_progress_reports_every_iteration():

@@ -119,7 +119,7 @@ def make_problem(
     The rest is as for `OdeProblem`.
     """
     data = training_data(system)
-    return OdeProblem(
+    return OdeProblem.single(
         field,
         u0=system.u0,
         saveat=data.t,
