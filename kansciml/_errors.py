@@ -39,6 +39,12 @@ def unknown_name(kind: str, got: object, valid: Iterable[object]) -> UsageError:
     return UsageError(f"unknown {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
 
 
+def check_name(kind: str, got: object, valid: Collection[object]) -> None:
+    """Raise UsageError if `got` is not one of the valid names of `kind`."""
+    if got not in valid:
+        raise unknown_name(kind, got, valid)
+
+
 def check_names(kind: str, given: Sequence[object], valid: Collection[object] | None = None) -> None:
     """Return if `given` are one or more different names of `kind`, all of them valid where it is known which are.
 
@@ -48,8 +54,7 @@ def check_names(kind: str, given: Sequence[object], valid: Collection[object] | 
     if not given or len(set(given)) < len(given):
         raise UsageError(f"got {kind}s {', '.join(map(str, given)) or '(none)'}: expected one or more different ones")
     for name in given:
-        if valid is not None and name not in valid:
-            raise unknown_name(kind, name, valid)
+        check_name(kind, name, given if valid is None else valid)
 
 
 def printable(text: str) -> str:

@@ -31,6 +31,7 @@ from kansciml.tasks.ode.data import (
     Trajectory,
     hardly_varying,
     read_csv,
+    system_from_trajectories,
     system_from_trajectory,
     with_normalisation,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "open_backend",
     "read_csv",
     "reference_solution",
+    "system_from_trajectories",
     "system_from_trajectory",
     "train",
     "train_flat",
@@ -213,12 +215,12 @@ def resolve_system(
     if isinstance(system, System):
         return with_normalisation(system)
     if isinstance(system, Trajectory):
-        return system_from_trajectory(system, system.source or "data", train_fraction)
+        return system_from_trajectories(system, system.source or "data", train_fraction)
     path = Path(system)
     if path.suffix in TABLES or (isinstance(system, Path) and path.suffix != ".py"):
         name = path.name.removesuffix(path.suffix) if path.suffix in TABLES[-4:] else path.name  # data.csv.gz
         trajectory = read_csv(path, time_column, log)
-        return system_from_trajectory(trajectory, short_name(Path(name).stem), train_fraction)
+        return system_from_trajectories(trajectory, short_name(Path(name).stem), train_fraction)
     return get_system(system)
 
 

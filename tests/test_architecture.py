@@ -10,11 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1] / "kansciml"
 
 # Floors from the bottom; a room may import the rooms named, those of its own floor never unless named.
-FLOOR = {"_errors", "_files", "_streams", "_workers"}
+FLOOR = {"_discovery", "_errors", "_files", "_streams", "_workers"}
 LEARNING = {"layers", "models", "tasks", "training", "analysis", "backends"}
 SHARED = {f"experiments.{name}" for name in ("minibatch", "memory", "ode", "vision", "fno", "hessian")}
 RUNS = {"ode", "crosscheck", "runs", "reporting", *LEARNING, *FLOOR}
 MAY = {
+    "_discovery": {"_errors"},
     "_errors": set(),
     "_files": {"_errors"},
     "_streams": set(),

@@ -269,4 +269,4 @@ def test_compressed_tables_and_tables_of_other_names_are_data(tmp_path):
     for name, text in (("a.csv.gz", gzip.compress(b"t,x\n0,1\n1,2\n")), ("b.tsv", b"x\tt\n1\t0\n2\t1\n")):
         (tmp_path / name).write_bytes(text)
         system = ode.train(str(tmp_path / name), "mlp", hidden=(2,), training=FEW).system
-        assert system.name == name[0] and system.observed.states.tolist() == [[1.0], [2.0]]
+        assert system.name == name[0] and system.trajectories[0].states.tolist() == [[1.0], [2.0]]

@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import erf, expit
 
-from kansciml.backends._dopri5 import Rhs
 from kansciml.layers.bspline import uniform_pieces
 from kansciml.models.field_spec import FieldSpec
 
+Rhs = Callable[[float, np.ndarray, np.ndarray], None]
+"""``rhs(t, u, out)`` writes du/dt at the state u (n,) into out (n,)."""
 Pullback = Callable[[np.ndarray], np.ndarray]
 """Cotangents (B, n) -> gradient (P,) of sum(cotangent * f) by the parameters."""
 

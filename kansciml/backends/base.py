@@ -56,6 +56,15 @@ class Solved(Protocol):
         """Gradients of sum(cotangent * state) over all pieces: by the field's parameters (P,), by the starts (K, n)."""
 
 
+class Engine(Protocol):
+    """A solver of one field, whose parameters it is given with each call."""
+
+    def solve(
+        self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, max_steps: int, gradient: bool
+    ) -> Solved:
+        """All pieces solved; `gradient`: whether `pull` will be called. Raises `SolveError`."""
+
+
 class Integrator(ABC):
     """Slopes and trajectories of an `OdeProblem`: requests in the user's units, checked, and answered by a solver.
 
@@ -260,7 +269,7 @@ class OdeSolver(Integrator):
                 total += float(np.sum(residual * weighted))
                 cotangents.append(weighted * (2.0 / size) / scale)
             loss = total / size
-            links = [(i, one.follows) for i, one in enumerate(inner.series) if one.follows in picked and i in picked]
+            links = [(i, j) for i in picked if (j := inner.series[i].follows) is not None and j in picked]
             links = [(i, j) for i, j in links if counts[picked.index(j)] == len(inner.series[j].saveat)]
             for i, j in links:
                 place = picked.index(j)

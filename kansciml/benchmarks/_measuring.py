@@ -176,11 +176,7 @@ def table_of(title: str, rows: Iterable[Row], columns: Mapping[str, str], notes:
 def draw(
     document: dict[str, Any], stem: Path | None, picture: Callable[[Mapping[str, Any]], Figure], log: Report
 ) -> None:
-    """Draw a document to pictures named `stem`, if asked for, and name them in it.
-
-    Raises:
-        KansciError: a picture cannot be written.
-    """
+    """Draw a document to pictures named `stem`, if asked for, and name them in it."""
     if stem is None:
         return
     from kansciml.reporting.style import publication_style, save_figure

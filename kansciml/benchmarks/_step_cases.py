@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from kansciml._errors import UsageError
 from kansciml.analysis.memory import MemoryUse, measure
 from kansciml.benchmarks import _measuring as measuring
-from kansciml.benchmarks._hessian.cases import set_backend
 from kansciml.benchmarks._layer_cases import CPP, RSWAF, TEXTBOOK, TORCH
 from kansciml.benchmarks._measuring import Report, Row
+from kansciml.layers.spline_kan import set_backend
 from kansciml.layers.textbook_kan import to_textbook
 from kansciml.models.base import Model
 from kansciml.models.registry import find

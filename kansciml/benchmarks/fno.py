@@ -91,11 +91,7 @@ def memory_rows(model: str, resolution: int, report: Report = measuring.silent, 
 
 
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
-    """Measure everything; returns the JSON document and the tables.
-
-    Raises:
-        UsageError: unknown models, sizes that do not fit, or too few rounds for a median.
-    """
+    """Measure everything; returns the JSON document and the tables."""
     options = _checked(options)
     with measuring.one_thread("bench fno", 2 * len(options.models)) as bar:
         document: dict[str, Any] = {

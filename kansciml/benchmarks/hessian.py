@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import UsageError, check_name
 from kansciml.analysis.hessian import lanczos
 from kansciml.analysis.memory import measure as measure_memory
 from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks._hessian import accuracy, cases
 from kansciml.benchmarks._hessian import pyhessian_like as rival
 from kansciml.benchmarks._hessian.cases import LOADER, OURS, SINGLE, TEXTBOOK, Problem
-from kansciml.benchmarks._hessian.picture import iterations_and_errors
-from kansciml.benchmarks._hessian.tables import tables_of
+from kansciml.benchmarks._hessian.tables import iterations_and_errors, tables_of
 from kansciml.benchmarks._measuring import Report, Row
 from kansciml.layers._kernels import cpp_library
+from kansciml.layers.spline_kan import set_backend
 from kansciml.layers.textbook_kan import to_textbook
 from kansciml.runs.tables import Table
 
@@ -64,8 +64,7 @@ class Options:
 
 def _checked(options: Options) -> tuple[str, ...]:
     measuring.check_least(options, width=1, depth=1, images=1, probes=0)
-    if options.backend not in BACKENDS:
-        raise unknown_name("backend", options.backend, BACKENDS)
+    check_name("backend", options.backend, BACKENDS)
     if options.backend == "cpp" and not cpp_library.available():
         raise UsageError(f"got backend 'cpp': {cpp_library.reason()}; use backend 'torch'")
     if options.backend == "auto":
@@ -74,12 +73,7 @@ def _checked(options: Options) -> tuple[str, ...]:
 
 
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
-    """Measure everything; returns the JSON document and the tables.
-
-    Raises:
-        UsageError: sizes below 1, too few rounds for a median, an unknown or unavailable backend.
-        KansciError: the plot cannot be written.
-    """
+    """Measure everything; returns the JSON document and the tables."""
     backends = _checked(options)
     with measuring.one_thread("bench hessian", len(backends) + 3) as bar:
         bar("model")
@@ -101,7 +95,7 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
         bar.done()
         document["results"] = []
         for backend in backends:
-            cases.set_backend(problem.module, backend)
+            set_backend(problem.module, backend)
 
             def report(text: str, backend: str = backend) -> None:
                 bar(f"{backend}: {text}")
@@ -109,7 +103,7 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
             rows = measure_backend(problem, options.rounds, report)
             document["results"].append({"backend": backend, "rows": rows})
             bar.done()
-        cases.set_backend(problem.module, backends[0])
+        set_backend(problem.module, backends[0])
         bar("plan")
         document["plan"] = planned(problem)
         bar(TEXTBOOK)

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import UsageError, check_name
 from kansciml.analysis.memory import measure as measure_memory
 from kansciml.analysis.memory import training_step
 from kansciml.benchmarks import _layer_cases as cases
 from kansciml.benchmarks import _measuring as measuring
+from kansciml.benchmarks._layer_cases import third_party
 from kansciml.benchmarks._layers_picture import layer_ratios
 from kansciml.benchmarks._measuring import Report, Row
-from kansciml.benchmarks._peers import third_party
 from kansciml.runs.tables import Table
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -141,21 +141,14 @@ def _checked(options: Options) -> torch.dtype:
     if not options.shapes:
         raise UsageError(f"got no shapes: expected some of {', '.join(cases.SHAPES)}")
     for name in options.shapes:
-        if name not in cases.SHAPES:
-            raise unknown_name("shape", name, cases.SHAPES)
-    if options.dtype not in DTYPES:
-        raise unknown_name("dtype", options.dtype, DTYPES)
+        check_name("shape", name, cases.SHAPES)
+    check_name("dtype", options.dtype, DTYPES)
     measuring.check_least(options, grid=1)
     return DTYPES[options.dtype]
 
 
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
-    """Measure everything; returns the JSON document and the tables.
-
-    Raises:
-        UsageError: unknown names, too few rounds for a median, or no grid.
-        KansciError: the plot cannot be written.
-    """
+    """Measure everything; returns the JSON document and the tables."""
     dtype = _checked(options)
     names = tuple(dict.fromkeys(options.shapes))
     extras = (STACK_SHAPE in names) + (FINE_SHAPE in names) + 1

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kansciml._errors import SolveError, UsageError, unknown_name
+from kansciml._errors import SolveError, UsageError, check_name
 from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, open_backend
 from kansciml.backends.torch import DEFAULT_GRADIENT, GRADIENTS, ModuleField, TorchOdeSolver
@@ -136,16 +136,9 @@ def measure(
 
 
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
-    """Measure everything; returns the JSON document and the tables.
-
-    Raises:
-        UsageError: unknown names, or too few rounds for a median.
-        BackendUnavailable: Julia was asked for and does not start.
-    """
-    if options.backend not in BACKENDS:
-        raise unknown_name("backend", options.backend, BACKENDS)
-    if options.model not in (*MODELS, "both"):
-        raise unknown_name("model", options.model, (*MODELS, "both"))
+    """Measure everything; returns the JSON document and the tables."""
+    check_name("backend", options.backend, BACKENDS)
+    check_name("model", options.model, (*MODELS, "both"))
     measuring.check_least(options)
     if not 0 < options.tolerance < 1:
         raise UsageError(f"got tolerance {options.tolerance}: expected a number between 0 and 1, such as 1e-7")

@@ -65,11 +65,7 @@ def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], T
 
 
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
-    """Measure everything; returns the JSON document and the tables.
-
-    Raises:
-        UsageError: unknown models, sizes below 2, or too few rounds for a median.
-    """
+    """Measure everything; returns the JSON document and the tables."""
     options = _checked(options)
     with measuring.one_thread("bench vision", 1 + len(options.models)) as bar:
         document: dict[str, Any] = {

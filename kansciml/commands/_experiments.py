@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from kansciml._errors import BackendUnavailable
 from kansciml._workers import WORKERS_VARIABLE, worker_count
-from kansciml.commands._output import Output, RunFlags, experiment_arguments, parse, take_option
+from kansciml.commands._output import Output, RunFlags, flags_of, parse, take_option
+from kansciml.runs import ranks
 from kansciml.runs.config_json import with_settings
-from kansciml.runs.experiment import Experiment
+from kansciml.runs.experiment import Experiment, RunContext
+from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
-from kansciml.runs.runner import is_finished, run_experiment
+from kansciml.runs.runner import is_finished, result_folder, run_experiment
 from kansciml.runs.settings import setting
 
 
@@ -30,7 +35,7 @@ def flags_and_config(experiment: Experiment, arguments: Sequence[str], command: 
     """What the arguments say; the settings that they leave out are those of ``--preset``, or the defaults."""
     preset, rest = take_option(arguments, "--preset")
     config = experiment.preset(preset) if preset else experiment.config()
-    parsed = parse(experiment_arguments(config), rest, command)
+    parsed: Any = parse(flags_of(None, config=config, flags=RunFlags()), rest, command)
     return parsed.flags, parsed.config
 
 
@@ -79,3 +84,37 @@ def report(experiment: Experiment, record: Record, out: Output, render: bool = F
         kept = "" if "kept" in run["message"] else "; its best parameters were kept"
         out.log(f"{run['id']}: {run['message']}{kept}")
     return 1 if runs and len(diverged) == len(runs) else 0
+
+
+def run_on_ranks(experiment: Experiment, arguments: Sequence[str], out: Output, command: str) -> int:
+    """As `run_from_flags`, on all processes of torchrun."""
+
+    def asked() -> tuple[Any, Path]:
+        flags, config = flags_and_config(experiment, arguments, command)
+        return config, result_folder(experiment, config, flags.results)
+
+    return on_ranks(experiment, lambda: run_from_flags(experiment, arguments, out, command), asked)
+
+
+def on_ranks(experiment: Experiment, lead: Callable[[], int], asked: Callable[[], tuple[Any, Path]]) -> int:
+    """The exit code of `lead`; under torchrun the first process alone calls it, and the others run along in silence.
+
+    `experiment.run` has to call `ranks.call` before its first collective work, as `vision.runs.run_jobs` does.
+
+    Args:
+        asked: configuration and folder of the results, for the others.
+    """
+    if ranks.size() == 1:
+        return lead()
+    ranks.join()
+    if ranks.rank() == 0:
+        try:
+            code = lead()
+        finally:
+            ranks.send_home()
+        ranks.end(code)
+    if ranks.called():
+        config, folder = asked()
+        silent = Progress(io.StringIO(), live=False, interval_s=math.inf)
+        experiment.run(config, RunContext(folder, silent, lambda line: None))
+    ranks.end(0)

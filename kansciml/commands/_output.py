@@ -46,6 +46,23 @@ def wants_help(arguments: Sequence[str]) -> bool:
     return "-h" in arguments or "--help" in arguments
 
 
+def named_first(arguments: Sequence[str], wanted: str) -> tuple[str, Sequence[str]]:
+    """The first argument and the rest; an empty one where help is asked for. Raises UsageError, `wanted`, without."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    if wants_help(arguments):
+        return "", arguments
+    raise UsageError(wanted)
+
+
+def flags_of(doc: str | None, **parts: object) -> type:
+    """A dataclass of the flags of all `parts`, which are dataclasses with their defaults."""
+    fields = [(name, type(part), dataclasses.field(default=part)) for name, part in parts.items()]
+    made = dataclasses.make_dataclass("Arguments", fields, frozen=True)
+    made.__doc__ = doc
+    return made
+
+
 def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     """Take ``--name VALUE`` or ``--name=VALUE`` out of the arguments: it decides the defaults of the others.
 
@@ -67,9 +84,7 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[str | None, list[s
     return value, rest
 
 
-def parse(
-    kind: Callable[..., T], arguments: Sequence[str], command: str, default: Any = None, *, repeated: bool = False
-) -> T:
+def parse(kind: Callable[..., T], arguments: Sequence[str], command: str, *, repeated: bool = False) -> T:
     """Make a dataclass from command-line flags.
 
     Args:
@@ -85,11 +100,10 @@ def parse(
 
     config = [tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes]
     config += [tyro.conf.UseAppendAction] if repeated else []
-    options = {} if default is None else {"default": default}
     captured, told = io.StringIO(), _Captured()
     try:
         with contextlib.redirect_stderr(captured), contextlib.redirect_stdout(told):
-            parsed = tyro.cli(kind, prog=f"kansciml {command}", args=list(arguments), config=config, **options)
+            parsed = tyro.cli(kind, prog=f"kansciml {command}", args=list(arguments), config=config)
     except SystemExit as stop:
         if not stop.code:
             print(_without_markup(told.getvalue()), end="")
@@ -167,15 +181,3 @@ class RunFlags(JsonFlag):
     """Worker processes (default: the processors)."""
     force: bool = False
     """Run again, even if there is a finished or unfinished run of these settings."""
-
-
-def experiment_arguments(config: Any) -> type:
-    """A dataclass with the flags of a configuration (its values are the defaults) and `RunFlags`."""
-    return dataclasses.make_dataclass(
-        "Arguments",
-        [
-            ("config", type(config), dataclasses.field(default=config)),
-            ("flags", RunFlags, dataclasses.field(default=RunFlags())),
-        ],
-        frozen=True,
-    )

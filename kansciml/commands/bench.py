@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from typing import Any
 
 from kansciml import benchmarks
-from kansciml._errors import UsageError, unknown_name
-from kansciml.commands._output import JsonFlag, Output, parse
+from kansciml._errors import UsageError, check_name
+from kansciml.commands._output import JsonFlag, Output, flags_of, parse
 
 SUMMARY = "measure speed and memory: kansciml bench ode, layers, hessian, vision, fno"
 
@@ -26,17 +26,9 @@ def main(arguments: Sequence[str], out: Output) -> int:
         return 0
     if not arguments or arguments[0].startswith("-"):
         raise UsageError(f"bench wants a name: one of {', '.join(names)}")
-    if arguments[0] not in names:
-        raise unknown_name("benchmark", arguments[0], names)
+    check_name("benchmark", arguments[0], names)
     benchmark = importlib.import_module(f"kansciml.benchmarks.{arguments[0]}")
-    kind = dataclasses.make_dataclass(
-        "Arguments",
-        [
-            ("options", benchmark.Options, dataclasses.field(default=benchmark.Options())),
-            ("output", JsonFlag, dataclasses.field(default=JsonFlag())),
-        ],
-        frozen=True,
-    )
+    kind: Any = flags_of(None, options=benchmark.Options(), output=JsonFlag())
     parsed = parse(kind, arguments[1:], f"bench {arguments[0]}")
     document, tables = benchmark.run(parsed.options, out.log)
     out.result(document, tables)

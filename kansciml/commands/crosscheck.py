@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import UsageError, check_name
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "six gates between the backends: right-hand side, trajectory, loss, gradient, training"
@@ -45,8 +45,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     names = available_systems() if options.system == "all" else (options.system,)
     systems = [get_system(name) for name in names]
     fields = [(system, make_field(system, model, match="params")) for system in systems for model in models]
-    if options.backend not in ("auto", "torch", "julia"):
-        raise unknown_name("backend", options.backend, ("auto", "torch", "julia"))
+    check_name("backend", options.backend, ("auto", "torch", "julia"))
     check_methods(None, options.sensealg)
     torch.set_num_threads(1)  # these tensors hold a few numbers: threads only cost time
     julia, why = None, "not asked for"

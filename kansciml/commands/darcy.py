@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kansciml._errors import UsageError
-from kansciml.commands._output import JsonFlag, Output, parse
+from kansciml.commands._output import JsonFlag, Output, flags_of, parse
 
 SUMMARY = "generate Darcy flow data: kansciml darcy --n-train 1024 --n-test 500 --resolution 421"
 
@@ -29,13 +30,8 @@ def main(arguments: Sequence[str], out: Output) -> int:
 
     if any(argument.partition("=")[0] == "--seed" for argument in arguments):
         raise UsageError("--seed of kansciml darcy is now called --data-seed, as in kansciml fno")
-    fields = [
-        ("config", DarcyConfig, dataclasses.field(default=DarcyConfig())),
-        ("where", Where, dataclasses.field(default=Where())),
-    ]
-    kind = dataclasses.make_dataclass("Arguments", fields, frozen=True)
-    kind.__doc__ = "Generate Darcy flow data. What is there already is kept: a killed run goes on where it was."
-    options = parse(kind, arguments, "darcy")
+    doc = "Generate Darcy flow data. What is there already is kept: a killed run goes on where it was."
+    options: Any = parse(flags_of(doc, config=DarcyConfig(), where=Where()), arguments, "darcy")
     config = options.config
     folder = dataset_folder(config, options.where.out)
     with Progress() as progress:

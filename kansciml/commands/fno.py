@@ -10,7 +10,7 @@ SUMMARY = "train neural operators on Darcy flow, lift and projection by MLPs and
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.commands._ranks import run_on_ranks
+    from kansciml.commands._experiments import run_on_ranks
     from kansciml.experiments.fno.experiment import EXPERIMENT
 
     return run_on_ranks(EXPERIMENT, arguments, out, "fno")

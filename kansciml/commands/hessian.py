@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from kansciml._errors import UsageError
-from kansciml.commands._output import JsonFlag, Output, parse, wants_help
+from kansciml.commands._output import JsonFlag, Output, named_first, parse
 
 SUMMARY = "sharpness of a run's minima: Hessian spectra, KAN against MLP: kansciml hessian results/ode/..."
 
@@ -46,10 +45,8 @@ def _arguments() -> type:
 
 def main(arguments: Sequence[str], out: Output) -> int:
     """Under torchrun the first process reads the flags, writes and prints; the others measure with it."""
-    if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
-        raise UsageError("hessian wants the folder of a finished run first, such as results/ode/1a2b3c4d5e6f")
-    from kansciml.commands._experiments import report
-    from kansciml.commands._ranks import on_ranks
+    named_first(arguments, "hessian wants the folder of a finished run first, such as results/ode/1a2b3c4d5e6f")
+    from kansciml.commands._experiments import on_ranks, report
     from kansciml.experiments.hessian.experiment import EXPERIMENT, HessianConfig
     from kansciml.runs.runner import run_experiment
     from kansciml.runs.settings import config_hash

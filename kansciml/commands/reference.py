@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kansciml._errors import UsageError
-from kansciml.commands._output import JsonFlag, Output, parse, wants_help
+from kansciml.commands._output import JsonFlag, Output, named_first, parse
 
 SUMMARY = "print the true state of a system at any time (SciPy DOP853 at 1e-12)"
 
@@ -26,9 +25,8 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.tasks.ode.reference import invariant_drift, reference_solution
     from kansciml.tasks.ode.registry import available_systems, get_system
 
-    if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
-        raise UsageError(f"reference wants a system: one of {', '.join(available_systems())}, or a path ending in .py")
-    name, rest = ("", arguments) if arguments[0].startswith("-") else (arguments[0], arguments[1:])
+    wanted = f"reference wants a system: one of {', '.join(available_systems())}, or a path ending in .py"
+    name, rest = named_first(arguments, wanted)
     options = parse(Arguments, rest, "reference SYSTEM")
     system = get_system(name)
     times = options.t or (system.train_end,)

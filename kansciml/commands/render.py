@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kansciml._errors import KansciError, UsageError
-from kansciml.commands._output import JsonFlag, Output, parse, wants_help
+from kansciml._errors import KansciError
+from kansciml.commands._output import JsonFlag, Output, named_first, parse
 
 SUMMARY = "write pictures and tables of a finished run anew"
 
@@ -27,9 +27,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.runs.records import DamagedRecord, find_records, load_record, load_records
     from kansciml.runs.registry import available_experiments, get_experiment
 
-    if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
-        raise UsageError(f"render wants an experiment: one of {', '.join(available_experiments())}")
-    name, rest = ("", arguments) if arguments[0].startswith("-") else (arguments[0], arguments[1:])
+    name, rest = named_first(arguments, f"render wants an experiment: one of {', '.join(available_experiments())}")
     options = parse(Arguments, rest, "render EXPERIMENT")
     experiment = get_experiment(name)
     named = options.folder

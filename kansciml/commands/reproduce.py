@@ -48,8 +48,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     options = parse(_arguments(), arguments, "reproduce")
     use_workers(options.workers)
     from kansciml.reproduce.page.write import findings_document, write_page
-    from kansciml.reproduce.paper import chosen_names, reproduce
-    from kansciml.reproduce.process import run_in_own_process
+    from kansciml.reproduce.paper import chosen_names, reproduce, run_in_own_process
     from kansciml.runs.tables import Table
 
     names = chosen_names(options.names)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kansciml._errors import UsageError
-from kansciml.commands._output import JsonFlag, Output, parse, wants_help
+from kansciml.commands._output import JsonFlag, Output, named_first, parse
 
 SUMMARY = "run a record again from itself and compare every number: kansciml rerun results/ode/..."
 
@@ -26,9 +26,8 @@ class Arguments(JsonFlag):
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    if not arguments or (arguments[0].startswith("-") and not wants_help(arguments)):
-        raise UsageError("rerun wants a record first: a folder such as results/ode/1a2b3c4d5e6f, or its record.json")
-    record, rest = ("", arguments) if arguments[0].startswith("-") else (arguments[0], arguments[1:])
+    wanted = "rerun wants a record first: a folder such as results/ode/1a2b3c4d5e6f, or its record.json"
+    record, rest = named_first(arguments, wanted)
     options = parse(Arguments, rest, "rerun RECORD")
     if not 0 <= options.rtol < 1:
         raise UsageError(f"got --rtol {options.rtol}: expected a number from 0 on and below 1")

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from kansciml._errors import UsageError
 from kansciml._workers import processors, worker_count
-from kansciml.commands._output import JsonFlag, Output, parse, take_option, wants_help
+from kansciml.commands._output import JsonFlag, Output, named_first, parse, take_option
 
 if TYPE_CHECKING:
-    from kansciml.sweep.plan import SweepPlan
-    from kansciml.sweep.state import SweepState
+    from kansciml.sweep.plan import SweepPlan, SweepState
 
 SUMMARY = "settings times seeds, resumable: kansciml sweep fig2 --seeds 20 --set grid=3,5,10"
 
@@ -50,11 +49,9 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.sweep.plan import make_plan, parse_settings
     from kansciml.sweep.session import LOCAL, run_sweep
 
-    if not arguments or arguments[0].startswith("-"):
-        if wants_help(arguments):
-            parse(Flags, ["--help"], "sweep EXPERIMENT", repeated=True)
-        raise UsageError(f"sweep wants an experiment: one of {', '.join(available_experiments())}")
-    name, rest = arguments[0], arguments[1:]
+    name, rest = named_first(arguments, f"sweep wants an experiment: one of {', '.join(available_experiments())}")
+    if not name:
+        parse(Flags, ["--help"], "sweep EXPERIMENT", repeated=True)  # ends the program
     preset, rest = take_option(rest, "--preset")
     experiment = get_experiment(name)
     options = parse(Flags, rest, f"sweep {name}", repeated=True)

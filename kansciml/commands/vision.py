@@ -11,7 +11,7 @@ SUMMARY = "train image classifiers (mixer, ConvMixer, DeiT) with MLPs and with K
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    from kansciml.commands._ranks import run_on_ranks
+    from kansciml.commands._experiments import run_on_ranks
     from kansciml.experiments.vision.experiment import EXPERIMENT, presets
 
     preset, model, dataset = (take_option(arguments, name)[0] for name in ("--preset", "--model", "--dataset"))

@@ -323,3 +323,10 @@ class SplineKAN(KANLayer):
             f" bias={self.bias is not None}, base_activation={self.base_activation}, outside={self.outside},"
             f" backend={self.backend}"
         )
+
+
+def set_backend(module: nn.Module, backend: str) -> None:
+    """Have all `SplineKAN` layers of a network computed by ``torch``, ``cpp`` or ``auto``."""
+    for layer in module.modules():
+        if isinstance(layer, SplineKAN):
+            layer.backend = backend

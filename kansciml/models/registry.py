@@ -6,13 +6,12 @@ Loads one only when asked for it. A model is named by its file and a preset: ``c
 
 from __future__ import annotations
 
-import ast
 import importlib
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kansciml._errors import KansciError, unknown_name
+from kansciml._discovery import assigns, loaded
+from kansciml._errors import KansciError, check_name, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -31,10 +30,10 @@ def available_families(package: str = PACKAGE, kind: str = "vision") -> list[str
         KansciError: two files give one name.
     """
     names: dict[str, Path] = {}
-    for file in sorted(_folder(package).glob("*.py")):
-        if file.name.startswith("_") or not _defines(file, SYMBOLS[kind], file.stat().st_mtime_ns):
+    for file in sorted(Path(next(iter(importlib.import_module(package).__path__))).glob("*.py")):
+        if file.name.startswith("_") or not assigns(file, SYMBOLS[kind], unreadable=kind == "vision"):
             continue
-        name = _name(file)
+        name = file.stem.replace("_", "-")
         if name in names:
             raise KansciError(f"two families of models are named {name!r}, in {names[name]} and {file}: rename one")
         names[name] = file
@@ -65,22 +64,10 @@ def get_family(name: str, package: str = PACKAGE, kind: str = "vision") -> Model
         KansciError: its module cannot be loaded, or does not define a `Model` of its own name.
     """
     names = available_families(package, kind)
-    if name not in names:
-        raise unknown_name("family of models", name, names)
-    try:
-        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
-    except Exception as error:  # whatever a module can raise while loading: one line for it
-        text = " ".join(str(error).split())
-        raise KansciError(f"model {name!r} cannot be loaded: {type(error).__name__}: {text}") from error
+    check_name("family of models", name, names)
     from kansciml.models.base import Model
 
-    symbol = SYMBOLS[kind]
-    model = getattr(module, symbol)
-    if not isinstance(model, Model):
-        raise KansciError(f"{symbol} in {module.__file__} is a {type(model).__name__}: expected a Model")
-    if model.name != name:
-        raise KansciError(f"the model in {module.__file__} is named {model.name!r}: name it {name!r}, as its file")
-    return model
+    return loaded(f"{package}.{name.replace('-', '_')}", SYMBOLS[kind], Model, "model", name, names, "file")
 
 
 def find(name: str, package: str = PACKAGE, kind: str | None = "vision") -> tuple[Model, str]:
@@ -125,28 +112,3 @@ def build_model(
     """
     model, preset = find(name, kind=None)
     return model.build(model.config(preset, variant, **options), generator)
-
-
-def _folder(package: str) -> Path:
-    return Path(next(iter(importlib.import_module(package).__path__)))
-
-
-def _name(file: Path) -> str:
-    return file.stem.replace("_", "-")
-
-
-@lru_cache(maxsize=256)
-def _defines(file: Path, symbol: str, modified_ns: int) -> bool:
-    """Whether a file, as it was when last modified, assigns `symbol`: configurations ask for their model often."""
-    try:
-        body = ast.parse(file.read_bytes()).body
-    except (SyntaxError, ValueError):
-        # meant to be one for all we can tell: listed, and its error shown when it is asked for
-        return symbol == SYMBOLS["vision"]
-    targets = [
-        target
-        for node in body
-        if isinstance(node, (ast.Assign, ast.AnnAssign))
-        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-    ]
-    return any(isinstance(target, ast.Name) and target.id == symbol for target in targets)

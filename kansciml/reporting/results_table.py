@@ -8,16 +8,17 @@ import os
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kansciml._errors import KansciError, UsageError
+from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml._files import file_failure, list_folder, to_jsonable
+from kansciml.runs.config_json import closest_first
 from kansciml.runs.records import Record, load_records
 from kansciml.runs.tables import Table
+from kansciml.runs.typed import attributes
 
 TRAINED_LISTS = ("runs", "models", "curves")
 """Names under which a result lists its trained (or measured) models, one object each."""
@@ -59,19 +60,12 @@ def flat_rows(record: Record) -> list[Row]:
     """
     trained = next((name for name in TRAINED_LISTS if is_list_of_objects(record.result.get(name))), None)
     common = {
-        "experiment": record.experiment,
-        "status": record.status,
+        **attributes(record, "experiment status"),
         "folder": str(record.folder),
         "hash": record.config_hash,
         "message": record.message,
         "seeds": list(record.seeds),
-        "started": record.started,
-        "finished": record.finished,
-        "wall_s": record.wall_s,
-        "sessions": record.sessions,
-        "peak_memory_mb": record.peak_memory_mb,
-        "peak_memory_workers_mb": record.peak_memory_workers_mb,
-        "commit": record.commit,
+        **attributes(record, "started finished wall_s sessions peak_memory_mb peak_memory_workers_mb commit"),
         **flatten(record.config, "config."),
         **flatten({name: value for name, value in record.result.items() if name not in TRAINED_LISTS}, "result."),
         **flatten(record.machine, "machine."),
@@ -122,8 +116,7 @@ def column_name(name: str, columns: Sequence[str]) -> str:
         return ending[0]
     if ending:
         raise UsageError(f"column {name!r} could be any of {', '.join(ending)}: give the full name")
-    close = sorted(columns, key=lambda one: -SequenceMatcher(None, name, one.rpartition(".")[2]).ratio())
-    raise UsageError(f"unknown column {name!r}: expected one of {', '.join(close)}")
+    raise unknown_name("column", name, closest_first(name, columns))
 
 
 def select(frame: pd.DataFrame, query: str) -> pd.DataFrame:
@@ -172,9 +165,6 @@ def results_table(
         columns: names (as for `column_name`); none: a choice, among them the settings in which rows differ.
         sort: a column, with a minus in front for the largest first; empty: as the rows come. Missing values are last.
         losses: columns of the choice for what was measured, as far as there are any.
-
-    Raises:
-        UsageError: an unknown column.
     """
     if frame.empty:
         return Table("Results", columns, [])

@@ -144,9 +144,6 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
 
     Returns:
         The three paths.
-
-    Raises:
-        KansciError: unwritable folder or full disk.
     """
     paths = []
     with publication_style():
@@ -164,9 +161,6 @@ def save_report(
 
     Args:
         drawings: stem -> what draws the picture, called within `publication_style`; None: there is nothing to draw.
-
-    Raises:
-        KansciError: unwritable folder or full disk.
     """
     paths = save_tables(tables, folder, "tables")
     for stem, draw in drawings.items():

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kansciml import __version__
-from kansciml._errors import KansciError, unknown_name
+from kansciml._errors import KansciError, check_name
 from kansciml._files import to_jsonable
+from kansciml._workers import call_in_process
 from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Entry, Page, PaperError, Setting
 from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, find_record
@@ -50,8 +51,7 @@ def chosen_names(names: Sequence[str]) -> list[str]:
     """
     known = known_names()
     for name in names:
-        if name != ALL and name not in known:
-            raise unknown_name("item", name, [ALL, *known])
+        check_name("item", name, [ALL, *known])
     return known if not names or ALL in names else [name for name in known if name in names]
 
 
@@ -78,8 +78,7 @@ def reproduce(
         UsageError: an unknown preset.
         KeyboardInterrupt: passed on after the state of the run was saved.
     """
-    if preset not in PRESETS:
-        raise unknown_name("preset", preset, PRESETS)
+    check_name("preset", preset, PRESETS)
     known = known_names()
     entries = {name: gather(name, preset, results) for name in known}
 
@@ -201,3 +200,31 @@ def _errors_of_paper() -> list[PaperError]:
     from kansciml.reproduce.paper_errors import paper_errors
 
     return paper_errors()
+
+
+def run_in_own_process(name: str, preset: str, results: Path) -> None:
+    """Run or resume preset `preset` of experiment `name` in the folder `results`, and draw its pictures.
+
+    Raises:
+        KansciError: why it failed, or how its process ended.
+        KeyboardInterrupt: after the run has saved its state.
+    """
+    failure = call_in_process(run_and_draw, [name, preset, str(results)])
+    if failure:
+        raise KansciError(failure)
+
+
+def run_and_draw(arguments: list[str]) -> str:
+    """What `run_in_own_process` asks for, in the process itself; why it failed, or empty."""
+    from kansciml.runs.registry import get_experiment
+    from kansciml.runs.runner import run_experiment
+
+    name, preset, results = arguments
+    try:
+        experiment = get_experiment(name)
+        experiment.draw(run_experiment(experiment, experiment.preset(preset), results=results))
+    except KeyboardInterrupt:
+        return "interrupted"
+    except Exception as error:  # whatever an experiment can raise: the others go on, and the page says it
+        return str(error) if isinstance(error, KansciError) else f"{type(error).__name__}: {error}"
+    return ""

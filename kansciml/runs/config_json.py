@@ -14,7 +14,7 @@ import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -40,7 +40,8 @@ def config_from_json(kind: type[T], values: Any, where: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"{where or kind.__name__}: got {shown(values)}, expected an object of settings")
-    prefix, valid = f"{where}." if where else "", list(_names(kind))
+    # an object has a part's settings in its place, and those of other nested dataclasses in objects of their own
+    prefix, valid = f"{where}." if where else "", list(dict.fromkeys(name.split(".")[0] for name in _leaves(kind)))
     for name in values:
         if name not in valid:
             raise _unknown(f"{prefix}{name}", [f"{prefix}{one}" for one in valid], kind)
@@ -209,15 +210,6 @@ def _leaves(kind: Any) -> dict[str, tuple[tuple[str, ...], Any]]:
             raise TypeError(f"two parts of {kind.__name__} have a setting {min(found.keys() & inner.keys())}")
         found |= inner
     return found
-
-
-def _names(kind: Any) -> Iterator[str]:
-    """Names of an object of settings in JSON: fields, with those of parts in their place."""
-    for item in dataclasses.fields(kind):
-        if is_part(item):
-            yield from _names(typing.get_type_hints(kind)[item.name])
-        elif item.init:
-            yield item.name
 
 
 def _read(kind: Any, values: Mapping[str, Any], prefix: str, default: Any = None) -> Any:

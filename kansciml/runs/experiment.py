@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import UsageError, check_name
 from kansciml._files import append_json_line
 from kansciml.runs.findings import Finding
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record, drawn_files, note_drawn, reading
-from kansciml.runs.scoring import Scoring
 from kansciml.runs.settings import check_numbers
 from kansciml.runs.tables import Table
-from kansciml.runs.trained import TrainedModel
+from kansciml.runs.trained import Scoring, TrainedModel
 
 BEYOND = "Beyond the paper"
 """`Experiment.item` of comparisons that the paper does not have."""
@@ -106,13 +105,8 @@ class Experiment:
     captions: Mapping[str, str] = field(default_factory=dict)
 
     def preset(self, name: str) -> Any:
-        """The configuration of preset `name`.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
-        if name not in self.presets:
-            raise unknown_name(f"preset of {self.name}", name, self.presets)
+        """The configuration of preset `name`; UsageError if there is none of that name."""
+        check_name(f"preset of {self.name}", name, self.presets)
         return self.presets[name]
 
     def accept(self, config: Any) -> Any:
@@ -127,22 +121,13 @@ class Experiment:
         return self.check(config)
 
     def tables(self, record: Record) -> list[Table]:
-        """`summary` as a list.
-
-        Raises:
-            DamagedRecord: the record lacks what they show.
-        """
+        """`summary` as a list. Raises DamagedRecord: the record lacks what they show."""
         with reading(record):
             tables = self.summary(record)
             return [tables] if isinstance(tables, Table) else list(tables)
 
     def draw(self, record: Record, anew: bool = False) -> list[Path]:
-        """Pictures and tables of a finished record, in its folder: drawn if they are not all there, or with `anew`.
-
-        Raises:
-            DamagedRecord: the record lacks what they show.
-            KansciError: unwritable folder or full disk; the next call draws them.
-        """
+        """Pictures and tables of a finished record, in its folder: drawn if they are not all there, or with `anew`."""
         paths = None if anew else drawn_files(record)
         if paths is None:
             with reading(record):

@@ -18,7 +18,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,11 @@ import numpy as np
 
 from kansciml._errors import KansciError
 from kansciml._files import file_failure, list_folder, to_jsonable, write_bytes, write_json
+from kansciml.runs.typed import read
 
 SCHEMA = 1
 STATUSES = ("running", "finished", "interrupted", "failed")
 DRAWN = "pictures.json"
-_NUMBER, _NOTHING = (int, float), type(None)
-_KINDS: dict[str, tuple[type, ...]] = {
-    "experiment": (str,), "config": (dict,), "config_hash": (str,), "status": (str,), "message": (str,),
-    "result": (dict,), "arrays": (list,), "versions": (dict,), "machine": (dict,), "commit": (str, _NOTHING),
-    "seeds": (list,), "started": (str,), "finished": (str, _NOTHING), "wall_s": _NUMBER, "sessions": (int,),
-    "peak_memory_mb": (*_NUMBER, _NOTHING), "peak_memory_workers_mb": (*_NUMBER, _NOTHING),
-}  # fmt: skip
-"""Fields of ``record.json`` and what each may be."""
 
 
 class DamagedRecord(KansciError):
@@ -87,11 +80,7 @@ class Record:
 
 
 def save_record(record: Record) -> None:
-    """Write ``arrays.npz`` if there are arrays, then ``record.json``, each in one step.
-
-    Raises:
-        KansciError: unwritable folder, full disk, or an array of Python objects.
-    """
+    """Write ``arrays.npz`` if there are arrays, then ``record.json``, each in one step."""
     if record.arrays:
         write_bytes(record.folder / "arrays.npz", _pack(record.arrays))
     content = record.to_json()
@@ -126,20 +115,17 @@ def find_record(folder: str | Path) -> Record | None:
             f"{path} has schema {schema!r}: this version reads schema {SCHEMA}; "
             "use the version that wrote it, or run again with --force"
         )
-    required = {"experiment", "config", "config_hash", "status"}
-    if not required <= set(content) <= set(_KINDS):
-        raise _corrupt(path, "fields are missing or unknown")
-    for name, value in content.items():
-        if not isinstance(value, _KINDS[name]) or (name == "status" and value not in STATUSES):
-            raise _corrupt(path, f"{name} is {json.dumps(value)[:60]}")
-    if not all(type(seed) is int for seed in content.get("seeds", ())):
-        raise _corrupt(path, "its seeds are not all integers")
-    content["seeds"] = tuple(content.get("seeds", ()))
     names = content.pop("arrays", [])
+    try:
+        record = read(Record, {**content, "folder": str(folder)})
+    except (KeyError, TypeError) as error:
+        raise _corrupt(path, f"no {error}" if isinstance(error, KeyError) else str(error)) from error
+    if record.status not in STATUSES or not content.keys() <= vars(record).keys():
+        raise _corrupt(path, f"status is {record.status!r}" if record.status not in STATUSES else "a field is unknown")
     arrays = _unpack(folder / "arrays.npz") if names else {}
     if sorted(arrays) != names:
         raise _corrupt(folder / "arrays.npz", "it does not hold the arrays of record.json")
-    return Record(folder=folder, arrays=arrays, **content)
+    return replace(record, folder=folder, arrays=arrays)
 
 
 def load_records(folders: Iterable[Path], log: Callable[[str], None]) -> Iterator[Record]:
@@ -172,11 +158,7 @@ def find_records(results: str | Path, experiment: str) -> list[Path]:
 
 @contextlib.contextmanager
 def reading(record: Record) -> Iterator[None]:
-    """Within, whatever `record` lacks or has of another kind is one line that names it.
-
-    Raises:
-        DamagedRecord: then.
-    """
+    """Within, whatever `record` lacks or has of another kind is one line that names it. Raises DamagedRecord: then."""
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError) as error:
@@ -199,25 +181,9 @@ def drawn_files(record: Record) -> list[Path] | None:
 
 
 def note_drawn(record: Record, paths: Sequence[Path]) -> None:
-    """Keep what `drawn_files` reads: that `paths`, inside the record's folder, are all its pictures and tables.
-
-    Raises:
-        KansciError: unwritable folder or full disk.
-    """
+    """Keep what `drawn_files` reads: that `paths`, inside the record's folder, are all its pictures and tables."""
     names = [os.path.relpath(path, record.folder) for path in paths]
     write_json(record.folder / DRAWN, {"finished": record.finished, "files": names})
-
-
-def load_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """Lines of ``metrics.jsonl`` in order; a line cut short by a killed process is left out, none is no error."""
-    path = Path(folder) / "metrics.jsonl"
-    lines = []
-    for text in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:

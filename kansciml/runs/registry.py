@@ -5,16 +5,15 @@ Loads one only when asked for it.
 
 from __future__ import annotations
 
-import ast
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from kansciml._errors import KansciError, unknown_name
+from kansciml._discovery import assigns, loaded
+from kansciml._errors import KansciError, check_name
 from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, reading
-from kansciml.runs.scoring import Scoring
-from kansciml.runs.trained import TrainedModel
+from kansciml.runs.trained import Scoring, TrainedModel
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def available_experiments(package: str = "kansciml.experiments") -> list[str]:
     """Names of all experiments, sorted. No experiment is loaded: the files are only parsed."""
     folders = map(Path, importlib.import_module(package).__path__)
     files = [file for folder in folders for file in folder.glob("*/experiment.py")]
-    return sorted({file.parent.name for file in files if _defines_experiment(file)})
+    return sorted({file.parent.name for file in files if assigns(file, "EXPERIMENT")})
 
 
 def get_experiment(name: str, package: str = "kansciml.experiments") -> Experiment:
@@ -43,21 +42,9 @@ def get_experiment(name: str, package: str = "kansciml.experiments") -> Experime
         KansciError: its module cannot be loaded, or does not define an `Experiment` of its own name.
     """
     names = available_experiments(package)
-    if name not in names:
-        raise unknown_name("experiment", name, names)
-    try:
-        module = importlib.import_module(f"{package}.{name}.experiment")
-    except Exception as error:  # whatever a module can raise while loading must not take the others with it
-        raise KansciError(f"experiment {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
-    experiment = module.EXPERIMENT
-    if not isinstance(experiment, Experiment):
-        raise KansciError(f"EXPERIMENT in {module.__file__} is a {type(experiment).__name__}: expected an Experiment")
-    if experiment.name != name:
-        taken = f", which the folder {experiment.name} already has" if experiment.name in names else ""
-        raise KansciError(
-            f"the experiment in {module.__file__} is named {experiment.name!r}{taken}: name it {name!r}, as its folder"
-        )
-    return experiment
+    check_name("experiment", name, names)
+    module = f"{package}.{name}.experiment"
+    return loaded(module, "EXPERIMENT", Experiment, "experiment", name, names, "folder")
 
 
 def describe_experiments(package: str = "kansciml.experiments") -> list[Listing]:
@@ -109,17 +96,3 @@ def scoring_of(record: Record) -> Scoring:
             f" expected a run of {', '.join(kinds)}"
         )
     return found
-
-
-def _defines_experiment(file: Path) -> bool:
-    try:
-        body = ast.parse(file.read_bytes()).body
-    except (SyntaxError, ValueError):
-        return True  # meant to be one for all we can tell: listed, and its error shown when it is asked for
-    targets = [
-        target
-        for node in body
-        if isinstance(node, (ast.Assign, ast.AnnAssign))
-        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-    ]
-    return any(isinstance(target, ast.Name) and target.id == "EXPERIMENT" for target in targets)

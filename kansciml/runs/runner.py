@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from kansciml._errors import KansciError
-from kansciml._files import make_folder, write_json
+from kansciml._files import make_folder, write_failure, write_json, write_text
 from kansciml.runs import provenance
 from kansciml.runs.experiment import Experiment, Result, RunContext
-from kansciml.runs.lock import folder_lock
 from kansciml.runs.progress import Progress
-from kansciml.runs.records import (
-    DRAWN,
-    Record,
-    find_record,
-    load_record,
-    save_record,
-)
+from kansciml.runs.records import DRAWN, Record, find_record, load_record, save_record
 from kansciml.runs.settings import config_hash, seeds_of, settings_json
 
 
@@ -173,3 +169,32 @@ def _clear(folder: Path) -> None:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+HOLDER = ".holder"
+"""File that names the process at work, for whoever is turned away."""
+
+
+class FolderInUse(KansciError):
+    """Another process works in the folder. Exit code 1."""
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder/.lock`` within; the file stays when the lock is released or its process killed.
+
+    Raises:
+        FolderInUse: another process works in the folder.
+        KansciError: the lock file cannot be written.
+    """
+    holder = folder / HOLDER
+    try:
+        holding = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        name = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "unknown"
+        raise FolderInUse(f"{folder} is in use by another process ({name}): wait for it, or end it") from error
+    except OSError as error:
+        raise write_failure(folder / ".lock", error) from error
+    with holding:
+        write_text(holder, f"pid {os.getpid()}\n")
+        yield

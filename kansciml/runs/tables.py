@@ -39,10 +39,8 @@ def format_number(value: Any, digits: int = 3) -> str:
     number = float(value)
     if math.isnan(number):
         return MISSING
-    if math.isinf(number):
-        return "inf" if number > 0 else "-inf"
-    if number == 0:
-        return "0"
+    if math.isinf(number) or number == 0:
+        return f"{number + 0:g}"  # without the sign of zero
     text = f"{number:.{digits - 1}e}"  # rounded first, so that 0.00099996 counts as 0.001
     exponent = int(text.partition("e")[2])
     if not -3 <= exponent < 5:
@@ -159,10 +157,6 @@ class Table:
 
 
 def save_tables(tables: Sequence[Table], folder: Path, stem: str) -> list[Path]:
-    """Write `tables` to ``stem.md`` and ``stem.json`` in `folder`; returns both paths.
-
-    Raises:
-        KansciError: unwritable folder or full disk.
-    """
+    """Write `tables` to ``stem.md`` and ``stem.json`` in `folder`; returns both paths."""
     markdown = write_text(folder / f"{stem}.md", "\n".join(table.markdown() for table in tables))
     return [markdown, write_json(folder / f"{stem}.json", [table.to_json() for table in tables])]

@@ -17,7 +17,9 @@ from kansciml._files import to_jsonable
 
 T = TypeVar("T")
 
-_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+_NAMES = {
+    int: "an integer", float: "a number", bool: "true or false", str: "text", dict: "an object", type(None): "null",
+}  # fmt: skip
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -44,6 +46,11 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
 def write(row: Any) -> dict[str, Any]:
     """A row in JSON types; numbers that are not finite are null."""
     return to_jsonable(row)
+
+
+def attributes(source: object, names: str) -> dict[str, Any]:
+    """The attributes of these names: what one row takes over from another."""
+    return {name: getattr(source, name) for name in names.split()}
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:
@@ -99,24 +106,18 @@ def from_json(hint: Any, value: Any, where: str, nested: Callable[[Any, Any, str
 
 
 def from_text(hint: Any, text: str) -> Any:
-    """The value of `hint` that a user typed.
-
-    Raises:
-        ValueError: `text` is none.
-    """
+    """The value of `hint` that a user typed. Raises ValueError: `text` is none."""
     for one in sorted(alternatives(hint), key=lambda one: one in (str, Path)):  # any text is text: tried last
         try:
             return _single(one, text)
-        except ValueError:
+        except (ValueError, KeyError):
             continue
     raise ValueError
 
 
 def _single(hint: Any, text: str) -> Any:
     if hint is type(None):
-        if text.lower() in ("none", "null"):
-            return None
-        raise ValueError
+        return {"none": None, "null": None}[text.lower()]
     if typing.get_origin(hint) is tuple:
         if text[:1] + text[-1:] in ("()", "[]"):
             text = text[1:-1]
@@ -127,13 +128,8 @@ def _single(hint: Any, text: str) -> Any:
             raise ValueError
         return tuple(from_text(kind, part) for kind, part in zip(kinds, parts))
     if typing.get_origin(hint) is typing.Literal:
-        found = [value for value in typing.get_args(hint) if str(value) == text]
-        if not found:
-            raise ValueError
-        return found[0]
+        return {str(value): value for value in typing.get_args(hint)}[text]
     if hint is bool:
-        if text.lower() not in _WORDS:
-            raise ValueError
         return _WORDS[text.lower()]
     if hint is int:
         try:
@@ -172,7 +168,7 @@ def expected(hint: Any) -> str:
         elif dataclasses.is_dataclass(one):
             described.append("an object of settings")
         else:
-            described.append("a path" if one is Path else _NAMES.get(one, str(one)))
+            described.append("a path" if one is Path else _NAMES.get(typing.get_origin(one) or one, str(one)))
     return " or ".join(described)
 
 

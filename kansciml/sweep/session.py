@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from kansciml._errors import KansciError, UsageError
 from kansciml._files import make_folder, write_text
-from kansciml.runs.lock import folder_lock
 from kansciml.runs.progress import Progress
+from kansciml.runs.runner import folder_lock
 from kansciml.runs.settings import settings_json
-from kansciml.sweep.plan import SweepPlan, SweepTask
-from kansciml.sweep.state import SweepState
+from kansciml.sweep.plan import SweepPlan, SweepState, SweepTask
 from kansciml.sweep.task import PATIENCE_S, Outcome, Request, execute
 
 if TYPE_CHECKING:

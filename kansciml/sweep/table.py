@@ -102,9 +102,6 @@ def save_sweep(folder: Path, experiment: str, runs: Sequence[SweepRun]) -> tuple
 
     Returns:
         the table, and the files.
-
-    Raises:
-        KansciError: unwritable folder or full disk.
     """
     table = summary(experiment, runs)
     csv = pd.DataFrame(table.rows, columns=list(table.columns)).to_csv(index=False, lineterminator="\n")

@@ -18,11 +18,10 @@ from kansciml._errors import KansciError, UsageError, WorkerDied
 from kansciml._files import make_folder
 from kansciml._workers import ONE_THREAD, WORKERS_VARIABLE, call_in_process
 from kansciml.runs.config_json import config_from_json
-from kansciml.runs.lock import FolderInUse, folder_lock
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import load_record
 from kansciml.runs.registry import get_experiment
-from kansciml.runs.runner import result_folder, run_experiment
+from kansciml.runs.runner import FolderInUse, folder_lock, result_folder, run_experiment
 from kansciml.runs.settings import config_hash
 
 PATIENCE_S = 120.0

@@ -14,7 +14,7 @@ from scipy.special import erf, expit
 
 from kansciml import BackendUnavailable, KansciError, SolveError, UsageError
 from kansciml.backends.base import OdeProblem, OdeSolver, Subset
-from kansciml.backends.julia import SENSEALGS, JuliaBackend, find_julia
+from kansciml.backends.julia import SENSEALGS, JuliaBackend
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.units import Units
 
@@ -23,16 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # ---- numbers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def backend():
-    try:
-        installation = find_julia()
-    except BackendUnavailable as error:
-        pytest.skip(str(error).partition(":")[0])
-    if not installation.ready:
-        pytest.skip(installation.describe())
-    with JuliaBackend(may_download=False) as started:
-        yield started
+@pytest.fixture
+def backend(julia):
+    return julia
 
 
 def _silu(x: np.ndarray) -> np.ndarray:

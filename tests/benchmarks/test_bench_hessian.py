@@ -12,7 +12,7 @@ from kansciml.analysis.hessian import MatrixOperator, lanczos
 from kansciml.benchmarks import hessian
 from kansciml.benchmarks._hessian import accuracy, cases
 from kansciml.benchmarks._hessian import pyhessian_like as rival
-from kansciml.benchmarks._hessian.picture import iterations_and_errors
+from kansciml.benchmarks._hessian.tables import iterations_and_errors
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.layers.textbook_kan import TextbookKAN, to_textbook
 

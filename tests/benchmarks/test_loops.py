@@ -8,7 +8,7 @@ import torch
 
 from kansciml.benchmarks import _loop_cases as loops
 from kansciml.benchmarks import _step_cases as steps
-from kansciml.experiments.vision.steps import SmoothedLoss
+from kansciml.experiments.vision.runs import SmoothedLoss
 
 
 @pytest.fixture(scope="module")

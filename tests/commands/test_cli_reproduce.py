@@ -23,12 +23,11 @@ from kansciml import KansciError, UsageError
 from kansciml.experiments.fig2.experiment import Fig2Config
 from kansciml.layers.textbook_kan import TextbookKAN
 from kansciml.reproduce import paper
-from kansciml.reproduce.paper import chosen_names, gather, reproduce, settings
+from kansciml.reproduce.paper import chosen_names, gather, reproduce, run_and_draw, run_in_own_process, settings
 from kansciml.reproduce.paper_errors import spline_sum
-from kansciml.reproduce.process import run_and_draw, run_in_own_process
-from kansciml.runs.lock import folder_lock
 from kansciml.runs.records import load_record
 from kansciml.runs.registry import available_experiments, get_experiment
+from kansciml.runs.runner import folder_lock
 from kansciml.training.flat import FlatTraining
 
 PAPER = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "table1", "fig5")

@@ -11,10 +11,8 @@ from support.page_samples import HOSTILE, TABLE, draw, make_page
 
 from kansciml import KansciError
 from kansciml.reproduce.page.content import Entry, Page
-from kansciml.reproduce.page.svg import inline_svg
-from kansciml.reproduce.page.table_view import sort_value, sorts_as_numbers
-from kansciml.reproduce.page.text import prose
-from kansciml.reproduce.page.write import html_page, markdown_page, templates
+from kansciml.reproduce.page.words import prose, sort_value, sorts_as_numbers
+from kansciml.reproduce.page.write import html_page, inline_svg, markdown_page, templates
 from kansciml.runs.findings import VERDICTS
 from kansciml.runs.tables import Table
 

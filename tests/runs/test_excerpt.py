@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kansciml.commands._output import experiment_arguments, parse
+from kansciml.commands._output import flags_of, parse
 from kansciml.runs.config_json import config_from_json, excerpt, with_settings
 from kansciml.runs.settings import config_hash, part, settings_json
 from kansciml.training.flat import FlatTraining
@@ -61,9 +61,9 @@ def test_settings_are_flat_and_the_whole_has_them():
 
 def test_flags_and_help_are_those_of_the_whole(capsys):
     arguments = ["--a-epochs", "12", "--epochs", "4", "--adam-steps", "6"]
-    parsed = parse(experiment_arguments(Both()), arguments, "x").config
+    parsed = parse(flags_of(None, config=Both()), arguments, "x").config
     assert (parsed.first.a_epochs, parsed.second.epochs, parsed.second.training.adam_steps) == (12, 4, 6)
     with pytest.raises(SystemExit):
-        parse(experiment_arguments(Both()), ["--help"], "x")
+        parse(flags_of(None, config=Both()), ["--help"], "x")
     shown = capsys.readouterr().out
     assert "Passes over the data: all. (default: 7)" in shown and "Where data lie." in shown and "--rate" not in shown

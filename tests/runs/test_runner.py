@@ -18,7 +18,7 @@ from kansciml import KansciError, UsageError
 from kansciml.experiments.fig2 import experiment as fig2
 from kansciml.experiments.fig2.experiment import Fig2Config
 from kansciml.runs.experiment import Experiment, Result, RunContext
-from kansciml.runs.records import load_metrics, load_record
+from kansciml.runs.records import load_record
 from kansciml.runs.runner import result_folder, run_experiment
 from kansciml.runs.settings import config_hash, seed_range, settings_json
 from kansciml.runs.tables import Table
@@ -49,6 +49,11 @@ def experiment(run) -> Experiment:
         render=lambda record, folder: [],
         summary=lambda record: Table("demo", ["calls"], [[record.result["calls"]]]),
     )
+
+
+def calls_of(folder: Path) -> list[int]:
+    """What `Counter` noted in the log of the run."""
+    return [json.loads(line)["call"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 class Counter:
@@ -147,7 +152,7 @@ class TestFinished:
         record = run_experiment(experiment(count), Config(), results=tmp_path, force=True, log=list().append)
         assert count.calls == 2 and record.sessions == 1
         assert [path.name for path in (record.folder / "checkpoints").iterdir()] == ["call2"]
-        assert [line["call"] for line in load_metrics(record.folder)] == [2]
+        assert calls_of(record.folder) == [2]
 
 
 class TestUnfinished:
@@ -162,7 +167,7 @@ class TestUnfinished:
         record = run_experiment(experiment(count), Config(), results=tmp_path, log=lines.append)
         assert record.status == "finished" and record.sessions == 2 and len(lines) == 2
         assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["call1", "call2"]
-        assert [line["call"] for line in load_metrics(folder)] == [1, 2]
+        assert calls_of(folder) == [1, 2]
 
     def test_failure_is_recorded_with_its_message(self, tmp_path):
         count = Counter(KansciError("the loss is not finite"))

@@ -13,8 +13,8 @@ from support.settings import changed
 
 from kansciml import KansciError, cli
 from kansciml.experiments.fig5 import experiment as fig5
-from kansciml.experiments.fno.data import resampled
 from kansciml.experiments.fno.experiment import EXPERIMENT
+from kansciml.experiments.fno.jobs import resampled
 from kansciml.experiments.fno.record import FnoRecord
 from kansciml.experiments.minibatch.trained import load_network
 from kansciml.experiments.ode import experiment as ode
@@ -85,7 +85,7 @@ def test_another_resolution_a_model_and_the_worst_samples_can_be_asked_for(capsy
     coarse, own = model["scores"]
     assert code == 0 and model["group"] == "kan-spline"
     test = load(darcy, data_dir, "test")
-    known = relative_l2_errors(predicted(record, FnoRecord.rows(record)[1], test.a), test.u)
+    known = relative_l2_errors(predicted(record, FnoRecord.read(record).rows[1], test.a), test.u)
     assert (coarse["size"], coarse["recorded"]) == (5, None)
     np.testing.assert_allclose(coarse["errors"], known, rtol=1e-5)
     assert own["relative_l2"] == pytest.approx(own["recorded"], rel=1e-4)  # in batches of one

@@ -17,9 +17,8 @@ from support.sweep_samples import ALL, Sweep, alive, meanwhile, stopped_sweep, w
 
 from kansciml import KansciError
 from kansciml._files import write_json
-from kansciml.runs.lock import folder_lock
 from kansciml.runs.records import load_record
-from kansciml.runs.runner import run_experiment
+from kansciml.runs.runner import folder_lock, run_experiment
 from kansciml.sweep.session import open_client
 from kansciml.sweep.task import wait_for_folder
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from kansciml.analysis.hessian import HessianOperator, lanczos, supervised
 from kansciml.benchmarks._hessian import pyhessian_like as rival
-from kansciml.layers.spline_kan import SplineKAN
 from kansciml.models.registry import build_model
 
 MODEL, VARIANT = "mixer-nano", "kan-spline"
@@ -77,13 +76,6 @@ def make_problem(images: int, steps: int, seed: int = 0, dtype: torch.dtype = to
         optimiser.step()
     optimiser.zero_grad()
     return Problem(module, (x, labels))
-
-
-def set_backend(module: nn.Module, backend: str) -> None:
-    """Have all spline layers computed by ``torch``, ``cpp`` or ``auto``."""
-    for layer in module.modules():
-        if isinstance(layer, SplineKAN):
-            layer.backend = backend
 
 
 def products(problem: Problem) -> dict[str, Callable[[], Callable[[], object]]]:

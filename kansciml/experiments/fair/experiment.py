@@ -25,16 +25,16 @@ from typing import Any
 from kansciml._errors import UsageError
 from kansciml.analysis.paired import compare_pairs, holm
 from kansciml.experiments.fair.config import DARCY, IMAGES, SYSTEMS, FairConfig
-from kansciml.experiments.fair.domain import MLP, Domain, Metric, Pair, equal_time, kan_of, pairs
+from kansciml.experiments.fair.domain import MLP, Domain, Metric, Pair, equal_time, kan_of, pairs, stored
 from kansciml.experiments.fair.networks import darcy, images
 from kansciml.experiments.fair.ode import NeuralOdes
 from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes
 from kansciml.experiments.fair.report import render, summary
-from kansciml.experiments.fair.step_times import stored
 from kansciml.experiments.fno.experiment import SMOKE
 from kansciml.runs import ranks
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import BEYOND, Experiment, Result, RunContext
+from kansciml.runs.typed import attributes
 
 
 def domains(config: FairConfig) -> list[Domain[Any]]:
@@ -121,10 +121,7 @@ def compared(domain: Domain[Any], task: str, pair: Pair, metric: Metric, runs: S
 def _side(runs: Sequence[FairRun]) -> Side:
     first = runs[0]
     return Side(
-        group=first.group,
-        label=first.label,
-        parameters=first.parameters,
-        flops=first.flops,
+        **attributes(first, "group label parameters flops"),
         steps=int(statistics.median(run.steps for run in runs)),
         seconds=statistics.median(run.seconds for run in runs),
         n_diverged=sum(run.status != "finished" for run in runs),

@@ -12,9 +12,8 @@ from torch import nn
 
 from kansciml.analysis.matching import mixing_size
 from kansciml.experiments.fair.config import DARCY, IMAGES, LAYERS, FairConfig
-from kansciml.experiments.fair.domain import Arrays, Domain, Metric, Model
+from kansciml.experiments.fair.domain import Arrays, Domain, Metric, Model, Step, measure, stretched
 from kansciml.experiments.fair.record import FairRun, StepTimes
-from kansciml.experiments.fair.step_times import Step, measure, stretched
 from kansciml.experiments.fno.jobs import jobs as fno_jobs
 from kansciml.experiments.fno.runs import OperatorTrainer
 from kansciml.experiments.minibatch.jobs import TrainingJob
@@ -24,6 +23,7 @@ from kansciml.experiments.vision.runs import ImageTrainer
 from kansciml.runs.experiment import RunContext
 from kansciml.runs.ranks import device_of
 from kansciml.runs.settings import seed_range
+from kansciml.runs.typed import attributes
 from kansciml.tasks.vision.registry import get_dataset
 from kansciml.training.optim import adamw
 
@@ -67,16 +67,11 @@ class Networks(Domain[Job]):
 
     def _run(self, job: Job, row: Any, arrays: Arrays) -> FairRun:
         return FairRun(
-            id=job.id,
+            **attributes(row, "id seed status message parameters steps"),
             task=self.name,
             group=Model(job.network.variant, job.kind).group,
             label=label(job.network),
-            seed=job.seed,
-            status=row.status,
-            message=row.message,
-            parameters=row.parameters,
             flops=mixing_size(job.network, "flops"),
-            steps=row.steps,
             seconds=float(arrays[f"{job.id}.train_s"][-1:].sum()),
             losses={metric.name: None if row.diverged else metric.of(row) for metric in self.metrics[self.name]},
         )

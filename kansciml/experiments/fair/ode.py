@@ -9,9 +9,8 @@ import numpy as np
 
 from kansciml._errors import SolveError
 from kansciml.experiments.fair.config import FairConfig
-from kansciml.experiments.fair.domain import MLP, Arrays, Domain, Metric, Model
+from kansciml.experiments.fair.domain import MLP, Arrays, Domain, Metric, Model, Step, measure, stretched
 from kansciml.experiments.fair.record import FairRun, StepTimes
-from kansciml.experiments.fair.step_times import Step, measure, stretched
 from kansciml.experiments.ode.backends import shared_backend
 from kansciml.experiments.ode.config import SystemConfig
 from kansciml.experiments.ode.jobs import Job, Plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kansciml.analysis.paired import UNDECIDED, PairedComparison
 from kansciml.runs.experiment import Result
-from kansciml.runs.records import DamagedRecord, Record
+from kansciml.runs.records import DamagedRecord, Record, reading
 from kansciml.runs.typed import read, write
 
 PROTOCOLS = {
@@ -136,13 +136,9 @@ class FairRecord:
     @classmethod
     def read(cls, record: Record) -> FairRecord:
         """Raises KansciError where the record holds no comparisons."""
-        try:
+        with reading(record):
             found = read(cls, record.result)
             found = replace(found, comparisons=tuple(sorted(map(_bounded, found.comparisons), key=found._place)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedRecord(
-                f"{record.folder} holds no comparisons on equal terms ({error!r}): run it again"
-            ) from error
         if not found.rows:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return found

@@ -17,6 +17,7 @@ spectra take more than half; ``paper`` is for a GPU, where the spectra are measu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from kansciml._errors import UsageError, check_names
@@ -31,8 +32,7 @@ from kansciml.experiments.vision.jobs import VisionJob
 from kansciml.experiments.vision.jobs import jobs as vision_jobs
 from kansciml.experiments.vision.report import CAPTIONS
 from kansciml.experiments.vision.runs import ImageTrainer
-from kansciml.experiments.vision.scores import SCORING
-from kansciml.experiments.vision.trained import trained_networks
+from kansciml.experiments.vision.trained import SCORING, trained_networks
 from kansciml.models.base import VARIANTS
 from kansciml.models.registry import find
 from kansciml.runs import ranks
@@ -115,15 +115,13 @@ def run(config: Fig3Config, context: RunContext) -> Result:
 
 def trained(record: Record) -> list[TrainedModel]:
     """The networks of a run, for `kansciml hessian`; on the GPU where they were trained on one."""
-    return [_on(device_of(record.config["accelerator"]), model) for model in trained_networks(record)]
+    device, models = device_of(record.config["accelerator"]), trained_networks(record)
 
-
-def _on(device: Any, model: TrainedModel) -> TrainedModel:
-    def load() -> LoadedModel:
+    def load(model: TrainedModel) -> LoadedModel:
         loaded = model.load()
         return replace(loaded, module=loaded.module.to(device))  # batches follow their module
 
-    return replace(model, load=load) if device.type == "cuda" else model
+    return [replace(one, load=partial(load, one)) for one in models] if device.type == "cuda" else models
 
 
 NARROW = {

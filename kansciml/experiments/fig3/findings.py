@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kansciml.experiments.fig3.record import Fig3Record
-from kansciml.experiments.fig3.report import MixerClaim, claims
+from kansciml.experiments.fig3.report import Fig3Record, MixerClaim, claims
 from kansciml.experiments.vision.record import VisionGroup
 from kansciml.reporting.groups import plus_minus
 from kansciml.reporting.judging import NO_NUMBER, VERDICT, diverged, judged, resized, shortfalls
@@ -30,11 +29,7 @@ MOST_UNRESOLVED = 0.5
 
 
 def findings(record: Record) -> list[Finding]:
-    """What a run says about the minima, accuracies and sizes of KANs against MLPs, for every mixer of it.
-
-    Raises:
-        KansciError: the record is no finished run of fig3.
-    """
+    """What a run says about the minima, accuracies and sizes of KANs against MLPs, for every mixer of it."""
     fig3 = Fig3Record.read(record)
     return [_finding(record, fig3, claim) for claim in claims(fig3)]
 

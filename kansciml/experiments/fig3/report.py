@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison
-from kansciml.experiments.fig3.record import Fig3Record
 from kansciml.experiments.hessian import report as hessian
-from kansciml.experiments.hessian.record import GroupVerdict
-from kansciml.experiments.vision.record import VisionGroup
+from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord
+from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.vision.report import claims as accuracy_claims
 from kansciml.experiments.vision.report import drawings
 from kansciml.experiments.vision.report import summary as vision_summary
-from kansciml.experiments.vision.tables import claims as accuracy_claims
 from kansciml.reporting.claims import Claim, claim_table, counted
-from kansciml.reporting.groups import plus_minus
+from kansciml.reporting.groups import mean_error, plus_minus
 from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 WORDS = {"sharper": SUPPORTED, "flatter": REFUTED, "undecided": UNDECIDED}
 COLUMNS = {
@@ -124,11 +126,7 @@ def claims_table(fig3: Fig3Record) -> Table:
 
 
 def summary(record: Record) -> list[Table]:
-    """Overview, claims, cost of the trainings, and the verdicts of all measures of sharpness.
-
-    Raises:
-        KansciError: the record is no finished run of fig3.
-    """
+    """Overview, claims, cost of the trainings, and the verdicts of all measures of sharpness."""
     fig3 = Fig3Record.read(record)
     cost = vision_summary(record)[1]
     return [overview_table(fig3), claims_table(fig3), cost, *hessian.verdict_tables(fig3.hessian)]
@@ -165,11 +163,32 @@ def _count(fig3: Fig3Record, group: VisionGroup) -> str:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``figure3``, the curves of each task (SVG, PNG and PDF), and ``tables`` (Markdown and JSON) into `folder`.
-
-    Raises:
-        KansciError: as for `summary`, or the folder cannot be written.
-    """
+    """Write ``figure3``, the curves of each task (SVG, PNG, PDF), and ``tables`` (Markdown and JSON) into `folder`."""
     fig3 = Fig3Record.read(record)
     tables = [*summary(record), *map(hessian.model_table, fig3.hessian.models)]
     return save_report(folder, tables, {"figure3": partial(figure3, fig3), **drawings(fig3)})
+
+
+class Fig3Record(VisionRecord):
+    """Trainings, and spectra of what they ended at; the name of a measured model is the id of its training."""
+
+    @cached_property
+    def hessian(self) -> HessianRecord:
+        """What was measured. Raises DamagedRecord: the record has none of it."""
+        return HessianRecord.read(self.record)
+
+    def measured(self, group: VisionGroup, name: str, digits: int = 4) -> str | None:
+        """A measure's mean +- standard error over the seeds, or over the probes of one; None where there is none.
+
+        The error includes what the quadrature leaves open; one of nothing but rounding is left out.
+        """
+        ids = {row.id for row in group.rows}
+        models = [one.sharpness.measures for one in self.hessian.models if one.name in ids]
+        found = [measures[name] for measures in models if name in measures]
+        if not found:
+            return None
+        value, error = mean_error([one.value for one in found])
+        error = math.hypot(error, float(np.mean([one.upper - one.lower for one in found])) / 2)
+        if len(found) == 1:  # whose standard error includes that
+            error = found[0].standard_error
+        return format_number(value, digits) + (f" +- {format_number(error, 2)}" if error > 1e-6 * abs(value) else "")

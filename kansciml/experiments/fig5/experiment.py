@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import check_name, check_names
 from kansciml.experiments.fig5.findings import findings
 from kansciml.experiments.fig5.report import render, summary
 from kansciml.experiments.fno.config import FnoRunConfig, OperatorConfig
@@ -23,13 +23,12 @@ from kansciml.experiments.fno.experiment import PAPER, SMOKE
 from kansciml.experiments.fno.jobs import FnoJob
 from kansciml.experiments.fno.jobs import jobs as fno_jobs
 from kansciml.experiments.fno.runs import OperatorTrainer
-from kansciml.experiments.fno.scores import SCORING
-from kansciml.experiments.fno.trained import trained_networks
+from kansciml.experiments.fno.trained import SCORING, trained_networks
 from kansciml.experiments.minibatch.config import VariantChoice
 from kansciml.experiments.minibatch.jobs import check_jobs
 from kansciml.models.base import VARIANTS
 from kansciml.runs.config_json import with_settings
-from kansciml.runs.experiment import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment
 from kansciml.runs.settings import part
 
 RESIDUAL = {"without": (False,), "with": (True,), "both": (False, True)}
@@ -49,13 +48,8 @@ class Fig5Config:
     )
 
     def __post_init__(self) -> None:
-        if not self.variants or len(set(self.variants)) < len(self.variants):
-            raise UsageError(f"got variants {self.variants}: expected one or more different names")
-        for variant in self.variants:
-            if variant not in VARIANTS:
-                raise unknown_name("variant", variant, VARIANTS)
-        if self.residual not in RESIDUAL:
-            raise unknown_name("residual", self.residual, RESIDUAL)
+        check_names("variant", self.variants, VARIANTS)
+        check_name("residual", self.residual, RESIDUAL)
 
 
 def jobs(config: Fig5Config) -> list[FnoJob]:
@@ -66,15 +60,6 @@ def jobs(config: Fig5Config) -> list[FnoJob]:
         for variant in config.variants
         for job in fno_jobs(FnoRunConfig(VariantChoice(variant), residual, config.operator))
     ]
-
-
-def check(config: Fig5Config) -> None:
-    """Raise UsageError for whatever is wrong with a configuration before a folder is made for it."""
-    check_jobs(jobs(config))
-
-
-def run(config: Fig5Config, context: RunContext) -> Result:
-    return OperatorTrainer(context).run(jobs(config)).result
 
 
 SMALL = {
@@ -92,10 +77,10 @@ EXPERIMENT = Experiment(
         "small": with_settings(Fig5Config(), SMALL),
         "paper": Fig5Config(),
     },
-    run=run,
+    run=lambda config, context: OperatorTrainer(context).run(jobs(config)).result,
     render=render,
     summary=summary,
-    check=check,
+    check=lambda config: check_jobs(jobs(config)),
     trained=trained_networks,
     scoring=SCORING,
     findings=findings,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kansciml.experiments.fno.record import FnoRecord, OperatorGroup
-from kansciml.experiments.fno.tables import HELPS as RESIDUAL_HELPS
-from kansciml.experiments.fno.tables import claims
+from kansciml.experiments.fno.report import HELPS as RESIDUAL_HELPS
+from kansciml.experiments.fno.report import claims
 from kansciml.reporting.claims import Claim
 from kansciml.reporting.judging import NO_NUMBER, by_seeds, diverged, listed, resized, shortfalls
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Finding
@@ -25,11 +25,7 @@ HELPS = '"The presence of residual connections provides a minor improvement to K
 
 
 def findings(record: Record) -> list[Finding]:
-    """What a run says about both claims on residual connections, and about the feasibility of training KANs.
-
-    Raises:
-        KansciError: the record holds no trained neural operators.
-    """
+    """What a run says about both claims on residual connections, and about the feasibility of training KANs."""
     fno = FnoRecord.read(record)
     found = [_error(fno, claim) for claim in claims(fno) if claim.paper is not None]
     # the paper says it of KANs with residual connections, where it finds them better

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kansciml.experiments.fno import report as fno
-from kansciml.experiments.fno.figures import curves_by_residual
+from kansciml.experiments.fno.report import curves_by_residual
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
 

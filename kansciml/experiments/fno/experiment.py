@@ -15,21 +15,10 @@ from kansciml.experiments.fno.config import FnoRunConfig
 from kansciml.experiments.fno.jobs import jobs
 from kansciml.experiments.fno.report import render, summary
 from kansciml.experiments.fno.runs import OperatorTrainer
-from kansciml.experiments.fno.scores import SCORING
-from kansciml.experiments.fno.trained import trained_networks
+from kansciml.experiments.fno.trained import SCORING, trained_networks
 from kansciml.experiments.minibatch.jobs import check_jobs
 from kansciml.runs.config_json import with_settings
-from kansciml.runs.experiment import Experiment, Result, RunContext
-
-
-def check(config: FnoRunConfig) -> None:
-    """Raise UsageError for whatever is wrong with a configuration before a folder is made for it."""
-    check_jobs(jobs(config))
-
-
-def run(config: FnoRunConfig, context: RunContext) -> Result:
-    return OperatorTrainer(context).run(jobs(config)).result
-
+from kansciml.runs.experiment import Experiment
 
 PAPER = {
     "subsample": 5, "n_train": 1024, "n_test": 500, "epochs": 500, "batch_size": 32, "learning_rate": 1e-3,
@@ -52,10 +41,10 @@ EXPERIMENT = Experiment(
         "small": with_settings(FnoRunConfig(), {"eval_subsamples": (5,), "epochs": 20}),
         "paper": with_settings(FnoRunConfig(), {"eval_subsamples": (10, 2, 1), "seeds": 5, **PAPER}),
     },
-    run=run,
+    run=lambda config, context: OperatorTrainer(context).run(jobs(config)).result,
     render=render,
     summary=summary,
-    check=check,
+    check=lambda config: check_jobs(jobs(config)),
     trained=trained_networks,
     scoring=SCORING,
 )

@@ -1,18 +1,136 @@
-"""One training of a neural operator. Nothing is trained here."""
+"""One training of a neural operator, and the samples it is trained on. Nothing is trained here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
+from kansciml._errors import UsageError
 from kansciml.analysis.matching import mixing_size
 from kansciml.experiments.fno.config import FnoRunConfig, SamplesConfig
-from kansciml.experiments.fno.record import RESIDUAL
-from kansciml.experiments.minibatch.jobs import TrainingJob
+from kansciml.experiments.fno.record import RESIDUAL, SamplesRow
+from kansciml.experiments.minibatch.jobs import TrainingJob, arrays_hash
 from kansciml.models.fno import FNOConfig
-from kansciml.runs.settings import seed_range
+from kansciml.tasks.darcy.dataset import DarcyData, dataset_folder, generate, load
+from kansciml.tasks.darcy.matfile import read_mat
+from kansciml.tasks.darcy.normalise import PointwiseNormaliser
+
+MINIMUM_SAMPLES = 32
+"""Training samples on which the loss at the minimum is taken, for Hessians."""
+SHOWN = 3
+"""Test samples, the first ones, whose predictions are kept for pictures."""
+
+
+def read_split(config: SamplesConfig, name: str) -> DarcyData:
+    """Samples of ``train`` or ``test``, from what is on disk.
+
+    Raises:
+        UsageError: a file that is not there, cannot be read, or has another resolution or too few samples.
+        KansciError: samples that were not generated, or are damaged.
+    """
+    darcy, n = config.darcy, config.darcy.count(name)
+    if config.data is None:
+        return load(darcy, config.data_dir, name)
+    if name == "train" or config.test_data is not None:
+        found = read_mat((name == "test" and config.test_data) or config.data, n, darcy.subsample)
+    else:
+        both = read_mat(config.data, darcy.n_train + n, darcy.subsample)
+        found = DarcyData(both.a[-n:], both.u[-n:], both.source)
+    if found.size != darcy.size:
+        raise UsageError(
+            f"{found.source} has {(found.size - 1) * darcy.subsample + 1} nodes along a side: expected the"
+            f" resolution {darcy.resolution}"
+        )
+    return found
+
+
+def make(config: SamplesConfig, progress: Any = None, log: Callable[[str], None] | None = None) -> None:
+    """Generate what is missing."""
+    if config.data is None:
+        generate(config.darcy, dataset_folder(config.darcy, config.data_dir), progress=progress, log=log)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Both splits at one resolution, with the normalisation of the training samples.
+
+    Args:
+        name: of the data set and its resolution. train, test: the samples.
+    """
+
+    name: str
+    train: DarcyData
+    test: DarcyData
+
+    @classmethod
+    def load(cls, config: SamplesConfig, progress: Any = None, log: Callable[[str], None] | None = None) -> Samples:
+        """Generate or read both splits."""
+        make(config, progress, log)
+        return cls(config.name, read_split(config, "train"), read_split(config, "test"))
+
+    @cached_property
+    def normalisers(self) -> tuple[PointwiseNormaliser, PointwiseNormaliser]:
+        """Of a and of u."""
+        return PointwiseNormaliser.fit(self.train.a), PointwiseNormaliser.fit(self.train.u)
+
+    @property
+    def minimum(self) -> DarcyData:
+        """The first training samples, at most `MINIMUM_SAMPLES`: the same for every model and seed."""
+        n = MINIMUM_SAMPLES
+        return DarcyData(self.train.a[:n], self.train.u[:n], self.train.source)
+
+    @cached_property
+    def described(self) -> SamplesRow:
+        """For the record: numbers of samples, and hashes of them."""
+        size = self.train.size
+        return SamplesRow(
+            name=self.name,
+            title=f"Darcy flow, {size} x {size}",
+            size=size,
+            n_train=len(self.train),
+            n_test=len(self.test),
+            n_minimum=len(self.minimum),
+            train_hash=samples_hash(self.train),
+            test_hash=samples_hash(self.test),
+            minimum_hash=samples_hash(self.minimum),
+        )
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For the record: what pictures show, and means and deviations of a and of u, (4, s, s)."""
+        of_a, of_u = self.normalisers
+        stacked = np.stack([of_a.mean, of_a.std, of_u.mean, of_u.std])
+        return {"a": self.test.a[:SHOWN], "u": self.test.u[:SHOWN], "normaliser": stacked}
+
+
+def resampled(normaliser: PointwiseNormaliser, size: int) -> PointwiseNormaliser:
+    """The same on a grid of size x size nodes: where nodes coincide equal, between them interpolated bilinearly.
+
+    A network that was trained at one resolution takes its means and deviations to another with it.
+    """
+    have = normaliser.mean.shape[0] - 1
+    if have % (size - 1) == 0:
+        step = have // (size - 1)
+        return PointwiseNormaliser(normaliser.mean[::step, ::step], normaliser.std[::step, ::step], normaliser.eps)
+    place = np.linspace(0, have, size)
+    low = np.minimum(place.astype(int), have - 1)
+    share = place - low
+
+    def between(values: np.ndarray) -> np.ndarray:
+        rows = values[low] * (1 - share)[:, None] + values[low + 1] * share[:, None]
+        return (rows[:, low] * (1 - share) + rows[:, low + 1] * share).astype(values.dtype)
+
+    return PointwiseNormaliser(between(normaliser.mean), between(normaliser.std), normaliser.eps)
+
+
+def samples_hash(data: DarcyData) -> str:
+    """Sixteen hexadecimal digits of a and u, in their order."""
+    return arrays_hash(data.a, data.u)
 
 
 @dataclass(frozen=True)
@@ -45,16 +163,5 @@ class FnoJob(TrainingJob[FNOConfig, SamplesConfig]):
 
 def jobs(config: FnoRunConfig) -> list[FnoJob]:
     """One job per variant and seed, a variant's seeds in a row. Raises UsageError for whatever is wrong."""
-    operator, match = config.operator, config.choice.match
-    return [
-        FnoJob(
-            model=operator.model,
-            network=network,
-            data=operator.samples,
-            seed=seed,
-            training=operator.training,
-            kind="" if network.variant == "mlp" or match == "none" else match,
-        )
-        for network in map(config.network, config.choice.variants)
-        for seed in seed_range(config)
-    ]
+    how, networks = config.operator, map(config.network, config.choice.variants)
+    return FnoJob.of(how, how.model, how.samples, networks, config.choice.match)

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kansciml._errors import UsageError
-from kansciml.experiments.hessian.measure import HessianSettings, is_measured, measure
-from kansciml.experiments.hessian.ranks import company
+from kansciml.experiments.hessian.measure import HessianSettings, company, is_measured, measure
 from kansciml.experiments.hessian.record import HessianRecord
 from kansciml.experiments.hessian.report import render, tables
 from kansciml.runs import ranks

@@ -1,7 +1,4 @@
-"""Measures the sharpness of trained models one after the other; what is measured is not measured again.
-
-Under torchrun all processes call `measure` and share the probes; the first one writes and speaks.
-"""
+"""Measuring under torchrun: all processes load the same model, and an end of one of them is the end of all."""
 
 from __future__ import annotations
 
@@ -10,25 +7,65 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml._errors import KansciError, UsageError, check_name
 from kansciml._files import make_folder, to_jsonable, write_json
 from kansciml.analysis.hessian import HessianOperator, available_memory, compare_sharpness, sharpness
 from kansciml.analysis.hessian._measures import ABSOLUTE
 from kansciml.analysis.hessian._product.plan import SHARE
 from kansciml.analysis.hessian.sharpness import DEFLATE, EXACT, EXACT_LIMIT
-from kansciml.experiments.hessian.ranks import company, together
 from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord, MeasuredModel
 from kansciml.runs import ranks
 from kansciml.runs.experiment import RunContext
 from kansciml.runs.trained import FirstSamples, LoadedModel, TrainedModel
-from kansciml.runs.typed import read
+from kansciml.runs.typed import attributes, read
+
+T = TypeVar("T")
+
+
+def together(load: Callable[[], tuple[LoadedModel, HessianOperator]]) -> tuple[LoadedModel, HessianOperator]:
+    """load(), in all processes: the first one's before the others', who find what it downloaded.
+
+    Raises:
+        KansciError: another process loaded something else.
+    """
+    if ranks.size() == 1:
+        return load()
+    from torch import distributed
+
+    if ranks.rank() > 0:
+        ranks.agree(None)
+    loaded, operator = load()
+    if ranks.rank() == 0:
+        ranks.agree(None)
+    found = [""] * ranks.size()
+    with _threads(loaded.threads):
+        distributed.all_gather_object(found, operator.fingerprint)
+    if len(set(found)) > 1:
+        raise KansciError("the processes have loaded different models or data: expected the same on all machines")
+    return loaded, operator
+
+
+@contextlib.contextmanager
+def company() -> Iterator[None]:
+    """Within, the loss of another process is one line of the first process, and silently ends the others."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if ranks.size() == 1 or not any(word in text for word in ("gloo", "nccl", "connection")):
+            raise
+        if ranks.rank() > 0:
+            ranks.end(1)
+        raise KansciError("another process of torchrun has ended: see its message; the same command resumes") from error
+
 
 SMALL = 50_000
 """Parameters below which one thread does: a second one would wait for the first, and for long on a busy machine."""
@@ -59,8 +96,7 @@ class HessianSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"got {name} {value}: expected at least 1")
-        if self.exact not in EXACT:
-            raise unknown_name("exact", self.exact, EXACT)
+        check_name("exact", self.exact, EXACT)
         if min(self.seed, self.deflate) < 0:
             raise UsageError(f"got seed {self.seed}, deflate {self.deflate}: expected numbers of at least 0")
         if not self.threshold or not all(0 < t < float("inf") for t in self.threshold):
@@ -136,7 +172,7 @@ def _measure_one(
 ) -> None:
     """Measure a model and keep that in `folder`."""
     began = time.monotonic()
-    loaded, operator = together(lambda: load(one, settings), _identity)
+    loaded, operator = together(lambda: load(one, settings))
     with _threads(loaded.threads), context.progress.task(title, 1) as bar:
         plan = operator.memory_needed(settings.steps + settings.deflate)
         needed = "; ".join(line.strip() for line in plan.text().splitlines())
@@ -157,15 +193,10 @@ def _measure_one(
     if ranks.rank() > 0:
         return
     row = MeasuredModel(
-        name=one.name,
+        **attributes(one, "name task group label seed against"),
         run=run,
-        task=one.task,
-        group=one.group,
-        label=one.label,
-        seed=one.seed,
         n_parameters=operator.size,
         sharpness=found,
-        against=one.against,
         recorded_loss=one.loss,
         metrics=dict(one.metrics),
         fingerprint=operator.fingerprint,
@@ -189,12 +220,6 @@ def _read(path: Path) -> tuple[MeasuredModel, dict[str, np.ndarray]]:
         return read(MeasuredModel, content["row"]), arrays
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KansciError(f"{path} cannot be read ({error}): delete it to measure that model again") from error
-
-
-def _identity(made: tuple[LoadedModel, HessianOperator]) -> str:
-    loaded, operator = made
-    with _threads(loaded.threads):
-        return operator.fingerprint
 
 
 def _matrix_note(settings: HessianSettings, size: int) -> str:

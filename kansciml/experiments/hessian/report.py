@@ -42,11 +42,7 @@ VERDICT_NOTES = (
 
 
 def tables(record: Record) -> list[Table]:
-    """A table per model, and one of verdicts for each two groups compared.
-
-    Raises:
-        DamagedRecord: the record is no result of ``kansciml hessian``.
-    """
+    """A table per model, and one of verdicts for each two groups compared."""
     measured = HessianRecord.read(record)
     return [*map(model_table, measured.models), *verdict_tables(measured)]
 
@@ -60,11 +56,7 @@ def verdict_tables(measured: HessianRecord) -> list[Table]:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``spectra`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths.
-
-    Raises:
-        KansciError: as for `tables`, or the folder cannot be written.
-    """
+    """Write ``spectra`` (SVG, PNG and PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths."""
     return save_report(folder, tables(record), {"spectra": partial(spectra, HessianRecord.read(record))})
 
 

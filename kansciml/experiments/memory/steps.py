@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.nn.functional import cross_entropy
 
-from kansciml._errors import UsageError, check_names, unknown_name
+from kansciml._errors import UsageError, check_name, check_names
 from kansciml.analysis.memory import MemoryUse, measure
 from kansciml.experiments.memory.record import GB, TEXTBOOK, Curve, Reference, result_of, row_of
 from kansciml.layers._kernels import plain, rswaf
-from kansciml.layers.spline_kan import SplineKAN
+from kansciml.layers.spline_kan import set_backend
 from kansciml.layers.textbook_kan import to_textbook
 from kansciml.runs.experiment import Result, RunContext
 
@@ -55,9 +55,8 @@ class MemoryConfig:
         check_names("variant", self.variants, MEASURED)
         if not 0 < self.limit_gb < float("inf"):
             raise UsageError(f"got limit_gb {self.limit_gb}: expected a positive number of GB")
-        for name, value, valid in (("precision", self.precision, PRECISIONS), ("device", self.device, DEVICES)):
-            if value not in valid:
-                raise unknown_name(name, value, valid)
+        check_name("precision", self.precision, PRECISIONS)
+        check_name("device", self.device, DEVICES)
         if (self.device, self.precision) == ("gpu", "bf16-mixed"):
             raise UsageError("got device 'gpu' and precision 'bf16-mixed': expected precision '32', or device 'cpu'")
 
@@ -114,9 +113,7 @@ class Measured:
     def network(self, variant: str) -> nn.Module:
         """It in one of `MEASURED`, with the kernels in plain PyTorch."""
         network = self.build("kan-spline" if variant == TEXTBOOK else variant)
-        for module in network.modules():
-            if isinstance(module, SplineKAN):
-                module.backend = "torch"
+        set_backend(network, "torch")
         return to_textbook(network) if variant == TEXTBOOK else network
 
     def reference(self, variant: str, config: MemoryConfig) -> Reference:

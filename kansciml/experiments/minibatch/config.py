@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import UsageError, check_name
 from kansciml.analysis.matching import MEASURES, matched
 from kansciml.models.base import VARIANTS
 from kansciml.models.registry import find
@@ -26,10 +26,8 @@ class VariantChoice:
     """Hidden widths of the KANs: none (as published), or params or flops, for as many of them as the MLPs have."""
 
     def __post_init__(self) -> None:
-        if self.variant not in (*VARIANTS, *SETS):
-            raise unknown_name("variant", self.variant, (*VARIANTS, *SETS))
-        if self.match not in ("none", *MEASURES):
-            raise unknown_name("match", self.match, ("none", *MEASURES))
+        check_name("variant", self.variant, (*VARIANTS, *SETS))
+        check_name("match", self.match, ("none", *MEASURES))
         if self.match != "none" and self.variant == "mlp":
             raise UsageError(f"got match {self.match} with variant mlp: expected a KAN variant, which is matched to it")
 

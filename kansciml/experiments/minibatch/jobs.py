@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,10 +14,11 @@ from torch import nn
 
 from kansciml._errors import UsageError
 from kansciml.analysis.matching import MEASURES
+from kansciml.experiments.minibatch.config import MinibatchConfig
 from kansciml.models.base import Model, VariantConfig
-from kansciml.models.registry import find
+from kansciml.models.registry import find, model_config
 from kansciml.runs import ranks
-from kansciml.runs.settings import COUNTS_IF_SET, config_hash
+from kansciml.runs.settings import COUNTS_IF_SET, config_hash, seed_range
 from kansciml.training.loop import TrainConfig
 
 NOT_SIZES = (
@@ -63,6 +64,24 @@ class TrainingJob(ABC, Generic[Network, Source]):
     seed: int
     training: TrainConfig
     kind: str = field(default="", metadata=COUNTS_IF_SET)
+
+    @classmethod
+    def of(
+        cls: type[Own],
+        how: MinibatchConfig,
+        model: str,
+        data: Source,
+        networks: Iterable[Network],
+        match: str,
+        **own: Any,
+    ) -> list[Own]:
+        """One job per network and seed of `how`, a network's seeds in a row; `match` of the KANs, `own` fields."""
+        kinds = [(network, "" if network.variant == "mlp" or match == "none" else match) for network in networks]
+        return [
+            cls(model, network, data, seed, how.training, kind, **own)
+            for network, kind in kinds
+            for seed in seed_range(how)
+        ]
 
     @property
     @abstractmethod
@@ -137,11 +156,7 @@ class TrainingJob(ABC, Generic[Network, Source]):
 
 
 def check_jobs(jobs: Sequence[TrainingJob[Any, Any]]) -> None:
-    """Refuse networks whose sizes do not fit, and batches that the processes of a torchrun cannot share.
-
-    Raises:
-        UsageError: then.
-    """
+    """Raise UsageError for networks whose sizes do not fit, and batches that processes of a torchrun cannot share."""
     for job in {job.network: job for job in jobs}.values():
         job.sizes()
         batch, processes = job.training.batch_size, ranks.size()
@@ -150,14 +165,9 @@ def check_jobs(jobs: Sequence[TrainingJob[Any, Any]]) -> None:
 
 
 def network_of(model: str, values: Mapping[str, Any]) -> Any:
-    """The configuration of a network as a record holds it.
-
-    Raises:
-        UsageError: an unknown model, or values of another version.
-    """
-    family, preset = find(model, kind=None)
-    found: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return family.config(preset, **found)
+    """The configuration of a network as a record holds it. UsageError: an unknown model, or one of another version."""
+    known: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values.items()}
+    return model_config(model, **known)
 
 
 def arrays_hash(first: np.ndarray, second: np.ndarray) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
-from kansciml._errors import KansciError
 from kansciml.reporting.groups import Group, grouped, over
 from kansciml.reporting.style import VariantStyle, variant_styles
 from kansciml.runs import typed
@@ -119,7 +118,7 @@ Read = TypeVar("Read", bound="TrainedRecord[Any, Any]")
 
 @dataclass(frozen=True)
 class TrainedRecord(Generic[R, D]):
-    """Groups of runs by task, in the order of the record, and by kind of network, in that of `TrainedRow.place`."""
+    """The trainings of a run that came to an end, in its order, and their data by name."""
 
     row: ClassVar[type[Any]]
     data_row: ClassVar[type[Any]]
@@ -129,51 +128,31 @@ class TrainedRecord(Generic[R, D]):
     """The command that trains it."""
 
     record: Record
-    groups: tuple[Group[R], ...]
+    rows: tuple[R, ...]
     data: Mapping[str, D]
 
     @classmethod
     def read(cls: type[Read], record: Record) -> Read:
-        """Group the runs of `record`.
-
-        Raises:
-            KansciError: it holds no such networks, or lacks what the schema promises.
-        """
+        """Raises DamagedRecord where there are none: the run is of another kind, or not finished."""
+        why = "" if record.status == "finished" else f" ({record.status})"
         try:
-            done = [row for row in record.result["runs"] if row["status"] in ("finished", "diverged")]
-            rows = [typed.read(cls.row, row) for row in done]
-            data = {name: typed.read(cls.data_row, one) for name, one in record.result["data"].items()}
-            places = {row.group: row.place for row in rows}
+            done = [row for row in record.result.get("runs", ()) if row["status"] in ("finished", "diverged")]
+            rows = tuple(typed.read(cls.row, row) for row in done)
+            data = {name: typed.read(cls.data_row, one) for name, one in record.result.get("data", {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DamagedRecord(f"{record.folder} holds no trained {cls.what} ({error!r}): run it again") from error
+            rows, data, why = (), {}, f" ({error!r})"
         if not rows:
-            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
-        return cls(record, grouped(rows, lambda row: (row.task, row.group), places.__getitem__, record.arrays), data)
-
-    @classmethod
-    def rows(cls, record: Record) -> list[R]:
-        """The networks of a run whose trainings ended, in the order of the record.
-
-        Raises:
-            KansciError: there is none: the run is of another kind, or not finished.
-        """
-        try:
-            rows: list[R] = [typed.read(cls.row, row) for row in record.result.get("runs", [])]
-        except (KeyError, TypeError):
-            rows = []
-        if not rows:
-            state = "" if record.status == "finished" else f" ({record.status})"
-            raise KansciError(
-                f"{record.folder} is a run of {record.experiment}{state} without trained {cls.what}:"
+            raise DamagedRecord(
+                f"{record.folder} is a run of {record.experiment}{why} without trained {cls.what}:"
                 f" expected the folder of a finished run of {cls.command}"
             )
-        return rows
+        return cls(record, rows, data)
 
-    @classmethod
-    def data_in(cls, record: Record, name: str) -> D:
-        """The description of the data set `name` in a record."""
-        found: D = typed.read(cls.data_row, record.result["data"][name])
-        return found
+    @cached_property
+    def groups(self) -> tuple[Group[R], ...]:
+        """By task, in the order of the record, and by kind of network, in that of `TrainedRow.place`."""
+        places = {row.group: row.place for row in self.rows}
+        return grouped(self.rows, lambda row: (row.task, row.group), places.__getitem__, self.record.arrays)
 
     @property
     def tasks(self) -> list[str]:

@@ -14,6 +14,7 @@ from kansciml.experiments.minibatch.record import TrainedRow
 from kansciml.models.registry import find
 from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel
+from kansciml.runs.typed import attributes
 from kansciml.training._checkpoint import load_tensors
 
 R = TypeVar("R", bound=TrainedRow)
@@ -32,9 +33,8 @@ def chosen_rows(rows: Sequence[R], name: str | None) -> list[R]:
     return found
 
 
-def scored(row: TrainedRow) -> dict[str, Any]:
-    """What ``kansciml evaluate --json`` says of a network beside its scores."""
-    return {name: getattr(row, name) for name in ("id", "task", "group", "label", "seed", "parameters")}
+SCORED = "id task group label seed parameters"
+"""What ``kansciml evaluate --json`` says of a network beside its scores."""
 
 
 def load_network(record: Record, row: TrainedRow, **changed: Any) -> nn.Module:
@@ -74,11 +74,8 @@ def trained_models(
         against = row.base if row.group != row.base and (row.task, row.base) in groups else None
         return TrainedModel(
             name=row.id,
-            label=row.label,
-            group=row.group,
-            seed=row.seed,
+            **attributes(row, "label group seed task"),
             load=lambda: load(row),
-            task=row.task,
             against=against,
             metrics=metrics(row),
             loss=row.minimum_loss,

@@ -219,9 +219,9 @@ class Trainer(ABC, Generic[J, D, R]):
         choose = min if self.monitor_mode == "min" else max
         best = choose(history, key=lambda line: line[monitored], default={})
         return {
-            **{name: getattr(job, name) for name in ("id", "task", "model", "resized", "group", "label", "seed")},
-            **{name: getattr(result, name) for name in ("status", "message", "steps", "wall_s")},
-            **{name: getattr(job.training, name) for name in ("batch_size", "precision")},
+            **typed.attributes(job, "id task model resized group label seed"),
+            **typed.attributes(result, "status message steps wall_s"),
+            **typed.attributes(job.training, "batch_size precision"),
             **job.sizes(),
             "variant": job.network.variant,
             "network": vars(job.network),

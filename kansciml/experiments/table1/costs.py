@@ -16,7 +16,7 @@ from kansciml.experiments.memory.steps import IMAGES, measure_fake
 from kansciml.experiments.table1.record import FAIR, PAPER, Costs, Row
 from kansciml.experiments.vision.config import ImagesConfig
 from kansciml.experiments.vision.jobs import VisionJob
-from kansciml.layers.spline_kan import SplineKAN
+from kansciml.layers.spline_kan import set_backend
 from kansciml.models.deit import Deit, DeitConfig
 from kansciml.models.registry import find
 from kansciml.training.loop import TrainConfig
@@ -45,11 +45,6 @@ PRINTED = (
     PrintedRow("base", "mlp", 86.89, 96.08),
 )
 SIZES = tuple(dict.fromkeys(row.size for row in PRINTED))
-
-
-def printed_variants(size: str) -> tuple[str, ...]:
-    """The variants that Table 1 has of a size; of Base there is only the MLP."""
-    return tuple(row.variant for row in PRINTED if row.size == size)
 
 
 def published_rows(matches: tuple[str, ...], advance: Callable[[int], object]) -> list[Row]:
@@ -134,8 +129,6 @@ def _job(model: str, config: DeitConfig, kind: str = "") -> VisionJob:
 def measured_step(config: DeitConfig, batch: int) -> tuple[int, int, int]:
     """Bytes of a step at its peak, of those kept for the backward pass, and of the weights."""
     network = Deit(config)
-    for module in network.modules():
-        if isinstance(module, SplineKAN):
-            module.backend = "torch"  # the C++ kernels take no fake tensors
+    set_backend(network, "torch")  # the C++ kernels take no fake tensors
     use = measure_fake(network, IMAGES, batch)
     return use.peak_bytes, use.saved_bytes, sum(weight.nbytes for weight in network.parameters())

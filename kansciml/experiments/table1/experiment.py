@@ -23,7 +23,7 @@ from kansciml._errors import UsageError, check_names
 from kansciml.analysis.matching import MEASURES
 from kansciml.experiments.minibatch.config import VariantChoice
 from kansciml.experiments.minibatch.jobs import network_of
-from kansciml.experiments.table1.costs import PRINTED, SIZES, costs, printed_variants, published_rows
+from kansciml.experiments.table1.costs import PRINTED, SIZES, costs, published_rows
 from kansciml.experiments.table1.findings import findings
 from kansciml.experiments.table1.record import FAIR, PAPER, PROTOCOLS, SCRATCH, Table1Record, Table1Row
 from kansciml.experiments.table1.report import render, summary
@@ -35,8 +35,7 @@ from kansciml.experiments.vision.jobs import jobs as vision_jobs
 from kansciml.experiments.vision.record import VisionRow
 from kansciml.experiments.vision.report import CAPTIONS
 from kansciml.experiments.vision.runs import ImageTrainer
-from kansciml.experiments.vision.scores import SCORING
-from kansciml.experiments.vision.trained import trained_networks
+from kansciml.experiments.vision.trained import SCORING, trained_networks
 from kansciml.models.deit import KAN_HIDDEN
 from kansciml.models.registry import find
 from kansciml.reporting.judging import shortfalls
@@ -138,18 +137,17 @@ class RowTrainings:
 
 def rows(config: Table1Config) -> Iterator[RowTrainings]:
     """Every row to train."""
-    for size in config.sizes:
-        for variant in printed_variants(size):
-            own = config.trainings(size, variant)
-            if variant == "mlp" and not config.weights:
-                yield RowTrainings("+".join(config.protocols), size, own)
-                continue
-            if PAPER in config.protocols:
-                yield RowTrainings(PAPER, size, own)
-            if FAIR in config.protocols and variant == "mlp":
-                yield RowTrainings(FAIR, size, replace(own, weights=None), scratch=True)
-            elif FAIR in config.protocols:
-                yield from (RowTrainings(FAIR, size, config.trainings(size, variant, by)) for by in config.match)
+    for size, variant in [(size, row.variant) for size in config.sizes for row in PRINTED if row.size == size]:
+        own = config.trainings(size, variant)
+        if variant == "mlp" and not config.weights:
+            yield RowTrainings("+".join(config.protocols), size, own)
+            continue
+        if PAPER in config.protocols:
+            yield RowTrainings(PAPER, size, own)
+        if FAIR in config.protocols and variant == "mlp":
+            yield RowTrainings(FAIR, size, replace(own, weights=None), scratch=True)
+        elif FAIR in config.protocols:
+            yield from (RowTrainings(FAIR, size, config.trainings(size, variant, by)) for by in config.match)
 
 
 def jobs(config: Table1Config) -> list[VisionJob]:

@@ -17,17 +17,15 @@ NAMES = {"kan-spline": "B-Spline KANs", "kan-rswaf": "RSWAF KANs"}
 
 
 def findings(record: Record) -> list[Finding]:
-    """What a run says about the accuracies of Table 1, and what counting says about its numbers of parameters.
-
-    Raises:
-        KansciError: the record is no finished run of table1.
-    """
+    """What a run says about the accuracies of Table 1, and what counting says about its numbers of parameters."""
     table1 = Table1Record.read(record)
     found = [_count(row) for row in table1.published if row.protocol == PAPER]
     every = claims(table1)
     for claim in every:
         if claim.row.protocol == PAPER:
-            fair = [one for one in every if one.name == BETTER and one.tested and _same_kan(one, claim)]
+            same = (FAIR, claim.row.size, claim.row.variant)
+            tested = [one for one in every if one.name == BETTER and one.tested]
+            fair = [one for one in tested if (one.row.protocol, one.row.size, one.row.variant) == same]
             found.append(_fewer(claim) if claim.name == FEWER else _accuracy(table1, claim, fair))
     return found
 
@@ -97,12 +95,6 @@ def _equal_terms(claim: TableClaim) -> str:
     """``equal params: +1.4 +- 0.5 points, p = 0.03``, from a claim of the fair protocol."""
     p_value = format_number(claim.outcome.p_value)
     return f"equal {claim.row.match}: {claim.found[0] or '-'} points, p = {p_value}"
-
-
-def _same_kan(one: TableClaim, other: TableClaim) -> bool:
-    """Whether `one` is of the fair protocol and of the size and kind of KAN of `other`."""
-    fair, paper = one.row, other.row
-    return fair.protocol == FAIR and (fair.size, fair.variant) == (paper.size, paper.variant)
 
 
 def _case(row: Row) -> str:

@@ -101,11 +101,7 @@ class Table1Record(TrainedRecord[Table1Row, ImagesRow]):
 
     @cached_property
     def published(self) -> tuple[Row, ...]:
-        """All rows, the printed ones first.
-
-        Raises:
-            DamagedRecord: the record is none of table1.
-        """
+        """All rows, the printed ones first. Raises DamagedRecord: the record is none of table1."""
         groups = {(group.first.size, group.name): group for group in self.groups}
         with reading(self.record):
             found = [typed.read(Row, row) for row in self.record.result["published"]]

@@ -134,10 +134,6 @@ class VisionRunConfig:
         return self.model or FIRST_LOOK_MODEL
 
     def network(self, variant: str) -> VisionConfig:
-        """Configuration of the network.
-
-        Raises:
-            UsageError: sizes that do not fit, or that this model does not have.
-        """
+        """Configuration of the network. Raises UsageError: sizes that do not fit, or that this model does not have."""
         options = ({} if self.model else FIRST_LOOK) | ({} if variant == "mlp" else {"fair": self.fair})
         return self.classifier.network(self.network_name, variant, self.choice.match, **options)

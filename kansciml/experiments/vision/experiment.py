@@ -14,10 +14,9 @@ from kansciml.experiments.vision.config import FIRST_LOOK, FIRST_LOOK_MODEL, Vis
 from kansciml.experiments.vision.jobs import jobs
 from kansciml.experiments.vision.report import render, summary
 from kansciml.experiments.vision.runs import ImageTrainer
-from kansciml.experiments.vision.scores import SCORING
-from kansciml.experiments.vision.trained import trained_networks
+from kansciml.experiments.vision.trained import SCORING, trained_networks
 from kansciml.runs.config_json import with_settings
-from kansciml.runs.experiment import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment
 from kansciml.tasks.vision.registry import get_dataset
 
 
@@ -29,10 +28,6 @@ def check(config: VisionRunConfig) -> None:
     images = config.classifier.images
     if images.data_dir is not None:
         get_dataset(images.dataset).load(images.data_dir, "test")
-
-
-def run(config: VisionRunConfig, context: RunContext) -> Result:
-    return ImageTrainer(context).run(jobs(config)).result
 
 
 def recipe(model: str, dataset: str) -> dict[str, Any]:
@@ -77,7 +72,7 @@ EXPERIMENT = Experiment(
     item="Section 4.2",
     config=VisionRunConfig,
     presets=presets(),
-    run=run,
+    run=lambda config, context: ImageTrainer(context).run(jobs(config)).result,
     render=render,
     summary=summary,
     check=check,

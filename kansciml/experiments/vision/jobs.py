@@ -17,7 +17,6 @@ from kansciml.experiments.minibatch.jobs import TrainingJob, arrays_hash
 from kansciml.experiments.vision.config import ImagesConfig, VisionRunConfig
 from kansciml.experiments.vision.record import ImagesRow
 from kansciml.models.base import VisionConfig
-from kansciml.runs.settings import seed_range
 from kansciml.tasks.vision.batches import balanced_subset
 from kansciml.tasks.vision.dataset import Dataset, Images
 from kansciml.tasks.vision.registry import get_dataset
@@ -37,11 +36,7 @@ class VisionJob(TrainingJob[VisionConfig, ImagesConfig]):
         return "fair" if self.network.fair else ""
 
     def build(self, log: Callable[[str], None] | None = None) -> nn.Module:
-        """The network with its first weights; `log` is told what became of pretrained ones.
-
-        Raises:
-            UsageError: sizes that do not fit, or pretrained weights of another architecture.
-        """
+        """As elsewhere. UsageError also for pretrained weights of another architecture."""
         network = super().build()
         if self.weights is not None:
             from kansciml.models.deit import Deit
@@ -72,20 +67,8 @@ class VisionJob(TrainingJob[VisionConfig, ImagesConfig]):
 
 def jobs(config: VisionRunConfig) -> list[VisionJob]:
     """One job per variant and seed, a variant's seeds in a row. Raises UsageError for whatever is wrong."""
-    classifier, match = config.classifier, config.choice.match
-    return [
-        VisionJob(
-            model=config.network_name,
-            network=network,
-            data=classifier.images,
-            seed=seed,
-            training=classifier.training,
-            kind="" if network.variant == "mlp" or match == "none" else match,
-            weights=config.weights,
-        )
-        for network in map(config.network, config.choice.variants)
-        for seed in seed_range(config)
-    ]
+    how, networks = config.classifier, map(config.network, config.choice.variants)
+    return VisionJob.of(how, config.network_name, how.images, networks, config.choice.match, weights=config.weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +83,7 @@ class VisionData:
     def load(
         cls, name: str, data_dir: Path | None = None, subset: int | None = None, progress: Any = None
     ) -> VisionData:
-        """Read both splits, `subset` images of the training split.
-
-        Raises:
-            UsageError: unknown data set, files missing or damaged, a subset of too many images.
-            KansciError: the download failed.
-        """
+        """Read both splits, `subset` images of the training split."""
         dataset = get_dataset(name)
         train, test = (dataset.load(data_dir, split, progress) for split in ("train", "test"))
         return cls(dataset, train if subset is None else _subset(train, subset), test)

@@ -13,15 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kansciml.experiments.vision.figures import accuracy_against_cost, curves
+import numpy as np
+
+from kansciml.analysis.comparison import compare_losses
+from kansciml.experiments.minibatch import figures as drawn
+from kansciml.experiments.minibatch import record as minibatch
+from kansciml.experiments.minibatch.figures import TITLE, Column, Curve, legend
 from kansciml.experiments.vision.record import ImagesRecord, V, VisionRecord
-from kansciml.experiments.vision.tables import accuracy_table, cost_table, verdict_table
-from kansciml.reporting.style import save_report
+from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
+from kansciml.reporting.groups import Group, diverged_notes, over
+from kansciml.reporting.legends import log_ticks
+from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 CAPTIONS = {
     "curves": "Course of the trainings.",
@@ -30,6 +38,111 @@ CAPTIONS = {
     "accuracy_against_cost_*": "Test accuracy against what the models cost ({}).",
 }
 """Of the pictures of `drawings`."""
+
+
+def accuracy_table(vision: ImagesRecord[V]) -> Table:
+    """What each kind of model reaches on the test images."""
+    rows = []
+    for group in vision.groups:
+        row = [vision.title(group.task), group.label, group.first.parameters, len(group.rows)]
+        row += [group.median(lambda row: row.percent), *group.spread(lambda row: row.percent)]
+        row += [group.median(lambda row: row.percent5), 100 * group.median(lambda row: row.best_top1)]
+        row += [group.median(lambda row: row.loss), group.median(lambda row: row.train_loss), group.first.epochs]
+        rows.append(row)
+    columns = ["Task", "Model", "Parameters", "Seeds", "Top-1 (%)", "min", "max", "Top-5 (%)", "best epoch (%)"]
+    notes = [
+        "Test images; median over the seeds that did not diverge. Scores are of the weights of the last step (their"
+        " average, where there is one), not of the best epoch. Best epoch: chosen by the test images, so too good."
+        " Train loss: mean over the last epoch, with augmentation and label smoothing."
+    ]
+    columns += ["Test loss", "Train loss", "Epochs"]
+    return Table("Accuracy", columns, rows, notes + diverged_notes(vision.groups))
+
+
+def cost_table(vision: ImagesRecord[V]) -> Table:
+    """What each kind of model costs, and in units of the MLP."""
+
+    def further(own: V, base: V | None) -> tuple[object, ...]:
+        flops = own.mixing_flops
+        return own.printed, None if flops is None else flops / 1e6, over(flops, base.mixing_flops if base else None)
+
+    note = (
+        "Printed: by the paper, for this very configuration. MFLOPs: forward, per image, of the MLPs or of the KANs in"
+        " their place alone. "
+    )
+    return minibatch.cost_table(vision, "Images", ("printed", "MFLOPs", "FLOPs over MLP"), further, note)
+
+
+def claims(vision: ImagesRecord[V]) -> list[Claim[Group[V]]]:
+    """That the MLP ends at a lower test error than each of the KANs of its task."""
+    found = []
+    for group, base in vision.pairs():
+        gap = group.median(lambda row: row.percent) - base.median(lambda row: row.percent)
+        outcome = compare_losses(base.errors, group.errors)
+        found.append(Claim("accuracy", "lower final accuracy (%)", group, base, outcome, (gap,)))
+    return found
+
+
+def verdict_table(vision: ImagesRecord[V]) -> Table | None:
+    """Does the MLP end at a lower test error than the KAN? None where there are not both."""
+    found = claims(vision)
+    if not found:
+        return None
+    return claim_table(
+        "Claim: the MLP ends at a lower test error than the KAN",
+        ["Task", "Model", "Paper"],
+        ["KAN - MLP (points)"],
+        [([vision.title(claim.group.task), claim.group.label, claim.paper], claim) for claim in found],
+        [
+            f"{VERDICT_NOTE} Cliff's delta: -1 if every MLP is better than every KAN, 1 if none is. Paper: Pal & Das"
+            " (2024, section 4.2) claim it of all their vision tasks."
+        ],
+    )
+
+
+ROWS = (Curve("loss", "training loss", span=10), Curve("test_top1", "test accuracy (%)", scale=100))
+
+
+def curves(vision: ImagesRecord[V], task: str) -> Figure:
+    """Training loss and test accuracy, against epochs and against seconds of training."""
+    groups = vision.of(task)
+    figure = drawn.curves(vision, task, ROWS, [Column("", groups), Column("", groups, over_time=True)])
+    ends = [np.nanmax(seconds) for seconds in (group.curves("train_s") for group in groups) if seconds.size]
+    if ends and max(ends) > 8 * min(ends):
+        figure.axes[-1].set_xscale("log")
+    return figure
+
+
+def accuracy_against_cost(vision: ImagesRecord[V], task: str) -> Figure | None:
+    """Test accuracy of every seed against parameters, and against seconds of training in all; None if all diverged."""
+    groups = vision.of(task)
+    if all(group.n_diverged == len(group.rows) for group in groups):
+        return None
+    figure = new_figure(2.6)
+    panels = figure.subplots(1, 2, sharey=True)
+    for group in groups:
+        style = vision.styles[group.first.look]
+        top1, parameters = group.values(lambda row: row.percent), group.values(lambda row: row.parameters)
+        seconds = [group.arrays[f"{row.id}.train_s"][-1] for row in group.rows if not row.diverged]
+        for axes, costs in zip(panels, (parameters, seconds)):
+            axes.plot(costs, top1, style.marker, color=style.colour, markersize=4, alpha=0.8, markeredgewidth=0)
+    for axes, name in zip(panels, ("parameters", "training time (s)")):
+        axes.set_xscale("log")
+        log_ticks(axes.xaxis, axes.get_xlim(), _short)
+        axes.margins(x=0.15, y=0.12)
+        axes.set_xlabel(name)
+    panels[0].set_ylabel("test accuracy (%)")
+    figure.suptitle(vision.title(task), fontsize=TITLE)
+    legend(figure, vision, task, "mark: one seed", line=False)
+    return figure
+
+
+def _short(value: float) -> str:
+    """``200k`` or ``5M`` for a number."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
 
 
 def summary(record: Record) -> list[Table]:

@@ -1,7 +1,9 @@
-"""Trained image classifiers of any run that kept them: for evaluation, and for studies of their minima."""
+"""Trained image classifiers of any run that kept them: for ``kansciml evaluate``, and for studies of their minima."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import KansciError, UsageError
-from kansciml.experiments.minibatch.trained import load_network, trained_models
+from kansciml.experiments.minibatch.trained import SCORED, chosen_rows, load_network, trained_models
 from kansciml.experiments.vision.jobs import VisionData, images_hash
-from kansciml.experiments.vision.record import VisionRecord, VisionRow
-from kansciml.experiments.vision.steps import EVALUATION_FACTOR, plain_batches, score
+from kansciml.experiments.vision.record import ImagesRow, VisionRecord, VisionRow
+from kansciml.experiments.vision.runs import EVALUATION_FACTOR, plain_batches, score_images
+from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
-from kansciml.runs.scoring import chosen_device
-from kansciml.runs.trained import LoadedModel, TrainedModel
+from kansciml.runs.tables import Table
+from kansciml.runs.trained import LoadedModel, Scoring, ScoringOptions, TrainedModel, chosen_device
+from kansciml.runs.typed import attributes
 from kansciml.tasks.vision.dataset import SPLITS, Images
 from kansciml.tasks.vision.metrics import Scores, cross_entropy
 from kansciml.tasks.vision.registry import get_dataset
@@ -36,7 +40,7 @@ def evaluate_row(
     device, dataset = chosen_device(accelerator), get_dataset(row.dataset)
     size = batch_size or EVALUATION_FACTOR * row.batch_size
     batches = plain_batches(images, dataset, row.network["image_size"], size, device)
-    return score(load_network(record, row).to(device), batches, dataset.classes)
+    return score_images(load_network(record, row).to(device), batches, dataset.classes)
 
 
 def split_images(
@@ -52,7 +56,7 @@ def split_images(
         raise UsageError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     images = get_dataset(dataset).load(data_dir or _data_dir(record), split, progress)
     if split == HELD_OUT:
-        _require_same(record, images, VisionRecord.data_in(record, dataset).test_hash, dataset)
+        _require_same(record, images, VisionRecord.read(record).data[dataset].test_hash, dataset)
     return images
 
 
@@ -61,16 +65,14 @@ def trained_networks(record: Record) -> list[TrainedModel]:
 
     The loss is the mean cross-entropy, without smoothing or augmentation, over `VisionData.minimum`: training images
     that are the same for all models, at most 512.
-
-    Raises:
-        KansciError: the run is of another kind.
     """
     found: dict[str, VisionData] = {}
+    vision = VisionRecord.read(record)
 
     def load(row: VisionRow) -> LoadedModel:
         name = row.dataset
         if name not in found:
-            known = VisionRecord.data_in(record, name)
+            known = vision.data[name]
             subset = None if known.n_train == get_dataset(name).n_train else known.n_train
             data = VisionData.load(name, _data_dir(record), subset)
             _require_same(record, data.minimum, known.minimum_hash, name)
@@ -83,7 +85,7 @@ def trained_networks(record: Record) -> list[TrainedModel]:
     def metrics(row: VisionRow) -> dict[str, float | None]:
         return {"top1": row.top1, "top5": row.top5, "loss": row.loss, "train_loss": row.train_loss}
 
-    return trained_models(VisionRecord.rows(record), load, metrics)
+    return trained_models(vision.rows, load, metrics)
 
 
 def plain_loss(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -103,3 +105,75 @@ def _require_same(record: Record, images: Images, known: str, dataset: str) -> N
             f"the images of {dataset} are not those of the run in {record.folder}, or in another order: name the folder"
             " it was trained from with --data-dir, or train again"
         )
+
+
+SHOWN_CLASSES = 20
+"""With more classes, the table shows only those that are recognised worst."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageScoring(ScoringOptions):
+    """Which image classifiers are scored, and on what."""
+
+    split: str = HELD_OUT
+    """test, or train (all training images, without augmentation)."""
+
+
+def score(record: Record, options: ImageScoring, progress: Progress) -> tuple[dict[str, Any], list[Table]]:
+    """Every chosen model over the images of a split."""
+    vision = VisionRecord.read(record)
+    rows = chosen_rows(vision.rows, options.model)
+    found: list[dict[str, Any]] = []
+    images: dict[str, Images] = {}
+    with progress.task("evaluating", len(rows)) as bar:
+        for row in rows:
+            name = row.dataset
+            if name not in images:
+                images[name] = split_images(record, name, options.split, options.data_dir, progress)
+            scores = evaluate_row(record, row, images[name], options.accelerator, options.batch_size)
+            found.append(_document(vision.data[name], row, scores, options.split))
+            bar.update(advance=1)
+    return {"split": options.split, "models": found}, [_scores_table(found, options.split), *_class_tables(found)]
+
+
+def _document(images: ImagesRow, row: VisionRow, scores: Scores, split: str) -> dict[str, Any]:
+    recorded = {"top1": row.top1, "top5": row.top5, "loss": row.loss}
+    return {
+        **attributes(row, SCORED),
+        "top1": scores.top1,
+        "top5": scores.top5,
+        "loss": scores.loss,
+        "n": scores.n,
+        "recorded": recorded if split == HELD_OUT else None,
+        "per_class": dict(zip(images.classes, scores.per_class.tolist())),
+        "confusion": scores.confusion,
+    }
+
+
+def _scores_table(found: Sequence[dict[str, Any]], split: str) -> Table:
+    rows = []
+    for one in found:
+        recorded = one["recorded"] or {}
+        row = [one["id"], one["label"], one["parameters"], 100 * one["top1"], 100 * one["top5"], one["loss"]]
+        rows.append([*row, 100 * recorded["top1"] if recorded else None, recorded.get("loss")])
+    columns = ["Run", "Model", "Parameters", "Top-1 (%)", "Top-5 (%)", "Loss", "recorded top-1", "recorded loss"]
+    note = f"{found[0]['n']} {'test' if split == HELD_OUT else 'training'} images, without augmentation."
+    return Table(f"Scores on the {split} images", columns, rows, [note])
+
+
+def _class_tables(found: Sequence[dict[str, Any]]) -> list[Table]:
+    """One table per task: share of each class's images that were recognised, a column per run."""
+    tables = []
+    for task in dict.fromkeys(one["task"] for one in found):
+        own = [one for one in found if one["task"] == task]
+        rows = [[name, *(100 * one["per_class"][name] for one in own)] for name in own[0]["per_class"]]
+        notes = []
+        if len(rows) > SHOWN_CLASSES:
+            rows = sorted(rows, key=lambda row: sum(row[1:]))[:SHOWN_CLASSES]
+            notes = [f"The {SHOWN_CLASSES} classes that are recognised worst; --json has all of them."]
+        columns = ["Class", *(f"{one['group']} {one['seed']}" for one in own)]
+        tables.append(Table(f"Recognised of each class (%): {task}", columns, rows, notes))
+    return tables
+
+
+SCORING = Scoring(ImageScoring, score)

@@ -6,6 +6,7 @@ The HTML is one document: style, script and pictures are in it, and nothing is f
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -13,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kansciml._errors import KansciError
 from kansciml._files import write_bytes, write_json, write_text
-from kansciml.reproduce.page import text
+from kansciml.reproduce.page import words
 from kansciml.reproduce.page.content import FINISHED, Entry, Page, slug
-from kansciml.reproduce.page.svg import inline_svg
-from kansciml.reproduce.page.table_view import table_view
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from kansciml.runs.tables import save_tables
+from kansciml.runs.typed import attributes
 
 MARKS = {REPRODUCED: ("yes", "\u2713"), NOT_REPRODUCED: ("no", "\u2717"), UNDECIDED: ("open", "?")}
 """Class and sign of a verdict."""
@@ -40,11 +40,7 @@ class Picture:
 
 
 def write_page(page: Page, folder: Path) -> list[Path]:
-    """Write ``index.html``, ``report.md``, ``findings.json`` and ``figures/`` into `folder`; returns all paths.
-
-    Raises:
-        KansciError: the folder cannot be written, or a picture not be read.
-    """
+    """Write ``index.html``, ``report.md``, ``findings.json`` and ``figures/`` into `folder`; returns all paths."""
     return [
         write_text(folder / "index.html", html_page(page)),
         write_text(folder / "report.md", markdown_page(page)),
@@ -82,7 +78,8 @@ def findings_document(page: Page) -> dict[str, Any]:
         for entry, one in page.findings
     ]
     return {
-        "preset": page.preset, "answer": text.answer(page), "verdicts": page.counts, "runs": runs, "findings": findings,
+        "preset": page.preset, "answer": words.answer(page), "verdicts": page.counts, "runs": runs,
+        "findings": findings,
     }  # fmt: skip
 
 
@@ -91,9 +88,6 @@ def write_figures(page: Page, folder: Path) -> list[Path]:
 
     Returns:
         All files that belong to the page; those whose bytes are the same already are left as they are.
-
-    Raises:
-        KansciError: a picture cannot be read, or the folder not be written.
     """
     paths = []
     for entry in page.entries:
@@ -132,10 +126,11 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = ("answer", "cost_facts", "findings_table", "markdown", "prose", "settings_table", "unbroken")
-    environment.filters |= {name: getattr(text, name) for name in named}
-    environment.filters |= {"pictures": pictures, "slug": slug, "table_view": table_view}
-    environment.globals |= {"MARKS": MARKS, "PAPER": text.PAPER, "TITLE": text.TITLE, "STATUS_WORDS": text.STATUS_WORDS}
+    named = "answer cost_facts findings_table markdown prose settings_table table_view unbroken"
+    environment.filters |= {"pictures": pictures, "slug": slug, **attributes(words, named)}
+    environment.globals |= {"MARKS": MARKS} | {
+        name: getattr(words, name) for name in ("PAPER", "TITLE", "STATUS_WORDS")
+    }
     return environment
 
 
@@ -147,3 +142,49 @@ def _copy(source: Path, target: Path) -> Path:
     except OSError as error:
         raise KansciError(f"cannot read {source}: {error.strerror}: check its permissions") from error
     return write_bytes(target, data)
+
+
+_ID = re.compile(r'(\sid=")([^"]+)"')
+_REFERENCE = re.compile(r'((?:xlink:)?href="#)([^"]+)"')
+_URL = re.compile(r"url\(#([^)]+)\)")
+_SIZE = re.compile(r'\s(width|height)="([\d.]+)(pt|px)?"')
+_BACKGROUND = re.compile(r'(<g id="[^"]*patch_\d+">\s*<path [^>]*?style="fill: )#ffffff(")')
+PT_PER_PX = 0.75
+
+
+def inline_svg(text: str, prefix: str, label: str) -> Markup:
+    """The ``<svg>`` element of a file, to be put into HTML.
+
+    Its ids and the references to them get `prefix`, so that pictures on one page do not take each other's clip paths;
+    its style sheet, which would hold for the whole page, is left to the page's own; its size follows the page, up to
+    the drawn one as the property ``--drawn``; white backgrounds are left to the box around it.
+
+    Args:
+        text: of the file, as `kansciml.reporting.style.save_figure` writes it.
+        prefix: letters, digits and hyphens, different for every picture of a page.
+        label: what a screen reader says in its place.
+
+    Raises:
+        KansciError: it holds no ``<svg>`` element.
+    """
+    start, end = text.find("<svg"), text.rfind("</svg>")
+    if start < 0 or end < 0:
+        raise KansciError("got a file without an <svg> element: expected a picture; remove it and render it anew")
+    head, gap, body = text[start:end].partition(">")
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<script.*?</script>", "", body, flags=re.DOTALL)
+    body = _BACKGROUND.sub(r"\1none\2", body)
+    body = _ID.sub(rf'\1{prefix}-\2"', body)
+    body = _REFERENCE.sub(rf'\1{prefix}-\2"', body)
+    body = _URL.sub(rf"url(#{prefix}-\1)", body)
+    body = re.sub(r"\n\s*\n", "\n", body)
+    sizes = {name: _pixels(value, unit) for name, value, unit in _SIZE.findall(head)}
+    head = re.sub(r'\s(?:xmlns(?::\w+)?|version|role)="[^"]*"', "", _SIZE.sub("", head))
+    drawn = f' style="--drawn:{sizes["width"]:.0f}px"' if "width" in sizes else ""
+    # no xmlns: the HTML parser knows svg, and an address in the page would look like a request to one
+    return Markup(f'{head} role="img" aria-label="{escape(label)}"{drawn}{gap}{body}</svg>')
+
+
+def _pixels(value: str, unit: str) -> float:
+    return float(value) / PT_PER_PX if unit == "pt" else float(value)

@@ -2,152 +2,157 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float64
 
-from kansciml._errors import UsageError
+from kansciml._errors import UsageError, check_seed
 from kansciml.tasks.ode.csv_file import read_csv
-from kansciml.tasks.ode.reference import reference_solution
+from kansciml.tasks.ode.scaling import hardly_varying, solved, training_trajectories, with_normalisation
 from kansciml.tasks.ode.system import System
 from kansciml.tasks.ode.trajectory import Trajectory
 
 __all__ = [
     "Trajectory",
+    "first_state",
     "full_data",
     "hardly_varying",
+    "held_out",
     "read_csv",
+    "system_from_trajectories",
     "system_from_trajectory",
     "training_data",
+    "training_trajectories",
     "with_normalisation",
 ]
 
-# Largest |z| on the training span after normalisation: a margin against the edge of the KAN grid, [-1, 1].
-FILL = 0.9
-# A component that varies by less than this fraction of its size counts as constant: what is left is rounding. All
-# others are stretched to the full grid, so that a temperature in kelvin is learned as one in degrees Celsius is.
-SMALLEST_VARIATION = 1e-9
-OF_CONSTANT = 0.01
-"""Scale of a constant component, over its size, and its rate over the scale, per training span."""
 SMALLEST_SIZE = 1e-150
 """Of data that are not zero, and its inverse the largest: errors are squared."""
 
 
 def training_data(system: System) -> Trajectory:
-    """True states at `train_saveat`, or the observed rows of the training span."""
-    if system.observed is not None:
-        return system.observed.until(system.train_end)
-    return _reference(system, system.train_saveat)
+    """The data of the first trajectory that is trained on: see `training_trajectories`."""
+    return training_trajectories(system)[0]
 
 
 def full_data(system: System) -> Trajectory:
-    """True states at `test_saveat`, which covers training and test span (for plots), or all observed rows."""
-    return system.observed if system.observed is not None else _reference(system, system.test_saveat)
+    """True states at `test_saveat`, which covers training and test span (for plots), or all rows of the first
+    trajectory that is trained on."""
+    if system.rhs is not None:
+        return solved(system, system.test_saveat, system.training[0] if system.trajectories else 0)
+    return system.trajectories[system.training[0]]
 
 
-def _reference(system: System, t: np.ndarray) -> Trajectory:
-    return Trajectory(t, reference_solution(system, t), system.labels, source="DOP853, rtol = atol = 1e-12")
+def first_state(system: System, k: int) -> tuple[Float64[np.ndarray, " n"], tuple[str, ...]]:
+    """The first row of trajectory k, and the labels of the components that were not measured there.
+
+    In their place stands the first value that was measured later, or the component's center.
+    """
+    states = system.trajectories[k].states
+    known = np.isfinite(states)
+    row = np.argmax(known, axis=0)
+    guess = np.where(known.any(axis=0), states[row, np.arange(system.state_size)], system.center or system.u0)
+    return guess, tuple(label for label, is_known in zip(system.labels, known[0]) if not is_known)
 
 
-def system_from_trajectory(trajectory: Trajectory, name: str, train_fraction: float = 1.0) -> System:
-    """A system known only through its data. The first row is the initial state.
+def system_from_trajectories(
+    trajectories: Trajectory | Sequence[Trajectory],
+    name: str,
+    train_fraction: float = 1.0,
+    *,
+    validation: float = 0,
+    unseen: float = 0,
+    seed: int = 0,
+    log: Callable[[str], None] | None = None,
+) -> System:
+    """A system known only through its data. The first row of each trajectory is its initial state.
 
     Args:
-        trajectory: the data, at least two rows.
+        trajectories: the data: one, or several of the same components and inputs, of at least two rows each.
         name: name of the system.
-        train_fraction: the first round(train_fraction * T) rows, at least two, are trained on; the others are held out.
+        train_fraction: the first round(train_fraction * T) rows of each, at least two, are trained on; the others test
+            the extrapolation in time.
+        validation, unseen: how many trajectories are held out, drawn at random: a share below 1, rounded and at least
+            one, or a number.
+        seed: of that draw.
+        log: takes a line that says which were drawn.
 
     Raises:
-        UsageError: a fraction outside (0, 1], fewer than two rows, or numbers too large or small to be squared.
+        UsageError: a fraction outside (0, 1], fewer than two rows, a component that is never measured in the rows that
+            are trained on, nothing left to train on, or numbers too large or small to be squared.
     """
+    given = [trajectories] if isinstance(trajectories, Trajectory) else list(trajectories)
+    if not given or not all(isinstance(one, Trajectory) for one in given):
+        raise UsageError(f"got {len(given)} trajectories for {name}: expected at least one Trajectory")
     if not 0 < train_fraction <= 1:
         raise UsageError(f"got train_fraction {train_fraction}: expected a number above 0 and up to 1, such as 0.7")
-    if len(trajectory) < 2:
-        raise UsageError(f"got {len(trajectory)} row of data: expected at least two, the first being the initial state")
-    sizes = np.abs(trajectory.states).max(axis=0)
-    for label, size in zip(trajectory.labels, sizes):
-        if size > 1 / SMALLEST_SIZE or 0 < size < SMALLEST_SIZE:
-            raise UsageError(
-                f"{name}: values of {label} reach {size:.3g}, whose square float64 does not hold: change their unit"
-            )
-    rows = max(2, round(train_fraction * len(trajectory)))
-    t = trajectory.t
+    for one in given:
+        if len(one) < 2:
+            raise one.error(f"got {len(one)} row of data: expected at least two, the first being the initial state")
+        _require_squares(one, name)
+    n_validation, n_unseen = (
+        held_out(key, part, len(given)) for key, part in (("validation", validation), ("unseen", unseen))
+    )
+    if n_validation + n_unseen >= len(given):
+        raise UsageError(
+            f"{name}: {n_validation} trajectories to validate and {n_unseen} to test on leave none of {len(given)} to"
+            " train on: hold out fewer"
+        )
+    order = np.random.default_rng(check_seed(seed)).permutation(len(given)).tolist()
+    tested, validating = sorted(order[:n_unseen]), sorted(order[n_unseen : n_unseen + n_validation])
+    for what, drawn in (("tested on as unseen", tested), ("for validation", validating)):
+        if drawn and log:
+            log(f"trajectories {what} (drawn with seed {seed}): {', '.join(given[k].name or str(k) for k in drawn)}")
+    ends = tuple(float(one.t[max(2, round(train_fraction * len(one))) - 1]) for one in given)
+    first = next(k for k in range(len(given)) if k not in (*tested, *validating))
+    one, end = given[first], ends[first]
+    states = np.concatenate([given[k].until(ends[k]).states for k in range(len(given)) if k not in tested + validating])
+    for label, column in zip(one.labels, states.T):
+        if np.isnan(column).all():
+            raise UsageError(f"{name}: {label} is never measured in the rows that are trained on: leave it out")
+    known = np.isfinite(one.states).any(axis=0)
+    start = one.states[np.argmax(np.isfinite(one.states), axis=0), np.arange(one.state_size)]
     return with_normalisation(
         System(
             name=name,
-            citation=trajectory.source,
-            u0=trajectory.states[0],
-            t0=float(t[0]),
-            train_end=float(t[rows - 1]),
-            test_end=float(t[-1]) if rows < len(t) else None,
-            train_saveat=t[:rows],
-            test_saveat=t,
-            labels=trajectory.labels,
-            observed=trajectory,
+            citation=one.source,
+            u0=np.where(known, start, np.nanmean(states, axis=0)),
+            t0=float(one.t[0]),
+            train_end=end,
+            test_end=float(one.t[-1]) if end < one.t[-1] else None,
+            train_saveat=one.until(end).t,
+            test_saveat=one.t,
+            labels=one.labels,
+            trajectories=tuple(given),
+            train_ends=ends if len(given) > 1 else (),
+            validation=tuple(validating),
+            unseen=tuple(tested),
         )
     )
 
 
-def with_normalisation(system: System) -> System:
-    """The system with what it lacks of center, scale, rate and loss_scale set from its training data, by component.
+system_from_trajectory = system_from_trajectories
+"""The same, as it is called where there is one."""
 
-    center: mid-range. scale: half-range / 0.9, for a constant component 1 % of its size. rate: root mean square slope
-    between successive rows, weighted by their distance in time. loss_scale: standard deviation, of a constant
-    component as above: components in different units would otherwise count in the loss by the size of their unit.
-    Equations are sampled densely over the training span, data as they are.
+
+def held_out(key: str, part: float, count: int) -> int:
+    """How many of `count` trajectories a share below 1 (at least one) or a number stands for.
+
+    Raises:
+        UsageError: neither a share nor a whole number.
     """
-    if system.scale and system.loss_scale is not None:
-        return system
-    if system.observed is None:
-        data = _reference(system, np.unique(np.linspace(system.t0, system.train_end, 1001)))
-    else:
-        data = training_data(system)
-    states, size = _sized(data.states)
-    span = data.t[-1] - data.t[0]
-    center, scale, rate = _scaling((data.t - data.t[0]) / span, states)
-    spread = size * np.where(_constant(states), _scale_of_constant(states), states.std(axis=0))
-    return replace(
-        system,
-        center=system.center or tuple((center * size).tolist()),
-        scale=system.scale or tuple((scale * size).tolist()),
-        rate=system.rate or tuple((rate * (size / span)).tolist()),
-        loss_scale=spread if system.loss_scale is None else system.loss_scale,
-    )
+    if 0 < part < 1:
+        return max(1, round(part * count))
+    if not (part >= 0 and part == int(part)):
+        raise UsageError(f"got {part} trajectories for {key}: expected a share below 1, such as 0.2, or a number")
+    return int(part)
 
 
-def _scaling(t: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """center, scale and rate, each (n,), of states of order one at times from 0 to 1."""
-    low, high = states.min(axis=0), states.max(axis=0)
-    scale = np.where(_constant(states), _scale_of_constant(states), (high - low) / 2 / FILL)
-    dt = np.diff(t)
-    slope = np.diff(states, axis=0) / dt[:, None]
-    # A constant component still gets a rate, slow over the span, so that its output weight has a gradient.
-    rate = np.maximum(np.sqrt(dt @ slope**2), OF_CONSTANT * scale)
-    return (low + high) / 2, scale, rate
-
-
-def hardly_varying(system: System) -> tuple[str, ...]:
-    """Labels of components that vary over the training span, but by so little that they count as constant."""
-    states, _ = _sized(training_data(system).states)
-    small = (np.ptp(states, axis=0) > 0) & _constant(states) & (not system.dimensionless)
-    return tuple(label for label, is_small in zip(system.labels, small) if is_small)
-
-
-def _sized(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """States over the largest magnitude of their component, and that magnitude (n,): squares are safe in any unit.
-
-    A component that is zero has no magnitude of its own: it gets that of the largest, or 1.
-    """
-    size = np.abs(states).max(axis=0)
-    size = np.where(size > 0, size, size.max() or 1.0)
-    return states / size, size
-
-
-def _constant(states: np.ndarray) -> np.ndarray:
-    """Which components of `_sized` states vary by no more than rounding, (n,)."""
-    return np.ptp(states, axis=0) <= 2 * SMALLEST_VARIATION
-
-
-def _scale_of_constant(states: np.ndarray) -> np.ndarray:
-    """Scale of each component of `_sized` states if it is constant, (n,): 1 % of its size, or 1 if it is zero."""
-    return np.where(states.any(axis=0), OF_CONSTANT, 1.0)
+def _require_squares(one: Trajectory, name: str) -> None:
+    for label, column in zip(one.labels, np.abs(one.states).T):
+        size = np.nanmax(column, initial=0.0)
+        if size > 1 / SMALLEST_SIZE or 0 < size < SMALLEST_SIZE:
+            raise UsageError(
+                f"{name}: values of {label} reach {size:.3g}, whose square float64 does not hold: change their unit"
+            )

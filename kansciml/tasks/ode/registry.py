@@ -11,8 +11,8 @@ from types import ModuleType
 
 import numpy as np
 
+from kansciml._discovery import defined_by, found_in
 from kansciml._errors import KansciError, UsageError, unknown_name
-from kansciml.tasks.found import defined_by, found_in
 from kansciml.tasks.ode import systems
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.system import RightHandSide, System
@@ -105,6 +105,6 @@ def _import_file(path: Path) -> ModuleType:
 def _normalised(system: System) -> System:
     if system.scale and system.loss_scale is not None:
         return system
-    from kansciml.tasks.ode.data import with_normalisation  # imports SciPy, which built-in systems do not need
+    from kansciml.tasks.ode.scaling import with_normalisation  # imports SciPy, which built-in systems do not need
 
     return with_normalisation(system)

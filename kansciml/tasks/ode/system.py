@@ -13,6 +13,7 @@ from kansciml._files import short_name
 from kansciml.models.units import Units
 from kansciml.tasks.ode.trajectory import Trajectory
 
+_LATER = ("trajectories", "train_ends", "validation", "unseen", "starts", "box", "time_dependent", "stiff")
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 PLOT_POINTS = 201
 
@@ -21,7 +22,9 @@ PLOT_POINTS = 201
 class System:
     """An initial value problem du/dt = rhs(t, u), u(t0) = u0, n state components, float64.
 
-    Either `rhs` is known, or `observed` holds the data and the truth is unknown between and beyond its rows.
+    `rhs` is known, or `trajectories` hold the data and the truth is unknown between and beyond their rows, or both:
+    then `rhs` tells the truth behind data that may be noisy. Of several trajectories some are trained on, some may
+    validate, some are unseen: `u0`, `t0` and the spans below are those of the first that is trained on.
 
     Args:
         name: short name for commands and folders, e.g. ``"lotka"``.
@@ -47,7 +50,15 @@ class System:
         invariants: exactly conserved quantities, name -> function of u (..., n) with values (...).
         hidden: hidden width at which the paper's comparison "at comparable width" is run.
         phase_plane: indices of the two components for phase portraits; None: the first two, if there are two.
-        observed: the data, for a system without `rhs`.
+        trajectories: the data, K of them, all of the same components and inputs; none: those of `rhs` from `u0`.
+        train_ends: end of the training span of each of them; empty: `train_end`.
+        validation: indices of those that neither train nor test.
+        unseen: indices of those that are held out to test from initial states that were never trained on.
+        starts: true initial states (K, n), for `rhs` with `trajectories`; None: their first rows.
+        box: lowest and highest initial state, (n,) each, between which further ones are drawn; None: none are.
+        time_dependent: whether du/dt depends on t itself, which a field is then given; None: what `rhs` shows,
+            evaluated at one state and several times; without `rhs` it does not.
+        stiff: whether explicit integrators need far more steps than the solution has features.
 
     Raises:
         UsageError: an inconsistent value; the message says which, and what was expected.
@@ -73,7 +84,14 @@ class System:
     invariants: dict[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     hidden: int = 50
     phase_plane: tuple[int, int] | None = None
-    observed: Trajectory | None = None
+    trajectories: tuple[Trajectory, ...] = ()
+    train_ends: tuple[float, ...] = ()
+    validation: tuple[int, ...] = ()
+    unseen: tuple[int, ...] = ()
+    starts: np.ndarray | None = None
+    box: tuple[np.ndarray, np.ndarray] | None = None
+    time_dependent: bool = cast(bool, None)
+    stiff: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or self.name != short_name(self.name):
@@ -105,16 +123,49 @@ class System:
             len(set(self.phase_plane)) == 2 and all(0 <= i < n for i in self.phase_plane)
         ):
             raise self._error(f"got phase_plane {self.phase_plane}, expected two different indices below {n}")
-        if self.rhs is not None and self.observed is None:
+        if self.rhs is None and not self.trajectories:
+            raise self._error("expected either rhs, the known equations, or trajectories, the data")
+        if self.rhs is not None:
             self._check_rhs(self.rhs)
-        elif self.observed is None or self.rhs is not None:
-            raise self._error("expected either rhs, the known equations, or observed, the data, and not both")
-        elif not (self.observed.state_size == n and np.array_equal(self.observed.t, self.test_saveat)):
-            raise self._error("the observed data must have one column per component and test_saveat as their times")
+        if self.time_dependent is None:
+            self._set("time_dependent", self.rhs is not None and self._varies_with_time(self.rhs))
+        if self.box is not None:
+            low, high = (self._array("box", bound, n) for bound in self.box)
+            if np.any(low > high):
+                raise self._error(f"got box {low.tolist()} to {high.tolist()}: expected lowest, then highest values")
+            self._set("box", (low, high))
+        self._check_trajectories()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Attributes, for copies and fingerprints: those of later versions where they are set, so that a system that
+        earlier versions knew keeps its fingerprint."""
+        values = {key: getattr(self, key) for key in _LATER}
+        later = {key: value for key, value in values.items() if isinstance(value, np.ndarray) or value}
+        return {key: value for key, value in vars(self).items() if key not in _LATER} | {"observed": None} | later
 
     @property
     def state_size(self) -> int:
         return len(self.u0)
+
+    @property
+    def training(self) -> tuple[int, ...]:
+        """Indices of the trajectories that are trained on."""
+        return tuple(k for k in range(len(self.trajectories)) if k not in (*self.validation, *self.unseen))
+
+    @property
+    def input_size(self) -> int:
+        """Number m of known inputs that drive the system."""
+        return len(self.trajectories[0].input_labels) if self.trajectories else 0
+
+    @property
+    def span(self) -> float:
+        """Length of the training span, of the longest where there are several."""
+        lengths = (self.end_of(k) - float(self.trajectories[k].t[0]) for k in self.training)
+        return max(lengths, default=self.train_end - self.t0)
+
+    def end_of(self, k: int) -> float:
+        """Last time of trajectory k that is trained on."""
+        return self.train_ends[k] if self.train_ends else self.train_end
 
     @property
     def end(self) -> float:
@@ -126,7 +177,8 @@ class System:
         """The variables that problems of this system are solved in."""
         if self.dimensionless or not self.scale:
             return Units.plain(self.state_size, self.t0)
-        return Units(np.array(self.center), np.array(self.scale), self.t0, self.train_end - self.t0)
+        first = min((float(self.trajectories[k].t[0]) for k in self.training), default=self.t0)
+        return Units(np.array(self.center), np.array(self.scale), first, self.span)
 
     def _set(self, key: str, value: object) -> None:
         object.__setattr__(self, key, value)  # the way to fill in a default of a frozen dataclass
@@ -193,3 +245,42 @@ class System:
                     f"rhs(t, u) with u = u0 of shape {u.shape} gave shape {du.shape}, expected finite numbers of the"
                     " shape of u, so use u[..., i] for component i and stack on the last axis"
                 )
+
+    def _varies_with_time(self, rhs: RightHandSide) -> bool:
+        """Whether the slopes at the initial state differ between times of the span, of no common period."""
+        times = self.t0 + (self.end - self.t0) * np.array([0.0, 0.1234, 0.3137, 0.6180, 0.8611])
+        try:
+            first, *others = (np.asarray(rhs(float(t), self.u0), dtype=np.float64) for t in times)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise self._error(
+                f"rhs(t, u) raised {type(error).__name__} at a time between {self.t0:g} and {self.end:g}: {text}"
+            ) from error
+        return any(not np.array_equal(first, other) for other in others)
+
+    def _check_trajectories(self) -> None:
+        n, count = len(self.u0), len(self.trajectories)
+        self._set("trajectories", tuple(self.trajectories))
+        for key in ("validation", "unseen"):
+            self._set(key, tuple(getattr(self, key)))
+        held = (*self.validation, *self.unseen)
+        if len(set(held)) != len(held) or not set(held) <= set(range(count)):
+            raise self._error(f"got validation {self.validation} and unseen {self.unseen}: expected each below {count}")
+        if count and not self.training:
+            raise self._error("no trajectory is left to train on: hold out fewer")
+        if self.train_ends and len(self.train_ends) != count:
+            raise self._error(f"got {len(self.train_ends)} train_ends, expected {count}, one per trajectory")
+        for one in self.trajectories:
+            first = self.trajectories[0]
+            if one.state_size != n:
+                raise self._error(f"{one.name or 'the data'}: got {one.state_size} components, expected {n}")
+            if (one.input_labels, one.input_kind) != (first.input_labels, first.input_kind):
+                raise self._error(f"trajectories {first.name} and {one.name} have different inputs: expected the same")
+        if self.starts is not None:
+            starts = np.array(self.starts, dtype=np.float64)
+            if starts.shape != (count, n) or not np.isfinite(starts).all():
+                raise self._error(f"got starts of shape {starts.shape}, expected ({count}, {n}), finite")
+            starts.setflags(write=False)
+            self._set("starts", starts)
+        if self.rhs is None and not np.array_equal(self.trajectories[self.training[0]].t, self.test_saveat):
+            raise self._error("test_saveat must be the times of the first trajectory that is trained on")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kansciml._discovery import found_in
 from kansciml._errors import unknown_name
-from kansciml.tasks.found import found_in
 from kansciml.tasks.vision import datasets
 from kansciml.tasks.vision.dataset import Dataset
 

@@ -10,9 +10,8 @@ from kansciml import KansciError
 from kansciml._files import to_jsonable
 from kansciml.analysis.paired import compare_pairs
 from kansciml.experiments.fair.experiment import corrected
-from kansciml.experiments.fair.figure import limits
 from kansciml.experiments.fair.record import Comparison, FairRecord, Side, StepTimes
-from kansciml.experiments.fair.report import render, summary
+from kansciml.experiments.fair.report import limits, render, summary
 from kansciml.runs.records import Record
 
 TITLES = {
@@ -123,7 +122,7 @@ def test_nothing_to_compare(tmp_path):
     assert summary(record)[0].rows[0][2] == "both diverged"
     assert render(record, tmp_path)
     for result in ({}, {"runs": []}, {"comparisons": [{"task": "lotka"}]}):
-        with pytest.raises(KansciError, match="holds no comparisons on equal terms"):
+        with pytest.raises(KansciError, match="lacks what a run of fair has"):
             summary(replace(record, result=result))
     with pytest.raises(KansciError, match="holds no finished run"):
         summary(replace(record, result=record.result | {"comparisons": []}))

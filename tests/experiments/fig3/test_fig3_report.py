@@ -8,8 +8,7 @@ import pytest
 from support.fig3_records import make
 from support.pictures import assert_text_fits
 
-from kansciml.experiments.fig3.record import Fig3Record
-from kansciml.experiments.fig3.report import claims_table, figure3, overview_table, render, summary
+from kansciml.experiments.fig3.report import Fig3Record, claims_table, figure3, overview_table, render, summary
 from kansciml.reporting.style import publication_style
 from kansciml.runs.records import DamagedRecord
 

@@ -12,8 +12,8 @@ from support.pictures import assert_text_fits
 from kansciml import KansciError
 from kansciml.experiments.fig5 import report as fig5
 from kansciml.experiments.fno import report as fno
-from kansciml.experiments.fno.figures import curves, curves_by_residual, prediction_maps
 from kansciml.experiments.fno.record import FnoRecord
+from kansciml.experiments.fno.report import curves_by_residual, draw_curves, prediction_maps
 from kansciml.reporting.style import publication_style
 from kansciml.runs.records import Record
 
@@ -65,7 +65,7 @@ def test_curves_are_medians_in_a_column_without_and_one_with_residual(tmp_path):
     record = FnoRecord.read(make(tmp_path))
     with publication_style():
         figure = curves_by_residual(record, "darcy9-fno-wt")
-        over_time = curves(record, "darcy9-fno-wt")
+        over_time = draw_curves(record, "darcy9-fno-wt")
     loss, other, error, residual = figure.axes
     assert (loss.get_title(), other.get_title()) == ("without residual", "with residual")
     assert loss.get_yscale() == "log" and len(error.lines) == len(residual.lines) == 2
@@ -96,7 +96,7 @@ def test_maps_share_their_colour_scales_and_show_the_errors(tmp_path):
 
 def test_text_stays_inside_the_figure_and_titles_do_not_overlap(tmp_path):
     record = FnoRecord.read(make(tmp_path, epochs=4))
-    for draw in (curves, curves_by_residual, lambda *of: prediction_maps(*of, 0)):
+    for draw in (draw_curves, curves_by_residual, lambda *of: prediction_maps(*of, 0)):
         with publication_style():
             figure = draw(record, "darcy9-fno-wt")
             figure.draw_without_rendering()
@@ -121,8 +121,8 @@ def test_pictures_and_tables_are_written_and_the_diverged_left_out(tmp_path, svg
 
 def test_another_record_is_one_line(tmp_path):
     other = Record(tmp_path, "ode", {}, "0" * 12, "finished", result={"runs": [{"status": "finished"}]})
-    with pytest.raises(KansciError, match="holds no trained neural operators"):
+    with pytest.raises(KansciError, match="without trained neural operators"):
         fig5.summary(other)
     empty = Record(tmp_path, "fno", {}, "0" * 12, "finished", result={"runs": [], "data": {}})
-    with pytest.raises(KansciError, match="holds no finished run"):
+    with pytest.raises(KansciError, match="without trained neural operators"):
         fno.render(empty, tmp_path)

@@ -15,11 +15,10 @@ from support.settings import changed
 
 from kansciml import UsageError
 from kansciml.experiments.fno.config import FnoRunConfig, SamplesConfig
-from kansciml.experiments.fno.data import Samples, read_split, resampled
-from kansciml.experiments.fno.experiment import EXPERIMENT, check
-from kansciml.experiments.fno.jobs import jobs
+from kansciml.experiments.fno.experiment import EXPERIMENT
+from kansciml.experiments.fno.jobs import Samples, jobs, read_split, resampled
 from kansciml.experiments.fno.record import FnoRecord
-from kansciml.experiments.fno.steps import Encoded, RelativeError, errors
+from kansciml.experiments.fno.runs import Encoded, RelativeError, errors
 from kansciml.experiments.fno.trained import evaluate_row
 from kansciml.experiments.minibatch.trained import load_network
 from kansciml.runs.registry import trained_models
@@ -42,7 +41,7 @@ def record(tmp_path_factory, data_dir):
 
 
 def test_rows_hold_errors_at_every_resolution_and_the_sizes_of_lift_and_projection(record, data_dir):
-    mlp, kan = rows = FnoRecord.rows(record)
+    mlp, kan = rows = FnoRecord.read(record).rows
     assert [row.group for row in rows] == ["mlp-residual", "kan-spline-residual"]
     assert [model.against for model in trained_models(record)] == [None, "mlp-residual"]
     for row in rows:
@@ -52,14 +51,14 @@ def test_rows_hold_errors_at_every_resolution_and_the_sizes_of_lift_and_projecti
         ends = [*network.lift.parameters(), *network.projection.parameters()]
         assert row.ends_parameters == sum(p.numel() for p in ends)
     assert kan.parameters - kan.ends_parameters == mlp.parameters - mlp.ends_parameters
-    described = FnoRecord.data_in(record, "darcy15")
+    described = FnoRecord.read(record).data["darcy15"]
     assert (described.n_train, described.n_test, described.size) == (10, 5, 15)
     test = load(TINY.operator.samples.darcy, data_dir, "test")
     np.testing.assert_array_equal(record.arrays["darcy15.u"], test.u[:3])
 
 
 def test_a_network_read_back_errs_as_was_recorded_at_every_resolution(record, data_dir):
-    for row in FnoRecord.rows(record):
+    for row in FnoRecord.read(record).rows:
         for factor, size in ((4, 15), (8, 8), (2, 29)):
             test = load(replace(TINY.operator.samples.darcy, subsample=factor, n_train=0), data_dir, "test")
             found = evaluate_row(record, row, test, "cpu")
@@ -191,7 +190,7 @@ def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path, change, message
 
 def test_presets_fit_and_the_paper_is_the_sources():
     for config in EXPERIMENT.presets.values():
-        check(config)
+        EXPERIMENT.check(config)
     paper = EXPERIMENT.presets["paper"]
     darcy = paper.operator.samples.darcy
     assert (darcy.size, darcy.n_train, darcy.n_test, paper.operator.training.epochs) == (85, 1024, 500, 500)

@@ -19,16 +19,14 @@ from kansciml import KansciError, UsageError
 from kansciml.experiments.fno import jobs as fno_jobs
 from kansciml.experiments.fno.experiment import EXPERIMENT as FNO
 from kansciml.experiments.fno.record import FnoRecord
-from kansciml.experiments.fno.runs import OperatorTrainer
-from kansciml.experiments.fno.steps import RelativeError
+from kansciml.experiments.fno.runs import OperatorTrainer, RelativeError
 from kansciml.experiments.minibatch.jobs import check_jobs
 from kansciml.experiments.minibatch.trained import load_network
 from kansciml.experiments.minibatch.trainings import Epoch
 from kansciml.experiments.vision import jobs as vision_jobs
 from kansciml.experiments.vision.experiment import EXPERIMENT as VISION
 from kansciml.experiments.vision.record import VisionRecord
-from kansciml.experiments.vision.runs import ImageTrainer
-from kansciml.experiments.vision.steps import SmoothedLoss
+from kansciml.experiments.vision.runs import ImageTrainer, SmoothedLoss
 from kansciml.runs import ranks
 from kansciml.runs.registry import trained_models
 
@@ -82,7 +80,7 @@ def record(kind, tmp_path_factory):
 
 
 def test_the_record_holds_rows_curves_and_weights(kind, record):
-    rows = kind.record_type.rows(record)
+    rows = kind.record_type.read(record).rows
     assert [(row.group, row.seed) for row in rows] == [("mlp", 0), ("mlp", 1), ("kan-spline", 0), ("kan-spline", 1)]
     assert record.seeds == (0, 1)
     for row in rows:
@@ -122,14 +120,14 @@ def test_a_finished_training_is_not_repeated_and_an_interrupted_one_goes_on_to_t
 
 def test_averaged_weights_are_evaluated_and_kept(kind, record, tmp_path):
     averaged = run(kind.experiment, changed(kind.config, variant="mlp", ema=0.9), tmp_path)
-    (row,) = kind.record_type.rows(averaged)
+    (row,) = kind.record_type.read(averaged).rows
     assert averaged.arrays[f"{row.id}.{kind.test_curve}"][-1] == pytest.approx(getattr(row, kind.score), rel=1e-12)
-    assert getattr(row, kind.score) != getattr(kind.record_type.rows(record)[0], kind.score)
+    assert getattr(row, kind.score) != getattr(kind.record_type.read(record).rows[0], kind.score)
 
 
 def test_the_minimum_is_the_same_data_for_all_and_its_loss_that_of_the_record(kind, record):
     models = trained_models(record)
-    assert [model.name for model in models] == [row.id for row in kind.record_type.rows(record)]
+    assert [model.name for model in models] == [row.id for row in kind.record_type.read(record).rows]
     assert [model.against for model in models] == [None, None, "mlp", "mlp"]
     found = [model.load() for model in models]
     for model, loaded in zip(models, found):
@@ -152,7 +150,7 @@ def test_other_data_or_lost_weights_are_one_line(kind, record, tmp_path):
     with pytest.raises(KansciError, match=f"of {kind.data} are not those of the run"):
         trained_models(damaged)[0].load()
     with pytest.raises(KansciError, match=r"weights.safetensors is missing: .* train again with --force"):
-        load_network(replace(record, folder=tmp_path), kind.record_type.rows(record)[0])
+        load_network(replace(record, folder=tmp_path), kind.record_type.read(record).rows[0])
 
 
 def test_jobs_of_one_name_and_batches_that_cannot_be_shared_are_refused(kind, monkeypatch):

@@ -244,7 +244,7 @@ def test_a_time_column_without_data_is_refused(tmp_path):
         SystemConfig(train_fraction=0.5)
     (tmp_path / "d.csv").write_text("x,when\n1,0\n2,1\n")
     (system,) = ode.plan(changed(CONFIG, data=tmp_path / "d.csv", time_column="when")).systems.values()
-    assert system.observed.t.tolist() == [0.0, 1.0]
+    assert system.trajectories[0].t.tolist() == [0.0, 1.0]
 
 
 def test_a_system_that_blows_up_beyond_its_training_span_has_a_result(tmp_path, monkeypatch):

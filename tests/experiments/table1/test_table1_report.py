@@ -9,9 +9,8 @@ from support.pictures import assert_text_fits
 from support.table1_records import BASE, LABELS, make
 
 from kansciml.experiments.table1.claims import claims_table, margin
-from kansciml.experiments.table1.figure import overview
 from kansciml.experiments.table1.record import SCRATCH, Table1Record
-from kansciml.experiments.table1.report import summary
+from kansciml.experiments.table1.report import overview, summary
 from kansciml.reporting.groups import mean_error, plus_minus
 from kansciml.reporting.style import publication_style
 from kansciml.runs.records import DamagedRecord

@@ -15,7 +15,7 @@ from kansciml.experiments.vision.config import VisionRunConfig
 from kansciml.experiments.vision.experiment import EXPERIMENT, check, presets
 from kansciml.experiments.vision.jobs import VisionData, jobs
 from kansciml.experiments.vision.record import VisionRecord
-from kansciml.experiments.vision.steps import SmoothedLoss, plain_batches, score
+from kansciml.experiments.vision.runs import SmoothedLoss, plain_batches, score_images
 from kansciml.experiments.vision.trained import evaluate_row, split_images
 from kansciml.runs.runner import run_experiment
 from kansciml.runs.settings import config_hash
@@ -30,7 +30,7 @@ def record(tmp_path_factory):
 
 
 def test_rows_hold_scores_and_the_confusion_of_classes(record):
-    rows = VisionRecord.rows(record)
+    rows = VisionRecord.read(record).rows
     for row in rows:
         confusion = record.arrays[f"{row.id}.confusion"]
         assert confusion.sum() == row.n_test == 360 and np.trace(confusion) / 360 == pytest.approx(row.top1)
@@ -42,15 +42,15 @@ def test_rows_hold_scores_and_the_confusion_of_classes(record):
 
 def test_a_network_read_back_scores_what_the_record_says(record):
     images = split_images(record, "digits", "test")
-    for row in VisionRecord.rows(record):
+    for row in VisionRecord.read(record).rows:
         scores = evaluate_row(record, row, images, "cpu")
         assert (scores.top1, scores.top5, scores.loss) == (row.top1, row.top5, row.loss)
         np.testing.assert_array_equal(scores.confusion, record.arrays[f"{row.id}.confusion"])
-    other = load_network(record, first := VisionRecord.rows(record)[0])
+    other = load_network(record, first := VisionRecord.read(record).rows[0])
     with torch.no_grad():
         other.head.weight.mul_(-1)  # the comparison can fail
     batches = plain_batches(images, get_dataset("digits"), 8, 64, torch.device("cpu"))
-    assert score(other, batches, 10).loss != first.loss
+    assert score_images(other, batches, 10).loss != first.loss
 
 
 def test_at_most_512_images_stand_for_the_minimum_and_no_seed_changes_them():
@@ -156,7 +156,7 @@ def test_evaluation_keeps_no_graph_and_changes_nothing():
     seen = []
     network.register_forward_hook(lambda module, inputs, output: seen.append((output.is_inference(), len(inputs[0]))))
     batches = plain_batches(data.test, data.dataset, 8, 4 * 32, torch.device("cpu"))
-    score(network, batches, 10)
+    score_images(network, batches, 10)
     assert all(inference for inference, _ in seen) and [size for _, size in seen] == [128, 128, 104]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     loss, _ = SmoothedLoss(0.0)(network, next(Batches(data.train, data.dataset, 32).epoch()))

@@ -36,4 +36,5 @@ SYSTEM = System(
     rate=(0.37, 0.1),
     dimensionless=True,
     loss_scale=np.array([1.26, 0.48]),
+    box=(np.array([-2.0, -0.5]), np.array([2.0, 1.5])),  # around the limit cycle
 )

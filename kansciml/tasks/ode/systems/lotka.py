@@ -41,4 +41,5 @@ SYSTEM = System(
     rate=(4.6, 3.5),
     dimensionless=True,
     invariants={"first integral": first_integral},
+    box=(np.array([0.5, 0.5]), np.array([2.0, 2.0])),  # around the orbit's start; orbits reach up to 10
 )

@@ -108,4 +108,5 @@ SYSTEM = System(
         "angular momentum": angular_momentum,
     },
     phase_plane=(0, N),  # the path of star 1 in the plane
+    box=(np.array(INITIAL_STATE) - 0.05, np.array(INITIAL_STATE) + 0.05),  # encounters stay after the training span
 )

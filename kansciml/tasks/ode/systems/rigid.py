@@ -47,4 +47,5 @@ SYSTEM = System(
     rate=(0.68, 0.68, 0.68),
     dimensionless=True,
     invariants={"ellipsoid": ellipsoid, "cylinder": cylinder},
+    box=(np.array([-1.0, -1.0, -1.0]), np.array([1.0, 1.0, 1.0])),  # |y1|, |y2|, |y3| stay bounded by the invariants
 )

@@ -36,4 +36,5 @@ SYSTEM = System(
     scale=(2.2, 2.2),
     rate=(6.4, 6.4),
     dimensionless=True,
+    box=(np.array([-2.0, -2.0]), np.array([2.0, 2.0])),  # all decay
 )
