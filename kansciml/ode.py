@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from torch import nn
 
 from kansciml._errors import UsageError, check_seed
 from kansciml._files import short_name
-from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Subset
+from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
 from kansciml.models.field_spec import FieldSpec
+from kansciml.models.inputs import Inputs
 from kansciml.tasks.ode.data import (
     Trajectory,
     hardly_varying,
@@ -35,8 +36,12 @@ from kansciml.tasks.ode.data import (
     system_from_trajectory,
     with_normalisation,
 )
+from kansciml.tasks.ode.evaluation import NONE_HELD_OUT, Metrics, evaluate
 from kansciml.tasks.ode.fingerprint import fingerprint
-from kansciml.tasks.ode.problem import FieldConfig, Metrics, evaluate, make_field, make_problem
+from kansciml.tasks.ode.fitting.config import FitConfig
+from kansciml.tasks.ode.fitting.objective import Measurements, Objective, OwnLoss
+from kansciml.tasks.ode.fitting.windows import in_windows, prepared, uncut
+from kansciml.tasks.ode.problem import FieldConfig, make_field, make_problem
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system
 from kansciml.tasks.ode.system import System
@@ -47,6 +52,7 @@ __all__ = [
     "FieldConfig",
     "FieldSpec",
     "FlatTraining",
+    "Measurements",
     "OdeProblem",
     "OdeRun",
     "OdeSolver",
@@ -82,6 +88,8 @@ class OdeRun:
         metrics: errors re-evaluated at tolerance 1e-10 (see `evaluate`); ``metrics.missing`` says why of each that is
             None.
         states: states (T, n) at ``system.test_saveat``.
+        loss_terms: what ``fit.loss`` consists of: ``data``, and ``continuity``, ``l1``, ``entropy`` where they count;
+            empty if there is no such loss.
     """
 
     system: System
@@ -94,23 +102,43 @@ class OdeRun:
     metrics: Metrics
     states: np.ndarray = dataclasses.field(repr=False)
     _solver: OdeSolver = dataclasses.field(repr=False)
+    loss_terms: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def params(self) -> np.ndarray:
-        """Best parameters (P,)."""
+        """Best parameters (P,) of `problem`."""
         return self.fit.params
 
-    def trajectory(self, t: float | Sequence[float] | np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
-        """States (T, n) of the trained model from the system's initial state on.
+    @property
+    def initial_states(self) -> np.ndarray:
+        """Initial states (K, n) of the trajectories that were trained on; learned ones as they were learned."""
+        learned = self.problem.solved_in.states_out(self.problem.split(self.params)[1])
+        return np.stack([at if one.learned else one.u0 for at, one in zip(learned, self.problem.series)])
+
+    def trajectory(
+        self,
+        t: float | Sequence[float] | np.ndarray | None = None,
+        tolerance: float = 1e-10,
+        *,
+        series: int = 0,
+        u0: np.ndarray | None = None,
+        t0: float | None = None,
+        inputs: Inputs | None = None,
+    ) -> np.ndarray:
+        """States (T, n) of the trained model, from the initial state of a trajectory that it was trained on or another.
 
         Args:
-            t: times (T,) in any order, repeats allowed, or one number; each at or after the system's `t0`.
+            t: times (T,) in any order, repeats allowed, or one number; each at or after the initial one; None: those of
+                the training data.
             tolerance: rtol and atol, in the units of `make_problem` (default 1e-10).
+            series: index of the trajectory whose initial state (learned ones as they were learned), initial time and
+                inputs are taken.
+            u0, t0, inputs: other ones (n,) to take, in the unit of the data.
 
         Raises:
             UsageError: a time before t0 or not finite. SolveError: the solution does not reach the last time.
         """
-        return self._solver.trajectory(self.params, t, tolerance, tolerance)
+        return self._solver.trajectory(self.params, t, tolerance, tolerance, series=series, u0=u0, t0=t0, inputs=inputs)
 
     def __call__(self, u: np.ndarray, t: float | np.ndarray | None = None) -> np.ndarray:
         """du/dt of the trained field at states (..., n) and a time, or one for each state (...); default the system's
@@ -135,6 +163,15 @@ def train(
     rtol: float = 1e-7,
     atol: float = 1e-7,
     max_steps: int = MAX_STEPS,
+    solver: str | None = None,
+    learn_u0: bool = False,
+    shooting: int = 0,
+    continuity: float | Sequence[float] = 1.0,
+    batch_trajectories: int = 0,
+    component_weights: Sequence[float] = (),
+    loss: OwnLoss | None = None,
+    l1: float = 0.0,
+    entropy: float = 0.0,
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
@@ -154,6 +191,20 @@ def train(
         training: optimiser settings (default: those of `FlatTraining`).
         rtol, atol: solver tolerances in training, see `make_problem`; results are re-evaluated at 1e-10.
         max_steps: steps of one solve before it is given up, in training and in that re-evaluation (default 20000).
+        solver: see `OdeProblem`; default: ``"stiff"`` if the system is stiff, else ``"5"``.
+        learn_u0: learn the initial states too, from a first guess in the data, as where they are noisy or unobserved.
+        shooting: multiple shooting, for long or oscillating series: rows of data in each window that a trajectory is
+            cut into (default 0: it is not); neighbouring windows share a row, and the later one starts from a state
+            that is learned. What was trained is judged, and returned, as one trajectory from the first state on.
+        continuity: weight in the loss of the mean squared gap between windows, in multiples of `loss_scale`; several,
+            growing: one after the other in equal parts of Adam, the last one from then on.
+        batch_trajectories: trajectories, or windows, that one Adam step fits, drawn with the seed (default 0: all). In
+            every tenth epoch, and in L-BFGS always, the loss is that over all, by which the best parameters are found.
+        component_weights: weight of each component in the loss (default 1 each).
+        loss: a loss of your own in place of the mean squared error, called as ``loss(states, measured)`` with the states
+            (T, n) of each trajectory or window, torch tensors in the unit of the data, and its `Measurements`; returns
+            a scalar tensor of order one, which torch differentiates, for either backend.
+        l1, entropy: weights of penalties in the loss: see `kansciml.models.edge_penalty`.
         checkpoint: file to keep the state in; a run found there is resumed if it is of the same job: data, field (a
             module's code and initial values), solver and training settings. Another is refused.
         progress, log: see `train_flat`.
@@ -180,17 +231,25 @@ def train(
     if isinstance(spec, ModuleField) and opened.name != "torch":
         raise UsageError(f"got a torch module and backend {opened.name!r}: a module of your own needs backend 'torch'")
     training = training or FlatTraining()
-    problem = make_problem(system, spec, rtol, atol, max_steps)
-    solver = opened.solver(problem)
-    initial = problem.initial_parameters(seed)
+    weights = tuple(np.atleast_1d(np.asarray(continuity, dtype=np.float64)).tolist())
+    fit_config = FitConfig(
+        learn_u0, shooting, weights, batch_trajectories, tuple(map(float, component_weights)), l1, entropy
+    )
+    fit_config.check_with(training.curriculum)
+    problem = make_problem(system, spec, rtol, atol, max_steps, solver=solver, learn_u0=learn_u0)
+    problem = prepared(problem, fit_config)
+    windows = in_windows(problem, shooting) if shooting else problem
+    objective = Objective([opened.solver(replace(windows, continuity=weight)) for weight in weights], fit_config, loss)
+    initial, count = windows.initial_parameters(seed), len(windows.series)
     try:
         fit = train_flat(
-            solver.value_and_grad,
+            objective,
             initial,
             training,
-            subset=lambda step: Subset(share=share) if (share := training.share(step)) < 1 else None,
+            subset=lambda step: fit_config.part(step, training.adam_steps, training.share(step), count, seed),
+            all_every=fit_config.all_every(count),
             checkpoint=checkpoint,
-            identity=run_identity(problem, solver) if checkpoint else "",
+            identity=run_identity(windows, objective, seed) if checkpoint else "",
             progress=progress,
             log=log,
         )
@@ -198,11 +257,17 @@ def train(
         if isinstance(spec, ModuleField):  # the same call with the same module then resumes
             spec.load_flat(initial[: spec.n_parameters])
         raise
-    metrics, states = evaluate(solver, system, fit.params)
-    for span in ("train", "test") if system.test_end is not None else ("train",):
-        if log and metrics[f"{span}_mse"] is None:
-            log(f"{span} error not computed: {metrics.missing[f'{span}_mse']}")
-    return OdeRun(system, spec, problem, seed, solver.backend, solver.method, fit, metrics, states, solver)
+    terms = objective.terms(fit.params) if np.isfinite(fit.loss) else {}
+    if log and len(terms) > 1:
+        log(f"loss {fit.loss:.4g}: " + " + ".join(f"{value:.4g} {name}" for name, value in terms.items()))
+    whole = objective.solver
+    if windows is not problem:
+        whole, fit = opened.solver(problem), replace(fit, params=uncut(problem, windows, fit.params))
+    metrics, states = evaluate(whole, system, fit.params)
+    for name, value in metrics.items():
+        if log and value is None and "relative" not in name and metrics.missing[name] != NONE_HELD_OUT:
+            log(f"{name.removesuffix('_mse')} error not computed: {metrics.missing[name]}")
+    return OdeRun(system, spec, problem, seed, whole.backend, whole.method, fit, metrics, states, whole, terms)
 
 
 def resolve_system(
@@ -224,9 +289,14 @@ def resolve_system(
     return get_system(system)
 
 
-def run_identity(problem: OdeProblem, solver: OdeSolver) -> dict[str, Any]:
-    """What tells one run from another in a checkpoint, besides initial values and training settings."""
-    spec = problem.field
+def run_identity(problem: OdeProblem, objective: Objective, seed: int = 0) -> dict[str, Any]:
+    """What tells one run from another in a checkpoint, besides initial values and training settings.
+
+    Args:
+        problem: what is solved. objective: what is minimised; its settings count where they are not the defaults.
+        seed: of the minibatches.
+    """
+    spec, solver, own = problem.field, objective.solver, objective.own
     data = fingerprint(*(part for one in problem.series for part in one.told()), problem.loss_scale, problem.units)
     field: dict[str, Any]
     if isinstance(spec, FieldSpec):
@@ -238,5 +308,12 @@ def run_identity(problem: OdeProblem, solver: OdeSolver) -> dict[str, Any]:
             "module": [spec.label(), shapes],
             "code or attributes of the module": fingerprint(spec.module, without=parameters),
         }
-    solved = {"rtol": problem.rtol, "atol": problem.atol, "max_steps": problem.max_steps}
-    return {**field, "data": data, "solver": [solver.backend, solver.method, solved]}
+    solved: dict[str, Any] = {"rtol": problem.rtol, "atol": problem.atol, "max_steps": problem.max_steps}
+    if problem.solver != OdeProblem.solver:
+        solved["solver"] = problem.solver
+    further: dict[str, Any] = {}
+    if set_ones := {k: v for k, v in asdict(objective.fit).items() if v != getattr(FitConfig, k)}:
+        further["settings of the fit"] = set_ones | ({"seed": seed} if objective.fit.batch_trajectories else {})
+    if own is not None:
+        further["loss"] = fingerprint(own)
+    return {**field, "data": data, "solver": [solver.backend, solver.method, solved], **further}

@@ -17,15 +17,32 @@ shapes.install()  # before anything of the package is imported
 
 from support.ode_records import make_record  # noqa: E402, F401  (a fixture)
 
+from kansciml.reporting import style  # noqa: E402
+
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: tests of Ctrl-C would wait for ever
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    shapes.calls.clear()
 
 
 @pytest.fixture(autouse=True)
 def same_random_numbers_whatever_ran_before():
     """Modules take their first weights from torch's global generator: no test may depend on which tests came first."""
     torch.manual_seed(0)
+
+
+EVERY_FORMAT, style.FORMATS = style.FORMATS, style.FORMATS[:1]
+"""Pictures are written as SVG alone, which is a quarter of the work."""
+
+
+@pytest.fixture
+def every_format(monkeypatch):
+    """Pictures are written as users get them."""
+    monkeypatch.setattr(style, "FORMATS", EVERY_FORMAT)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -28,10 +28,11 @@ using NNlib: gelu_erf, relu, sigmoid, sigmoid_fast, swish, tanh_fast
 using OrdinaryDiffEqTsit5: Tsit5
 using PrecompileTools: @compile_workload, @setup_workload
 using Random: Random, AbstractRNG
-using SciMLBase: FullSpecialize, ODEProblem, ReturnCode, solve, successful_retcode
+using SciMLBase: FullSpecialize, ODEFunction, ODEProblem, ReturnCode, derivative_discontinuity!, init, solve!, step!
+using SciMLBase: successful_retcode
 using SpecialFunctions: erf
 
-export FitProblem, SENSEALGS, SolveFailure, SplineKANLayer
+export FitProblem, Inputs, SENSEALGS, SOLVERS, Series, SolveFailure, SplineKANLayer
 export initial_parameters, kan_field, loss_and_gradient, mlp_field, parameter_count, trajectory
 
 include("errors.jl")
@@ -41,8 +42,12 @@ include("fields.jl")
 include("kernels.jl")
 include("mlp_kernel.jl")
 include("kan_kernel.jl")
-include("tsit5.jl")
+include("inputs.jl")
+include("series.jl")
+include("tableaus.jl")
+include("solvers.jl")
 include("problems.jl")
+include("solving.jl")
 include("replay.jl")
 include("gradients.jl")
 include("addresses.jl")

@@ -14,31 +14,37 @@ struct FieldSpec
     rate::Vector{Float64}
     squash::Bool
     input_power::Int
+    inputs::Int
+    time::Bool
 
     function FieldSpec(
         model, widths; activation = :tanh, grid = 5, spline_order = 3, grid_range = (-1, 1),
-        center = zeros(widths[1]), scale = ones(widths[1]), rate = ones(widths[1]), squash = false, input_power = 1,
+        center = zeros(widths[1]), scale = ones(widths[1]), rate = ones(widths[end]), squash = false, input_power = 1,
+        inputs = 0, time = false,
     )
-        n = widths[1]
         model in (:mlp, :kan) || throw(ArgumentError("unknown model $model: expected mlp or kan"))
         if !haskey(ACTIVATIONS, activation)
             throw(ArgumentError("unknown activation $activation: expected one of $(join(keys(ACTIVATIONS), ", "))"))
         end
-        if length(widths) < 2 || minimum(widths) < 1 || widths[end] != n
-            throw(ArgumentError("got widths $widths: expected at least two, positive, the first and last equal"))
+        if length(widths) < 2 || minimum(widths) < 1 || inputs < 0 || widths[1] != widths[end] + inputs + time
+            seen = inputs > 0 || time ? ", but for $inputs inputs$(time ? " and time" : "")" : ""
+            throw(ArgumentError("got widths $widths: expected at least two, positive, the first and last equal$seen"))
         end
-        for (name, values) in ((:center, center), (:scale, scale), (:rate, rate))
-            length(values) == n || throw(ArgumentError("got $(length(values)) values for $name: expected $n"))
+        for (name, values, n) in ((:center, center, 1), (:scale, scale, 1), (:rate, rate, lastindex(widths)))
+            length(values) == widths[n] ||
+                throw(ArgumentError("got $(length(values)) values for $name: expected $(widths[n])"))
         end
         if input_power < 1 || iseven(input_power)
             throw(ArgumentError("got input_power $input_power: expected an odd positive integer"))
         end
         return new(
             model, widths, activation, grid, spline_order, Float64.(grid_range), center, scale, rate, squash,
-            input_power,
+            input_power, inputs, time,
         )
     end
 end
+
+state_size(spec::FieldSpec) = spec.widths[end]
 
 # Where an array of the model lies in the flat parameter vector.
 struct ParameterBlock{N}
@@ -69,12 +75,12 @@ function parameter_blocks(spec::FieldSpec)
 end
 
 """
-    field(u, params)
+    field(x, params)
 
-A learnable vector field `du/dt = rate .* net(z)`, `z = (u .- center) ./ scale`, optionally squashed by tanh and raised
-to a power; made by [`mlp_field`](@ref) or [`kan_field`](@ref). `u` is a state `(n,)` or a batch of states `(n, B)`;
-`params` is one flat vector; other sizes throw a `DimensionMismatch`. Its properties: `field.model`, the `Lux.Chain`;
-`field.state`, its states; `field.spec`.
+A learnable vector field `du/dt = rate .* net(z)`, `z = (x .- center) ./ scale`, optionally squashed by tanh and raised
+to a power; made by [`mlp_field`](@ref) or [`kan_field`](@ref). `x` is a state `(n,)` or a batch of states `(n, B)`,
+followed by the inputs and the time where the field has them; `params` is one flat vector; other sizes throw a
+`DimensionMismatch`. Its properties: `field.model`, the `Lux.Chain`; `field.state`, its states; `field.spec`.
 
 The flat vector holds, layer by layer, `weight (out, in)`, `bias (out)`, or `base_weight (out, in)`,
 `spline_weight (out, G + S, in)`, `spline_scale (out, in)`, each column-major: the order in which `Lux.setup` gives the
@@ -103,7 +109,7 @@ function Field(spec::FieldSpec)
 end
 
 """
-    mlp_field(widths; activation = :tanh, center, scale, rate, squash = false, input_power = 1)
+    mlp_field(widths; activation = :tanh, center, scale, rate, squash = false, input_power = 1, inputs = 0, time = false)
 
 Vector field with an MLP: `Lux.Dense` layers of the given widths, e.g. `[2, 50, 2]`, and an activation between them
 (`:tanh`, `:silu`, `:gelu` by erf, `:relu` or `:sigmoid`). `center`, `scale` and `rate` are vectors of the state's
@@ -113,11 +119,14 @@ mlp_field(widths; options...) = Field(FieldSpec(:mlp, collect(Int, widths); opti
 
 """
     kan_field(widths; grid = 5, spline_order = 3, grid_range = (-1, 1), center, scale, rate,
-              squash = false, input_power = 1)
+              squash = false, input_power = 1, inputs = 0, time = false)
 
 Vector field with a spline KAN: [`SplineKANLayer`](@ref)s of the given widths, e.g. `[2, 6, 2]`. `center` and `scale`
 normalise the state (choose them so that it stays inside `grid_range`), `squash` applies tanh after that,
 `input_power` raises the result to an odd power, `rate` multiplies the output.
+
+`inputs` is the number of inputs ([`Inputs`](@ref)) that the network sees beside the state, `time` whether it sees the
+time, last: `widths[1]` is `widths[end] + inputs + time`, as are the lengths of `center` and `scale`.
 
 Throws an `ArgumentError` if a value is out of range.
 """
@@ -166,13 +175,13 @@ take(params::AbstractVector, block::ParameterBlock) = reshape(params[block.range
 
 unpack(field::Field, params) = map(layer -> map(block -> take(params, block), layer), field.blocks)
 
-function (field::Field)(u::AbstractVecOrMat, params::AbstractVector)
+function (field::Field)(x::AbstractVecOrMat, params::AbstractVector)
     spec = field.spec
     check_parameters(field, params)
     # one row would be spread over all components
-    size(u, 1) == spec.widths[1] ||
-        throw(DimensionMismatch("got states of size $(size(u)): expected $(spec.widths[1]) components"))
-    z = (u .- spec.center) ./ spec.scale
+    size(x, 1) == spec.widths[1] ||
+        throw(DimensionMismatch("got states of size $(size(x)): expected $(spec.widths[1]) components"))
+    z = (x .- spec.center) ./ spec.scale
     z = spec.squash ? tanh.(z) : z
     z = spec.input_power == 1 ? z : z .^ spec.input_power
     y, _ = LuxCore.apply(field.model, z, unpack(field, params), field.state)

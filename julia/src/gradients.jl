@@ -12,65 +12,143 @@ const SENSEALGS = (
     :Replay, :ForwardDiff, :GaussAdjoint, :InterpolatingAdjoint, :QuadratureAdjoint, :BacksolveAdjoint,
     :ReverseDiffAdjoint, :ForwardDiffSensitivity,
 )
-const NATIVE_SENSEALGS = (:Replay, :ForwardDiff)
 
 """
-    loss_and_gradient(problem, params; sensealg = :Replay, n_save = length(problem.saveat))
+    loss_and_gradient(problem, params; sensealg = :Replay, series = eachindex(problem.series), n_save = nothing)
 
-Loss over the first `n_save` save points and its gradient by `params`; `sensealg` is one of [`SENSEALGS`](@ref).
+Loss of the problem and its gradient by the flat vector `params` (see [`FitProblem`](@ref)); `sensealg` is one of
+[`SENSEALGS`](@ref). `series` are the numbers of those to fit, of which `n_save` gives the number of first save points to
+compare: one number, or one for each (default: all). Of multiple shooting, those links count whose two series are among
+them, the first to its end.
+
 Throws a [`SolveFailure`](@ref) if the solution or the gradient is not finite, and never returns NaN.
 """
 function loss_and_gradient(
-    problem::FitProblem, params; sensealg::Symbol = :Replay, n_save::Integer = length(problem.saveat)
+    problem::FitProblem, params; sensealg::Symbol = :Replay, series = eachindex(problem.series), n_save = nothing
 )
-    check_parameters(problem.field, params)
-    1 <= n_save <= length(problem.saveat) ||
-        throw(ArgumentError("got n_save $n_save: expected 1 to $(length(problem.saveat))"))
-    gradient = zeros(length(params))
-    return loss_and_gradient!(gradient, problem, params, sensealg, n_save), gradient
+    picked = collect(Int, series)
+    !isempty(picked) && allunique(picked) && picked ⊆ eachindex(problem.series) ||
+        throw(ArgumentError("got series $picked: expected some of $(eachindex(problem.series)), each once"))
+    rows = [length(problem.series[k].saveat) for k in picked]
+    counts = isnothing(n_save) ? rows : n_save isa Integer ? fill(Int(n_save), length(picked)) : collect(Int, n_save)
+    length(counts) == length(rows) && all(1 .<= counts .<= rows) ||
+        throw(ArgumentError("got n_save $n_save: expected 1 to $(join(rows, ", "))"))
+    by_field, starts = split_parameters(problem, params)
+    gradient, by_starts = similar(by_field), similar(starts)
+    loss = loss_and_gradient!(gradient, by_starts, problem, by_field, starts, picked, counts, sensealg)
+    learned = findall(one -> one.learned, problem.series)
+    return loss, append!(gradient, view(by_starts, :, learned))
 end
 
-function loss_and_gradient!(gradient, problem, params, sensealg::Symbol, n_save::Int)
-    sensealg === :Replay && return replay_loss_and_gradient!(gradient, problem, params, n_save)
-    sensealg === :ForwardDiff && return forward_loss_and_gradient!(gradient, problem, params, n_save)
-    sensealg in SENSEALGS ||
-        throw(ArgumentError("unknown sensealg $sensealg: expected one of $(join(SENSEALGS, ", "))"))
-    if isempty(methods(sensitivity_loss_and_gradient!))
-        throw(ArgumentError("sensealg $sensealg needs SciMLSensitivity: call `using SciMLSensitivity` first"))
+# The gradient by the field's parameters and by the initial states (n, K) of all series.
+function loss_and_gradient!(
+    gradient, by_starts, problem, params, starts, picked::Vector{Int}, counts::Vector{Int}, sensealg::Symbol
+)
+    measured = sum(problem.series[k].measured[count] for (k, count) in zip(picked, counts))
+    measured > 0 || throw(ArgumentError("nothing is measured in the part of the data that was picked"))
+    links = active_links(problem, picked, counts)
+    scale, misfits = problem.loss_scale, zeros(length(picked))
+    gaps = zeros(length(scale), length(links))           # (end - next start) / loss_scale
+    pull_of_gap = 2 * problem.continuity / length(gaps)
+    gradients = length(picked) == 1 ? reshape(gradient, :, 1) : Matrix{Float64}(undef, length(gradient), length(picked))
+    fill!(by_starts, 0)
+    method = gradient_method(sensealg)
+    each_piece(problem, params, length(picked)) do workspace, i
+        k, count = picked[i], counts[i]
+        series = problem.series[k]
+        piece = Piece(starts[:, k], series.t0, view(series.saveat, 1:count), series.inputs, problem.rtol, problem.atol)
+        tape, states = is_start(piece) ? (nothing, copy(reshape(piece.start, :, 1))) :
+            record!(method, workspace, problem, params, piece)
+        for (l, link) in enumerate(links)
+            link.before == k && (gaps[:, l] .= (view(states, :, count) .- view(starts, :, link.after)) ./ scale)
+        end
+        misfits[i] = compare!(states, series, scale, 2 / measured)
+        for (l, link) in enumerate(links)
+            link.before == k && (view(states, :, count) .+= pull_of_gap .* view(gaps, :, l) ./ scale)
+        end
+        pull_piece!(view(gradients, :, i), view(by_starts, :, k), method, workspace, problem, params, piece, tape, states)
     end
-    loss = sensitivity_loss_and_gradient!(gradient, problem, params, Val(sensealg), n_save)::Float64
-    isfinite(loss) && all(isfinite, gradient) || throw(SolveFailure("the solution or its gradient is not finite"))
+    for (l, link) in enumerate(links)
+        view(by_starts, :, link.after) .-= pull_of_gap .* view(gaps, :, l) ./ scale
+    end
+    length(picked) == 1 || sum!(gradient, gradients)
+    loss = sum(misfits) / measured
+    isempty(links) || (loss += problem.continuity * sum(abs2, gaps) / length(gaps))
+    isfinite(loss) && all(isfinite, gradient) && all(isfinite, by_starts) ||
+        throw(SolveFailure("the solution or its gradient is not finite"))
     return loss
 end
 
-# Its methods are in the extension for SciMLSensitivity.
-function sensitivity_loss_and_gradient! end
+# Links of multiple shooting between series that were picked, the first of the two to its end.
+function active_links(problem, picked, counts)
+    links = @NamedTuple{before::Int, after::Int}[]
+    for after in picked
+        before = problem.series[after].follows
+        i = findfirst(==(before), picked)
+        isnothing(i) || counts[i] < length(problem.series[before].saveat) || push!(links, (; before, after))
+    end
+    return links
+end
 
-# Error control looks at values only: dual numbers then take the very steps that plain numbers take.
+# Sum of w ((u - data) / loss_scale)^2; `states` become `factor / 2` times its gradient.
+function compare!(states, series, loss_scale, factor)
+    (; data, weights) = series
+    total = 0.0
+    @inbounds for s in axes(states, 2), i in axes(states, 1)
+        residual = (states[i, s] - data[i, s]) / loss_scale[i]
+        total += weights[i, s] * residual^2
+        states[i, s] = factor * weights[i, s] * residual / loss_scale[i]
+    end
+    return total
+end
+
+function pull_piece!(by_field, by_start, method, workspace, problem, params, piece, tape, cotangents)
+    if isnothing(tape)  # of the start alone
+        fill!(by_field, 0)
+        return copyto!(by_start, cotangents)
+    end
+    return pull!(by_field, by_start, method, workspace, problem, params, piece, tape, cotangents)
+end
+
+function gradient_method(sensealg::Symbol)
+    sensealg === :Replay && return Replay()
+    sensealg === :ForwardDiff && return Forward()
+    sensealg in SENSEALGS ||
+        throw(ArgumentError("unknown sensealg $sensealg: expected one of $(join(SENSEALGS, ", "))"))
+    isempty(methods(sensitivity_method)) &&
+        throw(ArgumentError("sensealg $sensealg needs SciMLSensitivity: call `using SciMLSensitivity` first"))
+    return sensitivity_method(sensealg)
+end
+
+# Its method is in the extension for SciMLSensitivity.
+function sensitivity_method end
+
+# Where a workspace has worked on other pieces since: most methods keep nothing in it.
+recall!(method, workspace, problem, piece, tape) = nothing
+
+# Dual numbers through the solver. Error control looks at values only: they take the very steps that plain numbers take.
+struct Forward end
+
 primal(x::Real) = ForwardDiff.value(x)
 primal_norm(u::AbstractArray, t) = sqrt(sum(abs2 ∘ primal, u) / length(u))
 primal_norm(u::Real, t) = abs(primal(u))
 
-function forward_loss_and_gradient!(gradient, problem, params, n_save)
-    t_end = problem.saveat[n_save]
-    saveat = problem.saveat[1:n_save]
-    (; data, loss_scale, rtol, atol) = problem
-    function loss(p::AbstractVector{T}) where {T}
-        kernel = bind!(FieldKernel(T, problem.field.spec), p)
-        t_end == problem.t0 && return mean_square(problem, problem.u0) * one(T)
-        u0 = Vector{T}(problem.u0)
+function record!(::Forward, workspace, problem, params, piece)
+    return true, save!(Matrix{Float64}(undef, length(piece.start), length(piece.saveat)), workspace, problem, piece)
+end
+
+function pull!(by_field, by_start, ::Forward, workspace, problem, params, piece, tape, cotangents)
+    function weighted(x::AbstractVector{T}) where {T}
+        spec = problem.field.spec
+        kernel = bind!(FieldKernel(T, spec), view(x, eachindex(params)))
+        start = x[(length(params) + 1):end]
         solution = integrate(
-            kernel, problem, u0, (problem.t0, t_end); rtol, atol, saveat, internalnorm = primal_norm
+            kernel, Forcing(T, spec), problem, piece, start; saveat = piece.saveat, internalnorm = primal_norm
         )
-        total = zero(T)
-        for (s, u) in enumerate(solution.u), i in eachindex(u)
-            total += abs2((u[i] - data[i, s]) / loss_scale[i])
-        end
-        return total / (length(u0) * n_save)
+        return sum(sum(cotangents[i, s] * u[i] for i in eachindex(u)) for (s, u) in enumerate(solution.u))
     end
-    result = ForwardDiff.DiffResults.MutableDiffResult(0.0, (gradient,))
-    result = quietly(() -> ForwardDiff.gradient!(result, loss, params))
-    value = ForwardDiff.DiffResults.value(result)::Float64
-    isfinite(value) && all(isfinite, gradient) || throw(SolveFailure("the solution or its gradient is not finite"))
-    return value
+    gradient = ForwardDiff.gradient(weighted, vcat(params, piece.start))
+    copyto!(by_field, view(gradient, eachindex(params)))
+    copyto!(by_start, view(gradient, (length(params) + 1):length(gradient)))
+    return nothing
 end

@@ -93,11 +93,11 @@ end
     return nothing
 end
 
-function rhs!(du, u, kernel::KANKernel)
+function rhs!(du, x, kernel::KANKernel)
     values = kernel.values
     z = values[1]
     @inbounds for i in eachindex(z)
-        z[i] = kernel.normalisation(u[i], i)
+        z[i] = kernel.normalisation(x[i], i)
     end
     for (l, layer) in enumerate(kernel.layers)
         z = forward!(values[l + 1], layer, z)

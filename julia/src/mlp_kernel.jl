@@ -34,11 +34,11 @@ function bind!(kernel::MLPKernel, params)
     return kernel
 end
 
-function rhs!(du, u, kernel::MLPKernel)
+function rhs!(du, x, kernel::MLPKernel)
     values = kernel.values
     z = values[1]
     @inbounds for i in eachindex(z)
-        z[i] = kernel.normalisation(u[i], i)
+        z[i] = kernel.normalisation(x[i], i)
     end
     last_layer = length(kernel.weights)
     for l in 1:last_layer

@@ -1,25 +1,35 @@
 # Arrays that the replay reuses from one gradient to the next.
 mutable struct ReplayMemory
-    states::Matrix{Float64}            # (n, 6N + 1): the Y_j; the last stage of a step is the first of the next
-    const slope_cotangents::Matrix{Float64}   # (n, 7): of the k_j of one step
+    states::Matrix{Float64}            # (widths[1], columns): what the field sees at every stage of every step
+    const slopes::Vector{Vector{Float64}}     # of the stages of one step, where the solver does not keep them
+    const slope_cotangents::Matrix{Float64}   # (n, stages): of the slopes of one step
     const running::Vector{Float64}     # cotangent of the state between two steps
-    const pulled::Vector{Float64}
+    const pulled::Vector{Float64}      # (widths[1],)
     saved::Matrix{Float64}             # (n, T): states at the save points, then their cotangents
-    step::Vector{Int}                  # step that a save point lies in
-    theta::Vector{Float64}             # and where in it
+    const step::Vector{Int}            # step that a save point lies in
+    const theta::Vector{Float64}       # and where in it
+    const first_column::Vector{Int}    # of each step; the last entry is one past the last column
 end
 
-function ReplayMemory(n)
-    return ReplayMemory(zeros(n, 0), zeros(n, STAGES), zeros(n), zeros(n), zeros(n, 0), Int[], Float64[])
+function ReplayMemory(spec::FieldSpec, stages)
+    n, width = state_size(spec), spec.widths[1]
+    return ReplayMemory(
+        zeros(width, 0), [zeros(n) for _ in 1:stages], zeros(n, stages), zeros(n), zeros(width), zeros(n, 0), Int[],
+        Float64[], Int[],
+    )
 end
 
-# What one evaluation writes to: a kernel, which holds the parameters, and the arrays of the replay.
+# What one evaluation writes to: a kernel, which holds the parameters, what it sees beside the state, and the arrays of
+# the replay.
 struct Workspace{K<:FieldKernel}
     kernel::K
+    forcing::Forcing{Float64}
     memory::ReplayMemory
 end
 
-Workspace(spec::FieldSpec) = Workspace(FieldKernel(Float64, spec), ReplayMemory(spec.widths[1]))
+function Workspace(spec::FieldSpec, stages)
+    return Workspace(FieldKernel(Float64, spec), Forcing(Float64, spec), ReplayMemory(spec, stages))
+end
 
 # Tasks that evaluate one problem at the same time borrow a workspace each; where all are lent, a new one is made.
 struct Workspaces{K<:FieldKernel}
@@ -29,9 +39,9 @@ end
 
 Workspaces(first::Workspace) = Workspaces(ReentrantLock(), [first])
 
-function with_workspace(f::F, spec::FieldSpec, workspaces::Workspaces{K}) where {F,K}
+function with_workspace(f::F, spec::FieldSpec, stages, workspaces::Workspaces{K}) where {F,K}
     (; lock, free) = workspaces
-    workspace = @lock lock isempty(free) ? Workspace(spec)::Workspace{K} : pop!(free)
+    workspace = @lock lock isempty(free) ? Workspace(spec, stages)::Workspace{K} : pop!(free)
     try
         return f(workspace)
     finally
@@ -39,13 +49,66 @@ function with_workspace(f::F, spec::FieldSpec, workspaces::Workspaces{K}) where 
     end
 end
 
-function check_times(saveat, t0)
-    isempty(saveat) && throw(ArgumentError("got no save times: expected at least one"))
-    all(isfinite, saveat) && issorted(saveat; lt = <=) && saveat[1] >= t0 || throw(
-        ArgumentError("got save times from $(saveat[1]) to $(saveat[end]): expected finite ones, strictly increasing, " *
-            "the first at t0 = $t0 or later")
-    )
-    return nothing
+"""
+    FitProblem(field, series; solver = :Tsit5, continuity = 1, loss_scale = ones(n), rtol = 1e-7, atol = 1e-7,
+               maxiters = 20_000)
+    FitProblem(field, u0, saveat, data; t0 = 0, ...)
+
+The problem of fitting a neural ODE to data: `du/dt = field(u, params)`, or `field((u, w(t), t), params)`, solved from
+the start of every one of the [`Series`](@ref) by `solver`, one of [`SOLVERS`](@ref). The loss is
+
+    sum of w ((u - data) / loss_scale)^2 over all measurements / sum of their weights w
+
+plus, for multiple shooting, `continuity` times the mean over links and components of
+`((end - next start) / loss_scale)^2`. The second form has one series.
+
+Parameters of the problem are one flat vector: the field's, then the learned initial states, in the order of the series.
+
+All series are solved and differentiated on as many threads as Julia has; results do not depend on their number. Tasks
+may evaluate one problem at the same time: each works in memory of its own.
+
+Throws an `ArgumentError` or a `DimensionMismatch` if sizes do not fit, a number is out of range, nothing is measured,
+or the solver is unknown or its package is not loaded.
+"""
+struct FitProblem{K<:FieldKernel}
+    field::Field
+    series::Vector{Series}
+    solver::Symbol
+    tableau::Union{Nothing,Tableau}
+    continuity::Float64
+    loss_scale::Vector{Float64}
+    rtol::Float64
+    atol::Float64
+    maxiters::Int
+    workspaces::Workspaces{K}
+end
+
+function FitProblem(
+    field::Field, series::AbstractVector{Series}; solver::Symbol = :Tsit5, continuity = 1.0,
+    loss_scale = ones(state_size(field.spec)), rtol = 1e-7, atol = 1e-7, maxiters = 20_000,
+)
+    check_series(series, field.spec)
+    check_solver(solver)
+    n = state_size(field.spec)
+    length(loss_scale) == n || throw(DimensionMismatch("got $(length(loss_scale)) loss scales: expected $n"))
+    check_tolerances(rtol, atol)
+    all(scale -> 0 < scale < Inf, loss_scale) ||
+        throw(ArgumentError("got loss_scale $loss_scale: expected positive, finite numbers"))
+    0 <= continuity < Inf || throw(ArgumentError("got continuity $continuity: expected a finite number, 0 or more"))
+    maxiters >= 1 || throw(ArgumentError("got maxiters $maxiters: expected at least 1"))
+    table = tableau(solver)
+    workspaces = Workspaces(Workspace(field.spec, stage_count(table)))
+    return FitProblem(field, series, solver, table, continuity, loss_scale, rtol, atol, maxiters, workspaces)
+end
+
+function FitProblem(
+    field::Field, series, solver, table, continuity, loss_scale, rtol, atol, maxiters, workspaces::Workspaces{K}
+) where {K}
+    return FitProblem{K}(field, series, solver, table, continuity, loss_scale, rtol, atol, maxiters, workspaces)
+end
+
+function FitProblem(field::Field, u0, saveat, data; t0 = 0.0, options...)
+    return FitProblem(field, [Series(u0, saveat, data; t0)]; options...)
 end
 
 function check_tolerances(rtol, atol)
@@ -55,118 +118,75 @@ function check_tolerances(rtol, atol)
 end
 
 """
-    FitProblem(field, u0, saveat, data; t0 = 0, loss_scale = ones(n), rtol = 1e-7, atol = 1e-7,
-               maxiters = 20_000)
+    parameter_count(problem)
 
-The problem of fitting a neural ODE to data: `du/dt = field(u, params)`, `u(t0) = u0`, solved by `Tsit5()`, compared
-with `data (n, T)` at the times `saveat`. The loss is the mean over times and components of
-`((u - data) / loss_scale)^2`.
-
-Tasks may evaluate one problem at the same time, also on several threads: each works in memory of its own.
-
-Throws an `ArgumentError` or a `DimensionMismatch` if sizes do not fit, a number is not finite, or times are not
-increasing from `t0`.
+Length of the problem's flat parameter vector: of the field, and `n` for each learned initial state.
 """
-struct FitProblem{K<:FieldKernel}
-    field::Field
-    u0::Vector{Float64}
-    t0::Float64
-    saveat::Vector{Float64}
-    data::Matrix{Float64}
-    loss_scale::Vector{Float64}
-    rtol::Float64
-    atol::Float64
-    maxiters::Int
-    workspaces::Workspaces{K}
+function parameter_count(problem::FitProblem)
+    return parameter_count(problem.field) + state_size(problem.field.spec) * count(one -> one.learned, problem.series)
 end
 
-function FitProblem(
-    field::Field, u0, saveat, data; t0 = 0.0, loss_scale = ones(length(u0)), rtol = 1e-7, atol = 1e-7, maxiters = 20_000
-)
-    n = field.spec.widths[1]
-    length(u0) == n == length(loss_scale) ||
-        throw(DimensionMismatch("got $(length(u0)) initial values, $(length(loss_scale)) loss scales: expected $n"))
-    size(data) == (n, length(saveat)) ||
-        throw(DimensionMismatch("got data of size $(size(data)): expected $((n, length(saveat)))"))
-    check_times(saveat, t0)
-    check_tolerances(rtol, atol)
-    all(isfinite, u0) && all(isfinite, data) || throw(ArgumentError("got an initial value or data that are not finite"))
-    all(scale -> 0 < scale < Inf, loss_scale) ||
-        throw(ArgumentError("got loss_scale $loss_scale: expected positive, finite numbers"))
-    maxiters >= 1 || throw(ArgumentError("got maxiters $maxiters: expected at least 1"))
-    workspaces = Workspaces(Workspace(field.spec))
-    return FitProblem(field, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters, workspaces)
+"""
+    initial_parameters(rng, problem)
+
+The field's initial parameters, then the first guesses of the learned initial states.
+"""
+function initial_parameters(rng::AbstractRNG, problem::FitProblem)
+    return reduce(vcat, (one.u0 for one in problem.series if one.learned); init = initial_parameters(rng, problem.field))
 end
 
-function FitProblem(
-    field::Field, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters, workspaces::Workspaces{K}
-) where {K}
-    return FitProblem{K}(field, u0, t0, saveat, data, loss_scale, rtol, atol, maxiters, workspaces)
+# The field's parameters, and the initial states (n, K) of all series.
+function split_parameters(problem::FitProblem, params)
+    expected = parameter_count(problem)
+    length(params) == expected || throw(DimensionMismatch("got $(length(params)) parameters: expected $expected"))
+    count = parameter_count(problem.field)
+    starts = reduce(hcat, one.u0 for one in problem.series)
+    learned = findall(one -> one.learned, problem.series)
+    starts[:, learned] .= reshape(view(params, (count + 1):expected), size(starts, 1), :)
+    return params[1:count], starts
 end
 
-with_workspace(f::F, problem::FitProblem) where {F} = with_workspace(f, problem.field.spec, problem.workspaces)
+with_workspace(f::F, problem::FitProblem) where {F} =
+    with_workspace(f, problem.field.spec, stage_count(problem.tableau), problem.workspaces)
 
-struct BoundField{K<:FieldKernel}
-    kernel::K
-end
-
-(field::BoundField)(du, u, p, t) = rhs!(du, u, field.kernel)
-
-# The solution of the kernel's field over `tspan`; warnings of the solver become the message of a SolveFailure.
-function integrate(kernel::FieldKernel, problem::FitProblem, u0, tspan; rtol, atol, options...)
-    ode = ODEProblem{true,FullSpecialize}(BoundField(kernel), u0, tspan)
-    (; maxiters) = problem
-    solution = solve(ode, Tsit5(); reltol = rtol, abstol = atol, maxiters, options...)
-    check(solution, maxiters)
-    return solution
-end
-
-function check(solution, maxiters)
-    successful_retcode(solution) && return nothing
-    t = round(solution.t[end]; sigdigits = 6)
-    if solution.retcode == ReturnCode.MaxIters
-        throw(SolveFailure("the solution needs more than $maxiters steps (reached t = $t): raise max_steps, or loosen rtol and atol"))
+# Calls `f(workspace, i)` for i = 1 to `count`, with the parameters bound, on as many threads as there are. Of several
+# failures the first by i is thrown, whatever the number of threads.
+function each_piece(f::F, problem::FitProblem, params, count::Int) where {F}
+    if count == 1
+        bound_workspace(workspace -> f(workspace, 1), problem, params)
+        return nothing
     end
-    largest = round(maximum(abs, solution.u[end]); sigdigits = 3)
-    throw(SolveFailure("the solution blows up near t = $t (largest state $largest, $(solution.retcode))"))
+    failures = Vector{Any}(nothing, count)
+    next = Threads.Atomic{Int}(1)
+    function work(workspace)
+        while (i = Threads.atomic_add!(next, 1)) <= count
+            try
+                f(workspace, i)
+            catch failure
+                failures[i] = failure
+            end
+        end
+        return nothing
+    end
+    if Threads.nthreads() == 1
+        bound_workspace(work, problem, params)
+    else
+        @sync for _ in 1:min(Threads.nthreads(), count)
+            Threads.@spawn bound_workspace(work, problem, params)
+        end
+    end
+    failed = findfirst(!isnothing, failures)
+    isnothing(failed) || throw(failures[failed])
+    return nothing
+end
+
+function bound_workspace(f::F, problem::FitProblem, params) where {F}
+    with_workspace(problem) do workspace
+        bind!(workspace.kernel, params)
+        quietly(() -> f(workspace))
+    end
+    return nothing
 end
 
 # Solvers warn before they give up; the exception says it all. The logger hides the type of what `f` returns.
 quietly(f::F) where {F} = with_logger(f, NullLogger())
-
-"""
-    trajectory(problem, params; saveat = problem.saveat, rtol = problem.rtol, atol = problem.atol)
-
-States `(n, T)` at the times `saveat`, saved by the solver.
-
-Throws a [`SolveFailure`](@ref), an `ArgumentError` if the times are not finite and strictly increasing from `t0` or a
-tolerance is not positive, a `DimensionMismatch` for another number of parameters.
-"""
-function trajectory(
-    problem::FitProblem, params; saveat = problem.saveat, rtol = problem.rtol, atol = problem.atol
-)
-    states = Matrix{Float64}(undef, length(problem.u0), length(saveat))
-    return trajectory!(states, problem, params, saveat, rtol, atol)
-end
-
-function trajectory!(states::Matrix{Float64}, problem::FitProblem, params, saveat, rtol, atol)
-    check_times(saveat, problem.t0)
-    check_tolerances(rtol, atol)
-    check_parameters(problem.field, params)
-    if saveat[end] == problem.t0
-        states .= problem.u0
-        return states
-    end
-    with_workspace(problem) do workspace
-        kernel = bind!(workspace.kernel, params)
-        quietly() do
-            solution = integrate(kernel, problem, problem.u0, (problem.t0, saveat[end]); rtol, atol, saveat)
-            length(solution.u) == length(saveat) || throw(SolveFailure("the solver saved $(length(solution.u)) states"))
-            for (column, state) in zip(eachcol(states), solution.u)
-                copyto!(column, state)
-            end
-        end
-    end
-    all(isfinite, states) || throw(SolveFailure("the solution is not finite"))
-    return states
-end

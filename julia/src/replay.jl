@@ -1,132 +1,175 @@
 # The exact gradient of the discrete solution, by replaying its accepted steps backwards.
 #
-# `Tsit5()` integrates without derivatives and keeps the slopes k_j of every accepted step. With k_j = f(Y_j),
-# Y_j = u + h sum_m A[j, m] k_m, the next state u + h sum_j A[7, j] k_j and save points u + h sum_j P_j(theta) k_j, the
-# gradient is backpropagation through these formulas with the step sizes held fixed. All Y_j are known once the solve is
-# over, so the field is visited as one batch; the recursion over the steps then needs one vector-Jacobian product a
-# stage; the parameter gradient is one batched product at the end.
+# The solver integrates without derivatives. With k_j = f(Y_j), Y_j = u + h sum_m A[j, m] k_m, the next state
+# u + h sum_j b_j k_j and save points u + h sum_j P_j(theta) k_j, the gradient is backpropagation through these formulas
+# with the step sizes held fixed. All Y_j are known once the solve is over, so the field is visited as one batch; the
+# recursion over the steps then needs one vector-Jacobian product a stage; the parameter gradient is one batched product
+# at the end.
 
-function replay_loss_and_gradient!(gradient, problem::FitProblem, params, n_save::Int)
-    t_end = problem.saveat[n_save]
-    if t_end == problem.t0  # only the initial state is compared: it has no parameters
-        fill!(gradient, 0)
-        return mean_square(problem, problem.u0)
-    end
-    return with_workspace(problem) do workspace
-        kernel = bind!(workspace.kernel, params)
-        quietly() do
-            (; rtol, atol) = problem
-            solution = integrate(kernel, problem, problem.u0, (problem.t0, t_end); rtol, atol, dense = true)
-            replay!(gradient, problem, workspace, solution, n_save)
-        end::Float64
-    end
+struct Replay end
+
+# The accepted steps of a piece; its states at the save times are then in `memory.saved`.
+function record!(::Replay, workspace, problem, params, piece)
+    (; kernel, forcing) = workspace
+    solution = integrate(kernel, forcing, problem, piece, piece.start; dense = true)
+    replay_steps!(workspace, problem.tableau, solution, piece)
+    return solution, view(workspace.memory.saved, :, eachindex(piece.saveat))
 end
 
-mean_square(problem, u) = sum(abs2, (u .- problem.data[:, 1]) ./ problem.loss_scale) / length(u)
-
-function replay!(gradient, problem, workspace, solution, n_save)
+# Gradients of sum(cotangents .* states) by the parameters and the start.
+function pull!(gradient, by_start, ::Replay, workspace, problem, params, piece, solution, cotangents)
     (; kernel, memory) = workspace
-    loss = compare_saved!(memory, problem, solution, n_save)
-    columns = stage_states!(memory, solution)
-    linearise!(kernel, memory.states, columns)
-    pull_steps!(memory, kernel, solution, n_save)
-    pull_parameters!(gradient, kernel, columns)
-    isfinite(loss) && all(isfinite, gradient) || throw(SolveFailure("the solution or its gradient is not finite"))
-    return loss
+    kept = view(memory.saved, :, eachindex(piece.saveat))
+    cotangents === kept || copyto!(kept, cotangents)
+    pull_steps!(memory, kernel, problem.tableau, solution, piece)
+    pull_parameters!(gradient, kernel, memory.first_column[end] - 1)
+    copyto!(by_start, memory.running)
+    return nothing
 end
 
-# The loss; `memory.saved` holds its gradient by the saved states.
-function compare_saved!(memory, problem, solution, n_save)
-    (; saveat, data, loss_scale) = problem
-    n = length(problem.u0)
-    if size(memory.saved, 2) < n_save
-        memory.saved = Matrix{Float64}(undef, n, n_save)
-        resize!(memory.step, n_save)
-        resize!(memory.theta, n_save)
-    end
-    saved = memory.saved
-    total, factor, step = 0.0, 2 / (n * n_save), 1
-    for s in 1:n_save
-        while solution.t[step + 1] < saveat[s] && step < length(solution.t) - 1
+# Where a workspace has worked on other pieces since.
+function recall!(::Replay, workspace, problem, piece, solution)
+    use_inputs!(workspace.forcing, piece.inputs, piece.t0)
+    return replay_steps!(workspace, problem.tableau, solution, piece)
+end
+
+function replay_steps!(workspace, table, solution, piece)
+    (; kernel, memory) = workspace
+    locate_saved!(memory, solution, piece.saveat)
+    place_columns!(memory, table, solution, piece.inputs)
+    stage_states!(workspace, table, solution, piece)
+    linearise!(kernel, memory.states, memory.first_column[end] - 1)
+    return nothing
+end
+
+# Step that each save point lies in, and where.
+function locate_saved!(memory, solution, saveat)
+    resize!(memory.step, length(saveat))
+    resize!(memory.theta, length(saveat))
+    size(memory.saved, 2) < length(saveat) && (memory.saved = similar(memory.saved, size(memory.saved, 1), length(saveat)))
+    step, t = 1, solution.t
+    for (s, time) in enumerate(saveat)
+        while t[step + 1] < time && step < length(t) - 1
             step += 1
         end
-        h = solution.t[step + 1] - solution.t[step]
-        theta = (saveat[s] - solution.t[step]) / h
-        memory.step[s], memory.theta[s] = step, theta
-        column = view(saved, :, s)
-        copyto!(column, solution.u[step])
-        for j in 1:STAGES
-            add_scaled!(column, h * dense_weight(j, theta), solution.k[step + 1][j])
-        end
-        for i in 1:n
-            residual = (column[i] - data[i, s]) / loss_scale[i]
-            total += residual^2
-            column[i] = factor * residual / loss_scale[i]
-        end
+        memory.step[s], memory.theta[s] = step, (time - t[step]) / (t[step + 1] - t[step])
     end
-    return total / (n * n_save)
+    return nothing
+end
+
+# The last stage of a step is the next one's first, unless held inputs jump between them.
+shares_last(table, inputs, t) = table.shares_last && !(is_held(inputs) && insorted(t, inputs.t))
+
+# Column j - 1 behind the first one of a step is its stage j.
+function place_columns!(memory, table, solution, inputs)
+    (; first_column) = memory
+    steps = length(solution.t) - 1
+    resize!(first_column, steps + 1)
+    first_column[1], s = 1, 1
+    for step in 1:steps
+        while s <= length(memory.step) && memory.step[s] < step
+            s += 1
+        end
+        saves = s <= length(memory.step) && memory.step[s] == step
+        stages = saves ? stage_count(table) : table.stepping
+        shared = step < steps && shares_last(table, inputs, solution.t[step + 1])
+        first_column[step + 1] = first_column[step] + stages - shared
+    end
+    columns = first_column[end] - 1
+    if size(memory.states, 2) < columns
+        memory.states = similar(memory.states, size(memory.states, 1), columns + columns ÷ 2)
+    end
+    return nothing
 end
 
 @inline function add_scaled!(y, a, x)
-    @inbounds @simd for i in eachindex(y, x)
+    @inbounds @simd for i in eachindex(y)
         y[i] = muladd(a, x[i], y[i])
     end
     return y
 end
 
-# Fills `memory.states`; number of its columns. Column 6 (step - 1) + j is stage j of a step.
-function stage_states!(memory, solution)
-    steps = length(solution.t) - 1
-    n, columns = length(memory.running), (STAGES - 1) * steps + 1
-    if size(memory.states, 2) < columns
-        memory.states = Matrix{Float64}(undef, n, columns + columns ÷ 2)
-    end
-    states = memory.states
-    for step in 1:steps
-        h = solution.t[step + 1] - solution.t[step]
-        start, slopes = solution.u[step], solution.k[step + 1]
-        for j in 1:(STAGES - 1)
-            column = view(states, :, (STAGES - 1) * (step - 1) + j)
-            copyto!(column, start)
-            for m in 1:(j - 1)
-                add_scaled!(column, h * A[j, m], slopes[m])
+# Fills `memory.states` and `memory.saved`.
+function stage_states!(workspace, table, solution, piece)
+    (; kernel, forcing, memory) = workspace
+    (; A) = table
+    n, last_stage = length(memory.running), table.stepping
+    extended = n < size(memory.states, 1)
+    s = 1
+    for step in 1:(length(solution.t) - 1)
+        t, h = solution.t[step], solution.t[step + 1] - solution.t[step]
+        start = solution.u[step]
+        slopes = table.keeps_slopes ? solution.k[step + 1] : memory.slopes
+        is_held(piece.inputs) && (forcing.interval = interval_at(piece.inputs, t))
+        first_column, after = memory.first_column[step], memory.first_column[step + 1]
+        for column in first_column:(after - 1)
+            j = column - first_column + 1
+            state = view(memory.states, :, column)
+            if j == last_stage && table.shares_last
+                copyto!(state, solution.u[step + 1])
+            else
+                copyto!(state, start)
+                for m in 1:(j - 1)
+                    A[j, m] == 0 || add_scaled!(view(state, 1:n), h * A[j, m], slopes[m])
+                end
             end
+            extended && extend!(state, forcing, n, t + table.c[j] * h)
+            table.keeps_slopes || rhs!(slopes[j], state, kernel)
+        end
+        if !table.keeps_slopes && table.shares_last && after - first_column < last_stage
+            state = view(memory.states, :, after)
+            extend!(copyto!(state, solution.u[step + 1]), forcing, n, t + h)
+            rhs!(slopes[last_stage], state, kernel)
+        end
+        while s <= length(memory.step) && memory.step[s] == step
+            saved = copyto!(view(memory.saved, :, s), start)
+            for j in 1:stage_count(table)
+                add_scaled!(saved, h * dense_weight(table, j, memory.theta[s]), slopes[j])
+            end
+            s += 1
         end
     end
-    copyto!(view(states, :, columns), solution.u[end])
-    return columns
+    return nothing
 end
 
-# From the last step to the first: hands every stage its slope's cotangent, through `pull_state!`.
-function pull_steps!(memory, kernel, solution, n_save)
-    (; slope_cotangents, running, pulled, saved) = memory
+# From the last step to the first: hands every stage its slope's cotangent, through `pull_state!`. `running` ends as the
+# cotangent of the start.
+function pull_steps!(memory, kernel, table, solution, piece)
+    (; slope_cotangents, running, pulled, saved, first_column) = memory
+    (; A, b) = table
     fill!(slope_cotangents, 0)
     fill!(running, 0)
-    s = n_save
-    for step in (length(solution.t) - 1):-1:1
-        h = solution.t[step + 1] - solution.t[step]
-        first_column = (STAGES - 1) * (step - 1)
-        # The last stage's slope is the first of the next step, whose cotangent column 1 still holds.
-        copyto!(view(slope_cotangents, :, STAGES), view(slope_cotangents, :, 1))
-        fill!(view(slope_cotangents, :, 1:(STAGES - 1)), 0)
+    steps, s = length(solution.t) - 1, length(piece.saveat)
+    slope_cotangent(j) = view(slope_cotangents, :, j)
+    function pull_stage!(column, j)
+        pull_state!(pulled, kernel, column, slope_cotangent(j))
+        return add_scaled!(running, 1.0, pulled)
+    end
+    for step in steps:-1:1
+        h, first = solution.t[step + 1] - solution.t[step], first_column[step]
+        shared = step < steps && shares_last(table, piece.inputs, solution.t[step + 1])
+        stages = first_column[step + 1] - first + shared
+        # Column 1 still holds the slope's cotangent of the next step's first stage.
+        step < steps && !shared && pull_stage!(first_column[step + 1], 1)
+        shared && copyto!(slope_cotangent(stages), slope_cotangent(1))
+        fill!(view(slope_cotangents, :, 1:(stages - shared)), 0)
         first_saved = s
         while first_saved >= 1 && memory.step[first_saved] == step
-            for j in 1:STAGES
-                weight = h * dense_weight(j, memory.theta[first_saved])
-                add_scaled!(view(slope_cotangents, :, j), weight, view(saved, :, first_saved))
+            for j in 1:stages
+                weight = h * dense_weight(table, j, memory.theta[first_saved])
+                add_scaled!(slope_cotangent(j), weight, view(saved, :, first_saved))
             end
             first_saved -= 1
         end
-        pull_state!(pulled, kernel, first_column + STAGES, view(slope_cotangents, :, STAGES))
-        add_scaled!(running, 1.0, pulled)
-        for j in 1:(STAGES - 1)
-            add_scaled!(view(slope_cotangents, :, j), h * A[STAGES, j], running)
+        last = stages - table.shares_last
+        last < stages && pull_stage!(first + last, stages)             # it is at the next state
+        for j in 1:min(last, table.stepping)
+            b[j] == 0 || add_scaled!(slope_cotangent(j), h * b[j], running)
         end
-        for j in (STAGES - 1):-1:2
-            pull_state!(pulled, kernel, first_column + j, view(slope_cotangents, :, j))
-            add_scaled!(running, 1.0, pulled)
+        for j in last:-1:2
+            pull_stage!(first + j - 1, j)
             for m in 1:(j - 1)
-                add_scaled!(view(slope_cotangents, :, m), h * A[j, m], pulled)
+                A[j, m] == 0 || add_scaled!(slope_cotangent(m), h * A[j, m], pulled)
             end
         end
         for k in (first_saved + 1):s
@@ -134,6 +177,6 @@ function pull_steps!(memory, kernel, solution, n_save)
         end
         s = first_saved
     end
-    pull_state!(pulled, kernel, 1, view(slope_cotangents, :, 1))
+    pull_stage!(1, 1)
     return nothing
 end

@@ -210,16 +210,21 @@ class OdeSolver(Integrator):
         return loss, self._flat(by_field, by_starts)
 
     def value_and_grad_of(self, loss: Loss, params: Vector, subset: Subset | None = None) -> tuple[float, Vector]:
-        """The same for a loss of your own, a function of the states of each series picked, in the user's units."""
+        """The same for a loss of your own, a function of the states of each series picked, in the user's units.
+
+        With multiple shooting, the links count as ever.
+        """
         field, starts = self.problem.split(self._checked(params))
         picked, counts = self._picked(subset or Subset())
         units = self.units
         with self._telling_units():
             solved = self._solve(field, self._pieces(starts, picked, counts), self.inner.rtol, self.inner.atol, True)
             value, by_states = loss([units.states_out(v) for v in solved.states])
-            by_field, by_picked = solved.pull([np.asarray(g, dtype=np.float64) * units.state for g in by_states])
-        by_starts = np.zeros_like(starts)
-        by_starts[picked] = by_picked
+            cotangents = [np.asarray(g, dtype=np.float64) * units.state for g in by_states]
+            by_starts = np.zeros_like(starts)
+            value += self._links(solved.states, starts, picked, counts, cotangents, by_starts)
+            by_field, by_picked = solved.pull(cotangents)
+            by_starts[picked] += by_picked
         return value, self._flat(by_field, by_starts)
 
     def _picked(self, subset: Subset) -> tuple[list[int], list[int]]:
@@ -259,7 +264,7 @@ class OdeSolver(Integrator):
         scale = inner.loss_scale
         chosen = [(inner.series[k], rows) for k, rows in zip(picked, counts)]
         size = sum(one.measured(rows) for one, rows in chosen)
-        if size == 0:
+        if size == 0 and all(one.follows is None for one in inner.series):
             raise UsageError("nothing is measured in the part of the data that was picked: take a larger part")
         total, cotangents = 0.0, []
         with np.errstate(all="ignore"):  # an overflow is told by SolveError
@@ -267,20 +272,37 @@ class OdeSolver(Integrator):
                 residual = one.residual(v, rows, scale)
                 weighted = residual if one.weights is None else one.weights[:rows] * residual
                 total += float(np.sum(residual * weighted))
-                cotangents.append(weighted * (2.0 / size) / scale)
-            loss = total / size
-            links = [(i, j) for i in picked if (j := inner.series[i].follows) is not None and j in picked]
-            links = [(i, j) for i, j in links if counts[picked.index(j)] == len(inner.series[j].saveat)]
-            for i, j in links:
-                place = picked.index(j)
-                gap = (states[place][-1] - starts[i]) / scale
-                loss += inner.continuity * float(np.mean(gap**2)) / len(links)
-                pull = inner.continuity * gap * (2.0 / gap.size / len(links)) / scale
-                cotangents[place][-1] += pull
-                by_starts[i] -= pull
+                cotangents.append(weighted * (2.0 / (size or 1.0)) / scale)
+            loss = total / (size or 1.0) + self._links(states, starts, picked, counts, cotangents, by_starts)
         if not np.isfinite(loss):
             raise SolveError("the solution or its gradient is not finite: the field grew beyond float64")
         return loss, cotangents
+
+    def _links(
+        self,
+        states: Sequence[np.ndarray],
+        starts: np.ndarray,
+        picked: Sequence[int],
+        counts: Sequence[int],
+        cotangents: Sequence[np.ndarray],
+        by_starts: np.ndarray,
+    ) -> float:
+        """The part of the loss that links ends to starts; its gradient is added to `cotangents` and `by_starts`.
+
+        A link counts if the series that ends there is picked with all its rows; the start is a parameter in any case.
+        """
+        inner = self.inner
+        place = {k: i for i, (k, rows) in enumerate(zip(picked, counts)) if rows == len(inner.series[k].saveat)}
+        follows = [(i, one.follows) for i, one in enumerate(inner.series) if one.follows is not None]
+        links = [(i, place[before]) for i, before in follows if before in place]
+        loss = 0.0
+        for i, before in links:
+            gap = (states[before][-1] - starts[i]) / inner.loss_scale
+            loss += inner.continuity * float(np.mean(gap**2)) / len(links)
+            pull = inner.continuity * gap * (2.0 / gap.size / len(links)) / inner.loss_scale
+            cotangents[before][-1] += pull
+            by_starts[i] -= pull
+        return loss
 
     def _flat(self, by_field: np.ndarray, by_starts: np.ndarray) -> np.ndarray:
         learned = self.problem.learned

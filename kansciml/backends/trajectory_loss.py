@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from kansciml._errors import UsageError
 from kansciml.backends._engines.replay import ExplicitSolved
@@ -54,6 +54,7 @@ def trajectory_loss(
     if len(problem.learned):
         raise UsageError("got learned initial states: expected given ones, second derivatives are by the field alone")
     problem = problem.in_own_units()
+    assert isinstance(problem.field, FieldSpec)
     pieces = [Piece(one.u0, one.t0, one.saveat, one.inputs) for one in problem.series]
     settings = problem.rtol, problem.atol, problem.max_steps
     solved = ExplicitSolved(bind(problem.field, params), DOPRI5, pieces, *settings)
@@ -63,8 +64,8 @@ def trajectory_loss(
     weights = np.concatenate([np.ones_like(one.data) if one.weights is None else one.weights for one in problem.series])
     missing = np.isnan(data)
     data, weights = np.where(missing, 0.0, data), np.where(missing, 0.0, weights)
-    batch = tuple(torch.from_numpy(a) for a in (solved.row, solved.weights, data, weights))
-    return module, loss, batch
+    step, dense, data, weights = (torch.from_numpy(a) for a in (solved.row, solved.weights, data, weights))
+    return module, loss, (step, dense, data, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class TrajectoryLoss:
     scale: Tensor
 
     @classmethod
-    def of(cls, module: VectorField, problem: OdeProblem, solved: ExplicitSolved) -> TrajectoryLoss:
+    def of(cls, module: nn.Module, problem: OdeProblem, solved: ExplicitSolved) -> TrajectoryLoss:
         steps = solved.steps
         starts = torch.from_numpy(np.ascontiguousarray(steps.states[:, 0])).requires_grad_()
         times = steps.t + DOPRI5.c[:, None] * steps.h  # (7, N)
@@ -110,7 +111,7 @@ class TrajectoryLoss:
         starts.requires_grad_(False)
         return found
 
-    def __call__(self, module: VectorField, batch: Batch) -> Float[Tensor, ""]:
+    def __call__(self, module: nn.Module, batch: Batch) -> Float[Tensor, ""]:
         step, dense, data, weights = batch
         u = self.starts
         for _ in range(NEWTON):
@@ -125,7 +126,7 @@ class TrajectoryLoss:
         states = u[step] + self.sizes[step] * torch.matmul(dense[:, None, :], all_slopes[step])[:, 0]
         return (weights * ((states - data) / self.scale) ** 2).sum() / weights.sum()
 
-    def _step(self, module: VectorField, u: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _step(self, module: nn.Module, u: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Each step from its u (N, n): the states after it, and the slopes at its first six stages."""
         slopes: list[Tensor] = []
         at = u

@@ -1,4 +1,4 @@
-"""The resumable state of one optimisation, and its file."""
+"""The settings, the outcome and the resumable state of one optimisation, and its file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,88 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kansciml._errors import KansciError
+from kansciml._errors import KansciError, UsageError
 from kansciml._files import file_failure, write_bytes
+
+
+@dataclass(frozen=True)
+class FlatTraining:
+    """Settings of one optimisation.
+
+    Args:
+        adam_steps: Adam steps (default 1000; beta 0.9, 0.999).
+        learning_rate: first learning rate of Adam (default 1e-2).
+        final_learning_rate: last one, reached by cosine annealing (default 1e-4).
+        lbfgs_steps: L-BFGS iterations after Adam (default 1000).
+        lbfgs_memory: curvature pairs kept (default 50).
+        lbfgs_chunk: iterations after which L-BFGS starts with an empty memory and a state that can be resumed
+            (default 200).
+        curriculum: shares of the save points fitted in successive equal parts of the first half of Adam, e.g.
+            ``(0.25, 0.5)``; all points from then on. Empty (default): all points from the start.
+
+    Raises:
+        UsageError: a negative count, a learning rate or share out of range.
+    """
+
+    adam_steps: int = 1000
+    learning_rate: float = 1e-2
+    final_learning_rate: float = 1e-4
+    lbfgs_steps: int = 1000
+    lbfgs_memory: int = 50
+    lbfgs_chunk: int = 200
+    curriculum: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if min(self.adam_steps, self.lbfgs_steps) < 0 or min(self.lbfgs_memory, self.lbfgs_chunk) < 1:
+            raise UsageError("adam_steps and lbfgs_steps must be at least 0, lbfgs_memory and lbfgs_chunk at least 1")
+        if not (0 < self.final_learning_rate <= self.learning_rate < np.inf):
+            raise UsageError(
+                f"got learning_rate {self.learning_rate}, final_learning_rate {self.final_learning_rate}: expected"
+                " positive numbers, the final one not larger"
+            )
+        if any(not 0 < share <= 1 for share in self.curriculum):
+            raise UsageError(f"got curriculum {self.curriculum}: expected shares of the save points in (0, 1]")
+
+    def share(self, step: int) -> float:
+        """Share of the save points fitted at an Adam step."""
+        part = self.adam_steps // 2
+        if step >= part or not self.curriculum:
+            return 1.0
+        return self.curriculum[min(step * len(self.curriculum) // part, len(self.curriculum) - 1)]
+
+    def rate(self, step: int) -> float:
+        """Learning rate of an Adam step, by cosine annealing."""
+        progress = step / max(self.adam_steps - 1, 1)
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * 0.5 * (
+            1 + float(np.cos(np.pi * progress))
+        )
+
+
+@dataclass
+class FlatResult:
+    """Outcome of an optimisation.
+
+    Args:
+        params: parameters (P,) with the lowest loss over all save points; with validation, with the lowest validation
+            loss among those that were judged.
+        loss: over all save points, of these parameters.
+        status: ``"finished"``, or ``"diverged"`` (then `params` are the best ones before).
+        message: why it ended.
+        history: arrays of equal length: ``iteration``, ``loss`` (over the points fitted then), ``phase`` (0 Adam,
+            1 L-BFGS), ``seconds`` since the start.
+        evaluations: calls of value_and_grad.
+        wall_s: seconds spent, over all sessions of a resumed run.
+        validation_loss: of these parameters, where there is validation.
+    """
+
+    params: np.ndarray
+    loss: float
+    status: str
+    message: str
+    history: dict[str, np.ndarray]
+    evaluations: int
+    wall_s: float
+    validation_loss: float | None = None
 
 
 class Iterate(NamedTuple):
@@ -27,7 +107,7 @@ class Iterate(NamedTuple):
 
 
 class Best(NamedTuple):
-    """Lowest loss over all save points, and its parameters."""
+    """Lowest loss, and its parameters."""
 
     loss: float
     params: np.ndarray
@@ -35,10 +115,14 @@ class Best(NamedTuple):
 
 @dataclass
 class FlatState:
-    """All that a resumed run needs; `rows` are (iteration, loss, phase, seconds)."""
+    """All that a resumed run needs; `rows` are (iteration, loss, phase, seconds).
+
+    `best` is over all save points, `validated` on validation data, if there are any.
+    """
 
     iterate: Iterate
     best: Best
+    validated: Best
     phase: int = 0
     rate_factor: float = 1.0
     recoveries: int = 0
@@ -52,12 +136,13 @@ class FlatState:
     def start(cls, initial: np.ndarray) -> FlatState:
         params = np.array(initial, dtype=np.float64)
         zeros = np.zeros_like(params)
-        return cls(Iterate(0, params, zeros, zeros, 0), Best(float("inf"), params))
+        none = Best(float("inf"), params)
+        return cls(Iterate(0, params, zeros, zeros, 0), none, none)
 
     def save(self, path: Path, identity: Mapping[str, Any]) -> None:
         """Write atomically, with what the job is, part by part. KansciError if the folder cannot be written."""
         iterate, best = self.iterate, self.best
-        scalars = {k: v for k, v in vars(self).items() if k not in ("iterate", "best", "rows")}
+        scalars = {k: v for k, v in vars(self).items() if k not in ("iterate", "best", "validated", "rows")}
         scalars |= {"step": iterate.step, "updates": iterate.updates, "identity": dict(identity)}
         buffer = io.BytesIO()
         np.savez(
@@ -68,6 +153,8 @@ class FlatState:
             exp_avg_sq=iterate.exp_avg_sq,
             best_loss=np.array(best.loss),
             best_params=best.params,
+            validated_loss=np.array(self.validated.loss),
+            validated_params=self.validated.params,
             rows=np.array(self.rows, dtype=np.float64).reshape(-1, 4),
         )
         write_bytes(path, buffer.getvalue())
@@ -84,7 +171,11 @@ class FlatState:
             rows = [(int(i), float(v), int(p), float(s)) for i, v, p, s in arrays["rows"]]
             moments = arrays["exp_avg"], arrays["exp_avg_sq"]
             iterate = Iterate(header.pop("step"), arrays["params"], *moments, header.pop("updates"))
-            state = cls(iterate, Best(float(arrays["best_loss"]), arrays["best_params"]), rows=rows, **header)
+            best, validated = (
+                Best(float(arrays.get(f"{name}_loss", np.inf)), arrays.get(f"{name}_params", arrays["best_params"]))
+                for name in ("best", "validated")
+            )
+            state = cls(iterate, best, validated, rows=rows, **header)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

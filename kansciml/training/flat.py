@@ -7,6 +7,7 @@ run that was killed continues where it was and, from the same evaluations, ends 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -19,90 +20,17 @@ import torch
 from scipy.optimize import OptimizeResult, minimize
 
 from kansciml._errors import SolveError, UsageError, WorkerDied
-from kansciml.training._flat_state import Best, FlatState, Iterate
+from kansciml.training._flat_state import Best, FlatResult, FlatState, FlatTraining, Iterate
+
+__all__ = ["FlatResult", "FlatTraining", "Progress", "adam_step", "train_flat"]
 
 ValueAndGrad = Callable[[np.ndarray, Any], "tuple[float, np.ndarray]"]
 ADAM, LBFGS = 0, 1
 PHASES = ("Adam", "L-BFGS")
+JUDGED_EVERY = 10
+"""Iterations between two judgements on validation data."""
 MAX_RECOVERIES = 5
 """How often Adam may return to its best parameters at half the learning rate before the run counts as diverged."""
-
-
-@dataclass(frozen=True)
-class FlatTraining:
-    """Settings of one optimisation.
-
-    Args:
-        adam_steps: Adam steps (default 1000; beta 0.9, 0.999).
-        learning_rate: first learning rate of Adam (default 1e-2).
-        final_learning_rate: last one, reached by cosine annealing (default 1e-4).
-        lbfgs_steps: L-BFGS iterations after Adam (default 1000).
-        lbfgs_memory: curvature pairs kept (default 50).
-        lbfgs_chunk: iterations after which L-BFGS starts with an empty memory and a state that can be resumed
-            (default 200).
-        curriculum: shares of the save points fitted in successive equal parts of the first half of Adam, e.g.
-            ``(0.25, 0.5)``; all points from then on. Empty (default): all points from the start.
-
-    Raises:
-        UsageError: a negative count, a learning rate or share out of range.
-    """
-
-    adam_steps: int = 1000
-    learning_rate: float = 1e-2
-    final_learning_rate: float = 1e-4
-    lbfgs_steps: int = 1000
-    lbfgs_memory: int = 50
-    lbfgs_chunk: int = 200
-    curriculum: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if min(self.adam_steps, self.lbfgs_steps) < 0 or min(self.lbfgs_memory, self.lbfgs_chunk) < 1:
-            raise UsageError("adam_steps and lbfgs_steps must be at least 0, lbfgs_memory and lbfgs_chunk at least 1")
-        if not (0 < self.final_learning_rate <= self.learning_rate < np.inf):
-            raise UsageError(
-                f"got learning_rate {self.learning_rate}, final_learning_rate {self.final_learning_rate}: expected"
-                " positive numbers, the final one not larger"
-            )
-        if any(not 0 < share <= 1 for share in self.curriculum):
-            raise UsageError(f"got curriculum {self.curriculum}: expected shares of the save points in (0, 1]")
-
-    def share(self, step: int) -> float:
-        """Share of the save points fitted at an Adam step."""
-        part = self.adam_steps // 2
-        if step >= part or not self.curriculum:
-            return 1.0
-        return self.curriculum[min(step * len(self.curriculum) // part, len(self.curriculum) - 1)]
-
-    def rate(self, step: int) -> float:
-        """Learning rate of an Adam step, by cosine annealing."""
-        progress = step / max(self.adam_steps - 1, 1)
-        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * 0.5 * (
-            1 + float(np.cos(np.pi * progress))
-        )
-
-
-@dataclass
-class FlatResult:
-    """Outcome of an optimisation.
-
-    Args:
-        params: parameters (P,) with the lowest loss over all save points.
-        loss: that loss.
-        status: ``"finished"``, or ``"diverged"`` (then `params` are the best ones before).
-        message: why it ended.
-        history: arrays of equal length: ``iteration``, ``loss`` (over the points fitted then), ``phase`` (0 Adam,
-            1 L-BFGS), ``seconds`` since the start.
-        evaluations: calls of value_and_grad.
-        wall_s: seconds spent, over all sessions of a resumed run.
-    """
-
-    params: np.ndarray
-    loss: float
-    status: str
-    message: str
-    history: dict[str, np.ndarray]
-    evaluations: int
-    wall_s: float
 
 
 Progress = Callable[[int, int, float, str], None]
@@ -115,6 +43,8 @@ def train_flat(
     settings: FlatTraining,
     *,
     subset: Callable[[int], Any] = lambda step: None,
+    all_every: int = 0,
+    validate: Callable[[np.ndarray], float] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 15.0,
     identity: str | Mapping[str, Any] = "",
@@ -127,7 +57,12 @@ def train_flat(
         value_and_grad: loss and gradient (P,) over a part of the data; raises SolveError where the loss does not exist.
         initial: first parameters (P,).
         settings: see `FlatTraining`.
-        subset: part of the data that `value_and_grad` is given at an Adam step; None (default): all of them.
+        subset: part of the data that `value_and_grad` is given at an Adam step; None (default): all of them. The best
+            parameters are judged on all of them.
+        all_every: Adam steps after which the loss over all data is computed beside that over a part (default 0: never):
+            with minibatches, where no step fits all.
+        validate: a loss on data that are not trained on: the result then is what does best on them, judged at every
+            tenth iteration (early stopping). Raises SolveError where the loss does not exist.
         checkpoint: file the state is kept in; a state found there is resumed, a finished one returned at once.
         checkpoint_every: seconds between two writes (default 15); on Ctrl-C it is written too.
         identity: what the problem is, as text or part by part in JSON types; a checkpoint with another one, with other
@@ -155,7 +90,19 @@ def train_flat(
     state = state or FlatState.start(initial)
     adam_step(state.iterate, np.zeros(len(initial)), settings.learning_rate)  # torch imports much at the first, untimed
     log = log or (lambda line: None)
-    return _Run(value_and_grad, settings, state, subset, progress, log, checkpoint, checkpoint_every, identity).finish()
+    return _Run(
+        value_and_grad,
+        settings,
+        state,
+        subset,
+        all_every,
+        validate,
+        progress,
+        log,
+        checkpoint,
+        checkpoint_every,
+        identity,
+    ).finish()
 
 
 @dataclass
@@ -166,6 +113,8 @@ class _Run:
     settings: FlatTraining
     state: FlatState
     subset: Callable[[int], Any]
+    all_every: int
+    validate: Callable[[np.ndarray], float] | None
     progress: Progress | None
     log: Callable[[str], None]
     checkpoint: Path | None
@@ -199,9 +148,13 @@ class _Run:
             "phase": columns[2].astype(np.int8),
             "seconds": columns[3],
         }
-        return FlatResult(
-            state.best.params, state.best.loss, state.status, state.message, history, state.evaluations, state.wall_s
-        )
+        best, validated = state.best, None
+        if self.validate and np.isfinite(state.validated.loss):
+            with contextlib.suppress(SolveError):
+                best = Best(self.value_and_grad(state.validated.params, None)[0], state.validated.params)
+                validated = state.validated.loss
+        told = state.status, state.message, history, state.evaluations, state.wall_s
+        return FlatResult(best.params, best.loss, *told, validated)
 
     def _save(self) -> None:
         state = self.state
@@ -221,6 +174,13 @@ class _Run:
             self.state.best = Best(loss, params.copy())
         return loss, gradient
 
+    def _judge(self, params: np.ndarray) -> None:
+        """Keep the parameters if they do best on the validation data."""
+        if self.validate:
+            with contextlib.suppress(SolveError):
+                if (loss := self.validate(params)) < self.state.validated.loss:
+                    self.state.validated = Best(loss, params.copy())
+
     def _record(self, loss: float, phase: int) -> None:
         self.state.rows.append((len(self.state.rows), loss, phase, time.monotonic() - self.began))
         if self.progress:
@@ -236,14 +196,26 @@ class _Run:
                 if not self._recover(error):
                     return
                 continue
+            if step % JUDGED_EVERY == 0:
+                self._judge(state.iterate.params)
+            if self.all_every and step % self.all_every == 0:
+                self._fit_all(state.iterate.params)
             following = adam_step(state.iterate, gradient, settings.rate(step) * state.rate_factor)
             self._record(loss, ADAM)
             state.iterate = following
             if time.monotonic() - self.last_save > self.every:
                 self._save()
+        if self.all_every:
+            self._fit_all(state.iterate.params)
+        self._judge(state.iterate.params)
         start = state.best.params if np.isfinite(state.best.loss) else state.iterate.params
         state.iterate = state.iterate._replace(step=0, params=start)
         state.phase = LBFGS
+
+    def _fit_all(self, params: np.ndarray) -> None:
+        """Keep the parameters if their loss over all data is the lowest."""
+        with contextlib.suppress(SolveError):
+            self._evaluate(params, None)
 
     def _recover(self, error: SolveError) -> bool:
         """Back to the best parameters with half the learning rate; False if the run is to be given up."""
@@ -274,6 +246,7 @@ class _Run:
             except BaseException:
                 del state.rows[rows:]  # a resumed run does this chunk again from its start
                 raise
+            self._judge(params)
             state.iterate = state.iterate._replace(step=step + done, params=params)
             if done < chunk and done <= 2:  # even with an empty memory there is no way down
                 state.message = f"L-BFGS converged after {step + done} iterations"
@@ -295,6 +268,8 @@ class _Run:
 
         def after_iteration(intermediate_result: OptimizeResult) -> None:
             self._record(float(intermediate_result.fun), LBFGS)
+            if len(self.state.rows) % JUDGED_EVERY == 0:
+                self._judge(np.array(intermediate_result.x))
 
         settings = {"maxcor": self.settings.lbfgs_memory, "ftol": 0.0, "gtol": 1e-14, "maxls": 40}
         result = minimize(

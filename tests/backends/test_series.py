@@ -101,7 +101,9 @@ def test_links_pull_ends_to_the_starts_that_follow(solve, continuity):
     gap = (linked.trajectory(params, series=0)[-1] - parts[1].u0) / [0.5, 2.0]
     expected = free.value_and_grad(params)[0] + continuity * np.mean(gap**2)
     assert assert_gradient(linked, params) == pytest.approx(expected, rel=1e-9)
-    for part in (Subset((1,)), Subset((0,)), Subset(share=0.5)):  # the end of the first is not in them
+    loss = assert_gradient(linked, params, Subset((0,)))  # the start that follows is a parameter all the same
+    assert loss == pytest.approx(free.value_and_grad(params, Subset((0,)))[0] + continuity * np.mean(gap**2), rel=1e-9)
+    for part in (Subset((1,)), Subset(share=0.5)):  # the end of the first is not in them
         assert linked.value_and_grad(params, part)[0] == pytest.approx(free.value_and_grad(params, part)[0], rel=1e-12)
 
 

@@ -132,8 +132,7 @@ def test_the_refit_is_as_accurate_as_least_squares(smallest):
         assert rival["speed_ratio"] == rival["ms"] / found["ms"]
 
 
-def test_the_plot_is_written_in_both_formats(smallest):
+def test_the_plot_is_written(smallest):
     document, _, stem = smallest
-    assert document["plots"] == [f"{stem}.{kind}" for kind in ("svg", "png", "pdf")]
-    assert all(Path(path).stat().st_size > 5000 for path in document["plots"])
+    assert document["plots"] == [f"{stem}.svg"]
     assert "textbook KAN" in Path(document["plots"][0]).read_text()

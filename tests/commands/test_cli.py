@@ -144,7 +144,7 @@ def test_a_malformed_csv_is_one_line_and_exit_code_2(capsys, folder, text, messa
     assert code == 2 and out == "" and err.count("\n") == 1 and message in err
 
 
-def test_ode_leaves_numbers_and_pictures_and_is_not_run_twice(capsys, folder):
+def test_ode_leaves_numbers_and_pictures_and_is_not_run_twice(capsys, folder, every_format):
     code, out, err = run(capsys, "ode", "--system", "spiral", *TINY, "--json")
     record = json.loads(out)
     assert code == 0 and record["status"] == "finished"

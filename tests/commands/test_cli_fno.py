@@ -27,7 +27,7 @@ def test_train_with_residual_connections_then_take_a_hessian(capsys, folder):
     assert code == 0 and record["status"] == "finished"
     assert row["group"] == "kan-spline-residual" and row["network"]["residual"] and 0 < row["relative_l2"] < 1
     assert set(row["relative_l2_at"]) == {"8", "15", "29"}
-    assert {"curves.svg", "prediction_1.png", "tables.md"} <= {Path(path).name for path in record["files"]}
+    assert {"curves.svg", "prediction_1.svg", "tables.md"} <= {Path(path).name for path in record["files"]}
     code, out, err = run(capsys, "fno", *TINY, *flags[:-1])  # finished runs are not repeated
     assert code == 0 and "finished on" in err and "Resolution" in out
     assert run(capsys, "render", "fno")[0] == 0

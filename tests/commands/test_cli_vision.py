@@ -30,7 +30,7 @@ def test_train_then_evaluate_gives_the_numbers_of_the_record(capsys, folder):
     rows = record["result"]["runs"]
     assert [row["variant"] for row in rows] == ["mlp", "kan-spline", "kan-rswaf"]
     names = {Path(path).name for path in record["files"]}
-    assert {"curves.svg", "curves.png", "tables.md"} <= names
+    assert {"curves.svg", "tables.md"} <= names
     where = record["folder"]
     code, out, err = run(capsys, "evaluate", where, "--json")
     document = json.loads(out)

@@ -24,7 +24,7 @@ def draw():
     return figure
 
 
-def test_files_are_the_same_twice_and_the_svg_holds_text(tmp_path):
+def test_files_are_the_same_twice_and_the_svg_holds_text(tmp_path, every_format):
     first, *others = save_figure(draw(), tmp_path / "a", "figure")
     again = save_figure(draw(), tmp_path / "b", "figure")
     assert [path.read_bytes() for path in (first, *others)] == [path.read_bytes() for path in again]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,16 +58,13 @@ class DifferentiatedEngine:
     ) -> DifferentiatedSolved:
         """See `kansciml.backends.base.Engine`; torchdiffeq counts steps anew after each save point and knot."""
         self.field.load_flat(params)
-        options = {"max_num_steps": max_steps, "norm": _largest}
-        call = partial(odeint, rtol=rtol, atol=atol, method=self.solver, options=options)
-        if self.adjoint:
-            call = partial(odeint_adjoint, *call.args, **call.keywords, adjoint_params=tuple(self.field.trainable))
+        settings = {"rtol": rtol, "atol": atol, "method": self.solver}
         with torch.set_grad_enabled(gradient):
             starts = [torch.tensor(one.start, requires_grad=gradient) for one in pieces]
-            solutions = [self._solve(one, start, call, max_steps) for one, start in zip(pieces, starts)]
+            solutions = [self._solve(one, start, settings, max_steps) for one, start in zip(pieces, starts)]
         return DifferentiatedSolved(self.field, starts, solutions)
 
-    def _solve(self, piece: Piece, u: Tensor, call: Callable[..., Tensor], max_steps: int) -> Tensor:
+    def _solve(self, piece: Piece, u: Tensor, settings: dict[str, Any], max_steps: int) -> Tensor:
         """States at the save times, from one stop to the next.
 
         Stops are knots of inputs, beyond which an interval's inputs go on as they are, so that steps may reach there;
@@ -81,13 +79,14 @@ class DifferentiatedEngine:
         for stop in stops[stops > piece.t0]:
             inner = tau[(tau > begin) & (tau <= stop)]
             times = np.unique(np.concatenate([[begin], inner, [stop]]))
-            given = {}
-            if exact:
-                given = {"options": {**call.keywords["options"], "step_t": torch.tensor([stop])}}
-                if self.adjoint:
-                    given["adjoint_options"] = {"max_num_steps": max_steps, "step_t": torch.tensor([begin])}
+            ends = [{"step_t": torch.tensor([end])} if exact else {} for end in (stop, begin)]
+            options, backward = ({"max_num_steps": max_steps, **end} for end in ends)
+            call = partial(odeint, options={**options, "norm": _largest}, **settings)
+            if self.adjoint:
+                given = {"adjoint_options": backward, "adjoint_params": tuple(self.field.trainable)}
+                call = partial(odeint_adjoint, **call.keywords, **given)
             try:
-                states = call(self._function(drive, interval), u, torch.from_numpy(times), **given)
+                states = call(self._function(drive, interval), u, torch.from_numpy(times))
             except AssertionError as error:  # how torchdiffeq tells that a solve failed
                 text = str(error).splitlines()[0][:120]
                 if "max_num_steps" in text:

@@ -27,10 +27,12 @@ class Drive:
             self.first = np.zeros(len(pieces), dtype=np.intp)
             return
         assert len(driven) == len(pieces)
-        knots, base, slope = [], [], []
+        knots: list[np.ndarray] = []
+        base: list[np.ndarray] = []
+        slope: list[np.ndarray] = []
         for _, inputs in driven:
             rise = np.diff(inputs.values, axis=0) / np.diff(inputs.t)[:, None] * (inputs.kind == "linear")
-            knots += [inputs.t, [np.inf]]
+            knots += [inputs.t, np.array([np.inf])]
             base += [inputs.values, inputs.values[-1:]]
             slope += [rise, np.zeros((2, inputs.size))]
         self.knots, self.base, self.slope = np.concatenate(knots), np.concatenate(base), np.concatenate(slope)

@@ -119,7 +119,7 @@ def _integrate(kernel, drive, tableau, pieces, rtol, atol, max_steps) -> Steps:
         new = size * np.clip(factor, np.where(ok, 1.0, SHRINK), GROW)
         h = np.where(ok & lands, np.maximum(new, h), new)
         tried += 1
-        rejected += len(ok) - np.count_nonzero(ok)
+        rejected += len(ok) - int(np.count_nonzero(ok))
         if not ok.any():
             continue
         end = np.where(lands, drive.until(interval), t + size)
@@ -150,7 +150,8 @@ def _in_order(count, rejected, piece, number, t, size, end, interval, fresh, sta
     place[order] = np.arange(count)
     rows = np.lexsort((place[piece], number))
     groups = np.append(0, np.cumsum(np.bincount(number)))
-    return Steps(*(a[rows] for a in (t, size, end, states, slopes, interval, fresh)), groups, order, rejected)
+    kept = (a[rows] for a in (t, size, end, states, slopes, interval, fresh))
+    return Steps(*kept, groups=groups, order=order, rejected=rejected)
 
 
 def _norm(largest: np.ndarray, tableau: Tableau) -> np.ndarray:

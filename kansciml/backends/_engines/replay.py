@@ -101,17 +101,16 @@ class ExplicitSolved:
         running = np.zeros((len(steps.order), n))  # cotangents of the states between steps, in the order of a group
         groups = np.diff(steps.groups)
         per_row = stages * n * (n + 1)
-        total = 0.0
-        stop = len(groups)
+        parts, stop = [], len(groups)
         while stop:
             start = stop - 1
             while start and (steps.groups[stop] - steps.groups[start - 1]) * per_row <= BLOCK:
                 start -= 1
-            total = total + self._replay(start, stop, direct, by_slopes, running)
+            parts.append(self._replay(start, stop, direct, by_slopes, running))
             stop = start
         by_starts = np.empty_like(running)
         by_starts[steps.order] = running
-        return total, by_starts
+        return sum(parts[1:], parts[0]), by_starts
 
     def _replay(
         self, start: int, stop: int, direct: np.ndarray, by_slopes: np.ndarray, running: np.ndarray

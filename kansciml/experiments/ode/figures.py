@@ -1,4 +1,4 @@
-"""Pictures of a neural-ODE experiment. Each function draws one figure within `publication_style` and returns it."""
+"""Pictures of the losses of a neural-ODE experiment. Each function draws one figure and returns it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.experiments.ode.record import OdeGroup, OdeRecord, OdeSystem, Run
+from kansciml.experiments.ode.record import OdeGroup, OdeRecord, Run
 from kansciml.reporting.legends import hollow, key, legend_below
 from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, as_is, new_figure, variant_styles
 
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 Styles = Mapping[str, VariantStyle]
 CURVE_POINTS = 400
 """Points drawn per loss curve: more than a printed figure can show."""
-MAX_COMPONENTS = 6
-MEDIAN_SEED = "models: the seed with the median training error"
 TRUTH_WIDTH = 2.2
 """Wider than the models' lines, so that it shows on both sides of a model that matches it."""
 
 
 def loss_curves(ode: OdeRecord) -> Figure:
     """Training loss against iteration, one panel per system: median over seeds, and a band from lowest to highest."""
-    styles = _styles(ode.groups)
-    figure, panels = _panels(2.0, len(ode.systems))
+    styles = styles_of(ode.groups)
+    figure, panels = panels_of(2.0, len(ode.systems))
     for axes, system in zip(panels, ode.systems):
         for group in system.groups:
             style = styles[group.name]
@@ -58,7 +56,7 @@ def loss_curves(ode: OdeRecord) -> Figure:
     figure.supylabel("training loss", fontsize=8)
     notes = ["line: median over seeds, band: lowest to highest"] * any(len(group.rows) > 1 for group in ode.groups)
     notes += ["cross: a seed diverged"] * any(group.n_diverged for group in ode.groups)
-    _legend(figure, styles, [], "; ".join(notes))
+    legend(figure, styles, [], "; ".join(notes))
     return figure
 
 
@@ -71,7 +69,7 @@ def final_losses(ode: OdeRecord) -> Figure | None:
         return None
     defined = any(not math.isnan(group.middle("train_relative_mse")) for group in ode.groups)
     metric = "train_relative_mse" if defined else "train_mse"
-    styles = _styles(ode.groups)
+    styles = styles_of(ode.groups)
     figure = new_figure(2.6, width=max(3.2, min(7.0, 1.6 + 1.3 * len(ode.systems))))
     axes = figure.subplots()
     for position, system in enumerate(ode.systems):
@@ -89,122 +87,15 @@ def final_losses(ode: OdeRecord) -> Figure | None:
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("relative MSE on the training span" if defined else "MSE on the training span")
     notes = ["mark: one seed, bar: median"] + ["on top: seeds that diverged"] * any(g.n_diverged for g in ode.groups)
-    _legend(figure, styles, [], "; ".join(notes), marks=True)
+    legend(figure, styles, [], "; ".join(notes), marks=True)
     return figure
 
 
-def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
-    """Components against time: truth, data, and the seed with the median error of each variant."""
-    styles = _styles(ode.groups)
-    shown = shown_components(system)
-    figure = new_figure(0.55 + 1.15 * len(shown))
-    panels = np.atleast_1d(figure.subplots(len(shown), sharex=True))
-    times, _ = system.reference
-    end = float(max(system.t[-1], times[-1]))
-    beyond = end > system.train_end
-    for axes, index in zip(panels, shown):
-        if beyond:
-            axes.axvspan(times[0], system.train_end, color=SHADE, linewidth=0, zorder=0)
-        _draw(axes, system, styles, None, index)
-    panels[0].set_xlim(times[0], end)
-    unit = "" if system.truth is None else " (dimensionless)"  # data are in a unit of their own
-    panels[-1].set_xlabel(f"time t{unit}")
-    note = f"{len(shown)} of {len(system.labels)} components" if len(shown) < len(system.labels) else None
-    panels[0].set_title(as_is(system.title) + (f" ({note})" if note else ""))
-    extras = ["truth"] * (system.truth is not None) + ["data"] + ["training span"] * beyond
-    _legend(figure, {group.name: styles[group.name] for group in system.groups}, extras, MEDIAN_SEED)
-    return figure
-
-
-def phase_portraits(ode: OdeRecord) -> Figure | None:
-    """Two components against each other, one panel per system that has two; None if none has."""
-    systems = [system for system in ode.systems if system.phase_plane]
-    if not systems:
-        return None
-    styles = _styles(ode.groups)
-    figure, panels = _panels(2.1, len(systems))
-    for axes, system in zip(panels, systems):
-        first, second = system.phase_plane or (0, 1)
-        _draw(axes, system, styles, first, second)
-        axes.set_xlim(*_limits(system.reference[1][:, first]))
-        axes.set_xlabel(as_is(system.labels[first]))
-        axes.set_title(as_is(system.title))
-    known = any(system.truth is not None for system in systems)
-    _legend(figure, styles, ["truth"] * known + ["data"], MEDIAN_SEED)
-    return figure
-
-
-def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
-    """Paths of all bodies in the plane, one panel per variant: up to the end of training, and pale beyond it."""
-    styles = _styles(ode.groups)
-    times, states = system.reference
-    trained = times <= system.train_end
-    shown = [(styles[group.name].name, styles[group.name].colour, path) for group, path in _representatives(system)]
-    shown = shown or [(as_is(system.title), TRUTH, states[:0])]
-    columns = [x for _, x, _ in system.bodies], [y for *_, y in system.bodies]
-    low, high = zip(*(_limits(states[:, both]) for both in columns))
-    width = max(3.2, min(7.0, 2.35 * len(shown)))
-    aspect = (high[1] - low[1]) / (high[0] - low[0])
-    figure = new_figure(1.0 + min((width - 0.6) / len(shown) * aspect, 5.0), width)
-    panels = np.atleast_1d(figure.subplots(1, len(shown), sharex=True, sharey=True))
-    for axes, (title, colour, path) in zip(panels, shown):
-        inside = system.t[: len(path)] <= system.train_end
-        for number, x, y in system.bodies:
-            axes.plot(states[trained, x], states[trained, y], color=TRUTH, linewidth=1.8)
-            axes.plot(states[~trained, x], states[~trained, y], color=TRUTH, linewidth=0.5, alpha=0.3)
-            axes.plot(states[0, x], states[0, y], "o", color=TRUTH, markersize=2.5)
-            axes.annotate(number, states[0, [x, y]], xytext=(2.5, 2.5), textcoords="offset points", fontsize=6)
-            axes.plot(path[inside, x], path[inside, y], color=colour, linewidth=0.9)
-            axes.plot(path[~inside, x], path[~inside, y], color=colour, linewidth=0.7, alpha=0.35)
-        axes.set_title(title)
-        axes.set_aspect("equal")
-        axes.set_xlabel("x")
-    panels[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), ylabel="y")
-    _legend(
-        figure, {}, ["truth"], f"{as_is(system.title)}; coloured: model, dot: start, pale: beyond the training span"
-    )
-    return figure
-
-
-def shown_components(system: OdeSystem) -> list[int]:
-    """Components for the trajectory figure: all of a small system; x and y of the first and last of many bodies."""
-    if len(system.labels) <= MAX_COMPONENTS:
-        return list(range(len(system.labels)))
-    if system.bodies:
-        (_, *first), *_, (_, *last) = system.bodies
-        return [*first, *last]
-    return list(range(MAX_COMPONENTS))
-
-
-def _styles(groups: Iterable[OdeGroup]) -> Styles:
+def styles_of(groups: Iterable[OdeGroup]) -> Styles:
     """By the name of the group."""
     ordered = sorted(groups, key=lambda group: group.place)
     plain = variant_styles(group.variant for group in ordered)
     return {group.name: group.styled(plain[group.variant]) for group in ordered}
-
-
-def _representatives(system: OdeSystem) -> list[tuple[OdeGroup, np.ndarray]]:
-    """Each group with the trajectory (Td, n) of its representative seed, where there is one."""
-    found = [(group, run.array("trajectory")) for group in system.groups if (run := group.representative) is not None]
-    return [(group, path) for group, path in found if len(path)]
-
-
-def _draw(axes: Axes, system: OdeSystem, styles: Styles, x: int | None, y: int) -> None:
-    """Component `y` against component `x`, or against time: truth, data, and a seed of each variant."""
-
-    def columns(times: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return times[: len(states)] if x is None else states[:, x], states[:, y]
-
-    times, states = system.reference
-    if system.truth is not None:
-        axes.plot(*columns(times, states), color=TRUTH, linewidth=TRUTH_WIDTH)
-    for group, path in _representatives(system):
-        style = styles[group.name]
-        axes.plot(*columns(system.t, path), color=style.colour, linestyle=style.line, linewidth=1.1)
-    axes.plot(*columns(system.data_t, system.data), "o", color=TRUTH, markersize=4, markerfacecolor="white",
-              markeredgewidth=0.5, zorder=1.5)  # fmt: skip
-    axes.set_ylim(*_limits(states[:, y]))
-    axes.set_ylabel(as_is(system.labels[y]))
 
 
 def on_one_grid(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
@@ -250,14 +141,7 @@ def _strip(axes: Axes, group: OdeGroup, style: VariantStyle, x: float, step: flo
         )  # fmt: skip
 
 
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Axis limits around the truth: an extrapolation that runs away must not flatten it."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    margin = 0.15 * (high - low) or 0.5 * abs(high) or 1.0
-    return low - margin, high + margin
-
-
-def _panels(height: float, count: int) -> tuple[Figure, list[Axes]]:
+def panels_of(height: float, count: int) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of up to three, `height` inches each."""
     columns = min(count, 3)
     rows = -(-count // columns)
@@ -275,7 +159,7 @@ def _log_axis(axes: Axes) -> None:
         axes.minorticks_off()
 
 
-def _legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: bool = False) -> None:
+def legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: bool = False) -> None:
     """A legend of `extras` (keys of `made`) and variants."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

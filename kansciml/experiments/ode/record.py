@@ -1,9 +1,12 @@
 """Writes the record of a neural-ODE experiment (Figure 2, ``kansciml ode``), and reads it as groups of runs.
 
-``result["runs"]``: `Run` rows; ``result["systems"]``: `OdeSystem` by name; on two backends ``result["gates"]``:
-`Gate` rows, and variants are named ``variant@backend``. Arrays per run: ``<id>.iteration``, ``.loss``, ``.phase`` (0
-Adam, 1 L-BFGS), all (K,), ``.params`` (P,), and ``.trajectory`` (Td, n), NaN after a blow-up; per system:
-``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown), ``.data_t`` (T,) and ``.data`` (T, n).
+``result["runs"]``: `Run` rows; ``result["systems"]``: `OdeSystem` by name, with their `OdeSeries`; on two backends
+``result["gates"]``: `Gate` rows, and variants are named ``variant@backend``. Arrays per run: ``<id>.iteration``,
+``.loss``, ``.phase`` (0 Adam, 1 L-BFGS), all (K,), ``.params`` (P,), ``.trajectory`` (Td, n), NaN after a blow-up, of
+the first trajectory, ``.trajectory.1`` of the next, and ``.slopes`` (G, G, 2) on the system's plane; per system:
+``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown), ``.data_t`` (T,) and ``.data`` (T, n, NaN where not
+measured) of the first, ``<system>.t.1`` and so on of the next; for two components, ``.plane`` (G, G, 2) and its true
+``.slopes``.
 """
 
 from __future__ import annotations
@@ -39,6 +42,11 @@ def _nothing() -> np.ndarray:
     return np.empty(0)
 
 
+def numbered(name: str, series: int) -> str:
+    """Name of an array of one trajectory: those of the first bear no number."""
+    return f"{name}.{series}" if series else name
+
+
 @dataclass(frozen=True)
 class Run:
     """One trained model: one system, one variant, one seed, one backend.
@@ -46,8 +54,8 @@ class Run:
     Args:
         variant: a key of `COMPARISONS`, or any other name; in JSON it is the `group`.
         status: ``"finished"``, ``"diverged"`` or ``"interrupted"``. message: why it ended.
-        train_mse ... test_relative_mse: errors re-evaluated at tolerance 1e-10; None where that fails, the truth is
-            unknown or, for relative errors, the data are constant in time.
+        train_mse ... unseen_relative_mse: errors re-evaluated at tolerance 1e-10; None where that fails, the truth is
+            unknown, there are no such trajectories or, for relative errors, the data are constant in time.
         not_computed: why, for each of those that is None.
         group: the variant, with the backend where there are two. arrays: by ``<id>.<name>``, others too.
     """
@@ -63,6 +71,10 @@ class Run:
     train_relative_mse: float | None = None
     test_mse: float | None = None
     test_relative_mse: float | None = None
+    validation_mse: float | None = None
+    validation_relative_mse: float | None = None
+    unseen_mse: float | None = None
+    unseen_relative_mse: float | None = None
     not_computed: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
     backend: str = ""
@@ -98,9 +110,9 @@ class Run:
         value = self.metric(name)
         return math.inf if self.diverged and not math.isnan(value) else value
 
-    def array(self, name: str) -> np.ndarray:
-        """One of the arrays; empty if the record lacks it."""
-        return self.arrays.get(f"{self.id}.{name}", _nothing())
+    def array(self, name: str, series: int = 0) -> np.ndarray:
+        """One of the arrays, of one trajectory; empty if the record lacks it."""
+        return self.arrays.get(f"{self.id}.{numbered(name, series)}", _nothing())
 
 
 @dataclass(frozen=True)
@@ -152,13 +164,47 @@ class OdeGroup(Group[Run]):
         return finished[(len(finished) - 1) // 2] if finished else None
 
 
+ROLES = {"train": "", "validation": "validation", "unseen": "unseen initial state"}
+"""What a trajectory is for, and what pictures say of it."""
+SERIES_ARRAYS = ("t", "truth", "data_t", "data")
+
+
 @dataclass(frozen=True, eq=False)
-class OdeSystem:
-    """One system (see `kansciml.tasks.ode.system.System`) with its data, its truth where known, and its groups of runs.
+class OdeSeries:
+    """One trajectory of a system.
 
     Args:
-        t: times (Td,) of truth and trajectories. truth: true states (Td, n); None if unknown.
-        data_t, data: times (T,) and states (T, n).
+        train_end: last time that is trained on. name: among others. role: a key of `ROLES`.
+        t: times (Td,) of truth and models, dense. truth: true states (Td, n); None if unknown.
+        data_t, data: times (T,) and measured states (T, n).
+    """
+
+    train_end: float
+    name: str = ""
+    role: str = "train"
+    t: np.ndarray = field(default_factory=_nothing)
+    truth: np.ndarray | None = None
+    data_t: np.ndarray = field(default_factory=_nothing)
+    data: np.ndarray = field(default_factory=_nothing)
+
+    @property
+    def reference(self) -> tuple[np.ndarray, np.ndarray]:
+        """Times and states of the truth, or of the data where the truth is unknown."""
+        return (self.data_t, self.data) if self.truth is None else (self.t, self.truth)
+
+    @property
+    def end(self) -> float:
+        """Last time of models and data."""
+        return float(max(self.t[-1], self.reference[0][-1]))
+
+
+@dataclass(frozen=True, eq=False)
+class OdeSystem:
+    """One system (see `kansciml.tasks.ode.system.System`) with its trajectories and its groups of runs.
+
+    Args:
+        series: the trajectories, the first of those that are trained on first.
+        plane: states (G, G, 2) of a system of two components, at which fields are compared. slopes: the true ones.
     """
 
     title: str
@@ -170,15 +216,14 @@ class OdeSystem:
     loss_scale: tuple[float, ...] = ()
     name: str = ""
     groups: tuple[OdeGroup, ...] = ()
-    t: np.ndarray = field(default_factory=_nothing)
-    truth: np.ndarray | None = None
-    data_t: np.ndarray = field(default_factory=_nothing)
-    data: np.ndarray = field(default_factory=_nothing)
+    series: tuple[OdeSeries, ...] = ()
+    plane: np.ndarray | None = None
+    slopes: np.ndarray | None = None
 
     @property
-    def reference(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times and states of the truth, or of the data where the truth is unknown."""
-        return (self.data_t, self.data) if self.truth is None else (self.t, self.truth)
+    def first(self) -> OdeSeries:
+        """The trajectory that is shown where there is room for one."""
+        return self.series[0]
 
     @property
     def bodies(self) -> list[tuple[str, int, int]]:
@@ -225,9 +270,9 @@ class OdeRecord:
             for name, values in record.result["systems"].items():
                 own = tuple(group for group in groups if group.task == name)
                 if own:
-                    t, data_t, data = (record.arrays[f"{name}.{key}"] for key in ("t", "data_t", "data"))
-                    system = replace(read(OdeSystem, values), name=name, groups=own, t=t, data_t=data_t, data=data)
-                    systems.append(replace(system, truth=record.arrays.get(f"{name}.truth")))
+                    plane, slopes = (record.arrays.get(f"{name}.{key}") for key in ("plane", "slopes"))
+                    system = replace(read(OdeSystem, values), name=name, groups=own, plane=plane, slopes=slopes)
+                    systems.append(replace(system, series=_read_series(record, system)))
             gates = tuple(read(Gate, row) for row in record.result.get("gates", []))
         if not systems:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
@@ -237,6 +282,18 @@ class OdeRecord:
     def groups(self) -> tuple[OdeGroup, ...]:
         """Those of all systems."""
         return tuple(group for system in self.systems for group in system.groups)
+
+
+def _read_series(record: Record, system: OdeSystem) -> tuple[OdeSeries, ...]:
+    """The trajectories with their arrays; records of one trajectory do not list it."""
+    found = []
+    for k, one in enumerate(system.series or (OdeSeries(system.train_end),)):
+        arrays = {key: record.arrays.get(f"{system.name}.{numbered(key, k)}") for key in SERIES_ARRAYS}
+        if lacking := [key for key in ("t", "data_t", "data") if arrays[key] is None]:
+            raise KeyError(f"{system.name}.{numbered(lacking[0], k)}")
+        t, data_t, data = (array for key in ("t", "data_t", "data") if (array := arrays[key]) is not None)
+        found.append(replace(one, t=t, truth=arrays["truth"], data_t=data_t, data=data))
+    return tuple(found)
 
 
 def read_runs(record: Record) -> list[Run]:
@@ -254,14 +311,18 @@ def run_json(run: Run) -> dict[str, Any]:
 def ode_result(systems: Sequence[OdeSystem], runs: Sequence[Run]) -> Result:
     """What the record holds."""
     described = {}
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray | None] = {}
     for one in systems:
-        found = {name: array for name in ("t", "truth", "data_t", "data") if (array := getattr(one, name)) is not None}
-        described[one.name] = _without(write(one), "name", "groups", "t", "truth", "data_t", "data")
-        arrays |= {f"{one.name}.{name}": array for name, array in found.items()}
+        series = [_without(write(part), *SERIES_ARRAYS) for part in one.series]
+        bare = replace(one, groups=(), series=(), plane=None, slopes=None)
+        described[one.name] = _without(write(bare), "name", "groups", "plane", "slopes") | {"series": series}
+        arrays |= {f"{one.name}.plane": one.plane, f"{one.name}.slopes": one.slopes}
+        for k, part in enumerate(one.series):
+            arrays |= {f"{one.name}.{numbered(name, k)}": getattr(part, name) for name in SERIES_ARRAYS}
     for run in runs:
         arrays |= run.arrays
-    return Result({"systems": described, "runs": [run_json(run) for run in runs]}, arrays)
+    known = {name: array for name, array in arrays.items() if array is not None}
+    return Result({"systems": described, "runs": [run_json(run) for run in runs]}, known)
 
 
 def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kansciml.experiments.ode import figures
+from kansciml.experiments.ode import figures, paths
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.tables import backend_tables, loss_table, verdict_tables
 from kansciml.reporting.style import save_report
@@ -31,8 +31,9 @@ def summary(record: Record) -> list[Table]:
 def render(record: Record, folder: Path) -> list[Path]:
     """Write all pictures (SVG, PNG and PDF) and tables (Markdown and JSON) into `folder`; returns their paths.
 
-    ``loss_curves``, ``final_losses`` (of more than one run), ``phase_portraits``, ``trajectories_<system>``, for
-    systems of bodies in a plane ``orbits_<system>``, and ``tables``.
+    ``loss_curves``, ``final_losses`` (of more than one run), ``phase_portraits``, ``trajectories_<system>``,
+    ``errors_<system>``, for systems of two components ``fields_<system>``, of bodies in a plane ``orbits_<system>``,
+    and ``tables``.
 
     Raises:
         KansciError: the record holds no finished run of a neural ODE, or the folder cannot be written.
@@ -41,10 +42,11 @@ def render(record: Record, folder: Path) -> list[Path]:
     drawings: dict[str, Callable[[], Figure | None]] = {
         "loss_curves": partial(figures.loss_curves, ode),
         "final_losses": partial(figures.final_losses, ode),
-        "phase_portraits": partial(figures.phase_portraits, ode),
+        "phase_portraits": partial(paths.phase_portraits, ode),
     }
     for system in ode.systems:
-        drawings[f"trajectories_{system.name}"] = partial(figures.trajectories, ode, system)
+        for name, draw in (("trajectories", paths.trajectories), ("errors", paths.errors), ("fields", paths.fields)):
+            drawings[f"{name}_{system.name}"] = partial(draw, ode, system)
         if system.bodies:
-            drawings[f"orbits_{system.name}"] = partial(figures.orbits, ode, system)
+            drawings[f"orbits_{system.name}"] = partial(paths.orbits, ode, system)
     return save_report(folder, summary(record), drawings)

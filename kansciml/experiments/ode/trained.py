@@ -15,7 +15,8 @@ from kansciml.experiments.ode.record import Run, read_runs
 from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel, config_of
 from kansciml.tasks.ode.data import training_data
-from kansciml.tasks.ode.problem import METRICS, make_problem
+from kansciml.tasks.ode.evaluation import METRICS
+from kansciml.tasks.ode.problem import make_problem
 from kansciml.tasks.ode.system import System
 
 C = TypeVar("C")

@@ -66,8 +66,8 @@ def accuracy_table(table1: Table1Record) -> Table:
     notes = [
         f"Measured: {data.title} at {own.network['image_size']} pixels, {data.n_train} training images, {own.steps}"
         f" steps in batches of {own.batch_size}; mean over the seeds that did not diverge, +- its standard error; test"
-        " images, weights of the last step. A dash: not trained in this run. Parameters, MFLOPs and steps: of the trained"
-        " models."
+        " images, weights of the last step. A dash: not trained in this run. Parameters, MFLOPs and steps: of the"
+        " trained models."
     ]
     notes += [*table1.caveat, *diverged_notes(table1.groups)]
     return Table("Table 1: accuracy, printed beside measured", columns, body, notes)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kansciml._errors import KansciError, UsageError
 from kansciml.experiments.minibatch.trained import SCORED, chosen_rows, load_network, trained_models
 from kansciml.experiments.vision.jobs import VisionData, images_hash
-from kansciml.experiments.vision.record import ImagesRow, VisionRecord, VisionRow
+from kansciml.experiments.vision.record import VisionRecord, VisionRow
 from kansciml.experiments.vision.runs import EVALUATION_FACTOR, plain_batches, score_images
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
@@ -123,55 +123,51 @@ def score(record: Record, options: ImageScoring, progress: Progress) -> tuple[di
     """Every chosen model over the images of a split."""
     vision = VisionRecord.read(record)
     rows = chosen_rows(vision.rows, options.model)
-    found: list[dict[str, Any]] = []
     images: dict[str, Images] = {}
+    found: list[tuple[VisionRow, Scores]] = []
     with progress.task("evaluating", len(rows)) as bar:
         for row in rows:
             name = row.dataset
             if name not in images:
                 images[name] = split_images(record, name, options.split, options.data_dir, progress)
-            scores = evaluate_row(record, row, images[name], options.accelerator, options.batch_size)
-            found.append(_document(vision.data[name], row, scores, options.split))
+            found.append((row, evaluate_row(record, row, images[name], options.accelerator, options.batch_size)))
             bar.update(advance=1)
-    return {"split": options.split, "models": found}, [_scores_table(found, options.split), *_class_tables(found)]
+    models = [
+        {
+            **attributes(row, SCORED),
+            **attributes(scores, "top1 top5 loss n"),
+            "recorded": attributes(row, "top1 top5 loss") if options.split == HELD_OUT else None,
+            "per_class": dict(zip(vision.data[row.dataset].classes, scores.per_class.tolist())),
+            "confusion": scores.confusion,
+        }
+        for row, scores in found
+    ]
+    tables = [_scores_table(found, options.split), *_class_tables(vision, found)]
+    return {"split": options.split, "models": models}, tables
 
 
-def _document(images: ImagesRow, row: VisionRow, scores: Scores, split: str) -> dict[str, Any]:
-    recorded = {"top1": row.top1, "top5": row.top5, "loss": row.loss}
-    return {
-        **attributes(row, SCORED),
-        "top1": scores.top1,
-        "top5": scores.top5,
-        "loss": scores.loss,
-        "n": scores.n,
-        "recorded": recorded if split == HELD_OUT else None,
-        "per_class": dict(zip(images.classes, scores.per_class.tolist())),
-        "confusion": scores.confusion,
-    }
-
-
-def _scores_table(found: Sequence[dict[str, Any]], split: str) -> Table:
-    rows = []
-    for one in found:
-        recorded = one["recorded"] or {}
-        row = [one["id"], one["label"], one["parameters"], 100 * one["top1"], 100 * one["top5"], one["loss"]]
-        rows.append([*row, 100 * recorded["top1"] if recorded else None, recorded.get("loss")])
+def _scores_table(found: Sequence[tuple[VisionRow, Scores]], split: str) -> Table:
+    rows = [
+        [row.id, row.label, row.parameters, 100 * one.top1, 100 * one.top5, one.loss,
+         *([row.percent, row.loss] if split == HELD_OUT else [None, None])]
+        for row, one in found
+    ]  # fmt: skip
     columns = ["Run", "Model", "Parameters", "Top-1 (%)", "Top-5 (%)", "Loss", "recorded top-1", "recorded loss"]
-    note = f"{found[0]['n']} {'test' if split == HELD_OUT else 'training'} images, without augmentation."
+    note = f"{found[0][1].n} {'test' if split == HELD_OUT else 'training'} images, without augmentation."
     return Table(f"Scores on the {split} images", columns, rows, [note])
 
 
-def _class_tables(found: Sequence[dict[str, Any]]) -> list[Table]:
+def _class_tables(vision: VisionRecord, found: Sequence[tuple[VisionRow, Scores]]) -> list[Table]:
     """One table per task: share of each class's images that were recognised, a column per run."""
     tables = []
-    for task in dict.fromkeys(one["task"] for one in found):
-        own = [one for one in found if one["task"] == task]
-        rows = [[name, *(100 * one["per_class"][name] for one in own)] for name in own[0]["per_class"]]
-        notes = []
+    for task in dict.fromkeys(row.task for row, _ in found):
+        own = [(row, scores) for row, scores in found if row.task == task]
+        shares = [(100 * scores.per_class).tolist() for _, scores in own]
+        rows, notes = list(zip(vision.data[own[0][0].dataset].classes, *shares)), []
         if len(rows) > SHOWN_CLASSES:
             rows = sorted(rows, key=lambda row: sum(row[1:]))[:SHOWN_CLASSES]
             notes = [f"The {SHOWN_CLASSES} classes that are recognised worst; --json has all of them."]
-        columns = ["Class", *(f"{one['group']} {one['seed']}" for one in own)]
+        columns = ["Class", *(f"{row.group} {row.seed}" for row, _ in own)]
         tables.append(Table(f"Recognised of each class (%): {task}", columns, rows, notes))
     return tables
 

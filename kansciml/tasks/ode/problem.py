@@ -1,28 +1,23 @@
-"""Makes a field for a system and the problem that a backend solves, and measures a trained field."""
+"""Makes a field for a system, and the problem that a backend solves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import Float, Float64
-
-from kansciml._errors import SolveError, UsageError, unknown_name
-from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver
+from kansciml._errors import UsageError, unknown_name
+from kansciml.backends.base import MAX_STEPS, OdeProblem, Series
 from kansciml.models.field_spec import INPUT_SCALINGS, MODELS, FieldSpec
-from kansciml.tasks.ode.data import full_data, training_data
+from kansciml.tasks.ode.data import first_state
+from kansciml.tasks.ode.scaling import input_normalisation, training_trajectories
 from kansciml.tasks.ode.system import System
+from kansciml.tasks.ode.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from kansciml.backends.module_field import ModuleField
 
-EVALUATION_TOLERANCE = 1e-10
-"""Losses are reported at this tolerance, so that none of them fits the solver's error."""
 MATCHES = ("width", "params")
-METRICS = ("train_mse", "train_relative_mse", "test_mse", "test_relative_mse")
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ class FieldConfig(FieldSizes):
 def make_field(
     system: System, model: str, *, match: str = "width", config: FieldSizes | None = None, **settings: Any
 ) -> FieldSpec:
-    """A field for a system.
+    """A field for a system, fed its inputs and, where the system depends on it, the time beside the state.
 
     Args:
         system: gives the state size, the normalisation, and the default hidden width.
@@ -80,19 +75,22 @@ def make_field(
     if match not in MATCHES:
         raise unknown_name("match", match, MATCHES)
     given = FieldConfig(**{**vars(config or FieldConfig()), **settings})
-    affine, n = given.input_scaling == "affine", system.state_size
+    affine, n, m = given.input_scaling == "affine", system.state_size, system.input_size
+    center, scale = input_normalisation(system)
     spec = FieldSpec(
         "mlp" if match == "params" else model,
-        (n, *(given.hidden or (system.hidden,)), n),
+        (n + m + system.time_dependent, *(given.hidden or (system.hidden,)), n),
         activation=given.activation,
         grid=given.grid,
         spline_order=given.spline_order,
         grid_range=given.grid_range,
-        center=system.center if affine else (),
-        scale=system.scale if affine else (),
+        center=system.center + center if affine else (),
+        scale=system.scale + scale if affine else (),
         rate=system.rate,
         squash=given.input_scaling == "tanh",
         input_power=given.input_power,
+        inputs=m,
+        time=system.time_dependent,
     )
     return shrunk_kan(spec, lambda field: field.n_parameters) if (model, match) == ("kan", "params") else spec
 
@@ -102,136 +100,57 @@ def shrunk_kan(mlp: FieldSpec, size: Callable[[FieldSpec], float]) -> FieldSpec:
 
     Where even one unit is larger than the MLP, it has one.
     """
-    n, *hidden, _ = mlp.widths
+    first, *hidden, last = mlp.widths
     for width in range(hidden[0], 0, -1):
-        kan = replace(mlp, model="kan", widths=(n, *(max(1, round(h * width / hidden[0])) for h in hidden), n))
+        kan = replace(mlp, model="kan", widths=(first, *(max(1, round(h * width / hidden[0])) for h in hidden), last))
         if size(kan) <= size(mlp):
             break
     return kan
 
 
 def make_problem(
-    system: System, field: FieldSpec | ModuleField, rtol: float = 1e-7, atol: float = 1e-7, max_steps: int = MAX_STEPS
+    system: System,
+    field: FieldSpec | ModuleField,
+    rtol: float = 1e-7,
+    atol: float = 1e-7,
+    max_steps: int = MAX_STEPS,
+    *,
+    solver: str | None = None,
+    learn_u0: bool = False,
 ) -> OdeProblem:
     """The problem of fitting `field` to the training data of `system`, solved in the system's `units`.
 
-    The tolerances are in these units: multiples of the range of each component, unless the system is `dimensionless`.
-    The rest is as for `OdeProblem`.
+    One series per trajectory that is trained on, in their order. The tolerances are in these units: multiples of the
+    range of each component, unless the system is `dimensionless`.
+
+    Args:
+        solver: see `OdeProblem`; None: ``"stiff"`` if the system is stiff, else ``"5"``.
+        learn_u0: whether initial states are parameters, first those of the first rows. Otherwise they are these rows.
+
+    Raises:
+        UsageError: a first row in which not every component was measured, unless initial states are learned.
     """
-    data = training_data(system)
-    return OdeProblem.single(
+    data = training_trajectories(system)
+    series = [Series(system.u0, data[0].t, data[0].states, system.t0, learned=learn_u0)]
+    if system.trajectories:
+        series = [_series(system, k, one, learn_u0) for k, one in zip(system.training, data)]
+    return OdeProblem(
         field,
-        u0=system.u0,
-        saveat=data.t,
-        data=data.states,
-        t0=system.t0,
+        tuple(series),
         loss_scale=system.loss_scale,
         rtol=rtol,
         atol=atol,
         max_steps=max_steps,
         units=system.units,
+        solver=solver or ("stiff" if system.stiff else "5"),
     )
 
 
-def mse(u: Float[np.ndarray, "T n"], data: Float[np.ndarray, "T n"]) -> float:
-    """Mean squared error of predicted states over save points and components, in squared state units."""
-    return float(np.mean((u - data) ** 2))
-
-
-def relative_mse(u: Float[np.ndarray, "T n"], data: Float[np.ndarray, "T n"]) -> float:
-    """Squared error relative to the variation of the data, pooled over components (dimensionless, in any unit).
-
-    sum_{t,i} (u_ti - d_ti)^2 / sum_{t,i} (d_ti - mean_t d_ti)^2: predicting each component's mean over time gives 1.
-    Components are pooled so that one that hardly varies does not dominate.
-
-    Raises:
-        UsageError: the data are constant in time (to rounding).
-    """
-    spread = np.ptp(data, axis=0)
-    if not np.any(spread > 4 * np.finfo(np.float64).eps * np.abs(data).max(axis=0)):  # a mean is not exact either
-        what = "there is one row of data" if len(data) == 1 else f"the {len(data)} rows of data are constant in time"
-        raise UsageError(f"{what}: the relative error is undefined, use the mean squared error")
-    unit = spread.max()  # squares of very small or large numbers leave float64
-    error, variation = np.sum(((u - data) / unit) ** 2), np.sum(((data - np.mean(data, axis=0)) / unit) ** 2)
-    return float(error / variation)
-
-
-class Metrics(dict[str, "float | None"]):
-    """Errors of a trained field by name (`METRICS`), None where one could not be computed.
-
-    Attributes:
-        missing: why, in one line, for the name of each that is None.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(dict.fromkeys(METRICS))
-        self.missing: dict[str, str] = {}
-
-    def measure(
-        self,
-        span: str,
-        u: Float[np.ndarray, "T n"],
-        data: Float[np.ndarray, "T n"],
-        unit: Float[np.ndarray, " n"],
-    ) -> None:
-        """Fill in the errors of states u on the span "train" or "test"; `unit`: of relative ones."""
-        with np.errstate(over="ignore"):
-            error = mse(u, data)
-            if not np.isfinite(error):
-                return self.lack(span, "the squared error is larger than float64 holds")
-            self[f"{span}_mse"] = error
-            try:
-                self[f"{span}_relative_mse"] = relative_mse(u / unit, data / unit)
-            except UsageError as undefined:
-                self.missing[f"{span}_relative_mse"] = str(undefined)
-
-    def lack(self, span: str, why: str) -> None:
-        """Say why there are no errors on a span."""
-        self.missing |= {f"{span}_mse": why, f"{span}_relative_mse": why}
-
-
-def evaluate(
-    solver: OdeSolver, system: System, params: Float64[np.ndarray, " P"]
-) -> tuple[Metrics, Float64[np.ndarray, "T n"]]:
-    """Measures of a trained field at tolerance 1e-10, and its states at the system's `test_saveat`.
-
-    The solver may take the problem's `max_steps` here too.
-
-    Returns:
-        ``train_mse``, ``train_relative_mse`` on the training data; ``test_mse``, ``test_relative_mse`` beyond the
-        training span; None, with the reason in `Metrics.missing`, where there is nothing beyond it, where the solution
-        does not reach its end, and for relative errors where the data do not vary. And the states, NaN where
-        they could not be computed. Relative errors are in multiples of the system's `loss_scale`, unless the system is
-        `dimensionless`: components may have different units.
-    """
-    unit = np.ones(system.state_size) if system.dimensionless else system.loss_scale
-    found, data, times = Metrics(), training_data(system), system.test_saveat
-    states = np.full((len(times), system.state_size), np.nan)
-    beyond = np.asarray(times > system.train_end)
-
-    def solve(at: np.ndarray) -> np.ndarray:
-        return solver.trajectory(params, at, EVALUATION_TOLERANCE, EVALUATION_TOLERANCE)
-
-    if not beyond.any():
-        found.lack("test", "all data are trained on, none are held out")
-    try:
-        found.measure("train", solve(data.t), data.states, unit)
-    except SolveError as error:
-        found.lack("train", f"solved again, {error}")
-        if beyond.any():
-            found.lack("test", f"solved again, {error}")
-        return found, states
-    try:
-        states = solve(times)
-    except SolveError as error:  # the learned field blows up beyond its training data
-        with suppress(SolveError):
-            states[~beyond] = solve(times[~beyond])
-        if beyond.any():
-            found.lack("test", f"solved again, {error}")
-        return found, states
-    if beyond.any():
-        try:
-            found.measure("test", states[beyond], full_data(system).states[beyond], unit)
-        except SolveError as error:  # the true solution blows up there
-            found.lack("test", str(error))
-    return found, states
+def _series(system: System, k: int, data: Trajectory, learned: bool) -> Series:
+    start, missing = first_state(system, k)
+    if missing and not learned:
+        raise data.error(
+            f"{', '.join(missing)} not measured in the first row, the initial state: learn it (learn_u0=True or"
+            " --learn-u0), or leave out the rows before the first complete one"
+        )
+    return Series(start, data.t, data.states, float(data.t[0]), data.weights, data.forcing, learned, name=data.name)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kansciml._errors import UsageError, unknown_name
-
-INPUT_KINDS = ("linear", "held")
+from kansciml.models.inputs import INPUT_KINDS, Inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +79,11 @@ class Trajectory:
     def measured(self) -> np.ndarray:
         """Which entries of `states` were measured, (T, n)."""
         return ~np.isnan(self.states)
+
+    @property
+    def forcing(self) -> Inputs | None:
+        """The inputs as a function of time."""
+        return None if self.inputs is None else Inputs(self.t, self.inputs, self.input_kind)
 
     def __len__(self) -> int:
         """Number of save points T."""

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -210,9 +211,7 @@ def test_the_smoke_preset_runs_through_the_command_line(tmp_path, monkeypatch, c
     assert cli.main(["run", "fair", "--preset", "smoke", *flags, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["status"] == "finished" and len(document["result"]["comparisons"]) == 4
-    assert {path.split("/")[-1] for path in document["files"]} == {
-        "fair.svg", "fair.png", "fair.pdf", "tables.md", "tables.json"
-    }  # fmt: skip
+    assert {Path(path).name for path in document["files"]} == {"fair.svg", "tables.md", "tables.json"}
     assert cli.main(["render", "fair"]) == 0
     assert "When is a KAN worth it?" in capsys.readouterr().out
 

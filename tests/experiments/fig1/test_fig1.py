@@ -64,7 +64,7 @@ def test_the_textbook_layer_needs_several_times_the_equation(record):
 
 def test_pictures_and_tables_are_written(record, tmp_path):
     names = {path.name for path in render(record, tmp_path)}
-    assert names == {"tables.md", "tables.json", "extra_memory.svg", "extra_memory.png", "extra_memory.pdf"}
+    assert names == {"tables.md", "tables.json", "extra_memory.svg"}
     picture = (tmp_path / "extra_memory.svg").read_text()
     assert "Equation (2), as printed" in picture and "MiB" in picture
     assert len(summary(record)[0].rows) == 6

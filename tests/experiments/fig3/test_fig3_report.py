@@ -55,7 +55,7 @@ def test_the_picture_names_accuracy_parameters_and_counts_and_its_text_fits(tmp_
     assert_text_fits(figure)
 
 
-def test_files_and_tables_are_written(tmp_path, svg_alone):
+def test_files_and_tables_are_written(tmp_path):
     record = make(tmp_path, tasks=("mixer-nano",))
     names = {path.name for path in render(record, tmp_path)}
     assert {"figure3.svg", "curves.svg", "tables.md", "tables.json"} <= names

@@ -65,7 +65,7 @@ def test_the_record_holds_a_curve_per_part_resolution_and_variant(tmp_path):
         )
         assert curve.full_batch >= 4 or curve.total[-1] > CONFIG.limit_gb * GB
     names = {path.name for path in EXPERIMENT.render(record, tmp_path / "shown")}
-    assert names == {"memory.svg", "memory.png", "memory.pdf", "tables.md", "tables.json"}
+    assert names == {"memory.svg", "tables.md", "tables.json"}
     table, *points = EXPERIMENT.tables(record)
     assert len(table.rows) == 4 and len(points) == 2
 

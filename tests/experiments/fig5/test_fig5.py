@@ -40,7 +40,7 @@ def test_networks_of_one_seed_differ_in_what_is_compared_alone():
     ]
 
 
-def test_a_run_holds_all_of_them_and_a_hessian_can_be_taken(tmp_path, svg_alone):
+def test_a_run_holds_all_of_them_and_a_hessian_can_be_taken(tmp_path):
     config = changed(TINY, data_dir=tmp_path / "data")
     record = run_experiment(EXPERIMENT, config, results=tmp_path, log=lambda line: None)
     rows = record.result["runs"]

@@ -107,7 +107,7 @@ def test_text_stays_inside_the_figure_and_titles_do_not_overlap(tmp_path):
                 assert not any(one.overlaps(two) for two in boxes[i + 1 :])
 
 
-def test_pictures_and_tables_are_written_and_the_diverged_left_out(tmp_path, svg_alone):
+def test_pictures_and_tables_are_written_and_the_diverged_left_out(tmp_path):
     record = make(tmp_path, diverged=(("mlp", 0),))
     names = {path.name for path in fig5.render(record, tmp_path)}
     stems = ("curves", "prediction_1", "prediction_2", "prediction_3")

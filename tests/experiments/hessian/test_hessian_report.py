@@ -49,7 +49,7 @@ def make_record(folder, seeds=2, exact=False, groups=("mlp", "kan-width"), spect
 
 
 @pytest.mark.parametrize("seeds, exact", [(1, False), (2, True)])
-def test_it_writes_what_it_says_and_the_same_each_time(tmp_path, svg_alone, seeds, exact):
+def test_it_writes_what_it_says_and_the_same_each_time(tmp_path, seeds, exact):
     record = make_record(tmp_path / "record", seeds, exact)
     save_record(record)
     first = hessian.render(record, tmp_path / "a")

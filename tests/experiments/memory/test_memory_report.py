@@ -100,7 +100,7 @@ def test_any_number_of_models_has_its_panels(tmp_path, models):
 
 def test_pictures_and_tables_are_written(tmp_path):
     paths = render(make(tmp_path), tmp_path)
-    assert {path.name for path in paths} == {"tables.md", "tables.json", "memory.svg", "memory.png", "memory.pdf"}
+    assert {path.name for path in paths} == {"tables.md", "tables.json", "memory.svg"}
     picture = (tmp_path / "memory.svg").read_text()
     assert "16 GB" in picture and "out of memory" in picture and "MB per sample" in picture and "140" in picture
     assert len(json.loads((tmp_path / "tables.json").read_text())) == 3

@@ -12,7 +12,6 @@ import pytest
 from kansciml.experiments.ode import figures as ode_figures
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.report import render, summary
-from kansciml.reporting import style
 from kansciml.reporting.style import publication_style
 from kansciml.runs.records import DamagedRecord, load_record, save_record
 
@@ -28,12 +27,6 @@ def rows(record, title):
     """Rows of the table whose title contains `title`, by system and comparison."""
     (table,) = [table for table in summary(record) if title in table.title]
     return {(row["System"], row["Comparison"]): row for row in table.to_json()["rows"]}
-
-
-@pytest.fixture
-def svg_alone(monkeypatch):
-    """Pictures in one of their three kinds of files: PNG and PDF take most of the time."""
-    monkeypatch.setattr(style, "FORMATS", style.FORMATS[:1])
 
 
 class TestRender:
@@ -56,14 +49,12 @@ class TestRender:
         for one, other in zip(first, second):
             assert one.read_bytes() == other.read_bytes(), one.name
 
-    @pytest.mark.usefixtures("svg_alone")
     def test_all_systems_with_diverged_runs(self, make_record, tmp_path):
         paths = render(make_record(tmp_path, seeds=2), tmp_path)
         assert {path.stem for path in paths} >= {"final_losses", "orbits_pleiades", "trajectories_pleiades"}
         tables = json.loads((tmp_path / "tables.json").read_text())
         assert [table["title"].split(":")[0] for table in tables] == ["Final loss", "Claim", "Claim", "Claim"]
 
-    @pytest.mark.usefixtures("svg_alone")
     def test_unknown_truth(self, make_record, tmp_path):
         record = make_record(tmp_path, ("rigid",), ("mlp",), seeds=1, truth=False)
         render(record, tmp_path)
@@ -71,7 +62,6 @@ class TestRender:
         assert ">data</text>" in svg and ">truth</text>" not in svg and ">training span</text>" not in svg
         assert summary(record)[0].to_json()["rows"][0]["Test relative MSE"] is None
 
-    @pytest.mark.usefixtures("svg_alone")
     def test_every_seed_diverged_at_once(self, make_record, tmp_path):
         """No loss, no error, no trajectory: still a picture of the truth and a table that says so."""
         record = make_record(

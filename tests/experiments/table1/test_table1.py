@@ -169,7 +169,7 @@ def test_the_paper_preset_is_the_source_codes_recipe():
     check(EXPERIMENT.preset("smoke"))
 
 
-def test_a_run_holds_both_protocols_and_is_not_repeated(tmp_path, no_memory, svg_alone, monkeypatch):
+def test_a_run_holds_both_protocols_and_is_not_repeated(tmp_path, no_memory, monkeypatch):
     record = run(TINY, tmp_path)
     found = record.result["runs"]
     assert {(row["group"], row["protocol"]) for row in found} == {

@@ -90,7 +90,7 @@ def test_without_mlps_there_is_no_verdict_and_no_ratio(tmp_path):
     assert rows_of(cost)[0]["over MLP"] is None and len(accuracy.rows) == 1
 
 
-def test_pictures_and_tables_are_written_per_task(tmp_path, svg_alone):
+def test_pictures_and_tables_are_written_per_task(tmp_path):
     names = {path.name for path in render(make(tmp_path), tmp_path)}
     assert names == {"tables.md", "tables.json", "curves.svg", "accuracy_against_cost.svg"}
     two = drawings(VisionRecord.read(make(tmp_path / "two", models=("mixer-nano", "conv-mixer-256-8"))))
@@ -129,7 +129,7 @@ def test_text_stays_inside_the_figure_and_names_do_not_overlap(tmp_path):
                 assert all(a.x1 < b.x0 for a, b in zip(shown, shown[1:]) if a.x0 < b.x0)
 
 
-def test_one_seed_that_diverged_at_once_can_be_drawn(tmp_path, svg_alone):
+def test_one_seed_that_diverged_at_once_can_be_drawn(tmp_path):
     record = make(tmp_path, groups=("mlp", "kan-spline"), seeds=1, diverged=(("kan-spline", 0),), epochs=1)
     assert len(record.arrays["cifar10-mixer-nano.kan-spline.0.loss"]) == 0
     assert render(record, tmp_path) and summary(record)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kansciml import UsageError
-from kansciml.tasks.ode.problem import mse, relative_mse
+from kansciml.tasks.ode.evaluation import mse, relative_mse
 
 DATA = np.array([[0.0, 10.0], [2.0, 10.0], [4.0, 16.0]])  # means 2 and 12; variation 8 + 24
 

@@ -1,0 +1,115 @@
+# One initial value problem: its initial state, times to save at, inputs, and tolerances.
+struct Piece{S<:AbstractVector{Float64}}
+    start::Vector{Float64}
+    t0::Float64
+    saveat::S
+    inputs::Union{Nothing,Inputs}
+    rtol::Float64
+    atol::Float64
+end
+
+# Only the initial state is asked for: there is nothing to solve.
+is_start(piece::Piece) = piece.saveat[end] == piece.t0
+
+struct BoundField{K<:FieldKernel,T}
+    kernel::K
+    forcing::Forcing{T}
+end
+
+function (field::BoundField)(du, u, p, t)
+    (; kernel, forcing) = field
+    kernel.spec.widths[1] == length(u) && return rhs!(du, u, kernel)
+    copyto!(forcing.x, u)
+    return rhs!(du, extend!(forcing.x, forcing, length(u), t), kernel)
+end
+
+ode_function(field::BoundField) = ODEFunction{true,FullSpecialize}(field)
+
+# The solution of the kernel's field; warnings of the solver become the message of a SolveFailure.
+function integrate(kernel::FieldKernel, forcing::Forcing, problem::FitProblem, piece::Piece, start; options...)
+    field = BoundField(kernel, use_inputs!(forcing, piece.inputs, piece.t0))
+    problem.solver === :Tsit5 &&
+        return integrate(ode_function(field), Tsit5(), problem, piece, start; options...)
+    return integrate(ode_function(field), algorithm(problem.solver), problem, piece, start; options...)
+end
+
+function integrate(f, algorithm, problem::FitProblem, piece::Piece, start; options...)
+    (; t0, inputs, rtol, atol) = piece
+    t_end = piece.saveat[end]
+    (; maxiters) = problem
+    ode = ODEProblem(f, start, (t0, t_end))
+    knots = inner_knots(inputs, t0, t_end)
+    held = is_held(inputs)
+    integrator = init(
+        ode, algorithm; reltol = rtol, abstol = atol, maxiters, tstops = knots, advance_to_tstop = held, options...
+    )
+    if held
+        for knot in knots
+            step!(integrator)                      # up to the knot, where the next interval of the inputs begins
+            integrator.t == knot || break
+            forcing_of(f).interval = interval_at(inputs, knot)
+            derivative_discontinuity!(integrator, true)
+        end
+    end
+    solution = solve!(integrator)
+    check(solution, maxiters)
+    return solution
+end
+
+forcing_of(f) = f.f.forcing
+
+function check(solution, maxiters)
+    successful_retcode(solution) && return nothing
+    t = round(solution.t[end]; sigdigits = 6)
+    if solution.retcode == ReturnCode.MaxIters
+        throw(SolveFailure("the solution needs more than $maxiters steps (reached t = $t): raise max_steps, or loosen rtol and atol"))
+    end
+    largest = round(maximum(abs, solution.u[end]); sigdigits = 3)
+    throw(SolveFailure("the solution blows up near t = $t (largest state $largest, $(solution.retcode))"))
+end
+
+"""
+    trajectory(problem, params; series = 1, saveat, u0, t0, inputs, rtol = problem.rtol, atol = problem.atol)
+
+States `(n, T)` at the times `saveat`, saved by the solver. What is not given (initial state and its time, save times,
+inputs) is that of the problem's series of that number; a learned initial state is that in `params`.
+
+Throws a [`SolveFailure`](@ref), an `ArgumentError` if the times are not finite and strictly increasing from `t0`, not
+covered by the inputs, or a tolerance is not positive, a `DimensionMismatch` for another number of parameters.
+"""
+function trajectory(
+    problem::FitProblem, params; series::Integer = 1, saveat = problem.series[series].saveat, u0 = nothing,
+    t0 = problem.series[series].t0, inputs = problem.series[series].inputs, rtol = problem.rtol, atol = problem.atol,
+)
+    by_field, starts = split_parameters(problem, params)
+    start = isnothing(u0) ? starts[:, series] : collect(Float64, u0)
+    piece = checked(Piece(start, Float64(t0), collect(Float64, saveat), inputs, Float64(rtol), Float64(atol)), problem)
+    states = Matrix{Float64}(undef, length(start), length(saveat))
+    each_piece((workspace, _) -> save!(states, workspace, problem, piece), problem, by_field, 1)
+    return states
+end
+
+function checked(piece::Piece, problem::FitProblem)
+    (; spec) = problem.field
+    check_times(piece.saveat, piece.t0)
+    check_tolerances(piece.rtol, piece.atol)
+    check_cover(piece.inputs, piece.t0, piece.saveat[end])
+    length(piece.start) == state_size(spec) && all(isfinite, piece.start) ||
+        throw(DimensionMismatch("got initial state $(piece.start): expected $(state_size(spec)) finite numbers"))
+    input_count(piece.inputs) == spec.inputs ||
+        throw(DimensionMismatch("got $(input_count(piece.inputs)) inputs for a field of $(spec.inputs): expected as many"))
+    return piece
+end
+
+# States at the save times, as the solver saves them.
+function save!(states, workspace::Workspace, problem::FitProblem, piece::Piece)
+    is_start(piece) && return copyto!(states, piece.start)
+    (; kernel, forcing) = workspace
+    solution = integrate(kernel, forcing, problem, piece, piece.start; saveat = piece.saveat)
+    length(solution.u) == size(states, 2) || throw(SolveFailure("the solver saved $(length(solution.u)) states"))
+    for (column, state) in zip(eachcol(states), solution.u)
+        copyto!(column, state)
+    end
+    all(isfinite, states) || throw(SolveFailure("the solution is not finite"))
+    return states
+end
