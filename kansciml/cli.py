@@ -111,7 +111,7 @@ def _signals() -> Iterator[list[int]]:
         patience = patience if received else time.monotonic() + IMPORT_S
         received.append(number)
         if _importing(frame) and time.monotonic() < patience:
-            again = threading.Timer(0.05, _thread.interrupt_main, (number,))
+            again = threading.Timer(0.05, _signal_again, (number,))
             again.daemon = True
             again.start()
             return
@@ -129,6 +129,14 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _signal_again(number: int) -> None:
+    """Send the main thread a signal, also where it waits for something meanwhile."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # Windows
+        _thread.interrupt_main(number)
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -5,7 +5,7 @@
     run = ode.train("lotka", model="kan", match="params")
     run.metrics["train_mse"], run.field.label(), run.trajectory([0.0, 1.0, 2.0])
 
-The pieces are here too: systems and data (`get_system`, `read_csv`, `system_from_trajectory`), fields
+The pieces are here too: systems and data (`get_system`, `sampled`, `read_table`, `system_from_trajectories`), fields
 (`make_field`), problems (`make_problem`), backends (`open_backend`), the trainer (`train_flat`) and measures
 (`evaluate`).
 """
@@ -15,15 +15,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import nn
 
 from kansciml._errors import UsageError, check_seed
 from kansciml._files import short_name
-from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver
+from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Times
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
 from kansciml.models.field_spec import FieldSpec
@@ -32,19 +33,23 @@ from kansciml.tasks.ode.data import (
     Trajectory,
     hardly_varying,
     read_csv,
+    read_table,
     system_from_trajectories,
     system_from_trajectory,
     with_normalisation,
 )
-from kansciml.tasks.ode.evaluation import NONE_HELD_OUT, Metrics, evaluate
+from kansciml.tasks.ode.evaluation import NONE_HELD_OUT, Metrics, evaluate, model_states
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.fitting.objective import Measurements, Objective, OwnLoss
 from kansciml.tasks.ode.fitting.windows import in_windows, prepared, uncut
 from kansciml.tasks.ode.problem import FieldConfig, make_field, make_problem
 from kansciml.tasks.ode.reference import reference_solution
-from kansciml.tasks.ode.registry import available_systems, get_system
+from kansciml.tasks.ode.registry import available_systems, get_system, source_file
+from kansciml.tasks.ode.sampling import sampled
 from kansciml.tasks.ode.system import System
+from kansciml.tasks.ode.trained.model import OdeModel
+from kansciml.tasks.ode.trained.saved import load_model, save_model
 from kansciml.training.flat import FlatResult, FlatTraining, Progress, train_flat
 
 __all__ = [
@@ -52,7 +57,9 @@ __all__ = [
     "FieldConfig",
     "FieldSpec",
     "FlatTraining",
+    "Inputs",
     "Measurements",
+    "OdeModel",
     "OdeProblem",
     "OdeRun",
     "OdeSolver",
@@ -61,11 +68,14 @@ __all__ = [
     "available_systems",
     "evaluate",
     "get_system",
+    "load",
     "make_field",
     "make_problem",
     "open_backend",
     "read_csv",
+    "read_table",
     "reference_solution",
+    "sampled",
     "system_from_trajectories",
     "system_from_trajectory",
     "train",
@@ -73,8 +83,11 @@ __all__ = [
 ]
 
 
-TABLES = (".csv", ".tsv", ".txt", ".dat", ".gz", ".bz2", ".xz", ".zip")
-"""Ends of the names of files that `read_csv` reads; the last four are those of compressed ones."""
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+TABLES = (".csv", ".tsv", ".txt", ".dat", ".parquet", ".pq", *COMPRESSED)
+"""Ends of the names of files that `read_table` reads."""
+Data: TypeAlias = "System | Trajectory | Sequence[Trajectory] | str | Path | Any"
+"""What can be learned: a system, data, or the name of one; see `train`. Any: a pandas table or xarray data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,45 +128,66 @@ class OdeRun:
         learned = self.problem.solved_in.states_out(self.problem.split(self.params)[1])
         return np.stack([at if one.learned else one.u0 for at, one in zip(learned, self.problem.series)])
 
-    def trajectory(
-        self,
-        t: float | Sequence[float] | np.ndarray | None = None,
-        tolerance: float = 1e-10,
-        *,
-        series: int = 0,
-        u0: np.ndarray | None = None,
-        t0: float | None = None,
-        inputs: Inputs | None = None,
-    ) -> np.ndarray:
-        """States (T, n) of the trained model, from the initial state of a trajectory that it was trained on or another.
+    @cached_property
+    def model(self) -> OdeModel:
+        """The trained model without its data, which can be kept: see `OdeModel`."""
+        system, problem = self.system, self.problem
+        data = fingerprint(*(part for one in problem.series for part in one.told()))
+        about = {
+            "system": system.name, "title": system.title, "source": system.citation, "data": data, "seed": self.seed,
+            "backend": self.backend, "method": self.method, "status": self.fit.status, "loss": self.fit.loss,
+            "train_end": system.train_end, "time_label": system.time_label,
+        }  # fmt: skip
+        inputs = system.trajectories[0].input_labels if system.trajectories else ()
+        return OdeModel(problem, self.params, self.metrics, system.labels, inputs, about, self._solver)
 
-        Args:
-            t: times (T,) in any order, repeats allowed, or one number; each at or after the initial one; None: those of
-                the training data.
-            tolerance: rtol and atol, in the units of `make_problem` (default 1e-10).
-            series: index of the trajectory whose initial state (learned ones as they were learned), initial time and
-                inputs are taken.
-            u0, t0, inputs: other ones (n,) to take, in the unit of the data.
+    def trajectory(self, t: Times | None = None, tolerance: float = 1e-10, **start: Any) -> np.ndarray:
+        """States (T, n) of the trained model at times (default: those of the training data), from the initial state of
+        a trajectory that it was trained on, or another: see `OdeModel.trajectory`."""
+        return self.model.trajectory(t, tolerance, **start)
+
+    def __call__(self, u: np.ndarray, t: float | np.ndarray | None = None, inputs: Any = None) -> np.ndarray:
+        """du/dt of the trained field at states (..., n): see `OdeModel`."""
+        return self.model(u, t, inputs)
+
+    def predicted(self, k: int, t: Times) -> np.ndarray:
+        """States (T, n) at times of the system's trajectory k, also of one that was held out: see `model_states`."""
+        return model_states(self._solver, self.system, self.params, k, t)
+
+    def save(self, folder: str | Path) -> Path:
+        """Keep the trained model in a folder, without its data, and with the file that defined its system: see `load`.
 
         Raises:
-            UsageError: a time before t0 or not finite. SolveError: the solution does not reach the last time.
+            UsageError: the folder holds something else. KansciError: it cannot be written.
         """
-        return self._solver.trajectory(self.params, t, tolerance, tolerance, series=series, u0=u0, t0=t0, inputs=inputs)
+        return save_model(self.model, Path(folder), source_file(self.system))
 
-    def __call__(self, u: np.ndarray, t: float | np.ndarray | None = None) -> np.ndarray:
-        """du/dt of the trained field at states (..., n) and a time, or one for each state (...); default the system's
-        `t0`. The built-in fields do not depend on time."""
-        u = np.asarray(u, dtype=np.float64)
-        if u.ndim == 0 or u.shape[-1] != self.field.state_size:
-            raise UsageError(f"got states of shape {u.shape}: expected (..., {self.field.state_size})")
-        t = np.asarray(self.problem.t0 if t is None else t, dtype=np.float64)
-        if t.shape not in ((), u.shape[:-1]):
-            raise UsageError(f"got times of shape {t.shape}: expected one number or {u.shape[:-1]}")
-        return self._solver.rhs(u.reshape(-1, u.shape[-1]), t.ravel() if t.ndim else t, self.params).reshape(u.shape)
+
+def load(
+    folder: str | Path,
+    module: nn.Module | None = None,
+    backend: str | OdeBackend = "torch",
+    log: Callable[[str], None] | None = None,
+) -> OdeModel:
+    """A trained model that `OdeRun.save` kept, as it was: see `kansciml.tasks.ode.trained.saved`.
+
+        model = ode.load("lotka-kan")
+        model.trajectory([0.0, 1.0, 2.0], u0=[2.0, 1.0])
+
+    Args:
+        module: for a torch module of your own, one of the same class; its parameters are set.
+        backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or a backend that `open_backend` gave.
+
+    Raises:
+        UsageError: there is no model, or it needs another module or none.
+        KansciError: damaged files, or of another version.
+        BackendUnavailable: Julia was asked for and does not start.
+    """
+    return load_model(Path(folder), module, backend, log or (lambda line: None))
 
 
 def train(
-    system: System | Trajectory | str | Path = "lotka",
+    system: Data = "lotka",
     model: str | nn.Module | FieldSpec = "kan",
     *,
     match: str = "width",
@@ -181,7 +215,9 @@ def train(
 
     Args:
         system: a `System`, its name, a path to a ``.py`` file defining SYSTEM, a table of times and states (a file
-            whose name ends as one of `TABLES`, or a `Path` of another ending), or a `Trajectory` of your own.
+            whose name ends as one of `TABLES`, or a `Path` of another ending, a pandas DataFrame, an xarray Dataset),
+            or a `Trajectory` of your own or a list of them. Tables of several trajectories, inputs or weights:
+            `read_table`; held-out trajectories: `system_from_trajectories`; synthetic ones and noise: `sampled`.
         model: ``"mlp"``, ``"kan"``, a `FieldSpec`, or a torch module called as ``module(t, u)`` (torch only). The first
             two learn the same in any unit of the data; a module or a `FieldSpec` of your own is in these units itself,
             so scale states, times and slopes in it. What a module must be: `kansciml.backends.torch.ModuleField`.
@@ -201,7 +237,7 @@ def train(
         batch_trajectories: trajectories, or windows, that one Adam step fits, drawn with the seed (default 0: all). In
             every tenth epoch, and in L-BFGS always, the loss is that over all, by which the best parameters are found.
         component_weights: weight of each component in the loss (default 1 each).
-        loss: a loss of your own in place of the mean squared error, called as ``loss(states, measured)`` with the states
+        loss: one of your own in place of the mean squared error, called as ``loss(states, measured)`` with the states
             (T, n) of each trajectory or window, torch tensors in the unit of the data, and its `Measurements`; returns
             a scalar tensor of order one, which torch differentiates, for either backend.
         l1, entropy: weights of penalties in the loss: see `kansciml.models.edge_penalty`.
@@ -270,23 +306,25 @@ def train(
     return OdeRun(system, spec, problem, seed, whole.backend, whole.method, fit, metrics, states, whole, terms)
 
 
-def resolve_system(
-    system: System | Trajectory | str | Path,
-    train_fraction: float = 1.0,
-    time_column: str | None = None,
-    log: Callable[[str], None] | None = None,
-) -> System:
-    """A `System` from whatever names one, with its scaling: see `train`, and `read_csv` for `time_column` and `log`."""
+def resolve_system(system: Data, log: Callable[[str], None] | None = None) -> System:
+    """A `System` from whatever names one, with its scaling: see `train`, and `read_table` for `log`."""
     if isinstance(system, System):
         return with_normalisation(system)
     if isinstance(system, Trajectory):
-        return system_from_trajectories(system, system.source or "data", train_fraction)
+        return system_from_trajectories(system, system.source or "data")
+    if isinstance(system, (list, tuple)):
+        return system_from_trajectories(system, "data")
+    if not isinstance(system, (str, Path)):
+        return system_from_trajectories(read_table(system, log=log), "data")
     path = Path(system)
     if path.suffix in TABLES or (isinstance(system, Path) and path.suffix != ".py"):
-        name = path.name.removesuffix(path.suffix) if path.suffix in TABLES[-4:] else path.name  # data.csv.gz
-        trajectory = read_csv(path, time_column, log)
-        return system_from_trajectories(trajectory, short_name(Path(name).stem), train_fraction)
+        return system_from_trajectories(read_table(path, log=log), table_name(path))
     return get_system(system)
+
+
+def table_name(path: Path) -> str:
+    """Name of the data in a file: the file's, without its ends."""
+    return short_name(Path(path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name).stem)
 
 
 def run_identity(problem: OdeProblem, objective: Objective, seed: int = 0) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class FieldKernel(Protocol):
     """A field with its parameters bound."""
 
     @property
-    def rhs(self) -> Rhs:
-        """Writes du/dt at one state into an array; without inputs and time."""
+    def rhs(self) -> Rhs | None:
+        """Writes du/dt at one state into an array; None where it takes inputs or, built-in, time: see `batch`."""
 
     def batch(self, u: States, t: Times, w: InputRows | None = None) -> States:
         """du/dt at states and times, and at inputs where the field has them."""
@@ -94,7 +94,7 @@ class MLPKernel:
         self.norm = _Normalisation(spec)
         self.value, self.slope = _ACTIVATIONS[spec.activation]
         self.layers = [(layer["weight"], layer["bias"]) for layer in spec.unpack(params)]
-        self.rhs = self._make_rhs()
+        self.rhs = None if spec.inputs or spec.time else self._make_rhs()
 
     def _make_rhs(self) -> Rhs:
         norm, value = self.norm, self.value
@@ -258,7 +258,7 @@ class KANKernel:
         self.spec = spec
         self.norm = _Normalisation(spec)
         self.layers = [_SplineLayer(spec, layer) for layer in spec.unpack(params)]
-        self.rhs = self._make_rhs()
+        self.rhs = None if spec.inputs or spec.time else self._make_rhs()
 
     def _make_rhs(self) -> Rhs:
         norm = self.norm

@@ -17,6 +17,7 @@ import torch
 
 from kansciml._errors import SolveError, unknown_name
 from kansciml.backends._engines.differentiated import DifferentiatedEngine, SpecField
+from kansciml.backends._engines.implicit import ImplicitEngine
 from kansciml.backends._engines.replay import ExplicitEngine
 from kansciml.backends._engines.tableaus import TABLEAUS
 from kansciml.backends._kernels import FieldKernel, bind
@@ -28,7 +29,7 @@ __all__ = ["DEFAULT_GRADIENT", "GRADIENTS", "ModuleField", "TorchBackend", "Torc
 
 _TORCHDIFFEQ = {"3": "bosh3", "5": "dopri5", "8": "dopri8"}
 _SOLVERS = {
-    "replay": {"3": "bosh3", "5": "dopri5", "8": "dop853"},
+    "replay": {"3": "bosh3", "5": "dopri5", "8": "dop853", "stiff": "Radau"},
     "backprop": _TORCHDIFFEQ,
     "adjoint": _TORCHDIFFEQ,
 }
@@ -69,7 +70,8 @@ class TorchOdeSolver(OdeSolver):
         self._field = SpecField(field) if isinstance(field, FieldSpec) else field
         self._engine: Engine
         if gradient == "replay":
-            self._engine = ExplicitEngine(self._bind, TABLEAUS[solver])
+            explicit = TABLEAUS.get(solver)
+            self._engine = ExplicitEngine(self._bind, explicit) if explicit else ImplicitEngine(self._bind)
         else:
             self._engine = DifferentiatedEngine(self._field, solver, gradient == "adjoint")
         if isinstance(field, ModuleField):

@@ -64,8 +64,8 @@ def trajectory_loss(
     weights = np.concatenate([np.ones_like(one.data) if one.weights is None else one.weights for one in problem.series])
     missing = np.isnan(data)
     data, weights = np.where(missing, 0.0, data), np.where(missing, 0.0, weights)
-    step, dense, data, weights = (torch.from_numpy(a) for a in (solved.row, solved.weights, data, weights))
-    return module, loss, (step, dense, data, weights)
+    tensor = torch.from_numpy
+    return module, loss, (tensor(solved.row), tensor(solved.weights), tensor(data), tensor(weights))
 
 
 @dataclass(frozen=True, eq=False)

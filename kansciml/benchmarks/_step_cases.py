@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from kansciml._errors import UsageError
+from kansciml._errors import check_names
 from kansciml.analysis.memory import MemoryUse, measure
 from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks._layer_cases import CPP, RSWAF, TEXTBOOK, TORCH
@@ -172,6 +172,15 @@ def row_of(rows: Iterable[Row], layer: str) -> Row:
     return next((row for row in rows if row["layer"] == layer), {})
 
 
+def targets(document: Row, key: str, what: str, wanted: float) -> list[dict[str, Any]]:
+    """A target per model and layer of ours, see `at_most`, on the numbers of that key."""
+    return [
+        measuring.at_most(f"{what}, {result['model']}: {name}", wanted, row_of(result["rows"], name).get(key))
+        for result in document["results"]
+        for name in OURS
+    ]
+
+
 def quickly(options: T, values: Mapping[str, Any]) -> T:
     """The options with `values` for those that are still at their defaults."""
     defaults = {one.name: one.default for one in dataclasses.fields(options)}
@@ -185,8 +194,7 @@ def check_models(models: tuple[str, ...], kind: str) -> list[tuple[Model, str]]:
     Raises:
         UsageError: no names, one of them twice, or one that no model of this kind has.
     """
-    if not models or len(set(models)) < len(models):
-        raise UsageError(f"got models {models}: expected one or more different names")
+    check_names("model", models)
     return [find(name, kind=kind) for name in models]
 
 

@@ -17,11 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kansciml._errors import UsageError
 from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks import _step_cases as steps
 from kansciml.benchmarks._measuring import Report, Row
-from kansciml.layers.spectral_conv import fourier_basis
 from kansciml.models.fno import FNOConfig
 from kansciml.runs.tables import Table
 from kansciml.tasks.darcy.metrics import relative_l2
@@ -59,16 +57,8 @@ def _checked(options: Options) -> Options:
         side = getattr(options, name)
         if side or name == "resolution":
             for family, preset in families:
-                _check_modes(name, side, family.config(preset, resolution=max(side, 1)))
+                family.config(preset, resolution=max(side, 1)).check_side(side, f"got {name} {side}")
     return steps.quickly(options, QUICK) if options.quick else options
-
-
-def _check_modes(name: str, side: int, config: FNOConfig) -> None:
-    points = side + config.padding
-    try:
-        fourier_basis((points, points), config.modes)
-    except ValueError as error:
-        raise UsageError(f"got {name} {side}, with padding {config.padding}: {error}") from None
 
 
 def field_loss(config: FNOConfig, batch_size: int) -> Callable[[nn.Module], Tensor]:
@@ -94,11 +84,8 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables."""
     options = _checked(options)
     with measuring.one_thread("bench fno", 2 * len(options.models)) as bar:
-        document: dict[str, Any] = {
-            "machine": measuring.facts(cpp=True),
-            "dtype": "float32",
-        }
-        document |= {"rounds": options.rounds, "results": []}
+        machine = measuring.facts(cpp=True)
+        document: dict[str, Any] = {"machine": machine, "dtype": "float32", "rounds": options.rounds, "results": []}
         for model in options.models:
             found: dict[str, Any] = {"model": model, "batch_size": options.batch_size}
             sizes = {"kind": "operator", "resolution": options.resolution}
@@ -116,14 +103,7 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
 
 def target_rows(document: Row) -> list[dict[str, Any]]:
     """One row per target, see `at_most`."""
-    found = []
-    for result in document["results"]:
-        for name in steps.OURS:
-            reached = steps.row_of(result["rows"], name).get("step_over_mlp")
-            found.append(
-                measuring.at_most(f"time of a step over {steps.MLP}, {result['model']}: {name}", TIME_TARGET, reached)
-            )
-    return found
+    return steps.targets(document, "step_over_mlp", f"time of a step over {steps.MLP}", TIME_TARGET)
 
 
 MEMORY_COLUMNS = {

@@ -153,10 +153,7 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     names = tuple(dict.fromkeys(options.shapes))
     extras = (STACK_SHAPE in names) + (FINE_SHAPE in names) + 1
     with measuring.one_thread("bench layers", len(names) + extras) as bar:
-        document: dict[str, Any] = {
-            "machine": measuring.facts(cpp=True),
-            "baseline": cases.BASELINE,
-        }
+        document: dict[str, Any] = {"machine": measuring.facts(cpp=True), "baseline": cases.BASELINE}
         document |= {"grid": options.grid, "spline_order": cases.SPLINE_ORDER, "dtype": options.dtype, "results": []}
         for name in names:
             torch.compiler.reset()  # a function compiled for too many shapes would silently run uncompiled

@@ -68,11 +68,8 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables."""
     options = _checked(options)
     with measuring.one_thread("bench vision", 1 + len(options.models)) as bar:
-        document: dict[str, Any] = {
-            "machine": measuring.facts(cpp=True),
-            "dtype": "float32",
-        }
-        document |= {"rounds": options.rounds, "results": []}
+        machine = measuring.facts(cpp=True)
+        document: dict[str, Any] = {"machine": machine, "dtype": "float32", "rounds": options.rounds, "results": []}
         work = loops.Work.make(steps.build(LOOP_MODEL, steps.MLP), options.loop_batch_size, options.loop_steps)
         document["loop"] = {
             "model": LOOP_MODEL,
@@ -104,12 +101,7 @@ def target_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
         ("saved_over_textbook", MEMORY_TARGET, "saved for backward"),
         ("peak_over_textbook", MEMORY_TARGET, "peak of activations"),
     ):
-        for result in document["results"]:
-            for name in steps.OURS:
-                reached = steps.row_of(result["rows"], name).get(key)
-                found.append(
-                    measuring.at_most(f"{what} over {steps.TEXTBOOK}, {result['model']}: {name}", wanted, reached)
-                )
+        found += steps.targets(document, key, f"{what} over {steps.TEXTBOOK}", wanted)
     return found
 
 

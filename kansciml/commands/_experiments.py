@@ -99,7 +99,7 @@ def run_on_ranks(experiment: Experiment, arguments: Sequence[str], out: Output, 
 def on_ranks(experiment: Experiment, lead: Callable[[], int], asked: Callable[[], tuple[Any, Path]]) -> int:
     """The exit code of `lead`; under torchrun the first process alone calls it, and the others run along in silence.
 
-    `experiment.run` has to call `ranks.call` before its first collective work, as `vision.runs.run_jobs` does.
+    `experiment.run` has to call `ranks.call` before its first collective work, as `Trainer.run` does.
 
     Args:
         asked: configuration and folder of the results, for the others.

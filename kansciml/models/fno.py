@@ -95,6 +95,14 @@ class FNOConfig(VariantConfig):
         if self.equilibrium and self.residual:
             raise UsageError("got an equilibrium with residual: z + block(z) = z asks for block(z) = 0; choose one")
 
+    def check_side(self, side: int, what: str) -> None:
+        """Raise UsageError, which begins with `what`, if side x side points have fewer modes than are wanted."""
+        points = side + self.padding
+        try:
+            fourier_basis((points, points), self.modes)
+        except ValueError as error:
+            raise UsageError(f"{what}, with padding {self.padding}: {error}") from None
+
     @property
     def data(self) -> str:
         return f"{self.resolution} x {self.resolution} points, {self.in_channels} -> {self.out_channels} fields"

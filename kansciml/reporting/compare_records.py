@@ -50,13 +50,15 @@ class RecordComparison:
 
     Args:
         differences: what is not the same. values, elements: how many values of the results, and how many elements of
-            arrays, were compared. left_out: names that were not, with times and memory.
+            arrays, were compared. left_out: names that were not, with times and memory. unknown: how many values and
+            arrays the recorded run lacks, which another version made.
     """
 
     differences: list[Difference]
     values: int
     elements: int
     left_out: list[str]
+    unknown: int = 0
 
     @property
     def identical(self) -> bool:
@@ -67,7 +69,8 @@ class RecordComparison:
 def compare_records(recorded: Record, again: Record, rtol: float = 0.0) -> RecordComparison:
     """Compare results and arrays of two records, every number; times and memory (`NOT_COMPARED`) are left out.
 
-    So are `COUNTS` where one of the two was made in several sessions.
+    So are `COUNTS` where one of the two was made in several sessions, and what the first lacks if another version of
+    this package made it.
 
     Args:
         rtol: numbers a and b count as equal up to |a - b| <= rtol max(|a|, |b|); at 0 to the bit, but for the sign
@@ -79,7 +82,8 @@ def compare_records(recorded: Record, again: Record, rtol: float = 0.0) -> Recor
     )
     not_compared = NOT_COMPARED + (COUNTS if recorded.sessions > 1 or again.sessions > 1 else ())
     plain = {name: re.sub(r"(\[\d+\])+$", "", name).rpartition(".")[2] for name in (*left, *right)}
-    compared = [name for name, last in plain.items() if last not in not_compared]
+    other = recorded.versions.get("kansciml") != again.versions.get("kansciml")
+    compared = [name for name, last in plain.items() if last not in not_compared and (name in left or not other)]
     differences = [_compare(name, left.get(name, _ABSENT), right.get(name, _ABSENT), rtol) for name in compared]
     arrays = [left.get(name, right.get(name)) for name in compared if name.startswith("arrays.")]
     return RecordComparison(
@@ -87,6 +91,7 @@ def compare_records(recorded: Record, again: Record, rtol: float = 0.0) -> Recor
         len(compared) - len(arrays),
         sum(one.size for one in arrays if isinstance(one, np.ndarray)),
         sorted({last for last in plain.values() if last in not_compared}),
+        len(right.keys() - left.keys()) if other else 0,
     )
 
 
@@ -104,6 +109,8 @@ def differences_table(comparison: RecordComparison) -> Table:
         notes.append(
             f"Not compared, times, memory, and what a resumed run did twice: {', '.join(comparison.left_out)}."
         )
+    if comparison.unknown:
+        notes.append(f"{comparison.unknown} values and arrays of the new run are not in the recorded one.")
     title = "What differs" if rows else "Every number is the same"
     return Table(title, ["name", "recorded", "again", "relative difference", "differ", "of"], rows, notes)
 

@@ -86,13 +86,13 @@ def shortfalls(got: Mapping[str, Any], at_least: Mapping[str, float], same: Mapp
     names = [name for name, least in at_least.items() if less(name, least)]
     names += [name for name, value in same.items() if got.get(name) != value]
     wanted = {**at_least, **same}
-    return [f"{name.replace('_', ' ')} {_text(got.get(name))} instead of {_text(wanted[name])}" for name in names]
+    return [f"{name.replace('_', ' ')} {shown(got.get(name))} instead of {shown(wanted[name])}" for name in names]
 
 
 def resized(sizes: Mapping[str, Any] | None) -> list[str]:
     """The same for a network with other sizes than its model's own, of which the record names those that differ."""
     return [
-        f"{name.replace('_', ' ')} {_text(value)} instead of the model's own" for name, value in (sizes or {}).items()
+        f"{name.replace('_', ' ')} {shown(value)} instead of the model's own" for name, value in (sizes or {}).items()
     ]
 
 
@@ -101,7 +101,8 @@ def diverged(counts: Mapping[str, tuple[int, int]]) -> str:
     return "".join(f"; {bad} of {all_} seeds of {label} diverged" for label, (bad, all_) in counts.items() if bad)
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A setting for a reader: ``8 x 8``, and ``all`` for None."""
     if value is None:
         return "all"
     return " x ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

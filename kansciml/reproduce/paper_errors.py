@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -62,25 +62,17 @@ def equation_1_misprint() -> Counted:
     return rows, {}
 
 
-class _Memory(NamedTuple):
-    layer: str
-    estimate: float
-    textbook: float
-    textbook_over: float
-    spline: float
-    spline_over: float
-
-
 def equation_2_too_low() -> Counted:
     """The equation counts one tensor for the backward pass; autograd keeps every level of the recursion."""
-    rows = []
+    rows, ratios, lean = [], [], []
     for sizes in LAYERS:
         linear, estimate = linear_layer(sizes).footprint, equation_2(sizes)
         textbook, spline = (layer(sizes).footprint - linear for layer in (textbook_layer, spline_layer))
+        ratios.append(textbook / estimate)
+        lean.append(spline / estimate)
         name = f"{sizes.inputs} -> {sizes.outputs}, batch {sizes.batch}"
-        rows.append(_Memory(name, estimate, textbook, textbook / estimate, spline, spline / estimate))
-    ratios = [row.textbook_over for row in rows]
-    return rows, {"low": min(ratios), "high": max(ratios), "lean": rows[-1].spline_over, "last": ratios[-1]}
+        rows.append([name, estimate, textbook, ratios[-1], spline, lean[-1]])
+    return rows, {"low": min(ratios), "high": max(ratios), "lean": lean[-1], "last": ratios[-1]}
 
 
 def dead_parameters() -> Counted:
@@ -130,25 +122,16 @@ def table_1_confounds() -> Counted:
     return rows, {}
 
 
-class _States(NamedTuple):
-    system: str
-    largest: float
-    outside: float
-    least_sum: float
-    without: float
-
-
 def spiral_grid_range() -> Counted:
     """States beyond the grid lose their splines; the paper says neither the range nor whether states are scaled."""
-    rows = {}
+    rows, numbers = [], {}
     for name in SYSTEMS:
         system = get_system(name)
         states = np.abs(training_data(system).states)
-        covered, outside = spline_sum(states), 100 * np.mean(states > GRID_RANGE[1])
-        rows[name] = _States(system.title, states.max(), outside, covered.min(), 100 * np.mean(covered == 0))
-    spiral = rows["spiral"]
-    reach = uniform_knots(GRID, SPLINE_ORDER, GRID_RANGE)[-1]
-    return list(rows.values()), {"reach": reach, "largest": spiral.largest, "outside": spiral.outside}
+        covered = spline_sum(states)
+        numbers[name] = {"largest": states.max(), "outside": 100 * np.mean(states > GRID_RANGE[1])}
+        rows.append([system.title, *numbers[name].values(), covered.min(), 100 * np.mean(covered == 0)])
+    return rows, {"reach": uniform_knots(GRID, SPLINE_ORDER, GRID_RANGE)[-1], **numbers["spiral"]}
 
 
 def sharpness_and_size() -> Counted:

@@ -71,13 +71,6 @@ class Progress:
             self._bars.start()
         return self._bars
 
-    def _line_due(self) -> bool:
-        now = time.monotonic()
-        if now - self._last_line < self.interval_s:
-            return False
-        self._last_line = now
-        return True
-
 
 class Task:
     """One bar. A context manager that closes the bar at its end."""
@@ -99,27 +92,20 @@ class Task:
         self.close()
 
     def update(
-        self,
-        advance: float | None = None,
-        completed: float | None = None,
-        description: str | None = None,
-        total: float | None = None,
-        **values: Any,
+        self, advance: float | None = None, completed: float | None = None, total: float | None = None, **values: Any
     ) -> None:
         """Move the bar by `advance` or to `completed` (neither: by 0), and show `values`, e.g. ``loss=1.2e-5``."""
         if self._began_at is None:  # a resumed task jumps to where it was: not work done in this session
             self._began_at = completed or 0.0
         self.completed = self.completed + (advance or 0.0) if completed is None else completed
-        self.description = description or self.description
         self.total = self.total if total is None else total
         if self._bars is None:
-            if self._progress._line_due():
-                self._progress.log(self._plain(values))
+            now, progress = time.monotonic(), self._progress
+            if now - progress._last_line >= progress.interval_s:
+                progress._last_line = now
+                progress.log(self._plain(values))
         elif self._id is not None:
-            note = _note(values)
-            self._bars.update(
-                self._id, completed=self.completed, total=self.total, description=self.description, note=note
-            )
+            self._bars.update(self._id, completed=self.completed, total=self.total, note=_note(values))
 
     def close(self) -> None:
         """Remove the bar; calling it twice is allowed."""

@@ -31,22 +31,16 @@ def machine() -> dict[str, Any]:
     # Asking for a name would start CUDA, and processes forked after that could not use it.
     gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_initialized() else None
     threads = torch.get_num_threads() if torch is not None else os.environ.get("OMP_NUM_THREADS", os.cpu_count())
+    cpu = Path("/proc/cpuinfo")  # of Linux
+    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": next(iter(models), platform.processor() or platform.machine()),
         "device": gpu or "cpu",
         "cores": os.cpu_count(),
         "threads": int(str(threads)) if str(threads).isdigit() else None,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def peak_memory_mb() -> tuple[float | None, float | None]:

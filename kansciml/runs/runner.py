@@ -59,19 +59,17 @@ def run_experiment(
     progress = progress or Progress()
     log = log or progress.log
     folder = folder or result_folder(experiment, config, results)
-    if not force:
-        done = _finished(experiment, config, folder)
-        if done is not None:
-            _report_finished(done, log)
-            return done
-    make_folder(folder)
-    with folder_lock(folder), progress:
-        done = None if force else _finished(experiment, config, folder)
-        if done is not None:  # another process finished it between the look and the lock
-            _report_finished(done, log)
-            return done
-        record = _begin(experiment, config, folder, force, log)
-        return _work(experiment, config, record, RunContext(folder, progress, log, plan))
+    done = None if force else _finished(experiment, config, folder)
+    if done is None:
+        make_folder(folder)
+        with folder_lock(folder), progress:
+            # another process may have finished it between the look and the lock
+            done = None if force else _finished(experiment, config, folder)
+            if done is None:
+                record = _begin(experiment, config, folder, force, log)
+                return _work(experiment, config, record, RunContext(folder, progress, log, plan))
+    log(f"{done.experiment}: finished on {done.finished}, results in {done.folder} (--force runs it again)")
+    return done
 
 
 def is_finished(experiment: Experiment, config: Any, results: str | Path = "results") -> bool:
@@ -83,10 +81,6 @@ def _finished(experiment: Experiment, config: Any, folder: Path) -> Record | Non
     record = find_record(folder)
     finished = record is not None and record.status == "finished" and experiment.covers(config, record)
     return record if finished else None
-
-
-def _report_finished(record: Record, log: Callable[[str], None]) -> None:
-    log(f"{record.experiment}: finished on {record.finished}, results in {record.folder} (--force runs it again)")
 
 
 def _begin(experiment: Experiment, config: Any, folder: Path, force: bool, log: Callable[[str], None]) -> Record:

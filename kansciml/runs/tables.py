@@ -122,21 +122,15 @@ class Table:
         headings, widths, least = [], [], []
         for index, heading in enumerate(self.columns):
             column = [row[index] for row in cells]
-            if numeric[index]:
-                longest = max(map(len, [*column, *heading.split()]))
-                heading = "\n".join(textwrap.wrap(heading, longest, break_on_hyphens=False))
-                widths.append(longest)
-            else:
-                widths.append(max(map(len, [heading, *column])))
-            headings.append(heading)
-            words = column if numeric[index] else [word for cell in column for word in cell.split()]
+            words = column if numeric[index] else " ".join(column).split()
             least.append(max(map(len, [*words, *heading.split()]), default=0))
-        while sum(widths) + GAP * len(widths) > width:
+            if numeric[index]:
+                heading = "\n".join(textwrap.wrap(heading, least[-1], break_on_hyphens=False))
+            widths.append(least[-1] if numeric[index] else max(map(len, [heading, *column])))
+            headings.append(heading)
+        while sum(widths) + GAP * len(widths) > width and widths != least:
             slack = [now - minimum for now, minimum in zip(widths, least)]
-            if max(slack, default=0) == 0:
-                break
-            # The column with most to give narrows first.
-            widths[slack.index(max(slack))] -= 1
+            widths[slack.index(max(slack))] -= 1  # the column with most to give narrows first
         return headings, widths
 
     def markdown(self) -> str:

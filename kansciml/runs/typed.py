@@ -37,7 +37,10 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
     hints, found = typing.get_type_hints(kind), {}
     for item in dataclasses.fields(kind):  # type: ignore[arg-type]
         if item.name in values:
-            found[item.name] = _value(hints[item.name], values[item.name], item.name)
+            hint, value = hints[item.name], values[item.name]
+            number = value is None and float in alternatives(hint) and type(None) not in alternatives(hint)
+            own = math.nan if number else from_json(hint, value, item.name, lambda of, inner, where: read(of, inner))
+            found[item.name] = own
         elif item.default is item.default_factory is dataclasses.MISSING:
             raise KeyError(item.name)
     return kind(**found)
@@ -51,12 +54,6 @@ def write(row: Any) -> dict[str, Any]:
 def attributes(source: object, names: str) -> dict[str, Any]:
     """The attributes of these names: what one row takes over from another."""
     return {name: getattr(source, name) for name in names.split()}
-
-
-def _value(hint: Any, value: Any, name: str) -> Any:
-    if value is None and float in alternatives(hint) and type(None) not in alternatives(hint):
-        return math.nan
-    return from_json(hint, value, name, lambda kind, inner, where: read(kind, inner))
 
 
 class Unlike(TypeError):

@@ -6,7 +6,6 @@ import contextlib
 import io
 import math
 import os
-import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -132,7 +131,9 @@ def run_task(values: Mapping[str, Any]) -> dict[str, Any]:
             )
         wait_for_folder(result_folder(experiment, config, request.results), request.patience_s)
         quiet = Progress(io.StringIO(), live=False, interval_s=math.inf)
-        record = run_experiment(experiment, config, results=request.results, log=_log, progress=quiet)
+        record = run_experiment(
+            experiment, config, results=request.results, log=Progress(live=False).log, progress=quiet
+        )
         outcome = Outcome("done", wall_s=record.wall_s, sessions=record.sessions)
     except KeyboardInterrupt:
         outcome = Outcome("interrupted", "it was asked to end")
@@ -142,10 +143,6 @@ def run_task(values: Mapping[str, Any]) -> dict[str, Any]:
         traceback.print_exc()
         outcome = Outcome("failed", " ".join(f"{type(error).__name__}: {error}".split()))
     return asdict(outcome)
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def wait_for_folder(folder: Path, patience_s: float = PATIENCE_S) -> None:

@@ -1,10 +1,7 @@
 """``kansciml vision`` and ``kansciml evaluate`` as a user types them."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 from support.command_line import run
 
 from kansciml import cli
+from kansciml.experiments.vision.steps import SmoothedLoss
 
 TINY = ["--model", "mixer", "--width", "8", "--depth", "1", "--token-hidden", "8", "--channel-hidden", "8"]
 TINY += ["--subset", "100", "--epochs", "2", "--batch-size", "32", "--accelerator", "cpu"]
@@ -105,21 +103,22 @@ def test_help_names_the_flags(capsys, command):
     assert "--data-dir" in out and "--model" in out
 
 
-@pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(folder):
-    command = [sys.executable, "-m", "kansciml", "vision", *TINY, "--variant", "mlp", "--epochs", "120"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("results/vision/*/checkpoints/*/metrics.csv")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err
+def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(capsys, folder, monkeypatch):
+    command, compute, steps = ["vision", *TINY, "--variant", "mlp", "--epochs", "3"], SmoothedLoss.__call__, []
+
+    def interrupted(self, module, batch):
+        steps.append(1)
+        if len(steps) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return compute(self, module, batch)
+
+    monkeypatch.setattr(SmoothedLoss, "__call__", interrupted)
+    code, out, err = run(capsys, *command)
+    assert code == 130 and out == "" and "Traceback" not in err
     assert "the same command continues there" in err and "the same command resumes it" in err
     (where,) = folder.glob("results/vision/*")
     assert json.loads((where / "record.json").read_text())["status"] == "interrupted"
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, timeout=200)
-    document = json.loads(done.stdout)
-    assert done.returncode == 0 and document["sessions"] == 2 and "continuing at step" in done.stderr
-    assert [row["epochs"] for row in document["result"]["runs"]] == [120]
+    code, out, err = run(capsys, *command, "--json")
+    document = json.loads(out)
+    assert code == 0 and document["sessions"] == 2 and "continuing at step 5 of 9" in err
+    assert [row["epochs"] for row in document["result"]["runs"]] == [3] and len(steps) == 9

@@ -61,6 +61,14 @@ def test_whatever_differs_is_found_in_either_direction(result, name):
         assert name in names and len(names) <= 2
 
 
+def test_what_an_earlier_version_did_not_record_is_no_difference():
+    earlier, now = record(versions={"kansciml": "0.1.0"}), {**ARRAYS, "m": np.ones(2)}
+    again = record({**RESULT, "new": 1}, now, versions={"kansciml": "0.2.0"})
+    comparison = compare_records(earlier, again)
+    assert comparison.identical and comparison.unknown == 2
+    assert not compare_records(again, earlier).identical
+
+
 @pytest.mark.parametrize(
     "name, array, count",
     [

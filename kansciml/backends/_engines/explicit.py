@@ -80,9 +80,10 @@ def integrate(
         SolveError: a state stopped being finite, a step size underflowed, or a piece needs more than `max_steps` steps.
     """
     with np.errstate(all="ignore"):  # a field that blows up is an answer here, told by SolveError
-        if len(pieces) == 1 and not drive.present:
+        rhs = kernel.rhs
+        if len(pieces) == 1 and rhs is not None and not drive.present:
             one = pieces[0]
-            return integrate_one(kernel.rhs, tableau, one.start, one.t0, one.saveat[-1], rtol, atol, max_steps)
+            return integrate_one(rhs, tableau, one.start, one.t0, one.saveat[-1], rtol, atol, max_steps)
         return _integrate(kernel, drive, tableau, pieces, rtol, atol, max_steps)
 
 
@@ -125,8 +126,9 @@ def _integrate(kernel, drive, tableau, pieces, rtol, atol, max_steps) -> Steps:
         end = np.where(lands, drive.until(interval), t + size)
         kept.append(
             (
-                *(a[ok] for a in (piece, taken, t, size, end, interval, fresh)),
+                *(a[ok] for a in (piece, taken, t, size, end)),
                 *(a[:, ok].transpose(1, 0, 2) for a in (states, slopes)),
+                *(a[ok] for a in (interval, fresh)),
             )
         )
         u, f = np.where(ok[:, None], states[-1], u), np.where(ok[:, None], slopes[-1], f)
@@ -141,17 +143,22 @@ def _integrate(kernel, drive, tableau, pieces, rtol, atol, max_steps) -> Steps:
         if not going.all():
             now = (piece, t, u, f, h, interval, fresh, tried, taken)
             piece, t, u, f, h, interval, fresh, tried, taken = (a[going] for a in now)
-    return _in_order(count, rejected, *(np.concatenate(rows) for rows in zip(*kept)))
+    return in_order(count, rejected, *(np.concatenate(rows) for rows in zip(*kept)))
 
 
-def _in_order(count, rejected, piece, number, t, size, end, interval, fresh, states, slopes) -> Steps:
+def in_order(count: int, rejected: int, piece: np.ndarray, number: np.ndarray, *kept: np.ndarray) -> Steps:
+    """Steps of ``count`` pieces in the order of `Steps`.
+
+    Args:
+        piece, number: (N,), whose step each is, and which of its steps. kept: the other arrays of `Steps`, in order.
+    """
     order = np.argsort(-np.bincount(piece, minlength=count), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(count)
     rows = np.lexsort((place[piece], number))
     groups = np.append(0, np.cumsum(np.bincount(number)))
-    kept = (a[rows] for a in (t, size, end, states, slopes, interval, fresh))
-    return Steps(*kept, groups=groups, order=order, rejected=rejected)
+    t, h, end, states, slopes, interval, fresh = (a[rows] for a in kept)
+    return Steps(t, h, end, states, slopes, interval, fresh, groups, order, rejected)
 
 
 def _norm(largest: np.ndarray, tableau: Tableau) -> np.ndarray:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 
 from kansciml._errors import KansciError
 from kansciml._files import write_json
 from kansciml.analysis.matching import MEASURES
 from kansciml.experiments.fair.config import FairConfig
 from kansciml.experiments.fair.record import FairRun, StepTimes
+from kansciml.experiments.hessian.measure import threads
 from kansciml.runs.experiment import RunContext
 from kansciml.runs.typed import read, write
 
@@ -36,9 +36,8 @@ def measure(pairs: Sequence[tuple[Step, Step]], rounds: int = ROUNDS, clock: str
     its end.
     """
     now = time.process_time if clock == "process" else time.perf_counter
-    threads, medians = torch.get_num_threads(), []
-    torch.set_num_threads(1)
-    try:
+    medians = []
+    with threads(1):
         for steps in pairs:
             seconds = np.empty((rounds + 1, 2))
             for row in seconds:
@@ -47,8 +46,6 @@ def measure(pairs: Sequence[tuple[Step, Step]], rounds: int = ROUNDS, clock: str
                     step()
                     row[side] = now() - began
             medians.append(np.median(seconds[1:], axis=0))
-    finally:
-        torch.set_num_threads(threads)
     kan, mlp = np.mean(medians, axis=0).tolist() if medians else (math.nan, math.nan)
     return StepTimes(kan, mlp, rounds, len(medians), clock)
 

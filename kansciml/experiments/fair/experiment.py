@@ -24,10 +24,9 @@ from typing import Any
 
 from kansciml._errors import UsageError
 from kansciml.analysis.paired import compare_pairs, holm
-from kansciml.experiments.fair.config import DARCY, IMAGES, SYSTEMS, FairConfig
+from kansciml.experiments.fair.config import DARCY, IMAGES, FairConfig
 from kansciml.experiments.fair.domain import MLP, Domain, Metric, Pair, equal_time, kan_of, pairs, stored
-from kansciml.experiments.fair.networks import darcy, images
-from kansciml.experiments.fair.ode import NeuralOdes
+from kansciml.experiments.fair.kinds import NeuralOdes, darcy, images
 from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes
 from kansciml.experiments.fair.report import render, summary
 from kansciml.experiments.fno.experiment import SMOKE
@@ -142,15 +141,25 @@ def corrected(found: Sequence[Comparison], alpha: float) -> list[Comparison]:
     ]
 
 
-def _preset(**settings: Any) -> FairConfig:
-    training = {"adam_steps": 1000, "lbfgs_steps": 1000, "final_learning_rate": 1e-3}
-    mixer = {
-        "patch": 2, "width": 32, "depth": 2, "token_hidden": 64, "channel_hidden": 128, "batch_size": 64, "epochs": 30,
-    }  # fmt: skip
-    small = {f"training.{name}": value for name, value in training.items()}
-    small |= {f"images_{name}": value for name, value in mixer.items()}  # 21,770 parameters
-    return with_settings(FairConfig(), small | settings)
-
+NARROW = {
+    "training.adam_steps": 1000, "training.lbfgs_steps": 1000, "training.final_learning_rate": 1e-3, "images_patch": 2,
+    "images_width": 32, "images_depth": 2, "images_token_hidden": 64, "images_channel_hidden": 128,
+    "images_batch_size": 64, "images_epochs": 30,
+}  # fmt: skip
+"""A mixer of 21,770 parameters."""
+SHORT = {
+    **NARROW, "tasks": ("lotka", "spiral", IMAGES, DARCY), "seeds": 2, "images_subset": 320, "images_epochs": 2,
+    "training.adam_steps": 15, "training.lbfgs_steps": 5,
+    **{f"darcy_{name}": value for name, value in (SMOKE | {"projection": 128, "epochs": 2}).items()},
+}  # fmt: skip
+SMALL = {
+    **NARROW, "seeds": 6, "darcy_subsample": 15, "darcy_n_train": 256, "darcy_n_test": 64, "darcy_epochs": 10,
+    "darcy_batch_size": 8, "darcy_width": 16, "darcy_modes": (8, 8),
+}  # fmt: skip
+LARGE = {
+    "images_dataset": "cifar10", "images_epochs": 100, "images_warmup": 5.0, "images_weight_decay": 5e-5,
+    "images_augmentation": "mixer", "images_label_smoothing": 0.1,
+}  # fmt: skip
 
 EXPERIMENT = Experiment(
     name="fair",
@@ -158,36 +167,9 @@ EXPERIMENT = Experiment(
     item=BEYOND,
     config=FairConfig,
     presets={
-        "smoke": _preset(
-            tasks=("lotka", "spiral", IMAGES, DARCY),
-            seeds=2,
-            images_subset=320,
-            images_epochs=2,
-            **{"training.adam_steps": 15, "training.lbfgs_steps": 5},
-            **{f"darcy_{name}": value for name, value in (SMOKE | {"projection": 128, "epochs": 2}).items()},
-        ),
-        "small": _preset(
-            tasks=(*SYSTEMS, IMAGES, DARCY),
-            seeds=6,
-            darcy_subsample=15,
-            darcy_n_train=256,
-            darcy_n_test=64,
-            darcy_epochs=10,
-            darcy_batch_size=8,
-            darcy_width=16,
-            darcy_modes=(8, 8),
-        ),
-        "paper": with_settings(
-            FairConfig(),
-            {
-                "images_dataset": "cifar10",
-                "images_epochs": 100,
-                "images_warmup": 5.0,
-                "images_weight_decay": 5e-5,
-                "images_augmentation": "mixer",
-                "images_label_smoothing": 0.1,
-            },
-        ),
+        "smoke": with_settings(FairConfig(), SHORT),
+        "small": with_settings(FairConfig(), SMALL),
+        "paper": with_settings(FairConfig(), LARGE),
     },
     run=run,
     render=render,

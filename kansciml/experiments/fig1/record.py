@@ -10,7 +10,7 @@ import numpy as np
 from kansciml._errors import UsageError
 from kansciml.analysis.cost import Sizes
 from kansciml.runs.experiment import Result
-from kansciml.runs.records import DamagedRecord, Record
+from kansciml.runs.records import Record, reading
 from kansciml.runs.typed import read, write
 
 ELEMENT_BYTES = 4
@@ -88,10 +88,9 @@ class Maps:
     def read(cls, record: Record) -> Maps:
         """Raises KansciError where the record holds no finished run of fig1."""
         kinds = (*EQUATIONS, *MEASURED)
-        if record.experiment != "fig1" or any(f"{name}.{kind}" not in record.arrays for name in MAPS for kind in kinds):
-            raise DamagedRecord(f"{record.folder} holds no finished run of fig1: kansciml run fig1 makes one")
-        found = {name: {kind: record.arrays[f"{name}.{kind}"] for kind in kinds} for name in MAPS}
-        return cls(read(Fig1Config, record.config), found, record.result["kept_per_input"])
+        with reading(record):
+            found = {name: {kind: record.arrays[f"{name}.{kind}"] for kind in kinds} for name in MAPS}
+            return cls(read(Fig1Config, record.config), found, record.result["kept_per_input"])
 
     def result(self) -> Result:
         """What `read` reads."""

@@ -95,6 +95,8 @@ EXPERIMENT = Experiment(
         "phase_portraits": "Phase portraits: the true orbit and the models', by the seed with the median error.",
         "trajectories_*": "Trajectories of the {} system: truth, training data and models, within the training span and"
         " beyond it.",
+        "errors_*": "Errors of the models of the {} system over time, root mean square over components.",
+        "fields_*": "Vector fields of the {} system: the true one, and those of the models over their error.",
         "orbits_*": "Orbits of the bodies of the {} system.",
     },
 )

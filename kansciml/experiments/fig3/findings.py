@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kansciml.experiments.fig3.report import Fig3Record, MixerClaim, claims
-from kansciml.experiments.vision.record import VisionGroup
-from kansciml.reporting.groups import plus_minus
+from kansciml.experiments.vision.record import VisionGroup, top1
 from kansciml.reporting.judging import NO_NUMBER, VERDICT, diverged, judged, resized, shortfalls
 from kansciml.runs.findings import UNDECIDED, Finding
 from kansciml.runs.records import Record
@@ -46,7 +45,7 @@ def _finding(record: Record, fig3: Fig3Record, claim: MixerClaim) -> Finding:
     elif claim.name == "accuracy":
         text = 'KANs attain "a lower final accuracy" (Figure 3)'
         lost = diverged({name: (side.n_diverged, len(side.rows)) for name, side in (("KAN", kan), ("MLP", mlp))})
-        measured = f"test top-1, mean +- standard error over seeds: KAN {_top1(kan)}, MLP {_top1(mlp)}{lost}"
+        measured = f"test top-1, mean +- standard error over seeds: KAN {top1(kan)}, MLP {top1(mlp)}{lost}"
         verdict, evidence = judged(outcome.verdict, outcome.reason, _seeds(claim), short)
         figures += (f"curves{fig3.suffix(kan.task)}",)
     else:
@@ -79,7 +78,3 @@ def _short(record: Record, group: VisionGroup) -> list[str]:
     model = group.first.model
     other = [] if model in MODELS else [f"model {model} instead of {' or '.join(MODELS)}"]
     return other + resized(group.first.resized) + shortfalls(record.config, AT_LEAST, SAME)
-
-
-def _top1(group: VisionGroup) -> str:
-    return f"{plus_minus(group.values(lambda row: row.percent)) or '-'} %"

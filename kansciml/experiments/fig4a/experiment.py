@@ -26,7 +26,7 @@ from kansciml.experiments.memory.findings import findings
 from kansciml.experiments.memory.report import render, summary
 from kansciml.experiments.memory.steps import IMAGES, Measured, MemoryConfig, measure_models
 from kansciml.models.registry import build_model, find, model_config
-from kansciml.runs.experiment import Experiment, Result, RunContext
+from kansciml.runs.experiment import Experiment
 
 REFERENCES = {
     "mixer-nano-c512": {"mlp": (3.84, 4038), "textbook": (138.7, 111)},
@@ -45,22 +45,14 @@ class Fig4aConfig(MemoryConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_names("model", self.models)
-
-
-def check(config: Fig4aConfig) -> None:
-    """Raises UsageError for a name that is no vision model's."""
-    for name in config.models:
-        find(name)
+        for name in self.models:
+            find(name)
 
 
 def measured(name: str) -> Measured:
     """The vision model of this name."""
     slots = (f"{slot.name} {'-'.join(map(str, slot.widths))}" for slot in model_config(name).slots())
     return Measured(name, f"{name}: {', '.join(slots)}", partial(build_model, name), REFERENCES.get(name, {}))
-
-
-def run(config: Fig4aConfig, context: RunContext) -> Result:
-    return measure_models("fig4a", [measured(name) for name in config.models], IMAGES, config, context)
 
 
 EXPERIMENT = Experiment(
@@ -73,10 +65,9 @@ EXPERIMENT = Experiment(
         "small": Fig4aConfig(batches=(1, 16, 128, 1024, 4096, 8192)),
         "paper": Fig4aConfig(),
     },
-    run=run,
+    run=lambda config, context: measure_models("fig4a", map(measured, config.models), IMAGES, config, context),
     render=render,
     summary=summary,
-    check=check,
     findings=findings,
     order=4,
     captions={

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from kansciml._errors import check_name, check_names
 from kansciml.experiments.fig5.findings import findings
-from kansciml.experiments.fig5.report import render, summary
 from kansciml.experiments.fno.config import FnoRunConfig, OperatorConfig
 from kansciml.experiments.fno.experiment import PAPER, SMOKE
 from kansciml.experiments.fno.jobs import FnoJob
 from kansciml.experiments.fno.jobs import jobs as fno_jobs
+from kansciml.experiments.fno.report import curves_by_residual, render, summary
 from kansciml.experiments.fno.runs import OperatorTrainer
 from kansciml.experiments.fno.trained import SCORING, trained_networks
 from kansciml.experiments.minibatch.config import VariantChoice
@@ -78,8 +78,8 @@ EXPERIMENT = Experiment(
         "paper": Fig5Config(),
     },
     run=lambda config, context: OperatorTrainer(context).run(jobs(config)).result,
-    render=render,
-    summary=summary,
+    render=lambda record, folder: render(record, folder, curves_by_residual),
+    summary=lambda record: sorted(summary(record), key=lambda table: not table.title.startswith("Claims")),
     check=lambda config: check_jobs(jobs(config)),
     trained=trained_networks,
     scoring=SCORING,

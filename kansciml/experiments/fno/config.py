@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kansciml._errors import UsageError
 from kansciml.experiments.minibatch.config import MinibatchConfig, VariantChoice
-from kansciml.layers.spectral_conv import fourier_basis
 from kansciml.models.fno import FNOConfig
 from kansciml.models.registry import find
 from kansciml.runs.settings import part
@@ -114,11 +113,7 @@ class OperatorConfig(MinibatchConfig):
         options = {**vars(self.sizes), "residual": residual, "resolution": darcy.size}
         network: FNOConfig = self.build_config(self.model, "operator", variant, match, options)
         for factor in (darcy.subsample, *self.samples.eval_subsamples):
-            points = self.samples.at(factor).darcy.size + network.padding
-            try:
-                fourier_basis((points, points), network.modes)
-            except ValueError as error:
-                raise UsageError(f"subsample {factor}, with padding {network.padding}: {error}") from None
+            network.check_side(self.samples.at(factor).darcy.size, f"subsample {factor}")
         return network
 
 

@@ -49,10 +49,6 @@ class OperatorRow(TrainedRow):
         return math.inf if self.diverged or self.relative_l2 is None else self.relative_l2
 
     @property
-    def per_s(self) -> float | None:
-        return self.samples_per_s
-
-    @property
     def base(self) -> str:
         return f"mlp-{RESIDUAL}" if self.residual else "mlp"
 

@@ -124,7 +124,12 @@ def claims_table(fno: FnoRecord) -> Table | None:
 
 def all_tables(fno: FnoRecord) -> list[Table]:
     """All of them, but those that have nothing to say."""
-    found = [error_table(fno), resolution_table(fno), cost_table(fno, "Samples"), claims_table(fno)]
+    found = [
+        error_table(fno),
+        resolution_table(fno),
+        cost_table(fno, "Samples", lambda row: row.samples_per_s),
+        claims_table(fno),
+    ]
     return [table for table in found if table is not None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from kansciml.experiments.fno.record import FnoRecord, OperatorRow
 from kansciml.experiments.fno.runs import Encoded, RelativeError, errors_at
 from kansciml.experiments.minibatch.jobs import network_of
 from kansciml.experiments.minibatch.trained import SCORED, chosen_rows, load_network, trained_models
-from kansciml.layers.spectral_conv import fourier_basis
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
 from kansciml.runs.registry import get_experiment
@@ -75,11 +75,7 @@ def evaluate_row(
         KansciError: as for `load_network`.
     """
     config = network_of(row.model, row.network)
-    points = data.size + config.padding
-    try:
-        fourier_basis((points, points), config.modes)
-    except ValueError as error:
-        raise UsageError(f"{data.size} nodes along a side, with padding {config.padding}: {error}") from None
+    config.check_side(data.size, f"{data.size} nodes along a side")
     mean_a, std_a, mean_u, std_u = record.arrays[f"{row.data}.normaliser"]
     known = PointwiseNormaliser(mean_a, std_a), PointwiseNormaliser(mean_u, std_u)
     network = load_network(record, row).to(chosen_device(accelerator))
@@ -92,18 +88,21 @@ def trained_networks(record: Record) -> list[TrainedModel]:
     The loss is the mean relative L2 error over `Samples.minimum`: training samples that are the same for all models, at
     most 32. What the network recomputes in training is kept here, as derivatives of derivatives need it.
     """
-    found: list[Samples] = []
     fno = FnoRecord.read(record)
 
+    @cache
+    def data_of(name: str) -> Samples:
+        """Read, or made again, when the first model asks for them."""
+        config = samples_of(record)
+        if config.data is None:  # the test samples are not needed
+            config = replace(config, darcy=replace(config.darcy, n_test=0))
+        samples = Samples.load(config)
+        if samples_hash(samples.minimum) != fno.data[name].minimum_hash:
+            raise KansciError(f"the samples of {name} are not those of the run in {record.folder}: train again")
+        return samples
+
     def load(row: OperatorRow) -> LoadedModel:
-        if not found:  # read, or made again, when the first model asks for them
-            config = samples_of(record)
-            if config.data is None:  # the test samples are not needed
-                config = replace(config, darcy=replace(config.darcy, n_test=0))
-            found.append(Samples.load(config))
-        (samples,) = found
-        if samples_hash(samples.minimum) != fno.data[row.data].minimum_hash:
-            raise KansciError(f"the samples of {row.data} are not those of the run in {record.folder}: train again")
+        samples = data_of(row.data)
         network = load_network(record, row, recompute=False)
         dtype = next(network.parameters()).dtype
         of_a, of_u = samples.normalisers
@@ -111,10 +110,7 @@ def trained_networks(record: Record) -> list[TrainedModel]:
         batches = [(a.to(dtype), u.to(dtype)) for a, u in zip(minimum.a.split(CHUNK), minimum.u.split(CHUNK))]
         return LoadedModel(network, lambda module, batch: error(module, batch)[0], batches)
 
-    def metrics(row: OperatorRow) -> dict[str, float | None]:
-        return {"relative_l2": row.relative_l2, "train_loss": row.train_loss}
-
-    return trained_models(fno.rows, load, metrics)
+    return trained_models(fno.rows, load, "relative_l2 train_loss")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ def together(load: Callable[[], tuple[LoadedModel, HessianOperator]]) -> tuple[L
     if ranks.rank() == 0:
         ranks.agree(None)
     found = [""] * ranks.size()
-    with _threads(loaded.threads):
+    with threads(loaded.threads):
         distributed.all_gather_object(found, operator.fingerprint)
     if len(set(found)) > 1:
         raise KansciError("the processes have loaded different models or data: expected the same on all machines")
@@ -163,7 +163,7 @@ def load(one: TrainedModel, settings: HessianSettings) -> tuple[LoadedModel, Hes
     place = next(loaded.module.parameters()).device
     if sharing > 1 and place.type == "cpu":
         memory = max(1, int(SHARE * available_memory(place) / sharing))
-    with _threads(loaded.threads):
+    with threads(loaded.threads):
         return loaded, HessianOperator(loaded.module, loaded.loss, batches, memory=memory)
 
 
@@ -173,7 +173,7 @@ def _measure_one(
     """Measure a model and keep that in `folder`."""
     began = time.monotonic()
     loaded, operator = together(lambda: load(one, settings))
-    with _threads(loaded.threads), context.progress.task(title, 1) as bar:
+    with threads(loaded.threads), context.progress.task(title, 1) as bar:
         plan = operator.memory_needed(settings.steps + settings.deflate)
         needed = "; ".join(line.strip() for line in plan.text().splitlines())
         each = f"; {ranks.size()} processes need that much each" if ranks.size() > 1 else ""
@@ -229,7 +229,8 @@ def _matrix_note(settings: HessianSettings, size: int) -> str:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
+    """Within, PyTorch has so many threads; None: as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

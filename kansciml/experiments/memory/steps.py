@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import builtins
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,10 +125,10 @@ class Measured:
 
 
 def measure_models(
-    name: str, models: Sequence[Measured], problem: Problem, config: MemoryConfig, context: RunContext
+    name: str, models: Iterable[Measured], problem: Problem, config: MemoryConfig, context: RunContext
 ) -> Result:
     """A curve for every model and variant of a configuration of the experiment `name`."""
-    curves = []
+    curves, models = [], list(models)
     total = len(models) * len(config.variants) * len(config.batches)
     with context.progress.task(f"{name}: steps measured", total) as task:
         for model in models:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 from kansciml.reporting.groups import Group, grouped, over
+from kansciml.reporting.judging import shown
 from kansciml.reporting.style import VariantStyle, variant_styles
 from kansciml.runs import typed
 from kansciml.runs.records import DamagedRecord, Record
@@ -83,11 +84,6 @@ class TrainedRow:
     @property
     def error(self) -> float:
         """On the test data, by which seeds are ranked; infinite if the training diverged."""
-        raise NotImplementedError
-
-    @property
-    def per_s(self) -> float | None:
-        """Images or samples per second."""
         raise NotImplementedError
 
     @property
@@ -178,7 +174,7 @@ class TrainedRecord(Generic[R, D]):
     def title(self, task: str) -> str:
         """``mixer-nano on CIFAR-10``, or ``fno-wt (width 16, modes 8 x 8) on Darcy flow, 43 x 43``."""
         group = self.of(task)[0]
-        sizes = ", ".join(f"{name.replace('_', ' ')} {_size(size)}" for name, size in group.first.resized.items())
+        sizes = ", ".join(f"{name.replace('_', ' ')} {shown(size)}" for name, size in group.first.resized.items())
         return f"{group.first.model}{f' ({sizes})' if sizes else ''} on {self.data_of(group).title}"
 
     def suffix(self, task: str) -> str:
@@ -194,6 +190,7 @@ class TrainedRecord(Generic[R, D]):
 def cost_table(
     record: TrainedRecord[R, Any],
     unit: str,
+    per_s: Callable[[R], float | None],
     columns: tuple[str, ...] = (),
     further: Callable[[R, R | None], tuple[object, ...]] = lambda own, base: (),
     note: str = "",
@@ -201,7 +198,7 @@ def cost_table(
     """What each kind of network costs, and in units of the MLPs that it is compared with.
 
     Args:
-        unit: what is counted per second. columns: further ones, whose values `further(row, row of the MLPs)` gives.
+        unit: what is counted `per_s`. columns: further ones, whose values `further(row, row of the MLPs)` gives.
         note: on them.
     """
     rows = []
@@ -211,7 +208,7 @@ def cost_table(
         mlp = base.first if base else None
         row = [record.title(group.task), group.label, own.parameters]
         row += [over(own.parameters, mlp.parameters if mlp else None), *further(own, mlp)]
-        row += [group.median(lambda row: row.per_s), 1e3 * step]
+        row += [group.median(per_s), 1e3 * step]
         row += [over(step, base.median(lambda row: row.seconds_per_step) if base else None)]
         rows.append([*row, group.median(lambda row: row.peak_memory_mb), group.median(lambda row: row.wall_s)])
     shared, machine = record.groups[0].first, record.record.machine
@@ -223,7 +220,3 @@ def cost_table(
     ]
     named = ["Task", "Model", "Parameters", "over MLP", *columns, f"{unit}/s", "ms/step", "time over MLP", "Peak (MB)"]
     return Table("Cost of training", [*named, "Wall (s)"], rows, notes)
-
-
-def _size(value: object) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

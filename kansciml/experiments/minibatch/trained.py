@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,13 +60,11 @@ def load_network(record: Record, row: TrainedRow, **changed: Any) -> nn.Module:
     return network.eval()
 
 
-def trained_models(
-    rows: Sequence[R], load: Callable[[R], LoadedModel], metrics: Callable[[R], Mapping[str, float | None]]
-) -> list[TrainedModel]:
+def trained_models(rows: Sequence[R], load: Callable[[R], LoadedModel], metrics: str) -> list[TrainedModel]:
     """The networks whose training ended, for `kansciml hessian`; KANs are compared with the MLPs of their task.
 
     Args:
-        load: makes module, loss and batches. metrics: numbers that say how well a network learned.
+        load: makes module, loss and batches. metrics: names of columns that say how well a network learned.
     """
     groups = {(row.task, row.group) for row in rows}
 
@@ -77,7 +75,7 @@ def trained_models(
             **attributes(row, "label group seed task"),
             load=lambda: load(row),
             against=against,
-            metrics=metrics(row),
+            metrics=attributes(row, metrics),
             loss=row.minimum_loss,
         )
 

@@ -182,13 +182,10 @@ class Trainer(ABC, Generic[J, D, R]):
             monitor_mode=self.monitor_mode,
             checkpoint_epochs=max(1, job.training.epochs // 10),  # and every ten minutes, and when interrupted
         )
-        batches, loss, evaluate = self.steps(job, data, device)
         result = train(
             network,
             config,
-            batches=batches,
-            loss=loss,
-            evaluate=evaluate,
+            **self.steps(job, data, device)._asdict(),
             folder=folder,
             identity=job.identity(described.train_hash),
             progress=board,

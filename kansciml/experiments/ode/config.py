@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml._files import short_name
 from kansciml.backends.base import MAX_STEPS
 from kansciml.backends.select import check_methods
-from kansciml.ode import resolve_system
-from kansciml.runs.settings import COUNTS_IF_SET
+from kansciml.ode import get_system, read_table, sampled, system_from_trajectories, table_name
+from kansciml.runs.settings import COUNTS_IF_SET, part
+from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining
 
@@ -23,17 +24,40 @@ class SystemConfig:
     system: str = "lotka"
     """Name of a system, or path to a .py file that defines SYSTEM."""
     data: Path | None = None
-    """CSV file of times (column t or time, else the first) and states to learn instead of a system."""
+    """CSV or Parquet file of times (column t or time, else the first) and states to learn instead of a system."""
+    id_column: str | None = field(default=None, metadata=COUNTS_IF_SET)
+    """Name or number of the column of --data that tells its trajectories apart, where it holds several."""
     time_column: str | None = field(default=None, metadata=COUNTS_IF_SET)
     """Name or number of the column of times in --data, where it is not found by its name."""
+    states: tuple[str, ...] = field(default=(), metadata=COUNTS_IF_SET)
+    """Columns of --data that are components of the state (default: all that are nothing else)."""
+    inputs: tuple[str, ...] = field(default=(), metadata=COUNTS_IF_SET)
+    """Columns of --data that are known inputs to the system; the column of times can be one."""
+    input_kind: str = field(default="linear", metadata=COUNTS_IF_SET)
+    """Inputs between the rows of --data: linear, or held at the value of the row before."""
+    weight_columns: tuple[str, ...] = field(default=(), metadata=COUNTS_IF_SET)
+    """Columns of --data with the weights of the states in the loss: one for each, or one for all."""
     train_fraction: float = 1.0
-    """Share of the rows of --data that are trained on; the others test the extrapolation."""
+    """Share of the rows of each trajectory of --data that are trained on; the others test the extrapolation."""
+    trajectories: int = field(default=1, metadata=COUNTS_IF_SET)
+    """Initial states that a system is trained on: its own, and others drawn from its box."""
+    noise: float = field(default=0.0, metadata=COUNTS_IF_SET)
+    """Noise on the training data of a system, in standard deviations of each component (.05: 5 %)."""
+    validation_trajectories: float = field(default=0.0, metadata=COUNTS_IF_SET)
+    """Trajectories for validation, drawn from --data or the system's box: their number, or a share below 1."""
+    test_trajectories: float | None = field(default=None, metadata=COUNTS_IF_SET)
+    """Trajectories that are never trained on, to test on: their number, or a share below 1 (default: none of --data, as
+    many of a system as are trained on, if these are several)."""
+    data_seed: int = field(default=0, metadata=COUNTS_IF_SET)
+    """Seed by which trajectories are drawn, and of the noise."""
 
     def __post_init__(self) -> None:
-        if self.time_column is not None and self.data is None:
-            raise UsageError(f"got time_column {self.time_column!r} without data: it names a column of --data")
-        if self.train_fraction != 1 and self.data is None:
-            raise UsageError(f"got train_fraction {self.train_fraction} without data: it is a share of --data")
+        columns = ("id_column", "time_column", "states", "inputs", "input_kind", "weight_columns", "train_fraction")
+        names = columns if self.data is None else ("trajectories", "noise")
+        what = "without data: it says how to read --data" if self.data is None else "with data: it is for a --system"
+        for item in fields(self):
+            if item.name in names and (value := getattr(self, item.name)) != item.default:
+                raise UsageError(f"got {item.name} {value!r} {what}")
 
     @property
     def source(self) -> str | Path:
@@ -52,7 +76,25 @@ class SystemConfig:
 
     def resolve(self, log: Callable[[str], None] = lambda line: None) -> System:
         """Read the system; `log` takes what was doubtful about the columns of its data."""
-        return resolve_system(self.source, self.train_fraction, self.time_column, log)
+        validation, seed, unseen = self.validation_trajectories, self.data_seed, self.test_trajectories
+        if self.data is None:
+            if unseen is None:
+                unseen = self.trajectories if self.trajectories > 1 else 0
+            system = get_system(self.system)
+            return sampled(
+                system, self.trajectories, noise=self.noise, validation=validation, unseen=unseen, seed=seed, log=log
+            )
+        columns = self.states, self.inputs, self.weight_columns
+        found = read_table(self.data, self.id_column, self.time_column, *columns, self.input_kind, log)
+        return system_from_trajectories(
+            found,
+            table_name(self.data),
+            self.train_fraction,
+            validation=validation,
+            unseen=unseen or 0,
+            seed=seed,
+            log=log,
+        )
 
 
 @dataclass(frozen=True)
@@ -73,8 +115,11 @@ class RunConfig:
     """Relative tolerance of the solver in training."""
     atol: float = 1e-7
     """Absolute tolerance of the solver in training, in multiples of each component's range (of 1: built-in systems)."""
+    solver: str = field(default="5", metadata=COUNTS_IF_SET)
+    """Integrator: 3, 5 or 8 (explicit, of that order), stiff (implicit), or a name that the backend knows."""
     max_steps: int = field(default=MAX_STEPS, metadata=COUNTS_IF_SET)
     """Steps of one solve before it is given up, in training and when its errors are computed."""
+    fit: FitConfig = part(FitConfig(), later=tuple(vars(FitConfig())))
     training: FlatTraining = FlatTraining(final_learning_rate=1e-3)
     """Adam, then L-BFGS."""
 
@@ -88,6 +133,7 @@ class RunConfig:
             if not 0 < tolerance < 1:
                 raise UsageError(f"got {name} {tolerance}: expected a number between 0 and 1, such as 1e-7")
         check_methods(self.gradient, self.sensealg)
+        self.fit.check_with(self.training.curriculum)
 
     @classmethod
     def of_steps(cls, adam_steps: int, lbfgs_steps: int, seeds: int) -> RunConfig:

@@ -167,6 +167,7 @@ def legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: 
     made = {
         "truth": Line2D([], [], color=TRUTH, linewidth=TRUTH_WIDTH, label="truth"),
         "data": hollow("data", color=TRUTH, markersize=3.8, markeredgewidth=0.5),
+        "trained on": Line2D([], [], color=TRUTH, linewidth=1.1, label="trajectories trained on"),
         "training span": Patch(color=SHADE, linewidth=0, label="training span"),
     }
     handles = [made[name] for name in extras] + [key(style, line=not marks, mark=marks) for style in styles.values()]

@@ -23,7 +23,7 @@ SIDE_BY_SIDE = 4
 """Trajectories that are given a column of panels each; more are drawn over one another, a column per model."""
 MEDIAN_SEED = "models: the seed with the median training error"
 FAR_OFF = 1e3
-"""An error of a field this many times the typical slope, or below its inverse, is drawn no darker or lighter."""
+"""An error of a field below this part of the typical slope is drawn no lighter."""
 
 
 def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
@@ -96,13 +96,17 @@ def errors(ode: OdeRecord, system: OdeSystem) -> Figure | None:
         for group, _ in found:
             path = _path(group, k)
             at = np.searchsorted(one.t[: len(path)], times)
-            inside = at < len(path)
-            error = np.sqrt(np.nanmean(((path[at[inside]] - states[inside]) / scale) ** 2, axis=1))
+            inside = np.flatnonzero(at < len(path))
+            squares = ((path[at[inside]] - states[inside]) / scale) ** 2
+            known = np.isfinite(squares).any(axis=1)
+            inside, error = inside[known], np.sqrt(np.nanmean(squares[known], axis=1))
             style, faint = styles[group.name], 0.9 if len(system.series) == 1 else 0.45
             line = (0, (1, 1)) if one.role != "train" else style.line
             marker = "" if len(times) > 50 else style.marker
-            axes.plot(times[inside], np.maximum(error, 1e-16), color=style.colour, linestyle=line, marker=marker,
-                      alpha=faint, linewidth=0.9)  # fmt: skip
+            error[error < 1e-15] = np.nan  # the initial state, which is given
+            axes.plot(
+                times[inside], error, color=style.colour, linestyle=line, marker=marker, alpha=faint, linewidth=0.9
+            )
     ends = {one.train_end for one in system.series if one.end > one.train_end}
     for end in ends if len(ends) == 1 else ():
         axes.axvline(end, color=FAINT, linewidth=0.7, linestyle=":")
@@ -137,8 +141,10 @@ def fields(ode: OdeRecord, system: OdeSystem) -> Figure | None:
         x, y = plane[0, :, 0], plane[:, 0, 1]
         if truth is not None and slopes is not truth:
             error = np.sqrt(np.mean(((slopes - truth) / typical) ** 2, axis=-1))
-            level = np.log10(np.clip(error, 1 / FAR_OFF, 1.0))
-            image = axes.pcolormesh(x, y, level, cmap="Greys", vmin=-np.log10(FAR_OFF), vmax=0.0, rasterized=True)
+            level = np.log10(np.clip(error, 1 / FAR_OFF, 10.0))
+            image = axes.pcolormesh(
+                x, y, level, cmap="Greys", vmin=-np.log10(FAR_OFF), vmax=1.0, shading="gouraud", rasterized=True
+            )
         axes.streamplot(x, y, slopes[..., 0], slopes[..., 1], color=colour, density=0.7, linewidth=0.7, arrowsize=0.6)
         for one in system.series:
             if one.role == "train":
@@ -149,10 +155,10 @@ def fields(ode: OdeRecord, system: OdeSystem) -> Figure | None:
     panels[0].set_ylabel(as_is(system.labels[1]))
     if image is not None:
         bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02)
-        ticks = [-3, -2, -1, 0]
+        ticks = range(-round(np.log10(FAR_OFF)), 2)
         bar.set_ticks(ticks, labels=[f"$10^{{{tick}}}$" for tick in ticks])
         bar.set_label("error / typical slope")
-    legend(figure, {}, [], f"{as_is(system.title)}; thick line: trajectories trained on; {MEDIAN_SEED}")
+    legend(figure, {}, ["trained on"], f"{as_is(system.title)}; {MEDIAN_SEED}")
     return figure
 
 
@@ -204,7 +210,7 @@ def _caption(one: OdeSeries) -> str:
 def _path(group: OdeGroup, series: int = 0) -> np.ndarray:
     """States (Td, n) of the group's representative seed on one trajectory; empty where there is none."""
     run = group.representative
-    return np.empty((0, 0)) if run is None else run.array("trajectory", series)
+    return np.empty((0, 0)) if run is None else run.path(series)
 
 
 def _representatives(system: OdeSystem) -> list[tuple[OdeGroup, np.ndarray]]:

@@ -2,11 +2,11 @@
 
 ``result["runs"]``: `Run` rows; ``result["systems"]``: `OdeSystem` by name, with their `OdeSeries`; on two backends
 ``result["gates"]``: `Gate` rows, and variants are named ``variant@backend``. Arrays per run: ``<id>.iteration``,
-``.loss``, ``.phase`` (0 Adam, 1 L-BFGS), all (K,), ``.params`` (P,), ``.trajectory`` (Td, n), NaN after a blow-up, of
-the first trajectory, ``.trajectory.1`` of the next, and ``.slopes`` (G, G, 2) on the system's plane; per system:
-``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown), ``.data_t`` (T,) and ``.data`` (T, n, NaN where not
-measured) of the first, ``<system>.t.1`` and so on of the next; for two components, ``.plane`` (G, G, 2) and its true
-``.slopes``.
+``.loss``, ``.phase`` (0 Adam, 1 L-BFGS), all (K,), ``.params`` (P,), ``.trajectory`` (Td, n) at the times of the
+system, ``.line`` (L, n) of the first trajectory and ``.line.1`` of the next, NaN after a blow-up, and ``.slopes``
+(G, G, 2) on the system's plane; per system: ``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown); ``.line_t``
+(L,), dense, ``.line_truth`` (L, n), ``.data_t`` (T,) and ``.data`` (T, n, NaN where not measured) of the first
+trajectory, ``.line_t.1`` and so on of the next; for two components, ``.plane`` (G, G, 2) and its true ``.slopes``.
 """
 
 from __future__ import annotations
@@ -110,9 +110,14 @@ class Run:
         value = self.metric(name)
         return math.inf if self.diverged and not math.isnan(value) else value
 
-    def array(self, name: str, series: int = 0) -> np.ndarray:
-        """One of the arrays, of one trajectory; empty if the record lacks it."""
-        return self.arrays.get(f"{self.id}.{numbered(name, series)}", _nothing())
+    def array(self, name: str) -> np.ndarray:
+        """One of the arrays; empty if the record lacks it."""
+        return self.arrays.get(f"{self.id}.{name}", _nothing())
+
+    def path(self, series: int = 0) -> np.ndarray:
+        """States (Td, n) of one of the system's trajectories at its times; empty if the record lacks them."""
+        line = self.array(numbered("line", series))
+        return line if len(line) or series else self.array("trajectory")
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,8 @@ class OdeGroup(Group[Run]):
 
 ROLES = {"train": "", "validation": "validation", "unseen": "unseen initial state"}
 """What a trajectory is for, and what pictures say of it."""
-SERIES_ARRAYS = ("t", "truth", "data_t", "data")
+SERIES_ARRAYS = {"t": "line_t", "truth": "line_truth", "data_t": "data_t", "data": "data"}
+"""Attribute of a trajectory, and name of its array."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +210,7 @@ class OdeSystem:
 
     Args:
         series: the trajectories, the first of those that are trained on first.
+        t: times (Td,) at which models are recorded. truth: true states (Td, n) then; None if unknown.
         plane: states (G, G, 2) of a system of two components, at which fields are compared. slopes: the true ones.
     """
 
@@ -217,6 +224,8 @@ class OdeSystem:
     name: str = ""
     groups: tuple[OdeGroup, ...] = ()
     series: tuple[OdeSeries, ...] = ()
+    t: np.ndarray | None = None
+    truth: np.ndarray | None = None
     plane: np.ndarray | None = None
     slopes: np.ndarray | None = None
 
@@ -288,11 +297,11 @@ def _read_series(record: Record, system: OdeSystem) -> tuple[OdeSeries, ...]:
     """The trajectories with their arrays; records of one trajectory do not list it."""
     found = []
     for k, one in enumerate(system.series or (OdeSeries(system.train_end),)):
-        arrays = {key: record.arrays.get(f"{system.name}.{numbered(key, k)}") for key in SERIES_ARRAYS}
-        if lacking := [key for key in ("t", "data_t", "data") if arrays[key] is None]:
-            raise KeyError(f"{system.name}.{numbered(lacking[0], k)}")
-        t, data_t, data = (array for key in ("t", "data_t", "data") if (array := arrays[key]) is not None)
-        found.append(replace(one, t=t, truth=arrays["truth"], data_t=data_t, data=data))
+        names = {key: f"{system.name}.{numbered(name, k)}" for key, name in SERIES_ARRAYS.items()}
+        if names["t"] not in record.arrays:  # records of earlier versions
+            names |= {key: f"{system.name}.{key}" for key in ("t", "truth")}
+        t, data_t, data = (record.arrays[names[key]] for key in ("t", "data_t", "data"))
+        found.append(replace(one, t=t, truth=record.arrays.get(names["truth"]), data_t=data_t, data=data))
     return tuple(found)
 
 
@@ -314,11 +323,12 @@ def ode_result(systems: Sequence[OdeSystem], runs: Sequence[Run]) -> Result:
     arrays: dict[str, np.ndarray | None] = {}
     for one in systems:
         series = [_without(write(part), *SERIES_ARRAYS) for part in one.series]
-        bare = replace(one, groups=(), series=(), plane=None, slopes=None)
-        described[one.name] = _without(write(bare), "name", "groups", "plane", "slopes") | {"series": series}
-        arrays |= {f"{one.name}.plane": one.plane, f"{one.name}.slopes": one.slopes}
+        bare = replace(one, groups=(), series=(), t=None, truth=None, plane=None, slopes=None)
+        own = ("t", "truth", "plane", "slopes")
+        described[one.name] = _without(write(bare), "name", "groups", *own) | {"series": series}
+        arrays |= {f"{one.name}.{name}": getattr(one, name) for name in own}
         for k, part in enumerate(one.series):
-            arrays |= {f"{one.name}.{numbered(name, k)}": getattr(part, name) for name in SERIES_ARRAYS}
+            arrays |= {f"{one.name}.{numbered(name, k)}": getattr(part, key) for key, name in SERIES_ARRAYS.items()}
     for run in runs:
         arrays |= run.arrays
     known = {name: array for name, array in arrays.items() if array is not None}

@@ -16,21 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from kansciml._errors import KansciError, SolveError
+from kansciml._errors import KansciError, SolveError, UsageError
 from kansciml._workers import WorkerPool, stopping, tell, worker_count
 from kansciml.backends.select import OdeBackend
 from kansciml.experiments.ode.backends import shared_backend
 from kansciml.experiments.ode.jobs import Job, Plan, read_again
-from kansciml.experiments.ode.record import OdeSystem, Run, ode_result, run_json
-from kansciml.ode import train
+from kansciml.experiments.ode.record import OdeSeries, OdeSystem, Run, numbered, ode_result, run_json
+from kansciml.ode import OdeRun, train
 from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.progress import Task
-from kansciml.tasks.ode.data import full_data, training_data
+from kansciml.runs.typed import attributes
+from kansciml.tasks.ode.data import training_data, training_trajectories
 from kansciml.tasks.ode.fingerprint import fingerprint
-from kansciml.tasks.ode.reference import reference_solution
+from kansciml.tasks.ode.scaling import solved
 from kansciml.tasks.ode.system import System
 
 REPORT_EVERY_S = 0.25
+LINE = 501
+"""Times of a curve, with which its corners cannot be seen."""
+PLANE = 25
+"""States along each side of the plane on which fields are compared."""
 Steps = tuple[int, float, str]
 """How many steps are done, the loss, and the name of the phase."""
 read_once = functools.lru_cache(read_again)
@@ -152,12 +157,17 @@ def run_job(
         rtol=config.rtol,
         atol=config.atol,
         max_steps=config.max_steps,
+        solver=config.solver,
+        **vars(config.fit),
         checkpoint=checkpoint,
         progress=lambda done, total, loss, phase: report((done, loss, phase)),
         log=report,
     )
     arrays = {name: run.fit.history[name] for name in ("iteration", "loss", "phase")}
     arrays |= {"params": run.params, "trajectory": run.states}
+    arrays |= {numbered("line", place): _line(run, k) for place, (k, _) in enumerate(roles(system))}
+    if (states := plane(system)) is not None:
+        arrays["slopes"] = run(states)
     return Run(
         id=job.id,
         system=system.name,
@@ -180,25 +190,68 @@ def run_job(
     )
 
 
-def describe(system: System) -> OdeSystem:
-    """A system as the record holds it."""
-    data, truth = training_data(system), None
+def roles(system: System) -> list[tuple[int, str]]:
+    """Index and role of each trajectory, those that are trained on first; without data, of the one from `u0`."""
+    kinds = {"train": system.training or (0,), "validation": system.validation, "unseen": system.unseen}
+    return [(k, role) for role, own in kinds.items() for k in own]
+
+
+def line_times(system: System, k: int) -> np.ndarray:
+    """Times of the curves of a trajectory: dense, and with those at which it is known."""
+    if system.rhs is None:
+        known = system.trajectories[k].t
+    else:
+        begin = system.trajectories[k].t[0] if system.trajectories else system.t0
+        known = system.test_saveat[system.test_saveat >= begin]
+    return np.union1d(known, np.linspace(known[0], known[-1], LINE))
+
+
+def plane(system: System) -> np.ndarray | None:
+    """States (G, G, 2) around the data of an autonomous system of two components, where its field can be shown."""
+    if system.state_size != 2 or system.input_size or system.time_dependent:
+        return None
+    states = np.concatenate([one.states for one in training_trajectories(system)])
+    low, high = np.nanmin(states, axis=0), np.nanmax(states, axis=0)
+    margin = np.where(high > low, 0.1 * (high - low), np.abs(high) + 1.0)
+    return np.stack(np.meshgrid(*(np.linspace(*ends, PLANE) for ends in zip(low - margin, high + margin))), axis=-1)
+
+
+def _line(run: OdeRun, k: int) -> np.ndarray:
+    """States of a trajectory at `line_times`, NaN where they cannot be computed."""
+    times = line_times(run.system, k)
+    states = np.full((len(times), run.system.state_size), np.nan)
+    for known in (np.full(len(times), True), times <= run.system.end_of(k)):  # it may blow up beyond its training data
+        with suppress(SolveError, UsageError):
+            states[known] = run.predicted(k, times[known])
+            break
+    return states
+
+
+def _truth(system: System, times: np.ndarray, k: int) -> np.ndarray | None:
     if system.rhs is not None:
         with suppress(SolveError):  # it may blow up beyond the training data
-            truth = reference_solution(system, system.test_saveat)
-    else:
-        data = full_data(system)
+            return solved(system, times, k).states
+    return None
+
+
+def describe(system: System) -> OdeSystem:
+    """A system as the record holds it."""
+    states, first = plane(system), roles(system)[0][0]
     return OdeSystem(
-        title=system.title,
-        labels=system.labels,
-        train_end=system.train_end,
+        **attributes(system, "title labels train_end test_end phase_plane name"),
         n=system.state_size,
-        test_end=system.test_end,
-        phase_plane=system.phase_plane,
         loss_scale=tuple(np.asarray(system.loss_scale).tolist()),
-        name=system.name,
+        series=tuple(_series(system, k, role) for k, role in roles(system)),
         t=system.test_saveat,
-        truth=truth,
-        data_t=data.t,
-        data=data.states,
+        truth=_truth(system, system.test_saveat, first),
+        plane=states,
+        slopes=None if states is None or system.rhs is None else np.asarray(system.rhs(system.t0, states)),
     )
+
+
+def _series(system: System, k: int, role: str) -> OdeSeries:
+    """One trajectory as the record holds it, with those of its data that are trained on, or all where these are all."""
+    times = line_times(system, k)
+    data = system.trajectories[k] if system.trajectories else training_data(system)
+    data = data.until(system.end_of(k)) if system.rhs is not None and role == "train" else data
+    return OdeSeries(system.end_of(k), data.name, role, times, _truth(system, times, k), data.t, data.states)

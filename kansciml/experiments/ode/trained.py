@@ -11,10 +11,10 @@ import numpy as np
 from kansciml._errors import KansciError
 from kansciml.backends.trajectory_loss import trajectory_loss
 from kansciml.experiments.ode.jobs import Job, Plan
-from kansciml.experiments.ode.record import Run, read_runs
+from kansciml.experiments.ode.record import Run, numbered, read_runs
 from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel, config_of
-from kansciml.tasks.ode.data import training_data
+from kansciml.tasks.ode.data import training_trajectories
 from kansciml.tasks.ode.evaluation import METRICS
 from kansciml.tasks.ode.problem import make_problem
 from kansciml.tasks.ode.system import System
@@ -60,14 +60,16 @@ def _trained(job: Job, system: System, run: Run) -> TrainedModel:
 
 
 def _require_same_data(record: Record, system: System) -> None:
-    times, states = (record.arrays.get(f"{system.name}.{name}") for name in ("data_t", "data"))
-    if times is None or states is None:
-        raise KansciError(f"{record.folder} holds no data of {system.name}: run it again")
-    data = training_data(system)
-    kept = np.isin(times, data.t)
-    near = 1e-9 * np.abs(data.states).max(axis=0)  # solved on another machine, the last digits differ
-    if kept.sum() != len(data) or np.any(np.abs(states[kept] - data.states) > near):
-        raise KansciError(
-            f"the data of {system.name} are not those that the run in {record.folder} was trained on: restore the file,"
-            " or train anew"
-        )
+    for place, data in enumerate(training_trajectories(system)):
+        names = (f"{system.name}.{numbered(name, place)}" for name in ("data_t", "data"))
+        times, states = (record.arrays.get(name) for name in names)
+        if times is None or states is None:
+            raise KansciError(f"{record.folder} holds no data of {system.name}: run it again")
+        kept = np.isin(times, data.t)
+        near = 1e-9 * np.nanmax(np.abs(data.states), axis=0)  # solved on another machine, the last digits differ
+        same = kept.sum() == len(data) and np.array_equal(np.isnan(states[kept]), np.isnan(data.states))
+        if not same or np.any(np.abs(states[kept] - data.states) > near):
+            raise KansciError(
+                f"the data of {system.name} are not those that the run in {record.folder} was trained on: restore the"
+                " file, or train anew"
+            )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kansciml.experiments.table1.claims import BETTER, FEWER, MARGIN, MARGINS, TableClaim, claims
-from kansciml.experiments.table1.record import FAIR, PAPER, Row, Table1Record, Trainings
-from kansciml.reporting.groups import plus_minus
+from kansciml.experiments.table1.record import FAIR, PAPER, Row, Table1Record
+from kansciml.experiments.vision.record import top1
 from kansciml.reporting.judging import VERDICT, by_seeds
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Finding
 from kansciml.runs.records import Record
@@ -82,7 +82,7 @@ def _accuracy(table1: Table1Record, claim: TableClaim, fair: list[TableClaim]) -
     if claim.group is not None and claim.reference is not None:
         verdict, evidence = by_seeds(claim.outcome, table1.deviations)
         measured = (
-            f"top-1, mean +- standard error over seeds: MLP {_top1(claim.reference)}, KAN {_top1(claim.group)};"
+            f"top-1, mean +- standard error over seeds: MLP {top1(claim.reference)}, KAN {top1(claim.group)};"
             f" difference {claim.found[0] or '-'} points"
         )
         figures += (f"curves{table1.suffix(claim.group.task)}",)
@@ -99,7 +99,3 @@ def _equal_terms(claim: TableClaim) -> str:
 
 def _case(row: Row) -> str:
     return f"DeiT-{row.size.capitalize()}, {row.label}"
-
-
-def _top1(group: Trainings) -> str:
-    return f"{plus_minus(group.values(lambda row: row.percent)) or '-'} %"

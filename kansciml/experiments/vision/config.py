@@ -101,11 +101,8 @@ class ClassifierConfig(MinibatchConfig):
         dataset = get_dataset(self.images.dataset)
         size = self.images.image_size or dataset.size
         data = {"image_size": size, "channels": dataset.channels, "classes": dataset.classes}
-        return self.build_config(model, "vision", variant, match, {**data, **options, **_given(self.sizes)})
-
-
-def _given(sizes: ClassifierSizes) -> dict[str, Any]:
-    return {name: value for name, value in vars(sizes).items() if value is not None}
+        sizes = {name: value for name, value in vars(self.sizes).items() if value is not None}
+        return self.build_config(model, "vision", variant, match, {**data, **options, **sizes})
 
 
 @dataclass(frozen=True)

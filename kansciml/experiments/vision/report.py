@@ -70,7 +70,8 @@ def cost_table(vision: ImagesRecord[V]) -> Table:
         "Printed: by the paper, for this very configuration. MFLOPs: forward, per image, of the MLPs or of the KANs in"
         " their place alone. "
     )
-    return minibatch.cost_table(vision, "Images", ("printed", "MFLOPs", "FLOPs over MLP"), further, note)
+    columns = ("printed", "MFLOPs", "FLOPs over MLP")
+    return minibatch.cost_table(vision, "Images", lambda row: row.images_per_s, columns, further, note)
 
 
 def claims(vision: ImagesRecord[V]) -> list[Claim[Group[V]]]:

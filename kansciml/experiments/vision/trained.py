@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kansciml._errors import KansciError, UsageError
+from kansciml._errors import KansciError, check_name
 from kansciml.experiments.minibatch.trained import SCORED, chosen_rows, load_network, trained_models
 from kansciml.experiments.vision.jobs import VisionData, images_hash
 from kansciml.experiments.vision.record import VisionRecord, VisionRow
@@ -52,8 +53,7 @@ def split_images(
         UsageError: an unknown split, or no such files.
         KansciError: test images that are not those of the run.
     """
-    if split not in SPLITS:
-        raise UsageError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+    check_name("split", split, SPLITS)
     images = get_dataset(dataset).load(data_dir or _data_dir(record), split, progress)
     if split == HELD_OUT:
         _require_same(record, images, VisionRecord.read(record).data[dataset].test_hash, dataset)
@@ -66,26 +66,23 @@ def trained_networks(record: Record) -> list[TrainedModel]:
     The loss is the mean cross-entropy, without smoothing or augmentation, over `VisionData.minimum`: training images
     that are the same for all models, at most 512.
     """
-    found: dict[str, VisionData] = {}
     vision = VisionRecord.read(record)
 
+    @cache
+    def data_of(name: str) -> VisionData:
+        known = vision.data[name]
+        subset = None if known.n_train == get_dataset(name).n_train else known.n_train
+        data = VisionData.load(name, _data_dir(record), subset)
+        _require_same(record, data.minimum, known.minimum_hash, name)
+        return data
+
     def load(row: VisionRow) -> LoadedModel:
-        name = row.dataset
-        if name not in found:
-            known = vision.data[name]
-            subset = None if known.n_train == get_dataset(name).n_train else known.n_train
-            data = VisionData.load(name, _data_dir(record), subset)
-            _require_same(record, data.minimum, known.minimum_hash, name)
-            found[name] = data
-        network, data = load_network(record, row), found[name]
+        network, data = load_network(record, row), data_of(row.dataset)
         source = plain_batches(data.minimum, data.dataset, row.network["image_size"], CHUNK, torch.device("cpu"))
         dtype = next(network.parameters()).dtype
         return LoadedModel(network, plain_loss, [(batch.inputs.to(dtype), batch.labels) for batch in source.epoch()])
 
-    def metrics(row: VisionRow) -> dict[str, float | None]:
-        return {"top1": row.top1, "top5": row.top5, "loss": row.loss, "train_loss": row.train_loss}
-
-    return trained_models(vision.rows, load, metrics)
+    return trained_models(vision.rows, load, "top1 top5 loss train_loss")
 
 
 def plain_loss(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

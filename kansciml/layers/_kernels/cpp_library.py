@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kansciml.layers._native.build import HERE, library_name
+from kansciml.layers._native.build import SPLINE, library_path
 from kansciml.layers.bspline import OUTSIDE, SplineSpec
 
 _INTERFACE = 4
@@ -61,11 +61,11 @@ def load(path: Path) -> ctypes.CDLL:
     return library
 
 
-@cache
-def _loaded() -> tuple[ctypes.CDLL | None, str]:
+def find(source: Path, load: Callable[[Path], ctypes.CDLL]) -> tuple[ctypes.CDLL | None, str]:
+    """The library of a source, and the instruction set that it runs with; or None, and why."""
     if os.environ.get("KANSCIML_NO_CPP", "") not in ("", "0"):
         return None, "C++ kernels switched off by KANSCIML_NO_CPP"
-    path = HERE / library_name()
+    path = library_path(source)
     if not path.exists():
         how = "install a C++ compiler and reinstall, or run kansciml/layers/_native/build.py"
         return None, f"C++ kernels not built: {how}"
@@ -75,6 +75,11 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
         return library, f"C++ kernels, {_SETS[library.kansciml_isa()]}, {threads}"
     except (OSError, AttributeError) as error:
         return None, f"C++ kernels cannot be loaded ({error}): run python -m kansciml.layers._native.build again"
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
+    return find(SPLINE, load)
 
 
 def available() -> bool:

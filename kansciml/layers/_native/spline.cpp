@@ -1,17 +1,11 @@
 // Kernels of the spline KAN layer on a CPU, behind a plain C interface: no PyTorch headers, hence no tie to its ABI.
 //
-// The file is compiled once per instruction set (-DISA=...); the object with -DDISPATCH picks one at run time. All of
-// it is in an unnamed namespace and no C++ header is used, so that no shared inline function can leak wide
-// instructions into the portable object.
-//
 // Every position has S + 1 splines that may differ from zero. `basis` finds them: the cell c in [0, G) and the values
 // of splines c ... c + S. The dense kernels scatter them into the left factor of a GEMM, the sparse ones gather weights.
 
 #include "dense.h"
+#include "dispatch.h"
 #include "second.h"
-
-#define JOIN_(a, b, c) a##b##c
-#define JOIN(a, b, c) JOIN_(a, b, c)
 
 #define ORDERS(CALL) \
     switch (g->order) { \
@@ -26,28 +20,28 @@
     return 0;
 
 #define FUNCTIONS(T, NAME) \
-    extern "C" __attribute__((visibility("hidden"))) int JOIN(dense_, NAME, ISA)( \
+    HIDDEN int JOIN(dense_, NAME, ISA)( \
         const Grid* g, const T* x, const T* h, Int ldx, Int rows, Int inputs, const T* cells, T* block, T* gx, \
         Int fill) { \
         ORDERS(DENSE) \
     } \
-    extern "C" __attribute__((visibility("hidden"))) int JOIN(forward_, NAME, ISA)( \
+    HIDDEN int JOIN(forward_, NAME, ISA)( \
         const Grid* g, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, const T* scale, \
         T* y) { \
         ORDERS(FORWARD) \
     } \
-    extern "C" __attribute__((visibility("hidden"))) int JOIN(backward_, NAME, ISA)( \
+    HIDDEN int JOIN(backward_, NAME, ISA)( \
         const Grid* g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, \
         const T* scale, const Base<T>* base, const Kept<T>* kept, T* gx, T* gw, T* gs) { \
         ORDERS(BACKWARD) \
     } \
-    extern "C" __attribute__((visibility("hidden"))) int JOIN(second_, NAME, ISA)( \
+    HIDDEN int JOIN(second_, NAME, ISA)( \
         const Grid* g, const T* gy, const T* x, const T* h, Int N, Int I, Int O, const T* cells, const T* w, \
         const T* scale, const T* hw, const T* hscale, const Base<T>* base, const Kept<T>* kept, T* ggy, T* gx, T* gw, \
         T* gs, const T* bend, T* values, Int known) { \
         ORDERS(SECOND) \
     } \
-    extern "C" __attribute__((visibility("hidden"))) int JOIN(keep_, NAME, ISA)( \
+    HIDDEN int JOIN(keep_, NAME, ISA)( \
         const Grid* g, const T* x, const T* value, const T* slope, const T* bend, Int N, Int I, Int O, const T* cells, \
         const Kept<T>* to) { \
         ORDERS(KEEP) \
@@ -72,67 +66,28 @@ FUNCTIONS(double, d_)
 #undef Real
 #endif
 
-#ifdef DISPATCH  // DISPATCH 0: portable alone, 1: and AVX2, 2: and AVX2 and AVX-512
-#if DISPATCH >= 1
-#define IF_AVX2(x) x
-#else
-#define IF_AVX2(x)
-#endif
-#if DISPATCH >= 2
-#define IF_AVX512(x) x
-#else
-#define IF_AVX512(x)
-#endif
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
-EXPORT int kansciml_isa() {
-    IF_AVX2(__builtin_cpu_init();)
-    IF_AVX512(if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) return 2;)
-    IF_AVX2(if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;)
-    return 0;
-}
-
+#ifdef DISPATCH
 EXPORT int kansciml_interface() { return 4; }  // raised with every change of the functions' arguments
 
-EXPORT int kansciml_openmp() {
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
-}
-
-#define FORWARD_TO(NAME, TYPES, ARGS) \
-    extern "C" int NAME##avx512 TYPES; \
-    extern "C" int NAME##avx2 TYPES; \
-    extern "C" int NAME##portable TYPES; \
-    EXPORT int kansciml_##NAME TYPES { \
-        static const int isa = kansciml_isa(); \
-        IF_AVX512(if (isa == 2) return NAME##avx512 ARGS;) \
-        IF_AVX2(if (isa >= 1) return NAME##avx2 ARGS;) \
-        return isa == -1 ? 1 : NAME##portable ARGS; \
-    }
 #define ALL(T, N) \
-    FORWARD_TO(dense_##N, \
+    FORWARD_TO(dense_##N, int, \
                (const Grid* g, const T* x, const T* h, Int ldx, Int rows, Int inputs, const T* cells, T* block, T* gx, \
                 Int fill), \
                (g, x, h, ldx, rows, inputs, cells, block, gx, fill)) \
-    FORWARD_TO(forward_##N, \
+    FORWARD_TO(forward_##N, int, \
                (const Grid* g, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, const T* s, \
                 T* y), \
                (g, x, h, n, i, o, cells, w, s, y)) \
-    FORWARD_TO(backward_##N, \
+    FORWARD_TO(backward_##N, int, \
                (const Grid* g, const T* gy, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, \
                 const T* s, const Base<T>* base, const Kept<T>* kept, T* gx, T* gw, T* gs), \
                (g, gy, x, h, n, i, o, cells, w, s, base, kept, gx, gw, gs)) \
-    FORWARD_TO(second_##N, \
+    FORWARD_TO(second_##N, int, \
                (const Grid* g, const T* gy, const T* x, const T* h, Int n, Int i, Int o, const T* cells, const T* w, \
                 const T* s, const T* hw, const T* hs, const Base<T>* base, const Kept<T>* kept, T* ggy, T* gx, T* gw, \
                 T* gs, const T* bend, T* values, Int known), \
                (g, gy, x, h, n, i, o, cells, w, s, hw, hs, base, kept, ggy, gx, gw, gs, bend, values, known)) \
-    FORWARD_TO(keep_##N, \
+    FORWARD_TO(keep_##N, int, \
                (const Grid* g, const T* x, const T* value, const T* slope, const T* bend, Int n, Int i, Int o, \
                 const T* cells, const Kept<T>* to), \
                (g, x, value, slope, bend, n, i, o, cells, to))

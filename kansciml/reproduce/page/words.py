@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -137,8 +136,7 @@ GROUPED = 10_000
 """Whole numbers from here on are shown with a comma every three digits."""
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """Heading of a column, and whether it is sorted as ``number`` or ``text``."""
 
     text: str
@@ -146,8 +144,7 @@ class Head:
     css: str | None
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """A cell; `key` is what it is sorted by where that is not its text."""
 
     text: str
@@ -156,16 +153,8 @@ class Cell:
     missing: bool
 
 
-@dataclass(frozen=True)
-class TableView:
-    """Headings and cells of a table."""
-
-    heads: list[Head]
-    rows: list[list[Cell]]
-
-
-def table_view(table: Table) -> TableView:
-    """`table` with the classes and the keys of its cells."""
+def table_view(table: Table) -> tuple[list[Head], list[list[Cell]]]:
+    """Headings and cells of a table, with their classes and keys."""
     columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
     numeric = [sorts_as_numbers(column) for column in columns]
     texts = [[_shown(*cell) for cell in zip(*row)] for row in zip(table.rows, table.cells())]
@@ -175,7 +164,7 @@ def table_view(table: Table) -> TableView:
         for name, number, at_right in zip(table.columns, numeric, right or numeric)
     ]
     rows = [[_cell(*cell) for cell in zip(*row, numeric, right)] for row in zip(table.rows, texts)]
-    return TableView(heads, rows)
+    return heads, rows
 
 
 def sort_value(value: Any) -> float | None:

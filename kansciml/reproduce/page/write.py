@@ -179,12 +179,9 @@ def inline_svg(text: str, prefix: str, label: str) -> Markup:
     body = _REFERENCE.sub(rf'\1{prefix}-\2"', body)
     body = _URL.sub(rf"url(#{prefix}-\1)", body)
     body = re.sub(r"\n\s*\n", "\n", body)
-    sizes = {name: _pixels(value, unit) for name, value, unit in _SIZE.findall(head)}
+    units = {"pt": PT_PER_PX}
+    sizes = {name: float(value) / units.get(unit, 1.0) for name, value, unit in _SIZE.findall(head)}
     head = re.sub(r'\s(?:xmlns(?::\w+)?|version|role)="[^"]*"', "", _SIZE.sub("", head))
     drawn = f' style="--drawn:{sizes["width"]:.0f}px"' if "width" in sizes else ""
     # no xmlns: the HTML parser knows svg, and an address in the page would look like a request to one
     return Markup(f'{head} role="img" aria-label="{escape(label)}"{drawn}{gap}{body}</svg>')
-
-
-def _pixels(value: str, unit: str) -> float:
-    return float(value) / PT_PER_PX if unit == "pt" else float(value)

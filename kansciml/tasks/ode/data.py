@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from kansciml._errors import UsageError, check_seed
-from kansciml.tasks.ode.csv_file import read_csv
 from kansciml.tasks.ode.scaling import hardly_varying, solved, training_trajectories, with_normalisation
 from kansciml.tasks.ode.system import System
+from kansciml.tasks.ode.table import read_csv, read_table
 from kansciml.tasks.ode.trajectory import Trajectory
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "hardly_varying",
     "held_out",
     "read_csv",
+    "read_table",
     "system_from_trajectories",
     "system_from_trajectory",
     "training_data",
@@ -111,7 +112,9 @@ def system_from_trajectories(
     for label, column in zip(one.labels, states.T):
         if np.isnan(column).all():
             raise UsageError(f"{name}: {label} is never measured in the rows that are trained on: leave it out")
-    known = np.isfinite(one.states).any(axis=0)
+    if not any(given[k].until(ends[k]).measured[1:].any() for k in range(len(given)) if k not in tested + validating):
+        raise UsageError(f"{name}: nothing is measured after the first rows that are trained on: train on more rows")
+    known = one.measured.any(axis=0)
     start = one.states[np.argmax(np.isfinite(one.states), axis=0), np.arange(one.state_size)]
     return with_normalisation(
         System(

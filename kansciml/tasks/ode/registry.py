@@ -17,6 +17,8 @@ from kansciml.tasks.ode import systems
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.system import RightHandSide, System
 
+_USER_MODULE = "kansciml_user_system_"
+
 
 def available_systems() -> tuple[str, ...]:
     """Names of the built-in systems: every module of the folder `systems` defines one.
@@ -66,6 +68,13 @@ def file_fingerprints(names: Iterable[str | Path]) -> list[str]:
     return [_fingerprint(defined_by(_import_file(path), path, "SYSTEM", System)) for path in paths if path.is_file()]
 
 
+def source_file(system: System) -> Path | None:
+    """The user's file that defined the right-hand side of a system; None for others."""
+    name = getattr(system.rhs, "__module__", "")
+    file = vars(sys.modules.get(name, object)).get("__file__") if name.startswith(_USER_MODULE) else None
+    return Path(file) if file else None
+
+
 def _fingerprint(system: System) -> str:
     """Of its equations too, by their code and by values: what they call or read elsewhere shows there."""
     return fingerprint(system, [_slopes(system.rhs, system, factor) for factor in (1.0, 1.1, 0.7) if system.rhs])
@@ -88,7 +97,7 @@ def _built_in() -> dict[str, tuple[System, Path]]:
 def _import_file(path: Path) -> ModuleType:
     # The path is part of the name, so that two files called system.py do not meet in sys.modules.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(f"kansciml_user_system_{digest}", path)
+    spec = importlib.util.spec_from_file_location(f"{_USER_MODULE}{digest}", path)
     assert spec is not None and spec.loader is not None  # its name ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there

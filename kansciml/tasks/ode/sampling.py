@@ -15,7 +15,7 @@ from kansciml.tasks.ode.system import System
 from kansciml.tasks.ode.trajectory import Trajectory
 
 
-def measured(
+def sampled(
     system: System,
     trajectories: int = 1,
     *,
@@ -44,6 +44,8 @@ def measured(
         UsageError: no known equations, no box to draw from, a number out of range.
         SolveError: the equations cannot be integrated from a state that was drawn.
     """
+    if not (trajectories != 1 or noise or validation or unseen):
+        return with_normalisation(system)
     if system.rhs is None or system.trajectories:
         raise UsageError(
             f"system {system.name} is known through its data: initial states and noise need equations alone"
@@ -56,8 +58,6 @@ def measured(
         held_out(key, part, trajectories) for key, part in (("validation", validation), ("unseen", unseen))
     )
     drawn = trajectories - 1 + n_validation + n_unseen
-    if not (drawn or noise):
-        return with_normalisation(system)
     if drawn and system.box is None:
         raise UsageError(
             f"system {system.name} has no box to draw initial states from: add box=(lowest, highest), two vectors of"

@@ -15,7 +15,7 @@ from kansciml.analysis.paired import compare_pairs
 from kansciml.experiments.fair.config import FairConfig
 from kansciml.experiments.fair.domain import MLP, Model, equal_time, kan_of, measure, stored, stretched
 from kansciml.experiments.fair.experiment import EXPERIMENT, check, domains
-from kansciml.experiments.fair.networks import Networks
+from kansciml.experiments.fair.kinds import Networks
 from kansciml.experiments.fair.record import FairRecord, StepTimes
 from kansciml.experiments.fair.report import summary
 from kansciml.runs.config_json import with_settings

@@ -10,7 +10,7 @@ from support.fig5_records import EPOCHS, GROUPS, make
 from support.pictures import assert_text_fits
 
 from kansciml import KansciError
-from kansciml.experiments.fig5 import report as fig5
+from kansciml.experiments.fig5.experiment import EXPERIMENT as fig5
 from kansciml.experiments.fno import report as fno
 from kansciml.experiments.fno.record import FnoRecord
 from kansciml.experiments.fno.report import curves_by_residual, draw_curves, prediction_maps

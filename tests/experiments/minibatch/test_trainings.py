@@ -92,7 +92,8 @@ def test_the_record_holds_rows_curves_and_weights(kind, record):
         network = load_network(record, row)
         assert row.parameters == sum(p.numel() for p in network.parameters())
         assert set(load_file(record.folder / row.weights)) == set(network.state_dict())
-        assert row.seconds_per_step * row.per_s == pytest.approx(row.batch_size)
+        per_s = row.images_per_s if kind is KINDS["images"] else row.samples_per_s
+        assert row.seconds_per_step * per_s == pytest.approx(row.batch_size)
     assert rows[2].parameters > rows[0].parameters and getattr(rows[0], kind.score) != getattr(rows[1], kind.score)
     assert not list(record.folder.glob("checkpoints/*/checkpoints"))  # optimiser states are gone
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kansciml.experiments.ode import figures as ode_figures
+from kansciml.experiments.ode import paths as ode_paths
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.report import render, summary
 from kansciml.reporting.style import publication_style
@@ -34,7 +35,7 @@ class TestRender:
         paths = render(make_record(tmp_path, ("lotka",), ("kan-width",), seeds=1), tmp_path)
         assert sorted(paths) == sorted(tmp_path.iterdir())
         stems = {path.stem for path in paths}
-        assert stems == {"tables", "loss_curves", "phase_portraits", "trajectories_lotka"}
+        assert stems == {"tables", "loss_curves", "phase_portraits", "trajectories_lotka", "errors_lotka"}
         svg = (tmp_path / "trajectories_lotka.svg").read_text()
         for text in ("Lotka-Volterra", "prey x", "time t (dimensionless)", "KAN, equal width", "training span"):
             assert f">{text}</text>" in svg
@@ -116,8 +117,8 @@ class TestCurves:
 class TestComponents:
     def test_small_systems_show_all_and_many_bodies_the_first_and_last(self, make_record, tmp_path):
         rigid, pleiades = OdeRecord.read(make_record(tmp_path, ("rigid", "pleiades"), ("mlp",), 1)).systems
-        assert ode_figures.shown_components(rigid) == [0, 1, 2]
-        assert ode_figures.shown_components(pleiades) == [0, 7, 6, 13]
+        assert ode_paths.shown_components(rigid) == [0, 1, 2]
+        assert ode_paths.shown_components(pleiades) == [0, 7, 6, 13]
         assert rigid.bodies == [] and len(pleiades.bodies) == 7
 
     def test_limits_follow_the_truth_not_a_runaway_extrapolation(self, make_record, tmp_path):
@@ -125,7 +126,7 @@ class TestComponents:
         record.arrays["lotka.mlp.seed0.trajectory"][100:] = 1e9
         ode = OdeRecord.read(record)
         with publication_style():
-            axes = ode_figures.trajectories(ode, *ode.systems).axes[0]
+            axes = ode_paths.trajectories(ode, *ode.systems).axes[0]
         assert max(np.abs(axes.get_ylim())) < 10
 
 
@@ -133,7 +134,7 @@ class TestComponents:
 def test_legends_and_notes_fit_into_their_figure(make_record, tmp_path, systems):
     variants = ("mlp", "kan-width", "kan-params", "kan-unscaled", "kan-tanh")
     ode = OdeRecord.read(make_record(tmp_path, systems, variants, seeds=2, diverged=(("lotka", "mlp", 0),)))
-    for draw in (ode_figures.loss_curves, ode_figures.final_losses, ode_figures.phase_portraits):
+    for draw in (ode_figures.loss_curves, ode_figures.final_losses, ode_paths.phase_portraits):
         with publication_style():
             figure = draw(ode)
             figure.canvas.draw()

@@ -14,6 +14,7 @@ from kansciml.experiments.fig2 import experiment as fig2
 from kansciml.experiments.ode import config as parts
 from kansciml.experiments.ode import experiment as ode
 from kansciml.experiments.ode import figures as ode_figures
+from kansciml.experiments.ode import paths as ode_paths
 from kansciml.experiments.ode import runs
 from kansciml.experiments.ode.config import SystemConfig
 from kansciml.experiments.ode.record import OdeRecord
@@ -49,8 +50,8 @@ def test_a_pool_gives_the_numbers_of_one_process(tmp_path, monkeypatch):
 
 
 def test_a_system_is_read_once(tmp_path, monkeypatch):
-    calls, read = [], parts.resolve_system
-    monkeypatch.setattr(parts, "resolve_system", lambda *args: calls.append(args) or read(*args))
+    calls, read = [], parts.get_system
+    monkeypatch.setattr(parts, "get_system", lambda *args: calls.append(args) or read(*args))
     run(changed(CONFIG, model="mlp"), tmp_path, monkeypatch, 1)
     assert len(calls) == 1
 
@@ -199,7 +200,7 @@ def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path, monkeypatch):
     config = changed(CONFIG, system="lotka", data=path, model="mlp")
     record = run_experiment(ode.EXPERIMENT, config, results=tmp_path)
     read = OdeRecord.read(record)
-    figure = ode_figures.trajectories(read, *read.systems)
+    figure = ode_paths.trajectories(read, *read.systems)
     assert [axes.yaxis.label.get_text() for axes in figure.axes] == [r"\$\nothing\$", r"price_\$"]
     assert figure.axes[-1].get_xlabel() == "time t"  # in the unit of the data
 
@@ -260,4 +261,4 @@ def test_a_system_that_blows_up_beyond_its_training_span_has_a_result(tmp_path, 
     assert "no reference solution of pole up to t = 2" in row["not_computed"]["test_mse"]
     assert "pole: test MSE of 1 of 1 runs not computed" in " ".join(ode.EXPERIMENT.tables(record)[0].notes)
     read = OdeRecord.read(record)
-    assert ode_figures.trajectories(read, *read.systems).axes
+    assert ode_paths.trajectories(read, *read.systems).axes

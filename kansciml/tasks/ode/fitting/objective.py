@@ -111,7 +111,7 @@ class Objective:
             if loss.isnan():
                 raise UsageError("the loss is NaN: leave out what was not measured, as in (u - one.states)[one.seen]")
             slopes = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-            return float(loss), [slope.numpy() for slope in slopes]
+            return loss.item(), [slope.numpy() for slope in slopes]
 
         return value_and_slopes
 

@@ -78,15 +78,13 @@ def in_windows(problem: OdeProblem, rows: int) -> OdeProblem:
     series: list[Series] = []
     for one in problem.series:
         for first in range(0, max(len(one.saveat) - 1, 1), rows - 1):
-            if first == 0:
-                span = slice(0, rows)
-                start = {"u0": one.u0, "t0": one.t0}
-            else:
-                span = slice(first + 1, first + rows)
-                t0 = float(one.saveat[first])
-                start = {"u0": _guess(one, t0), "t0": t0, "learned": True, "follows": len(series) - 1}
+            span = slice(first + 1 if first else 0, first + rows)
             weights = None if one.weights is None else one.weights[span]
-            series.append(replace(one, saveat=one.saveat[span], data=one.data[span], weights=weights, **start))
+            window = replace(one, saveat=one.saveat[span], data=one.data[span], weights=weights)
+            if first:
+                t0 = float(one.saveat[first])
+                window = replace(window, u0=_guess(one, t0), t0=t0, learned=True, follows=len(series) - 1)
+            series.append(window)
     return replace(problem, series=tuple(series))
 
 

@@ -109,7 +109,6 @@ REFUSED = {
     "two times": ("t,time,x\n0,0,1\n1,1,2\n", "2 columns that could be the time: column 1 't', column 2 'time'"),
     "thousands or decimals": ('t,x\n"0","1,234"\n"1","2,345"\n', "'1,234', which could be 1234 or 1.234"),
     "days or months": ("date,x\n01/02/2024,1\n02/02/2024,2\n", "could be 2024-02-01 or 2024-01-02"),
-    "gap": ("t,x\n0,1\n1,NA\n2,3\n", "row 3, column 2: got 'NA'.*gaps are not supported yet"),
     "gap among dates": ("date,x\n2024-01-01,1\n,2\n2024-01-03,2\n", "row 3, column 1: got an empty cell"),
     "error of a spreadsheet": ("t,x\n0,1\n#N/A,2\n2,3\n", "row 3, column 1: got '#N/A'"),
     "column of text": (
@@ -136,12 +135,12 @@ def test_what_is_doubtful_is_refused_in_one_line(case: str, tmp_path: Path) -> N
 SEVERAL = {
     "times start again": ("t,x\n0,1\n0.1,2\n0,3\n0.1,4\n", "the times start again in row 4"),
     "cut short": ("t,x\n0,1\n1,2\n2,2\n0,1\n1,3\n0,1\n", "the times start again in row 5"),
-    "named run": ("run,t,x\n1,0,1\n1,1,2\n2,0,1\n2,1,2\n", "split it by column 1 'run'"),
-    "named by text": ("t,x,experiment\n0,1,a\n1,2,a\n0,1,b\n1,2,b\n", "split it by column 3 'experiment'"),
+    "named run": ("run,t,x\n1,0,1\n1,1,2\n2,0,1\n2,1,2\n", "--id-column 'run'"),
+    "named by text": ("t,x,experiment\n0,1,a\n1,2,a\n0,1,b\n1,2,b\n", "id_column='experiment'"),
     "one goes on where the other ends": ("run,t,x\n1,0,1\n1,1,2\n2,2,1\n2,3,2\n", "'run' has 2 values"),
-    "by any other name": ("dose,t,x\n5,0,1\n5,1,2\n7,0,1\n7,1,2\n", "split it by column 1 'dose'"),
+    "by any other name": ("dose,t,x\n5,0,1\n5,1,2\n7,0,1\n7,1,2\n", "--id-column 'dose'"),
     "sorted by time": ("t,x\n0,1\n0,2\n1,3\n1,4\n2,5\n2,1\n", "most times occur more than once"),
-    "sorted by time, named": ("t,subject_id,x\n0,1,1\n0,2,2\n1,1,3\n1,2,4\n", "split it by column 2 'subject_id'"),
+    "sorted by time, named": ("t,subject_id,x\n0,1,1\n0,2,2\n1,1,3\n1,2,4\n", "--id-column 'subject_id'"),
 }
 
 
@@ -150,7 +149,7 @@ def test_several_trajectories_are_not_to_be_sorted(case: str, tmp_path: Path) ->
     content, message = SEVERAL[case]
     with pytest.raises(UsageError, match=message) as caught:
         read(tmp_path, content)
-    assert "no --id-column yet" in str(caught.value) and "sort" not in str(caught.value)
+    assert "several trajectories" in str(caught.value) and "sort" not in str(caught.value)
 
 
 def test_components_below_one_another_are_not_trajectories(tmp_path: Path) -> None:

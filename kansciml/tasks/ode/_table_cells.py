@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kansciml._errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars", " ": "blanks"}
-MISSING = frozenset(("", "nan", "na", "n/a", "#n/a", "null", "none", "-", ".", "?", "missing"))
+MISSING = frozenset(("", "nan", "nat", "na", "n/a", "#n/a", "null", "none", "-", ".", "?", "missing"))
 _SAMPLE = 200
 """Rows that tell separator and decimal sign."""
 _COMMENT = re.compile(r"\s*[#%](?!N/A|NA\b|DIV/0|VALUE|REF|NUM|NAME)")  # not the errors of a spreadsheet
@@ -41,6 +43,7 @@ class Cells:
         decimal: "." or ",".
         separator: one of `SEPARATORS`.
         notes: what was taken for what, where that is doubtful.
+        numbers: values of columns that are numbers already, by place; NaN: missing.
     """
 
     frame: pd.DataFrame
@@ -48,6 +51,7 @@ class Cells:
     decimal: str
     separator: str
     notes: list[str] = field(default_factory=list)
+    numbers: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 def plain_number(decimal: str) -> str:

@@ -1,0 +1,245 @@
+// A field of spline KAN layers of order S on uniform knots; part of ode.cpp.
+
+#pragma once
+
+#include "field.h"
+
+namespace {
+
+// y (N vectors) = sum over inputs of the base row and the S + 1 rows of the cell, times their values.
+template <int S, int N>
+INLINE void add_edges(double* y, const double* w, const double* cell, const double* silu, const double* basis,
+                      Int inputs, Int ip, Int rows, Int stride) {
+    V sum[S + 2][N] = {};
+    for (Int i = 0; i < inputs; i++) {
+        const double *own = w + i * rows * stride, *row = own + Int(cell[i]) * stride;
+        for (int v = 0; v < N; v++) {
+            sum[S + 1][v] += silu[i] * load(own + (rows - 1) * stride + v * W);
+            for (int q = 0; q <= S; q++) sum[q][v] += basis[q * ip + i] * load(row + q * stride + v * W);
+        }
+    }
+    for (int v = 0; v < N; v++) {
+        V total = sum[S + 1][v];
+        for (int q = 0; q <= S; q++) total += sum[q][v];
+        store(y + v * W, total);
+    }
+}
+
+template <int S> struct KAN : Field {
+    struct Layer {
+        Int inputs, outputs;
+        Int start, delta_start;  // for one point
+        Int common;
+        double *weight, *grad;  // (inputs, rows, padded outputs)
+    };
+    // Of an input: S rows of zeros, the splines, S + 1 rows of zeros and the base weights. Cell c reads rows c ... c + S;
+    // positions outside the knots read the zeros of cell `cells`.
+    Int splines, cells, rows, widest;
+    double per_cell, offset;  // a position in cells from the first knot is x per_cell + offset
+    double piece[S + 1][S + 1];
+    Buffer<Layer> layer;
+    Buffer<double> memory, basis, outputs, params;
+    Int size;  // numbers of all weights
+
+    static Int sum_sizes(const Spec& s) {
+        Int total = 0;
+        for (Int l = 0; l < s.layers; l++) total += s.widths[l] * padded(s.widths[l + 1]);
+        return total * (s.grid + 3 * S + 2);
+    }
+    static Int count_parameters(const Spec& s) {
+        Int total = 0;
+        for (Int l = 0; l < s.layers; l++) total += s.widths[l] * s.widths[l + 1] * (2 + s.grid + S);
+        return total;
+    }
+    static Int widest_of(const Spec& s) {
+        Int w = 0;
+        for (Int l = 0; l <= s.layers; l++) w = s.widths[l] > w ? s.widths[l] : w;
+        return padded(w);
+    }
+
+    explicit KAN(const Spec& s)
+        : Field(s), splines(s.grid + S), cells(s.grid + 2 * S), rows(s.grid + 3 * S + 2), widest(widest_of(s)),
+          per_cell(s.grid / (s.high - s.low)), offset(S - s.low * per_cell), layer(layers), memory(2 * sum_sizes(s)),
+          basis((S + 1) * widest), outputs(2 * widest), params(count_parameters(s)), size(sum_sizes(s)) {
+        n_parameters = count_parameters(s);
+        memcpy(piece, s.pieces, sizeof piece);
+        memset(memory.p, 0, 2 * size * sizeof(double));
+        double* at = memory.p;
+        width = padded(nx) * (power > 1 ? 2 : 1);
+        for (Int l = 0; l < layers; l++) {
+            const Int in = s.widths[l], out = s.widths[l + 1];
+            layer.p[l] = Layer{in, out, width, deltas, common, at, at + size};
+            at += in * rows * padded(out);
+            width += 4 * in;
+            ends += 4 * W;  // whole vectors are written
+            deltas += padded(out);
+            common += 2 * (S + 1) * padded(STAGES * in);
+        }
+    }
+
+    void bind(const double* from) override {
+        memcpy(params.p, from, n_parameters * sizeof(double));
+        for (Int l = 0; l < layers; l++) {
+            const Layer& y = layer.p[l];
+            const Int O = y.outputs, op = padded(O);
+            const double *base = from, *spline = base + y.inputs * O, *scale = spline + y.inputs * splines * O;
+            from = scale + y.inputs * O;
+            for (Int i = 0; i < y.inputs; i++) {
+                double* to = y.weight + (i * rows + S) * op;
+                for (Int m = 0; m < splines; m++)
+                    for (Int o = 0; o < O; o++) to[m * op + o] = spline[(i * splines + m) * O + o] * scale[i * O + o];
+                memcpy(y.weight + (i * rows + rows - 1) * op, base + i * O, O * sizeof(double));
+            }
+        }
+    }
+
+    // Of a layer's inputs: place within the cell, cell, silu and its slope; which = 0 ... 3, for all points of a block.
+    double* kept(double* block, Int l, Int which, Int count) const {
+        const Layer& y = layer.p[l];
+        return block + y.start * count + (4 * l + which) * W + which * count * y.inputs;
+    }
+    const double* kept(const double* block, Int l, Int which, Int count) const {
+        return kept(const_cast<double*>(block), l, which, count);
+    }
+
+    INLINE void splines_at(V r, V* value) const {
+        for (int q = 0; q <= S; q++) {
+            V b = splat(piece[q][S]);
+            for (int p = S - 1; p >= 0; p--) b = b * r + piece[q][p];
+            value[q] = b;
+        }
+    }
+
+    void evaluate(const double* x, double* block, Int count, Int at, double* out) override {
+        double *z = block + at * padded(nx), *y = outputs.p, *next = y + widest;
+        normalise(x, z, z + padded(nx) * count);
+        const double* a = z;
+        for (Int l = 0; l < layers; l++) {
+            const Layer& own = layer.p[l];
+            const Int I = own.inputs, ip = padded(I), op = padded(own.outputs);
+            double* keep[4];
+            for (Int k = 0; k < 4; k++) keep[k] = kept(block, l, k, count) + at * I;
+            for (Int i = 0; i < I; i += W) {
+                const double magic = 6755399441055744.0;  // rounds to a whole number
+                const V in = load(a + i), u = in * per_cell + offset, s = sigmoid_of(in), silu = in * s;
+                const M inside = (u >= 0.0) & (u < double(cells));
+                const V v = inside ? u : splat(double(cells)), nearest = (v + magic) - magic;
+                const V cell = nearest > v ? nearest - 1.0 : nearest, r = v - cell;
+                store(keep[0] + i, r);
+                store(keep[1] + i, cell);
+                store(keep[2] + i, silu);
+                store(keep[3] + i, s + silu * (1.0 - s));
+                V value[S + 1];
+                splines_at(r, value);
+                for (int q = 0; q <= S; q++) store(basis.p + q * ip + i, value[q]);
+            }
+            double* to = l + 1 < layers ? y : out;
+            Int v = 0;
+            for (; v + 2 * W <= op; v += 2 * W)
+                add_edges<S, 2>(to + v, own.weight + v, keep[1], keep[2], basis.p, I, ip, rows, op);
+            if (v < op) add_edges<S, 1>(to + v, own.weight + v, keep[1], keep[2], basis.p, I, ip, rows, op);
+            a = y;
+            y = next;
+            next = const_cast<double*>(a);
+        }
+        for (Int i = 0; i < np; i += W) store(out + i, load(out + i) * load(rate.p + i));
+    }
+    void prepare(const double* block, Int count, double* found) const override {
+        for (Int l = 0; l < layers; l++) {
+            const Int positions = count * layer.p[l].inputs, stride = padded(positions);
+            const double* at = kept(block, l, 0, count);
+            double *value = found + layer.p[l].common, *slope = value + (S + 1) * stride;
+            for (Int i = 0; i < positions; i += W) {
+                V v[S + 1];
+                const V r = load(at + i);
+                splines_at(r, v);
+                for (int q = 0; q <= S; q++) {
+                    store(value + q * stride + i, v[q]);
+                    V d = splat(S * piece[q][S]);
+                    for (int p = S - 1; p > 0; p--) d = d * r + p * piece[q][p];
+                    store(slope + q * stride + i, d * per_cell);
+                }
+            }
+        }
+    }
+
+    void backward(const double* block, const double* found, Int count, Int at, const double* cotangent, double* delta,
+                  double* g) const override {
+        double* d = delta + layer.p[layers - 1].delta_start * count + at * np;
+        for (Int i = 0; i < np; i += W) store(d + i, load(cotangent + i) * load(rate.p + i));
+        for (Int l = layers - 1; l >= 0; l--) {
+            const Layer& own = layer.p[l];
+            const Int I = l ? own.inputs : n, op = padded(own.outputs), stride = padded(count * own.inputs);
+            const double* slope = found + own.common + (S + 1) * stride + at * own.inputs;
+            const double *cell = kept(block, l, 1, count) + at * own.inputs, *bend = kept(block, l, 3, count) + at * own.inputs;
+            double* to = l ? delta + layer.p[l - 1].delta_start * count + at * padded(I) : g;
+            for (Int first = 0; first < I; first += W) {
+                V part[W];
+                for (Int k = 0; k < W; k++) {
+                    const Int i = first + k;
+                    part[k] = V{};
+                    if (i >= I) continue;
+                    const double *w = own.weight + i * rows * op, *row = w + Int(cell[i]) * op;
+                    for (Int o = 0; o < op; o += W) {
+                        V j = bend[i] * load(w + (rows - 1) * op + o);
+                        for (int q = 0; q <= S; q++) j += slope[q * stride + i] * load(row + q * op + o);
+                        part[k] += j * load(d + o);
+                    }
+                }
+                store(to + first, lane_sums(part));
+            }
+            d = to;
+        }
+        const double* z = block + at * padded(nx);
+        from_normalised(z, z + padded(nx) * count, g, g);
+    }
+
+    void pull(const double* block, const double* found, Int count, const double* delta) override {
+        for (Int l = 0; l < layers; l++) {
+            const Layer& own = layer.p[l];
+            const Int I = own.inputs, op = padded(own.outputs), stride = padded(count * I);
+            const double *cell = kept(block, l, 1, count), *silu = kept(block, l, 2, count);
+            const double *value = found + own.common, *d = delta + own.delta_start * count;
+            for (Int s = 0; s < count; s++)
+                for (Int i = 0; i < I; i++) {
+                    const Int p = s * I + i;
+                    double *base = own.grad + (i * rows + rows - 1) * op, *row = own.grad + (i * rows + Int(cell[p])) * op;
+                    for (Int o = 0; o < op; o += W) {
+                        const V c = load(d + s * op + o);
+                        store(base + o, load(base + o) + silu[p] * c);
+                        for (int q = 0; q <= S; q++)
+                            store(row + q * op + o, load(row + q * op + o) + value[q * stride + p] * c);
+                    }
+                }
+        }
+    }
+
+    void clear() override { memset(memory.p + size, 0, size * sizeof(double)); }
+
+    void gradient(double* to) const override {
+        const double* from = params.p;
+        for (Int l = 0; l < layers; l++) {
+            const Layer& y = layer.p[l];
+            const Int O = y.outputs, op = padded(O), edges = y.inputs * O;
+            const double *spline = from + edges, *scale = spline + edges * splines;
+            double *base_to = to, *spline_to = to + edges, *scale_to = spline_to + edges * splines;
+            for (Int i = 0; i < y.inputs; i++) {
+                const double* g = y.grad + (i * rows + S) * op;
+                for (Int o = 0; o < O; o++) {
+                    base_to[i * O + o] = y.grad[(i * rows + rows - 1) * op + o];
+                    double total = 0;
+                    for (Int m = 0; m < splines; m++) {
+                        const Int k = (i * splines + m) * O + o;
+                        spline_to[k] = g[m * op + o] * scale[i * O + o];
+                        total += g[m * op + o] * spline[k];
+                    }
+                    scale_to[i * O + o] = total;
+                }
+            }
+            from = scale + edges;
+            to = scale_to + edges;
+        }
+    }
+};
+
+}  // namespace

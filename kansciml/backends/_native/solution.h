@@ -1,0 +1,95 @@
+// The pieces of one solve, the steps that were taken, and their memory; part of ode.cpp.
+
+#pragma once
+
+#include "kan.h"
+#include "mlp.h"
+#include "tableau.h"
+
+namespace {
+
+struct Pieces {  // shared with Python: keep the order
+    Int count, inputs, time;
+    const double *start, *t0;    // (count, n), (count,)
+    const double* saveat;        // of all pieces, one after the other
+    const Int* saves;            // (count + 1,): where those of a piece begin
+    const double *knots, *base, *slope;  // inputs are base + slope (t - knot) from a knot to the next; infinity ends
+    const Int *first, *held;             // (count,): the knot before a piece's t0; whether its inputs are held
+};
+
+struct Outcome {  // shared with Python: keep the order
+    Int failed, piece, tried;  // failed: 1 where a piece cannot be solved, with what follows
+    double t, h, largest;
+    Int accepted, rejected;
+};
+
+struct Step {
+    Step* before;
+    double h;
+    Int first, last;         // its save points
+    double *block, *fresh;   // the field at its evaluations; and at its start, where that is not the end of the last
+};
+const Int RECORD = 8;  // numbers that a `Step` takes
+
+class Arena {  // memory that is given back all at once, and kept for the next solve
+    const Int size;  // of a chunk
+    double** chunk;
+    Int chunks, current, used;
+
+  public:
+    explicit Arena(Int largest)
+        : size(largest > 1 << 16 ? largest + 7 : 1 << 16), chunk(0), chunks(0), current(-1), used(size) {}
+    ~Arena() {
+        for (Int i = 0; i < chunks; i++) free(chunk[i]);
+        free(chunk);
+    }
+    Arena(const Arena&) = delete;
+    void clear() {
+        current = -1;
+        used = size;
+    }
+    double* take(Int numbers) {
+        numbers = (numbers + 7) & -8;
+        if (used + numbers > size) {
+            if (++current == chunks) {
+                chunk = static_cast<double**>(realloc(chunk, (chunks + 1) * sizeof(double*)));
+                void* q = 0;
+                if (!chunk || posix_memalign(&q, 64, size * sizeof(double))) abort();
+                chunk[chunks++] = static_cast<double*>(q);
+            }
+            used = 0;
+        }
+        double* p = chunk[current] + used;
+        used += numbers;
+        return p;
+    }
+};
+
+const Int GROUP = 8;  // pieces that take their steps side by side: while one waits for its sums, others add
+
+struct Solution {
+    Field* field;
+    Arena arena;
+    Step** last;    // of each piece
+    double* theta;  // place of each save point within its step
+    Int pieces, saves;
+
+    explicit Solution(Field* f)
+        : field(f), arena(RECORD + f->width * STAGES + f->ends), last(0), theta(0), pieces(0), saves(0) {}
+    ~Solution() {
+        delete field;
+        free(last);
+        free(theta);
+    }
+    Solution(const Solution&) = delete;
+
+    void make_room(Int count, Int points) {
+        if (count > pieces) last = static_cast<Step**>(realloc(last, count * sizeof(Step*)));
+        if (points > saves) theta = static_cast<double*>(realloc(theta, points * sizeof(double)));
+        if (!last || !theta) abort();
+        pieces = count > pieces ? count : pieces;
+        saves = points > saves ? points : saves;
+    }
+};
+
+}  // namespace
