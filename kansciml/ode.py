@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,9 +41,10 @@ from kansciml.tasks.ode.data import (
 from kansciml.tasks.ode.evaluation import NONE_HELD_OUT, Metrics, evaluate, model_states
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.fitting.config import FitConfig
+from kansciml.tasks.ode.fitting.identity import run_identity
 from kansciml.tasks.ode.fitting.objective import Measurements, Objective, OwnLoss
-from kansciml.tasks.ode.fitting.windows import in_windows, prepared, uncut
-from kansciml.tasks.ode.problem import FieldConfig, make_field, make_problem
+from kansciml.tasks.ode.fitting.windows import in_windows, prepared, uncut, weighted
+from kansciml.tasks.ode.problem import FieldConfig, make_field, make_problem, validation_problem
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system, source_file
 from kansciml.tasks.ode.sampling import sampled
@@ -213,6 +214,9 @@ def train(
 ) -> OdeRun:
     """Train a neural ODE by Adam, then L-BFGS.
 
+    The result is what did best on all training data; where the system has trajectories for validation, what did best on
+    these, judged at every tenth iteration.
+
     Args:
         system: a `System`, its name, a path to a ``.py`` file defining SYSTEM, a table of times and states (a file
             whose name ends as one of `TABLES`, or a `Path` of another ending, a pandas DataFrame, an xarray Dataset),
@@ -268,14 +272,16 @@ def train(
         raise UsageError(f"got a torch module and backend {opened.name!r}: a module of your own needs backend 'torch'")
     training = training or FlatTraining()
     weights = tuple(np.atleast_1d(np.asarray(continuity, dtype=np.float64)).tolist())
-    fit_config = FitConfig(
-        learn_u0, shooting, weights, batch_trajectories, tuple(map(float, component_weights)), l1, entropy
-    )
+    of_components = tuple(map(float, component_weights))
+    fit_config = FitConfig(learn_u0, shooting, weights, batch_trajectories, of_components, l1, entropy)
     fit_config.check_with(training.curriculum)
     problem = make_problem(system, spec, rtol, atol, max_steps, solver=solver, learn_u0=learn_u0)
     problem = prepared(problem, fit_config)
     windows = in_windows(problem, shooting) if shooting else problem
-    objective = Objective([opened.solver(replace(windows, continuity=weight)) for weight in weights], fit_config, loss)
+    solvers = [opened.solver(replace(windows, continuity=weight)) for weight in weights]
+    validation = validation_problem(system, problem)
+    held_out = None if validation is None else opened.solver(weighted(validation, component_weights))
+    objective = Objective(solvers, fit_config, loss, held_out)
     initial, count = windows.initial_parameters(seed), len(windows.series)
     try:
         fit = train_flat(
@@ -284,8 +290,9 @@ def train(
             training,
             subset=lambda step: fit_config.part(step, training.adam_steps, training.share(step), count, seed),
             all_every=fit_config.all_every(count),
+            validate=objective.validate if held_out else None,
             checkpoint=checkpoint,
-            identity=run_identity(windows, objective, seed) if checkpoint else "",
+            identity=run_identity(objective, seed) if checkpoint else "",
             progress=progress,
             log=log,
         )
@@ -293,7 +300,7 @@ def train(
         if isinstance(spec, ModuleField):  # the same call with the same module then resumes
             spec.load_flat(initial[: spec.n_parameters])
         raise
-    terms = objective.terms(fit.params) if np.isfinite(fit.loss) else {}
+    terms = objective.terms(fit.params, fit.loss) if np.isfinite(fit.loss) else {}
     if log and len(terms) > 1:
         log(f"loss {fit.loss:.4g}: " + " + ".join(f"{value:.4g} {name}" for name, value in terms.items()))
     whole = objective.solver
@@ -325,33 +332,3 @@ def resolve_system(system: Data, log: Callable[[str], None] | None = None) -> Sy
 def table_name(path: Path) -> str:
     """Name of the data in a file: the file's, without its ends."""
     return short_name(Path(path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name).stem)
-
-
-def run_identity(problem: OdeProblem, objective: Objective, seed: int = 0) -> dict[str, Any]:
-    """What tells one run from another in a checkpoint, besides initial values and training settings.
-
-    Args:
-        problem: what is solved. objective: what is minimised; its settings count where they are not the defaults.
-        seed: of the minibatches.
-    """
-    spec, solver, own = problem.field, objective.solver, objective.own
-    data = fingerprint(*(part for one in problem.series for part in one.told()), problem.loss_scale, problem.units)
-    field: dict[str, Any]
-    if isinstance(spec, FieldSpec):
-        field = {"field": asdict(spec)}
-    else:
-        parameters = list(spec.module.parameters())
-        shapes = [[name, list(p.shape), p.requires_grad] for name, p in spec.module.named_parameters()]
-        field = {
-            "module": [spec.label(), shapes],
-            "code or attributes of the module": fingerprint(spec.module, without=parameters),
-        }
-    solved: dict[str, Any] = {"rtol": problem.rtol, "atol": problem.atol, "max_steps": problem.max_steps}
-    if problem.solver != OdeProblem.solver:
-        solved["solver"] = problem.solver
-    further: dict[str, Any] = {}
-    if set_ones := {k: v for k, v in asdict(objective.fit).items() if v != getattr(FitConfig, k)}:
-        further["settings of the fit"] = set_ones | ({"seed": seed} if objective.fit.batch_trajectories else {})
-    if own is not None:
-        further["loss"] = fingerprint(own)
-    return {**field, "data": data, "solver": [solver.backend, solver.method, solved], **further}

@@ -42,7 +42,7 @@ end
 
 """
     setup(model, activation, widths, grid, spline_order, low, high, squash, input_power, inputs, time, normalisation,
-          solver, K, starts, t0s, save_counts, saveat, data, weights, knot_counts, held, knots, values, follows,
+          solver, K, starts, t0s, save_counts, saveat, knot_counts, held, knots, values, data, weights, follows,
           loss_scale, continuity, rtol, atol, maxiters)
 
 Number of a new problem of `K` series. `widths` are separated by spaces; `normalisation` is the address of center, scale
@@ -52,8 +52,8 @@ Number of a new problem of `K` series. `widths` are separated by spaces; `normal
 function setup(
     model::String, activation::String, widths::String, grid::Int, spline_order::Int, low::Float64, high::Float64,
     squash::Bool, input_power::Int, inputs::Int, time::Bool, normalisation::Int, solver::String, K::Int, starts::Int,
-    t0s::Int, save_counts::Int, saveat::Int, data::Int, weights::Int, knot_counts::Int, held::Int, knots::Int,
-    values::Int, follows::Int, loss_scale::Int, continuity::Float64, rtol::Float64, atol::Float64, maxiters::Int,
+    t0s::Int, save_counts::Int, saveat::Int, knot_counts::Int, held::Int, knots::Int, values::Int, data::Int,
+    weights::Int, follows::Int, loss_scale::Int, continuity::Float64, rtol::Float64, atol::Float64, maxiters::Int,
 )
     sizes = parse.(Int, split(widths))
     width, n = sizes[1], sizes[end]

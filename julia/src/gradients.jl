@@ -37,7 +37,7 @@ function loss_and_gradient(
     gradient, by_starts = similar(by_field), similar(starts)
     loss = loss_and_gradient!(gradient, by_starts, problem, by_field, starts, picked, counts, sensealg)
     learned = findall(one -> one.learned, problem.series)
-    return loss, append!(gradient, view(by_starts, :, learned))
+    return loss, vcat(gradient, vec(view(by_starts, :, learned)))
 end
 
 # The gradient by the field's parameters and by the initial states (n, K) of all series.

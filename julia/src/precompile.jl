@@ -14,8 +14,8 @@
                 normalisation = [zeros(width); ones(width + 2)]
                 id = GC.@preserve normalisation Addresses.setup(
                     model, "tanh", "$width 3 2", 5, 3, -1.0, 1.0, false, 1, inputs, inputs == 1,
-                    at(normalisation), "Tsit5", 2, at(starts), at(t0s), at(save_counts), at(saveat), at(data),
-                    at(weights), at(knot_counts), at(held), at(knots), at(signal), at(follows), at(ones2), 1.0, 1e-6,
+                    at(normalisation), "Tsit5", 2, at(starts), at(t0s), at(save_counts), at(saveat),
+                    at(knot_counts), at(held), at(knots), at(signal), at(data), at(weights), at(follows), at(ones2), 1.0, 1e-6,
                     1e-6, 1000,
                 )
                 field = Addresses.PROBLEMS[id].field

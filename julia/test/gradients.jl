@@ -2,7 +2,8 @@ smooth(field) = field.spec.activation !== :relu && !(field.spec.model === :kan &
 
 @testset "trajectory and gradient: $(label(field))" for field in example_fields()
     params, problem = example_parameters(field), example_problem(field)
-    (; u0, saveat, data, loss_scale) = problem
+    (; u0, saveat, data) = problem.series[1]
+    (; loss_scale) = problem
     states = trajectory(problem, params)
     truth = reduce(hcat, runge_kutta(u -> field(u, params), u0, 0.0, t, 3000) for t in saveat)
     @test states ≈ truth atol = (smooth(field) ? 1e-7 : 1e-5)
@@ -23,7 +24,7 @@ end
 @testset "the gradient is that of the true loss" begin
     field = kan_field([2, 3, 2])
     params, problem = example_parameters(field), example_problem(field; tolerance = 1e-11)
-    loss(p) = sum(abs2, (trajectory(problem, p) .- problem.data) ./ problem.loss_scale) / length(problem.data)
+    loss(p) = sum(abs2, (trajectory(problem, p) .- problem.series[1].data) ./ problem.loss_scale) / length(problem.series[1].data)
     @test loss_and_gradient(problem, params)[2] ≈ central(loss, params, 1e-4) rtol = 1e-6
 end
 
@@ -31,10 +32,10 @@ end
     # Save points inside coarse steps: any difference would show.
     field = mlp_field([2, 5, 2])
     params, problem = example_parameters(field), example_problem(field; tolerance = 1e-3)
-    residuals = (trajectory(problem, params) .- problem.data) ./ problem.loss_scale
+    residuals = (trajectory(problem, params) .- problem.series[1].data) ./ problem.loss_scale
     @test loss_and_gradient(problem, params)[1] ≈ sum(abs2, residuals) / length(residuals) rtol = 1e-14
-    @test sum(KanSciML.A; dims = 2) ≈ [0, 0.161, 0.327, 0.9, 0.9800255409045097, 1, 1] atol = 1e-12
-    @test sum(KanSciML.DENSE; dims = 2)[1:6] ≈ KanSciML.A[7, :] atol = 1e-12
+    @test sum(KanSciML.TSIT5.A; dims = 2) ≈ [0, 0.161, 0.327, 0.9, 0.9800255409045097, 1, 1] atol = 1e-12
+    @test sum(KanSciML.TSIT5.dense; dims = 2)[1:6] ≈ KanSciML.TSIT5.A[7, :] atol = 1e-12
 end
 
 @testset "errors fall with the tolerance" begin
@@ -42,7 +43,7 @@ end
     params = example_parameters(field)
     errors = map((1e-4, 1e-6, 1e-8, 1e-10)) do tolerance
         problem = example_problem(field; tolerance)
-        truth = runge_kutta(u -> field(u, params), problem.u0, 0.0, 1.5, 4000)
+        truth = runge_kutta(u -> field(u, params), problem.series[1].u0, 0.0, 1.5, 4000)
         maximum(abs, trajectory(problem, params)[:, end] .- truth)
     end
     @test issorted(errors; rev = true)
@@ -52,9 +53,9 @@ end
 @testset "only the initial state: no gradient" begin
     field = mlp_field([2, 3, 2])
     params, problem = example_parameters(field), example_problem(field)
-    expected = sum(abs2, (problem.u0 .- problem.data[:, 1]) ./ problem.loss_scale) / 2
+    expected = sum(abs2, (problem.series[1].u0 .- problem.series[1].data[:, 1]) ./ problem.loss_scale) / 2
     @test loss_and_gradient(problem, params; n_save = 1) == (expected, zeros(length(params)))
-    @test trajectory(problem, params; saveat = [0.0]) == reshape(problem.u0, 2, 1)
+    @test trajectory(problem, params; saveat = [0.0]) == reshape(problem.series[1].u0, 2, 1)
 end
 
 @testset "failures are told" begin
@@ -63,7 +64,7 @@ end
     @test_throws SolveFailure trajectory(problem, 1e4 .* params)
     @test_throws SolveFailure loss_and_gradient(problem, 1e4 .* params)
     @test_throws SolveFailure loss_and_gradient(problem, 1e4 .* params; sensealg = :ForwardDiff)
-    (; u0, saveat, data) = problem
+    (; u0, saveat, data) = problem.series[1]
     short = FitProblem(field, u0, saveat, data; maxiters = 3)
     @test_throws "needs more than 3 steps" loss_and_gradient(short, params)
     @test_throws ArgumentError loss_and_gradient(problem, params; sensealg = :Adjoint)

@@ -12,5 +12,6 @@ include("references.jl")
     include("layers.jl")
     include("kernels.jl")
     include("gradients.jl")
+    include("series.jl")
     include("threads.jl")
 end

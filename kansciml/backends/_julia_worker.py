@@ -70,9 +70,9 @@ class Worker:
         return {}, []
 
     def do_setup(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: normalisation (3, n), u0, saveat, data, loss_scale."""
+        """Arrays: normalisation, the packed series (see `julia.packed`), data, weights, follows (K,), loss_scale."""
         field = header["field"]
-        normalisation, u0, saveat, data, loss_scale = arrays
+        normalisation, *pieces, data, weights, follows, loss_scale = arrays
         problem = self.calls.setup(
             field["model"],
             field["activation"],
@@ -83,18 +83,18 @@ class Worker:
             float(field["grid_range"][1]),
             bool(field["squash"]),
             int(field["input_power"]),
+            int(field["inputs"]),
+            bool(field["time"]),
             normalisation.ctypes.data,
-            u0.ctypes.data,
-            len(saveat),
-            saveat.ctypes.data,
-            data.ctypes.data,
-            loss_scale.ctypes.data,
-            float(header["t0"]),
+            header["solver"],
+            len(follows),
+            *(array.ctypes.data for array in (*pieces, data, weights, follows, loss_scale)),
+            float(header["continuity"]),
             float(header["rtol"]),
             float(header["atol"]),
             int(header["max_steps"]),
         )
-        self.sizes[problem] = len(u0)
+        self.sizes[problem] = len(loss_scale)
         return {"problem": problem}, []
 
     def do_release(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
@@ -104,35 +104,52 @@ class Worker:
         return {}, []
 
     def do_rhs(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: u (B, n), params (P,) -> du/dt (B, n)."""
-        u, params = arrays
-        out = np.empty_like(u)
-        self.calls.rhs(header["problem"], len(u), u.ctypes.data, params.ctypes.data, out.ctypes.data)
+        """Arrays: x (B, widths[0]), params (P,) -> du/dt (B, n)."""
+        x, params = arrays
+        out = np.empty((len(x), self.sizes[header["problem"]]))
+        self.calls.rhs(header["problem"], len(x), x.ctypes.data, params.ctypes.data, out.ctypes.data)
         return {}, [out]
 
-    def do_trajectory(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: params (P,), saveat (T,) -> states (T, n)."""
-        params, saveat = arrays
-        out = np.empty((len(saveat), self.sizes[header["problem"]]))
-        self.calls.trajectory(
+    def do_states(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
+        """Arrays: params (P,), packed pieces -> their states (T, n), one after the other."""
+        params, starts, t0s, counts, saveat, *inputs = arrays
+        out = np.empty((len(saveat), starts.shape[1]))
+        self.calls.states(
             header["problem"],
             params.ctypes.data,
-            len(saveat),
-            saveat.ctypes.data,
+            len(starts),
+            *(array.ctypes.data for array in (starts, t0s, counts, saveat, *inputs)),
             float(header["rtol"]),
             float(header["atol"]),
+            header["sensealg"],
             out.ctypes.data,
         )
         return {}, [out]
 
+    def do_pull(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
+        """Arrays: params (P,), cotangents (T, n) of the last states -> gradients by parameters and starts."""
+        params, cotangents = arrays
+        by_params, by_starts = np.empty_like(params), np.empty((header["pieces"], cotangents.shape[1]))
+        results = by_params.ctypes.data, by_starts.ctypes.data
+        self.calls.pull(header["problem"], params.ctypes.data, cotangents.ctypes.data, *results)
+        return {}, [by_params, by_starts]
+
     def do_value_and_grad(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Array: params (P,) -> loss in the header, gradient (P,)."""
-        (params,) = arrays
-        out = np.empty_like(params)
+        """Arrays: params (P,), starts (K, n), series, their save points -> loss in the header, gradients by both."""
+        params, starts, picked, counts = arrays
+        by_params, by_starts = np.empty_like(params), np.empty_like(starts)
         loss = self.calls.value_and_gradient(
-            header["problem"], params.ctypes.data, header["sensealg"], header["n_save"], out.ctypes.data
+            header["problem"],
+            params.ctypes.data,
+            starts.ctypes.data,
+            len(picked),
+            picked.ctypes.data,
+            counts.ctypes.data,
+            header["sensealg"],
+            by_params.ctypes.data,
+            by_starts.ctypes.data,
         )
-        return {"loss": loss}, [out]
+        return {"loss": loss}, [by_params, by_starts]
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:

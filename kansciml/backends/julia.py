@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import numpy as np
 
@@ -43,6 +43,10 @@ SENSEALGS = (
 """``Replay``: exact discrete gradient by replaying the accepted steps; ``ForwardDiff``: dual numbers through the
 solver; the others are SciMLSensitivity's."""
 DEFAULT_SENSEALG = "Replay"
+
+SOLVERS = ("Tsit5",)
+"""By their names in OrdinaryDiffEq."""
+GENERAL_SOLVERS = {"5": "Tsit5"}
 
 START_TIMEOUT_S = 3600.0
 """The first use of all downloads and compiles packages."""
@@ -161,9 +165,19 @@ class JuliaBackend:
         if not isinstance(inner.field, FieldSpec):
             raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
         self._load(sensealg)
-        header = {name: getattr(inner, name) for name in ("t0", "rtol", "atol", "max_steps")}
-        arrays = [np.stack(inner.field.normalisation()), inner.u0, inner.saveat, inner.data, inner.loss_scale]
-        request = {"do": "setup", "field": asdict(inner.field), **header}
+        solver = solver_name(problem.solver)
+        header = {name: getattr(inner, name) for name in ("rtol", "atol", "max_steps", "continuity")}
+        series = inner.series
+        weights = [np.ones(one.data.shape) if one.weights is None else one.weights for one in series]
+        arrays = [
+            np.concatenate(inner.field.normalisation()),
+            *packed([Piece(one.u0, one.t0, one.saveat, one.inputs) for one in series], inner.field.inputs),
+            np.concatenate([one.data for one in series]),
+            np.concatenate(weights),
+            np.array([-1 if one.follows is None else one.follows for one in series]),
+            inner.loss_scale,
+        ]
+        request = {"do": "setup", "field": asdict(inner.field), "solver": solver, **header}
         answer, _ = self.request(request, arrays, "setting up the problem")
         return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]))
 
@@ -231,28 +245,36 @@ class JuliaOdeSolver(OdeSolver):
         super().__init__(problem)
         self.method = sensealg
         self._owner, self._number = owner, number
+        self._field = cast(FieldSpec, self.inner.field)
         self._closed = False
 
     def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
-        """By the Lux model; the field does not depend on tau."""
-        return self._ask("rhs", [v, params])[1][0]
-
-    def _states(self, params: np.ndarray, piece: Piece, rtol: float, atol: float) -> np.ndarray:
-        return self._ask("trajectory", [params, piece.saveat], rtol=rtol, atol=atol)[1][0]
+        """By the Lux model."""
+        return self._ask("rhs", [self._field.network_input(v, tau, w), params])[1][0]
 
     def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
-        raise NotImplementedError
+        request = {"rtol": rtol, "atol": atol, "sensealg": self.method if gradient else ""}
+        states = self._ask("states", [params, *packed(pieces, self._field.inputs)], **request)[1][0]
+        cuts = np.cumsum([len(piece.saveat) for piece in pieces])[:-1]
+        return _JuliaSolved(np.split(states, cuts), lambda cotangents: self._pull(params, cotangents))
+
+    def _pull(self, params: np.ndarray, cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        by_field, by_starts = self._ask("pull", [params, np.concatenate(cotangents)], pieces=len(cotangents))[1]
+        return by_field, by_starts
 
     def _value_and_grad(
         self, params: np.ndarray, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]
     ) -> tuple[float, np.ndarray, np.ndarray]:
+        if not sum(self.inner.series[k].measured(rows) for k, rows in zip(picked, counts)) > 0:
+            raise UsageError("nothing is measured in the part of the data that was picked: take a larger part")
         began = time.monotonic()
-        header, (gradient,) = self._ask("value_and_grad", [params], n_save=counts[0], sensealg=self.method)
+        arrays = [params, starts, np.array(picked), np.array(counts)]
+        header, (by_field, by_starts) = self._ask("value_and_grad", arrays, sensealg=self.method)
         self._owner.tell_first_gradient(self.method, time.monotonic() - began)
-        return float(header["loss"]), gradient, np.zeros_like(starts)
+        return float(header["loss"]), by_field, by_starts
 
     def _ask(self, do: str, arrays: list[np.ndarray], **header: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
-        waiting_for = f"computing the gradient by {self.method}" if do == "value_and_grad" else f"computing {do}"
+        waiting_for = f"computing {do}" if do in ("rhs", "states") else f"computing the gradient by {self.method}"
         return self._owner.request({"do": do, "problem": self._number, **header}, arrays, waiting_for)
 
     def close(self) -> None:
@@ -263,6 +285,42 @@ class JuliaOdeSolver(OdeSolver):
                 self._owner.request({"do": "release", "problem": self._number})
             except KansciError:  # the worker is gone, and the problem with it
                 pass
+
+
+def packed(pieces: Sequence[Piece], n_inputs: int) -> list[np.ndarray]:
+    """Pieces as the worker takes them: starts (K, n), initial times, numbers of save times (K,), save times; numbers
+    of knots (K,), whether they are held (K,), knots, values (knots, m). Those of all pieces lie one after the other."""
+    inputs = [piece.inputs for piece in pieces if piece.inputs is not None]
+    return [
+        np.stack([piece.start for piece in pieces]),
+        np.array([piece.t0 for piece in pieces]),
+        np.array([len(piece.saveat) for piece in pieces]),
+        np.concatenate([piece.saveat for piece in pieces]),
+        np.array([len(one.t) for one in inputs]),
+        np.array([one.kind == "held" for one in inputs]),
+        np.concatenate([np.empty(0), *(one.t for one in inputs)]),
+        np.concatenate([np.empty((0, n_inputs)), *(one.values for one in inputs)]),
+    ]
+
+
+@dataclass(frozen=True)
+class _JuliaSolved:
+    """States in the worker; only those of a solver's last request can be pulled back."""
+
+    states: Sequence[np.ndarray]
+    pull: Callable[[Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]]
+
+
+def solver_name(solver: str) -> str:
+    """A solver's own name, of a general one (3, 5, 8, stiff) or itself.
+
+    Raises:
+        UsageError: unknown solver.
+    """
+    name = GENERAL_SOLVERS.get(solver, solver)
+    if name not in SOLVERS:
+        raise unknown_name("solver in Julia:", solver, (*GENERAL_SOLVERS, *SOLVERS))
+    return name
 
 
 def _checked(sensealg: str) -> str:

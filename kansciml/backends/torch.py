@@ -48,7 +48,7 @@ def solver_name(solver: str, gradient: str = DEFAULT_GRADIENT) -> str:
     names = _SOLVERS[gradient]
     names = {**names, **{name: name for name in names.values()}}
     if solver not in names:
-        raise unknown_name(f"solver of the gradient {gradient} in torch:", solver, names)
+        raise unknown_name(f"solver of {'torch' if gradient == DEFAULT_GRADIENT else 'torchdiffeq'}", solver, names)
     return names[solver]
 
 

@@ -41,6 +41,15 @@ RSWAF = "RSWAFKAN"
 UNSCALED = ", no edge scale"
 COMPILED = ", compiled"
 layers_in_turns = functools.partial(measuring.in_turns, shortest_s=0.004, slow_s=2.0, budget_s=20.0)
+REFIT_FEATURES, REFIT_OUTPUTS, REFIT_SAMPLES = 32, 64, 1024
+REFIT_MORE_SAMPLES = 4096
+"""Where the refit's own work, which hardly grows with the samples, counts less."""
+REFIT_GRIDS = 5, 8
+PER_EDGE, PER_FEATURE = "lstsq, one problem per edge", "lstsq, one problem per feature"
+Build = Callable[[int, int, int], nn.Module]
+"""(in_features, out_features, grid) -> layer."""
+PYKAN_EDGE_LIMIT = 200_000_000
+"""pykan holds several tensors of batch x inputs x outputs: above this many elements a layer is left out."""
 
 
 @dataclass
@@ -127,13 +136,6 @@ def saved_per_input(case: Case, inputs: int) -> tuple[float, float]:
     return per_row / inputs, whole - per_row * batch
 
 
-REFIT_FEATURES, REFIT_OUTPUTS, REFIT_SAMPLES = 32, 64, 1024
-REFIT_MORE_SAMPLES = 4096
-"""Where the refit's own work, which hardly grows with the samples, counts less."""
-REFIT_GRIDS = 5, 8
-PER_EDGE, PER_FEATURE = "lstsq, one problem per edge", "lstsq, one problem per feature"
-
-
 def refit_against_lstsq(rounds: int, report: Report = measuring.silent) -> dict[str, Any]:
     """A grid refit against a batched `torch.linalg.lstsq` of the edges' values, in float64 at the same samples.
 
@@ -193,13 +195,6 @@ def _refits(samples: int, rivals: tuple[str, ...], rounds: int, report: Report) 
     ]
     sizes = {"inputs": REFIT_FEATURES, "outputs": REFIT_OUTPUTS, "samples": samples, "grids": list(REFIT_GRIDS)}
     return {**sizes, "ms": middle["refit"], "error": errors["refit"], "rivals": rows}
-
-
-Build = Callable[[int, int, int], nn.Module]
-"""(in_features, out_features, grid) -> layer."""
-
-PYKAN_EDGE_LIMIT = 200_000_000
-"""pykan holds several tensors of batch x inputs x outputs: above this many elements a layer is left out."""
 
 
 class FirstOutput(nn.Module):

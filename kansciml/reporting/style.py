@@ -139,15 +139,18 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: Figure, folder: Path, stem: str) -> list[Path]:
+def save_figure(figure: Figure, folder: Path, stem: str, only: str | None = None) -> list[Path]:
     """Write ``stem.svg`` (text as text), ``stem.png`` (200 dpi) and ``stem.pdf``, the same bytes each time.
 
+    Args:
+        only: the one kind among these that is wanted.
+
     Returns:
-        The three paths.
+        The paths.
     """
     paths = []
     with publication_style():
-        for kind, metadata in FORMATS:
+        for kind, metadata in [one for one in FORMATS if only in (None, one[0])]:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
             paths.append(write_bytes(folder / f"{stem}.{kind}", buffer.getvalue()))

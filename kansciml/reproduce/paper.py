@@ -106,8 +106,7 @@ def reproduce(
 def gather(name: str, preset: str, results: Path, failure: str = "") -> Entry:
     """What there is of one experiment's preset; pictures that a finished run has not yet are drawn.
 
-    Args:
-        failure: why running it just failed, or empty.
+    `failure`: why running it just failed, or empty.
     """
     command = f"kansciml run {name} --preset {preset}"
     if results != Path("results"):

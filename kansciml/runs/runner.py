@@ -22,6 +22,9 @@ from kansciml.runs.progress import Progress
 from kansciml.runs.records import DRAWN, Record, find_record, load_record, save_record
 from kansciml.runs.settings import config_hash, seeds_of, settings_json
 
+HOLDER = ".holder"
+"""File that names the process at work, for whoever is turned away."""
+
 
 def result_folder(experiment: Experiment, config: Any, results: str | Path = "results") -> Path:
     """``results/<experiment>/<config hash>``; nothing is created."""
@@ -163,10 +166,6 @@ def _clear(folder: Path) -> None:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-HOLDER = ".holder"
-"""File that names the process at work, for whoever is turned away."""
 
 
 class FolderInUse(KansciError):

@@ -22,9 +22,12 @@ from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, find_record
 from kansciml.runs.settings import MAX_SEEDS, config_hash, seeds_of
 from kansciml.runs.settings import setting as setting_of
+from kansciml.runs.typed import attributes
 
 NO_SETTINGS = "as given"
 SEED_SETTINGS = ("seeds", "first_seed", "seed")
+SCHEMA = 1
+_WRITE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,9 @@ class SweepTask:
     """One run of the experiment.
 
     Args:
-        id: the hash of its configuration, which names its folder.
+        id: the hash of its configuration, which names its folder. config: the whole configuration.
         setting: dotted name -> value of the swept settings. setting_index: which of the plan's settings.
         seed: None for an experiment without seeds.
-        config: the whole configuration.
     """
 
     id: str
@@ -50,11 +52,9 @@ class SweepPlan:
     """All tasks of a sweep, a setting's seeds one after the other.
 
     Args:
-        experiment: what is run. package: where it was found.
-        swept: dotted name -> its values, in the order given.
+        experiment: what is run. package: where it was found. swept: dotted name -> its values, in the order given.
         settings: every combination of them; one empty one where nothing is swept.
-        seeds: empty for an experiment without seeds.
-        tasks: one per setting and seed.
+        seeds: empty for an experiment without seeds. tasks: one per setting and seed.
     """
 
     experiment: Experiment
@@ -206,10 +206,6 @@ def _seeds(experiment: Experiment, base: Any, seeds: str | None) -> tuple[int, .
     return parse_seeds(seeds, setting_of(base, "first_seed", 0))
 
 
-SCHEMA = 1
-_WRITE_EVERY_S = 1.0
-
-
 @dataclass
 class TaskState:
     """How far one task is.
@@ -281,13 +277,9 @@ class SweepState:
             "experiment": self.plan.experiment.name,
             "preset": self.preset,
             "status": status,
-            "swept": self.plan.swept,
-            "seeds": self.plan.seeds,
-            "settings": self.plan.settings,
+            **attributes(self.plan, "swept seeds settings"),
             "tasks": [asdict(task) for task in self.tasks.values()],
-            "started": self.started,
-            "finished": self.finished,
-            "sessions": self.sessions,
+            **attributes(self, "started finished sessions"),
             "versions": provenance.package_versions(),
             "commit": self.commit,
         }

@@ -56,19 +56,15 @@ def run_sweep(
     log: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> SweepState:
-    """Run what is not finished of `plan`, and say how every task ended.
+    """Run what is not finished of `plan`; what is returned says how every task ended.
 
     Args:
-        results: folder of all results.
-        workers: tasks at a time on this machine.
+        results: folder of all results. workers: tasks at a time on this machine.
         scheduler: ``local``, or the address of a Dask scheduler whose workers see the results folder.
         retries: how often a task that failed is started again in this session.
         preset: for the reader of ``sweep.json``.
         pause_s: before the first retry, doubled for each one after it.
         patience_s: how long a task waits for another process in its folder that shows no sign of life.
-
-    Returns:
-        the states; `SweepState.failed` are those that failed for good.
 
     Raises:
         UsageError: workers or retries out of range, or a scheduler that is none.

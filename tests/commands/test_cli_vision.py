@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+from kansciml.experiments.vision.steps import SmoothedLoss
 from support.command_line import run
 
 from kansciml import cli
-from kansciml.experiments.vision.steps import SmoothedLoss
 
 TINY = ["--model", "mixer", "--width", "8", "--depth", "1", "--token-hidden", "8", "--channel-hidden", "8"]
 TINY += ["--subset", "100", "--epochs", "2", "--batch-size", "32", "--accelerator", "cpu"]

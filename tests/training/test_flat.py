@@ -66,6 +66,57 @@ def test_an_interrupted_run_resumes_and_ends_in_the_same_bits(tmp_path, at):
     assert resumed.loss == whole.loss
 
 
+@pytest.mark.parametrize("at", [3, 23, 41, 52, 60])
+def test_parts_validation_and_all_data_resume_to_the_same_bits(tmp_path, at):
+    """Steps fit a part; every seventh the whole; what is kept does best on other data, judged at every tenth."""
+    settings = FlatTraining(40, 0.1, 0.01, 30, lbfgs_memory=3, lbfgs_chunk=8)
+    judged = []
+
+    def part(params, subset=None):
+        loss, gradient = quartic(params)
+        return (loss, gradient) if subset is None else (loss + 0.1 * params[subset], gradient + 0.1 * np.eye(3)[subset])
+
+    def other(params):
+        judged.append(params.copy())
+        return float(np.sum((params - 0.1) ** 2))
+
+    calls = 0
+
+    def interrupted(params, subset):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return part(params, subset)
+
+    more = {"subset": lambda step: step % 3, "all_every": 7, "validate": other}
+    whole = train_flat(part, START, settings, **more)
+    losses = [np.sum((params - 0.1) ** 2) for params in judged]
+    np.testing.assert_array_equal(whole.params, judged[int(np.argmin(losses))])
+    assert whole.validation_loss == min(losses) and whole.loss == quartic(whole.params)[0]
+    assert 8 <= len(judged) <= 12
+    with pytest.raises(KeyboardInterrupt):
+        train_flat(interrupted, START, settings, checkpoint=tmp_path / "c", **more)
+    resumed = train_flat(part, START, settings, checkpoint=tmp_path / "c", **more)
+    np.testing.assert_array_equal(resumed.params, whole.params)
+    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"])
+    assert resumed.validation_loss == whole.validation_loss
+
+
+def test_the_best_of_minibatches_is_judged_on_all_data():
+    seen = []
+
+    def part(params, subset=None):
+        if subset is None:
+            seen.append(params.copy())
+        return quartic(params)
+
+    result = train_flat(part, START, FlatTraining(20, 0.1, 0.01, 0), subset=lambda step: 0, all_every=6)
+    assert len(seen) == 5  # steps 0, 6, 12, 18, and the end
+    assert result.loss == min(quartic(params)[0] for params in seen)
+    assert len(result.history["loss"]) == 20
+
+
 def test_a_finished_run_is_returned_without_another_evaluation(tmp_path):
     settings = FlatTraining(5, 0.1, 0.01, 5)
     first = train_flat(quartic, START, settings, checkpoint=tmp_path / "c")

@@ -118,7 +118,7 @@ class ImplicitSolved:
         )
 
     def pull(
-        self, cotangents: Sequence[Float64[np.ndarray, "T n"]]
+        self, cotangents: Sequence[Float64[np.ndarray, "_ n"]]
     ) -> tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, "K n"]]:
         """Gradients of sum(cotangent * state): by the parameters, and by the starts."""
         steps, cotangent = self.steps, np.concatenate(cotangents)

@@ -28,6 +28,12 @@ COLUMNS = {
     "peak_bytes": "peak [MB]",
     "peak_gradients": "peak [gradients]",
 }
+# Okabe and Ito (2008): told apart by the colour-blind; hatching tells the recurrence from the product in grey.
+COLOURS = ("#D55E00", "#0072B2", "#56B4E9")
+GROUP = 0.8
+"""Part of the space between two quantities that their bars fill."""
+FLOOR = 1e-8
+"""Smallest error drawn: float32 tells none apart below."""
 
 
 def tables_of(document: Row) -> list[Table]:
@@ -88,14 +94,6 @@ def _accuracy(found: Row) -> list[Table]:
             [alone],
         ),
     ]
-
-
-# Okabe and Ito (2008): told apart by the colour-blind; hatching tells the recurrence from the product in grey.
-COLOURS = ("#D55E00", "#0072B2", "#56B4E9")
-GROUP = 0.8
-"""Part of the space between two quantities that their bars fill."""
-FLOOR = 1e-8
-"""Smallest error drawn: float32 tells none apart below."""
 
 
 def iterations_and_errors(document: Mapping[str, Any]) -> Figure:

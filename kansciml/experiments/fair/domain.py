@@ -26,6 +26,8 @@ Step = Callable[[], object]
 
 ROUNDS = 7
 """Times each step is taken, besides a first one that does not count."""
+J = TypeVar("J")
+Arrays = Mapping[str, np.ndarray]
 
 
 def measure(pairs: Sequence[tuple[Step, Step]], rounds: int = ROUNDS, clock: str = "process") -> StepTimes:
@@ -69,10 +71,6 @@ def stored(path: Path, make: Callable[[], StepTimes]) -> StepTimes:
 def stretched(count: int, factor: float) -> int:
     """`count` steps or epochs, `factor` times as many, to the nearest whole one."""
     return max(count, round(count * factor))
-
-
-J = TypeVar("J")
-Arrays = Mapping[str, np.ndarray]
 
 
 class Model(NamedTuple):

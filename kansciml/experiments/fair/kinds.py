@@ -45,6 +45,7 @@ METRICS = (
     Metric("train_mse", "training MSE", lambda run: run.train_mse, primary=True),
     Metric("test_mse", "MSE beyond training", lambda run: run.test_mse),
 )
+Training = TrainingJob[Any, Any]
 
 
 class NeuralOdes(Domain[Job]):
@@ -89,12 +90,10 @@ class NeuralOdes(Domain[Job]):
     def _run(self, job: Job, row: Run, arrays: Arrays) -> FairRun:
         task = job.system.name
         return FairRun(
-            id=job.id,
+            **attributes(row, "id seed status"),
             task=task,
             group=job.variant,
             label=job.spec.label(),
-            seed=job.seed,
-            status=row.status,
             message=row.not_computed.get("train_mse") or row.message,
             parameters=job.spec.n_parameters,
             flops=field_flops(job.spec),
@@ -123,9 +122,6 @@ class NeuralOdes(Domain[Job]):
             except SolveError as error:
                 context.log(f"{kan.id} or {mlp.id} cannot be timed: {error}")
         return measure(found, ROUNDS)
-
-
-Training = TrainingJob[Any, Any]
 
 
 class Networks(Domain[Training]):

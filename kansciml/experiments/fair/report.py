@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,23 @@ if TYPE_CHECKING:
 
 STANDS = " *"
 """What a verdict ends with that stands after the correction for the whole table."""
+KAN_SIDE, MLP_SIDE = "#fbe9df", "#e2eef7"
+"""Pale forms of the colours of KAN and MLP."""
+STYLES = {
+    "width": ("#D55E00", "s"),
+    "params": ("#009E73", "D"),
+    "params-up": ("#56B4E9", "v"),
+    "flops": ("#E69F00", "^"),
+    "flops-up": ("#666666", "P"),
+    "time": ("#0072B2", "o"),
+}
+"""Colour and marker of each protocol, after Okabe and Ito (2008)."""
+LINE, GAP = 0.17, 0.16
+"""Inches of height per comparison, and between tasks."""
+OUTSIDE = 3.0
+"""Factor by which the axis reaches beyond the ratios and the ends of intervals that it shows."""
+LARGEST = 1e4
+"""An interval's end so many times beyond the ratios is drawn as an arrow, not waited for."""
 
 
 def answer_table(fair: FairRecord) -> Table:
@@ -134,29 +152,7 @@ def _verdict(row: Comparison) -> str:
 
 
 def _median(losses: Sequence[float | None]) -> float:
-    found = np.sort([math.inf if loss is None else loss for loss in losses])
-    # two infinite ones in the middle have no mean
-    low, high = found[(len(found) - 1) // 2], found[len(found) // 2]
-    return float(low if low == high else (low + high) / 2)
-
-
-KAN_SIDE, MLP_SIDE = "#fbe9df", "#e2eef7"
-"""Pale forms of the colours of KAN and MLP."""
-STYLES = {
-    "width": ("#D55E00", "s"),
-    "params": ("#009E73", "D"),
-    "params-up": ("#56B4E9", "v"),
-    "flops": ("#E69F00", "^"),
-    "flops-up": ("#666666", "P"),
-    "time": ("#0072B2", "o"),
-}
-"""Colour and marker of each protocol, after Okabe and Ito (2008)."""
-LINE, GAP = 0.17, 0.16
-"""Inches of height per comparison, and between tasks."""
-OUTSIDE = 3.0
-"""Factor by which the axis reaches beyond the ratios and the ends of intervals that it shows."""
-LARGEST = 1e4
-"""An interval's end so many times beyond the ratios is drawn as an arrow, not waited for."""
+    return statistics.median(math.inf if loss is None else loss for loss in losses)
 
 
 def ratio_figure(fair: FairRecord) -> Figure:
@@ -169,8 +165,7 @@ def ratio_figure(fair: FairRecord) -> Figure:
     figure = new_figure(1.25 + (LINE * n + GAP) * len(lines))
     axes = figure.subplots()
     low, high = limits(fair)
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
+    axes.set(xscale="log", xlim=(low, high))
     axes.axvspan(low, 1, color=KAN_SIDE, linewidth=0, zorder=0)
     axes.axvspan(1, high, color=MLP_SIDE, linewidth=0, zorder=0)
     axes.axvline(1, color=TRUTH, linewidth=0.8, zorder=1)

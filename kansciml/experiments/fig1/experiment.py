@@ -50,11 +50,9 @@ def check(config: Fig1Config) -> None:
 
 
 def measured_bytes(name: str, sizes: Sizes) -> tuple[int, int]:
-    """Bytes of one layer in float32: parameters, buffers and peak of a training step; what it keeps for backward.
+    """Bytes of one of `LAYERS` in float32: parameters, buffers and peak of a training step; those kept for backward.
 
-    Args:
-        name: of one of `LAYERS`.
-        sizes: of the layer and its input, which needs a gradient as behind another layer.
+    The input needs a gradient, as behind another layer.
     """
     layers: list[nn.Module] = []
 

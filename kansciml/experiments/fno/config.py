@@ -93,7 +93,6 @@ class OperatorConfig(MinibatchConfig):
     sizes: OperatorSizes = part(OperatorSizes())
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         find(self.model, kind="operator")
         if self.training.channels_last:
             raise UsageError("got channels_last: expected images, since the spectral weights of operators have none")

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 LOWER, HELPS = "lower", "helps"
 """Names of claims: on KANs against MLPs, and on residual connections."""
+ROWS = (
+    Curve("loss", "training error\n(relative L2)", span=4, ticks=True),
+    Curve("test_error", "test error\n(relative L2)", span=4, ticks=True),
+)
 
 
 def error_table(fno: FnoRecord) -> Table:
@@ -133,12 +137,6 @@ def all_tables(fno: FnoRecord) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-ROWS = (
-    Curve("loss", "training error\n(relative L2)", span=4, ticks=True),
-    Curve("test_error", "test error\n(relative L2)", span=4, ticks=True),
-)
-
-
 def draw_curves(fno: FnoRecord, task: str) -> Figure:
     """Training and test error against epochs and against seconds of training."""
     groups = fno.of(task)
@@ -190,8 +188,7 @@ def prediction_maps(fno: FnoRecord, task: str, sample: int) -> Figure | None:
 def _map(axes: Axes, values: np.ndarray, title: str, low: float, high: float, colours: str = "viridis") -> AxesImage:
     """Values (s, s) at the nodes, x to the right and y upwards."""
     shown = axes.imshow(values.T, origin="lower", vmin=low, vmax=high, cmap=colours, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=7)
     return shown

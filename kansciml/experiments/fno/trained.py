@@ -67,12 +67,10 @@ def evaluate_row(
 ) -> np.ndarray:
     """Relative L2 error of a trained network for each of the samples `data`, at their own resolution, (N,) float64.
 
-    Args:
-        batch_size: samples at once (default: as at the end of training).
+    `batch_size`: samples at once (default: as at the end of training).
 
     Raises:
         UsageError: an accelerator that is not there, or samples of fewer nodes than the network's modes need.
-        KansciError: as for `load_network`.
     """
     config = network_of(row.model, row.network)
     config.check_side(data.size, f"{data.size} nodes along a side")

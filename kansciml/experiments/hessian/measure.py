@@ -28,6 +28,8 @@ from kansciml.runs.trained import FirstSamples, LoadedModel, TrainedModel
 from kansciml.runs.typed import attributes, read
 
 T = TypeVar("T")
+SMALL = 50_000
+"""Parameters below which one thread does: a second one would wait for the first, and for long on a busy machine."""
 
 
 def together(load: Callable[[], tuple[LoadedModel, HessianOperator]]) -> tuple[LoadedModel, HessianOperator]:
@@ -65,10 +67,6 @@ def company() -> Iterator[None]:
         if ranks.rank() > 0:
             ranks.end(1)
         raise KansciError("another process of torchrun has ended: see its message; the same command resumes") from error
-
-
-SMALL = 50_000
-"""Parameters below which one thread does: a second one would wait for the first, and for long on a busy machine."""
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,6 @@ class MinibatchConfig:
     kan: KanConfig = part(KanConfig())
     training: TrainConfig = part(TrainConfig())
 
-    def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UsageError(f"got seeds {self.seeds}: expected at least 1")
-
     def check_batch(self, n: int, what: str) -> None:
         """Refuse a batch of more than the `n` training images or samples."""
         if self.training.batch_size > n:

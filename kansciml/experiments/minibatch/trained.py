@@ -40,11 +40,7 @@ SCORED = "id task group label seed parameters"
 def load_network(record: Record, row: TrainedRow, **changed: Any) -> nn.Module:
     """The network of a row with its final weights (the averaged ones, where there was an average), in eval mode.
 
-    Args:
-        changed: fields of its configuration.
-
-    Raises:
-        KansciError: the file of weights is gone or damaged, or of another version's model.
+    `changed`: fields of its configuration. KansciError if its weights are gone, damaged, or another version's.
     """
     path = Path(record.folder) / row.weights
     if not path.is_file():

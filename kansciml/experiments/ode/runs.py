@@ -22,6 +22,7 @@ from kansciml.backends.select import OdeBackend
 from kansciml.experiments.ode.backends import shared_backend
 from kansciml.experiments.ode.jobs import Job, Plan, read_again
 from kansciml.experiments.ode.record import OdeSeries, OdeSystem, Run, numbered, ode_result, run_json
+from kansciml.experiments.ode.trained import model_folder
 from kansciml.ode import OdeRun, train
 from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.progress import Task
@@ -146,7 +147,7 @@ def _work(job: Job, digest: str, checkpoint: Path) -> Run:
 def run_job(
     job: Job, system: System, backend: OdeBackend, checkpoint: Path, report: Callable[[str | Steps], None]
 ) -> Run:
-    """Train, re-evaluate, and put into the record's form."""
+    """Train, re-evaluate, keep the model, and put the rest into the record's form."""
     config = job.config
     run = train(
         system,
@@ -163,6 +164,7 @@ def run_job(
         progress=lambda done, total, loss, phase: report((done, loss, phase)),
         log=report,
     )
+    run.save(model_folder(checkpoint.parents[1], job.id))
     arrays = {name: run.fit.history[name] for name in ("iteration", "loss", "phase")}
     arrays |= {"params": run.params, "trajectory": run.states}
     arrays |= {numbered("line", place): _line(run, k) for place, (k, _) in enumerate(roles(system))}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from kansciml._errors import KansciError
+from kansciml._errors import KansciError, unknown_name
 from kansciml.backends.trajectory_loss import trajectory_loss
 from kansciml.experiments.ode.jobs import Job, Plan
 from kansciml.experiments.ode.record import Run, numbered, read_runs
@@ -36,6 +37,30 @@ def trained_fields(record: Record, kind: type[C], plan_of: Callable[[C], Plan]) 
     for source in dict.fromkeys(job.system for job in jobs):
         _require_same_data(record, plan.systems[source])
     return [_trained(job, plan.systems[job.system], runs[job.id]) for job in jobs]
+
+
+def model_folder(run: Path, name: str) -> Path:
+    """Where the run in a folder keeps the trained model of this id."""
+    return run / "models" / name
+
+
+def saved_model(record: Record, name: str | None = None) -> tuple[Path, str, int]:
+    """Of the models of this id, group or system, or (None) of all, the one with the lowest training error.
+
+    Returns:
+        Its folder, its id, and how many there were to choose from.
+
+    Raises:
+        UsageError: none is of that name. KansciError: the run keeps no neural ODEs.
+    """
+    runs = [run for run in read_runs(record) if model_folder(record.folder, run.id).is_dir()]
+    if not runs:
+        raise KansciError(f"{record.folder} keeps no trained neural ODEs: resume it, or run it again with --force")
+    found = [run for run in runs if name in (None, run.id, run.group, run.system)]
+    if not found:
+        raise unknown_name("model", name, dict.fromkeys([*(run.group for run in runs), *(run.id for run in runs)]))
+    best = min(found, key=lambda run: run.error)
+    return model_folder(record.folder, best.id), best.id, len(found)
 
 
 def _trained(job: Job, system: System, run: Run) -> TrainedModel:

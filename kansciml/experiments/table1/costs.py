@@ -50,9 +50,7 @@ SIZES = tuple(dict.fromkeys(row.size for row in PRINTED))
 def published_rows(matches: tuple[str, ...], advance: Callable[[int], object]) -> list[Row]:
     """All rows of Table 1 as printed, and of the fair protocol, at 224 pixels, 100 classes and batches of 144.
 
-    Args:
-        matches: measures by which the fair protocol's KANs equal the MLPs: ``params``, ``flops``.
-        advance: told after each row.
+    `matches`: measures by which the fair protocol's KANs equal the MLPs; `advance` is told after each row.
     """
     rows = []
     for printed in PRINTED:

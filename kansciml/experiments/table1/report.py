@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+ROW_HEIGHT = 0.2
+"""Inches."""
+MARK: dict[str, Any] = {"marker": "|", "linestyle": "", "color": TRUTH, "markersize": 7, "markeredgewidth": 1.4}
+"""How printed numbers are drawn."""
+
 
 def size_table(table1: Table1Record) -> Table:
     """Parameters, operations and memory of all rows as printed and matched; nothing of it is measured by training."""
@@ -73,12 +78,6 @@ def accuracy_table(table1: Table1Record) -> Table:
     return Table("Table 1: accuracy, printed beside measured", columns, body, notes)
 
 
-ROW_HEIGHT = 0.2
-"""Inches."""
-MARK: dict[str, Any] = {"marker": "|", "linestyle": "", "color": TRUTH, "markersize": 7, "markeredgewidth": 1.4}
-"""How printed numbers are drawn."""
-
-
 def overview(table1: Table1Record) -> Figure:
     """All printed rows, and those of protocol fair. Call it within `publication_style`."""
     sizes = list(dict.fromkeys(row.size for row in table1.published))
@@ -102,8 +101,7 @@ def overview(table1: Table1Record) -> Figure:
     labels = ("parameters (M)", "step memory (GB)", "top-1 (%)", "top-1 (%)")
     titles = ("Parameters", f"Batch of {rows[0].batch}", "Printed", measured)
     for axes, label, title in zip(panels, labels, titles):
-        axes.set_xlabel(label)
-        axes.set_title(title)
+        axes.set(xlabel=label, title=title)
         axes.xaxis.get_major_locator().set_params(nbins=4)
         for place in places:
             axes.axhline(place, color=FAINT, linewidth=0.3, alpha=0.5, zorder=0)

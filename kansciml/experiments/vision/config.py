@@ -89,7 +89,6 @@ class ClassifierConfig(MinibatchConfig):
     sizes: ClassifierSizes = part(ClassifierSizes())
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.check_batch(self.images.n_train, "images")
 
     def network(self, model: str, variant: str, match: str = "none", **options: Any) -> VisionConfig:

@@ -38,6 +38,7 @@ CAPTIONS = {
     "accuracy_against_cost_*": "Test accuracy against what the models cost ({}).",
 }
 """Of the pictures of `drawings`."""
+ROWS = (Curve("loss", "training loss", span=10), Curve("test_top1", "test accuracy (%)", scale=100))
 
 
 def accuracy_table(vision: ImagesRecord[V]) -> Table:
@@ -99,9 +100,6 @@ def verdict_table(vision: ImagesRecord[V]) -> Table | None:
             " (2024, section 4.2) claim it of all their vision tasks."
         ],
     )
-
-
-ROWS = (Curve("loss", "training loss", span=10), Curve("test_top1", "test accuracy (%)", scale=100))
 
 
 def curves(vision: ImagesRecord[V], task: str) -> Figure:

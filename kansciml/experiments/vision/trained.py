@@ -28,16 +28,14 @@ from kansciml.tasks.vision.registry import get_dataset
 HELD_OUT = "test"
 CHUNK = 128
 """Images in one batch of those that a Hessian is taken over."""
+SHOWN_CLASSES = 20
+"""With more classes, the table shows only those that are recognised worst."""
 
 
 def evaluate_row(
     record: Record, row: VisionRow, images: Images, accelerator: str = "auto", batch_size: int | None = None
 ) -> Scores:
-    """Scores of a trained network over `images` of its data set, as its record holds them for the test images.
-
-    Raises:
-        UsageError: an accelerator that is unknown, or not there. KansciError: as for `load_network`.
-    """
+    """Scores of a trained network over `images` of its data set, as its record holds them for the test images."""
     device, dataset = chosen_device(accelerator), get_dataset(row.dataset)
     size = batch_size or EVALUATION_FACTOR * row.batch_size
     batches = plain_batches(images, dataset, row.network["image_size"], size, device)
@@ -102,10 +100,6 @@ def _require_same(record: Record, images: Images, known: str, dataset: str) -> N
             f"the images of {dataset} are not those of the run in {record.folder}, or in another order: name the folder"
             " it was trained from with --data-dir, or train again"
         )
-
-
-SHOWN_CLASSES = 20
-"""With more classes, the table shows only those that are recognised worst."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,17 @@ BUDGETS = {
     "paper": "",
 }
 """What a reader has to know of a preset before reading a verdict."""
+_NUMBER = r"[+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER_FIRST = re.compile(
+    rf"\s*({_NUMBER})\s*(?:%|[a-zA-Z]{{1,3}})?\s*(?:(?:\+-|/)\s*{_NUMBER}\s*%?)?\s*(?:\(.*\).*)?\s*"
+)
+"""A number, perhaps with a unit, an error or a second number, and a remark that begins in brackets; not ``2-50-2``."""
+SHORT = 16
+"""A column of numbers is aligned right if no cell has more characters."""
+LONG = 28
+"""Text of more characters may be broken into lines; shorter text, and numbers, may not."""
+GROUPED = 10_000
+"""Whole numbers from here on are shown with a comma every three digits."""
 
 
 def answer(page: Page) -> str:
@@ -121,19 +132,6 @@ def markdown(table: Table, level: int) -> str:
     rows = [[" ".join(cell.split()) if isinstance(cell, str) else cell for cell in row] for row in table.rows]
     columns = [" ".join(name.split()) for name in table.columns]
     return "#" * level + Table(table.title, columns, rows, table.notes).markdown().lstrip("#")
-
-
-_NUMBER = r"[+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_NUMBER_FIRST = re.compile(
-    rf"\s*({_NUMBER})\s*(?:%|[a-zA-Z]{{1,3}})?\s*(?:(?:\+-|/)\s*{_NUMBER}\s*%?)?\s*(?:\(.*\).*)?\s*"
-)
-"""A number, perhaps with a unit, an error or a second number, and a remark that begins in brackets; not ``2-50-2``."""
-SHORT = 16
-"""A column of numbers is aligned right if no cell has more characters."""
-LONG = 28
-"""Text of more characters may be broken into lines; shorter text, and numbers, may not."""
-GROUPED = 10_000
-"""Whole numbers from here on are shown with a comma every three digits."""
 
 
 class Head(NamedTuple):

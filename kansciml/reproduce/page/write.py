@@ -27,6 +27,12 @@ from kansciml.runs.typed import attributes
 MARKS = {REPRODUCED: ("yes", "\u2713"), NOT_REPRODUCED: ("no", "\u2717"), UNDECIDED: ("open", "?")}
 """Class and sign of a verdict."""
 PICTURE_KINDS = ("svg", "png", "pdf")
+_ID = re.compile(r'(\sid=")([^"]+)"')
+_REFERENCE = re.compile(r'((?:xlink:)?href="#)([^"]+)"')
+_URL = re.compile(r"url\(#([^)]+)\)")
+_SIZE = re.compile(r'\s(width|height)="([\d.]+)(pt|px)?"')
+_BACKGROUND = re.compile(r'(<g id="[^"]*patch_\d+">\s*<path [^>]*?style="fill: )#ffffff(")')
+PT_PER_PX = 0.75
 
 
 @dataclass(frozen=True)
@@ -142,14 +148,6 @@ def _copy(source: Path, target: Path) -> Path:
     except OSError as error:
         raise KansciError(f"cannot read {source}: {error.strerror}: check its permissions") from error
     return write_bytes(target, data)
-
-
-_ID = re.compile(r'(\sid=")([^"]+)"')
-_REFERENCE = re.compile(r'((?:xlink:)?href="#)([^"]+)"')
-_URL = re.compile(r"url\(#([^)]+)\)")
-_SIZE = re.compile(r'\s(width|height)="([\d.]+)(pt|px)?"')
-_BACKGROUND = re.compile(r'(<g id="[^"]*patch_\d+">\s*<path [^>]*?style="fill: )#ffffff(")')
-PT_PER_PX = 0.75
 
 
 def inline_svg(text: str, prefix: str, label: str) -> Markup:

@@ -146,6 +146,23 @@ def make_problem(
     )
 
 
+def validation_problem(system: System, problem: OdeProblem) -> OdeProblem | None:
+    """The problem of `make_problem` with the system's trajectories for validation as its data, from their true initial
+    states or their first rows; None: there are no such trajectories.
+
+    Raises:
+        UsageError: a first row in which not every component was measured.
+    """
+    if not system.validation:
+        return None
+    series = []
+    for k in system.validation:
+        data = system.trajectories[k]
+        own = _series(system, k, data, system.starts is not None)
+        series.append(replace(own, u0=own.u0 if system.starts is None else system.starts[k], learned=False))
+    return replace(problem, series=tuple(series))
+
+
 def _series(system: System, k: int, data: Trajectory, learned: bool) -> Series:
     start, missing = first_state(system, k)
     if missing and not learned:

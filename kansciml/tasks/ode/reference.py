@@ -1,4 +1,4 @@
-"""Reference solutions of systems with known equations, by SciPy's DOP853 at rtol = atol = 1e-12.
+"""Reference solutions of systems with known equations: SciPy's DOP853, of stiff ones LSODA, at rtol = atol = 1e-12.
 
 The absolute tolerance counts in multiples of each component's largest value, unless the system is `dimensionless`.
 """
@@ -19,13 +19,19 @@ TOLERANCE = 1e-12
 MAX_EVALUATIONS = 5_000_000
 
 
+def method_of(system: System) -> str:
+    """The integrator of reference solutions, by its name in SciPy."""
+    return "LSODA" if system.stiff else "DOP853"
+
+
 def reference_solution(
     system: System, t: Times, u0: Float64[np.ndarray, " n"] | None = None, t0: float | None = None
 ) -> Float64[np.ndarray, "T n"]:
     """States at times `t`, each >= t0, in any order, from `u0` at `t0` on (default: the system's).
 
     Good to about 1e-10 on the built-in systems (Pleiades after its close encounter: 4e-9). Solutions are kept in
-    memory, so asking again costs nothing. Method: Hairer, Norsett & Wanner, Solving ODEs I, section II.5.
+    memory, so asking again costs nothing. Methods: Hairer, Norsett & Wanner, Solving ODEs I, section II.5; Hindmarsh &
+    Petzold, LSODA (1983), implicit where the system is stiff.
 
     Raises:
         UsageError: a time before t0 or not finite; a system without known equations.
@@ -56,7 +62,7 @@ def _solve(system: System, start: bytes, t0: float, times: bytes) -> np.ndarray:
         return u0[None, :]
     equations = system.rhs
     assert equations is not None
-    end, evaluations = t[-1] - t0, 0
+    end, evaluations, method = t[-1] - t0, 0, method_of(system)
     span = 1.0 if system.dimensionless else end
 
     def rhs(tau: float, u: np.ndarray) -> np.ndarray:  # of times from t0 in spans: no unit of time, no far-away zero
@@ -70,7 +76,7 @@ def _solve(system: System, start: bytes, t0: float, times: bytes) -> np.ndarray:
     def solve(tau: np.ndarray | None, rtol: float, atol: float | np.ndarray) -> np.ndarray:
         # A blow-up is reported below; the overflow warnings on the way there would say nothing more.
         with np.errstate(all="ignore"):
-            solution = solve_ivp(rhs, (0.0, end / span), u0, "DOP853", tau, rtol=rtol, atol=atol)
+            solution = solve_ivp(rhs, (0.0, end / span), u0, method, tau, rtol=rtol, atol=atol)
         if not solution.success or not np.isfinite(solution.y).all():
             raise _failure(system, t[-1], solution.message)
         return np.ascontiguousarray(solution.y.T)

@@ -96,15 +96,17 @@ def sampled(
 def _widened(system: System, t: np.ndarray, states: np.ndarray) -> System:
     """The system with a scaling that reaches over `states` (K, T, n) at times t (T,), all that are trained on.
 
-    Components of one treatment keep one: of the system's own center, and the scale and rate of them together.
+    The first are those of the system's own initial state. Components of one treatment keep one: the same center, a
+    scale that reaches over them together, a rate that grows as their root mean square slope does.
     """
     system = with_normalisation(system)
     assert system.rhs is not None
     center, scale, rate = (np.array(values) for values in (system.center, system.scale, system.rate))
     slopes = np.stack([system.rhs(float(at), states[:, row]) for row, at in enumerate(t)])
-    square, reach = np.mean(slopes**2, axis=(0, 1)), np.abs(states - center).max(axis=(0, 1)) / FILL
+    square, own = np.mean(slopes**2, axis=(0, 1)), np.mean(slopes[:, 0] ** 2, axis=0)
+    reach = np.abs(states - center).max(axis=(0, 1)) / FILL
     for one in {*zip(center, scale, rate)}:
         alike = (center == one[0]) & (scale == one[1]) & (rate == one[2])
         scale[alike] = max(one[1], reach[alike].max())
-        rate[alike] = np.sqrt(square[alike].mean())
+        rate[alike] = one[2] * np.sqrt(square[alike].mean() / own[alike].mean())
     return replace(system, scale=tuple(scale.tolist()), rate=tuple(rate.tolist()))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kansciml.tasks.ode.reference import reference_solution
+from kansciml.tasks.ode.reference import method_of, reference_solution
 from kansciml.tasks.ode.system import System
 from kansciml.tasks.ode.trajectory import Trajectory
 
@@ -90,9 +90,8 @@ def solved(system: System, t: np.ndarray, k: int = 0) -> Trajectory:
     if system.trajectories:
         start = system.trajectories[k].states[0] if system.starts is None else system.starts[k]
         t0 = float(system.trajectories[k].t[0])
-    method = "Radau" if system.stiff else "DOP853"
     states = reference_solution(system, t, start, t0)
-    return Trajectory(t, states, system.labels, source=f"{method}, rtol = atol = 1e-12")
+    return Trajectory(t, states, system.labels, source=f"{method_of(system)}, rtol = atol = 1e-12")
 
 
 def _sampled(system: System) -> Sequence[Trajectory]:

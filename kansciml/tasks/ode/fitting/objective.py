@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from kansciml._errors import UsageError
-from kansciml.backends.base import OdeSolver, Series, Subset
+from kansciml.backends.base import Loss, OdeSolver, Series, Subset
 from kansciml.models.edge_penalty import edge_penalty
 from kansciml.models.field_spec import FieldSpec
 from kansciml.tasks.ode.fitting.config import FitConfig, Part
@@ -55,13 +55,20 @@ class Objective:
         solvers: of one problem, one for each weight of its links, the last one counting in the end.
         fit: its penalties are added.
         own: in place of the documented misfit of the data; the links of multiple shooting are added to it too.
+        held_out: solver of the trajectories for validation, if there are some, from known initial states.
 
     Raises:
         UsageError: penalties for a field that is not built in, or that it does not have.
     """
 
-    def __init__(self, solvers: Sequence[OdeSolver], fit: FitConfig, own: OwnLoss | None = None) -> None:
-        self.solvers, self.fit, self.own = solvers, fit, own
+    def __init__(
+        self,
+        solvers: Sequence[OdeSolver],
+        fit: FitConfig,
+        own: OwnLoss | None = None,
+        held_out: OdeSolver | None = None,
+    ) -> None:
+        self.solvers, self.fit, self.own, self.held_out = solvers, fit, own, held_out
         self.field = self.solver.problem.field
         if fit.l1 or fit.entropy:
             if not isinstance(self.field, FieldSpec):
@@ -79,26 +86,35 @@ class Objective:
         self, params: Float64[np.ndarray, " P"], part: Part | None = None
     ) -> tuple[float, Float64[np.ndarray, " P"]]:
         solver, subset = (self.solver, None) if part is None else (self.solvers[part.level], part.subset)
-        if self.own is None:
-            loss, gradient = solver.value_and_grad(params, subset)
-        else:
-            loss, gradient = solver.value_and_grad_of(self._differentiated(subset), params, subset)
+        loss, gradient = self._misfit(solver, params, subset)
         if self.fit.l1 or self.fit.entropy:
             penalties, slope = self._penalties(params)
             loss += sum(penalties)
             gradient[: len(slope)] += slope
         return loss, gradient
 
+    def validate(self, params: Float64[np.ndarray, " P"]) -> float:
+        """The misfit of the trajectories for validation, without penalties.
+
+        Raises:
+            SolveError: it does not exist.
+        """
+        assert self.held_out is not None
+        return self._misfit(self.held_out, params[: self.field.n_parameters], None)[0]
+
+    def _misfit(self, solver: OdeSolver, params: np.ndarray, subset: Subset | None) -> tuple[float, np.ndarray]:
+        if self.own is None:
+            return solver.value_and_grad(params, subset)
+        return solver.value_and_grad_of(self._differentiated(self.own, solver, subset), params, subset)
+
     def _penalties(self, params: np.ndarray) -> tuple[tuple[float, float], np.ndarray]:
         field = self.field
         assert isinstance(field, FieldSpec)
         return edge_penalty(field, params[: field.n_parameters], self.fit.l1, self.fit.entropy)
 
-    def _differentiated(
-        self, subset: Subset | None
-    ) -> Callable[[Sequence[np.ndarray]], tuple[float, Sequence[np.ndarray]]]:
-        series, own = self.solver.problem.series, self.own
-        assert own is not None
+    @staticmethod
+    def _differentiated(own: OwnLoss, solver: OdeSolver, subset: Subset | None) -> Loss:
+        series = solver.problem.series
         picked = range(len(series)) if subset is None or subset.series is None else subset.series
 
         def value_and_slopes(states: Sequence[np.ndarray]) -> tuple[float, Sequence[np.ndarray]]:
@@ -115,13 +131,13 @@ class Objective:
 
         return value_and_slopes
 
-    def terms(self, params: Float64[np.ndarray, " P"]) -> dict[str, float]:
+    def terms(self, params: Float64[np.ndarray, " P"], loss: float) -> dict[str, float]:
         """What the loss over all data consists of: ``data``, and what there is of ``continuity``, ``l1``, ``entropy``.
 
         Raises:
             SolveError: the loss does not exist.
         """
-        found = {"data": self(params)[0]}
+        found = {"data": loss}
         problem = self.solver.problem
         if any(one.follows is not None for one in problem.series):
             found["continuity"] = problem.continuity * float(np.mean(gaps(self.solver, params) ** 2))

@@ -23,8 +23,7 @@ def prepared(problem: OdeProblem, fit: FitConfig) -> OdeProblem:
     Raises:
         UsageError: what it says does not suit the data.
     """
-    if fit.component_weights:
-        problem = with_component_weights(problem, fit.component_weights)
+    problem = weighted(problem, fit.component_weights)
     if fit.learn_u0:
         problem = with_learned_starts(problem)
     if fit.batch_trajectories:
@@ -52,12 +51,14 @@ def with_learned_starts(problem: OdeProblem) -> OdeProblem:
     return replace(problem, series=series)
 
 
-def with_component_weights(problem: OdeProblem, weights: Sequence[float]) -> OdeProblem:
-    """The problem with each component's measurements weighted in the loss, times the weights that they have.
+def weighted(problem: OdeProblem, weights: Sequence[float]) -> OdeProblem:
+    """The problem with measurements weighted in the loss by component, times weights that they have; none: as it is.
 
     Raises:
         UsageError: not one weight for each component.
     """
+    if not len(weights):
+        return problem
     n = problem.field.state_size
     if len(weights) != n:
         raise UsageError(f"got {len(weights)} component_weights: expected {n}, one for each component of the state")

@@ -1,0 +1,202 @@
+"""``kansciml predict RUN --u0 1 1 --t 0 10 0.1``: trajectories of a trained model, as CSV, JSON or a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kansciml._errors import UsageError, unknown_name
+from kansciml.commands._output import JsonFlag, Output, named_first, parse
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kansciml.models.inputs import Inputs
+    from kansciml.tasks.ode.trained.model import OdeModel
+
+SUMMARY = "states of a trained model from any initial state: kansciml predict RUN --u0 1 1 --t 0 10 0.1"
+OUTPUTS = (".csv", ".json", ".png", ".svg", ".pdf")
+POINTS = 101
+MOST = 1_000_000
+
+
+@dataclass(frozen=True)
+class Arguments(JsonFlag):
+    """Solve a trained neural ODE. RUN: a folder that a model was saved in, or a run of kansciml ode: its folder, or its
+    name in the folder of all results."""
+
+    u0: tuple[float, ...] = ()
+    """Initial state (default: that of the training data, or the learned one)."""
+    t0: float | None = None
+    """Its time (default: the first time asked for with --u0, else that of the training data)."""
+    t: tuple[float, ...] = ()
+    """Times: start, stop and step (default: 101 over the span of the training data)."""
+    times: tuple[str, ...] = ()
+    """Or times one by one, or a file with one at the start of each line."""
+    inputs: Path | None = None
+    """Table of the inputs over time, for a model that has some (default: those of the training data)."""
+    time_column: str | None = None
+    """Name or number of the column of times in --inputs, where it is not found by its name."""
+    model: str | None = None
+    """Which model of a run, by id, group or system (default: of all, the one with the lowest training error)."""
+    backend: str = "torch"
+    """torch, julia, or auto."""
+    tolerance: float = 1e-10
+    """Relative and absolute tolerance of the solver."""
+    output: Path | None = None
+    """File to write: .csv, .json, .png, .svg or .pdf (default: CSV on standard output)."""
+    results: Path = Path("results")
+    """Folder of all results."""
+
+
+def main(arguments: Sequence[str], out: Output) -> int:
+    name, rest = named_first(arguments, "predict wants a trained model or a run of kansciml ode first, by its folder")
+    options = parse(Arguments, rest, "predict RUN")
+    if options.output is not None and options.output.suffix not in OUTPUTS:
+        raise UsageError(f"got output {options.output}: expected a name that ends in {', '.join(OUTPUTS)}")
+    if options.t and options.times:
+        raise UsageError("got both --t and --times: give one of them")
+    import numpy as np
+
+    from kansciml import ode
+
+    folder = _folder(name, options, out)
+    model = ode.load(folder, backend=options.backend, log=out.log)
+    t, t0 = _times(options, model)
+    u0 = np.array(options.u0) if options.u0 else None
+    if u0 is not None and len(u0) != len(model.labels):
+        raise UsageError(f"got {len(u0)} numbers for u0: expected {len(model.labels)}, {', '.join(model.labels)}")
+    states = model.trajectory(t, options.tolerance, u0=u0, t0=t0, inputs=_inputs(options, model))
+    _write(options.output, t, states, model, folder, out)
+    return 0
+
+
+def _folder(name: str, options: Arguments, out: Output) -> Path:
+    """The folder of the model that is asked for."""
+    from kansciml.experiments.ode.trained import saved_model
+    from kansciml.runs.records import load_record, reading
+    from kansciml.tasks.ode.trained.saved import DESCRIPTION
+
+    places = [Path(name), options.results / name, *sorted(options.results.glob(f"*/{name}"))]
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        places = places[:1]
+    for place in places:
+        if (place / DESCRIPTION).is_file():
+            if options.model is not None:
+                raise UsageError(f"got --model {options.model} for {place}, which holds one model: leave it out")
+            return place
+        if (place / "record.json").is_file():
+            record = load_record(place)
+            with reading(record):
+                folder, chosen, count = saved_model(record, options.model)
+            if count > 1:
+                out.log(f"model: {chosen}, of {count} the one with the lowest training error (--model takes another)")
+            return folder
+    raise UsageError(f"no model and no run at {' or '.join(map(str, places[:2]))}: expected the folder of one")
+
+
+def _times(options: Arguments, model: OdeModel) -> tuple[np.ndarray, float | None]:
+    """The times, and that of the initial state; None: the model's own."""
+    import numpy as np
+
+    if options.t:
+        if len(options.t) != 3:
+            raise UsageError(f"got {len(options.t)} numbers for --t: expected three, start, stop and step")
+        start, stop, step = options.t
+        steps = (stop - start) / step if step > 0 else -1.0
+        if not 0 <= steps < MOST:
+            rule = f"stop not before start, a positive step, and at most {MOST} times"
+            raise UsageError(f"got --t {start:g} {stop:g} {step:g}: expected {rule}")
+        count = int(steps * (1 + 1e-12) + 1e-9) + 1
+        t = np.array([float(f"{start + step * i:.15g}") for i in range(count)])  # 0.3, not 0.30000000000000004
+    elif options.times:
+        t = np.array(_listed(options.times))
+    else:
+        first = model.problem.series[0]
+        t = np.linspace(first.t0 if options.t0 is None else options.t0, first.saveat[-1], POINTS)
+    return t, float(t.min()) if options.u0 and options.t0 is None else options.t0
+
+
+def _listed(given: Sequence[str]) -> list[float]:
+    """The numbers, or those at the start of each line of the file that is named; its first line may be a header."""
+    from kansciml._files import file_failure
+
+    path, cells = None, list(given)
+    if len(given) == 1 and not _is_number(given[0]):
+        path = Path(given[0])
+        try:
+            lines = path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            if isinstance(error, UnicodeDecodeError):
+                raise UsageError(f"{path} is not a text file: expected a time at the start of each line") from error
+            raise file_failure("read", path, error) from error
+        cells = [line.replace(",", " ").replace(";", " ").split()[0] for line in lines if line.strip(" ,;\t")]
+        cells = cells[1:] if cells and not _is_number(cells[0]) else cells
+    wrong = next((cell for cell in cells if not _is_number(cell)), None)
+    if wrong is not None or not cells:
+        what = f"got {wrong!r}" if cells else "got no times"
+        raise UsageError(f"{what}{f' in {path}' if path else ' for --times'}: expected finite numbers")
+    return [float(cell) for cell in cells]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return abs(float(text)) < float("inf")
+    except ValueError:
+        return False
+
+
+def _inputs(options: Arguments, model: OdeModel) -> Inputs | None:
+    """The inputs in the file that is named, in the order of the model's."""
+    if options.inputs is None:
+        return None
+    from kansciml.models.inputs import Inputs
+    from kansciml.tasks.ode.csv_file import read_csv
+
+    names = model.input_labels
+    if not names:
+        raise UsageError(f"got --inputs {options.inputs} for a model without inputs: leave it out")
+    table = read_csv(options.inputs, options.time_column, lambda line: None)
+    if missing := [name for name in names if name not in table.labels]:
+        raise unknown_name(f"column of {options.inputs}, which must hold the input", missing[0], table.labels)
+    own = model.problem.series[0].inputs
+    columns = [table.labels.index(name) for name in names]
+    return Inputs(table.t, table.states[:, columns], own.kind if own else "linear")
+
+
+def _write(path: Path | None, t: np.ndarray, states: np.ndarray, model: OdeModel, folder: Path, out: Output) -> None:
+    from kansciml._files import to_jsonable, write_json, write_text
+
+    time_label = str(model.about.get("time_label", "t"))
+    document: dict[str, Any] = {
+        "model": str(folder),
+        "system": model.about.get("system"),
+        "field": model.field.label(),
+        "time_label": time_label,
+        "labels": model.labels,
+        "t": t,
+        "u": states,
+    }
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [[time_label, *model.labels], *([float(at), *map(float, u)] for at, u in zip(t, states))]
+    )
+    if path is None:
+        out.result(document, lines=text.getvalue().splitlines())
+        return
+    if path.suffix == ".csv":
+        write_text(path, text.getvalue())
+    elif path.suffix == ".json":
+        write_json(path, document)
+    else:
+        from kansciml.reporting.style import publication_style, save_figure
+        from kansciml.reporting.trajectory_plot import draw_trajectory
+
+        with publication_style():
+            figure = draw_trajectory(t, states, model.labels, time_label, model.problem.series[0].saveat[-1])
+        save_figure(figure, path.parent, path.stem, only=path.suffix[1:])
+    out.result({**to_jsonable(document), "output": str(path)}, lines=[f"{len(t)} times in {path}"])
