@@ -28,6 +28,7 @@ from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Times
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
 from kansciml.backends.torch import ModuleField
 from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec, Physics, Spec
 from kansciml.models.inputs import Inputs
 from kansciml.tasks.ode.data import (
     Trajectory,
@@ -44,7 +45,7 @@ from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.fitting.identity import run_identity
 from kansciml.tasks.ode.fitting.objective import Measurements, Objective, OwnLoss
 from kansciml.tasks.ode.fitting.windows import in_windows, prepared, uncut, weighted
-from kansciml.tasks.ode.problem import FieldConfig, make_field, make_problem, validation_problem
+from kansciml.tasks.ode.problem import FieldConfig, field_of, hybrid_field, make_field, make_problem, validation_problem
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import available_systems, get_system, source_file
 from kansciml.tasks.ode.sampling import sampled
@@ -64,11 +65,13 @@ __all__ = [
     "OdeProblem",
     "OdeRun",
     "OdeSolver",
+    "Physics",
     "System",
     "Trajectory",
     "available_systems",
     "evaluate",
     "get_system",
+    "hybrid_field",
     "load",
     "make_field",
     "make_problem",
@@ -107,7 +110,7 @@ class OdeRun:
     """
 
     system: System
-    field: FieldSpec | ModuleField
+    field: Spec | ModuleField
     problem: OdeProblem
     seed: int
     backend: str
@@ -128,6 +131,11 @@ class OdeRun:
         """Initial states (K, n) of the trajectories that were trained on; learned ones as they were learned."""
         learned = self.problem.solved_in.states_out(self.problem.split(self.params)[1])
         return np.stack([at if one.learned else one.u0 for at, one in zip(learned, self.problem.series)])
+
+    @property
+    def estimates(self) -> dict[str, float]:
+        """Estimated values of the parameters of known terms, by name: see `Physics`."""
+        return self.field.estimates(self.params) if isinstance(self.field, HybridSpec) else {}
 
     @cached_property
     def model(self) -> OdeModel:
@@ -189,7 +197,7 @@ def load(
 
 def train(
     system: Data = "lotka",
-    model: str | nn.Module | FieldSpec = "kan",
+    model: str | nn.Module | Spec = "kan",
     *,
     match: str = "width",
     seed: int = 0,
@@ -261,12 +269,12 @@ def train(
     if log and (names := hardly_varying(system)):
         told = "varying by less than 1e-9 of its size counts as constant; subtract the mean to learn the rest"
         log(f"{', '.join(names)}: {told}")
-    if isinstance(model, FieldSpec):
-        spec: FieldSpec | ModuleField = model
+    if isinstance(model, (FieldSpec, HybridSpec)):
+        spec: Spec | ModuleField = model
     elif isinstance(model, nn.Module):
         spec = ModuleField(model, system.state_size)
     else:
-        spec = make_field(system, model, match=match, config=config)
+        spec = field_of(system, model, match=match, config=config)
     opened = open_backend(backend, log=log or (lambda line: None)) if isinstance(backend, str) else backend
     if isinstance(spec, ModuleField) and opened.name != "torch":
         raise UsageError(f"got a torch module and backend {opened.name!r}: a module of your own needs backend 'torch'")

@@ -1,4 +1,4 @@
-"""Pools of processes: at whatever moment a command is ended, its workers save their state, and none outlives it."""
+"""Processes that work for a command: whenever that is ended, they save their state, and none outlives it."""
 
 import os
 import signal
@@ -14,20 +14,20 @@ CODES = {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (143, "terminate
 
 
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
-@pytest.mark.parametrize("working", [False, True])
+@pytest.mark.parametrize("what, working, count", [("pool", False, 2), ("pool", True, 2), ("call", True, 1)])
 @pytest.mark.parametrize("to", ["all", "the command alone"])
-def test_whatever_ends_a_command_ends_its_workers(tmp_path, number, working, to):
+def test_whatever_ends_a_command_ends_its_workers(tmp_path, number, what, working, count, to):
     """As a terminal sends Ctrl-C and a batch system SIGTERM, to all, while they start and while they work."""
-    command = [sys.executable, "-m", "support.pool_program", str(tmp_path)]
+    command = [sys.executable, "-m", "support.pool_program", what, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": FOLDER}
     process = psutil.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
-    wait_for(lambda: len(list(tmp_path.glob("*.began" if working else "asked"))) == 1 + working)
+    wait_for(lambda: len(list(tmp_path.glob("*.began" if working else "asked"))) == (count if working else 1))
     children = [child.pid for child in process.children()]
-    assert len(children) == 3  # the workers, and who tracks what they share
+    assert len(children) == count + (what == "pool")  # which has one that tracks what is shared
     (os.killpg if to == "all" else os.kill)(process.pid, number)
     _, err = process.communicate(timeout=60)
     code, word = CODES[number]
     assert process.returncode == code and err.endswith(word) and "Traceback" not in err
     wait_for(lambda: not alive(children), 20)
-    if working and (to != "all" or number != signal.SIGKILL):
-        assert len(list(tmp_path.glob("*.saved"))) == 2
+    if working and not (what == "pool" and to == "all" and number == signal.SIGKILL):
+        assert len(list(tmp_path.glob("*.saved"))) == count

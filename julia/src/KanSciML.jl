@@ -21,7 +21,7 @@ module KanSciML
 using ChainRulesCore: ChainRulesCore, NoTangent, ProjectTo, unthunk
 using ConcreteStructs: @concrete
 using ForwardDiff: ForwardDiff
-using LinearAlgebra: mul!
+using LinearAlgebra: I, LU, ldiv!, lu, mul!
 using Logging: NullLogger, with_logger
 using Lux: AbstractLuxLayer, Chain, Dense, LuxCore, glorot_uniform
 using NNlib: gelu_erf, relu, sigmoid, sigmoid_fast, swish, tanh_fast
@@ -45,6 +45,7 @@ include("kan_kernel.jl")
 include("inputs.jl")
 include("series.jl")
 include("tableaus.jl")
+include("rosenbrock.jl")
 include("solvers.jl")
 include("problems.jl")
 include("solving.jl")

@@ -129,7 +129,7 @@ function states(
     p = wrapped(params, parameter_count(problem.field))
     columns = map(range -> view(target, :, range), ranges(lengths))
     isempty(sensealg) && return each_piece((w, i) -> save!(columns[i], w, problem, asked[i]), problem, p, pieces)
-    tape = Tape(gradient_method(Symbol(sensealg)), asked, Vector{Any}(nothing, pieces))
+    tape = Tape(gradient_method(Symbol(sensealg), problem), asked, Vector{Any}(nothing, pieces))
     each_piece(problem, p, pieces) do workspace, i
         if is_start(asked[i])
             copyto!(columns[i], asked[i].start)
@@ -149,19 +149,18 @@ Of the states that [`states`](@ref) gave last for the same parameters: the gradi
 the parameters and by the starts `(n, pieces)`.
 """
 function pull(id::Int, params::Int, cotangents::Int, out::Int, by_starts::Int)
-    problem, tape = PROBLEMS[id], TAPES[id]
-    (; pieces, tapes, method) = tape
+    problem = PROBLEMS[id]
+    (; pieces, tapes, method) = TAPES[id]
     n, count, lengths = state_size(problem.field.spec), length(pieces), [length(piece.saveat) for piece in pieces]
     p = wrapped(params, parameter_count(problem.field))
     weights, starts = wrapped(cotangents, n, sum(lengths)), wrapped(by_starts, n, count)
     columns = ranges(lengths)
     gradients = Matrix{Float64}(undef, length(p), count)
     each_piece(problem, p, count) do workspace, i
-        isnothing(tapes[i]) || recall!(method, workspace, problem, pieces[i], tapes[i])
-        pull_piece!(
-            view(gradients, :, i), view(starts, :, i), method, workspace, problem, p, pieces[i], tapes[i],
-            weights[:, columns[i]],
-        )
+        piece = pieces[i]
+        tape = isnothing(tapes[i]) ? nothing : recall!(method, workspace, problem, p, piece, tapes[i])
+        by_field, by_start = view(gradients, :, i), view(starts, :, i)
+        pull_piece!(by_field, by_start, method, workspace, problem, p, piece, tape, weights[:, columns[i]])
     end
     sum!(wrapped(out, length(p)), gradients)
     return nothing

@@ -3,10 +3,12 @@
 
 How a gradient can be computed:
 
-  - `:Replay` (default): exact gradient of the discrete solution, see `replay.jl`.
-  - `:ForwardDiff`: dual numbers through the solver, in chunks of parameters.
-  - after `using SciMLSensitivity`: `:GaussAdjoint`, `:InterpolatingAdjoint`, `:QuadratureAdjoint`, `:BacksolveAdjoint`,
-    `:ReverseDiffAdjoint`, `:ForwardDiffSensitivity`, on the Lux model.
+  - `:Replay`: exact gradient of the discrete solution, see `replay.jl` and `rosenbrock.jl`; the default where it knows
+    the solver: `:BS3`, `:Tsit5`, `:Vern8`, `:Rodas5P`.
+  - `:ForwardDiff`: dual numbers through the solver, in chunks of parameters: as exact, at a cost that grows with their
+    number; the default for the other solvers.
+  - after `using SciMLSensitivity`, with explicit solvers and without inputs: `:GaussAdjoint`, `:InterpolatingAdjoint`,
+    `:QuadratureAdjoint`, `:BacksolveAdjoint`, `:ReverseDiffAdjoint`, `:ForwardDiffSensitivity`, on the Lux model.
 """
 const SENSEALGS = (
     :Replay, :ForwardDiff, :GaussAdjoint, :InterpolatingAdjoint, :QuadratureAdjoint, :BacksolveAdjoint,
@@ -14,7 +16,7 @@ const SENSEALGS = (
 )
 
 """
-    loss_and_gradient(problem, params; sensealg = :Replay, series = eachindex(problem.series), n_save = nothing)
+    loss_and_gradient(problem, params; sensealg, series = eachindex(problem.series), n_save = nothing)
 
 Loss of the problem and its gradient by the flat vector `params` (see [`FitProblem`](@ref)); `sensealg` is one of
 [`SENSEALGS`](@ref). `series` are the numbers of those to fit, of which `n_save` gives the number of first save points to
@@ -24,7 +26,8 @@ them, the first to its end.
 Throws a [`SolveFailure`](@ref) if the solution or the gradient is not finite, and never returns NaN.
 """
 function loss_and_gradient(
-    problem::FitProblem, params; sensealg::Symbol = :Replay, series = eachindex(problem.series), n_save = nothing
+    problem::FitProblem, params; sensealg::Symbol = default_sensealg(problem), series = eachindex(problem.series),
+    n_save = nothing,
 )
     picked = collect(Int, series)
     !isempty(picked) && allunique(picked) && picked ⊆ eachindex(problem.series) ||
@@ -45,14 +48,18 @@ function loss_and_gradient!(
     gradient, by_starts, problem, params, starts, picked::Vector{Int}, counts::Vector{Int}, sensealg::Symbol
 )
     measured = sum(problem.series[k].measured[count] for (k, count) in zip(picked, counts))
-    measured > 0 || throw(ArgumentError("nothing is measured in the part of the data that was picked"))
+    if measured == 0  # a window in a gap still is linked to its neighbours
+        all(follows_nothing, problem.series) &&
+            throw(ArgumentError("nothing is measured in the part of the data that was picked"))
+        measured = 1.0
+    end
     links = active_links(problem, picked, counts)
     scale, misfits = problem.loss_scale, zeros(length(picked))
     gaps = zeros(length(scale), length(links))           # (end - next start) / loss_scale
     pull_of_gap = 2 * problem.continuity / length(gaps)
     gradients = length(picked) == 1 ? reshape(gradient, :, 1) : Matrix{Float64}(undef, length(gradient), length(picked))
     fill!(by_starts, 0)
-    method = gradient_method(sensealg)
+    method = gradient_method(sensealg, problem)
     each_piece(problem, params, length(picked)) do workspace, i
         k, count = picked[i], counts[i]
         series = problem.series[k]
@@ -79,10 +86,10 @@ function loss_and_gradient!(
     return loss
 end
 
-# Links of multiple shooting between series that were picked, the first of the two to its end.
+# Links of multiple shooting whose first series was picked, to its end; the start of the other is a parameter anyway.
 function active_links(problem, picked, counts)
     links = @NamedTuple{before::Int, after::Int}[]
-    for after in picked
+    for after in eachindex(problem.series)
         before = problem.series[after].follows
         i = findfirst(==(before), picked)
         isnothing(i) || counts[i] < length(problem.series[before].saveat) || push!(links, (; before, after))
@@ -110,13 +117,22 @@ function pull_piece!(by_field, by_start, method, workspace, problem, params, pie
     return pull!(by_field, by_start, method, workspace, problem, params, piece, tape, cotangents)
 end
 
-function gradient_method(sensealg::Symbol)
-    sensealg === :Replay && return Replay()
+default_sensealg(problem::FitProblem) = isnothing(problem.tableau) ? :ForwardDiff : :Replay
+
+function gradient_method(sensealg::Symbol, problem::FitProblem)
+    (; solver) = problem
+    if sensealg === :Replay
+        isnothing(problem.tableau) || return Replay()
+        throw(ArgumentError("sensealg Replay does not know the solver $solver: take ForwardDiff, or Rodas5P"))
+    end
     sensealg === :ForwardDiff && return Forward()
     sensealg in SENSEALGS ||
         throw(ArgumentError("unknown sensealg $sensealg: expected one of $(join(SENSEALGS, ", "))"))
     isempty(methods(sensitivity_method)) &&
         throw(ArgumentError("sensealg $sensealg needs SciMLSensitivity: call `using SciMLSensitivity` first"))
+    solver in EXPLICIT_SOLVERS && problem.field.spec.inputs == 0 || throw(
+        ArgumentError("sensealg $sensealg works with explicit solvers and without inputs: take Replay or ForwardDiff")
+    )
     return sensitivity_method(sensealg)
 end
 
@@ -124,7 +140,7 @@ end
 function sensitivity_method end
 
 # Where a workspace has worked on other pieces since: most methods keep nothing in it.
-recall!(method, workspace, problem, piece, tape) = nothing
+recall!(method, workspace, problem, params, piece, tape) = tape
 
 # Dual numbers through the solver. Error control looks at values only: they take the very steps that plain numbers take.
 struct Forward end

@@ -82,6 +82,23 @@ function extend!(x, forcing::Forcing, n, t)
     return x
 end
 
+# Derivatives by t of what `extend!` writes.
+function input_rates!(rates, forcing::Forcing, n, t)
+    (; inputs) = forcing
+    fill!(rates, 0)
+    if !isnothing(inputs) && !inputs.held
+        left = min(interval_at(inputs, t), length(inputs.t) - 1)
+        if left >= 1
+            width = inputs.t[left + 1] - inputs.t[left]
+            for i in axes(inputs.values, 1)
+                rates[n + i] = (inputs.values[i, left + 1] - inputs.values[i, left]) / width
+            end
+        end
+    end
+    forcing.time && (rates[end] = 1)
+    return rates
+end
+
 # Knots strictly inside a span: where integrators must stop.
 inner_knots(::Nothing, t0, t_end) = Float64[]
 inner_knots(inputs::Inputs, t0, t_end) = filter(t -> t0 < t < t_end, inputs.t)

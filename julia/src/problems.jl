@@ -74,7 +74,7 @@ struct FitProblem{K<:FieldKernel}
     field::Field
     series::Vector{Series}
     solver::Symbol
-    tableau::Union{Nothing,Tableau}
+    tableau::Union{Nothing,Tableau,RosenbrockTableau}
     continuity::Float64
     loss_scale::Vector{Float64}
     rtol::Float64

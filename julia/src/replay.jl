@@ -11,29 +11,32 @@ struct Replay end
 # The accepted steps of a piece; its states at the save times are then in `memory.saved`.
 function record!(::Replay, workspace, problem, params, piece)
     (; kernel, forcing) = workspace
-    solution = integrate(kernel, forcing, problem, piece, piece.start; dense = true)
-    replay_steps!(workspace, problem.tableau, solution, piece)
-    return solution, view(workspace.memory.saved, :, eachindex(piece.saveat))
+    solution = integrate(kernel, forcing, problem, piece, piece.start; dense = keeps_slopes(problem.tableau))
+    steps = replay_steps!(workspace, problem.tableau, solution, piece, params)
+    return (solution, steps), view(workspace.memory.saved, :, eachindex(piece.saveat))
 end
 
 # Gradients of sum(cotangents .* states) by the parameters and the start.
-function pull!(gradient, by_start, ::Replay, workspace, problem, params, piece, solution, cotangents)
+function pull!(gradient, by_start, ::Replay, workspace, problem, params, piece, (solution, steps), cotangents)
     (; kernel, memory) = workspace
     kept = view(memory.saved, :, eachindex(piece.saveat))
     cotangents === kept || copyto!(kept, cotangents)
-    pull_steps!(memory, kernel, problem.tableau, solution, piece)
-    pull_parameters!(gradient, kernel, memory.first_column[end] - 1)
+    pull_steps!(memory, kernel, problem.tableau, solution, piece, steps)
+    pull_all_parameters!(gradient, kernel, memory.first_column[end] - 1, steps)
     copyto!(by_start, memory.running)
     return nothing
 end
 
 # Where a workspace has worked on other pieces since.
-function recall!(::Replay, workspace, problem, piece, solution)
+function recall!(::Replay, workspace, problem, params, piece, (solution, _))
     use_inputs!(workspace.forcing, piece.inputs, piece.t0)
-    return replay_steps!(workspace, problem.tableau, solution, piece)
+    return solution, replay_steps!(workspace, problem.tableau, solution, piece, params)
 end
 
-function replay_steps!(workspace, table, solution, piece)
+keeps_slopes(table::Tableau) = table.keeps_slopes
+keeps_slopes(table) = false
+
+function replay_steps!(workspace, table::Tableau, solution, piece, params)
     (; kernel, memory) = workspace
     locate_saved!(memory, solution, piece.saveat)
     place_columns!(memory, table, solution, piece.inputs)
@@ -41,6 +44,8 @@ function replay_steps!(workspace, table, solution, piece)
     linearise!(kernel, memory.states, memory.first_column[end] - 1)
     return nothing
 end
+
+pull_all_parameters!(gradient, kernel, columns, ::Nothing) = pull_parameters!(gradient, kernel, columns)
 
 # Step that each save point lies in, and where.
 function locate_saved!(memory, solution, saveat)
@@ -134,7 +139,7 @@ end
 
 # From the last step to the first: hands every stage its slope's cotangent, through `pull_state!`. `running` ends as the
 # cotangent of the start.
-function pull_steps!(memory, kernel, table, solution, piece)
+function pull_steps!(memory, kernel, table::Tableau, solution, piece, ::Nothing)
     (; slope_cotangents, running, pulled, saved, first_column) = memory
     (; A, b) = table
     fill!(slope_cotangents, 0)

@@ -23,14 +23,41 @@ function (field::BoundField)(du, u, p, t)
     return rhs!(du, extend!(forcing.x, forcing, length(u), t), kernel)
 end
 
+# Derivatives of the field by the state and by time, for implicit solvers.
+struct StateJacobian{F<:BoundField,T}
+    field::F
+    all::Matrix{T}                    # (n, widths[1])
+    rates::Vector{T}
+end
+
+function StateJacobian(field::BoundField{K,T}) where {K,T}
+    (; spec) = field.kernel
+    return StateJacobian(field, zeros(T, state_size(spec), spec.widths[1]), zeros(T, spec.widths[1]))
+end
+
+function (derivative::StateJacobian)(J, u, p, t)
+    (; field, all) = derivative
+    n = length(u)
+    field_jacobian!(all, field.kernel, extend!(copyto!(field.forcing.x, u), field.forcing, n, t))
+    J isa AbstractVector || return copyto!(J, view(all, :, 1:n))
+    rates = view(input_rates!(derivative.rates, field.forcing, n, t), (n + 1):length(derivative.rates))
+    return mul!(J, view(all, :, (n + 1):size(all, 2)), rates)
+end
+
 ode_function(field::BoundField) = ODEFunction{true,FullSpecialize}(field)
+
+function implicit_function(field::BoundField)
+    derivative = StateJacobian(field)
+    return ODEFunction{true,FullSpecialize}(field; jac = derivative, tgrad = derivative)
+end
 
 # The solution of the kernel's field; warnings of the solver become the message of a SolveFailure.
 function integrate(kernel::FieldKernel, forcing::Forcing, problem::FitProblem, piece::Piece, start; options...)
     field = BoundField(kernel, use_inputs!(forcing, piece.inputs, piece.t0))
     problem.solver === :Tsit5 &&
         return integrate(ode_function(field), Tsit5(), problem, piece, start; options...)
-    return integrate(ode_function(field), algorithm(problem.solver), problem, piece, start; options...)
+    f = problem.solver in EXPLICIT_SOLVERS ? ode_function(field) : implicit_function(field)
+    return integrate(f, algorithm(problem.solver), problem, piece, start; options...)
 end
 
 function integrate(f, algorithm, problem::FitProblem, piece::Piece, start; options...)

@@ -14,7 +14,7 @@ end
 stage_count(tableau::Tableau) = length(tableau.c)
 stage_count(::Nothing) = 0
 
-dense_weight(tableau::Tableau, j, theta) = theta * evaluate_row(tableau.dense, j, theta)
+dense_weight(tableau, j, theta) = theta * evaluate_row(tableau.dense, j, theta)
 
 @inline function evaluate_row(dense, j, theta)
     value = dense[j, end]

@@ -13,5 +13,7 @@ include("references.jl")
     include("kernels.jl")
     include("gradients.jl")
     include("series.jl")
+    include("inputs.jl")
+    include("solvers.jl")
     include("threads.jl")
 end

@@ -26,6 +26,8 @@ Pullback = Callable[[np.ndarray], np.ndarray]
 States = Float64[np.ndarray, "B n"]
 Times = Float64[np.ndarray, " B"]
 InputRows = Float64[np.ndarray, "B m"]
+Slopes = Float64[np.ndarray, "B out"]
+"""du/dt, (B, n); of a network beside known terms its outputs."""
 
 
 class FieldKernel(Protocol):
@@ -35,12 +37,12 @@ class FieldKernel(Protocol):
     def rhs(self) -> Rhs | None:
         """Writes du/dt at one state into an array; None where it takes inputs or, built-in, time: see `batch`."""
 
-    def batch(self, u: States, t: Times, w: InputRows | None = None) -> States:
+    def batch(self, u: States, t: Times, w: InputRows | None = None) -> Slopes:
         """du/dt at states and times, and at inputs where the field has them."""
 
     def linearise(
         self, t: Times, u: States, w: InputRows | None = None
-    ) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
+    ) -> tuple[Float64[np.ndarray, "B out n"], Pullback]:
         """Jacobians, [b, i, j] = d f_i / d u_j, at times, states and inputs, and the pullback."""
 
 
@@ -120,7 +122,7 @@ class MLPKernel:
 
         return rhs
 
-    def batch(self, u: States, t: Times | None = None, w: InputRows | None = None) -> States:
+    def batch(self, u: States, t: Times | None = None, w: InputRows | None = None) -> Slopes:
         z = self.norm(self.spec.network_input(u, t, w))
         for weight, b in self.layers[:-1]:
             z = self.value(z @ weight + b)
@@ -129,7 +131,7 @@ class MLPKernel:
 
     def linearise(
         self, t: Times | None, u: States, w: InputRows | None = None
-    ) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
+    ) -> tuple[Float64[np.ndarray, "B out n"], Pullback]:
         x = self.spec.network_input(u, t, w)
         inputs, slopes = [self.norm(x)], []
         for weight, b in self.layers[:-1]:
@@ -279,7 +281,7 @@ class KANKernel:
 
         return rhs
 
-    def batch(self, u: States, t: Times | None = None, w: InputRows | None = None) -> States:
+    def batch(self, u: States, t: Times | None = None, w: InputRows | None = None) -> Slopes:
         z = self.norm(self.spec.network_input(u, t, w))
         for layer in self.layers:
             z = layer.batch(z)
@@ -287,7 +289,7 @@ class KANKernel:
 
     def linearise(
         self, t: Times | None, u: States, w: InputRows | None = None
-    ) -> tuple[Float64[np.ndarray, "B n n"], Pullback]:
+    ) -> tuple[Float64[np.ndarray, "B out n"], Pullback]:
         x = self.spec.network_input(u, t, w)
         z = self.norm(x)
         jacobians, pullbacks = [], []

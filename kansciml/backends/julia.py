@@ -27,6 +27,7 @@ from kansciml.backends._julia_install import (
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
 from kansciml.backends.base import OdeProblem, OdeSolver, Piece, Solved
 from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec
 
 __all__ = ["DEFAULT_SENSEALG", "SENSEALGS", "JuliaBackend", "JuliaInstallation", "JuliaOdeSolver", "find_julia"]
 
@@ -162,6 +163,8 @@ class JuliaBackend:
         """
         sensealg = _checked(sensealg or self.sensealg)
         inner = problem.in_own_units()
+        if isinstance(inner.field, HybridSpec):
+            raise UsageError("known terms (physics) are solved in torch alone: take the backend torch")
         if not isinstance(inner.field, FieldSpec):
             raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
         self._load(sensealg)
@@ -265,7 +268,9 @@ class JuliaOdeSolver(OdeSolver):
     def _value_and_grad(
         self, params: np.ndarray, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        if not sum(self.inner.series[k].measured(rows) for k, rows in zip(picked, counts)) > 0:
+        series = self.inner.series
+        linked = any(one.follows is not None for one in series)
+        if not (linked or sum(series[k].measured(rows) for k, rows in zip(picked, counts)) > 0):
             raise UsageError("nothing is measured in the part of the data that was picked: take a larger part")
         began = time.monotonic()
         arrays = [params, starts, np.array(picked), np.array(counts)]

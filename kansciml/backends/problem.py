@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from kansciml._errors import UsageError
-from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import Spec
 from kansciml.models.inputs import Inputs
 from kansciml.models.units import Units, to_digits, to_places
 
@@ -131,7 +131,7 @@ class OdeProblem:
         UsageError: wrong shape, non-finite numbers, non-positive tolerance or max_steps, nothing measured.
     """
 
-    field: FieldSpec | ModuleField
+    field: Spec | ModuleField
     series: tuple[Series, ...]
     loss_scale: np.ndarray = cast(np.ndarray, None)
     rtol: float = 1e-7
@@ -143,7 +143,7 @@ class OdeProblem:
 
     @classmethod
     def single(
-        cls, field: FieldSpec | ModuleField, u0: Any, saveat: Any, data: Any, t0: float = 0.0, loss_scale: Any = None,
+        cls, field: Spec | ModuleField, u0: Any, saveat: Any, data: Any, t0: float = 0.0, loss_scale: Any = None,
         rtol: float = 1e-7, atol: float = 1e-7, **settings: Any,
     ) -> OdeProblem:  # fmt: skip
         """The problem of one trajectory: see `Series` and `OdeProblem`."""

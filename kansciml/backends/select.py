@@ -60,18 +60,28 @@ def open_backend(
     return TorchBackend(gradient or DEFAULT_GRADIENT)
 
 
-def check_methods(gradient: str | None, sensealg: str | None) -> None:
-    """Raise UsageError for a method name that no backend has, before anything is started."""
-    if gradient is not None:
-        from kansciml.backends.torch import GRADIENTS
+def check_methods(gradient: str | None, sensealg: str | None, solver: str | None = None, backend: str = "auto") -> None:
+    """Return if a backend, for ``auto`` either, has these methods; nothing is started.
 
-        if gradient not in GRADIENTS:
-            raise unknown_name("gradient", gradient, GRADIENTS)
-    if sensealg is not None:
-        from kansciml.backends.julia import SENSEALGS
+    Raises:
+        UsageError: a name that the backend does not have.
+    """
+    from kansciml.backends import julia
+    from kansciml.backends._engines import methods
 
-        if sensealg not in SENSEALGS:
-            raise unknown_name("sensealg", sensealg, SENSEALGS)
+    if sensealg is not None and sensealg not in julia.SENSEALGS:
+        raise unknown_name("sensealg", sensealg, julia.SENSEALGS)
+    if gradient is not None and gradient not in methods.GRADIENTS:
+        raise unknown_name("gradient", gradient, methods.GRADIENTS)
+    if solver is None:
+        return
+    if backend in ("torch", "both"):
+        methods.solver_name(solver, gradient or methods.DEFAULT_GRADIENT)
+    if backend in ("julia", "both"):
+        julia.solver_name(solver)
+    either = [*methods.names(gradient), *julia.SOLVERS]
+    if backend == "auto" and solver not in either:
+        raise unknown_name("solver", solver, either)
 
 
 def _julia(sensealg: str | None, log: Callable[[str], None], may_download: bool) -> OdeBackend:

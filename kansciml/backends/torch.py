@@ -2,7 +2,8 @@
 
 * ``replay`` (default): integrate without gradients, then replay the accepted steps in batches, those of all
   trajectories together. The exact gradient of the discrete solution, several times faster than the others. The built-in
-  fields run in NumPy, any other `torch.nn.Module` through autograd.
+  fields run in C++ where that has been built (dopri5), else in NumPy as those of known terms do, any other
+  `torch.nn.Module` through autograd.
 * ``backprop``: torchdiffeq's ``odeint``, differentiated through every operation.
 * ``adjoint``: torchdiffeq's ``odeint_adjoint`` (Chen et al. 2018), constant memory, gradient error of the order of the
   tolerance.
@@ -15,41 +16,23 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from kansciml._errors import SolveError, unknown_name
+from kansciml._errors import SolveError, UsageError, unknown_name
+from kansciml.backends._engines import native
+from kansciml.backends._engines.bdf import BdfSolved
 from kansciml.backends._engines.differentiated import DifferentiatedEngine, SpecField
-from kansciml.backends._engines.implicit import ImplicitEngine
+from kansciml.backends._engines.methods import DEFAULT_GRADIENT, GRADIENTS, solver_name
+from kansciml.backends._engines.radau import RadauSolved
 from kansciml.backends._engines.replay import ExplicitEngine
+from kansciml.backends._engines.stiff import ImplicitEngine
 from kansciml.backends._engines.tableaus import TABLEAUS
+from kansciml.backends._hybrid import HybridKernel
 from kansciml.backends._kernels import FieldKernel, bind
 from kansciml.backends.base import Engine, OdeProblem, OdeSolver, Piece, Solved
 from kansciml.backends.module_field import ModuleField, ModuleKernel, eager
 from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec
 
 __all__ = ["DEFAULT_GRADIENT", "GRADIENTS", "ModuleField", "TorchBackend", "TorchOdeSolver", "solver_name"]
-
-_TORCHDIFFEQ = {"3": "bosh3", "5": "dopri5", "8": "dopri8"}
-_SOLVERS = {
-    "replay": {"3": "bosh3", "5": "dopri5", "8": "dop853", "stiff": "Radau"},
-    "backprop": _TORCHDIFFEQ,
-    "adjoint": _TORCHDIFFEQ,
-}
-GRADIENTS = tuple(_SOLVERS)
-DEFAULT_GRADIENT = "replay"
-
-
-def solver_name(solver: str, gradient: str = DEFAULT_GRADIENT) -> str:
-    """A solver's own name, of a general one (3, 5, 8, stiff) or itself.
-
-    Raises:
-        UsageError: unknown gradient method, or a solver that it does not differentiate.
-    """
-    if gradient not in GRADIENTS:
-        raise unknown_name("gradient", gradient, GRADIENTS)
-    names = _SOLVERS[gradient]
-    names = {**names, **{name: name for name in names.values()}}
-    if solver not in names:
-        raise unknown_name(f"solver of {'torch' if gradient == DEFAULT_GRADIENT else 'torchdiffeq'}", solver, names)
-    return names[solver]
 
 
 class TorchOdeSolver(OdeSolver):
@@ -67,13 +50,10 @@ class TorchOdeSolver(OdeSolver):
         super().__init__(problem)
         self.method = gradient
         field, one = self.inner.field, self.inner.series[0]
-        self._field = SpecField(field) if isinstance(field, FieldSpec) else field
-        self._engine: Engine
-        if gradient == "replay":
-            explicit = TABLEAUS.get(solver)
-            self._engine = ExplicitEngine(self._bind, explicit) if explicit else ImplicitEngine(self._bind)
-        else:
-            self._engine = DifferentiatedEngine(self._field, solver, gradient == "adjoint")
+        self._field: SpecField | ModuleField | None = None  # as torchdiffeq is given it
+        if not isinstance(field, HybridSpec):
+            self._field = SpecField(field) if isinstance(field, FieldSpec) else field
+        self._engine = self._make_engine(solver)
         if isinstance(field, ModuleField):
             count = field.state_size + 1
             last = np.where(np.isnan(one.data[-1]), one.u0, one.data[-1])
@@ -82,14 +62,29 @@ class TorchOdeSolver(OdeSolver):
             with eager():
                 field.prepare(times, states, gradient == "replay", None if one.inputs is None else one.inputs(times))
 
+    def _make_engine(self, solver: str) -> Engine:
+        field = self.inner.field
+        if self.method != "replay":
+            if self._field is None:
+                raise UsageError(f"got gradient {self.method} for known terms and a network: expected replay")
+            return DifferentiatedEngine(self._field, solver, self.method == "adjoint")
+        if solver in ("Radau", "BDF"):
+            return ImplicitEngine(self._bind, RadauSolved if solver == "Radau" else BdfSolved)
+        if solver == "dopri5" and isinstance(field, FieldSpec) and native.runs(field):
+            return native.NativeEngine(field)
+        return ExplicitEngine(self._bind, TABLEAUS[solver])
+
     def _bind(self, params: np.ndarray) -> FieldKernel:
         field = self.inner.field
+        if isinstance(field, HybridSpec):
+            return HybridKernel(field, params)
         return bind(field, params) if isinstance(field, FieldSpec) else ModuleKernel(field, params)
 
     def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
         with eager():
             if self.method == "replay":
                 return self._bind(params).batch(v, tau, w)
+            assert self._field is not None
             self._field.load_flat(params)
             columns = [torch.tensor(x) for x in ((tau, v) if w is None else (tau, v, w))]
             with torch.no_grad():

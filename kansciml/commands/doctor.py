@@ -59,12 +59,16 @@ def _gradient_error(backend: Any) -> float:
     return abs(slope / (2 * h) - float(gradient @ direction)) / float(np.linalg.norm(gradient))
 
 
-def check_layers() -> dict[str, Any]:
-    """Which kernels run the spline layers on a CPU; plain PyTorch is as good an answer as C++."""
+def check_kernels() -> dict[str, dict[str, Any]]:
+    """What runs the spline layers on a CPU and the neural ODEs' built-in fields; without C++ it works as well."""
+    from kansciml.backends._engines import native
     from kansciml.layers._kernels import cpp_library
 
-    chosen = "cpp" if cpp_library.available() else "torch"
-    return {"backend": chosen, "works": True, "verdict": f"{chosen} ({cpp_library.reason()})"}
+    facts = {}
+    for what, kernels, without in (("KAN layers", cpp_library, "torch"), ("ODE fields", native, "numpy")):
+        chosen = "cpp" if kernels.available() else without
+        facts[what] = {"backend": chosen, "works": True, "verdict": f"{chosen} ({kernels.reason()})"}
+    return facts
 
 
 def check_julia(start: bool, log: Any) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     options = parse(Arguments, arguments, "doctor")
     torch_facts, julia_facts = check_torch(), check_julia(options.start, out.log)
     versions = {name: value or "not installed" for name, value in package_versions().items()}
-    about, backends = machine(), {"torch": torch_facts, "julia": julia_facts, "KAN layers": check_layers()}
+    about, backends = machine(), {"torch": torch_facts, "julia": julia_facts, **check_kernels()}
     document = {
         "kansciml": __version__,
         "commit": package_commit(),

@@ -78,6 +78,17 @@ class DeitConfig(VisionConfig):
     def kan_widths(self) -> tuple[tuple[int, ...], ...]:
         return self._with_hidden((KAN_HIDDEN,))
 
+    @property
+    def other_flops(self) -> float:
+        """FLOPs of the matrix products of one forward pass, per image, outside of the MLPs or KANs.
+
+        A multiplication and an addition are two. Patch embedding 2 C p^2 D N; per block queries, keys, values and
+        projection 8 D^2 T, attention 4 T^2 D; head 2 D classes. Biases, norms and softmax are left out.
+        """
+        patches = 2 * self.channels * self.patch**2 * self.width * (self.tokens - 1)
+        block = 8 * self.width**2 * self.tokens + 4 * self.tokens**2 * self.width
+        return float(patches + self.depth * block + 2 * self.width * self.classes)
+
     def dead_parameters(self) -> int:
         if self.kan_layer is None:
             return 0

@@ -86,9 +86,7 @@ class FieldSpec:
             raise unknown_name("activation", self.activation, ACTIVATIONS)
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise UsageError(f"got widths {self.widths}: expected at least two positive layer widths, such as 2 50 2")
-        if self.inputs < 0 or self.widths[0] != self.widths[-1] + self.inputs + self.time:
-            fed = f" but for {self.inputs} inputs{' and time' if self.time else ''}" if self.inputs or self.time else ""
-            raise UsageError(f"got widths {self.widths}: the first and last must both be the state size{fed}")
+        self._check_ends()
         if self.grid < 1 or self.spline_order < 1:
             raise UsageError(
                 f"got grid {self.grid} and spline_order {self.spline_order}: expected both to be at least 1"
@@ -106,6 +104,11 @@ class FieldSpec:
                 raise UsageError(f"got {len(values)} values for {name}: expected {size}, one per {what}")
             if not np.all(np.isfinite(values)) or (name == "scale" and not np.all(np.array(values) > 0)):
                 raise UsageError(f"got {name} {values}: expected finite numbers (scale: positive)")
+
+    def _check_ends(self) -> None:
+        if self.inputs < 0 or self.widths[0] != self.widths[-1] + self.inputs + self.time:
+            fed = f" but for {self.inputs} inputs{' and time' if self.time else ''}" if self.inputs or self.time else ""
+            raise UsageError(f"got widths {self.widths}: the first and last must both be the state size{fed}")
 
     @property
     def state_size(self) -> int:

@@ -89,7 +89,8 @@ def _hashable(value: Any) -> Any:
         return {"path": path.as_posix()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         found = {name: _hashable(own) for name, own in _counting(value)}
-        inputs = value.inputs() if callable(getattr(value, "inputs", None)) else None
+        read = getattr(value, "inputs", None)  # of an experiment's configuration, what its files define
+        inputs = read() if callable(read) else None
         return found | {"inputs": _hashable(inputs)} if inputs else found
     if isinstance(value, Mapping):
         return {str(key): _hashable(item) for key, item in value.items()}

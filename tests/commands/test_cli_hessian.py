@@ -1,16 +1,12 @@
 """``kansciml hessian`` as a user types it: results, resuming, and one line per mistake."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 
 import pytest
+from support.command_line import run
 from support.settings import changed
 
-from kansciml import cli
 from kansciml.experiments.hessian import measure, report
 from kansciml.experiments.ode import experiment as ode
 from kansciml.runs.records import load_record
@@ -49,15 +45,12 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(report, "save_report", lambda *arguments: [])
 
 
-def run(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    code = cli.main(["hessian", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+def hessian(capsys, *arguments):
+    return run(capsys, "hessian", *map(str, arguments))
 
 
 def test_a_run_is_measured_once(capsys, folder, monkeypatch):
-    code, out, err = run(capsys, folder, "--json")
+    code, out, err = hessian(capsys, folder, "--json")
     document = json.loads(out)
     assert code == 0 and "in all" in err  # the memory it needs, beforehand
     models = {row["group"]: row for row in document["result"]["models"]}
@@ -68,19 +61,19 @@ def test_a_run_is_measured_once(capsys, folder, monkeypatch):
     verdict = next(row for row in document["result"]["verdicts"] if row["measure"] == "top")
     assert verdict["verdict"] == ("sharper" if top["kan-params"] > top["mlp"] else "flatter")
     assert {path.rpartition(".")[2] for path in document["files"]} == {"svg", "md", "json"}
-    again = run(capsys, folder, "--json")
+    again = hessian(capsys, folder, "--json")
     assert "finished on" in again[2] and json.loads(again[1])["result"] == document["result"]
     monkeypatch.setattr(report, "save_report", lambda *arguments: [])
-    forced = json.loads(run(capsys, folder, "--json", "--force")[1])["result"]["models"]
+    forced = json.loads(hessian(capsys, folder, "--json", "--force")[1])["result"]["models"]
     assert [row["sharpness"] for row in forced] == [row["sharpness"] for row in document["result"]["models"]]
 
 
 def test_other_models_are_added_to_those_measured(capsys, folder, monkeypatch, no_pictures):
-    run(capsys, folder, *QUICK, "--models", "mlp")
+    hessian(capsys, folder, *QUICK, "--models", "mlp")
     names = []
     original = measure.sharpness
     monkeypatch.setattr(measure, "sharpness", lambda *a, **o: names.append(o["checkpoints"].name) or original(*a, **o))
-    code, out, err = run(capsys, folder, *QUICK)
+    code, out, err = hessian(capsys, folder, *QUICK)
     assert code == 0 and names == ["spiral.kan-params.torch.0"] and "1 of 2 models were measured before" in err
     assert out.index("spiral.mlp.torch.0: MLP") < out.index("spiral.kan-params.torch.0: KAN")
     assert out.count("Lanczos quadrature") == 2 and "+-" in out and f"results: {folder}" in out
@@ -101,15 +94,15 @@ def test_ctrl_c_keeps_the_probes_that_are_done(capsys, folder, monkeypatch, no_p
     flags = [*QUICK, "--models", "mlp"]
     with monkeypatch.context() as patch:
         patch.setattr(measure, "sharpness", stopped)
-        code, out, err = run(capsys, folder, *flags)
+        code, out, err = hessian(capsys, folder, *flags)
     assert code == 130 and out == "" and "the same command resumes it" in err
     (measured,) = (folder / "hessian").iterdir()
     assert load_record(measured).status == "interrupted"
     assert {path.name for path in measured.glob("checkpoints/*/*.npz")} == {"plain.npz", "adaptive.npz"}
-    code, out, _ = run(capsys, folder, *flags, "--json")
+    code, out, _ = hessian(capsys, folder, *flags, "--json")
     resumed = json.loads(out)
     assert code == 0 and resumed["sessions"] == 2 and not list(measured.glob("checkpoints/*/*.npz"))
-    whole = json.loads(run(capsys, folder, *flags, "--json", "--out", folder / "elsewhere")[1])
+    whole = json.loads(hessian(capsys, folder, *flags, "--json", "--out", folder / "elsewhere")[1])
     first, second = ([row["sharpness"] for row in document["result"]["models"]] for document in (resumed, whole))
     assert first == second
 
@@ -117,7 +110,7 @@ def test_ctrl_c_keeps_the_probes_that_are_done(capsys, folder, monkeypatch, no_p
 def test_fewer_samples_are_another_measurement(capsys, folder, no_pictures):
     losses = []
     for samples in ("3", "1000000"):
-        document = json.loads(run(capsys, folder, *QUICK, "--samples", samples, "--models", "mlp", "--json")[1])
+        document = json.loads(hessian(capsys, folder, *QUICK, "--samples", samples, "--models", "mlp", "--json")[1])
         losses.append(document["result"]["models"][0]["sharpness"]["loss"])
     assert losses[0] != pytest.approx(losses[1]) and len(list((folder / "hessian").iterdir())) == 2
 
@@ -126,8 +119,6 @@ def test_fewer_samples_are_another_measurement(capsys, folder, no_pictures):
     "flags, code, message",
     [
         (["{missing}"], 1, "no record at"),
-        ([], 2, "hessian wants the folder of a finished run first"),
-        (["--steps", "5"], 2, "hessian wants the folder of a finished run first"),
         (["{run}", "--models", "cnn"], 2, "unknown model 'cnn': expected one of mlp, kan-params"),
         (["{run}", "--steps", "0"], 2, "got steps 0"),
         (["{run}", "--threshold", "-1"], 2, "threshold"),
@@ -137,7 +128,7 @@ def test_fewer_samples_are_another_measurement(capsys, folder, no_pictures):
 )
 def test_mistakes_are_one_line(capsys, folder, tmp_path, flags, code, message):
     places = {"missing": tmp_path / "missing", "run": folder}
-    found, out, err = run(capsys, *(flag.format(**places) for flag in flags))
+    found, out, err = hessian(capsys, *(flag.format(**places) for flag in flags))
     assert found == code and out == "" and message in err and err.count("\n") == 1
 
 
@@ -145,48 +136,8 @@ def test_an_unfinished_run_and_one_without_models(capsys, folder):
     path = folder / "record.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "status": "failed"}))
-    code, _, err = run(capsys, folder)
+    code, _, err = hessian(capsys, folder)
     assert code == 1 and "is not finished (failed): resume it first" in err and err.count("\n") == 1
     path.write_text(json.dumps({**content, "experiment": "fig1"}))
-    code, _, err = run(capsys, folder)
+    code, _, err = hessian(capsys, folder)
     assert code == 1 and "trains no models" in err and err.count("\n") == 1
-
-
-def test_help_names_the_flags(capsys):
-    assert cli.main(["hessian", "--help"]) == 0
-    out = capsys.readouterr().out
-    names = ("steps", "probes", "seed", "models", "samples", "threshold", "exact", "out", "force")
-    assert "RUN" in out and all(f"--{name}" in out for name in names)
-
-
-# ---- several processes ----------------------------------------------------------------------------------------------
-
-
-def torchrun(*arguments):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
-    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "-m", "kansciml", "hessian"]
-    return subprocess.run(
-        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=200
-    )
-
-
-@pytest.mark.slow
-def test_two_processes_find_what_one_does_and_the_first_alone_speaks(capsys, folder, tmp_path):
-    flags = ["--steps", "6", "--probes", "3", "--exact", "both", "--json"]  # columns and probes are shared out
-    alone = json.loads(run(capsys, folder, *flags, "--out", tmp_path / "one")[1])
-    done = torchrun(folder, *flags, "--out", tmp_path / "two")
-    assert done.returncode == 0, done.stderr
-    together = json.loads(done.stdout)  # one document
-    for one, two in zip(alone["result"]["models"], together["result"]["models"]):
-        assert (one["processes"], two["processes"]) == (1, 2) and one["sharpness"] == two["sharpness"]
-    assert together["result"]["verdicts"] == alone["result"]["verdicts"]
-
-
-@pytest.mark.slow
-def test_a_mistake_under_torchrun_is_one_line_and_nobody_waits(folder):
-    done = torchrun(folder, "--models", "cnn")
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert done.returncode != 0 and len(lines) == 1 and "unknown model 'cnn'" in lines[0]

@@ -23,13 +23,13 @@ def fresh(tmp_path_factory):
         pytest.skip("no C++ compiler on this machine")
     with pytest.MonkeyPatch.context() as patch:  # an eighth of the time for the compiler
         patch.setattr(build, "FLAGS", ("-O0", *build.FLAGS[1:]))
-        return cpp_library.load(build.build(tmp_path_factory.mktemp("native"), instruction_sets=()))
+        return cpp_library.load(build.build(directory=tmp_path_factory.mktemp("native"), instruction_sets=()))
 
 
 @pytest.fixture(params=["built here, portable", "installed"])
 def library(request, monkeypatch):
     if request.param == "installed":
-        path = build.HERE / build.library_name()
+        path = build.library_path()
         if not path.exists() or path.stat().st_mtime < max(p.stat().st_mtime for p in build.HERE.glob("*.[ch]*")):
             pytest.skip("no C++ kernels are installed, or older ones than their source")
         found = cpp_library.load(path)
@@ -191,7 +191,7 @@ def test_an_environment_variable_switches_them_off(monkeypatch):
 
 
 def test_a_library_built_from_another_source_is_refused(monkeypatch):
-    path = build.HERE / build.library_name()
+    path = build.library_path()
     if not path.exists():
         pytest.skip("no C++ kernels are installed")
     monkeypatch.setattr(cpp_library, "_INTERFACE", cpp_library._INTERFACE + 1)
@@ -201,11 +201,11 @@ def test_a_library_built_from_another_source_is_refused(monkeypatch):
 
 def test_a_missing_or_failing_compiler_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"cannot build spline.cpp: .*"):
-        build.build(tmp_path, compiler=[sys.executable, "-c", "raise SystemExit('error: broken')"])
+        build.build(directory=tmp_path, compiler=[sys.executable, "-c", "raise SystemExit('error: broken')"])
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(RuntimeError, match="no C\\+\\+ compiler found"):
-        build.build(tmp_path)
+        build.build(directory=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

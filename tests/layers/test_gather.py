@@ -1,11 +1,8 @@
 """Processes that change the grid together get the grid of all their inputs."""
 
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
+from support.torchrun import pair
 
 PROGRAM = r"""
 import copy, sys
@@ -14,7 +11,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from kansciml import KAN
 
-rank, port, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+rank, port, out = int(sys.argv[1]), sys.argv[2], f"{sys.argv[3]}/{sys.argv[1]}"
 torch.manual_seed(0)
 start, x = KAN((3, 4, 2), dtype=torch.float64), torch.randn(101, 3, dtype=torch.float64)
 changes = {"update": lambda net, x: net.update_grid(x), "extend": lambda net, x: net.extend_grid(7, x)}
@@ -63,13 +60,7 @@ dist.destroy_process_group()
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="no torch.distributed")
 def test_two_processes_get_the_knots_and_coefficients_of_one_with_all_inputs(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    commands = [[sys.executable, "-c", PROGRAM, str(rank), port, str(tmp_path / str(rank))] for rank in (0, 1)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    told = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    pair(PROGRAM, tmp_path)
     for rank in (0, 1):
         lines = (tmp_path / str(rank)).read_text().splitlines()
         names = ["update"] * 2 + ["extend"] * 2 + ["single"]

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support import command_line
 from support.minibatch import OPERATORS
 from support.relative_l2 import relative_l2_errors
 from support.settings import changed
 
-from kansciml import KansciError, cli
+from kansciml import KansciError
 from kansciml.experiments.fig5 import experiment as fig5
 from kansciml.experiments.fno.experiment import EXPERIMENT
-from kansciml.experiments.fno.jobs import resampled
 from kansciml.experiments.fno.record import FnoRecord
 from kansciml.experiments.minibatch.trained import load_network
 from kansciml.experiments.ode import experiment as ode
@@ -28,10 +28,7 @@ TINY = changed(OPERATORS, eval_subsamples=(8,), n_train=6, epochs=2, batch_size=
 
 
 def run(capsys, *arguments):
-    """(exit code, standard output, standard error)."""
-    code = cli.main(["evaluate", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return command_line.run(capsys, "evaluate", *map(str, arguments))
 
 
 def one_line(err, message):
@@ -70,7 +67,7 @@ def predicted(record, row, a):
     """Solutions of a trained network at another resolution, by hand."""
     size = a.shape[-1]
     stacked = record.arrays[f"{row.data}.normaliser"]
-    of_a, of_u = (resampled(PointwiseNormaliser(*pair), size) for pair in (stacked[:2], stacked[2:]))
+    of_a, of_u = (PointwiseNormaliser(*pair).resampled(size) for pair in (stacked[:2], stacked[2:]))
     with torch.no_grad():
         z = load_network(record, row)(torch.from_numpy(of_a.encode(a))[:, None])
     return of_u.decode(z[:, 0].numpy())

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from kansciml import cli
+from kansciml.runs.records import load_record
 from support.sweep_samples import wait_for
 
 
@@ -16,6 +17,12 @@ def run(capsys, *arguments):
     code = cli.main(list(arguments))
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def losses(results: Path) -> dict[tuple[int, int], float]:
+    """Final losses in a results folder, by grid and seed."""
+    records = [load_record(path.parent) for path in (results / "ode").glob("*/record.json")]
+    return {(one.config["grid"], one.seeds[0]): one.result["runs"][0]["final_loss"] for one in records}
 
 
 def training_workers(process: psutil.Popen) -> list[psutil.Process]:

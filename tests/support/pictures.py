@@ -1,4 +1,9 @@
-"""What is asked of every picture."""
+"""What is asked of every picture, and of tables."""
+
+
+def rows_of(table):
+    """Rows as dictionaries by column."""
+    return [dict(zip(table.columns, row)) for row in table.rows]
 
 
 def assert_text_fits(figure):

@@ -1,24 +1,37 @@
-"""``python -m support.pool_program FOLDER``: a command whose two workers go on until they are asked to end."""
+"""``python -m support.pool_program pool|call FOLDER``: a command whose workers go on until they are asked to end."""
 
 import sys
 import time
 from pathlib import Path
 
 from kansciml import cli
-from kansciml._workers import WorkerPool, stopping
+from kansciml._workers import WorkerPool, call_in_process, stopping
 
 
-def work(folder: Path, number: int) -> None:
+def pooled(folder: Path, number: int) -> None:
     (folder / f"{number}.began").touch()
     while not stopping():
         time.sleep(0.02)
     (folder / f"{number}.saved").touch()
 
 
+def called(folder: str) -> None:
+    Path(folder, "0.began").touch()
+    try:
+        time.sleep(60)
+    finally:
+        Path(folder, "0.saved").touch()
+
+
 def run(arguments, out) -> int:
+    what, folder = arguments
+    if what == "call":
+        from support import pool_program
+
+        return call_in_process(pool_program.called, folder)
     with WorkerPool(2) as pool:
-        futures = [pool.submit(work, Path(arguments[0]), number) for number in range(2)]
-        Path(arguments[0], "asked").touch()
+        futures = [pool.submit(pooled, Path(folder), number) for number in range(2)]
+        Path(folder, "asked").touch()
         for future in futures:
             future.result()
     return 0

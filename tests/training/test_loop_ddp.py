@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.torchrun import torchrun
 from torch import nn
 from torch.nn import functional as F
 
@@ -78,12 +77,7 @@ def alone(tmp_path_factory):
 def both(tmp_path_factory):
     """Folder of two processes over the loopback that ran `main`."""
     folder = tmp_path_factory.mktemp("two")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", __file__, str(folder)]
-    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
-    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = torchrun(__file__, folder)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -27,6 +27,9 @@ from kansciml.backends.base import Piece
 SAFETY, GROW, SHRINK = 0.9, 10.0, 0.2
 
 
+Rows = Int[np.ndarray, " N"]
+
+
 @dataclass(frozen=True, eq=False)
 class Steps:
     """The accepted steps of all pieces, N in all: first the first step of each, then the second of each, ...
@@ -50,6 +53,10 @@ class Steps:
     groups: np.ndarray
     order: np.ndarray
     rejected: int
+
+    def slices(self) -> list[slice]:
+        """The rows of each group."""
+        return [slice(*pair) for pair in zip(self.groups[:-1], self.groups[1:])]
 
     def rows(self, place: int) -> Int[np.ndarray, " S"]:
         """The steps of a piece, the one at `place` in a group, one after the other."""
@@ -143,22 +150,18 @@ def _integrate(kernel, drive, tableau, pieces, rtol, atol, max_steps) -> Steps:
         if not going.all():
             now = (piece, t, u, f, h, interval, fresh, tried, taken)
             piece, t, u, f, h, interval, fresh, tried, taken = (a[going] for a in now)
-    return in_order(count, rejected, *(np.concatenate(rows) for rows in zip(*kept)))
+    piece, number, t, size, end, states, slopes, interval, fresh = (np.concatenate(column) for column in zip(*kept))
+    rows, groups, order = in_order(count, piece, number)
+    t, size, end, states, slopes, interval, fresh = (a[rows] for a in (t, size, end, states, slopes, interval, fresh))
+    return Steps(t, size, end, states, slopes, interval, fresh, groups, order, rejected)
 
 
-def in_order(count: int, rejected: int, piece: np.ndarray, number: np.ndarray, *kept: np.ndarray) -> Steps:
-    """Steps of ``count`` pieces in the order of `Steps`.
-
-    Args:
-        piece, number: (N,), whose step each is, and which of its steps. kept: the other arrays of `Steps`, in order.
-    """
+def in_order(count: int, piece: Rows, number: Rows) -> tuple[Rows, Int[np.ndarray, " G1"], Int[np.ndarray, " K"]]:
+    """How `Steps` sorts steps, its groups and order, by whose step each is and which of its steps."""
     order = np.argsort(-np.bincount(piece, minlength=count), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(count)
-    rows = np.lexsort((place[piece], number))
-    groups = np.append(0, np.cumsum(np.bincount(number)))
-    t, h, end, states, slopes, interval, fresh = (a[rows] for a in kept)
-    return Steps(t, h, end, states, slopes, interval, fresh, groups, order, rejected)
+    return np.lexsort((place[piece], number)), np.append(0, np.cumsum(np.bincount(number))), order
 
 
 def _norm(largest: np.ndarray, tableau: Tableau) -> np.ndarray:

@@ -65,8 +65,9 @@ def load(path: Path) -> ctypes.CDLL:
     library.kansciml_ode_new_.restype = _Address
     library.kansciml_ode_new_.argtypes = [pointer(_Spec)]
     library.kansciml_ode_free_.argtypes = [_Address]
-    of_solve = [_Address, _Address, pointer(_Pieces), _Real, _Real, _Int, _Int, _Address, pointer(_Outcome)]
-    library.kansciml_ode_solve_.argtypes = of_solve
+    library.kansciml_ode_solve_.argtypes = [
+        *(_Address, _Address, pointer(_Pieces), _Real, _Real, _Int, _Int, _Address, pointer(_Outcome))
+    ]
     library.kansciml_ode_pull_.argtypes = [_Address, _Int, _Address, _Address, _Address]
     return library
 
@@ -76,9 +77,14 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
     return find(ODE, load)
 
 
-def available(spec: FieldSpec) -> bool:
-    """Whether the C++ engine can run this field here."""
-    return _loaded()[0] is not None and (spec.model == "mlp" or spec.spline_order in _ORDERS)
+def available() -> bool:
+    """Whether the C++ engine can run here."""
+    return _loaded()[0] is not None
+
+
+def runs(spec: FieldSpec) -> bool:
+    """Whether it can run this field."""
+    return available() and (spec.model == "mlp" or spec.spline_order in _ORDERS)
 
 
 def reason() -> str:
@@ -105,7 +111,7 @@ class NativeEngine:
     """Solves a built-in field in C++: see `kansciml.backends.base.Engine`. Several threads may use one engine.
 
     Args:
-        spec: a field for which `available` says yes.
+        spec: one that `runs`.
     """
 
     def __init__(self, spec: FieldSpec) -> None:
@@ -124,7 +130,7 @@ class NativeEngine:
         max_steps: int,
         gradient: bool,
     ) -> NativeSolved:
-        """See `kansciml.backends.base.Engine`."""
+        """See `kansciml.backends.base.Engine`; raises `SolveError`."""
         return NativeSolved(self, params, pieces, rtol, atol, max_steps, gradient)
 
 

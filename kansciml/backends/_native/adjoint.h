@@ -51,6 +51,7 @@ struct Adjoint {
             }
         }
         field.prepare(w.step->block, STAGES, w.common);
+        if (w.step->before) fetch(w.step->before->block, STAGES * field.width + field.ends);
     }
 
     void stage(Walker& w, int j) const {

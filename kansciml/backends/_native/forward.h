@@ -42,6 +42,7 @@ struct Forward {
             w.step = reinterpret_cast<Step*>(p);
             w.step->block = p + RECORD;
             w.step->fresh = 0;
+            fetch(p, RECORD + field.width * STAGES + field.ends);
         }
         w.step->first = w.step->last = w.save;
         return w.step->block;

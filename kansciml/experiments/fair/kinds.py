@@ -28,12 +28,12 @@ from kansciml.experiments.ode.runs import run_jobs
 from kansciml.experiments.ode.variants import field_flops, flops_field
 from kansciml.experiments.vision.jobs import jobs as vision_jobs
 from kansciml.experiments.vision.runs import ImageTrainer
-from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import Spec
 from kansciml.runs.experiment import RunContext
 from kansciml.runs.ranks import device_of
 from kansciml.runs.settings import seed_range
 from kansciml.runs.typed import attributes, read
-from kansciml.tasks.ode.problem import FieldSizes, make_field, make_problem
+from kansciml.tasks.ode.problem import FieldSizes, field_of, make_problem
 from kansciml.tasks.vision.registry import get_dataset
 from kansciml.training.optim import adamw
 
@@ -60,14 +60,14 @@ class NeuralOdes(Domain[Job]):
         }
         super().__init__(config, "ode", ("spline",), titles, metrics)
 
-    def field(self, task: str, model: Model) -> FieldSpec:
+    def field(self, task: str, model: Model) -> Spec:
         """The field of a model for a system."""
         system, kan = self.systems[self.sources[task]], self.config.kan
         sizes = FieldSizes(self.config.hidden, kan.grid or 5, kan.spline_order)
         if model.kind == "flops":
             return flops_field(system, sizes)
         match = "params" if model.kind == "params" else "width"
-        return make_field(system, "mlp" if model == MLP else "kan", match=match, config=sizes)
+        return field_of(system, "mlp" if model == MLP else "kan", match=match, config=sizes)
 
     def seeds_of(self, task: str, model: Model) -> list[Job]:
         field, how = self.field(task, model), self.config.ode.whole()

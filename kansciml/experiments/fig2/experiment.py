@@ -22,7 +22,8 @@ from kansciml.experiments.ode.report import render, summary
 from kansciml.experiments.ode.runs import run_jobs
 from kansciml.experiments.ode.trained import trained_fields
 from kansciml.experiments.ode.variants import variant_fields
-from kansciml.models.field_spec import MODELS, FieldSpec
+from kansciml.models.field_spec import MODELS
+from kansciml.models.hybrid_spec import Spec
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.settings import part
 from kansciml.tasks.ode.problem import MATCHES, FieldSizes, make_field
@@ -53,7 +54,7 @@ class Fig2Config:
         """What systems' files define: the data that they read count, not only their text."""
         return file_fingerprints(self.systems)
 
-    def fields(self, system: System) -> dict[str, FieldSpec]:
+    def fields(self, system: System) -> dict[str, Spec]:
         """Variant name -> field."""
         found = variant_fields(system, MODELS, MATCHES, self.field)
         if system.name == GRID_RANGE_STUDY:

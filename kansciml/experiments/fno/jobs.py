@@ -108,26 +108,6 @@ class Samples:
         return {"a": self.test.a[:SHOWN], "u": self.test.u[:SHOWN], "normaliser": stacked}
 
 
-def resampled(normaliser: PointwiseNormaliser, size: int) -> PointwiseNormaliser:
-    """The same on a grid of size x size nodes: where nodes coincide equal, between them interpolated bilinearly.
-
-    A network that was trained at one resolution takes its means and deviations to another with it.
-    """
-    have = normaliser.mean.shape[0] - 1
-    if have % (size - 1) == 0:
-        step = have // (size - 1)
-        return PointwiseNormaliser(normaliser.mean[::step, ::step], normaliser.std[::step, ::step], normaliser.eps)
-    place = np.linspace(0, have, size)
-    low = np.minimum(place.astype(int), have - 1)
-    share = place - low
-
-    def between(values: np.ndarray) -> np.ndarray:
-        rows = values[low] * (1 - share)[:, None] + values[low + 1] * share[:, None]
-        return (rows[:, low] * (1 - share) + rows[:, low + 1] * share).astype(values.dtype)
-
-    return PointwiseNormaliser(between(normaliser.mean), between(normaliser.std), normaliser.eps)
-
-
 def samples_hash(data: DarcyData) -> str:
     """Sixteen hexadecimal digits of a and u, in their order."""
     return arrays_hash(data.a, data.u)

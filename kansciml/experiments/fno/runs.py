@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kansciml.experiments.fno.config import SamplesConfig
-from kansciml.experiments.fno.jobs import SHOWN, FnoJob, Samples, make, read_split, resampled
+from kansciml.experiments.fno.jobs import SHOWN, FnoJob, Samples, make, read_split
 from kansciml.experiments.fno.record import OperatorRow
 from kansciml.experiments.minibatch.trainings import Epoch, Steps, Trainer
 from kansciml.runs import ranks
@@ -67,7 +67,7 @@ def errors_at(
 ) -> np.ndarray:
     """Relative L2 error of each sample, (N,) float64, by `normalisers` of a and of u, brought to its resolution."""
     device = next(module.parameters()).device
-    of_a, of_u = (resampled(one, data.size) for one in normalisers)
+    of_a, of_u = (one.resampled(data.size) for one in normalisers)
     return errors(module, Encoded(data, of_a, device), RelativeError(of_u, device), batch_size).double().cpu().numpy()
 
 

@@ -115,8 +115,9 @@ class RunConfig:
     """Relative tolerance of the solver in training."""
     atol: float = 1e-7
     """Absolute tolerance of the solver in training, in multiples of each component's range (of 1: built-in systems)."""
-    solver: str = field(default="5", metadata=COUNTS_IF_SET)
-    """Integrator: 3, 5 or 8 (explicit, of that order), stiff (implicit), or a name that the backend knows."""
+    solver: str | None = field(default=None, metadata=COUNTS_IF_SET)
+    """Integrator: 3, 5 or 8 (explicit, of that order), stiff (implicit), or a name that the backend knows (default: 5,
+    of a system that is stiff: stiff)."""
     max_steps: int = field(default=MAX_STEPS, metadata=COUNTS_IF_SET)
     """Steps of one solve before it is given up, in training and when its errors are computed."""
     fit: FitConfig = part(FitConfig(), later=tuple(vars(FitConfig())))
@@ -132,7 +133,7 @@ class RunConfig:
         for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
             if not 0 < tolerance < 1:
                 raise UsageError(f"got {name} {tolerance}: expected a number between 0 and 1, such as 1e-7")
-        check_methods(self.gradient, self.sensealg)
+        check_methods(self.gradient, self.sensealg, self.solver, self.backend)
         self.fit.check_with(self.training.curriculum)
 
     @classmethod

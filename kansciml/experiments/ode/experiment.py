@@ -21,7 +21,8 @@ from kansciml.experiments.ode.report import render, summary
 from kansciml.experiments.ode.runs import run_jobs
 from kansciml.experiments.ode.trained import trained_fields
 from kansciml.experiments.ode.variants import variant_fields
-from kansciml.models.field_spec import MODELS, FieldSpec
+from kansciml.models.field_spec import MODELS
+from kansciml.models.hybrid_spec import Spec
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.settings import part
 from kansciml.tasks.ode.problem import MATCHES, FieldConfig, make_problem
@@ -51,7 +52,7 @@ class OdeConfig:
         """What a system's file defines: the data that it reads count, not only its text."""
         return file_fingerprints([self.system.source])
 
-    def fields(self, system: System) -> dict[str, FieldSpec]:
+    def fields(self, system: System) -> dict[str, Spec]:
         """Variant name -> field."""
         models = MODELS if self.model == "both" else (self.model,)
         return variant_fields(system, models, MATCHES if self.match == "both" else (self.match,), self.field)

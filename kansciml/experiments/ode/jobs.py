@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from kansciml._errors import UsageError
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
-from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import Spec
 from kansciml.runs.settings import seed_range
 from kansciml.tasks.ode.fingerprint import fingerprint
+from kansciml.tasks.ode.fitting.config import FitConfig
+from kansciml.tasks.ode.fitting.windows import prepared
+from kansciml.tasks.ode.problem import make_problem
 from kansciml.tasks.ode.system import System
 
 
@@ -24,7 +27,7 @@ class Job:
 
     system: SystemConfig
     variant: str
-    spec: FieldSpec
+    spec: Spec
     seed: int
     backend: str
     config: RunConfig
@@ -74,7 +77,7 @@ class Plan:
 
     @classmethod
     def of(
-        cls, sources: Iterable[SystemConfig], fields: Callable[[System], Mapping[str, FieldSpec]], config: RunConfig
+        cls, sources: Iterable[SystemConfig], fields: Callable[[System], Mapping[str, Spec]], config: RunConfig
     ) -> Plan:
         """Train every variant of every system; `fields`: variant -> field.
 
@@ -91,6 +94,9 @@ class Plan:
             for variant, spec in fields(systems[source]).items()
             for seed in seed_range(config)
         ]
+        for source, spec in {(job.system, job.spec) for job in jobs}:
+            if systems[source].trajectories or config.fit != FitConfig():  # else there is nothing that would not suit
+                prepared(make_problem(systems[source], spec, learn_u0=config.fit.learn_u0), config.fit)
         return cls(jobs, systems, tuple(notes))
 
 

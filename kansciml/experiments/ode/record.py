@@ -57,6 +57,7 @@ class Run:
         train_mse ... unseen_relative_mse: errors re-evaluated at tolerance 1e-10; None where that fails, the truth is
             unknown, there are no such trajectories or, for relative errors, the data are constant in time.
         not_computed: why, for each of those that is None.
+        estimates: of the known terms' parameters, by name.
         group: the variant, with the backend where there are two. arrays: by ``<id>.<name>``, others too.
     """
 
@@ -83,6 +84,7 @@ class Run:
     final_loss: float = math.nan
     evaluations: int = 0
     wall_s: float = math.nan
+    estimates: Mapping[str, float] = field(default_factory=dict)
     group: str = ""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -235,6 +237,11 @@ class OdeSystem:
         return self.series[0]
 
     @property
+    def roles(self) -> set[str]:
+        """What its trajectories are for."""
+        return {one.role for one in self.series}
+
+    @property
     def bodies(self) -> list[tuple[str, int, int]]:
         """Bodies moving in a plane: (number, index of x, index of y) for labels such as x1 ... x7, y1 ... y7."""
         index = {label: i for i, label in enumerate(self.labels)}
@@ -314,7 +321,8 @@ def read_runs(record: Record) -> list[Run]:
 
 def run_json(run: Run) -> dict[str, Any]:
     """The row of a run."""
-    return _without(write(replace(run, variant=run.group, arrays={})), "group", "arrays")
+    empty = () if run.estimates else ("estimates",)
+    return _without(write(replace(run, variant=run.group, arrays={})), "group", "arrays", *empty)
 
 
 def ode_result(systems: Sequence[OdeSystem], runs: Sequence[Run]) -> Result:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kansciml.experiments.ode import figures, paths
 from kansciml.experiments.ode.record import OdeRecord
-from kansciml.experiments.ode.tables import backend_tables, loss_table, verdict_tables
+from kansciml.experiments.ode.tables import backend_tables, estimate_tables, loss_table, verdict_tables
 from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def summary(record: Record) -> list[Table]:
-    """The table of final losses, and a table of verdicts per claim where two models can be compared.
+    """The tables of final losses and of estimated parameters, one of verdicts per claim where models can be compared.
 
     Raises:
         KansciError: the record holds no finished run of a neural ODE.
     """
     ode = OdeRecord.read(record)
-    return [loss_table(ode), *verdict_tables(ode), *backend_tables(ode)]
+    return [loss_table(ode), *estimate_tables(ode), *verdict_tables(ode), *backend_tables(ode)]
 
 
 def render(record: Record, folder: Path) -> list[Path]:

@@ -187,6 +187,7 @@ def run_job(
         **run.metrics,
         not_computed=run.metrics.missing,
         evaluations=run.fit.evaluations,
+        estimates=run.estimates,
         wall_s=run.fit.wall_s,
         arrays={f"{job.id}.{name}": array for name, array in arrays.items()},
     )

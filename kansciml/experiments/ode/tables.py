@@ -32,28 +32,48 @@ class OdeClaim(Claim[OdeGroup]):
 def loss_table(ode: OdeRecord) -> Table:
     """Final losses per system and variant, over seeds."""
     rows, diverged = [], []
+    kinds = [kind for kind in ("validation", "unseen") if any(kind in system.roles for system in ode.systems)]
     for system in ode.systems:
         for group in system.groups:
             is_reference = group.variant == "mlp" and len(system.groups) > 1
             about = [system.title, group.label, group.said("reference") if is_reference else group.comparison]
             errors = [group.middle(), *group.range(), group.middle("train_relative_mse")]
             test = None if system.test_end is None else group.middle("test_relative_mse")
+            held = [group.middle(f"{kind}_relative_mse") if kind in system.roles else None for kind in kinds]
             wall = sum(run.wall_s for run in group.rows) / len(group.rows)
-            rows.append([*about, group.n_parameters, len(group.rows), *errors, test, wall])
+            rows.append([*about, group.n_parameters, len(group.rows), *errors, test, *held, wall])
             if group.n_diverged:
                 diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.rows)} diverged.")
     notes = [
         "MSE: of the trained models solved again at rtol = atol = 1e-10, median over seeds (a diverged seed counts as"
         " infinite), min and max over those that did not diverge. Relative: squared error over the variation of the"
         " data, pooled over components (of your own data: in standard deviations of each); median. Test: the"
-        " extrapolation span. Wall: mean seconds per seed."
+        " extrapolation span."
+        + " Validation, unseen: trajectories that were not trained on." * bool(kinds)
+        + " Wall: mean seconds per seed."
     ]
     notes += diverged + _not_computed(ode)
     if ode.n_interrupted:
         notes.append(f"{ode.n_interrupted} interrupted runs are left out.")
     columns = ["System", "Model", "Comparison", "Parameters", "Seeds"]
-    columns += ["Train MSE", "min", "max", "Train relative MSE", "Test relative MSE", "Wall (s)"]
+    columns += ["Train MSE", "min", "max", "Train relative MSE", "Test relative MSE"]
+    columns += [f"{kind.capitalize()} relative MSE" for kind in kinds] + ["Wall (s)"]
     return Table("Final loss", columns, rows, notes)
+
+
+def estimate_tables(ode: OdeRecord) -> list[Table]:
+    """What the parameters of known terms were estimated at; no table where none are."""
+    rows = []
+    for system in ode.systems:
+        for group in system.groups:
+            runs = [run for run in group.rows if not run.diverged]
+            for name in runs[0].estimates if runs else ():
+                values = [run.estimates[name] for run in runs]
+                about = [system.title, group.label, group.comparison, name, len(values)]
+                rows.append([*about, float(np.median(values)), min(values), max(values)])
+    columns = ["System", "Model", "Comparison", "Parameter", "Seeds", "Median", "min", "max"]
+    note = "Of the known terms, over the seeds that did not diverge. The network may stand in for what they miss."
+    return [Table("Estimated parameters", columns, rows, [note])] if rows else []
 
 
 def _not_computed(ode: OdeRecord) -> list[str]:

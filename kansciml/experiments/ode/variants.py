@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kansciml.analysis.matching import kan_size, mlp_size
 from kansciml.models.base import Slot
-from kansciml.models.field_spec import FieldSpec
-from kansciml.tasks.ode.problem import FieldSizes, make_field, shrunk_kan
+from kansciml.models.hybrid_spec import HybridSpec, Spec
+from kansciml.tasks.ode.problem import FieldSizes, field_of, shrunk_kan
 from kansciml.tasks.ode.system import System
 
 
 def variant_fields(
     system: System, models: Sequence[str], matches: Sequence[str], config: FieldSizes
-) -> dict[str, FieldSpec]:
+) -> dict[str, Spec]:
     """Variant -> field: ``mlp``, ``kan-width`` (same hidden widths), ``kan-params`` (no more parameters),
     ``kan-flops`` (no more operations)."""
-    fields = {"mlp": make_field(system, "mlp", config=config)} if "mlp" in models else {}
+    fields = {"mlp": field_of(system, "mlp", config=config)} if "mlp" in models else {}
     for match in matches if "kan" in models else ():
         if match == "flops":
             fields["kan-flops"] = flops_field(system, config)
         else:
-            fields[f"kan-{match}"] = make_field(system, "kan", match=match, config=config)
+            fields[f"kan-{match}"] = field_of(system, "kan", match=match, config=config)
     return fields
 
 
-def flops_field(system: System, config: FieldSizes) -> FieldSpec:
+def flops_field(system: System, config: FieldSizes) -> Spec:
     """A KAN with at most as many operations per evaluation (`field_flops`) as the MLP of the given hidden widths."""
-    return shrunk_kan(make_field(system, "mlp", config=config), field_flops)
+    mlp = field_of(system, "mlp", config=config)
+    if isinstance(mlp, HybridSpec):
+        return replace(mlp, network=shrunk_kan(mlp.network, field_flops))
+    return shrunk_kan(mlp, field_flops)
 
 
-def field_flops(spec: FieldSpec) -> float:
+def field_flops(spec: Spec) -> float:
     """Operations of one evaluation of the network in a field, at one state (`kansciml.analysis.cost`).
 
     What a KAN does once per parameter vector, scaling its spline weights, is shared among `matching.IMAGES`
-    evaluations, fewer than a solve takes. The normalisation of states, the same for all fields, is not counted.
+    evaluations, fewer than a solve takes. The normalisation of states and known terms, the same for all fields, are not
+    counted.
     """
+    spec = spec.network if isinstance(spec, HybridSpec) else spec
     if spec.model == "mlp":
         return mlp_size(Slot("field", spec.widths, rows=1, count=1), "flops")
     return kan_size(spec.widths, 1, "spline", "flops", spec.grid, spec.spline_order)

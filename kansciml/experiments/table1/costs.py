@@ -86,21 +86,9 @@ def costs(model: str, config: DeitConfig, batch: int = PRINTED_BATCH) -> Costs:
         step_bytes=step,
         kept_bytes=kept,
         kan_hidden=config.kan_widths()[0][1] if config.kan_layer else None,
-        flops=None if mixing is None else mixing + other_flops(config),
+        flops=None if mixing is None else mixing + config.other_flops,
         mixing_flops=mixing,
     )
-
-
-def other_flops(config: DeitConfig) -> float:
-    """FLOPs of the matrix products of one forward pass, per image, outside of the MLPs or KANs.
-
-    A multiplication and an addition are two. Patch embedding 2 C p^2 D N; per block queries, keys, values and
-    projection 8 D^2 T, attention 4 T^2 D; head 2 D classes. Biases, norms and softmax are left out.
-    """
-    d, tokens = config.width, config.tokens
-    patches = 2 * config.channels * config.patch**2 * d * (tokens - 1)
-    block = 8 * d * d * tokens + 4 * tokens * tokens * d
-    return float(patches + config.depth * block + 2 * d * config.classes)
 
 
 def step_memory(config: DeitConfig, batch: int) -> tuple[int, int]:

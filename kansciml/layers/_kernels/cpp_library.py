@@ -71,15 +71,15 @@ def find(source: Path, load: Callable[[Path], ctypes.CDLL]) -> tuple[ctypes.CDLL
         return None, f"C++ kernels not built: {how}"
     try:
         library = load(path)
-        threads = "OpenMP" if library.kansciml_openmp() else "one thread"
-        return library, f"C++ kernels, {_SETS[library.kansciml_isa()]}, {threads}"
+        return library, f"C++ kernels, {_SETS[library.kansciml_isa()]}"
     except (OSError, AttributeError) as error:
         return None, f"C++ kernels cannot be loaded ({error}): run python -m kansciml.layers._native.build again"
 
 
 @cache
 def _loaded() -> tuple[ctypes.CDLL | None, str]:
-    return find(SPLINE, load)
+    library, told = find(SPLINE, load)
+    return library, told if library is None else f"{told}, {'OpenMP' if library.kansciml_openmp() else 'one thread'}"
 
 
 def available() -> bool:

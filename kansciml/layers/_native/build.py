@@ -1,7 +1,8 @@
 """Compile the C++ kernels of spline layers and of neural ODEs with the system's compiler, where there is one.
 
 A source is compiled once per instruction set and linked with a dispatcher, so one library serves every processor of
-the platform; it stands next to its source. Standard library only: the hook of an installation loads this file by its path.
+the platform; it stands next to its source. Standard library only: the hook of an installation loads this file by its
+path.
 """
 
 from __future__ import annotations

@@ -31,14 +31,6 @@ EXPORT int kansciml_isa() {
     return 0;
 }
 
-EXPORT int kansciml_openmp() {
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
-}
-
 // kansciml_NAME, which calls NAMEavx512, NAMEavx2 or NAMEportable
 #define FORWARD_TO(NAME, RESULT, TYPES, ARGS) \
     extern "C" RESULT NAME##avx512 TYPES; \

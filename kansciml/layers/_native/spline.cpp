@@ -69,6 +69,14 @@ FUNCTIONS(double, d_)
 #ifdef DISPATCH
 EXPORT int kansciml_interface() { return 4; }  // raised with every change of the functions' arguments
 
+EXPORT int kansciml_openmp() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 #define ALL(T, N) \
     FORWARD_TO(dense_##N, int, \
                (const Grid* g, const T* x, const T* h, Int ldx, Int rows, Int inputs, const T* cells, T* block, T* gx, \

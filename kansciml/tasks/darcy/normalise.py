@@ -58,6 +58,25 @@ class PointwiseNormaliser(Generic[A]):
         mean, std = (torch.as_tensor(x).to(device, dtype) for x in (self.mean, self.std))
         return PointwiseNormaliser(mean, std, self.eps)
 
+    def resampled(self: PointwiseNormaliser[np.ndarray], size: int) -> PointwiseNormaliser[np.ndarray]:
+        """The same on a grid of size x size nodes: where nodes coincide equal, between them interpolated bilinearly.
+
+        A network that was trained at one resolution takes its means and deviations to another with it.
+        """
+        have = self.mean.shape[0] - 1
+        if have % (size - 1) == 0:
+            step = have // (size - 1)
+            return PointwiseNormaliser(self.mean[::step, ::step], self.std[::step, ::step], self.eps)
+        place = np.linspace(0, have, size)
+        low = np.minimum(place.astype(int), have - 1)
+        share = place - low
+
+        def between(values: np.ndarray) -> np.ndarray:
+            rows = values[low] * (1 - share)[:, None] + values[low + 1] * share[:, None]
+            return (rows[:, low] * (1 - share) + rows[:, low + 1] * share).astype(values.dtype)
+
+        return PointwiseNormaliser(between(self.mean), between(self.std), self.eps)
+
     def encode(self, x: A) -> A:
         """Normalised x (..., s, s)."""
         return (x - self.mean) / (self.std + self.eps)

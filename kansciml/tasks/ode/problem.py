@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from kansciml._errors import UsageError, unknown_name
+from kansciml.backends._hybrid import HybridKernel
 from kansciml.backends.base import MAX_STEPS, OdeProblem, Series
 from kansciml.models.field_spec import INPUT_SCALINGS, MODELS, FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec, NetworkSpec, Physics, Spec
 from kansciml.tasks.ode.data import first_state
-from kansciml.tasks.ode.scaling import input_normalisation, training_trajectories
+from kansciml.tasks.ode.scaling import column_scaling, input_normalisation, training_trajectories, with_normalisation
 from kansciml.tasks.ode.system import System
 from kansciml.tasks.ode.trajectory import Trajectory
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from kansciml.backends.module_field import ModuleField
 
 MATCHES = ("width", "params")
+Numbers = tuple[float, ...]
+Network = TypeVar("Network", bound=FieldSpec)
 
 
 @dataclass(frozen=True)
@@ -68,34 +74,111 @@ def make_field(
         config: the network (default: `FieldConfig()`). settings: those of `FieldConfig` that differ from it.
 
     Raises:
-        UsageError: unknown name or a value out of range.
+        UsageError: unknown name or a value out of range; a system with known terms, which wants `hybrid_field`.
     """
-    if model not in MODELS:
-        raise unknown_name("model", model, MODELS)
-    if match not in MATCHES:
-        raise unknown_name("match", match, MATCHES)
-    given = FieldConfig(**{**vars(config or FieldConfig()), **settings})
+    if system.physics is not None:
+        raise UsageError(
+            f"system {system.name} has known terms, physics: a field that learns all of du/dt ignores them"
+        )
+    given = _given(model, match, config, settings)
     affine, n, m = given.input_scaling == "affine", system.state_size, system.input_size
     center, scale = input_normalisation(system)
     spec = FieldSpec(
         "mlp" if match == "params" else model,
         (n + m + system.time_dependent, *(given.hidden or (system.hidden,)), n),
-        activation=given.activation,
-        grid=given.grid,
-        spline_order=given.spline_order,
-        grid_range=given.grid_range,
         center=system.center + center if affine else (),
         scale=system.scale + scale if affine else (),
         rate=system.rate,
-        squash=given.input_scaling == "tanh",
-        input_power=given.input_power,
         inputs=m,
         time=system.time_dependent,
+        **_options(given),
     )
     return shrunk_kan(spec, lambda field: field.n_parameters) if (model, match) == ("kan", "params") else spec
 
 
-def shrunk_kan(mlp: FieldSpec, size: Callable[[FieldSpec], float]) -> FieldSpec:
+def hybrid_field(
+    system: System, model: str, *, match: str = "width", config: FieldSizes | None = None, **settings: Any
+) -> HybridSpec:
+    """A field of the system's known terms, its `physics`, and a network; the arguments are those of `make_field`.
+
+    The network's inputs are scaled into [-0.9, 0.9] over the training data, with the first guesses of parameters. Each
+    of its outputs has a rate at which it changes one component of du/dt by as much as this changes in the data.
+
+    Raises:
+        UsageError: as `make_field`; no known terms, or ones that are not finite at the data.
+    """
+    if system.physics is None:
+        raise UsageError(f"system {system.name} has no known terms: give it physics, or take make_field")
+    given = _given(model, match, config, settings)
+    field, center, scale, rate = _known_terms(with_normalisation(system), system.physics)
+    spec = NetworkSpec(
+        "mlp" if match == "params" else model,
+        (field.network.widths[0], *(given.hidden or (system.hidden,)), system.physics.outputs),
+        center=center if given.input_scaling == "affine" else (),
+        scale=scale if given.input_scaling == "affine" else (),
+        rate=rate,
+        **_options(given),
+    )
+    if (model, match) == ("kan", "params"):
+        spec = shrunk_kan(spec, lambda network: network.n_parameters)
+    return replace(field, network=spec)
+
+
+def field_of(system: System, model: str, *, match: str = "width", config: FieldSizes | None = None) -> Spec:
+    """`hybrid_field` of a system with known terms, else `make_field`."""
+    make = make_field if system.physics is None else hybrid_field
+    return make(system, model, match=match, config=config)
+
+
+def _given(model: str, match: str, config: FieldSizes | None, settings: dict[str, Any]) -> FieldConfig:
+    if model not in MODELS:
+        raise unknown_name("model", model, MODELS)
+    if match not in MATCHES:
+        raise unknown_name("match", match, MATCHES)
+    return FieldConfig(**{**vars(config or FieldConfig()), **settings})
+
+
+def _options(given: FieldConfig) -> dict[str, Any]:
+    same = ("activation", "grid", "spline_order", "grid_range", "input_power")
+    return {"squash": given.input_scaling == "tanh", **{name: getattr(given, name) for name in same}}
+
+
+def _known_terms(system: System, physics: Physics) -> tuple[HybridSpec, Numbers, Numbers, Numbers]:
+    """The known terms with a network of no hidden layer; center and scale of its inputs, and rate of its outputs."""
+    n, m = system.state_size, system.input_size
+    equations = physics.equations(n, m)
+    network = NetworkSpec("mlp", (len(equations.calls[0]), physics.outputs))
+    field = HybridSpec(network, equations, physics.sought(), m)
+    kernel = HybridKernel(field, np.zeros(field.n_parameters))
+    data = training_trajectories(system)
+    t, u = np.concatenate([one.t for one in data]), np.concatenate([_filled(one, system) for one in data])
+    w = np.concatenate([one.inputs for one in data if one.inputs is not None]) if m else None
+    finite = np.isfinite(kernel.batch(u, t, w)).all(axis=1)
+    if not finite.all():
+        at = np.argmin(finite)
+        raise UsageError(
+            f"system {system.name}: the known terms are not finite at t = {t[at]:g}, u = {u[at].tolist()}: check them,"
+            " and the first guesses of their parameters"
+        )
+    inputs, slopes = kernel.calls(u, t, w)
+    columns = list(inputs.reshape(-1, inputs.shape[-1]).T)
+    strength = np.nan_to_num(np.sqrt(np.mean(slopes**2, axis=2))).max(axis=0)  # (n, outputs)
+    rates = np.divide(np.array(system.rate)[:, None], strength, out=np.full_like(strength, np.inf), where=strength > 0)
+    rate = rates.min(axis=0)
+    center, scale = column_scaling(columns)
+    return field, center, scale, tuple(np.where(np.isfinite(rate), rate, 1.0).tolist())
+
+
+def _filled(one: Trajectory, system: System) -> np.ndarray:
+    """States, where they were not measured those between the measurements around them."""
+    filled = one.states.copy()
+    for i, column in enumerate(filled.T):
+        known = np.isfinite(column)
+        column[~known] = np.interp(one.t[~known], one.t[known], column[known]) if known.any() else system.center[i]
+    return filled
+
+
+def shrunk_kan(mlp: Network, size: Callable[[FieldSpec], float]) -> Network:
     """The KAN whose hidden widths are those of `mlp` shrunk by one factor until its `size` is at most the MLP's.
 
     Where even one unit is larger than the MLP, it has one.
@@ -110,7 +193,7 @@ def shrunk_kan(mlp: FieldSpec, size: Callable[[FieldSpec], float]) -> FieldSpec:
 
 def make_problem(
     system: System,
-    field: FieldSpec | ModuleField,
+    field: Spec | ModuleField,
     rtol: float = 1e-7,
     atol: float = 1e-7,
     max_steps: int = MAX_STEPS,

@@ -47,16 +47,19 @@ def with_normalisation(system: System) -> System:
 
 
 def input_normalisation(system: System) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """center and scale of what a field sees beside the state: the inputs, then the time if the system depends on it.
-
-    Each lies in [-0.9, 0.9] over the training spans; the scale of a constant input is 1 % of its size, or 1.
-    """
+    """center and scale over the training spans of what a field sees beside the state: the inputs, then the time if the
+    system depends on it (see `column_scaling`)."""
     ends = [(system.trajectories[k].t[0], system.end_of(k)) for k in system.training] or [(system.t0, system.train_end)]
     columns = []
     if system.input_size:
         columns += [*np.concatenate([system.trajectories[k].until(system.end_of(k)).inputs for k in system.training]).T]
     if system.time_dependent:
         columns.append(np.array(ends).ravel())
+    return column_scaling(columns)
+
+
+def column_scaling(columns: Sequence[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """center and scale that put each column into [-0.9, 0.9]; the scale of a constant one is 1 % of its size, or 1."""
     center = [(column.min() + column.max()) / 2 for column in columns]
     sizes = [(np.ptp(column), np.abs(column).max()) for column in columns]
     scale = [

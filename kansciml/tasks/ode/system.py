@@ -10,10 +10,11 @@ import numpy as np
 
 from kansciml._errors import UsageError
 from kansciml._files import short_name
+from kansciml.models.hybrid_spec import Physics
 from kansciml.models.units import Units
 from kansciml.tasks.ode.trajectory import Trajectory
 
-_LATER = ("trajectories", "train_ends", "validation", "unseen", "starts", "box", "time_dependent", "stiff")
+_LATER = ("trajectories", "train_ends", "validation", "unseen", "starts", "box", "time_dependent", "stiff", "physics")
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 PLOT_POINTS = 201
 
@@ -58,6 +59,7 @@ class System:
         box: lowest and highest initial state, (n,) each, between which further ones are drawn; None: none are.
         time_dependent: whether du/dt depends on t itself, which a field is then given; None: what `rhs` shows,
             evaluated at one state and several times; without `rhs` it does not.
+        physics: the terms of du/dt that are known to a model, which then learns the rest; None: it learns all.
         stiff: whether explicit integrators need far more steps than the solution has features.
 
     Raises:
@@ -92,6 +94,7 @@ class System:
     box: tuple[np.ndarray, np.ndarray] | None = None
     time_dependent: bool = cast(bool, None)
     stiff: bool = False
+    physics: Physics | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or self.name != short_name(self.name):
@@ -135,6 +138,11 @@ class System:
                 raise self._error(f"got box {low.tolist()} to {high.tolist()}: expected lowest, then highest values")
             self._set("box", (low, high))
         self._check_trajectories()
+        if self.physics is not None:
+            try:
+                self.physics.equations(n, self.input_size)
+            except UsageError as error:
+                raise self._error(str(error)) from error
 
     def __getstate__(self) -> dict[str, object]:
         """Attributes, for copies and fingerprints: those of later versions where they are set, so that a system that

@@ -1,14 +1,12 @@
 """Two processes that share the data get the Hessian of all of it; others share out probes; they fail together."""
 
 import json
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from support.hessians import operator_with
+from support.torchrun import pair
 
 from kansciml.analysis.hessian import matrix_of, spectral_density
 
@@ -80,23 +78,7 @@ dist.destroy_process_group()
 def folder(tmp_path_factory):
     """What two processes wrote down."""
     folder = tmp_path_factory.mktemp("distributed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    program = f"import sys\nsys.path[:0] = {sys.path!r}\n{PROGRAM}"
-    command = [sys.executable, "-c", program]
-    running = [
-        subprocess.Popen([*command, str(rank), port, str(folder), json.dumps(SETTINGS)], stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    try:
-        for process in running:
-            _, stderr = process.communicate(timeout=120)
-            assert process.returncode == 0, stderr.decode()
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+    pair(PROGRAM, folder, json.dumps(SETTINGS))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Radau IIA on stiff systems: its coefficients, its solutions, and the exact gradient of its discrete solution."""
+"""Radau IIA and BDF on stiff systems: their solutions, and the exact gradients of their discrete solutions."""
 
 from dataclasses import replace
 
@@ -8,8 +8,8 @@ from scipy.integrate import solve_ivp
 from support.kernels import Kernel, robertson, van_der_pol
 
 from kansciml import SolveError
-from kansciml.backends._engines import implicit
-from kansciml.backends._engines.implicit import DENSE, A, C, ImplicitEngine, ImplicitSolved
+from kansciml.backends._engines import bdf, radau
+from kansciml.backends._engines.radau import DENSE, A, C
 from kansciml.backends._kernels import bind
 from kansciml.backends.base import Piece
 from kansciml.models.field_spec import FieldSpec
@@ -22,8 +22,12 @@ KINETICS = [
 ]
 
 
-def solve(kernel, pieces, tolerance, max_steps=20_000):
-    return ImplicitSolved(kernel, pieces, tolerance, tolerance, max_steps)
+METHODS = {"Radau": (radau, radau.RadauSolved), "BDF": (bdf, bdf.BdfSolved)}
+BOTH = pytest.mark.parametrize("method", METHODS)
+
+
+def solve(kernel, pieces, tolerance, method="Radau", max_steps=20_000):
+    return METHODS[method][1](kernel, pieces, tolerance, tolerance, max_steps)
 
 
 def test_coefficients_are_those_of_the_collocation_method_of_order_five():
@@ -35,25 +39,27 @@ def test_coefficients_are_those_of_the_collocation_method_of_order_five():
         np.testing.assert_allclose(0.3 ** np.arange(1, 4) @ DENSE @ C**power, 0.3**power, atol=1e-14)
 
 
-def test_robertson_and_van_der_pol_are_solved_to_the_tolerance():
+@BOTH
+def test_robertson_and_van_der_pol_are_solved_to_the_tolerance(method):
     def field(t, u):
         return robertson(RATES, t, u, None)
 
-    states = solve(Kernel(robertson, RATES), KINETICS, 1e-9).states
+    states = solve(Kernel(robertson, RATES), KINETICS, 1e-9 if method == "BDF" else 1e-8, method).states
     for one, found in zip(KINETICS, states):
         truth = solve_ivp(field, (0, one.saveat[-1]), one.start, "LSODA", one.saveat, rtol=1e-12, atol=1e-16).y.T
         np.testing.assert_allclose(found, truth, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(found.sum(1), 1.0, rtol=1e-10)  # mass is conserved
     times = np.array([0.4, 0.8, 1.2])
-    found = solve(Kernel(van_der_pol, [1000.0]), [Piece(np.array([2.0, 0.0]), 0.0, times)], 1e-8).states[0]
+    found = solve(Kernel(van_der_pol, [1000.0]), [Piece(np.array([2.0, 0.0]), 0.0, times)], 1e-8, method).states[0]
     truth = solve_ivp(
         lambda t, u: van_der_pol([1000.0], t, u, None), (0, 1.2), [2, 0], "LSODA", times, rtol=1e-11, atol=1e-11
     ).y.T
     np.testing.assert_allclose(found, truth, rtol=1e-5)
 
 
+@BOTH
 @pytest.mark.parametrize("kind", ["linear", "held"])
-def test_a_stiff_linear_system_with_inputs_has_its_closed_form(kind):
+def test_a_stiff_linear_system_with_inputs_has_its_closed_form(kind, method):
     """u' = -1e4 (u - w(t)): a layer after each knot, then w - w' / 1e4."""
     rate, inputs = 1e4, Inputs(np.array([0.0, 0.5, 2.0]), np.array([[1.0], [-1.0], [3.0]]), kind)
     kernel = Kernel(lambda p, t, u, w: p[0] * (w - u), [rate])
@@ -70,16 +76,17 @@ def test_a_stiff_linear_system_with_inputs_has_its_closed_form(kind):
         exact[own] = settled(times[own], i) + (u - settled(left, i)) * np.exp(-rate * (times[own] - left))
         u = exact[3]  # at the knot
     pieces = [Piece(np.zeros(1), 0.0, times, inputs), Piece(np.zeros(1), 0.0, times[:4], inputs)]
-    solved = solve(kernel, pieces, 1e-9)
+    solved = solve(kernel, pieces, 1e-9, method)
     np.testing.assert_allclose(solved.states[0][:, 0], exact, atol=1e-7)
     np.testing.assert_allclose(solved.states[1][:, 0], exact[:4], atol=1e-7)
     assert np.isin(inputs.t[1:], solved.steps.end).all()
 
 
-def test_a_stiff_field_of_time_follows_it():
+@BOTH
+def test_a_stiff_field_of_time_follows_it(method):
     kernel = Kernel(lambda p, t, u, w: -1e3 * (u - np.cos(t)) - np.sin(t))
     times = np.linspace(0.0, 6.0, 9)
-    states = solve(kernel, [Piece(np.ones(1), 0.0, times)], 1e-9).states[0]
+    states = solve(kernel, [Piece(np.ones(1), 0.0, times)], 1e-9, method).states[0]
     np.testing.assert_allclose(states[:, 0], np.cos(times), atol=1e-8)
 
 
@@ -96,34 +103,34 @@ CASES = {
 }
 
 
+@BOTH
 @pytest.mark.parametrize("case", CASES)
-def test_gradient_is_exact_for_the_discrete_solution_however_coarse_it_is(case, monkeypatch):
+def test_gradient_is_exact_for_the_discrete_solution_however_coarse_it_is(case, method, monkeypatch):
     """Against central differences with the steps of the unchanged problem."""
     make, params, size = CASES[case]
     pieces = KINETICS if case == "robertson" else [replace(one, saveat=np.linspace(0.3, 4, 6)) for one in KINETICS]
     rng = np.random.default_rng(0)
-    solved = solve(make(params), pieces, 1e-4)
+    solved = solve(make(params), pieces, 1e-4, method)
     steps = solved.steps
     cotangents = [rng.normal(size=v.shape) * [1, 1e4 if case == "robertson" else 1, 1] for v in solved.states]
     by_params, by_starts = solved.pull(cotangents)
     change, moves = rng.normal(size=params.shape) * size, rng.normal(size=by_starts.shape) * 1e-3
 
+    monkeypatch.setattr(METHODS[method][0], "_integrate", lambda *settings: steps)
+
     def value(h, of_starts=False):
-        states = steps.states.copy()
-        states[: len(pieces), 0] += h * moves[steps.order] * of_starts
-        monkeypatch.setattr(implicit, "_integrate", lambda *settings: replace(steps, states=states))
-        found = solve(make(params + h * change * (not of_starts)), pieces, 1e-4).states
+        moved = [replace(one, start=one.start + h * of_starts * by) for one, by in zip(pieces, moves)]
+        found = solve(make(params + h * change * (not of_starts)), moved, 1e-4, method).states
         return sum(float(np.sum(c * v)) for c, v in zip(cotangents, found))
 
     assert by_params @ change == pytest.approx(central(value, 1e-3), rel=1e-6)
     assert np.sum(by_starts * moves) == pytest.approx(central(lambda h: value(h, True), 1e-4), rel=1e-6)
 
 
-def test_gradient_at_a_tight_tolerance_is_that_of_the_continuous_adjoint():
+def test_gradients_at_a_tight_tolerance_are_those_of_the_continuous_adjoint():
     """d/dp of sum_s c_s u(t_s), from lambda' = -J^T lambda solved backwards by SciPy from save point to save point."""
     kernel, piece = Kernel(robertson, RATES), replace(KINETICS[0], saveat=np.array([1e-3, 0.1, 10.0]))
     cotangent = np.random.default_rng(0).normal(size=(3, 3))
-    by_params, by_starts = solve(kernel, [piece], 1e-11).pull([cotangent])
 
     def field(t, u):
         return robertson(RATES, t, u, None)
@@ -141,23 +148,25 @@ def test_gradient_at_a_tight_tolerance_is_that_of_the_continuous_adjoint():
     for end, begin, c in zip(piece.saveat[::-1], [0.1, 1e-3, 0.0], cotangent[::-1]):
         y[:3] += c
         y = backwards(y, end, begin)
-    adjoint, total = y[:3], y[3:]
-    np.testing.assert_allclose(by_params, total, rtol=1e-5)
-    np.testing.assert_allclose(by_starts[0], adjoint, rtol=1e-5)
+    for method in METHODS:
+        by_params, by_starts = solve(kernel, [piece], 1e-11, method).pull([cotangent])
+        np.testing.assert_allclose(by_starts[0], y[:3], rtol=1e-5)
+        np.testing.assert_allclose(by_params, y[3:], rtol=1e-5)
 
 
-def test_failures_are_one_line():
+@BOTH
+def test_failures_are_one_line(method):
     decay = Kernel(lambda p, t, u, w: -u)
     with pytest.raises(SolveError, match="needs more than 5 steps .*loosen rtol"):
-        solve(decay, [Piece(np.ones(1), 0.0, np.array([50.0]))], 1e-10, max_steps=5)
+        solve(decay, [Piece(np.ones(1), 0.0, np.array([50.0]))], 1e-10, method, max_steps=5)
     with pytest.raises(SolveError, match="blows up near t = "):
-        solve(Kernel(lambda p, t, u, w: u * u), [Piece(np.ones(1), 0.0, np.array([2.0]))], 1e-6)
+        solve(Kernel(lambda p, t, u, w: u * u), [Piece(np.ones(1), 0.0, np.array([2.0]))], 1e-6, method)
     with pytest.raises(SolveError):
-        solve(decay, [Piece(np.array([np.nan]), 0.0, np.ones(1))], 1e-6)
+        solve(decay, [Piece(np.array([np.nan]), 0.0, np.ones(1))], 1e-6, method)
 
 
-def test_save_points_at_the_start_alone_are_the_start():
-    engine = ImplicitEngine(lambda params: Kernel(lambda p, t, u, w: -u))
-    solved = engine.solve(np.zeros(0), [Piece(np.ones(1), 2.0, np.array([2.0]))], 1e-6, 1e-6, 10, True)
-    np.testing.assert_array_equal(solved.states[0], [[1.0]])
-    np.testing.assert_allclose(solved.pull([np.ones((1, 1))])[1], [[1.0]])
+@BOTH
+def test_save_points_at_the_start_alone_are_the_start(method):
+    solved = solve(Kernel(lambda p, t, u, w: -u), [Piece(np.ones(1), 2.0, np.array([2.0]))], 1e-6, method)
+    np.testing.assert_allclose(solved.states[0], [[1.0]], rtol=1e-14)
+    np.testing.assert_allclose(solved.pull([np.ones((1, 1))])[1], [[1.0]], rtol=1e-12)

@@ -91,5 +91,5 @@ def test_sizes_without_a_ratio_are_refused():
 
 
 def test_a_foreign_record_is_refused(tmp_path):
-    with pytest.raises(KansciError, match="no finished run of fig1"):
+    with pytest.raises(KansciError, match="lacks what a run of fig2 has"):
         summary(Record(tmp_path, "fig2", {}, "0", "finished"))

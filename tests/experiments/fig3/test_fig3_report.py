@@ -6,7 +6,7 @@ import math
 
 import pytest
 from support.fig3_records import make
-from support.pictures import assert_text_fits
+from support.pictures import assert_text_fits, rows_of
 
 from kansciml.experiments.fig3.report import Fig3Record, claims_table, figure3, overview_table, render, summary
 from kansciml.reporting.style import publication_style
@@ -17,12 +17,8 @@ def read(*arguments, **options):
     return Fig3Record.read(make(*arguments, **options))
 
 
-def dicts(table):
-    return [dict(zip(table.columns, row)) for row in table.rows]
-
-
 def test_claims_are_decided_by_the_seeds_and_the_count_apart_from_the_share(tmp_path):
-    found = dicts(claims_table(read(tmp_path, tasks=("mixer-nano",))))
+    found = rows_of(claims_table(read(tmp_path, tasks=("mixer-nano",))))
     by = {row["Claim: than the MLP"]: row for row in found}
     assert by["more positive eigenvalues"]["Verdict"] == "supported"
     assert by["more positive eigenvalues, of all"]["Verdict"] == "refuted"
@@ -30,16 +26,16 @@ def test_claims_are_decided_by_the_seeds_and_the_count_apart_from_the_share(tmp_
     assert lower["Verdict"] == "supported" and lower["p"] == pytest.approx(2 / math.comb(8, 4))
     assert (lower["MLP"], lower["KAN "]) == (pytest.approx(88.5), pytest.approx(83.5))
     assert by["more parameters"]["Verdict"] == "supported" and "9.75 times" in by["more parameters"]["Why"]
-    few = dicts(claims_table(read(tmp_path, seeds=2, tasks=("mixer-nano",))))
+    few = rows_of(claims_table(read(tmp_path, seeds=2, tasks=("mixer-nano",))))
     assert {row["Claim: than the MLP"]: row for row in few}["lower final accuracy (%)"]["Verdict"] == "undecided"
 
 
 def test_errors_are_of_the_seeds_of_the_probes_of_one_and_include_what_is_left_open(tmp_path):
-    row = dicts(overview_table(read(tmp_path)))[0]
+    row = rows_of(overview_table(read(tmp_path)))[0]
     assert row["Top-1 (%)"] == "88.50 +- 0.65" and row["Positive eigenvalues"].endswith("+- 0.65")
-    single = dicts(overview_table(read(tmp_path, seeds=1)))[0]
+    single = rows_of(overview_table(read(tmp_path, seeds=1)))[0]
     assert single["Top-1 (%)"] == "90.00" and single["Largest"] == "10.00 +- 0.50"
-    wide = dicts(overview_table(read(tmp_path, half=1000.0)))[0]
+    wide = rows_of(overview_table(read(tmp_path, half=1000.0)))[0]
     assert wide["Positive eigenvalues"].endswith("+- 1000")
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from support.fig5_records import EPOCHS, GROUPS, make
-from support.pictures import assert_text_fits
+from support.pictures import assert_text_fits, rows_of
 
 from kansciml import KansciError
 from kansciml.experiments.fig5.experiment import EXPERIMENT as fig5
@@ -16,10 +16,6 @@ from kansciml.experiments.fno.record import FnoRecord
 from kansciml.experiments.fno.report import curves_by_residual, draw_curves, prediction_maps
 from kansciml.reporting.style import publication_style
 from kansciml.runs.records import Record
-
-
-def rows_of(table):
-    return [dict(zip(table.columns, row)) for row in table.rows]
 
 
 def test_tables_hold_the_numbers_of_the_record(tmp_path):

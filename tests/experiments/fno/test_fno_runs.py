@@ -16,7 +16,7 @@ from support.settings import changed
 from kansciml import UsageError
 from kansciml.experiments.fno.config import FnoRunConfig, SamplesConfig
 from kansciml.experiments.fno.experiment import EXPERIMENT
-from kansciml.experiments.fno.jobs import Samples, jobs, read_split, resampled
+from kansciml.experiments.fno.jobs import Samples, jobs, read_split
 from kansciml.experiments.fno.record import FnoRecord
 from kansciml.experiments.fno.runs import Encoded, RelativeError, errors
 from kansciml.experiments.fno.trained import evaluate_row
@@ -76,12 +76,12 @@ def test_a_network_read_back_errs_as_was_recorded_at_every_resolution(record, da
 def test_normalisers_are_equal_where_nodes_coincide_and_bilinear_between():
     mean = np.add.outer(3 * np.linspace(0, 1, 9), np.linspace(0, 1, 9))
     normaliser = PointwiseNormaliser(mean, 1 + mean)
-    coarse, fine = (resampled(normaliser, size) for size in (5, 14))
+    coarse, fine = (normaliser.resampled(size) for size in (5, 14))
     np.testing.assert_array_equal(coarse.mean, mean[::2, ::2])
     at = np.linspace(0, 1, 14)
     np.testing.assert_allclose(fine.mean, np.add.outer(3 * at, at), atol=1e-12)  # a bilinear field is met exactly
     np.testing.assert_allclose(fine.std, 1 + fine.mean, atol=1e-12)
-    bent = resampled(PointwiseNormaliser(mean**2, mean), 17)
+    bent = PointwiseNormaliser(mean**2, mean).resampled(17)
     np.testing.assert_array_equal(bent.mean[::2, ::2], mean**2)
 
 

@@ -1,9 +1,6 @@
 """What trainings of image classifiers and of neural operators share: records, resuming to the bit, weights, minima."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import command_line
 from support.minibatch import IMAGES, OPERATORS, assert_same, run
 from support.settings import changed
 
@@ -46,21 +42,16 @@ class Kind:
     batches: int
     """In an epoch."""
     data: str
-    flags: str
 
 
 KINDS = {
     "images": Kind(
         VISION, IMAGES, vision_jobs.jobs, ImageTrainer, SmoothedLoss, VisionRecord,
         ("accuracy", "test_loss", "test_top1", "test_top5", "images_per_s"), "test_loss", "loss", 3, "digits",
-        "vision --model mixer --width 8 --depth 1 --token-hidden 8 --channel-hidden 8 --subset 100 --batch-size 32"
-        " --augmentation mixer",
     ),
     "operators": Kind(
         FNO, OPERATORS, fno_jobs.jobs, OperatorTrainer, RelativeError, FnoRecord,
         ("test_error", "samples_per_s"), "test_error", "relative_l2", 2, "darcy15",
-        "fno --resolution 57 --subsample 4 --n-train 8 --n-test 4 --batch-size 4 --width 4 --modes 3 3 --iterations 2"
-        " --projection 6",
     ),
 }  # fmt: skip
 
@@ -175,51 +166,3 @@ def test_one_process_needs_no_others(monkeypatch):
     assert (ranks.rank(), ranks.size(), ranks.agree("x")) == (0, 1, "x")
     ranks.call()
     assert ranks.device_of("cpu") == torch.device("cpu") and not torch.distributed.is_initialized()
-
-
-# ---- several processes ----------------------------------------------------------------------------------------------
-
-
-COMMON = ("--accelerator", "cpu", "--epochs", "2", "--json", "--results")
-
-
-def two_processes(folder, *flags):
-    """A run of `kansciml` under torchrun."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "-m", "kansciml", *flags, *COMMON, str(folder)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder.parent)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(KINDS))
-def test_two_processes_train_what_one_does_and_the_first_alone_speaks(name, tmp_path, capsys):
-    kind, flags = KINDS[name], KINDS[name].flags.split()
-    data = [[] if name == "images" else ["--data-dir", str(tmp_path / place)] for place in ("a", "b")]
-    alone = json.loads(command_line.run(capsys, *flags, *data[0], *COMMON, str(tmp_path / "one"))[1])
-    done = two_processes(tmp_path / "two", *flags, *data[1])  # the first generates the samples
-    assert done.returncode == 0, done.stderr
-    together = json.loads(done.stdout)  # one document
-    assert together["config_hash"] == alone["config_hash"]
-    arrays = [np.load(f"{one['folder']}/arrays.npz") for one in (alone, together)]
-    for one, two in zip(alone["result"]["runs"], together["result"]["runs"], strict=True):
-        assert two["processes"] == 2 and one["id"] == two["id"]
-        for column in (kind.score, "train_loss", "minimum_loss"):
-            assert two[column] == pytest.approx(one[column], rel=1e-4)
-        for curve in ("loss", kind.test_curve):
-            np.testing.assert_allclose(*(found[f"{one['id']}.{curve}"] for found in arrays), rtol=1e-4)
-    if name == "images":
-        again = two_processes(tmp_path / "two", *flags)  # finished: the others are sent home
-        assert again.returncode == 0 and json.loads(again.stdout)["sessions"] == 1 and "finished on" in again.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "flags, message", [("--batch-size 33", "got batch_size 33 on 2 processes"), ("--patch 3", "patch 3")]
-)
-def test_processes_that_meet_a_mistake_end_with_one_line(flags, message, tmp_path):
-    done = two_processes(tmp_path / "none", *KINDS["images"].flags.split(), *flags.split())
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert done.returncode != 0 and len(lines) == 1 and message in lines[0]
-    assert message in json.loads(done.stdout)["error"] and not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from support.pictures import assert_text_fits, rows_of
 
 from kansciml import KansciError
 from kansciml.experiments.minibatch.record import ORDER
@@ -55,10 +56,6 @@ def make(folder, groups=tuple(GROUPS), models=("mixer-nano",), seeds=5, diverged
     data = {"cifar10": {"name": "cifar10", "title": "CIFAR-10", "classes": ["a", "b"], "n_test": 10_000}}
     result = {"data": data, "runs": rows}
     return Record(folder, "vision", {}, "0" * 12, "finished", result=result, arrays=arrays)
-
-
-def rows_of(table):
-    return [dict(zip(table.columns, row)) for row in table.rows]
 
 
 def test_tables_hold_the_numbers_of_the_record(tmp_path):
@@ -118,13 +115,11 @@ def test_text_stays_inside_the_figure_and_names_do_not_overlap(tmp_path):
         with publication_style():
             figure = draw(vision, "cifar10-mixer-nano")
             figure.draw_without_rendering()
-            width, height = figure.canvas.get_width_height()
+            assert_text_fits(figure)
             legend = figure.legends[0].get_window_extent()
-            assert legend.x0 >= 0 and legend.x1 <= width and legend.y0 >= 0
+            assert legend.x0 >= 0 and legend.x1 <= figure.canvas.get_width_height()[0] and legend.y0 >= 0
             for axes in figure.axes:
-                box = axes.get_tightbbox()
-                assert box.x0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
-                assert not box.overlaps(legend)
+                assert not axes.get_tightbbox().overlaps(legend)
                 shown = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text() and t.get_visible()]
                 assert all(a.x1 < b.x0 for a, b in zip(shown, shown[1:]) if a.x0 < b.x0)
 

@@ -5,32 +5,26 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.command_line import run
 
-from kansciml import cli
 from kansciml.tasks.darcy.dataset import DarcyConfig, dataset_folder, load
 
 FLAGS = ["--resolution", "21", "--n-train", "3", "--n-test", "2", "--data-seed", "4"]
 
 
-def run(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = cli.main(["darcy", *arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_it_generates_says_where_and_goes_on(capsys, tmp_path) -> None:
-    code, out, _ = run(capsys, *FLAGS, "--out", str(tmp_path), "--json")
+    code, out, _ = run(capsys, "darcy", *FLAGS, "--out", str(tmp_path), "--json")
     document = json.loads(out)
     config = DarcyConfig(resolution=21, n_train=3, n_test=2, data_seed=4)
     assert code == 0 and document["folder"] == str(dataset_folder(config, tmp_path))
     assert (document["made"], document["kept"], document["size"]) == (5, 0, 5)
     assert len(load(config, tmp_path)) == 3 and len(load(config, tmp_path, "test")) == 2
-    code, out, _ = run(capsys, *FLAGS, "--out", str(tmp_path), "--workers", "2")
+    code, out, _ = run(capsys, "darcy", *FLAGS, "--out", str(tmp_path), "--workers", "2")
     assert code == 0 and f"data: {document['folder']}" in out and "21 x 21 to 5 x 5" in out
 
 
 def test_without_a_folder_the_data_go_where_load_looks(capsys) -> None:
-    code, out, _ = run(capsys, *FLAGS)
+    code, out, _ = run(capsys, "darcy", *FLAGS)
     config = DarcyConfig(resolution=21, n_train=3, n_test=2, data_seed=4)
     assert code == 0 and str(dataset_folder(config)) in out and len(load(config)) == 3
 
@@ -46,11 +40,5 @@ def test_without_a_folder_the_data_go_where_load_looks(capsys) -> None:
     ],
 )
 def test_a_mistake_is_one_line(flags, message, capsys, tmp_path) -> None:
-    code, out, err = run(capsys, *FLAGS, "--out", str(tmp_path), *flags)
+    code, out, err = run(capsys, "darcy", *FLAGS, "--out", str(tmp_path), *flags)
     assert code == 2 and out == "" and message in err and err.count("\n") == 1
-
-
-def test_help(capsys) -> None:
-    assert cli.main(["darcy", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert all(f"--{name}" in text for name in ("resolution", "n-train", "out", "workers"))

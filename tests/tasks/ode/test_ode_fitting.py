@@ -8,7 +8,7 @@ import torch
 
 from kansciml import UsageError
 from kansciml.backends.base import OdeProblem, Series, Subset
-from kansciml.backends.torch import TorchOdeSolver
+from kansciml.backends.torch import ModuleField, TorchOdeSolver
 from kansciml.models.field_spec import FieldSpec
 from kansciml.tasks.ode.fitting.config import FitConfig, Part
 from kansciml.tasks.ode.fitting.objective import Objective
@@ -148,6 +148,14 @@ def test_weights_of_components_weigh_and_zero_leaves_one_out():
     assert np.average(losses[2:4], weights=np.multiply([3, 1], counts)) == pytest.approx(losses[4], rel=1e-12)
     with pytest.raises(UsageError, match="got 3 component_weights: expected 2"):
         prepared(PROBLEM, FitConfig(component_weights=(1.0, 1.0, 1.0)))
+
+
+def test_penalties_that_a_field_does_not_have_are_refused():
+    with pytest.raises(UsageError, match="leave it at 0 for an MLP"):
+        prepared(PROBLEM, FitConfig(entropy=1e-3))
+    module = ModuleField(torch.nn.Linear(2, 2), 2)
+    with pytest.raises(UsageError, match="for built-in fields"):
+        prepared(replace(PROBLEM, field=module), FitConfig(l1=1e-3))
 
 
 def test_every_epoch_of_minibatches_takes_each_series_once_by_step_and_seed_alone():

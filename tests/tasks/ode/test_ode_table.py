@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from kansciml import UsageError
-from kansciml.tasks.ode.data import Trajectory, read_csv
+from kansciml.tasks.ode.data import Trajectory, read_csv, read_table
 
 
 def read(tmp_path: Path, content: str | bytes, time_column: str | None = None) -> tuple[Trajectory, str]:
@@ -79,6 +79,101 @@ def test_the_same_numbers_however_they_are_written(case: str, tmp_path: Path) ->
     np.testing.assert_array_equal(data.states, [[1.5], [2.5]])
     assert data.labels == ("x",)
     assert re.search(said, line) if said else not line
+
+
+LONG = "run,t,x,y,f,w\na,0,1,2,5,1\nb,0,3,4,7,2\na,1,1.5,,6,1\nb,0.5,nan,5,8,2\nb,2,4,NA,9,2\n"
+
+
+def table_of(tmp_path: Path, kind: str) -> object:
+    """The same table in a file or in memory."""
+    path = tmp_path / "runs.csv"
+    path.write_text(LONG)
+    frame = pd.read_csv(path)
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        path = tmp_path / "runs.parquet"
+        frame.to_parquet(path)
+    if kind == "xarray":
+        pytest.importorskip("xarray")
+        return frame.set_index(["run", "t"]).to_xarray()
+    return {"frame": frame, "indexed": frame.set_index(["run", "t"])}.get(kind, path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "frame", "indexed", "xarray"])
+def test_a_long_table_holds_trajectories_of_their_own_times(kind: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    table = table_of(tmp_path, kind)
+    a, b = read_table(table, "run", states=["x", "y"], inputs=["f", "t"], weights=["w"], log=lines.append)
+    assert (a.name, b.name, a.labels, a.input_labels) == ("a", "b", ("x", "y"), ("f", "t"))
+    assert a.t.tolist() == [0.0, 1.0] and b.t.tolist() == [0.0, 0.5, 2.0]
+    np.testing.assert_array_equal(a.states, [[1.0, 2.0], [1.5, np.nan]])
+    np.testing.assert_array_equal(b.states, [[3.0, 4.0], [np.nan, 5.0], [4.0, np.nan]])
+    assert b.inputs.tolist() == [[7.0, 0.0], [8.0, 0.5], [9.0, 2.0]]
+    assert b.weights.tolist() == [[2.0, 2.0], [0.0, 2.0], [2.0, 0.0]]
+    assert "3 of 10 values are missing" in lines[0]
+
+
+def test_trajectories_of_an_xarray_data_set_may_have_times_of_their_own() -> None:
+    xarray = pytest.importorskip("xarray")
+    t, x = np.array([[0.0, 1.0, 2.0], [0.0, 0.5, np.nan]]), np.array([[1.0, 2.0, 3.0], [2.0, 3.0, np.nan]])
+    data = xarray.Dataset({"x": (("run", "step"), x)}, {"t": (("run", "step"), t), "run": ["p", "q"]})
+    p, q = read_table(data, "run")
+    assert p.t.tolist() == [0.0, 1.0, 2.0] and q.t.tolist() == [0.0, 0.5] and q.states.tolist() == [[2.0], [3.0]]
+    with pytest.raises(UsageError, match="say which one holds the trajectories by id_column"):
+        read_table(data)
+    array = xarray.DataArray(np.stack([t, x], axis=-1)[0], dims=("step", "variable"), coords={"variable": ["t", "x"]})
+    (one,) = read_table(array, log=lambda line: None)
+    assert one.labels == ("x",) and one.t.tolist() == [0.0, 1.0, 2.0]
+
+
+NOT_LONG = {
+    "unknown id": (
+        LONG,
+        {"id_column": "who"},
+        "no column 'who' for the ids of trajectories: expected one of run, t, x",
+    ),
+    "unknown state": (LONG, {"id_column": "run", "states": ["z"]}, "no column 'z' for a state: expected one of run, t"),
+    "unknown input": (LONG, {"id_column": "run", "inputs": ["z"]}, "no column 'z' for an input"),
+    "named twice": (LONG, {"id_column": "run", "states": ["x"], "inputs": ["x"]}, "'x' is named for two things"),
+    "weights": (LONG, {"id_column": "run", "states": ["x", "y", "f"], "weights": ["w", "w"]}, "'w' is named for two"),
+    "number of weights": ("t,x,y,z,v,w\n0,1,1,1,1,1\n1,1,1,1,1,1\n", {"weights": ["v", "w"]}, "expected one, or 3"),
+    "no id": ("run,t,x\na,0,1\na,1,2\n,2,3\n", {"id_column": "run"}, "row 4: no id in column 1 'run'"),
+    "one row": ("run,t,x\na,0,1\na,1,2\nb,0,3\n", {"id_column": "run"}, "only one row of column 1 'run' 'b' .row 4"),
+    "unsorted": (
+        "run,t,x\na,0,1\nb,3,1\na,1,2\nb,2,3\n",
+        {"id_column": "run"},
+        "row 5: time 2 is earlier than the time 3 before it in trajectory 'b'",
+    ),
+    "repeated": ("run,t,x\na,0,1\na,0,2\n", {"id_column": "run"}, "time 0 repeats the time 0 .*trajectory 'a'"),
+    "no input": (
+        "run,t,x,f\na,0,1,\na,1,2,3\n",
+        {"id_column": "run", "inputs": ["f"]},
+        "trajectory a: input f is known",
+    ),
+    "no state": ("run,t,x\na,0,\na,1,\nb,0,1\nb,1,1\n", {"id_column": "run"}, "trajectory a: no measurement at all"),
+    "text": ("t,x,note\n0,1,good\n1,2,bad\n", {"inputs": ["note"]}, "'note' holds no numbers.*expected an input"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_LONG)
+def test_a_long_table_that_is_wrong_is_one_clear_line(case: str, tmp_path: Path) -> None:
+    content, options, message = NOT_LONG[case]
+    (tmp_path / "data.csv").write_text(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_table(tmp_path / "data.csv", **options, log=lambda line: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="got dict: expected a path, a pandas DataFrame"):
+        read_table({"t": [0.0]})
+    with pytest.raises(UsageError, match="no rows of data"):
+        read_table(pd.DataFrame({"t": [], "x": []}))
+    pytest.importorskip("pyarrow")
+    (tmp_path / "data.parquet").write_bytes(b"no")
+    for name, message in (("data.parquet", "cannot be read as Parquet"), ("absent.parquet", "does not exist")):
+        with pytest.raises(UsageError, match=message):
+            read_table(tmp_path / name)
 
 
 DAY = 86400.0

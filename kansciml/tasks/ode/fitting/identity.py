@@ -8,6 +8,7 @@ from typing import Any
 
 from kansciml.backends.base import OdeProblem
 from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.fitting.objective import Objective
@@ -23,7 +24,7 @@ def run_identity(objective: Objective, seed: int = 0) -> dict[str, Any]:
     problem, spec = solver.problem, solver.problem.field
     data = fingerprint(*_told(problem), problem.loss_scale, problem.units)
     field: dict[str, Any]
-    if isinstance(spec, FieldSpec):
+    if isinstance(spec, (FieldSpec, HybridSpec)):
         field = {"field": asdict(spec)}
     else:
         parameters = list(spec.module.parameters())

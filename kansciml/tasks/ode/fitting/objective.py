@@ -14,6 +14,7 @@ from kansciml._errors import UsageError
 from kansciml.backends.base import Loss, OdeSolver, Series, Subset
 from kansciml.models.edge_penalty import edge_penalty
 from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec
 from kansciml.tasks.ode.fitting.config import FitConfig, Part
 from kansciml.tasks.ode.fitting.windows import gaps
 
@@ -56,9 +57,6 @@ class Objective:
         fit: its penalties are added.
         own: in place of the documented misfit of the data; the links of multiple shooting are added to it too.
         held_out: solver of the trajectories for validation, if there are some, from known initial states.
-
-    Raises:
-        UsageError: penalties for a field that is not built in, or that it does not have.
     """
 
     def __init__(
@@ -69,13 +67,8 @@ class Objective:
         held_out: OdeSolver | None = None,
     ) -> None:
         self.solvers, self.fit, self.own, self.held_out = solvers, fit, own, held_out
-        self.field = self.solver.problem.field
-        if fit.l1 or fit.entropy:
-            if not isinstance(self.field, FieldSpec):
-                raise UsageError(
-                    "l1 and entropy are for built-in fields: add penalties of your own field to a loss of your own"
-                )
-            edge_penalty(self.field, np.zeros(self.field.n_parameters), fit.l1, fit.entropy)
+        field = self.solver.problem.field
+        self.network = field.network if isinstance(field, HybridSpec) else field
 
     @property
     def solver(self) -> OdeSolver:
@@ -100,7 +93,7 @@ class Objective:
             SolveError: it does not exist.
         """
         assert self.held_out is not None
-        return self._misfit(self.held_out, params[: self.field.n_parameters], None)[0]
+        return self._misfit(self.held_out, params[: self.solver.problem.field.n_parameters], None)[0]
 
     def _misfit(self, solver: OdeSolver, params: np.ndarray, subset: Subset | None) -> tuple[float, np.ndarray]:
         if self.own is None:
@@ -108,9 +101,9 @@ class Objective:
         return solver.value_and_grad_of(self._differentiated(self.own, solver, subset), params, subset)
 
     def _penalties(self, params: np.ndarray) -> tuple[tuple[float, float], np.ndarray]:
-        field = self.field
-        assert isinstance(field, FieldSpec)
-        return edge_penalty(field, params[: field.n_parameters], self.fit.l1, self.fit.entropy)
+        network = self.network
+        assert isinstance(network, FieldSpec)
+        return edge_penalty(network, params[: network.n_parameters], self.fit.l1, self.fit.entropy)
 
     @staticmethod
     def _differentiated(own: OwnLoss, solver: OdeSolver, subset: Subset | None) -> Loss:

@@ -14,6 +14,9 @@ from jaxtyping import Float64
 
 from kansciml._errors import UsageError
 from kansciml.backends.base import OdeProblem, OdeSolver, Series
+from kansciml.models.edge_penalty import edge_penalty
+from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec
 from kansciml.tasks.ode.fitting.config import FitConfig
 
 
@@ -21,8 +24,13 @@ def prepared(problem: OdeProblem, fit: FitConfig) -> OdeProblem:
     """The problem with component weights and learned initial states, as `fit` says.
 
     Raises:
-        UsageError: what it says does not suit the data.
+        UsageError: what it says does not suit the data or the field.
     """
+    if fit.l1 or fit.entropy:
+        network = problem.field.network if isinstance(problem.field, HybridSpec) else problem.field
+        if not isinstance(network, FieldSpec):
+            raise UsageError("l1 and entropy are for built-in fields: add penalties of your own to a loss of your own")
+        edge_penalty(network, np.zeros(network.n_parameters), fit.l1, fit.entropy)
     problem = weighted(problem, fit.component_weights)
     if fit.learn_u0:
         problem = with_learned_starts(problem)

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Num
 
 from kansciml._errors import UsageError
 from kansciml.backends.base import OdeProblem, OdeSolver, Times
-from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec, Spec
 from kansciml.models.inputs import Inputs
 from kansciml.tasks.ode.evaluation import EVALUATION_TOLERANCE, Metrics
 
@@ -42,8 +42,13 @@ class OdeModel:
     _solver: OdeSolver = dataclasses.field(repr=False)
 
     @property
-    def field(self) -> FieldSpec | ModuleField:
+    def field(self) -> Spec | ModuleField:
         return self.problem.field
+
+    @property
+    def estimates(self) -> dict[str, float]:
+        """Estimated values of the parameters of known terms, by name: see `Physics`."""
+        return self.field.estimates(self.params) if isinstance(self.field, HybridSpec) else {}
 
     def __call__(
         self,

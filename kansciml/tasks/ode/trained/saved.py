@@ -21,7 +21,8 @@ torch module of the user's own its state, ``module.<name>``. ``model.json`` hold
      "files": {"model.safetensors": "<SHA-256>"}}
 
 ``field``, in the user's units: of kind ``spec`` the arguments of `FieldSpec`, so that du/dt = rate * net((x - center) /
-scale); of kind ``module`` a torch module, of which only the names and shapes of its parameters are told. ``units``: of
+scale); of kind ``hybrid`` those of `HybridSpec`: ``network`` those of a `FieldSpec` of any ends, ``equations`` its
+operations, ``parameters`` with null for no bound; of kind ``module`` names and shapes of its parameters. ``units``: of
 solver tolerances, see `Units`; null: the states as they are. ``inputs`` of a series: null, ``"linear"``, ``"held"``.
 ``files`` are all others of the folder. ``system.py``, where it is there, is the file that defined the system: for the
 reader, nothing runs it.
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -45,7 +47,9 @@ from kansciml._errors import KansciError, UsageError
 from kansciml._files import file_failure, list_folder, write_bytes, write_json
 from kansciml.backends.base import OdeProblem, Series
 from kansciml.backends.select import OdeBackend, open_backend
+from kansciml.models.equations import Equations
 from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import Bounds, HybridSpec, NetworkSpec, Spec
 from kansciml.models.inputs import Inputs
 from kansciml.models.units import Units
 from kansciml.tasks.ode.evaluation import Metrics
@@ -171,7 +175,7 @@ def _series_of(k: int, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 
 
 def _problem_of(
-    content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], field: FieldSpec | ModuleField
+    content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], field: Spec | ModuleField
 ) -> tuple[OdeProblem, np.ndarray]:
     series = tuple(_series_of(k, told, arrays) for k, told in enumerate(content["series"]))
     told, solver = content["units"], dict(content["solver"])
@@ -185,10 +189,10 @@ def _problem_of(
     return problem, params
 
 
-def _field_told(field: FieldSpec | ModuleField) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _field_told(field: Spec | ModuleField) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What ``field`` of the description says, and further arrays."""
-    if isinstance(field, FieldSpec):
-        return {"kind": "spec", **asdict(field)}, {}
+    if isinstance(field, (FieldSpec, HybridSpec)):
+        return {"kind": "spec" if isinstance(field, FieldSpec) else "hybrid", **asdict(field)}, {}
     module = _unwrapped(field.module)
     state = {f"module.{name}": value.detach().numpy() for name, value in module.state_dict().items()}
     sizes = {"state_size": field.state_size, "inputs": field.inputs}
@@ -198,16 +202,31 @@ def _field_told(field: FieldSpec | ModuleField) -> tuple[dict[str, Any], dict[st
 
 def _field_of(
     told: Mapping[str, Any], arrays: Mapping[str, np.ndarray], module: nn.Module | None
-) -> FieldSpec | ModuleField:
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
+) -> Spec | ModuleField:
+    values: dict[str, Any] = _tuples(told)
     kind = values.pop("kind")
     if kind != "module" and module is not None:
         raise _WrongModule(f"got a module for a model that is a built-in field ({kind}): leave it out")
     if kind == "spec":
         return FieldSpec(**values)
+    if kind == "hybrid":
+        bounds = (tuple(one[key] for key in ("name", "guess", "low", "high")) for one in values["parameters"])
+        sought = tuple(
+            Bounds(name, guess, -math.inf if low is None else low, math.inf if high is None else high)
+            for name, guess, low, high in bounds
+        )
+        network, equations = NetworkSpec(**values["network"]), Equations(**values["equations"])
+        return HybridSpec(network, equations, sought, values["inputs"])
     if kind == "module":
         return _module_of(told, arrays, module)
     raise ValueError(f"unknown kind of field {kind!r}")
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists, within its objects, as tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(own) for name, own in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _module_of(told: Mapping[str, Any], arrays: Mapping[str, np.ndarray], module: nn.Module | None) -> ModuleField:

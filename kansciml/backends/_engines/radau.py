@@ -13,16 +13,15 @@ on each step's collocation polynomial, a cubic through u and the Y_i.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
 from scipy.integrate import Radau
 
-from kansciml._errors import SolveError
 from kansciml.backends._engines.drive import Drive
-from kansciml.backends._engines.explicit import Steps, failure, in_order
+from kansciml.backends._engines.explicit import Steps, in_order
+from kansciml.backends._engines.stiff import NEWTON, accepted, settled, solve_linear, unsolved
 from kansciml.backends._kernels import FieldKernel, Pullback
 from kansciml.backends.base import Piece
 
@@ -32,32 +31,9 @@ C = np.array([(4 - _ROOT) / 10, (4 + _ROOT) / 10, 1])
 A = (C[:, None] ** np.arange(1, 4) / np.arange(1, 4)) @ np.linalg.inv(C[:, None] ** np.arange(3))
 # Z(theta) = sum_i (DENSE[0, i] theta + DENSE[1, i] theta^2 + DENSE[2, i] theta^3) Z_i
 DENSE = np.linalg.inv(C[:, None] ** np.arange(1, 4))
-NEWTON = 8
-"""Iterations after which the stage equations are given up."""
-CLOSE = 0.01
-"""Change, in units of the tolerance, after which Newton's quadratic convergence leaves rounding alone."""
 
 
-@dataclass(frozen=True, eq=False)
-class ImplicitEngine:
-    """Solves pieces by Radau IIA; `bind` gives the field's kernel with its parameters."""
-
-    bind: Callable[[np.ndarray], FieldKernel]
-
-    def solve(
-        self,
-        params: Float64[np.ndarray, " P"],
-        pieces: Sequence[Piece],
-        rtol: float,
-        atol: float,
-        max_steps: int,
-        gradient: bool,
-    ) -> ImplicitSolved:
-        """See `kansciml.backends.base.Engine`; steps that SciPy rejects are not counted."""
-        return ImplicitSolved(self.bind(params), pieces, rtol, atol, max_steps)
-
-
-class ImplicitSolved:
+class RadauSolved:
     """Solutions of pieces by Radau IIA, and their gradient: see `kansciml.backends.base.Solved`."""
 
     def __init__(self, kernel: FieldKernel, pieces: Sequence[Piece], rtol: float, atol: float, max_steps: int) -> None:
@@ -67,6 +43,7 @@ class ImplicitSolved:
             steps = self.steps
             self.at = steps.t[:, None] + C * steps.h[:, None]  # (N, 3)
             self.inputs = self.drive(self.at.ravel(), np.repeat(steps.interval, 3))
+            self.first = np.stack([pieces[k].start for k in steps.order])
             self._polish(rtol, atol)
         self.row = steps.locate([one.saveat for one in pieces])
         theta = (np.concatenate([one.saveat for one in pieces]) - steps.t[self.row]) / steps.h[self.row]
@@ -89,7 +66,7 @@ class ImplicitSolved:
         steps = self.steps
         self.start, self.rise = steps.states[:, 0], steps.states[:, 1:]  # (N, n), (N, 3, n)
         count, _, n = self.rise.shape
-        first = self.start[: len(steps.order)].copy()
+        moved = np.inf
         for _ in range(NEWTON):
             jacobian, matrix, _ = self._linearised()
             points = (self.start[:, None] + self.rise).reshape(-1, n)
@@ -97,11 +74,11 @@ class ImplicitSolved:
             misfit = steps.h[:, None, None] * (A @ slopes) - self.rise
             by_start = np.einsum("s,ij,sjab->siab", steps.h, A, jacobian)
             sides = np.concatenate([misfit[..., None], by_start], axis=3).reshape(count, 3 * n, n + 1)
-            change = _solve(matrix, sides, steps).reshape(count, 3, n, n + 1)
-            fixed, moving = change[..., 0], change[..., 1:]
+            found = solve_linear(matrix, sides).reshape(count, 3, n, n + 1)
+            fixed, moving = found[..., 0], found[..., 1:]
             start, rise = np.empty_like(self.start), np.empty_like(self.rise)
-            running = first.copy()
-            for rows in _groups(steps):
+            running = self.first
+            for rows in steps.slices():
                 running = running[: rows.stop - rows.start]
                 start[rows] = running
                 rise[rows] = self.rise[rows] + fixed[rows]
@@ -110,12 +87,10 @@ class ImplicitSolved:
             scale = atol + rtol * np.abs(start[:, None] + rise)
             size = np.abs((start - self.start)[:, None] + rise - self.rise) / scale
             self.start, self.rise = start, rise
-            if size.max() <= CLOSE:
+            previous, moved = moved, float(size.max())
+            if settled(moved, previous):
                 return
-        worst = np.nanargmax(np.nan_to_num(size, nan=np.inf).max((1, 2)))
-        raise SolveError(
-            f"Newton's method does not solve the stage equations near t = {steps.t[worst]:.6g}: tighten rtol and atol"
-        )
+        raise unsolved(steps, size.max((1, 2)))
 
     def pull(
         self, cotangents: Sequence[Float64[np.ndarray, "_ n"]]
@@ -129,11 +104,11 @@ class ImplicitSolved:
         by_rise[:, 2, :, :n] = by_start[..., :n] = np.eye(n)
         np.add.at(by_rise[..., n], self.row, self.weights[:, :, None] * cotangent[:, None])
         np.add.at(by_start[..., n], self.row, cotangent)
-        adjoint = _solve(matrix.transpose(0, 2, 1), by_rise.reshape(count, 3 * n, n + 1), steps)
+        adjoint = solve_linear(matrix.transpose(0, 2, 1), by_rise.reshape(count, 3 * n, n + 1))
         by_slope = steps.h[:, None, None, None] * np.einsum("ij,siac->sjac", A, adjoint.reshape(count, 3, n, n + 1))
         by_start += np.einsum("sjab,sjac->sbc", jacobian, by_slope)
         after, running = np.zeros((count, n)), np.zeros((len(steps.order), n))
-        for rows in _groups(steps, backwards=True):
+        for rows in steps.slices()[::-1]:
             size = rows.stop - rows.start
             after[rows] = running[:size]
             running[:size] = np.matmul(by_start[rows, :, :n], running[:size, :, None])[..., 0] + by_start[rows, :, n]
@@ -143,65 +118,17 @@ class ImplicitSolved:
         return pullback(by_point.reshape(-1, n)), by_starts
 
 
-def _groups(steps: Steps, backwards: bool = False) -> Iterator[slice]:
-    bounds = list(zip(steps.groups[:-1], steps.groups[1:]))
-    return (slice(*pair) for pair in (reversed(bounds) if backwards else bounds))
-
-
-def _solve(matrix: np.ndarray, sides: np.ndarray, steps: Steps) -> np.ndarray:
-    try:
-        return np.linalg.solve(matrix, sides)
-    except np.linalg.LinAlgError as error:
-        raise SolveError(
-            f"the stage equations of a step are singular (from t = {steps.t[0]:.6g} on): loosen rtol and atol"
-        ) from error
-
-
 def _integrate(
     kernel: FieldKernel, drive: Drive, pieces: Sequence[Piece], rtol: float, atol: float, max_steps: int
 ) -> Steps:
-    """The steps that SciPy accepts, piece by piece, from knot to knot of the inputs."""
-    rows = []
-    for k, one in enumerate(pieces):
-        interval, t, u, taken = drive.first[[k]], one.t0, one.start, 0
-        h: float | None = None
-        end = one.saveat[-1] if one.saveat[-1] > t else t + 1e-6 * max(1.0, abs(t))
-        while t < end:
-            stop = min(float(drive.until(interval)[0]), end)
-            slope, jacobian = _functions(kernel, drive, interval)
-            first = None if h is None else min(h, stop - t)
-            try:
-                solver = Radau(slope, t, u, stop, rtol=rtol, atol=atol, jac=jacobian, first_step=first)
-                while solver.status == "running":
-                    if taken < max_steps:
-                        solver.step()
-                    if taken == max_steps or solver.status == "failed":
-                        raise failure(solver.t, solver.h_abs, solver.y, taken, max_steps)
-                    size = solver.t - solver.t_old
-                    stages = solver.dense_output()(solver.t_old + np.append(0.0, C) * size).T
-                    stages[1:] -= stages[0]
-                    rows.append((k, taken, solver.t_old, size, solver.t, stages, stages[:0], interval[0], False))
-                    taken += 1
-            except (ValueError, np.linalg.LinAlgError) as error:  # SciPy's: a matrix that is singular or not finite
-                raise failure(t, h or 0.0, u, 0, 1) from error
-            t, u, h = solver.t, solver.y, solver.h_abs
-            interval = interval + 1
-    piece, number, *kept = (np.array(column) for column in zip(*rows))
-    return in_order(len(pieces), 0, piece, number, *kept)
-
-
-def _functions(kernel: FieldKernel, drive: Drive, interval: np.ndarray) -> tuple[Callable, Callable]:
-    """The field and its Jacobian at one time and state, within an interval of the inputs."""
-    rhs = None if drive.present else kernel.rhs
-
-    def slope(t: float, u: np.ndarray) -> np.ndarray:
-        if rhs is None:
-            return kernel.batch(u[None], np.full(1, t), drive(np.full(1, t), interval))[0]
-        out = np.empty_like(u)
-        rhs(t, u, out)
-        return out
-
-    def jacobian(t: float, u: np.ndarray) -> np.ndarray:
-        return kernel.linearise(np.full(1, t), u[None], drive(np.full(1, t), interval))[0][0]
-
-    return slope, jacobian
+    """The steps of SciPy's Radau; their `states` (N, 4, n) are u and the Z_i."""
+    found = []
+    for piece, number, interval, *_, solver in accepted(Radau, kernel, drive, pieces, rtol, atol, max_steps):
+        size = solver.t - solver.t_old
+        stages = solver.dense_output()(solver.t_old + np.append(0.0, C) * size).T
+        stages[1:] -= stages[0]
+        found.append((piece, number, solver.t_old, size, solver.t, stages, interval))
+    of, numbers, *arrays = (np.array(column) for column in zip(*found))
+    rows, groups, order = in_order(len(pieces), of, numbers)
+    t, h, end, states, intervals = (a[rows] for a in arrays)
+    return Steps(t, h, end, states, states[:, :0], intervals, np.zeros(len(t), dtype=bool), groups, order, 0)

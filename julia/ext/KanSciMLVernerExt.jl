@@ -1,0 +1,30 @@
+# The solver Vern8: J. H. Verner, Numerically optimal Runge-Kutta pairs with interpolants, Numerical Algorithms 53 (2010)
+# 383-396. Its coefficients are the solver's own, by their names: a0302 is A[3, 2].
+module KanSciMLVernerExt
+
+using KanSciML: KanSciML, Tableau
+using OrdinaryDiffEqVerner: OrdinaryDiffEqVerner, Vern8
+
+KanSciML.algorithm(::Val{:Vern8}) = Vern8()
+
+function KanSciML.tableau(::Val{:Vern8})
+    c, A, b, dense = zeros(21), zeros(21, 21), zeros(21), zeros(21, 8)
+    c[12] = 1
+    table = OrdinaryDiffEqVerner.Vern8Tableau(Float64, Float64)
+    for part in (table, table.extra, table.interp), name in fieldnames(typeof(part))
+        kind, number = match(r"^([a-z]+)(\d*)$", string(name))
+        if kind == "a"
+            A[parse(Int, number[1:2]), parse(Int, number[3:4])] = getfield(part, name)
+        elseif kind == "b"
+            b[parse(Int, number)] = getfield(part, name)
+        elseif kind == "c"
+            c[parse(Int, number)] = getfield(part, name)
+        elseif kind == "r"
+            dense[parse(Int, number[1:2]), parse(Int, number[3:3])] = getfield(part, name)
+        end
+    end
+    kept = [1:12; 14:21]              # stage 13 serves the error estimate alone
+    return Tableau(c[kept], A[kept, kept], b[kept], dense[kept, :], 12, false, false)
+end
+
+end

@@ -1,0 +1,62 @@
+# Every solver against the default one, and its gradient against dual numbers through it.
+
+using OrdinaryDiffEqBDF, OrdinaryDiffEqLowOrderRK, OrdinaryDiffEqRosenbrock, OrdinaryDiffEqSDIRK, OrdinaryDiffEqVerner
+
+# How far a solver that keeps the tolerance 1e-9 may be from the solution.
+const ACCURACY = (BS3 = 1e-6, Vern8 = 1e-7, Rodas5P = 1e-6, FBDF = 1e-5, KenCarp4 = 1e-6, AutoTsit5 = 1e-6)
+const REPLAYED = (:BS3, :Vern8, :Rodas5P)
+
+function forced_problem(field; tolerance = 1e-9, options...)
+    n, m = field.spec.widths[end], field.spec.inputs
+    rng = Xoshiro(4)
+    series = map((:linear, :held)) do kind
+        inputs = m == 0 ? nothing : Inputs([0, 0.6, 1.1, 2.0], randn(rng, m, 4); kind)
+        Series(0.5 .* randn(rng, n), [0.0, 0.4, 1.1, 1.5], randn(rng, n, 4); inputs)
+    end
+    return FitProblem(field, [series...]; rtol = tolerance, atol = tolerance, options...)
+end
+
+forced_fields() = (mlp_field([2, 5, 2]), kan_field([4, 3, 2]; inputs = 1, time = true, scale = fill(2.0, 4)))
+
+@testset "$solver: $(label(field))" for solver in keys(ACCURACY), field in forced_fields()
+    params = example_parameters(field)
+    truth, problem = forced_problem(field; tolerance = 1e-11), forced_problem(field; solver)
+    for k in 1:2
+        @test trajectory(problem, params; series = k) ≈ trajectory(truth, params; series = k) atol = ACCURACY[solver]
+    end
+    loss, gradient = loss_and_gradient(problem, params)
+    expected_loss, expected = loss_and_gradient(truth, params)
+    @test loss ≈ expected_loss rtol = 10ACCURACY[solver]
+    @test gradient ≈ expected rtol = 100ACCURACY[solver]
+    if solver in REPLAYED
+        @test loss_and_gradient(problem, params; sensealg = :ForwardDiff)[2] ≈ gradient rtol = 1e-6
+        # Save points inside coarse steps: another formula between steps would show.
+        coarse = forced_problem(field; solver, tolerance = 1e-2)
+        for k in 1:2
+            residuals = trajectory(coarse, params; series = k) .- coarse.series[k].data
+            @test loss_and_gradient(coarse, params; series = [k])[1] ≈ sum(abs2, residuals) / 8 rtol = 1e-12
+        end
+    else
+        @test_throws "does not know the solver $solver" loss_and_gradient(problem, params; sensealg = :Replay)
+    end
+end
+
+@testset "a stiff linear equation has its closed form: $solver" for solver in (:Rodas5P, :FBDF, :KenCarp4, :AutoTsit5)
+    # u' = -1e4 (u - t) forgets its start at once.
+    params = [-1e4, 1e4, 0.0]
+    problem = FitProblem(mlp_field([2, 1]; time = true), [1.0], [0.5, 2.0], [1.0 1.0]; solver, rtol = 1e-8, atol = 1e-8, maxiters = 2000)
+    solution(p) = [ramp_solution(1.0, p, 0.0, 1.0, t) for t in (0.5, 2.0)]
+    @test vec(trajectory(problem, params)) ≈ solution(params) atol = 1e-6
+    loss(p) = sum(abs2, solution(p) .- 1) / 2
+    @test loss_and_gradient(problem, params)[2] ≈ ForwardDiff.gradient(loss, params) rtol = 1e-4
+end
+
+@testset "the replay of Rodas5P does not depend on stiffness: ForwardDiff agrees" begin
+    field = mlp_field([3, 5, 3]; rate = [1e3, 1.0, 1e-2], scale = [0.1, 1.0, 10.0])
+    params = example_parameters(field)
+    problem = FitProblem(field, [0.1, 0.5, -0.3], [0.1, 1.0, 3.0], zeros(3, 3); solver = :Rodas5P, loss_scale = [0.1, 1, 1], rtol = 1e-8, atol = 1e-8)
+    loss, gradient = loss_and_gradient(problem, params)
+    forward_loss, forward = loss_and_gradient(problem, params; sensealg = :ForwardDiff)
+    @test loss ≈ forward_loss rtol = 1e-8
+    @test gradient ≈ forward rtol = 1e-6
+end

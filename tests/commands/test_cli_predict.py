@@ -1,0 +1,114 @@
+"""``kansciml predict``: the numbers of the model, as CSV, JSON or a picture; whatever is wrong is one line."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from support.command_line import run
+
+from kansciml import ode
+from kansciml.experiments.ode.config import RunConfig
+from kansciml.experiments.ode.experiment import EXPERIMENT, OdeConfig
+from kansciml.runs.runner import run_experiment
+from kansciml.tasks.ode.problem import FieldConfig
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A folder of results with one run, and its name there."""
+    folder = tmp_path_factory.mktemp("results")
+    config = OdeConfig(model="mlp", field=FieldConfig(hidden=(4,)), run=RunConfig.of_steps(3, 0, 2))
+    record = run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None)
+    return folder, record
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A model with an input."""
+    t = np.linspace(0.0, 2.0, 21)
+    data = ode.Trajectory(t, np.column_stack([np.sin(t), np.cos(t)]), ("x", "y"), inputs=np.cos(t)[:, None])
+    short = ode.FlatTraining(adam_steps=2, lbfgs_steps=0)
+    return ode.train(data, "mlp", hidden=(3,), training=short).save(tmp_path_factory.mktemp("saved") / "model")
+
+
+def test_the_best_model_of_a_run_is_found_by_the_name_of_the_run_and_told(results, capsys):
+    folder, record = results
+    arguments = ("--u0", "2", "1", "--t", "0", "0.3", "0.1")
+    code, printed, told = run(capsys, "predict", record.folder.name, *arguments, "--results", str(folder))
+    header, *rows = csv.reader(io.StringIO(printed))
+    assert code == 0 and header == ["t", "prey x", "predator y"]
+    assert [row[0] for row in rows] == ["0.0", "0.1", "0.2", "0.3"]
+    best = min(record.result["runs"], key=lambda row: row["train_mse"])["id"]
+    assert told == f"model: {best}, of 2 the one with the lowest training error (--model takes another)\n"
+    model = ode.load(record.folder / "models" / best)
+    np.testing.assert_array_equal(np.array(rows, dtype=float)[:, 1:], model.trajectory([0, 0.1, 0.2, 0.3], u0=[2, 1]))
+    other = next(row["id"] for row in record.result["runs"] if row["id"] != best)
+    _, chosen, told = run(capsys, "predict", str(record.folder), *arguments, "--model", other)
+    assert chosen != printed and told == ""
+
+
+def test_json_and_files_hold_the_same_numbers(saved, tmp_path, capsys):
+    times = tmp_path / "times.csv"
+    times.write_text("time,anything\n0.5,a\n1.5,b\n")
+    _, document, _ = run(capsys, "predict", str(saved), "--times", str(times), "--json")
+    found = json.loads(document)
+    assert found["t"] == [0.5, 1.5] and found["labels"] == ["x", "y"] and found["system"] == "data"
+    for name in ("a.json", "a.csv", "a.png", "a.svg", "a.pdf"):
+        code, told, _ = run(capsys, "predict", str(saved), "--times", "0.5", "1.5", "--output", str(tmp_path / name))
+        assert code == 0 and told == f"2 times in {tmp_path / name}\n" and (tmp_path / name).stat().st_size > 50
+    assert json.loads((tmp_path / "a.json").read_text())["u"] == found["u"]
+    assert np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1)[:, 1:].tolist() == found["u"]
+
+
+def test_inputs_from_a_table_drive_the_model(saved, tmp_path, capsys):
+    table = tmp_path / "inputs.csv"
+    table.write_text("t,other,w1\n0,7,0.5\n3,7,-2\n")
+    start = ("--u0", "0.1", "0.2", "--times", "0", "3")
+    code, printed, _ = run(capsys, "predict", str(saved), *start, "--inputs", str(table))
+    forced = ode.Inputs([0.0, 3.0], [[0.5], [-2.0]])
+    model = ode.load(saved)
+    expected = model.trajectory([0.0, 3.0], u0=[0.1, 0.2], inputs=forced)
+    assert code == 0
+    np.testing.assert_array_equal(np.loadtxt(io.StringIO(printed), delimiter=",", skiprows=1)[:, 1:], expected)
+    code, _, told = run(capsys, "predict", str(saved), *start)
+    assert code == 2 and "the inputs are known from 0 to 2" in told
+    table.write_text("t,other\n0,7\n3,8\n")
+    code, _, told = run(capsys, "predict", str(saved), *start, "--inputs", str(table))
+    assert code == 2 and "which must hold the input 'w1': expected one of other" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "predict wants a trained model or a run"),
+        (("{saved}", "--u0", "1"), "got 1 numbers for u0: expected 2, x, y"),
+        (("{saved}", "--t", "0", "1"), "got 2 numbers for --t: expected three"),
+        (("{saved}", "--t", "0", "1", "-0.1"), "a positive step, and at most 1000000 times"),
+        (("{saved}", "--t", "0", "1e9", "1"), "a positive step, and at most 1000000 times"),
+        (("{saved}", "--t", "0", "1", "1", "--times", "1"), "got both --t and --times"),
+        (("{saved}", "--times", "gone.csv"), "cannot read gone.csv: No such file or directory"),
+        (("{saved}", "--times", "1", "soon"), "got 'soon' for --times: expected finite numbers"),
+        (("{saved}", "--times", "-1"), "got times -1.0 to -1.0: expected finite times from 0.0 on"),
+        (("{saved}", "--output", "a.xyz"), "got output a.xyz: expected a name that ends in .csv"),
+        (("{saved}", "--model", "mlp"), "which holds one model: leave it out"),
+        (("{saved}", "--tolerance", "0"), "expected positive tolerances"),
+        (("gone",), "no model and no run at gone or results/gone"),
+        (("{run}", "--model", "rnn"), "unknown model 'rnn': expected one of mlp, lotka.mlp.torch.0"),
+        (("{run}", "--inputs", "a.csv", "--model", "mlp"), "got --inputs a.csv for a model without inputs"),
+    ],
+)  # fmt: skip
+def test_bad_requests_are_one_line(results, saved, capsys, arguments, message):
+    filled = [argument.format(saved=saved, run=results[1].folder) for argument in arguments]
+    code, printed, told = run(capsys, "predict", *filled)
+    assert code == 2 and printed == "" and message in told.splitlines()[-1]
+
+
+def test_a_run_that_keeps_no_models_says_what_to_do(results, tmp_path, capsys):
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    for name in ("record.json", "arrays.npz"):
+        (folder / name).write_bytes((results[1].folder / name).read_bytes())
+    code, _, told = run(capsys, "predict", str(folder))
+    assert code == 1 and "keeps no trained neural ODEs: resume it, or run it again with --force" in told
