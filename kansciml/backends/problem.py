@@ -121,7 +121,8 @@ class OdeProblem:
         loss_scale: (n,) positive; None means ones.
         rtol, atol: solver tolerances, both positive: a step may err by atol + rtol |v| in the variables of `units`.
         max_steps: accepted and rejected steps after which a solve is given up with a SolveError; torchdiffeq, behind
-            the gradients backprop and adjoint, counts anew after each save point.
+            the gradients backprop and adjoint, counts anew after each save point, and Radau and BDF in torch count
+            accepted steps alone.
         units: variables v, tau that the problem is solved in; None: the states as they are, time counted from the
             first initial time.
         solver: "3", "5" or "8" (explicit, of that order), "stiff" (implicit), or a name that the backend knows.

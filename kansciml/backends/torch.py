@@ -1,9 +1,9 @@
 """Neural ODEs in PyTorch, with three ways to the gradient.
 
 * ``replay`` (default): integrate without gradients, then replay the accepted steps in batches, those of all
-  trajectories together. The exact gradient of the discrete solution, several times faster than the others. The built-in
-  fields run in C++ where that has been built (dopri5), else in NumPy as those of known terms do, any other
-  `torch.nn.Module` through autograd.
+  trajectories together. The exact gradient of the discrete solution, several times faster than the others; solvers
+  bosh3, dopri5, dop853, and SciPy's Radau and BDF for stiff systems. The built-in fields run in C++ where that has been
+  built (dopri5), else in NumPy as those of known terms do, any other `torch.nn.Module` through autograd.
 * ``backprop``: torchdiffeq's ``odeint``, differentiated through every operation.
 * ``adjoint``: torchdiffeq's ``odeint_adjoint`` (Chen et al. 2018), constant memory, gradient error of the order of the
   tolerance.

@@ -10,12 +10,13 @@ from typing import Any
 
 from kansciml.commands._output import JsonFlag, Output, flags_of, named_first, parse
 
-SUMMARY = "scores of the trained models of a run: kansciml evaluate results/vision/... or results/fno/..."
+SUMMARY = "scores of the trained models of a run: kansciml evaluate results/ode/... --data other.csv"
 
 
 DOC = (
     "Score the trained models of the finished run in folder RUN. Its kind has flags of its own, such as --split of"
-    " image classifiers and --subsample of neural operators: kansciml evaluate RUN --help names them."
+    " image classifiers, --subsample of neural operators and --data of neural ODEs: kansciml evaluate RUN --help names"
+    " them."
 )
 
 

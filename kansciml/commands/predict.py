@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kansciml._errors import UsageError, unknown_name
+from kansciml._errors import UsageError
 from kansciml.commands._output import JsonFlag, Output, named_first, parse
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
 
 def _folder(name: str, options: Arguments, out: Output) -> Path:
     """The folder of the model that is asked for."""
-    from kansciml.experiments.ode.trained import saved_model
+    from kansciml.experiments.ode.trained import model_folder, models_named
     from kansciml.runs.records import load_record, reading
     from kansciml.tasks.ode.trained.saved import DESCRIPTION
 
@@ -92,10 +92,12 @@ def _folder(name: str, options: Arguments, out: Output) -> Path:
         if (place / "record.json").is_file():
             record = load_record(place)
             with reading(record):
-                folder, chosen, count = saved_model(record, options.model)
-            if count > 1:
-                out.log(f"model: {chosen}, of {count} the one with the lowest training error (--model takes another)")
-            return folder
+                runs = models_named(record, options.model)
+                best = min(runs, key=lambda run: run.error)
+            if len(runs) > 1:
+                told = f"of {len(runs)} the one with the lowest training error (--model takes another)"
+                out.log(f"model: {best.id}, {told}")
+            return model_folder(place, best.id)
     raise UsageError(f"no model and no run at {' or '.join(map(str, places[:2]))}: expected the folder of one")
 
 
@@ -130,9 +132,12 @@ def _listed(given: Sequence[str]) -> list[float]:
         path = Path(given[0])
         try:
             lines = path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            if isinstance(error, UnicodeDecodeError):
-                raise UsageError(f"{path} is not a text file: expected a time at the start of each line") from error
+        except (FileNotFoundError, UnicodeDecodeError) as error:
+            what = "is not there" if isinstance(error, OSError) else "is no text file"
+            raise UsageError(
+                f"{path} {what}: expected numbers, or a file with one at the start of each line"
+            ) from error
+        except OSError as error:
             raise file_failure("read", path, error) from error
         cells = [line.replace(",", " ").replace(";", " ").split()[0] for line in lines if line.strip(" ,;\t")]
         cells = cells[1:] if cells and not _is_number(cells[0]) else cells
@@ -155,17 +160,13 @@ def _inputs(options: Arguments, model: OdeModel) -> Inputs | None:
     if options.inputs is None:
         return None
     from kansciml.models.inputs import Inputs
-    from kansciml.tasks.ode.csv_file import read_csv
+    from kansciml.tasks.ode.table import read_table
 
-    names = model.input_labels
-    if not names:
+    if not model.input_labels:
         raise UsageError(f"got --inputs {options.inputs} for a model without inputs: leave it out")
-    table = read_csv(options.inputs, options.time_column, lambda line: None)
-    if missing := [name for name in names if name not in table.labels]:
-        raise unknown_name(f"column of {options.inputs}, which must hold the input", missing[0], table.labels)
+    (table,) = read_table(options.inputs, None, options.time_column, model.input_labels, log=lambda line: None)
     own = model.problem.series[0].inputs
-    columns = [table.labels.index(name) for name in names]
-    return Inputs(table.t, table.states[:, columns], own.kind if own else "linear")
+    return Inputs(table.t, table.states, own.kind if own else "linear")
 
 
 def _write(path: Path | None, t: np.ndarray, states: np.ndarray, model: OdeModel, folder: Path, out: Output) -> None:

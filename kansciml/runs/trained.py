@@ -113,12 +113,18 @@ def config_of(kind: type, values: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
-    """What is scored, and on what; a kind of experiment may add its own."""
+    """What is scored, and on what; a kind of experiment adds its own."""
+
+    model: str | None = None
+    """Only models of this id, group (mlp, kan-spline ...), variant or task; default: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkScoringOptions(ScoringOptions):
+    """Of networks trained on minibatches."""
 
     data_dir: Path | None = None
     """Folder of the data (default: where the run had them)."""
-    model: str | None = None
-    """Only models of this id, group (mlp, kan-spline ...), variant or task; default: all."""
     batch_size: int | None = None
     """Samples at once (default: as at the end of training)."""
     accelerator: str = "auto"

@@ -17,7 +17,6 @@ from kansciml.experiments.fig5 import experiment as fig5
 from kansciml.experiments.fno.experiment import EXPERIMENT
 from kansciml.experiments.fno.record import FnoRecord
 from kansciml.experiments.minibatch.trained import load_network
-from kansciml.experiments.ode import experiment as ode
 from kansciml.runs import registry
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.runs.runner import run_experiment
@@ -152,10 +151,10 @@ def test_weights_that_are_gone_are_one_line(capsys, record, tmp_path):
     assert code == 1 and one_line(err, "is missing: restore it, or train again")
 
 
-def test_what_trains_on_images_or_fields_is_scored_and_the_rest_is_refused(record):
+def test_what_keeps_its_models_is_scored_and_the_rest_is_refused(record):
     kinds = {name for name in available_experiments() if get_experiment(name).scoring is not None}
-    assert {"vision", "fig3", "table1", "fno", "fig5"} <= kinds and "ode" not in kinds
-    assert fig5.EXPERIMENT.scoring is EXPERIMENT.scoring and ode.EXPERIMENT.scoring is None
+    assert kinds == {"vision", "fig3", "table1", "fno", "fig5", "ode"}
+    assert fig5.EXPERIMENT.scoring is EXPERIMENT.scoring
     with pytest.raises(KansciError, match=r"is a run of fig1, which keeps no weights .* expected a run of fig3, fig5"):
         registry.scoring_of(replace(record, experiment="fig1"))
     with pytest.raises(KansciError, match=r"\(interrupted\) without trained neural operators"):

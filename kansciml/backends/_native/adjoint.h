@@ -79,7 +79,7 @@ struct Adjoint {
         return w.step;
     }
 
-    void run() const {
+    void run() const {  // the pieces that were solved last first: their steps are still in the cache
         const Int each = (3 + SLOPES) * np + padded(field.common) + field.deltas * STAGES;
         Buffer<double> memory(GROUP * each);
         Walker walkers[GROUP], *going[GROUP];
@@ -94,7 +94,7 @@ struct Adjoint {
             w.common = w.k[SLOPES - 1] + np;
             w.delta = w.common + padded(field.common);
             going[active] = &w;
-            begin(w, next);
+            begin(w, pieces - 1 - next);
         }
         while (active) {
             for (Int a = 0; a < active; a++) begin_step(*going[a]);
@@ -104,7 +104,7 @@ struct Adjoint {
                 Walker& w = *going[a];
                 if (end_step(w)) continue;
                 memcpy(starts + w.piece * n, w.running, n * sizeof(double));
-                if (next < pieces) begin(w, next++);
+                if (next < pieces) begin(w, pieces - 1 - next++);
                 else going[a--] = going[--active];
             }
         }

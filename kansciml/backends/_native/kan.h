@@ -200,16 +200,23 @@ template <int S> struct KAN : Field {
             const Int I = own.inputs, op = padded(own.outputs), stride = padded(count * I);
             const double *cell = kept(block, l, 1, count), *silu = kept(block, l, 2, count);
             const double *value = found + own.common, *d = delta + own.delta_start * count;
-            for (Int s = 0; s < count; s++)
-                for (Int i = 0; i < I; i++) {
-                    const Int p = s * I + i;
-                    double *base = own.grad + (i * rows + rows - 1) * op, *row = own.grad + (i * rows + Int(cell[p])) * op;
-                    for (Int o = 0; o < op; o += W) {
+            for (Int i = 0; i < I; i++)
+                for (Int o = 0; o < op; o += W) {
+                    double* to = own.grad + i * rows * op + o;
+                    V base = load(to + (rows - 1) * op), sum[S + 1] = {};
+                    for (Int s = 0; s < count; s++) {
+                        const Int p = s * I + i;
                         const V c = load(d + s * op + o);
-                        store(base + o, load(base + o) + silu[p] * c);
-                        for (int q = 0; q <= S; q++)
-                            store(row + q * op + o, load(row + q * op + o) + value[q * stride + p] * c);
+                        base += silu[p] * c;
+                        for (int q = 0; q <= S; q++) sum[q] += value[q * stride + p] * c;
+                        if (s + 1 < count && cell[p + I] == cell[p]) continue;
+                        double* row = to + Int(cell[p]) * op;  // the points that follow lie in another cell
+                        for (int q = 0; q <= S; q++) {
+                            store(row + q * op, load(row + q * op) + sum[q]);
+                            sum[q] = V{};
+                        }
                     }
+                    store(to + (rows - 1) * op, base);
                 }
         }
     }

@@ -21,7 +21,7 @@ from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
 from kansciml.runs.registry import get_experiment
 from kansciml.runs.tables import Table
-from kansciml.runs.trained import LoadedModel, Scoring, ScoringOptions, TrainedModel, chosen_device, config_of
+from kansciml.runs.trained import LoadedModel, NetworkScoringOptions, Scoring, TrainedModel, chosen_device, config_of
 from kansciml.runs.typed import attributes
 from kansciml.tasks.darcy.dataset import DarcyData
 from kansciml.tasks.darcy.normalise import PointwiseNormaliser
@@ -112,7 +112,7 @@ def trained_networks(record: Record) -> list[TrainedModel]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperatorScoring(ScoringOptions):
+class OperatorScoring(NetworkScoringOptions):
     """Which neural operators are scored, and on what."""
 
     subsample: tuple[int, ...] = ()

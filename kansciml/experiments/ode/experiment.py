@@ -19,6 +19,7 @@ from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.jobs import Plan
 from kansciml.experiments.ode.report import render, summary
 from kansciml.experiments.ode.runs import run_jobs
+from kansciml.experiments.ode.scores import SCORING
 from kansciml.experiments.ode.trained import trained_fields
 from kansciml.experiments.ode.variants import variant_fields
 from kansciml.models.field_spec import MODELS
@@ -84,7 +85,7 @@ def backend_gates(config: OdeConfig, context: RunContext) -> Iterator[dict[str, 
             solvers = TorchOdeSolver(problem, config.run.gradient or DEFAULT_GRADIENT), julia.solver(problem)
             params = spec.initial_parameters(0)
             allowed = crosscheck.training_allowed(problem, params, config.run.training)
-            for gate in crosscheck.compare(*solvers, system, params, config.run.training, allowed):
+            for gate in crosscheck.compare(*solvers, system.name, params, config.run.training, allowed):
                 yield {**asdict(gate), "passed": gate.passed}
             bar.update(advance=1)
 
@@ -103,5 +104,6 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     check=plan,
+    scoring=SCORING,
     trained=lambda record: trained_fields(record, OdeConfig, plan),
 )

@@ -44,14 +44,11 @@ def model_folder(run: Path, name: str) -> Path:
     return run / "models" / name
 
 
-def saved_model(record: Record, name: str | None = None) -> tuple[Path, str, int]:
-    """Of the models of this id, group or system, or (None) of all, the one with the lowest training error.
-
-    Returns:
-        Its folder, its id, and how many there were to choose from.
+def models_named(record: Record, name: str | None = None) -> list[Run]:
+    """The runs of this id, group or system, or (None) all, whose models are kept: see `model_folder`.
 
     Raises:
-        UsageError: none is of that name. KansciError: the run keeps no neural ODEs.
+        UsageError: none is of that name. KansciError: no models are kept.
     """
     runs = [run for run in read_runs(record) if model_folder(record.folder, run.id).is_dir()]
     if not runs:
@@ -59,8 +56,7 @@ def saved_model(record: Record, name: str | None = None) -> tuple[Path, str, int
     found = [run for run in runs if name in (None, run.id, run.group, run.system)]
     if not found:
         raise unknown_name("model", name, dict.fromkeys([*(run.group for run in runs), *(run.id for run in runs)]))
-    best = min(found, key=lambda run: run.error)
-    return model_folder(record.folder, best.id), best.id, len(found)
+    return found
 
 
 def _trained(job: Job, system: System, run: Run) -> TrainedModel:

@@ -19,7 +19,7 @@ from kansciml.experiments.vision.runs import EVALUATION_FACTOR, plain_batches, s
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
-from kansciml.runs.trained import LoadedModel, Scoring, ScoringOptions, TrainedModel, chosen_device
+from kansciml.runs.trained import LoadedModel, NetworkScoringOptions, Scoring, TrainedModel, chosen_device
 from kansciml.runs.typed import attributes
 from kansciml.tasks.vision.dataset import SPLITS, Images
 from kansciml.tasks.vision.metrics import Scores, cross_entropy
@@ -103,7 +103,7 @@ def _require_same(record: Record, images: Images, known: str, dataset: str) -> N
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageScoring(ScoringOptions):
+class ImageScoring(NetworkScoringOptions):
     """Which image classifiers are scored, and on what."""
 
     split: str = HELD_OUT

@@ -69,10 +69,12 @@ def file_fingerprints(names: Iterable[str | Path]) -> list[str]:
 
 
 def source_file(system: System) -> Path | None:
-    """The user's file that defined the right-hand side of a system; None for others."""
-    name = getattr(system.rhs, "__module__", "")
-    file = vars(sys.modules.get(name, object)).get("__file__") if name.startswith(_USER_MODULE) else None
-    return Path(file) if file else None
+    """The user's file that defined the right-hand side of a system, or its known terms; None for others."""
+    for function in (system.rhs, system.physics and system.physics.rhs):
+        name = getattr(function, "__module__", "")
+        if name.startswith(_USER_MODULE) and name in sys.modules:
+            return Path(str(sys.modules[name].__file__))
+    return None
 
 
 def _fingerprint(system: System) -> str:

@@ -56,9 +56,7 @@ def test_units_of_data_do_not_matter_where_the_terms_are_in_them():
 
 
 def test_systems_and_fields_that_do_not_suit_each_other_are_one_line():
-    with pytest.raises(
-        UsageError, match="half_known has known terms, physics: a field that learns all of du/dt ignores"
-    ):
+    with pytest.raises(UsageError, match="half_known has known terms, physics: a field that learns all of"):
         ode.make_field(LOTKA, "kan")
     with pytest.raises(UsageError, match="lotka has no known terms"):
         ode.hybrid_field(ode.get_system("lotka"), "kan")

@@ -9,7 +9,8 @@
     y3' = k2 y2^2
 
 from (1, 0, 0); trained on [0, 1e5] with 51 save points from 1e-5 to 1e5, five per decade; extrapolated to 1e6.
-Invariant: the mass y1 + y2 + y3 = 1.
+Invariant: the mass y1 + y2 + y3 = 1. Learned with a growing horizon, decade by decade (`--curriculum .4 .5 ... .95`):
+slopes fall by six orders of magnitude, and a field that errs in the transient leaves the data before it is over.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ SYSTEM = System(
     # At the save points A runs over [0.0179, 1], B over [0, 3.65e-5], C over [0, 0.982]: mid-range, half-range / 0.9.
     center=(0.51, 1.83e-5, 0.49),
     scale=(0.55, 2.03e-5, 0.55),
-    rate=(5.5e-6, 2.03e-10, 5.5e-6),
+    rate=(0.028, 0.017, 0.0214),  # root mean square slopes at the save points; most of them lie in the transient
     loss_scale=np.array([0.35, 1.46e-5, 0.35]),
     invariants={"mass": mass},
     stiff=True,

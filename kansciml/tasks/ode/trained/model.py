@@ -82,7 +82,7 @@ class OdeModel:
         t: Times | None = None,
         tolerance: float = EVALUATION_TOLERANCE,
         *,
-        u0: Num[np.ndarray, " n"] | Sequence[float] | None = None,
+        u0: Num[np.ndarray, " n"] | Sequence[float | int] | None = None,
         t0: float | None = None,
         inputs: Inputs | None = None,
         series: int = 0,

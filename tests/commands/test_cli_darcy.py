@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from support.command_line import run
 
 from kansciml.tasks.darcy.dataset import DarcyConfig, dataset_folder, load
@@ -23,22 +22,9 @@ def test_it_generates_says_where_and_goes_on(capsys, tmp_path) -> None:
     assert code == 0 and f"data: {document['folder']}" in out and "21 x 21 to 5 x 5" in out
 
 
-def test_without_a_folder_the_data_go_where_load_looks(capsys) -> None:
+def test_without_a_folder_the_data_go_where_load_looks(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("KANSCIML_DATA", raising=False)
     code, out, _ = run(capsys, "darcy", *FLAGS)
     config = DarcyConfig(resolution=21, n_train=3, n_test=2, data_seed=4)
     assert code == 0 and str(dataset_folder(config)) in out and len(load(config)) == 3
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--subsample", "3"], "got subsample 3 of 21 nodes: expected a divisor of 20"),
-        (["--workers", "0"], "got workers 0: expected a positive number of processes"),
-        (["--solver", "gmres"], "unknown solver 'gmres'"),
-        (["--points", "3"], "points"),
-        (["--seed", "3"], "--seed of kansciml darcy is now called --data-seed"),
-    ],
-)
-def test_a_mistake_is_one_line(flags, message, capsys, tmp_path) -> None:
-    code, out, err = run(capsys, "darcy", *FLAGS, "--out", str(tmp_path), *flags)
-    assert code == 2 and out == "" and message in err and err.count("\n") == 1
