@@ -4,6 +4,7 @@ module KanSciMLLowOrderRKExt
 
 using KanSciML: KanSciML, Tableau
 using OrdinaryDiffEqLowOrderRK: BS3
+using PrecompileTools: @compile_workload
 
 KanSciML.algorithm(::Val{:BS3}) = BS3()
 
@@ -13,5 +14,7 @@ function KanSciML.tableau(::Val{:BS3})
     dense = [zeros(4) 3b -2b] + [1 -2 1; 0 0 0; 0 0 0; 0 -1 1]
     return Tableau([0, 1/2, 3/4, 1], A, b, dense, 4, true, false)
 end
+
+@compile_workload KanSciML.exercise(:BS3)
 
 end

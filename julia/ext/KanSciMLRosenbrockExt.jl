@@ -5,6 +5,7 @@ module KanSciMLRosenbrockExt
 using KanSciML: KanSciML, RosenbrockTableau
 using OrdinaryDiffEqRosenbrock: OrdinaryDiffEqRosenbrock, Rodas5P, Rosenbrock23
 using OrdinaryDiffEqTsit5: AutoTsit5
+using PrecompileTools: @compile_workload
 
 KanSciML.algorithm(::Val{:Rodas5P}) = Rodas5P()
 KanSciML.algorithm(::Val{:AutoTsit5}) = AutoTsit5(Rosenbrock23())
@@ -15,5 +16,7 @@ function KanSciML.tableau(::Val{:Rodas5P})
     dense = [b + H[1, :] H[2, :] - H[1, :] H[3, :] - H[2, :] -H[3, :]]
     return RosenbrockTableau(A, C, gamma, c, d, b, dense)
 end
+
+@compile_workload KanSciML.exercise(:Rodas5P)
 
 end

@@ -4,6 +4,7 @@ module KanSciMLVernerExt
 
 using KanSciML: KanSciML, Tableau
 using OrdinaryDiffEqVerner: OrdinaryDiffEqVerner, Vern8
+using PrecompileTools: @compile_workload
 
 KanSciML.algorithm(::Val{:Vern8}) = Vern8()
 
@@ -26,5 +27,7 @@ function KanSciML.tableau(::Val{:Vern8})
     kept = [1:12; 14:21]              # stage 13 serves the error estimate alone
     return Tableau(c[kept], A[kept, kept], b[kept], dense[kept, :], 12, false, false)
 end
+
+@compile_workload KanSciML.exercise(:Vern8)
 
 end

@@ -14,7 +14,8 @@ Neural ODEs with spline KANs and MLPs: Lux layers, `Tsit5()`, and gradients by n
     end
     trajectory(problem, params; saveat = 0:0.01:10)
 
-The layer alone is [`SplineKANLayer`](@ref), to be used like any other layer of Lux.
+Several trajectories, with gaps, weights and inputs: [`Series`](@ref), [`Inputs`](@ref). Models trained in Python:
+`KanSciML.load(folder)`. The layer alone is [`SplineKANLayer`](@ref), to be used like any other layer of Lux.
 """
 module KanSciML
 
@@ -26,7 +27,7 @@ using Logging: NullLogger, with_logger
 using Lux: AbstractLuxLayer, Chain, Dense, LuxCore, glorot_uniform
 using NNlib: gelu_erf, relu, sigmoid, sigmoid_fast, swish, tanh_fast
 using OrdinaryDiffEqTsit5: Tsit5
-using PrecompileTools: @compile_workload, @setup_workload
+using PrecompileTools: @compile_workload
 using Random: Random, AbstractRNG
 using SciMLBase: FullSpecialize, ODEFunction, ODEProblem, ReturnCode, derivative_discontinuity!, init, solve!, step!
 using SciMLBase: successful_retcode
@@ -51,6 +52,8 @@ include("problems.jl")
 include("solving.jl")
 include("replay.jl")
 include("gradients.jl")
+include("json.jl")
+include("saved_models.jl")
 include("addresses.jl")
 include("precompile.jl")
 

@@ -145,6 +145,8 @@ recall!(method, workspace, problem, params, piece, tape) = tape
 # Dual numbers through the solver. Error control looks at values only: they take the very steps that plain numbers take.
 struct Forward end
 
+const CHUNK = 8
+
 primal(x::Real) = ForwardDiff.value(x)
 primal_norm(u::AbstractArray, t) = sqrt(sum(abs2 ∘ primal, u) / length(u))
 primal_norm(u::Real, t) = abs(primal(u))
@@ -163,7 +165,10 @@ function pull!(by_field, by_start, ::Forward, workspace, problem, params, piece,
         )
         return sum(sum(cotangents[i, s] * u[i] for i in eachindex(u)) for (s, u) in enumerate(solution.u))
     end
-    gradient = ForwardDiff.gradient(weighted, vcat(params, piece.start))
+    x = vcat(params, piece.start)
+    # Few chunk sizes, as each is compiled anew.
+    config = ForwardDiff.GradientConfig(weighted, x, ForwardDiff.Chunk{min(length(x), CHUNK)}())
+    gradient = ForwardDiff.gradient(weighted, x, config)
     copyto!(by_field, view(gradient, eachindex(params)))
     copyto!(by_start, view(gradient, (length(params) + 1):length(gradient)))
     return nothing

@@ -78,17 +78,18 @@ end
     return cell, u - cell
 end
 
-# y[:] += a * matrix[:, column]
-@inline function add_column!(y, a, matrix, column)
-    @inbounds @simd for o in eachindex(y)
-        y[o] = muladd(a, matrix[o, column], y[o])
-    end
-    return nothing
-end
+# Offset of the spline in place q = 0 to S of a cell, in `padded`.
+@inline padded_offset(layer::SplineKernel, i, cell, q) =
+    size(layer.padded, 1) * (size(layer.padded, 2) * (i - 1) + cell + q)
 
-@inline function add_column!(y, a, array, column, i)
-    @inbounds @simd for o in eachindex(y)
-        y[o] = muladd(a, array[o, column, i], y[o])
+# y[:] += what the splines of input i add, of which `value(q)` is the one in place q
+@inline function add_splines!(value::F, y, layer::SplineKernel, i, cell) where {F}
+    fours = (layer.order + 1) - (layer.order + 1) % 4
+    for q in 0:4:(fours - 1)
+        add_four!(y, (value(q), value(q + 1), value(q + 2), value(q + 3)), layer.padded, padded_offset(layer, i, cell, q))
+    end
+    for q in fours:layer.order
+        add_one!(y, value(q), layer.padded, padded_offset(layer, i, cell, q))
     end
     return nothing
 end
@@ -111,12 +112,10 @@ end
 function forward!(y, layer::SplineKernel, x)
     fill!(y, zero(eltype(y)))
     for i in eachindex(x)
-        add_column!(y, swish(x[i]), layer.base, i)
+        add_one!(y, swish(x[i]), layer.base, length(y) * (i - 1))
         cell, r = locate(layer, x[i])
         cell < 0 && continue
-        for q in 0:layer.order
-            add_column!(y, piece_value(layer.pieces, q, r), layer.padded, cell + q + 1, i)
-        end
+        add_splines!(q -> piece_value(layer.pieces, q, r), y, layer, i, cell)
     end
     return y
 end
@@ -162,17 +161,14 @@ function keep_basis!(layer::SplineKernel, inputs, columns)
 end
 
 function forward_columns!(outputs, layer::SplineKernel, columns)
-    (; cell, basis, silu, base, padded) = layer
+    (; cell, basis, silu, base) = layer
     @inbounds for b in 1:columns
         y = view(outputs, :, b)
         fill!(y, zero(eltype(y)))
         for i in axes(base, 2)
-            add_column!(y, silu[i, b], base, i)
-            first_column = cell[i, b]
-            first_column < 0 && continue
-            for q in 1:(layer.order + 1)
-                add_column!(y, basis[q, i, b], padded, first_column + q, i)
-            end
+            add_one!(y, silu[i, b], base, length(y) * (i - 1))
+            cell[i, b] < 0 && continue
+            add_splines!(q -> (@inbounds basis[q + 1, i, b]), y, layer, i, cell[i, b])
         end
     end
     return outputs
@@ -196,21 +192,21 @@ end
 
 # Cotangent of the layer's input from that of its output.
 function pull_column!(out, layer::SplineKernel, b::Int)
-    (; cell, basis_slopes, silu_slopes, base, padded, cotangents) = layer
+    (; cell, basis_slopes, silu_slopes, base, padded, order) = layer
+    cotangent = view(layer.cotangents, :, b)
+    fours = (order + 1) - (order + 1) % 4
     @inbounds for i in axes(base, 2)
-        total = zero(eltype(out))
-        @simd for o in axes(base, 1)
-            total = muladd(base[o, i], cotangents[o, b], total)
-        end
-        total *= silu_slopes[i, b]
-        first_column = cell[i, b]
-        if first_column >= 0
-            for q in 1:(layer.order + 1)
-                part = zero(eltype(out))
-                @simd for o in axes(base, 1)
-                    part = muladd(padded[o, first_column + q, i], cotangents[o, b], part)
+        total = dot_one(cotangent, base, length(cotangent) * (i - 1)) * silu_slopes[i, b]
+        if cell[i, b] >= 0
+            for q in 0:4:(fours - 1)
+                parts = dot_four(cotangent, padded, padded_offset(layer, i, cell[i, b], q))
+                for (p, part) in enumerate(parts)
+                    total = muladd(basis_slopes[q + p, i, b], part, total)
                 end
-                total = muladd(basis_slopes[q, i, b], part, total)
+            end
+            for q in fours:order
+                part = dot_one(cotangent, padded, padded_offset(layer, i, cell[i, b], q))
+                total = muladd(basis_slopes[q + 1, i, b], part, total)
             end
         end
         out[i] = total

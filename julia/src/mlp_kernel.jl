@@ -55,11 +55,13 @@ end
 
 function affine!(y, weight, x, bias)
     copyto!(y, bias)
-    @inbounds for j in axes(weight, 2)
-        xj = x[j]
-        @simd for i in axes(weight, 1)
-            y[i] = muladd(weight[i, j], xj, y[i])
-        end
+    rows, columns = size(weight)
+    fours = columns - columns % 4
+    @inbounds for j in 1:4:fours
+        add_four!(y, (x[j], x[j + 1], x[j + 2], x[j + 3]), weight, rows * (j - 1))
+    end
+    @inbounds for j in (fours + 1):columns
+        add_one!(y, x[j], weight, rows * (j - 1))
     end
     return y
 end
@@ -112,12 +114,15 @@ end
 
 # out = slopes .* (weight' * cotangent)
 function pull_column!(out, weight, cotangent, slopes)
-    @inbounds for j in axes(weight, 2)
-        total = zero(eltype(out))
-        @simd for i in axes(weight, 1)
-            total = muladd(weight[i, j], cotangent[i], total)
-        end
-        out[j] = slopes[j] * total
+    rows, columns = size(weight)
+    fours = columns - columns % 4
+    @inbounds for j in 1:4:fours
+        products = dot_four(cotangent, weight, rows * (j - 1))
+        out[j], out[j + 1], out[j + 2], out[j + 3] =
+            products .* (slopes[j], slopes[j + 1], slopes[j + 2], slopes[j + 3])
+    end
+    @inbounds for j in (fours + 1):columns
+        out[j] = slopes[j] * dot_one(cotangent, weight, rows * (j - 1))
     end
     return out
 end

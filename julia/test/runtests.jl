@@ -15,5 +15,6 @@ include("references.jl")
     include("series.jl")
     include("inputs.jl")
     include("solvers.jl")
+    include("saved_models.jl")
     include("threads.jl")
 end

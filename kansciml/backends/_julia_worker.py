@@ -18,9 +18,6 @@ import numpy as np
 from kansciml.backends._julia_frames import read_frame, write_frame
 from kansciml.backends._julia_install import package_path
 
-NATIVE_SENSEALGS = ("Replay", "ForwardDiff")
-"""Those that KanSciML brings; the others are in SciMLSensitivity, which takes seconds to load."""
-
 Answer = tuple[dict[str, Any], list[np.ndarray]]
 
 
@@ -64,9 +61,8 @@ class Worker:
             return {"error": text.strip().splitlines()[0] if text.strip() else "unknown error", "kind": kind}, []
 
     def do_load(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Load what a sensealg needs."""
-        if header["sensealg"] not in NATIVE_SENSEALGS:
-            self.julia.seval("import SciMLSensitivity")
+        """Load a package of solvers or gradients."""
+        self.julia.seval(f"import {header['package']}")
         return {}, []
 
     def do_setup(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:

@@ -37,12 +37,14 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One initial value problem in the solver's variables: start (n,) at `t0`, save times (T,), and inputs."""
+    """One initial value problem in the solver's variables: start (n,) at `t0`, save times (T,), inputs, and the name it
+    has in messages, if any."""
 
     start: np.ndarray
     t0: float
     saveat: np.ndarray
     inputs: Inputs | None = None
+    name: str = ""
 
 
 class Solved(Protocol):
@@ -237,7 +239,9 @@ class OdeSolver(Integrator):
 
     def _pieces(self, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]) -> list[Piece]:
         own = [self.inner.series[k] for k in picked]
-        return [Piece(starts[k], one.t0, one.saveat[:rows], one.inputs) for k, one, rows in zip(picked, own, counts)]
+        names = [one.name or f"series {k}" if len(self.inner.series) > 1 else "" for k, one in zip(picked, own)]
+        parts = zip(picked, own, counts, names)
+        return [Piece(starts[k], one.t0, one.saveat[:rows], one.inputs, name) for k, one, rows, name in parts]
 
     def _value_and_grad(
         self, params: np.ndarray, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]

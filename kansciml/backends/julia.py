@@ -1,4 +1,4 @@
-"""Neural ODEs in Julia: Lux layers, OrdinaryDiffEq's Tsit5, gradients by any of `SENSEALGS`.
+"""Neural ODEs in Julia: Lux layers, OrdinaryDiffEq's `SOLVERS`, gradients by any of `SENSEALGS`.
 
 Julia lives in a worker process (see `_julia_worker`); this process loads neither Julia nor juliacall. `find_julia`
 tells what there is without starting it.
@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError, unknown_name
+from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError
 from kansciml.backends._julia_install import (
     EXE,
     OWN_JULIA,
@@ -24,43 +24,38 @@ from kansciml.backends._julia_install import (
     missing_packages,
     package_path,
 )
+from kansciml.backends._julia_methods import (
+    DEFAULT_SENSEALG,
+    SENSEALGS,
+    SOLVERS,
+    checked_sensealg,
+    needed_packages,
+    solved_by,
+    solver_name,
+)
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
 from kansciml.backends.base import OdeProblem, OdeSolver, Piece, Solved
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec
 
-__all__ = ["DEFAULT_SENSEALG", "SENSEALGS", "JuliaBackend", "JuliaInstallation", "JuliaOdeSolver", "find_julia"]
-
-SENSEALGS = (
-    "Replay",
-    "GaussAdjoint",
-    "InterpolatingAdjoint",
-    "QuadratureAdjoint",
-    "BacksolveAdjoint",
-    "ForwardDiff",
-    "ForwardDiffSensitivity",
-    "ReverseDiffAdjoint",
-)
-"""``Replay``: exact discrete gradient by replaying the accepted steps; ``ForwardDiff``: dual numbers through the
-solver; the others are SciMLSensitivity's."""
-DEFAULT_SENSEALG = "Replay"
-
-SOLVERS = ("Tsit5",)
-"""By their names in OrdinaryDiffEq."""
-GENERAL_SOLVERS = {"5": "Tsit5"}
+__all__ = [
+    "DEFAULT_SENSEALG",
+    "SENSEALGS",
+    "SOLVERS",
+    "JuliaBackend",
+    "JuliaInstallation",
+    "JuliaOdeSolver",
+    "find_julia",
+    "solver_name",
+]
 
 START_TIMEOUT_S = 3600.0
 """The first use of all downloads and compiles packages."""
 REQUEST_TIMEOUT_S = 900.0
 
-# One thread each: the matrices are small, and juliacall is safe with one Julia thread only.
-ENVIRONMENT = {
-    "JULIA_NUM_THREADS": "1",
-    "PYTHON_JULIACALL_THREADS": "1",
-    "PYTHON_JULIACALL_HANDLE_SIGNALS": "no",
-    "PYTHON_JULIACALL_STARTUP_FILE": "no",
-    "OPENBLAS_NUM_THREADS": "1",
-}
+ENVIRONMENT = {"PYTHON_JULIACALL_STARTUP_FILE": "no", "OPENBLAS_NUM_THREADS": "1"}
+THREADS = ("PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS")
+"""Variables with the number of Julia's threads, the first that is set; default: all processors that may be used."""
 
 
 class JuliaCallError(KansciError):
@@ -93,7 +88,7 @@ class JuliaBackend:
         request_timeout: float = REQUEST_TIMEOUT_S,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        self.sensealg = _checked(sensealg)
+        self.sensealg = checked_sensealg(sensealg)
         self.may_download = may_download
         self.start_timeout, self.request_timeout = start_timeout, request_timeout
         self.command = command
@@ -124,7 +119,7 @@ class JuliaBackend:
         progress(f"julia: {installation.describe()}")
         if not installation.ready:
             progress("julia: downloading and compiling packages, once; this takes 10 to 20 minutes")
-        environment = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+        environment = {name: value for name, value in (ENVIRONMENT | _threads()).items() if name not in os.environ}
         process = WorkerProcess(self.command, progress, environment | _absolute_project())
         try:
             self.versions = self._follow_start(process, progress)
@@ -157,18 +152,18 @@ class JuliaBackend:
         """The problem made ready in the worker.
 
         Raises:
-            UsageError: unknown sensealg, or a field that is not a `FieldSpec`.
-            BackendUnavailable: SciMLSensitivity is needed and not installed.
+            UsageError: unknown sensealg or solver, two that do not go together, or a field that is not a `FieldSpec`.
+            BackendUnavailable: a Julia package is needed and not installed.
             KansciError: the backend is not started, or the worker died.
         """
-        sensealg = _checked(sensealg or self.sensealg)
+        sensealg = checked_sensealg(sensealg or self.sensealg)
         inner = problem.in_own_units()
         if isinstance(inner.field, HybridSpec):
-            raise UsageError("known terms (physics) are solved in torch alone: take the backend torch")
+            raise UsageError("got known terms for the backend julia: expected torch, which alone solves them")
         if not isinstance(inner.field, FieldSpec):
             raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
-        self._load(sensealg)
-        solver = solver_name(problem.solver)
+        solver, sensealg = solved_by(problem.solver, sensealg, inner.field.inputs)
+        self._load(sensealg, solver)
         header = {name: getattr(inner, name) for name in ("rtol", "atol", "max_steps", "continuity")}
         series = inner.series
         weights = [np.ones(one.data.shape) if one.weights is None else one.weights for one in series]
@@ -184,17 +179,19 @@ class JuliaBackend:
         answer, _ = self.request(request, arrays, "setting up the problem")
         return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]))
 
-    def _load(self, sensealg: str) -> None:
-        if sensealg in self._loaded:
-            return
-        try:
-            self.request({"do": "load", "sensealg": sensealg}, [], f"loading {sensealg}", self.start_timeout)
-        except JuliaCallError as error:
-            raise BackendUnavailable(
-                f"sensealg {sensealg} needs the Julia package SciMLSensitivity, which does not load ({error}): add it"
-                f" to {self.versions.get('project', 'the Julia environment')}, or take {DEFAULT_SENSEALG}"
-            ) from error
-        self._loaded.add(sensealg)
+    def _load(self, sensealg: str, solver: str = "Tsit5") -> None:
+        """Load the packages of a gradient method and a solver."""
+        for what, package in needed_packages(sensealg, solver):
+            if package in self._loaded:
+                continue
+            try:
+                self.request({"do": "load", "package": package}, [], f"loading {package}", self.start_timeout)
+            except JuliaCallError as error:
+                raise BackendUnavailable(
+                    f"{what} needs the Julia package {package}, which does not load ({error}): add it to"
+                    f" {self.versions.get('project', 'the Julia environment')}, or take the default"
+                ) from error
+            self._loaded.add(package)
 
     def request(
         self,
@@ -316,24 +313,6 @@ class _JuliaSolved:
     pull: Callable[[Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
-def solver_name(solver: str) -> str:
-    """A solver's own name, of a general one (3, 5, 8, stiff) or itself.
-
-    Raises:
-        UsageError: unknown solver.
-    """
-    name = GENERAL_SOLVERS.get(solver, solver)
-    if name not in SOLVERS:
-        raise unknown_name("solver in Julia:", solver, (*GENERAL_SOLVERS, *SOLVERS))
-    return name
-
-
-def _checked(sensealg: str) -> str:
-    if sensealg not in SENSEALGS:
-        raise unknown_name("sensealg", sensealg, SENSEALGS)
-    return sensealg
-
-
 def _why_not(installation: JuliaInstallation, error: KansciError) -> str:
     """Why a Julia that was found does not start, and what to do, in one line."""
     if installation.source == EXE and installation.executable and installation.project:
@@ -345,6 +324,18 @@ def _why_not(installation: JuliaInstallation, error: KansciError) -> str:
     if not installation.ready:
         message += f" (while downloading: check the network, then try again; {OWN_JULIA})"
     return message
+
+
+def _threads() -> dict[str, str]:
+    """One thread for each processor. With several, Julia has to handle signals, by which its threads stop for its
+    garbage collector; then it must not be left to Python, nor to Ctrl-C, which the worker does not see."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = next((value for name in THREADS if (value := os.environ.get(name))), str(usable))
+    return {
+        "PYTHON_JULIACALL_THREADS": count,
+        "JULIA_NUM_THREADS": count,
+        "PYTHON_JULIACALL_HANDLE_SIGNALS": "no" if count == "1" else "yes",
+    }
 
 
 def _absolute_project() -> dict[str, str]:

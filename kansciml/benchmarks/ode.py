@@ -2,7 +2,8 @@
 
 Setting: the system's training data, rtol = atol = 1e-7, float64, one thread, at parameters near the solution. The
 baseline is torchdiffeq's ``dopri5`` with plain backpropagation through a `torch.nn.Module`; for the MLP that module is
-a bare ``nn.Sequential`` with the state scaling folded into its weights.
+a bare ``nn.Sequential`` with the state scaling folded into its weights. Where jax and diffrax are installed, diffrax
+takes part. A second table has several trajectories, from states of the system's box, by the default methods.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import SolveError, UsageError, check_name
-from kansciml.backends.base import OdeProblem, OdeSolver
+from kansciml.backends.base import OdeProblem, Subset
 from kansciml.backends.select import BACKENDS, open_backend
 from kansciml.backends.torch import DEFAULT_GRADIENT, GRADIENTS, ModuleField, TorchOdeSolver
+from kansciml.benchmarks import _diffrax
 from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks._measuring import Report, Row
 from kansciml.models.field_spec import MODELS, FieldSpec
@@ -30,10 +32,14 @@ from kansciml.models.fields import VectorField
 from kansciml.runs.tables import Table
 from kansciml.tasks.ode.problem import make_field, make_problem
 from kansciml.tasks.ode.registry import get_system
+from kansciml.tasks.ode.sampling import sampled
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining, train_flat
 
 BASELINE = "torchdiffeq backprop, nn.Module"
+DIFFRAX = "diffrax Dopri5, RecursiveCheckpointAdjoint"
+FINE = 1e-11
+"""Tolerance at which the gradients of torch and of diffrax are compared."""
 WARM_UP = FlatTraining(adam_steps=150, final_learning_rate=1e-3, lbfgs_steps=100)
 """Brings the parameters near the solution, where most evaluations of a training happen."""
 
@@ -52,6 +58,8 @@ class Options:
     """Interleaved rounds; medians are reported."""
     tolerance: float = 1e-7
     """rtol and atol of the solver."""
+    trajectories: tuple[int, ...] = (1, 8, 64)
+    """Trajectories that are solved and differentiated together; none: no such rows."""
 
 
 class BareMLP(nn.Module):
@@ -82,12 +90,12 @@ class BareMLP(nn.Module):
 
 def candidates(
     problem: OdeProblem, spec: FieldSpec, params: np.ndarray, julia: Any
-) -> dict[str, tuple[OdeSolver, np.ndarray]]:
+) -> dict[str, tuple[Any, np.ndarray]]:
     """Everything that is timed: name -> (solver, its parameters)."""
     plain = VectorField(spec).load_flat(params)
     module = ModuleField(BareMLP(plain) if spec.model == "mlp" else plain, spec.state_size)
     custom, own = dataclasses.replace(problem, field=module), module.initial_parameters()
-    found: dict[str, tuple[OdeSolver, np.ndarray]] = {
+    found: dict[str, tuple[Any, np.ndarray]] = {
         BASELINE: (TorchOdeSolver(custom, "backprop"), own),
         "torch replay, any nn.Module": (TorchOdeSolver(custom, "replay"), own),
     }
@@ -100,7 +108,20 @@ def candidates(
         for sensealg in SENSEALGS:
             mark = " (default)" if sensealg == DEFAULT_SENSEALG else ""
             found[f"julia {sensealg}{mark}"] = (julia.solver(problem, sensealg), params)
+    if _diffrax.available():
+        found[DIFFRAX] = (_diffrax.DiffraxSolver(problem), params)
     return found
+
+
+def gradient_of(solver: Any, params: np.ndarray, subset: Subset | None = None) -> np.ndarray:
+    """At the problem's tolerance; of diffrax, which ends its last step elsewhere, at one where that is not seen."""
+    told = {"tolerance": FINE} if isinstance(solver, _diffrax.DiffraxSolver) else {}
+    return solver.value_and_grad(params, subset, **told)[1]
+
+
+def relative(gradient: np.ndarray, exact: np.ndarray) -> float:
+    """Largest difference of two gradients over the largest number of the second."""
+    return float(np.max(np.abs(gradient - exact)) / np.max(np.abs(exact)))
 
 
 def measure(
@@ -110,29 +131,84 @@ def measure(
     spec = make_field(system, model, match="params")
     problem = make_problem(system, spec, options.tolerance, options.tolerance)
     report("going near the solution")
-    solver = TorchOdeSolver(problem)
-    params = train_flat(solver.value_and_grad, spec.initial_parameters(0), WARM_UP).params
-    exact: dict[str, np.ndarray] = {}  # by each backend's replay; the two differ by their solvers' errors
+    params = near_solution(problem)
+    exact = {
+        "diffrax": fine_gradient(problem, params)
+    }  # by each backend's replay: they differ by their solvers' errors
     calls, differences, failures = {}, {}, []
     for name, (candidate, its_params) in candidates(problem, spec, params, julia).items():
         report(name)
         try:
-            gradient = candidate.value_and_grad(its_params)[1]
+            gradient = gradient_of(candidate, its_params)
         except SolveError as error:
             failures.append({"method": name, "error": str(error)})
             continue
         own = exact.setdefault(candidate.backend, gradient) if "nn.Module" not in name else None
-        differences[name] = None if own is None else float(np.max(np.abs(gradient - own)) / np.max(np.abs(own)))
+        differences[name] = None if own is None else relative(gradient, own)
         calls[name] = functools.partial(candidate.value_and_grad, its_params)
-    seconds = measuring.in_turns(calls, options.rounds, report, clock=time.perf_counter, slow_s=2.0, budget_s=60.0)
-    rows = []
-    for name, values in seconds.items():
-        shown = measuring.quartiles("", values)
-        row = {"method": name, "median_ms": shown["ms"], "low_ms": shown["low_ms"], "high_ms": shown["high_ms"]}
-        rows.append(
-            row | {"ratio": measuring.ratio(values, seconds[BASELINE]), "gradient_difference": differences[name]}
-        )
+    seconds = in_turns(calls, options, julia, report)
+    rows = [
+        {"method": name, **timing(values, seconds[BASELINE]), "gradient_difference": differences[name]}
+        for name, values in seconds.items()
+    ]
     return spec, rows + failures
+
+
+def measure_many(system: System, model: str, options: Options, julia: Any, report: Report) -> list[dict[str, Any]]:
+    """Rows of several trajectories of one system and model, by the default method of each backend and by diffrax."""
+    report("drawing trajectories")
+    several = sampled(system, max(options.trajectories))
+    problem = make_problem(several, make_field(several, model, match="params"), options.tolerance, options.tolerance)
+    report("going near the solution of all trajectories")
+    params = near_solution(problem)
+    solvers: dict[str, Any] = {f"torch {DEFAULT_GRADIENT}": TorchOdeSolver(problem)}
+    if julia is not None:
+        solvers["julia"] = julia.solver(problem)
+    if _diffrax.available():
+        solvers[DIFFRAX] = _diffrax.DiffraxSolver(problem)
+    calls, differences = {}, {}
+    for count in options.trajectories:
+        subset = Subset(series=tuple(range(count)))
+        exact = fine_gradient(problem, params, subset)
+        for name, solver in solvers.items():
+            report(f"{name}, {count} trajectories")
+            differences[name, count] = relative(gradient_of(solver, params, subset), exact)
+            calls[f"{name} {count}"] = functools.partial(solver.value_and_grad, params, subset)
+    seconds = in_turns(calls, options, julia, report)
+    return [
+        {
+            "method": name,
+            "trajectories": count,
+            **timing(seconds[f"{name} {count}"], seconds[f"{name} {options.trajectories[0]}"]),
+            "gradient_difference": differences[name, count],
+        }
+        for name in solvers
+        for count in options.trajectories
+    ]
+
+
+def near_solution(problem: OdeProblem) -> np.ndarray:
+    """Parameters after the first part of a training."""
+    return train_flat(TorchOdeSolver(problem).value_and_grad, problem.initial_parameters(0), WARM_UP).params
+
+
+def fine_gradient(problem: OdeProblem, params: np.ndarray, subset: Subset | None = None) -> np.ndarray:
+    """Where no solver's error is seen."""
+    fine = dataclasses.replace(problem, rtol=FINE, atol=FINE)
+    return TorchOdeSolver(fine).value_and_grad(params, subset)[1]
+
+
+def in_turns(calls: dict[str, Any], options: Options, julia: Any, report: Report) -> dict[str, np.ndarray]:
+    """Seconds of every call in every round; with Julia, which has a process of its own, by the clock on the wall."""
+    clock = time.process_time if julia is None else time.perf_counter
+    return measuring.in_turns(calls, options.rounds, report, clock=clock, slow_s=2.0, budget_s=60.0)
+
+
+def timing(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
+    """Median and quartiles in ms, and the ratio to the times of another."""
+    shown = measuring.quartiles("", values)
+    times = {"median_ms": shown["ms"], "low_ms": shown["low_ms"], "high_ms": shown["high_ms"]}
+    return times | {"ratio": measuring.ratio(values, base)}
 
 
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
@@ -140,6 +216,8 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     check_name("backend", options.backend, BACKENDS)
     check_name("model", options.model, (*MODELS, "both"))
     measuring.check_least(options)
+    if min(options.trajectories, default=1) < 1:
+        raise UsageError(f"got trajectories {options.trajectories}: expected numbers of at least 1, such as 1 8 64")
     if not 0 < options.tolerance < 1:
         raise UsageError(f"got tolerance {options.tolerance}: expected a number between 0 and 1, such as 1e-7")
     systems = [get_system(name) for name in options.systems]
@@ -157,14 +235,32 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
                     bar(f"{of}: {text}")
 
                 spec, rows = measure(system, model, options, julia, report)
-                bar.done()
-                result = {"system": system.name, "model": model, "label": spec.label(), "rows": rows}
-                document["results"].append(result)
+                result: dict[str, Any] = {"system": system.name, "model": model, "label": spec.label(), "rows": rows}
                 tables.append(_table(system.name, spec, rows, options))
+                if options.trajectories and system.box is not None:
+                    result["many"] = measure_many(system, model, options, julia, report)
+                    tables.append(_table_of_many(system.name, spec, result["many"], options))
+                document["results"].append(result)
+                bar.done()
         finally:
             if julia is not None:
                 julia.close()
-    return document, tables
+    document["targets"] = target_rows(document)
+    return document, [*tables, measuring.targets_table(document["targets"], "A dash was not measured here.")]
+
+
+def target_rows(document: Row) -> list[dict[str, Any]]:
+    """What the torch backend is to reach."""
+    found = []
+    for result in document["results"]:
+        of = f"{result['system']}, {result['model']}: torch"
+        times = {row["method"]: row.get("median_ms") for row in result["rows"]}
+        ours, theirs = times[f"torch {DEFAULT_GRADIENT} (default)"], times.get(DIFFRAX)
+        found.append(measuring.at_most(f"{of} over diffrax", 1.0, ours / theirs if ours and theirs else None))
+        for row in result.get("many", ()):
+            if row["trajectories"] == 64 and row["method"] == f"torch {DEFAULT_GRADIENT}":
+                found.append(measuring.at_most(f"{of}, 64 trajectories over one", 12.0, row["ratio"]))
+    return found
 
 
 COLUMNS = {
@@ -180,7 +276,18 @@ COLUMNS = {
 def _table(system: str, spec: FieldSpec, rows: Sequence[Row], options: Options) -> Table:
     notes = [
         f"rtol = atol = {options.tolerance:g}, float64, one thread; baseline: {BASELINE}; medians, interleaved.",
-        "A method that takes over 2 s is timed once. Difference: to the first method of the same backend.",
+        "A method that takes over 2 s is timed once. Difference: to the first method of the same backend; of diffrax to"
+        f" torch, both at a tolerance of {FINE:g}.",
     ]
     title = f"One loss + gradient: {system}, {spec.label()}, {spec.n_parameters} parameters"
     return measuring.table_of(title, rows, COLUMNS, notes)
+
+
+def _table_of_many(system: str, spec: FieldSpec, rows: Sequence[Row], options: Options) -> Table:
+    first, *others = COLUMNS.items()
+    columns = {**dict([first]), "trajectories": "trajectories", **dict(others), "ratio": "x the first number"}
+    notes = [
+        "The default method of each backend; diffrax under jax.vmap. Difference: to torch at a tolerance of"
+        f" {FINE:g}, of diffrax at the same; of others it shows what the solver's own tolerance costs.",
+    ]
+    return measuring.table_of(f"Several trajectories: {system}, {spec.label()}", rows, columns, notes)

@@ -60,7 +60,12 @@ def _with_backend(experiment: Experiment, config: Any, flags: RunFlags, out: Out
     from kansciml.backends.julia import find_julia
     from kansciml.experiments.ode.backends import shared_backend
 
-    experiment.accept(with_settings(config, {"backend": "torch"}))
+    on_torch = with_settings(config, {"backend": "torch"})
+    if getattr(experiment.accept(on_torch), "torch_alone", False):
+        if backend != "auto":
+            experiment.accept(config)  # which says so
+        out.log("backend: torch, which alone solves known terms")
+        return on_torch
     found = with_settings(config, {"backend": "julia"}) if backend == "auto" else config
     if not flags.force and is_finished(experiment, found, flags.results):
         with contextlib.suppress(BackendUnavailable):

@@ -45,13 +45,19 @@ class Equations:
 
     def __post_init__(self) -> None:
         for place, (name, *rest) in enumerate(self.nodes):
-            operands = operands_of(self.nodes[place])
+            node = f"operation {place} of the equations is {self.nodes[place]}"
             arity = {**dict.fromkeys(UNARY, 1), **dict.fromkeys(BINARY, 2), "output": 2, "time": 0}.get(name, 1)
             known = name in (*LEAVES, *UNARY, *BINARY, "network", "output")
             if not known or (name != "network" and len(rest) != arity):
-                raise UsageError(f"operation {place} of the equations is {self.nodes[place]}: unknown")
-            if not all(isinstance(one, int) and 0 <= one < place for one in operands):
-                raise UsageError(f"operation {place} of the equations is {self.nodes[place]}: its operands come later")
+                raise UsageError(f"{node}: unknown")
+            whole = all(type(one) is int and one >= 0 for one in rest)
+            if not (whole or (name == "constant" and isinstance(rest[0], float) and math.isfinite(rest[0]))):
+                raise UsageError(f"{node}: expected a number, or places from 0 on")
+            before = [self.nodes[one][0] for one in operands_of(self.nodes[place]) if one < place]
+            if len(before) < len(operands_of(self.nodes[place])) or any(
+                (one == "network") != (name == "output") for one in before
+            ):
+                raise UsageError(f"{node}: expected operands before it, of outputs a network")
         if not all(0 <= one < len(self.nodes) for one in (*self.slopes, *self.parameters)):
             raise UsageError(f"got slopes {self.slopes}: expected places among {len(self.nodes)} operations")
 
@@ -180,6 +186,8 @@ class Symbol:
         return bool(self)
 
     __lt__ = __le__ = __gt__ = __ge__ = _compared
+    __eq__ = __ne__ = _compared  # type: ignore[assignment]  # it never returns
+    __hash__ = object.__hash__
 
     def __float__(self) -> float:
         raise UsageError("it needs the number behind a symbol: write it with +, -, *, /, ** and functions of NumPy")

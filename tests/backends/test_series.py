@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kansciml import UsageError
+from kansciml import SolveError, UsageError
 from kansciml.backends.base import OdeProblem, OdeSolver, Series, Subset
 from kansciml.backends.torch import TorchOdeSolver
 from kansciml.models.field_spec import FieldSpec
@@ -145,6 +145,18 @@ def test_trajectories_from_other_initial_states_and_times(solve):
     np.testing.assert_allclose(later, whole[2:], rtol=1e-8, atol=1e-9)
     with pytest.raises(UsageError, match="expected 2 finite numbers"):
         solver.trajectory(params, u0=np.ones(3))
+
+
+@pytest.mark.parametrize("solver", ["3", "5", "8", "stiff", "BDF"])
+def test_the_series_that_cannot_be_solved_is_named(solver):
+    spec = FieldSpec("mlp", (1, 1, 1), activation="relu")  # 0 stays, 1 grows beyond all bounds
+    parts = [Series(np.full(1, u), np.array([1.0]), np.zeros((1, 1)), name=name) for name, u in (("", 0), ("run 7", 1))]
+    solver = TorchOdeSolver(OdeProblem(spec, tuple(parts), max_steps=50, solver=solver))
+    params = np.array([1e8, 0.0, 1e8, 0.0])
+    for subset in (None, Subset((1,))):
+        with pytest.raises(SolveError, match="^run 7: the solution "):
+            solver.value_and_grad(params, subset)
+    assert solver.value_and_grad(params, Subset((0,)))[0] == 0.0
 
 
 BAD = {

@@ -64,6 +64,7 @@ def rhs_of(change):
 
 REFUSED = {
     "it depends on the value of a state": rhs_of(lambda x, n, p: n * p["a"] if x > 0 else n),
+    "as in if, and, min or max": rhs_of(lambda x, n, p: n * p["a"] if x == 0 else n),
     "it needs the number behind a symbol": rhs_of(lambda x, n, p: math.exp(x) + n * p["a"]),
     "it asks for parameter 'b': expected one of a": rhs_of(lambda x, n, p: p["b"] * n),
     "it does not depend on a: use the parameter": rhs_of(lambda x, n, p: n),
@@ -106,8 +107,17 @@ def test_malformed_physics_is_one_line(options, message):
         Physics(written, **{"parameters": {"a": 1.0}, **options})
 
 
+BAD_CALL = (("state", 0), ("network", 0), ("exp", 1))
+
+
 def test_data_that_are_no_equations_are_refused():
-    for nodes in ((("state", 0), ("+", 0, 5)), (("oracle", 1),), (("state", 0), ("exp", 0, 0)), (("+", 0, 0),)):
+    for nodes in (
+        (("state", 0), ("+", 0, 5)),
+        (("oracle", 1),),
+        (("state", 0), ("exp", 0, 0)),
+        (("+", 0, 0),),
+        BAD_CALL,
+    ):
         with pytest.raises(UsageError, match="of the equations is"):
             Equations(nodes, (0,))
     one = Equations((("state", 0), ("network", 0), ("output", 1, 0)), (2,))

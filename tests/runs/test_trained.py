@@ -107,6 +107,29 @@ def test_runs_that_cannot_be_studied_say_why(record, tmp_path):
         trained_models(replace(record, arrays=other))
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"solver": "8"}, "got solver 8: expected 5"),
+        ({"learn_u0": True}, "got learned initial states: expected given ones"),
+        ({"l1": 1e-3}, "trained with windows or penalties: expected the loss to be the misfit alone"),
+    ],
+)
+def test_losses_without_second_derivatives_say_so(record, settings, message):
+    other = replace(record, config=settings_json(changed(CONFIG, **settings)))
+    with pytest.raises(UsageError, match=message):
+        trained_models(other)[0].load()
+
+
+def test_weights_of_components_are_those_of_the_training(record):
+    weights = (2.0, 0.5)
+    other = replace(record, config=settings_json(changed(CONFIG, component_weights=weights)))
+    loaded, plain = (trained_models(one)[0].load() for one in (other, record))
+    parts = [plain.loss(plain.module, (*plain.batches[:3], torch.tensor(w) + 0 * plain.batches[2])) for w in np.eye(2)]
+    expected = sum(w * part.item() for w, part in zip(weights, parts)) / sum(weights)
+    assert loaded.loss(loaded.module, loaded.batches).item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_configurations_come_back_from_their_records(record, tmp_path):
     assert config_of(ode.OdeConfig, record.config) == CONFIG
     for config in (fig2.EXPERIMENT.presets["smoke"], changed(CONFIG, data=tmp_path / "data.csv")):

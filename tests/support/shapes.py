@@ -61,7 +61,8 @@ def checked(function):
 
     @wraps(function)
     def call(*args, **kwargs):
-        if calls[function] >= FIRST or _traced(args):
+        # compiling is asked first: a program that has read the count would be made anew when that changes
+        if torch.compiler.is_compiling() or calls[function] >= FIRST or _traced(args):
             return function(*args, **kwargs)
         calls[function] += 1
         try:

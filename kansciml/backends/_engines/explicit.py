@@ -90,7 +90,7 @@ def integrate(
         rhs = kernel.rhs
         if len(pieces) == 1 and rhs is not None and not drive.present:
             one = pieces[0]
-            return integrate_one(rhs, tableau, one.start, one.t0, one.saveat[-1], rtol, atol, max_steps)
+            return integrate_one(rhs, tableau, one.start, one.t0, one.saveat[-1], rtol, atol, max_steps, one.name)
         return _integrate(kernel, drive, tableau, pieces, rtol, atol, max_steps)
 
 
@@ -109,7 +109,7 @@ def _integrate(kernel, drive, tableau, pieces, rtol, atol, max_steps) -> Steps:
         failed = np.flatnonzero((tried >= max_steps) | ~(t + h > t))
         if len(failed):
             i = failed[0]
-            raise failure(t[i], h[i], u[i], tried[i], max_steps)
+            raise failure(t[i], h[i], u[i], tried[i], max_steps, pieces[piece[i]].name)
         room = drive.until(interval) - t
         lands = 1.01 * h >= room  # on the knot
         size = np.where(lands, room, h)
@@ -193,6 +193,7 @@ def integrate_one(
     rtol: float,
     atol: float,
     max_steps: int = 20_000,
+    name: str = "",
 ) -> Steps:
     """Solve du/dt = rhs(t, u), u(t0) = u0, until a step reaches `t_end` >= t0: see `integrate`."""
     n, order, count = len(u0), tableau.order, tableau.stages
@@ -215,7 +216,7 @@ def integrate_one(
         start = u[0]
         while True:
             if accepted + rejected >= max_steps or t + h <= t or not h > 0:
-                raise failure(t, h, start, accepted + rejected, max_steps)
+                raise failure(t, h, start, accepted + rejected, max_steps, name)
             np.multiply(a, h, out=h_a)
             for j, c, row in stages:
                 stage = u[j]
@@ -271,9 +272,11 @@ def _size(x: np.ndarray) -> float:
     return float(np.abs(x).max())
 
 
-def failure(t: float, h: float, u: np.ndarray, tried: int, max_steps: int) -> SolveError:
-    """Why a solve stopped at time t with state u and step size h."""
+def failure(t: float, h: float, u: np.ndarray, tried: int, max_steps: int, name: str = "") -> SolveError:
+    """Why the solve of a piece of this name stopped at time t with state u and step size h."""
+    of = f"{name}: " if name else ""
     if tried >= max_steps:
         remedy = "raise max_steps, or loosen rtol and atol"
-        return SolveError(f"the solution needs more than {max_steps} steps (reached t = {t:.6g}): {remedy}")
-    return SolveError(f"the solution blows up near t = {t:.6g} (largest state {np.max(np.abs(u)):.3g}, step {h:.3g})")
+        return SolveError(f"{of}the solution needs more than {max_steps} steps (reached t = {t:.6g}): {remedy}")
+    largest = np.max(np.abs(u))
+    return SolveError(f"{of}the solution blows up near t = {t:.6g} (largest state {largest:.3g}, step {h:.3g})")

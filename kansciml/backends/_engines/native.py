@@ -176,7 +176,8 @@ class NativeSolved:
             outcome,
         )
         if outcome.failed:
-            raise failure(outcome.t, outcome.h, np.array([outcome.largest]), outcome.tried, max_steps)
+            largest, name = np.array([outcome.largest]), pieces[outcome.piece].name
+            raise failure(outcome.t, outcome.h, largest, outcome.tried, max_steps, name)
         self._count, self._gradient = count, gradient
         self.accepted, self.rejected = outcome.accepted, outcome.rejected
         self.states = [states] if count == 1 else np.split(states, saves[1:-1])

@@ -94,17 +94,21 @@ def accepted(
             slope, jacobian = _functions(kernel, drive, interval)
             first = None if h is None or method is BDF else min(h, stop - t)  # BDF begins with order 1
             try:
+                if not np.isfinite(slope(t, u)).all():
+                    raise failure(t, 0.0, u, 0, 1, one.name)
                 solver = method(slope, t, u, stop, rtol=rtol, atol=atol, jac=jacobian, first_step=first)
+                # For a few unknowns far quicker than scipy.linalg's, and exact enough to choose steps
+                solver.lu, solver.solve_lu = np.linalg.inv, np.dot
                 while solver.status == "running":
                     before = solver.h_abs, getattr(solver, "order", 0)
                     if taken < max_steps:
                         solver.step()
                     if taken == max_steps or solver.status == "failed":
-                        raise failure(solver.t, solver.h_abs, solver.y, taken, max_steps)
+                        raise failure(solver.t, solver.h_abs, solver.y, taken, max_steps, one.name)
                     yield k, taken, int(interval[0]), solver.t_old == t, before, solver
                     taken += 1
             except (ValueError, np.linalg.LinAlgError) as error:  # SciPy's: a matrix that is singular or not finite
-                raise failure(t, h or 0.0, u, 0, 1) from error
+                raise failure(t, h or 0.0, u, 0, 1, one.name) from error
             t, u, h = solver.t, solver.y, solver.h_abs
             interval = interval + 1
 

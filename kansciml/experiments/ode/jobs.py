@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kansciml._errors import UsageError
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
-from kansciml.models.hybrid_spec import Spec
+from kansciml.models.hybrid_spec import HybridSpec, Spec
 from kansciml.runs.settings import seed_range
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.fitting.config import FitConfig
@@ -75,6 +75,11 @@ class Plan:
         if not ids or len(ids) != len(self.jobs):
             raise UsageError(f"got {len(self.jobs)} runs with {len(ids)} different names: expected as many")
 
+    @property
+    def torch_alone(self) -> bool:
+        """Whether it has known terms, which Julia does not solve."""
+        return any(isinstance(job.spec, HybridSpec) for job in self.jobs)
+
     @classmethod
     def of(
         cls, sources: Iterable[SystemConfig], fields: Callable[[System], Mapping[str, Spec]], config: RunConfig
@@ -94,6 +99,10 @@ class Plan:
             for variant, spec in fields(systems[source]).items()
             for seed in seed_range(config)
         ]
+        for job in jobs:
+            if isinstance(job.spec, HybridSpec) and (job.backend == "julia" or job.method not in (None, "replay")):
+                got = "backend julia" if job.backend == "julia" else f"gradient {job.method}"
+                raise UsageError(f"got {got} for known terms: expected backend torch and gradient replay")
         for source, spec in {(job.system, job.spec) for job in jobs}:
             if systems[source].trajectories or config.fit != FitConfig():  # else there is nothing that would not suit
                 prepared(make_problem(systems[source], spec, learn_u0=config.fit.learn_u0), config.fit)

@@ -54,7 +54,7 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
         axes.set_ylabel(as_is(system.labels[index]))
     notes = [f"{len(shown)} of {len(system.labels)} components"] * (len(shown) < len(system.labels))
     notes += [f"all {len(system.series)} trajectories"] * fan + [MEDIAN_SEED]
-    extras = ["truth"] * (system.first.truth is not None) + ["data"] * (not fan)
+    extras = ["truth"] * (system.first.truth is not None) + ["data"] * (not fan or system.first.truth is None)
     extras += ["training span"] * (not fan and any(one.end > one.train_end for one in system.series))
     legend(figure, {group.name: styles[group.name] for group in system.groups}, extras, "; ".join(notes))
     return figure
@@ -78,7 +78,7 @@ def phase_portraits(ode: OdeRecord) -> Figure | None:
             name(as_is(system.labels[at]))
         axes.set_title(as_is(system.title))
     known = any(system.first.truth is not None for system in systems)
-    shown = any(len(system.series) == 1 for system in systems)
+    shown = any(len(system.series) == 1 or system.first.truth is None for system in systems)
     legend(figure, styles, ["truth"] * known + ["data"] * shown, MEDIAN_SEED)
     return figure
 
@@ -235,15 +235,15 @@ def _draw(
         return times[: len(states)] if x is None else states[:, x], states[:, y]
 
     size = 0.4 if thin else 1.0
-    if one.truth is not None or thin:
+    if one.truth is not None:
         axes.plot(*columns(*one.reference), color=TRUTH, linewidth=size * TRUTH_WIDTH)
     for group in groups:
         path, style = _path(group, k), styles[group.name]
         if len(path):
             axes.plot(*columns(one.t, path), color=style.colour, linestyle=style.line, linewidth=max(0.6, size) * 1.1)
-    if not thin:
-        axes.plot(*columns(one.data_t, one.data), "o", color=TRUTH, markersize=4, markerfacecolor="white",
-                  markeredgewidth=0.5, zorder=1.5)  # fmt: skip
+    if not thin or one.truth is None:
+        axes.plot(*columns(one.data_t, one.data), "o", color=TRUTH, markersize=4 * size, markerfacecolor="white",
+                  markeredgewidth=0.5 * size, zorder=1.5)  # fmt: skip
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:

@@ -170,3 +170,17 @@ def test_save_points_at_the_start_alone_are_the_start(method):
     solved = solve(Kernel(lambda p, t, u, w: -u), [Piece(np.ones(1), 2.0, np.array([2.0]))], 1e-6, method)
     np.testing.assert_allclose(solved.states[0], [[1.0]], rtol=1e-14)
     np.testing.assert_allclose(solved.pull([np.ones((1, 1))])[1], [[1.0]], rtol=1e-12)
+
+
+@BOTH
+def test_pieces_together_are_the_pieces_one_by_one(method):
+    kernel, rng = Kernel(robertson, RATES), np.random.default_rng(0)
+    together = solve(kernel, KINETICS, 1e-6, method)
+    cotangents = [rng.normal(size=v.shape) for v in together.states]
+    by_params, by_starts = together.pull(cotangents)
+    alone = [solve(kernel, [one], 1e-6, method) for one in KINETICS]
+    pulled = [one.pull([c]) for one, c in zip(alone, cotangents)]
+    for one, states in zip(alone, together.states):
+        np.testing.assert_allclose(states, one.states[0], rtol=1e-11, atol=1e-15)
+    np.testing.assert_allclose(by_params, pulled[0][0] + pulled[1][0], rtol=1e-9)
+    np.testing.assert_allclose(by_starts, np.concatenate([one[1] for one in pulled]), rtol=1e-9)

@@ -1,7 +1,9 @@
 """Known terms and a network for the rest: parameters are recovered, and what is wrong is one line."""
 
+import importlib.util
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,3 +67,12 @@ def test_systems_and_fields_that_do_not_suit_each_other_are_one_line():
     undefined = replace(LOTKA, physics=ode.Physics(lambda t, u, network, p: np.log(u - 2.0) * network(u)))
     with pytest.raises(UsageError, match=r"known terms are not finite at t = 0, u = \[1.0, 1.0\]: check them"):
         ode.train(undefined)
+
+
+def test_the_example_runs_and_draws(tmp_path):
+    path = Path(__file__).parents[3] / "examples" / "known_physics.py"
+    spec = importlib.util.spec_from_file_location("known_physics", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    estimates = example.main(adam_steps=3, lbfgs_steps=2, picture=tmp_path / "picture.png")
+    assert set(estimates) == {"birth", "capacity", "death"} and (tmp_path / "picture.png").stat().st_size > 1000

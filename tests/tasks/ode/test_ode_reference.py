@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -161,3 +162,10 @@ def test_endless_integration_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("kansciml.tasks.ode.reference.MAX_EVALUATIONS", 1000)
     with pytest.raises(SolveError, match="too stiff: more than 1000 evaluations"):
         reference_solution(exponential(-1e5), 2.0)
+
+
+def test_times_an_ulp_apart_are_solved():
+    system = replace(get_system("spiral"), dimensionless=False)
+    t = np.linspace(0.0, 1.5, 51)
+    states = reference_solution(system, np.concatenate([t, np.nextafter(t, 2.0)]))
+    np.testing.assert_allclose(states[:51], states[51:], atol=1e-12)

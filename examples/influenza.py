@@ -1,0 +1,47 @@
+"""Influenza in a boarding school, 1978: learn the first eleven days of the outbreak, predict the last three.
+
+Run: python examples/influenza.py [picture.png]
+Expected: the held-out days to about 13 of 763 boys, in half a minute.
+
+State: the logarithm of one plus the boys in bed and convalescent. With eleven rows a network must be small: the sum of
+its weights is penalised (`l1`).
+Source: British Medical Journal 1 (4 March 1978) 587; numbers of the R package outbreaks.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from kansciml import ode
+
+DATA = Path(__file__).parent / "data" / "influenza.csv"
+
+
+def main(picture: Path = Path("influenza.png"), adam_steps: int = 500, lbfgs_steps: int = 100) -> float:
+    boys = ode.read_csv(DATA, time_column="day")
+    system = ode.system_from_trajectory(
+        replace(boys, states=np.log1p(boys.states)), "influenza", train_fraction=11 / 14
+    )
+    training = ode.FlatTraining(adam_steps=adam_steps, lbfgs_steps=lbfgs_steps)
+    run = ode.train(system, "mlp", hidden=(4,), l1=1e-3, training=training)
+
+    held_out = boys.t > system.train_end
+    error = np.sqrt(np.mean((np.expm1(run.states) - boys.states)[held_out] ** 2))
+    print(f"{run.field.label()}: held-out days after day {system.train_end:.0f} to {error:.1f} boys (RMS)")
+    days = np.linspace(0, 13, 401)
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for label, measured, model in zip(boys.labels, boys.states.T, np.expm1(run.trajectory(days)).T):
+        (line,) = axes.plot(days, model, label=label.replace("_", " "))
+        axes.plot(boys.t, measured, "o", color=line.get_color(), markersize=4)
+    axes.axvspan(system.train_end, 13, color="0.92", label="held out")
+    axes.set(xlabel="days after 22 January 1978", ylabel="boys")
+    axes.legend()
+    figure.savefig(picture, dpi=110)
+    return float(error)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:2]))

@@ -1,0 +1,88 @@
+# A folder as Python writes it, written here by hand.
+
+function write_model(folder, field, params, starts; units = "null", extra = Dict(), time = false, solver = "5")
+    (; model, widths, center, scale, rate, inputs) = field.spec
+    list(x) = "[" * join(x, ", ") * "]"
+    signal = inputs == 0 ? "null" : "\"linear\""
+    series = join(("{\"name\": \"\", \"t0\": 1.0, \"t_end\": 3.0, \"u0\": $(list(s)), \"inputs\": $signal, \"learned\": false, \"follows\": null}" for s in eachcol(starts)), ", ")
+    write(joinpath(folder, "model.json"), """
+        {"schema": 1, "kansciml": "0.1.0", "field": {"kind": "spec", "model": "$model", "widths": $(list(widths)),
+         "activation": "tanh", "grid": 5, "spline_order": 3, "grid_range": [-1.0, 1.0], "center": $(list(center)),
+         "scale": $(list(scale)), "rate": $(list(rate)), "squash": false, "input_power": 1, "inputs": $inputs,
+         "time": $time}, "units": $units, "loss_scale": [1.0, 1.0],
+         "solver": {"name": "$solver", "rtol": 1e-10, "atol": 1e-10, "max_steps": 20000},
+         "labels": ["prey \\u00e4", "\\"predator\\""], "input_labels": [], "series": [$series], "metrics": {}}
+        """)
+    arrays = merge(Dict("params" => params, "starts" => starts), extra)
+    offset, entries, data = 0, String[], UInt8[]
+    for (name, array) in arrays
+        bytes = reinterpret(UInt8, htol.(vec(array)))
+        push!(entries, "\"$name\": {\"dtype\": \"F64\", \"shape\": $(list(reverse(size(array)))), \"data_offsets\": [$offset, $(offset + length(bytes))]}")
+        append!(data, bytes)
+        offset += length(bytes)
+    end
+    header = "{" * join(entries, ", ") * "}"
+    return write(joinpath(folder, "model.safetensors"), htol(UInt64(ncodeunits(header))), header, data)
+end
+
+@testset "a saved model is the field and its trajectories" begin
+    field = kan_field([2, 3, 2]; center = [0.1, 0.2], scale = [2.0, 3.0], rate = [1.0, 2.0])
+    params, starts = example_parameters(field), [0.1 0.2; 0.3 -0.4]
+    problem = FitProblem(field, [0.5, -0.2], [2.0, 4.0], zeros(2, 2); t0 = 1.5, rtol = 1e-10, atol = 1e-10)
+    expected = trajectory(problem, params)
+    mktempdir() do folder
+        for units in ("null", "{\"origin\": [0.3, -2.0], \"state\": [0.5, 10.0], \"t0\": -1.0, \"time\": 3.0}")
+            write_model(folder, field, params, starts; units)
+            model = KanSciML.load(folder)
+            @test model.labels == ["prey ä", "\"predator\""]
+            @test model([0.3, 0.4], 0.0) == field([0.3, 0.4], params) == model([0.3, 0.4], nothing, 2.0)
+            @test trajectory(model; u0 = [0.5, -0.2], t0 = 1.5, saveat = [2.0, 4.0]) ≈ expected rtol = 1e-8
+            second = units == "null" ? starts[:, 2] : [0.3, -2.0] .+ [0.5, 10.0] .* starts[:, 2]
+            @test trajectory(model; series = 2, saveat = [1.0, 2.0])[:, 1] ≈ second
+            @test occursin("KAN field 2-3-2", string(model))
+        end
+    end
+end
+
+@testset "a saved model with inputs and time" begin
+    field = mlp_field([4, 5, 2]; inputs = 1, time = true)
+    params = example_parameters(field)
+    inputs = Inputs([1.0, 2.0, 3.0], [0.5, 1.0, -1.0])
+    problem = FitProblem(field, [Series([0.1, 0.2], [2.5], zeros(2, 1); t0 = 1.0, inputs)]; rtol = 1e-10, atol = 1e-10)
+    mktempdir() do folder
+        write_model(folder, field, params, reshape([0.1, 0.2], 2, 1); time = true,
+            extra = Dict("inputs.0.t" => inputs.t, "inputs.0.values" => inputs.values))
+        model = KanSciML.load(folder)
+        @test model([0.1, 0.2], 1.5; inputs = [0.7]) == field([0.1, 0.2, 0.7, 1.5], params)
+        @test trajectory(model; saveat = [2.5]) ≈ trajectory(problem, params) rtol = 1e-9
+        @test_throws DimensionMismatch model([0.1, 0.2], 1.5)
+        @test_throws "expected all of" trajectory(model; saveat = [3.5])
+    end
+end
+
+@testset "what is no model is told" begin
+    field = mlp_field([2, 3, 2])
+    mktempdir() do folder
+        @test_throws "holds no model" KanSciML.load(folder)
+        write_model(folder, field, example_parameters(field), zeros(2, 1))
+        path = joinpath(folder, "model.safetensors")
+        whole = read(path)
+        write(path, whole[1:(end - 8)])
+        @test_throws "is damaged" KanSciML.load(folder)
+        write(path, whole)
+        write(joinpath(folder, "model.json"), replace(read(joinpath(folder, "model.json"), String), "\"spec\"" => "\"hybrid\""))
+        @test_throws "kind hybrid" KanSciML.load(folder)
+        write(joinpath(folder, "model.json"), "{\"schema\": 2}")
+        @test_throws "schema 2" KanSciML.load(folder)
+    end
+end
+
+@testset "JSON" begin
+    read_json = KanSciML.read_json
+    @test read_json(" {\"a\": [1, -2.5e3, true, null, {}], \"b\\n\": \"\\ud83d\\ude00\\/\\u00e9\"} ") ==
+        Dict("a" => [1, -2500.0, true, nothing, Dict()], "b\n" => "😀/é")
+    @test read_json("[]") == []
+    for bad in ("{", "[1,]", "{\"a\" 1}", "nul", "1 2", "\"a")
+        @test_throws ArgumentError read_json(bad)
+    end
+end
