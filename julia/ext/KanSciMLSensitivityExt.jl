@@ -33,7 +33,9 @@ function sensealg(method::Adjoint, piece)
     return QuadratureAdjoint(; autojacvec, abstol = piece.atol, reltol = piece.rtol)
 end
 
-sensealg(method::Differentiated, piece) = method.name === :ReverseDiffAdjoint ? ReverseDiffAdjoint() : ForwardDiffSensitivity()
+function sensealg(method::Differentiated, piece)
+    return method.name === :ReverseDiffAdjoint ? ReverseDiffAdjoint() : ForwardDiffSensitivity()
+end
 
 struct LuxRhs{F<:Field}
     field::F

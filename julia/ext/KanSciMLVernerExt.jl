@@ -1,5 +1,5 @@
-# The solver Vern8: J. H. Verner, Numerically optimal Runge-Kutta pairs with interpolants, Numerical Algorithms 53 (2010)
-# 383-396. Its coefficients are the solver's own, by their names: a0302 is A[3, 2].
+# The solver Vern8: J. H. Verner, Numerically optimal Runge-Kutta pairs with interpolants, Numerical Algorithms 53
+# (2010) 383-396. Its coefficients are the solver's own, by their names: a0302 is A[3, 2].
 module KanSciMLVernerExt
 
 using KanSciML: KanSciML, Tableau

@@ -37,7 +37,9 @@ function read_inputs(count, m, knot_counts::Int, held::Int, knots::Int, values::
     m == 0 && return fill(nothing, count)
     lengths, are_held = integers(knot_counts, count), wrapped(held, count)
     t, w = wrapped(knots, sum(lengths)), wrapped(values, m, sum(lengths))
-    return map((range, hold) -> Inputs(t[range], w[:, range]; kind = hold == 1 ? :held : :linear), ranges(lengths), are_held)
+    return map(ranges(lengths), are_held) do range, is_held
+        Inputs(t[range], w[:, range]; kind = is_held == 1 ? :held : :linear)
+    end
 end
 
 """
@@ -75,7 +77,8 @@ function setup(
         )
     end
     problem = FitProblem(
-        Field(spec), series; solver = Symbol(solver), continuity, loss_scale = copied(loss_scale, n), rtol, atol, maxiters,
+        Field(spec), series; solver = Symbol(solver), continuity, loss_scale = copied(loss_scale, n), rtol, atol,
+        maxiters,
     )
     LAST[] += 1
     PROBLEMS[LAST[]] = problem

@@ -19,9 +19,9 @@ const SENSEALGS = (
     loss_and_gradient(problem, params; sensealg, series = eachindex(problem.series), n_save = nothing)
 
 Loss of the problem and its gradient by the flat vector `params` (see [`FitProblem`](@ref)); `sensealg` is one of
-[`SENSEALGS`](@ref). `series` are the numbers of those to fit, of which `n_save` gives the number of first save points to
-compare: one number, or one for each (default: all). Of multiple shooting, those links count whose two series are among
-them, the first to its end.
+[`SENSEALGS`](@ref). `series` are the numbers of those to fit, of which `n_save` gives the number of first save points
+to compare: one number, or one for each (default: all). Of multiple shooting, those links count whose two series are
+among them, the first to its end.
 
 Throws a [`SolveFailure`](@ref) if the solution or the gradient is not finite, and never returns NaN.
 """
@@ -73,7 +73,8 @@ function loss_and_gradient!(
         for (l, link) in enumerate(links)
             link.before == k && (view(states, :, count) .+= pull_of_gap .* view(gaps, :, l) ./ scale)
         end
-        pull_piece!(view(gradients, :, i), view(by_starts, :, k), method, workspace, problem, params, piece, tape, states)
+        by_field, by_start = view(gradients, :, i), view(by_starts, :, k)
+        pull_piece!(by_field, by_start, method, workspace, problem, params, piece, tape, states)
     end
     for (l, link) in enumerate(links)
         view(by_starts, :, link.after) .-= pull_of_gap .* view(gaps, :, l) ./ scale

@@ -10,7 +10,11 @@ function exercise(solver::Symbol)
     for model in ("mlp", "kan"), inputs in (0, 1)
         width = 2 + 2inputs
         normalisation = [zeros(width); ones(width + 2)]
-        GC.@preserve saveat knots data states weights signal t0s save_counts knot_counts held follows starts ones2 picked normalisation begin
+        kept = (
+            saveat, knots, data, states, weights, signal, t0s, save_counts, knot_counts, held, follows, starts, ones2,
+            picked, normalisation,
+        )
+        GC.@preserve kept begin
             id = Addresses.setup(
                 model, "tanh", "$width 3 2", 5, 3, -1.0, 1.0, false, 1, inputs, inputs == 1, at(normalisation),
                 string(solver), 2, at(starts), at(t0s), at(save_counts), at(saveat), at(knot_counts), at(held),

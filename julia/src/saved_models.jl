@@ -15,12 +15,14 @@ Throws an `ArgumentError` if there is no model, it is damaged, or its field is n
 """
 function load(folder::AbstractString; solver::Union{Nothing,Symbol} = nothing)
     path = joinpath(folder, "model.json")
-    isfile(path) || throw(ArgumentError("$folder holds no model: expected a folder with model.json and model.safetensors"))
+    isfile(path) ||
+        throw(ArgumentError("$folder holds no model: expected a folder with model.json and model.safetensors"))
     told = read_json(read(path, String))
     told["schema"] == 1 || throw(ArgumentError("$path has schema $(told["schema"]), this version reads 1"))
     field = told["field"]
-    field["kind"] == "spec" ||
-        throw(ArgumentError("the model in $folder is of kind $(field["kind"]): KanSciML reads built-in fields, kind spec"))
+    field["kind"] == "spec" || throw(
+        ArgumentError("the model in $folder is of kind $(field["kind"]): KanSciML reads built-in fields, kind spec")
+    )
     arrays = read_safetensors(joinpath(folder, "model.safetensors"))
     spec = described_spec(field)
     params = arrays["params"]
@@ -38,7 +40,7 @@ function load(folder::AbstractString; solver::Union{Nothing,Symbol} = nothing)
     (; name, rtol, atol, max_steps) = (; (Symbol(key) => value for (key, value) in told["solver"])...)
     solver = something(solver, get(SOLVER_OF_SAME_KIND, name, Symbol(name)))
     problem = FitProblem(own, series; solver, rtol, atol, maxiters = max_steps)
-    return TrainedModel(Field(spec), params, problem, units, String.(told["labels"]), String.(told["input_labels"]))
+    return TrainedModel(Field(spec), params, problem, units, String[told["labels"]...], String[told["input_labels"]...])
 end
 
 # Of general names, and of those that only torch knows.
@@ -76,7 +78,8 @@ function in_units(spec::FieldSpec, units::StateUnits)
     end
     rate = spec.rate .* units.time ./ units.state
     return FieldSpec(
-        model, widths; activation, grid, spline_order, grid_range, center, scale, rate, squash, input_power, inputs, time
+        model, widths; activation, grid, spline_order, grid_range, center, scale, rate, squash, input_power, inputs,
+        time,
     )
 end
 
@@ -123,7 +126,9 @@ end
 States `(n, T)` at the times `saveat`, in the user's units. What is not given (initial state and its time, inputs) is
 that of the series of this number that the model was trained on.
 """
-function trajectory(model::TrainedModel; saveat, series::Integer = 1, u0 = nothing, t0 = nothing, inputs = nothing, tolerances...)
+function trajectory(
+    model::TrainedModel; saveat, series::Integer = 1, u0 = nothing, t0 = nothing, inputs = nothing, tolerances...
+)
     (; units, problem) = model
     own = problem.series[series]
     start = isnothing(u0) ? own.u0 : (u0 .- units.origin) ./ units.state

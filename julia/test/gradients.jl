@@ -24,7 +24,8 @@ end
 @testset "the gradient is that of the true loss" begin
     field = kan_field([2, 3, 2])
     params, problem = example_parameters(field), example_problem(field; tolerance = 1e-11)
-    loss(p) = sum(abs2, (trajectory(problem, p) .- problem.series[1].data) ./ problem.loss_scale) / length(problem.series[1].data)
+    (; data) = problem.series[1]
+    loss(p) = sum(abs2, (trajectory(problem, p) .- data) ./ problem.loss_scale) / length(data)
     @test loss_and_gradient(problem, params)[2] ≈ central(loss, params, 1e-4) rtol = 1e-6
 end
 

@@ -35,6 +35,13 @@ function runge_kutta(f, u, t0, t1, steps)
     return u
 end
 
+# u(tau) of u' = a u + c (w0 + s tau) + b, u(0) = u0
+function ramp_solution(u0, (a, c, b), w0, s, tau)
+    beta = -c * s / a
+    alpha = (beta - c * w0 - b) / a
+    return (u0 - alpha) * exp(a * tau) + alpha + beta * tau
+end
+
 central(f, x, step) = map(eachindex(x)) do i
     e = [j == i ? step : 0.0 for j in eachindex(x)]
     (f(x .+ e) - f(x .- e)) / 2step

@@ -4,7 +4,8 @@ function write_model(folder, field, params, starts; units = "null", extra = Dict
     (; model, widths, center, scale, rate, inputs) = field.spec
     list(x) = "[" * join(x, ", ") * "]"
     signal = inputs == 0 ? "null" : "\"linear\""
-    series = join(("{\"name\": \"\", \"t0\": 1.0, \"t_end\": 3.0, \"u0\": $(list(s)), \"inputs\": $signal, \"learned\": false, \"follows\": null}" for s in eachcol(starts)), ", ")
+    fixed = "\"name\": \"\", \"t0\": 1.0, \"t_end\": 3.0, \"learned\": false, \"follows\": null"
+    series = join(("{$fixed, \"u0\": $(list(start)), \"inputs\": $signal}" for start in eachcol(starts)), ", ")
     write(joinpath(folder, "model.json"), """
         {"schema": 1, "kansciml": "0.1.0", "field": {"kind": "spec", "model": "$model", "widths": $(list(widths)),
          "activation": "tanh", "grid": 5, "spline_order": 3, "grid_range": [-1.0, 1.0], "center": $(list(center)),
@@ -17,7 +18,8 @@ function write_model(folder, field, params, starts; units = "null", extra = Dict
     offset, entries, data = 0, String[], UInt8[]
     for (name, array) in arrays
         bytes = reinterpret(UInt8, htol.(vec(array)))
-        push!(entries, "\"$name\": {\"dtype\": \"F64\", \"shape\": $(list(reverse(size(array)))), \"data_offsets\": [$offset, $(offset + length(bytes))]}")
+        shape, ends = list(reverse(size(array))), list([offset, offset + length(bytes)])
+        push!(entries, "\"$name\": {\"dtype\": \"F64\", \"shape\": $shape, \"data_offsets\": $ends}")
         append!(data, bytes)
         offset += length(bytes)
     end
@@ -70,9 +72,10 @@ end
         write(path, whole[1:(end - 8)])
         @test_throws "is damaged" KanSciML.load(folder)
         write(path, whole)
-        write(joinpath(folder, "model.json"), replace(read(joinpath(folder, "model.json"), String), "\"spec\"" => "\"hybrid\""))
+        description = joinpath(folder, "model.json")
+        write(description, replace(read(description, String), "\"spec\"" => "\"hybrid\""))
         @test_throws "kind hybrid" KanSciML.load(folder)
-        write(joinpath(folder, "model.json"), "{\"schema\": 2}")
+        write(description, "{\"schema\": 2}")
         @test_throws "schema 2" KanSciML.load(folder)
     end
 end

@@ -9,7 +9,9 @@ function example_series(k; options...)
     return Series(randn(rng, 2), t, randn(rng, 2, length(t)); t0 = k == 2 ? 0.5 : t[1], options...)
 end
 
-series_problem(field, series; options...) = FitProblem(field, series; loss_scale = [0.5, 2.0], rtol = 1e-10, atol = 1e-10, options...)
+function series_problem(field, series; options...)
+    return FitProblem(field, series; loss_scale = [0.5, 2.0], rtol = 1e-10, atol = 1e-10, options...)
+end
 
 # The loss, whose gradient was held against central differences and dual numbers.
 function checked_loss(problem, params; rtol = 1e-6, options...)
@@ -46,7 +48,8 @@ end
     loss, gradient = loss_and_gradient(problem, params)
     @test loss ≈ (4losses[1][1] + 3losses[2][1] + 2losses[3][1]) / 9
     @test gradient ≈ (4losses[1][2] + 3losses[2][2] + 2losses[3][2]) / 9
-    same = series_problem(field, [example_series(3), Series(example_series(1).u0, [0, 0.4], example_series(1).data[:, 1:2])])
+    first_rows = Series(example_series(1).u0, [0, 0.4], example_series(1).data[:, 1:2])
+    same = series_problem(field, [example_series(3), first_rows])
     expected = loss_and_gradient(same, params)
     @test loss_and_gradient(problem, params; series = [3, 1], n_save = [2, 2])[1] == expected[1]
     @test_throws ArgumentError loss_and_gradient(problem, params; series = [4])
@@ -56,7 +59,8 @@ end
 
 @testset "learned starts are parameters" begin
     field = series_field(:kan)
-    problem = series_problem(field, [example_series(1; learned = true), example_series(2), example_series(3; learned = true)])
+    parts = [example_series(1; learned = true), example_series(2), example_series(3; learned = true)]
+    problem = series_problem(field, parts)
     params = initial_parameters(Xoshiro(1), problem)
     @test length(params) == parameter_count(problem) == parameter_count(field) + 4
     @test params[(end - 1):end] == problem.series[3].u0

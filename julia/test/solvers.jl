@@ -20,7 +20,8 @@ forced_field(model) = model === :mlp ? mlp_field([4, 5, 2]; inputs = 1, time = t
     kan_field([4, 3, 2]; inputs = 1, time = true, scale = fill(2.0, 4))
 
 @testset "$solver, $model" for (solver, model) in (
-    (:BS3, :mlp), (:Vern8, :mlp), (:Rodas5P, :mlp), (:Rodas5P, :kan), (:FBDF, :mlp), (:KenCarp4, :mlp), (:AutoTsit5, :mlp),
+    (:BS3, :mlp), (:Vern8, :mlp), (:Rodas5P, :mlp), (:Rodas5P, :kan), (:FBDF, :mlp), (:KenCarp4, :mlp),
+    (:AutoTsit5, :mlp),
 )
     field = forced_field(model)
     params = example_parameters(field)
@@ -38,7 +39,7 @@ forced_field(model) = model === :mlp ? mlp_field([4, 5, 2]; inputs = 1, time = t
         coarse = forced_problem(field; solver, tolerance = 1e-2)
         for k in 1:2
             residuals = trajectory(coarse, params; series = k) .- coarse.series[k].data
-            @test loss_and_gradient(coarse, params; series = [k])[1] ≈ sum(abs2, residuals) / 8 rtol = 1e-12
+            @test loss_and_gradient(coarse, params; series = [k])[1] ≈ sum(abs2, residuals) / 8 rtol = 1e-9
         end
     else
         @test_throws "does not know the solver $solver" loss_and_gradient(problem, params; sensealg = :Replay)
@@ -48,19 +49,22 @@ end
 @testset "a stiff linear equation has its closed form: $solver" for solver in (:Rodas5P, :FBDF, :KenCarp4, :AutoTsit5)
     # Two equations u' = -1e4 (u - t) and u' = -u, which forget their start at once and slowly.
     params = [-1e4, 0, 0, -1, 1e4, 0, 0.0, 0.0]                # weight (2, 3), bias (2)
-    problem = FitProblem(mlp_field([3, 2]; time = true), ones(2), [0.5, 2.0], ones(2, 2); solver, rtol = 1e-8, atol = 1e-8, maxiters = 2000)
+    tolerance, accuracy = solver === :AutoTsit5 ? (1e-6, 1e-4) : (1e-8, 1e-6)
+    options = (; solver, rtol = tolerance, atol = tolerance, maxiters = 2000)
+    problem = FitProblem(mlp_field([3, 2]; time = true), ones(2), [0.5, 2.0], ones(2, 2); options...)
     solution(p) = [ramp_solution(1.0, (p[1], p[5], p[7]), 0.0, 1.0, t) for t in (0.5, 2.0)]
-    @test trajectory(problem, params)[1, :] ≈ solution(params) atol = 1e-6
-    @test trajectory(problem, params)[2, :] ≈ exp.([-0.5, -2]) atol = 1e-6
+    @test trajectory(problem, params)[1, :] ≈ solution(params) atol = accuracy
+    @test trajectory(problem, params)[2, :] ≈ exp.([-0.5, -2]) atol = accuracy
     loss(p) = (sum(abs2, solution(p) .- 1) + sum(abs2, exp.(p[4] .* [0.5, 2]) .- 1)) / 4
     own = [1, 4, 5, 7]                                         # the others couple the two
-    @test loss_and_gradient(problem, params)[2][own] ≈ ForwardDiff.gradient(loss, params)[own] rtol = 1e-4
+    @test loss_and_gradient(problem, params)[2][own] ≈ ForwardDiff.gradient(loss, params)[own] rtol = 100accuracy
 end
 
 @testset "the replay of Rodas5P does not depend on stiffness: ForwardDiff agrees" begin
     field = mlp_field([3, 5, 3]; rate = [1e3, 1.0, 1e-2], scale = [0.1, 1.0, 10.0])
     params = example_parameters(field)
-    problem = FitProblem(field, [0.1, 0.5, -0.3], [0.1, 1.0, 3.0], zeros(3, 3); solver = :Rodas5P, loss_scale = [0.1, 1, 1], rtol = 1e-8, atol = 1e-8)
+    options = (; solver = :Rodas5P, loss_scale = [0.1, 1, 1], rtol = 1e-8, atol = 1e-8)
+    problem = FitProblem(field, [0.1, 0.5, -0.3], [0.1, 1.0, 3.0], zeros(3, 3); options...)
     loss, gradient = loss_and_gradient(problem, params)
     forward_loss, forward = loss_and_gradient(problem, params; sensealg = :ForwardDiff)
     @test loss ≈ forward_loss rtol = 1e-8

@@ -17,6 +17,8 @@ from kansciml.models.units import Units, to_digits, to_places
 if TYPE_CHECKING:
     from kansciml.backends.module_field import ModuleField
 
+FAR = 1e3
+"""Time in the solver's units beyond which times are no longer rounded to 36 digits."""
 MAX_STEPS = 20_000
 """Steps of one solve before it is given up; the default of `OdeProblem.max_steps`."""
 
@@ -272,7 +274,8 @@ class OdeProblem:
         times = np.unique(np.concatenate([[one.t0], one.saveat, inputs.t if inputs else []]))
         tau = units.times_in(times)
         rounded = to_digits(tau)
-        tau = rounded if np.all(np.diff(rounded) > 0) else tau
+        near = np.abs(tau[-1]) < FAR  # of a series that starts long after the first, differences would be rounded
+        tau = rounded if near and np.all(np.diff(rounded) > 0) else tau
         return replace(
             one,
             u0=to_places(units.states_in(one.u0)),

@@ -70,6 +70,10 @@ def main(arguments: Sequence[str], out: Output) -> int:
     u0 = np.array(options.u0) if options.u0 else None
     if u0 is not None and len(u0) != len(model.labels):
         raise UsageError(f"got {len(u0)} numbers for u0: expected {len(model.labels)}, {', '.join(model.labels)}")
+    first, *others = model.problem.series
+    if others and u0 is None:
+        named = f" {first.name}" if first.name else ""
+        out.log(f"initial state: that of trajectory{named}, the first of {1 + len(others)} (--u0 gives another)")
     states = model.trajectory(t, options.tolerance, u0=u0, t0=t0, inputs=_inputs(options, model))
     _write(options.output, t, states, model, folder, out)
     return 0

@@ -154,6 +154,7 @@ class Physics:
 
 
         physics = Physics(rhs, outputs=2, parameters={"birth": 1.0, "death": 1.0})
+        SYSTEM = dataclasses.replace(ode.system_from_trajectories(ode.read_table("runs.csv"), "runs"), physics=physics)
 
     Args:
         rhs: rhs(t, u, network, p) -> du/dt in the units of the data, u (n,); rhs(t, u, w, network, p) with inputs

@@ -132,8 +132,9 @@ class Worker:
         self.solver = TorchOdeSolver(inner)
 
     def request(self, header, arrays=(), waiting_for=""):
-        assert np.all(np.diff(arrays[1]) > 0) and arrays[1][0] >= 0.0
-        return {}, [self.solver.trajectory(*arrays, header["rtol"], header["atol"])]
+        params, saveat = arrays[0], arrays[4]  # see `kansciml.backends.julia.packed`
+        assert np.all(np.diff(saveat) > 0) and saveat[0] >= 0.0
+        return {}, [self.solver.trajectory(params, saveat, header["rtol"], header["atol"])]
 
 
 def solver_of(kind, units):

@@ -112,3 +112,14 @@ def test_a_run_that_keeps_no_models_says_what_to_do(results, tmp_path, capsys):
         (folder / name).write_bytes((results[1].folder / name).read_bytes())
     code, _, told = run(capsys, "predict", str(folder))
     assert code == 1 and "keeps no trained neural ODEs: resume it, or run it again with --force" in told
+
+
+def test_of_several_trajectories_the_first_start_is_taken_and_told(tmp_path, capsys):
+    t = np.linspace(0.0, 1.0, 5)
+    pair = [ode.Trajectory(t, np.column_stack([k + t, t]), name=name) for k, name in ((1.0, "a"), (2.0, "b"))]
+    short = ode.FlatTraining(adam_steps=2, lbfgs_steps=0)
+    system = ode.system_from_trajectories(pair, "pair")
+    folder = ode.train(system, "mlp", hidden=(2,), training=short).save(tmp_path / "model")
+    _, printed, told = run(capsys, "predict", str(folder), "--times", "0")
+    assert printed.splitlines()[1] == "0.0,1.0,0.0"
+    assert told == "initial state: that of trajectory a, the first of 2 (--u0 gives another)\n"

@@ -58,6 +58,13 @@ class Steps:
         """The rows of each group."""
         return [slice(*pair) for pair in zip(self.groups[:-1], self.groups[1:])]
 
+    def successors(self) -> Int[np.ndarray, " N"]:
+        """The next step of the same piece, or N after its last."""
+        sizes = np.diff(self.groups)
+        rows, following = np.arange(len(self.t)), np.append(sizes[1:], 0)
+        place = rows - np.repeat(self.groups[:-1], sizes)
+        return np.where(place < np.repeat(following, sizes), rows + np.repeat(sizes, sizes), len(rows))
+
     def rows(self, place: int) -> Int[np.ndarray, " S"]:
         """The steps of a piece, the one at `place` in a group, one after the other."""
         return self.groups[: np.searchsorted(-np.diff(self.groups), -place)] + place  # groups of more pieces than that

@@ -118,44 +118,19 @@ class ExplicitSolved:
         """Carry `running` back over groups of steps; returns what they add to the gradient by the parameters."""
         steps, tableau = self.steps, self.tableau
         own = slice(steps.groups[start], steps.groups[stop])
-        states, h, fresh = steps.states[own], steps.h[own, None, None], steps.fresh[own]
-        direct, constant = direct[own], by_slopes[own]
-        count, stages, n = states.shape
+        h, direct, constant = steps.h[own, None, None], direct[own], by_slopes[own]
+        count, stages, n = steps.states[own].shape
         a, b = tableau.a, tableau.a[stages - 1]
 
-        # The last stage of a step is the first of the next one, where that is in this batch and was not renewed.
-        sizes = np.diff(steps.groups)[start:stop]
-        number = np.repeat(np.arange(stop - start), sizes)
-        after = np.arange(count) + sizes[number]
-        alone = after >= count
-        place = np.arange(count) - (steps.groups[start:stop] - steps.groups[start])[number]
-        alone |= place >= np.append(sizes, 0)[number + 1]
-        alone[~alone] = fresh[after[~alone]]
-        lone = np.flatnonzero(alone)
-        last = after * (stages - 1)
-        last[lone] = count * (stages - 1) + np.arange(len(lone))
-        # Points: all stages but the last of each step, then last stages that no other step has, then dense output's
-        dense = np.flatnonzero((self.extra_rows >= own.start) & (self.extra_rows < own.stop))
-        dense_rows = self.extra_rows[dense] - own.start
-        extra = len(tableau.c) - stages
-        row = np.concatenate([np.repeat(np.arange(count), stages - 1), lone, np.repeat(dense_rows, extra)])
-        c = np.concatenate(
-            [np.tile(tableau.c[: stages - 1], count), np.ones(len(lone)), np.tile(tableau.c[stages:], len(dense))]
-        )
-        points = np.concatenate(
-            [states[:, :-1].reshape(-1, n), states[lone, -1], self.extra_states[dense].reshape(-1, n)]
-        )
-        at = steps.t[own][row] + c * steps.h[own][row]
-        jacobian, pullback = self.kernel.linearise(at, points, self.drive(at, steps.interval[own][row]))
-        by_point = np.zeros_like(points)
-
-        first_extra = count * (stages - 1) + len(lone)
-        for j in range(extra - 1, -1, -1):
-            which = first_extra + np.arange(len(dense)) * extra + j
-            by_point[which] = constant[dense_rows, stages + j]
+        points, last, dense, extras = self._points(own)
+        jacobian, pullback = self.kernel.linearise(*points)
+        by_point = np.zeros((len(jacobian), n))
+        for j in range(len(tableau.c) - 1, stages - 1, -1):  # stages for dense output alone
+            which = extras[:, j - stages]
+            by_point[which] = constant[dense, j]
             by_state = np.matmul(by_point[which][:, None, :], jacobian[which])[:, 0]
-            direct[dense_rows] += by_state
-            constant[dense_rows, : stages + j] += h[dense_rows] * a[stages + j, : stages + j, None] * by_state[:, None]
+            direct[dense] += by_state
+            constant[dense, :j] += h[dense] * a[j, :j, None] * by_state[:, None]
 
         # Columns: by the next state's cotangent, and the constant part
         stage_grad = np.zeros((count, stages, n, n + 1))
@@ -184,3 +159,32 @@ class ExplicitSolved:
         by_point[: count * (stages - 1)] = slopes[:, :-1].reshape(-1, n)
         by_point[last] += slopes[:, -1]
         return pullback(by_point)
+
+    def _points(
+        self, own: slice
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray, np.ndarray, np.ndarray]:
+        """Where the field is linearised for steps: all stages but the last of each, then the last stages that are not
+        the first of a next one among them, then those for dense output alone.
+
+        Returns:
+            Times, states and inputs of the points; which of them is the last stage of each step; the steps, counted
+            from the first of these, with stages for dense output alone, and which points those are (M, R - S).
+        """
+        steps, tableau = self.steps, self.tableau
+        states, stages = steps.states[own], self.tableau.stages
+        count, _, n = states.shape
+        after = steps.successors()[own] - own.start
+        alone = after >= count
+        alone[~alone] = steps.fresh[own][after[~alone]]
+        lone = np.flatnonzero(alone)
+        last = after * (stages - 1)
+        last[lone] = count * (stages - 1) + np.arange(len(lone))
+        found = np.flatnonzero((self.extra_rows >= own.start) & (self.extra_rows < own.stop))
+        dense, extra = self.extra_rows[found] - own.start, tableau.c[stages:]
+        extras = count * (stages - 1) + len(lone) + np.arange(len(dense) * len(extra)).reshape(len(dense), len(extra))
+
+        row = np.concatenate([np.repeat(np.arange(count), stages - 1), lone, np.repeat(dense, len(extra))])
+        c = np.concatenate([np.tile(tableau.c[: stages - 1], count), np.ones(len(lone)), np.tile(extra, len(dense))])
+        at = steps.t[own][row] + c * steps.h[own][row]
+        parts = states[:, :-1].reshape(-1, n), states[lone, -1], self.extra_states[found].reshape(-1, n)
+        return (at, np.concatenate(parts), self.drive(at, steps.interval[own][row])), last, dense, extras

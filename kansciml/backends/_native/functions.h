@@ -94,8 +94,7 @@ INLINE V slope_at(Int kind, V y) {  // of the others, from the value
 }
 
 // Lane k: the sum of the lanes of v[k], of W vectors.
-INLINE V lane_sums(const V* v) {
-    typedef double T;
+template <class T> INLINE V lane_sums(const V* v) {
 #if BYTES == 64
     V a[4], b[2];
     for (int k = 0; k < 4; k++)

@@ -186,7 +186,7 @@ template <int S> struct KAN : Field {
                         part[k] += j * load(d + o);
                     }
                 }
-                store(to + first, lane_sums(part));
+                store(to + first, lane_sums<double>(part));
             }
             d = to;
         }

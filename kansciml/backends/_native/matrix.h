@@ -37,7 +37,7 @@ template <int R> INLINE V dots(const double* x, const double* w, Int rows, Int l
     if (i < length)
         for (int r = 0; r < R; r++) sum[0][r] += load(x + i) * load(w + least(r, rows - 1) * length + i);
     for (int r = 0; r < R; r++) sum[0][r] = r < rows ? sum[0][r] + (sets > 1 ? sum[sets - 1][r] : V{}) : V{};
-    return lane_sums(sum[0]);
+    return lane_sums<double>(sum[0]);
 }
 
 // A matrix (inputs, outputs) and its transpose, rows padded with zeros.

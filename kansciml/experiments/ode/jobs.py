@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from kansciml._errors import UsageError
+from kansciml.backends.base import OdeProblem
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.models.hybrid_spec import HybridSpec, Spec
 from kansciml.runs.settings import seed_range
@@ -45,6 +46,18 @@ class Job:
     def method(self) -> str | None:
         """How gradients are computed; None: the backend's default."""
         return self.config.method(self.backend)
+
+    def problem(self, system: System) -> OdeProblem:
+        """What is trained on the data of its system, before trajectories are cut into windows.
+
+        Raises:
+            UsageError: the settings of the fit do not suit the data or the field.
+        """
+        own, fit = self.config, self.config.fit
+        problem = make_problem(
+            system, self.spec, own.rtol, own.atol, own.max_steps, solver=own.solver, learn_u0=fit.learn_u0
+        )
+        return prepared(problem, fit)
 
     @property
     def steps(self) -> int:
@@ -103,9 +116,9 @@ class Plan:
             if isinstance(job.spec, HybridSpec) and (job.backend == "julia" or job.method not in (None, "replay")):
                 got = "backend julia" if job.backend == "julia" else f"gradient {job.method}"
                 raise UsageError(f"got {got} for known terms: expected backend torch and gradient replay")
-        for source, spec in {(job.system, job.spec) for job in jobs}:
-            if systems[source].trajectories or config.fit != FitConfig():  # else there is nothing that would not suit
-                prepared(make_problem(systems[source], spec, learn_u0=config.fit.learn_u0), config.fit)
+        for job in {(job.system, job.spec): job for job in jobs}.values():
+            if systems[job.system].trajectories or config.fit != FitConfig():  # else nothing can be unsuitable
+                job.problem(systems[job.system])
         return cls(jobs, systems, tuple(notes))
 
 

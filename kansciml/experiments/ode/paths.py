@@ -47,6 +47,9 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
                     axes.axvspan(begin, one.train_end, color=SHADE, linewidth=0, zorder=0)
                 _draw(axes, one, k, groups, styles, None, index, thin=fan)
         panels[0, place].set_title(caption if len(columns) > 1 else as_is(system.title))
+        if system.log_time:
+            panels[0, place].set_xscale("log")
+            begin = min(times[times > 0][0] for times in (one.reference[0] for _, one in parts))
         panels[0, place].set_xlim(begin, end)
         panels[-1, place].set_xlabel("time t" + ("" if system.first.truth is None else " (dimensionless)"))
     for axes, index in zip(panels[:, 0], shown):
@@ -112,6 +115,8 @@ def errors(ode: OdeRecord, system: OdeSystem) -> Figure | None:
     for end in ends if len(ends) == 1 else ():
         axes.axvline(end, color=FAINT, linewidth=0.7, linestyle=":")
     axes.set_yscale("log")
+    if system.log_time:
+        axes.set_xscale("log")
     axes.margins(x=0.02)
     axes.set_xlabel("time t")
     axes.set_ylabel("error (loss scale)")

@@ -224,6 +224,7 @@ class OdeSystem:
     phase_plane: tuple[int, int] | None = None
     loss_scale: tuple[float, ...] = ()
     name: str = ""
+    log_time: bool = False
     groups: tuple[OdeGroup, ...] = ()
     series: tuple[OdeSeries, ...] = ()
     t: np.ndarray | None = None

@@ -206,6 +206,8 @@ def line_times(system: System, k: int) -> np.ndarray:
     else:
         begin = system.trajectories[k].t[0] if system.trajectories else system.t0
         known = system.test_saveat[system.test_saveat >= begin]
+    if system.log_time:
+        return np.union1d(known, np.geomspace(known[known > 0][0], known[-1], LINE))
     return np.union1d(known, np.linspace(known[0], known[-1], LINE))
 
 
@@ -241,7 +243,7 @@ def describe(system: System) -> OdeSystem:
     """A system as the record holds it."""
     states, first = plane(system), roles(system)[0][0]
     return OdeSystem(
-        **attributes(system, "title labels train_end test_end phase_plane name"),
+        **attributes(system, "title labels train_end test_end phase_plane name log_time"),
         n=system.state_size,
         loss_scale=tuple(np.asarray(system.loss_scale).tolist()),
         series=tuple(_series(system, k, role) for k, role in roles(system)),

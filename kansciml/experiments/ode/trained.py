@@ -17,8 +17,6 @@ from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel, config_of
 from kansciml.tasks.ode.data import training_trajectories
 from kansciml.tasks.ode.evaluation import METRICS
-from kansciml.tasks.ode.fitting.windows import weighted
-from kansciml.tasks.ode.problem import make_problem
 from kansciml.tasks.ode.system import System
 
 C = TypeVar("C")
@@ -62,16 +60,13 @@ def models_named(record: Record, name: str | None = None) -> list[Run]:
 
 def _trained(job: Job, system: System, run: Run) -> TrainedModel:
     def load() -> LoadedModel:
-        config, fit = job.config, job.config.fit
+        fit = job.config.fit
         if fit.shooting or fit.l1 or fit.entropy:
             raise UsageError(
                 f"{job.id} was trained with windows or penalties: expected the loss to be the misfit alone"
             )
-        tolerances = config.rtol, config.atol, config.max_steps
-        problem = make_problem(system, job.spec, *tolerances, solver=config.solver, learn_u0=fit.learn_u0)
-        problem = weighted(problem, fit.component_weights)
         # thousands of operations on a few numbers: a second thread only waits for the first
-        return LoadedModel(*trajectory_loss(problem, run.array("params")), threads=1)
+        return LoadedModel(*trajectory_loss(job.problem(system), run.array("params")), threads=1)
 
     two = job.group != job.variant
     return TrainedModel(

@@ -14,7 +14,8 @@ from kansciml.models.hybrid_spec import Physics
 from kansciml.models.units import Units
 from kansciml.tasks.ode.trajectory import Trajectory
 
-_LATER = ("trajectories", "train_ends", "validation", "unseen", "starts", "box", "time_dependent", "stiff", "physics")
+_LATER = "trajectories train_ends validation unseen starts box time_dependent stiff log_time physics".split()
+"""Attributes that the first version had not."""
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 PLOT_POINTS = 201
 
@@ -61,6 +62,7 @@ class System:
             evaluated at one state and several times; without `rhs` it does not.
         physics: the terms of du/dt that are known to a model, which then learns the rest; None: it learns all.
         stiff: whether explicit integrators need far more steps than the solution has features.
+        log_time: whether figures show times on a logarithmic axis.
 
     Raises:
         UsageError: an inconsistent value; the message says which, and what was expected.
@@ -94,6 +96,7 @@ class System:
     box: tuple[np.ndarray, np.ndarray] | None = None
     time_dependent: bool = cast(bool, None)
     stiff: bool = False
+    log_time: bool = False
     physics: Physics | None = None
 
     def __post_init__(self) -> None:

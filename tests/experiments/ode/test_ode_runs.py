@@ -248,6 +248,29 @@ def test_a_time_column_without_data_is_refused(tmp_path):
     assert system.trajectories[0].t.tolist() == [0.0, 1.0]
 
 
+def test_flags_say_which_columns_and_which_trajectories(tmp_path):
+    (tmp_path / "d.csv").write_text(
+        "run,when,x,f,w\n" + "".join(f"{r},{t},{r + t},{t},2\n" for r in range(5) for t in range(4))
+    )
+    columns = {"id_column": "run", "time_column": "when", "states": ("x",), "inputs": ("f",), "weight_columns": ("w",)}
+    config = SystemConfig(data=tmp_path / "d.csv", **columns, test_trajectories=2, validation_trajectories=0.2)
+    lines = []
+    system = config.resolve(lines.append)
+    assert (len(system.training), len(system.validation), len(system.unseen)) == (2, 1, 2) and len(lines) == 2
+    assert system.input_size == 1 and system.trajectories[0].weights.max() == 2 and system.labels == ("x",)
+    lotka = SystemConfig(trajectories=3, noise=0.1).resolve()
+    assert (len(lotka.training), len(lotka.unseen)) == (3, 3)
+    assert SystemConfig(trajectories=3, test_trajectories=1.0).resolve().unseen == (3,)
+    for options, message in (
+        ({"id_column": "run"}, "got id_column 'run' without data"),
+        ({"inputs": ("f",)}, "got inputs .* without data"),
+        ({"data": tmp_path / "d.csv", "noise": 0.1}, "got noise 0.1 with data: it is for a --system"),
+        ({"data": tmp_path / "d.csv", "trajectories": 2}, "got trajectories 2 with data"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            SystemConfig(**options)
+
+
 def test_a_system_that_blows_up_beyond_its_training_span_has_a_result(tmp_path, monkeypatch):
     (tmp_path / "pole.py").write_text(
         "import numpy as np\nfrom kansciml import ode\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -210,6 +212,18 @@ def test_a_problem_has_a_series_for_each_trajectory_that_is_trained_on() -> None
         assert one.u0[0] == k and len(one.saveat) == 3 and one.weights.max() == 1.0 + k and one.inputs(1.0) == k
     assert problem.field.inputs == 1 and problem.field.widths == (3, 2, 2) and problem.solver == "5"
     assert make_problem(get_system("robertson"), make_field(get_system("robertson"), "mlp")).solver == "stiff"
+
+
+def test_trajectories_long_after_one_another_are_learned_as_at_one_time() -> None:
+    """Runs of two seconds, weeks apart, as time stamps have them."""
+    curved = [Trajectory(t, np.column_stack([np.sin(t), np.cos(t)]), ("x", "y")) for t in (0.3 * T, 0.5 * T)]
+    apart = [replace(one, t=one.t + start) for one, start in zip(curved, (1.7e9, 1.7e9 + 2e6))]
+    values = []
+    for data in (curved, apart):
+        solver, params = solver_of(system_from_trajectories(data, "x"))
+        values.append(solver.value_and_grad(params))
+    np.testing.assert_allclose(values[1][0], values[0][0], rtol=1e-8)
+    np.testing.assert_allclose(values[1][1], values[0][1], rtol=1e-6, atol=1e-8)
 
 
 def test_an_initial_state_with_a_gap_is_to_be_learned() -> None:

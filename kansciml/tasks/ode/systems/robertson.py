@@ -52,5 +52,6 @@ SYSTEM = System(
     loss_scale=np.array([0.35, 1.46e-5, 0.35]),
     invariants={"mass": mass},
     stiff=True,
+    log_time=True,
     box=(np.array([0.5, 0.0, 0.0]), np.array([1.0, 2e-5, 0.5])),
 )

@@ -45,8 +45,8 @@ end
 function check_times(saveat, t0)
     isempty(saveat) && throw(ArgumentError("got no save times: expected at least one"))
     all(isfinite, saveat) && issorted(saveat; lt = <=) && saveat[1] >= t0 || throw(
-        ArgumentError("got save times from $(saveat[1]) to $(saveat[end]): expected finite ones, strictly increasing, " *
-            "the first at t0 = $t0 or later")
+        ArgumentError("got save times from $(saveat[1]) to $(saveat[end]): expected finite ones, strictly " *
+            "increasing, the first at t0 = $t0 or later")
     )
     return nothing
 end
@@ -60,18 +60,24 @@ function check_cover(inputs::Inputs, t0, t_end)
     return nothing
 end
 
+function check_input_count(inputs, spec::FieldSpec)
+    count = input_count(inputs)
+    count == spec.inputs ||
+        throw(DimensionMismatch("got $count inputs for a field of $(spec.inputs): expected as many"))
+    return nothing
+end
+
 function check_series(series, spec::FieldSpec)
     isempty(series) && throw(ArgumentError("got no series: expected at least one"))
     n = state_size(spec)
     for (k, one) in enumerate(series)
         length(one.u0) == n || throw(DimensionMismatch("got $(length(one.u0)) initial values: expected $n"))
-        input_count(one.inputs) == spec.inputs ||
-            throw(DimensionMismatch("got $(input_count(one.inputs)) inputs for a field of $(spec.inputs): expected as many"))
+        check_input_count(one.inputs, spec)
         follows_nothing(one) && continue
         one.follows in eachindex(series) && one.follows != k && one.learned &&
             series[one.follows].saveat[end] == one.t0 || throw(
-            ArgumentError("got series $k after series $(one.follows): expected one whose last save time is $(one.t0), " *
-                "and a learned initial state")
+            ArgumentError("got series $k after series $(one.follows): expected one whose last save time is " *
+                "$(one.t0), and a learned initial state")
         )
     end
     sum(one.measured[end] for one in series) > 0 ||

@@ -65,16 +65,18 @@ function integrate(f, algorithm, problem::FitProblem, piece::Piece, start; optio
     t_end = piece.saveat[end]
     (; maxiters) = problem
     ode = ODEProblem(f, start, (t0, t_end))
-    knots = inner_knots(inputs, t0, t_end)
-    held = is_held(inputs)
+    knots, held = inner_knots(inputs, t0, t_end), is_held(inputs)
+    # Between its steps KenCarp4 is far less accurate than the tolerance.
+    tstops = problem.solver === :KenCarp4 ? sort!(union(knots, piece.saveat[t0 .< piece.saveat .< t_end])) : knots
     integrator = init(
-        ode, algorithm; reltol = rtol, abstol = atol, maxiters, tstops = knots, advance_to_tstop = held, options...
+        ode, algorithm; reltol = rtol, abstol = atol, maxiters, tstops, advance_to_tstop = held, options...
     )
     if held
-        for knot in knots
-            step!(integrator)                      # up to the knot, where the next interval of the inputs begins
-            integrator.t == knot || break
-            forcing_of(f).interval = interval_at(inputs, knot)
+        for stop in tstops
+            step!(integrator)                      # up to the stop; at a knot the next interval of the inputs begins
+            integrator.t == stop || break
+            insorted(stop, knots) || continue
+            forcing_of(f).interval = interval_at(inputs, stop)
             derivative_discontinuity!(integrator, true)
         end
     end
@@ -89,7 +91,8 @@ function check(solution, maxiters)
     successful_retcode(solution) && return nothing
     t = round(solution.t[end]; sigdigits = 6)
     if solution.retcode == ReturnCode.MaxIters
-        throw(SolveFailure("the solution needs more than $maxiters steps (reached t = $t): raise max_steps, or loosen rtol and atol"))
+        advice = "raise max_steps, or loosen rtol and atol"
+        throw(SolveFailure("the solution needs more than $maxiters steps (reached t = $t): $advice"))
     end
     largest = round(maximum(abs, solution.u[end]); sigdigits = 3)
     throw(SolveFailure("the solution blows up near t = $t (largest state $largest, $(solution.retcode))"))
@@ -123,8 +126,7 @@ function checked(piece::Piece, problem::FitProblem)
     check_cover(piece.inputs, piece.t0, piece.saveat[end])
     length(piece.start) == state_size(spec) && all(isfinite, piece.start) ||
         throw(DimensionMismatch("got initial state $(piece.start): expected $(state_size(spec)) finite numbers"))
-    input_count(piece.inputs) == spec.inputs ||
-        throw(DimensionMismatch("got $(input_count(piece.inputs)) inputs for a field of $(spec.inputs): expected as many"))
+    check_input_count(piece.inputs, spec)
     return piece
 end
 

@@ -109,7 +109,8 @@ function Field(spec::FieldSpec)
 end
 
 """
-    mlp_field(widths; activation = :tanh, center, scale, rate, squash = false, input_power = 1, inputs = 0, time = false)
+    mlp_field(widths; activation = :tanh, center, scale, rate, squash = false, input_power = 1, inputs = 0,
+              time = false)
 
 Vector field with an MLP: `Lux.Dense` layers of the given widths, e.g. `[2, 50, 2]`, and an activation between them
 (`:tanh`, `:silu`, `:gelu` by erf, `:relu` or `:sigmoid`). `center`, `scale` and `rate` are vectors of the state's

@@ -70,11 +70,11 @@ may evaluate one problem at the same time: each works in memory of its own.
 Throws an `ArgumentError` or a `DimensionMismatch` if sizes do not fit, a number is out of range, nothing is measured,
 or the solver is unknown or its package is not loaded.
 """
-struct FitProblem{K<:FieldKernel}
+struct FitProblem{K<:FieldKernel,T<:Union{Nothing,Tableau,RosenbrockTableau}}
     field::Field
     series::Vector{Series}
     solver::Symbol
-    tableau::Union{Nothing,Tableau,RosenbrockTableau}
+    tableau::T
     continuity::Float64
     loss_scale::Vector{Float64}
     rtol::Float64
@@ -102,9 +102,9 @@ function FitProblem(
 end
 
 function FitProblem(
-    field::Field, series, solver, table, continuity, loss_scale, rtol, atol, maxiters, workspaces::Workspaces{K}
-) where {K}
-    return FitProblem{K}(field, series, solver, table, continuity, loss_scale, rtol, atol, maxiters, workspaces)
+    field::Field, series, solver, table::T, continuity, loss_scale, rtol, atol, maxiters, workspaces::Workspaces{K}
+) where {K,T}
+    return FitProblem{K,T}(field, series, solver, table, continuity, loss_scale, rtol, atol, maxiters, workspaces)
 end
 
 function FitProblem(field::Field, u0, saveat, data; t0 = 0.0, options...)
@@ -132,7 +132,8 @@ end
 The field's initial parameters, then the first guesses of the learned initial states.
 """
 function initial_parameters(rng::AbstractRNG, problem::FitProblem)
-    return reduce(vcat, (one.u0 for one in problem.series if one.learned); init = initial_parameters(rng, problem.field))
+    starts = (one.u0 for one in problem.series if one.learned)
+    return reduce(vcat, starts; init = initial_parameters(rng, problem.field))
 end
 
 # The field's parameters, and the initial states (n, K) of all series.

@@ -86,7 +86,8 @@ end
 @inline function add_splines!(value::F, y, layer::SplineKernel, i, cell) where {F}
     fours = (layer.order + 1) - (layer.order + 1) % 4
     for q in 0:4:(fours - 1)
-        add_four!(y, (value(q), value(q + 1), value(q + 2), value(q + 3)), layer.padded, padded_offset(layer, i, cell, q))
+        values = value(q), value(q + 1), value(q + 2), value(q + 3)
+        add_four!(y, values, layer.padded, padded_offset(layer, i, cell, q))
     end
     for q in fours:layer.order
         add_one!(y, value(q), layer.padded, padded_offset(layer, i, cell, q))

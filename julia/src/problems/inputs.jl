@@ -17,8 +17,9 @@ struct Inputs
 
     function Inputs(t, values::AbstractMatrix; kind::Symbol = :linear)
         kind in (:linear, :held) || throw(ArgumentError("unknown kind of inputs $kind: expected linear or held"))
-        size(values, 2) == length(t) > 0 ||
-            throw(DimensionMismatch("got inputs of size $(size(values)) at $(length(t)) knots: expected one column a knot"))
+        size(values, 2) == length(t) > 0 || throw(
+            DimensionMismatch("got inputs of size $(size(values)) at $(length(t)) knots: expected one column a knot")
+        )
         all(isfinite, values) && all(isfinite, t) && issorted(t; lt = <=) ||
             throw(ArgumentError("got inputs or knots that are not finite, or knots that are not strictly increasing"))
         return new(t, values, kind === :held)
@@ -33,7 +34,9 @@ input_count(::Nothing) = 0
 # Knot that the interval of t begins with; at a knot, of the interval that begins there.
 interval_at(inputs::Inputs, t) = max(1, searchsortedlast(inputs.t, primal(t)))
 
-(inputs::Inputs)(t::Real) = input_values!(zeros(typeof(float(t)), input_count(inputs)), 0, inputs, t, interval_at(inputs, t))
+function (inputs::Inputs)(t::Real)
+    return input_values!(zeros(typeof(float(t)), input_count(inputs)), 0, inputs, t, interval_at(inputs, t))
+end
 
 # w(t) in the interval that the given knot begins, into `x` behind its first `offset` numbers.
 function input_values!(x, offset, inputs::Inputs, t, interval)

@@ -51,7 +51,9 @@ pull_all_parameters!(gradient, kernel, columns, ::Nothing) = pull_parameters!(gr
 function locate_saved!(memory, solution, saveat)
     resize!(memory.step, length(saveat))
     resize!(memory.theta, length(saveat))
-    size(memory.saved, 2) < length(saveat) && (memory.saved = similar(memory.saved, size(memory.saved, 1), length(saveat)))
+    if size(memory.saved, 2) < length(saveat)
+        memory.saved = similar(memory.saved, size(memory.saved, 1), length(saveat))
+    end
     step, t = 1, solution.t
     for (s, time) in enumerate(saveat)
         while t[step + 1] < time && step < length(t) - 1

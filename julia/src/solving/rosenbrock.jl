@@ -69,7 +69,7 @@ function replay_steps!(workspace, table::RosenbrockTableau, solution, piece, par
             ldiv!(k[i], factors[step], slope)
             for row in 1:width
                 y = row <= n ? k[i][row] : h * table.d[i] * rates[row]
-                lines[row, first_column + i - 1] = AlongLine(x[row], y)
+                lines[row, first_column + i - 1] = ForwardDiff.Dual{Nothing}(x[row], y)
             end
         end
         while s <= length(memory.step) && memory.step[s] == step

@@ -12,8 +12,8 @@ Solvers of a [`FitProblem`](@ref), by their names in OrdinaryDiffEq:
 
   - `:Tsit5` (default), explicit, order 5; `:BS3`, order 3, after `using OrdinaryDiffEqLowOrderRK`; `:Vern8`, order 8,
     after `using OrdinaryDiffEqVerner`.
-  - For stiff systems, with the Jacobian of the field: `:Rodas5P`, after `using OrdinaryDiffEqRosenbrock`; `:FBDF`, after
-    `using OrdinaryDiffEqBDF`; `:KenCarp4`, after `using OrdinaryDiffEqSDIRK`; `:AutoTsit5`, which is
+  - For stiff systems, with the Jacobian of the field: `:Rodas5P`, after `using OrdinaryDiffEqRosenbrock`; `:FBDF`,
+    after `using OrdinaryDiffEqBDF`; `:KenCarp4`, after `using OrdinaryDiffEqSDIRK`; `:AutoTsit5`, which is
     `AutoTsit5(Rosenbrock23())`, after `using OrdinaryDiffEqRosenbrock`.
 """
 const SOLVERS = keys(SOLVER_PACKAGES)
