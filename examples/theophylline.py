@@ -1,8 +1,8 @@
 """Theophylline in the blood of twelve subjects: learn nine of them, predict three that were never seen.
 
 Run: python examples/theophylline.py [picture.png]
-From the command line, with the hours as they are: kansciml ode --data theophylline.csv --id-column subject --time-column hours
-     --inputs dose hours --test-trajectories 3
+From the command line, with the hours as they are: kansciml ode --data theophylline.csv --id-column subject
+     --time-column hours --inputs dose hours --test-trajectories 3
 Expected: the unseen subjects to about 1.1 mg/l, a sixth of the variance, in half a minute.
 
 A long table: one row per subject and time, times of their own. The field is driven by the dose, which differs between

@@ -4,10 +4,12 @@
 
     run = ode.train("lotka", model="kan", match="params")
     run.metrics["train_mse"], run.field.label(), run.trajectory([0.0, 1.0, 2.0])
+    run.save("lotka-kan")
+    ode.load("lotka-kan").trajectory([0.0, 1.0, 2.0], u0=[2.0, 1.0])  # in any process, without the data
 
 The pieces are here too: systems and data (`get_system`, `sampled`, `read_table`, `system_from_trajectories`), fields
-(`make_field`), problems (`make_problem`), backends (`open_backend`), the trainer (`train_flat`) and measures
-(`evaluate`).
+(`make_field`; with known terms, `Physics`, `hybrid_field`), problems (`make_problem`), backends (`open_backend`), the
+trainer (`train_flat`) and measures (`evaluate`).
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import nn
 
-from kansciml._errors import UsageError, check_seed
+from kansciml._errors import check_seed
 from kansciml._files import short_name
 from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Times
-from kansciml.backends.select import BACKENDS, OdeBackend, open_backend
+from kansciml.backends.select import BACKENDS, OdeBackend, open_backend, open_for
 from kansciml.backends.torch import ModuleField
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec, Physics, Spec
@@ -266,6 +268,8 @@ def train(
     seed = check_seed(seed)
     system = resolve_system(system, log=log)
     config = FieldConfig(**settings)
+    if log and system.time_dependent:
+        log(f"du/dt of {system.name} depends on the time, which the field is therefore given beside the state")
     if log and (names := hardly_varying(system)):
         told = "varying by less than 1e-9 of its size counts as constant; subtract the mean to learn the rest"
         log(f"{', '.join(names)}: {told}")
@@ -275,9 +279,7 @@ def train(
         spec = ModuleField(model, system.state_size)
     else:
         spec = field_of(system, model, match=match, config=config)
-    opened = open_backend(backend, log=log or (lambda line: None)) if isinstance(backend, str) else backend
-    if isinstance(spec, ModuleField) and opened.name != "torch":
-        raise UsageError(f"got a torch module and backend {opened.name!r}: a module of your own needs backend 'torch'")
+    opened = open_for(spec, backend, log=log)
     training = training or FlatTraining()
     weights = tuple(np.atleast_1d(np.asarray(continuity, dtype=np.float64)).tolist())
     of_components = tuple(map(float, component_weights))

@@ -7,6 +7,7 @@ after the other. The header's ``shapes`` give their shapes. Nothing is ever unpi
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any, BinaryIO
@@ -56,7 +57,7 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 
 def _read_array(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if min(shape, default=0) < 0 or size > MAX_NUMBERS:
         raise FrameError(f"got an array of shape {shape}")
     array = np.empty(shape, dtype="<f8")

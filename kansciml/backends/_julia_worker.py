@@ -131,8 +131,9 @@ class Worker:
         return {}, [by_params, by_starts]
 
     def do_value_and_grad(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: params (P,), starts (K, n), series, their save points -> loss in the header, gradients by both."""
-        params, starts, picked, counts = arrays
+        """Arrays: params (P,), starts (K, n) -> loss in the header, gradients by both."""
+        params, starts = arrays
+        picked, counts = (np.array(header[name], dtype=np.float64) for name in ("series", "rows"))
         by_params, by_starts = np.empty_like(params), np.empty_like(starts)
         loss = self.calls.value_and_gradient(
             header["problem"],

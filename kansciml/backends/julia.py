@@ -270,8 +270,8 @@ class JuliaOdeSolver(OdeSolver):
         if not (linked or sum(series[k].measured(rows) for k, rows in zip(picked, counts)) > 0):
             raise UsageError("nothing is measured in the part of the data that was picked: take a larger part")
         began = time.monotonic()
-        arrays = [params, starts, np.array(picked), np.array(counts)]
-        header, (by_field, by_starts) = self._ask("value_and_grad", arrays, sensealg=self.method)
+        request = {"sensealg": self.method, "series": list(picked), "rows": list(counts)}
+        header, (by_field, by_starts) = self._ask("value_and_grad", [params, starts], **request)
         self._owner.tell_first_gradient(self.method, time.monotonic() - began)
         return float(header["loss"]), by_field, by_starts
 

@@ -17,8 +17,6 @@ from kansciml.models.units import Units, to_digits, to_places
 if TYPE_CHECKING:
     from kansciml.backends.module_field import ModuleField
 
-FAR = 1e3
-"""Time in the solver's units beyond which times are no longer rounded to 36 digits."""
 MAX_STEPS = 20_000
 """Steps of one solve before it is given up; the default of `OdeProblem.max_steps`."""
 
@@ -80,6 +78,11 @@ class Series:
             raise UsageError(f"got a negative weight{of}: expected weights of at least 0")
         if self.inputs is not None:
             self.inputs.check_cover(self.t0, self.saveat[-1], of)
+
+    @property
+    def times(self) -> np.ndarray:
+        """All times that it names, increasing: initial time, save times, knots of inputs."""
+        return np.unique(np.concatenate([[self.t0], self.saveat, self.inputs.t if self.inputs else []]))
 
     def told(self) -> tuple[Any, ...]:
         """What distinguishes it from others, for fingerprints; what is not used is left out."""
@@ -179,7 +182,8 @@ class OdeProblem:
         for i, one in enumerate(self.series):
             if one.follows is not None:
                 before = self.series[one.follows] if 0 <= one.follows < len(self.series) != i else None
-                if before is None or before.saveat[-1] != one.t0 or not one.learned:
+                apart = 0.0 if before is None else abs(before.saveat[-1] - one.t0)  # an ulp, in a solver's variables
+                if before is None or apart > 4 * np.spacing(abs(one.t0)) or not one.learned:
                     raise UsageError(
                         f"got series {i} after series {one.follows}: expected one whose last save time is {one.t0}, and"
                         " a learned initial state"
@@ -265,17 +269,14 @@ class OdeProblem:
         units = self.solved_in
         if units.are_plain:
             return self
-        series = tuple(self._in_units(one, units) for one in self.series)
+        fits = all(np.all(np.diff(_rounded(units.times_in(one.times))) > 0) for one in self.series)
+        series = tuple(self._in_units(one, units, fits) for one in self.series)  # alike, so that links stay closed
         scale = to_digits(self.loss_scale / units.state)
         return replace(self, field=self.field.in_units(units), series=series, loss_scale=scale, units=None)
 
-    def _in_units(self, one: Series, units: Units) -> Series:
-        inputs = one.inputs
-        times = np.unique(np.concatenate([[one.t0], one.saveat, inputs.t if inputs else []]))
-        tau = units.times_in(times)
-        rounded = to_digits(tau)
-        near = np.abs(tau[-1]) < FAR  # of a series that starts long after the first, differences would be rounded
-        tau = rounded if near and np.all(np.diff(rounded) > 0) else tau
+    def _in_units(self, one: Series, units: Units, fits: bool) -> Series:
+        inputs, times = one.inputs, one.times
+        tau = _rounded(units.times_in(times)) if fits else units.times_in(times)
         return replace(
             one,
             u0=to_places(units.states_in(one.u0)),
@@ -284,3 +285,8 @@ class OdeProblem:
             t0=float(tau[np.searchsorted(times, one.t0)]),
             inputs=inputs and Inputs(tau[np.searchsorted(times, inputs.t)], self.inputs_in(inputs.values), inputs.kind),
         )
+
+
+def _rounded(tau: np.ndarray) -> np.ndarray:
+    """Times to 36 binary digits; far from the first one no coarser than near it."""
+    return np.where(np.abs(tau) > 1, to_places(tau), to_digits(tau))

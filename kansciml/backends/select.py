@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from kansciml._errors import BackendUnavailable, unknown_name
+from kansciml._errors import BackendUnavailable, UsageError, unknown_name
 from kansciml.backends.base import OdeProblem, OdeSolver
+from kansciml.models.field_spec import FieldSpec
+from kansciml.models.hybrid_spec import HybridSpec, Spec
 
+if TYPE_CHECKING:
+    from kansciml.backends.module_field import ModuleField
+
+_MODULE = "a torch module", "a module of your own needs"
 BACKENDS = ("auto", "torch", "julia")
 
 
@@ -60,6 +66,31 @@ def open_backend(
     return TorchBackend(gradient or DEFAULT_GRADIENT)
 
 
+def open_for(
+    field: Spec | ModuleField,
+    backend: str | OdeBackend,
+    gradient: str | None = None,
+    log: Callable[[str], None] | None = None,
+) -> OdeBackend:
+    """`backend`, started if it is a name. Fields that are not built in are torch's alone: for them ``"auto"`` is torch.
+
+    Args:
+        gradient, log: see `open_backend`; the former is for torch.
+
+    Raises:
+        UsageError: the backend does not solve such fields; and as `open_backend`. BackendUnavailable: as that.
+    """
+    name = backend if isinstance(backend, str) else backend.name
+    if not isinstance(field, FieldSpec) and name != "torch":
+        if name != "auto":
+            what = ("known terms", "these need") if isinstance(field, HybridSpec) else _MODULE
+            raise UsageError(f"got {what[0]} and backend {name!r}: {what[1]} backend 'torch'")
+        backend = name = "torch"
+    if not isinstance(backend, str):
+        return backend
+    return open_backend(name, gradient=gradient if name == "torch" else None, log=log or (lambda line: None))
+
+
 def check_methods(gradient: str | None, sensealg: str | None, solver: str | None = None, backend: str = "auto") -> None:
     """Return if a backend, for ``auto`` either, has these methods; nothing is started.
 
@@ -82,6 +113,20 @@ def check_methods(gradient: str | None, sensealg: str | None, solver: str | None
     either = [*methods.names(gradient), *julia.SOLVERS]
     if backend == "auto" and solver not in either:
         raise unknown_name("solver", solver, either)
+
+
+def solver_on(backend: OdeBackend, solver: str) -> str:
+    """A solver that the backend lacks by the general name (3, 5, 8, stiff) of its kind; any other as it is."""
+    from kansciml.backends._engines import methods
+    from kansciml.backends._julia_methods import GENERAL_SOLVERS, SOLVERS
+
+    on_torch, on_julia = methods.names(getattr(backend, "gradient", None)), (*GENERAL_SOLVERS, *SOLVERS)
+    tables = [GENERAL_SOLVERS, *map(methods.names, methods.GRADIENTS)]
+    if solver in (on_torch if backend.name == "torch" else on_julia):
+        return solver
+    if not (solver in SOLVERS or any(solver in names for names in tables)):
+        return solver
+    return next((general for names in tables for general in "358" if names[general] == solver), "stiff")
 
 
 def _julia(sensealg: str | None, log: Callable[[str], None], may_download: bool) -> OdeBackend:

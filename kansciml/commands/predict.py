@@ -163,14 +163,12 @@ def _inputs(options: Arguments, model: OdeModel) -> Inputs | None:
     """The inputs in the file that is named, in the order of the model's."""
     if options.inputs is None:
         return None
-    from kansciml.models.inputs import Inputs
-    from kansciml.tasks.ode.table import read_table
+    from kansciml.tasks.ode.table import read_inputs
 
     if not model.input_labels:
         raise UsageError(f"got --inputs {options.inputs} for a model without inputs: leave it out")
-    (table,) = read_table(options.inputs, None, options.time_column, model.input_labels, log=lambda line: None)
     own = model.problem.series[0].inputs
-    return Inputs(table.t, table.states, own.kind if own else "linear")
+    return read_inputs(options.inputs, model.input_labels, options.time_column, own.kind if own else "linear")
 
 
 def _write(path: Path | None, t: np.ndarray, states: np.ndarray, model: OdeModel, folder: Path, out: Output) -> None:

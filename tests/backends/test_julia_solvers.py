@@ -42,7 +42,7 @@ def _reference(solver, one: Series, params: np.ndarray) -> np.ndarray:
 
         def slope(at, v, held=held):
             w = held if one.inputs.kind == "held" else one.inputs(at)
-            return solver.rhs(v, at, params, w[None])[0]
+            return solver.rhs(v[None], at, params, w[None])[0]
 
         u, t = solve_ivp(slope, (t, stop), u, "DOP853", rtol=1e-11, atol=1e-11).y[:, -1], stop
         if stop in one.saveat:

@@ -263,7 +263,7 @@ def test_worker_that_dies_says_how_and_why_in_one_line(fake_backend, on_gradient
 
 def test_what_was_said_before_the_last_request_is_not_its_cause(fake_backend):
     counted = "count = globals().get('count', 0) + 1"
-    first = say("ERROR: told and overcome") + "; write_frame(replies, {'loss': 0.5}, arrays[:2])"
+    first = say("ERROR: told and overcome") + "; write_frame(replies, {'loss': 0.5}, arrays)"
     backend = fake_backend(f"exec({counted!r}, globals()); exec({first!r} if count == 1 else 'os._exit(5)')")
     solver = backend.solver(PROBLEM)
     assert solver.value_and_grad(PARAMS)[0] == 0.5
@@ -273,7 +273,7 @@ def test_what_was_said_before_the_last_request_is_not_its_cause(fake_backend):
 
 
 def test_worker_that_died_while_nothing_was_asked_is_not_blamed_on_a_request(fake_backend):
-    backend = fake_backend("write_frame(replies, {'loss': 0.5}, arrays[:2])")
+    backend = fake_backend("write_frame(replies, {'loss': 0.5}, arrays)")
     solver = backend.solver(PROBLEM)
     solver.value_and_grad(PARAMS)
     backend._process._process.terminate()
@@ -363,7 +363,7 @@ def test_environment_with_the_packages_is_not_said_to_lack_any(clean, monkeypatc
 
 def test_progress_names_the_stages_and_the_first_gradient(monkeypatch):
     monkeypatch.setattr(julia, "find_julia", lambda: JuliaInstallation("julia", "1.10.0", None, "test", ready=True))
-    code = FAKE_WORKER.replace("#ON_GRADIENT", 'write_frame(replies, {"loss": 0.5}, arrays[:2])')
+    code = FAKE_WORKER.replace("#ON_GRADIENT", 'write_frame(replies, {"loss": 0.5}, arrays)')
     lines: list[str] = []
     backend = JuliaBackend(command=(sys.executable, "-c", code)).start(lines.append)
     solver = backend.solver(PROBLEM)

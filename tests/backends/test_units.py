@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kansciml import SolveError, UsageError
-from kansciml.backends.base import OdeProblem
+from kansciml.backends.base import OdeProblem, Series
 from kansciml.backends.julia import JuliaOdeSolver
 from kansciml.backends.torch import GRADIENTS, ModuleField, TorchOdeSolver
 from kansciml.models.field_spec import FieldSpec
@@ -105,6 +105,14 @@ def test_rounding_is_far_below_the_tolerances():
     np.testing.assert_array_equal(shifted.saveat[1:] > shifted.saveat[:-1], True)
     earlier = replace(plain, series=(replace(plain.series[0], t0=0.0),))
     assert earlier.in_own_units() is earlier and earlier.solved_in.are_plain
+
+
+def test_times_of_a_trajectory_far_from_the_others_are_as_exact_as_theirs():
+    t, u = np.linspace(0.0, 10.0, 21), np.zeros((21, 2))
+    far = 3e8  # ten years in seconds
+    series = Series(u[0], t, u), Series(u[0], far + t, u, far)
+    own = OdeProblem(SPECS[0], series, units=Units(np.zeros(2), np.ones(2), 0.0, 10.0)).in_own_units().series
+    np.testing.assert_allclose(own[1].saveat - own[1].t0, own[0].saveat, rtol=0, atol=1e-8)
 
 
 def test_times_stay_strictly_increasing_where_float64_cannot_resolve_their_distance_from_t0():

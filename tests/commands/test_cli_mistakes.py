@@ -12,7 +12,7 @@ HELP = {
     "darcy": ("--resolution", "--n-train", "--out", "--workers"),
     "fno": ("--residual", "--data-dir", "--eval-subsamples"),
     "vision": ("--data-dir", "--model"),
-    "evaluate": ("--data-dir", "--model"),
+    "evaluate": ("--split", "--subsample", "--data", "--model"),
     "reproduce": ("smoke",),
     **dict.fromkeys(("ode", "crosscheck", "doctor", "list", "run fig2", "bench ode", "reference", "render"), ()),
     **dict.fromkeys(("sweep", "sweep fig2", "results", "results export", "rerun"), ()),
@@ -26,7 +26,7 @@ def test_help_names_the_flags(capsys, command):
 
 
 MISTAKES = [
-    ("ode --system lorenz", "unknown system 'lorenz': expected one of fitzhugh, lotka, pleiades, rigid, spiral"),
+    ("ode --system lorenz", "unknown system 'lorenz': expected one of fitzhugh, lotka, pleiades, rigid, robertson"),
     ("ode --model cnn", "unknown model 'cnn': expected one of mlp, kan, both"),
     ("ode --backend jax", "unknown backend 'jax': expected one of auto, torch, julia, both"),
     ("ode --backend torch --gradient magic", "unknown gradient 'magic': expected one of replay, backprop, adjoint"),

@@ -9,10 +9,12 @@ import pytest
 from support.command_line import run
 
 from kansciml import ode
+from kansciml._workers import WORKERS_VARIABLE
 from kansciml.experiments.ode.config import RunConfig
 from kansciml.experiments.ode.experiment import EXPERIMENT, OdeConfig
 from kansciml.runs.runner import run_experiment
 from kansciml.tasks.ode.problem import FieldConfig
+from kansciml.tasks.ode.table import read_inputs
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,10 @@ def results(tmp_path_factory):
     """A folder of results with one run, and its name there."""
     folder = tmp_path_factory.mktemp("results")
     config = OdeConfig(model="mlp", field=FieldConfig(hidden=(4,)), run=RunConfig.of_steps(3, 0, 2))
-    record = run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None)
-    return folder, record
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(WORKERS_VARIABLE, "1")  # two would take longer to start than to train
+        record = run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None)
+        return folder, record
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,19 @@ def test_inputs_from_a_table_drive_the_model(saved, tmp_path, capsys):
     assert code == 2 and "the inputs are known from 0 to 2" in told
     table.write_text("t,other\n0,7\n3,8\n")
     code, _, told = run(capsys, "predict", str(saved), *start, "--inputs", str(table))
-    assert code == 2 and "has no column 'w1' for a state: expected one of t, other" in told
+    assert code == 2 and "has no column 'w1' for an input: expected one of t, other" in told
+    table.write_text("t,w1\n0,\n3,8\n")
+    code, _, told = run(capsys, "predict", str(saved), *start, "--inputs", str(table))
+    assert code == 2 and "fill gaps of inputs" in told
+
+
+def test_the_time_itself_can_be_an_input_of_a_table(tmp_path):
+    table = tmp_path / "inputs.csv"
+    table.write_text("t,x,T\n0,5,20\n1,6,21\n3,7,22\n")  # x and T increase as times do
+    found = read_inputs(table, ("t", "x"))
+    assert found.t.tolist() == [0.0, 1.0, 3.0] and found.values.tolist() == [[0.0, 5.0], [1.0, 6.0], [3.0, 7.0]]
+    assert read_inputs(table, ("T",)).t.tolist() == [0.0, 1.0, 3.0]
+    assert read_inputs(table, ("t",), "x", "held").t.tolist() == [5.0, 6.0, 7.0]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +128,10 @@ def test_a_run_that_keeps_no_models_says_what_to_do(results, tmp_path, capsys):
         (folder / name).write_bytes((results[1].folder / name).read_bytes())
     code, _, told = run(capsys, "predict", str(folder))
     assert code == 1 and "keeps no trained neural ODEs: resume it, or run it again with --force" in told
+    other = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps({**other, "experiment": "vision", "result": {"runs": []}}))
+    code, _, told = run(capsys, "predict", str(folder))
+    assert code == 1 and "is a run of vision: expected one of kansciml ode, or a model" in told
 
 
 def test_of_several_trajectories_the_first_start_is_taken_and_told(tmp_path, capsys):

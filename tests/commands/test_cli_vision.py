@@ -69,7 +69,7 @@ def test_evaluate_of_another_run_is_one_line_and_exit_code_1(capsys, folder):
     save_record(Record(folder / "other", "fig1", settings, "0" * 12, "finished"))
     code, out, err = run(capsys, "evaluate", str(folder / "other"))
     assert code == 1 and out == "" and err.count("\n") == 1
-    assert "is a run of fig1, which keeps no weights that evaluate could score: expected a run of fig3" in err
+    assert "is a run of fig1, which keeps no weights that evaluate could score: expected a run of fig2, fig3" in err
 
 
 def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(capsys, folder, monkeypatch):

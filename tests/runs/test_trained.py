@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from support.settings import changed
@@ -105,6 +106,18 @@ def test_runs_that_cannot_be_studied_say_why(record, tmp_path):
     other = {**record.arrays, "spiral.data": record.arrays["spiral.data"] * 1.01}
     with pytest.raises(KansciError, match="the data of spiral are not those"):
         trained_models(replace(record, arrays=other))
+
+
+def test_inputs_and_weights_that_changed_since_are_other_data(tmp_path):
+    table = pd.DataFrame({"t": np.arange(5.0), "x": np.exp(-np.arange(5.0)), "weight": np.arange(1.0, 6.0)})
+    table.to_csv(tmp_path / "decay.csv", index=False)
+    flags = {"data": tmp_path / "decay.csv", "weight_columns": ("weight",), "states": ("x",), "system": "lotka"}
+    config = changed(CONFIG, model="mlp", hidden=(3,), **flags)
+    kept = run_experiment(ode.EXPERIMENT, config, results=tmp_path / "results", log=lambda line: None)
+    trained_models(kept)[0].load()
+    table.assign(weight=2.0).to_csv(tmp_path / "decay.csv", index=False)
+    with pytest.raises(KansciError, match="the data of decay are not those"):
+        trained_models(kept)[0].load()
 
 
 @pytest.mark.parametrize(

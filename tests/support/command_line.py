@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -29,8 +30,14 @@ def training_workers(process: psutil.Popen) -> list[psutil.Process]:
     """The two workers of a command, as soon as both train."""
 
     def busy() -> list[psutil.Process]:
-        found = [one for one in process.children(recursive=True) if "spawn_main" in " ".join(one.cmdline())]
-        loaded = [one for one in found if b"libtorch" in Path(f"/proc/{one.pid}/maps").read_bytes()]
+        loaded = []
+        for one in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError):  # helpers that have just ended
+                if (
+                    "spawn_main" in " ".join(one.cmdline())
+                    and b"libtorch" in Path(f"/proc/{one.pid}/maps").read_bytes()
+                ):
+                    loaded.append(one)
         return loaded if len(loaded) == 2 else []
 
     wait_for(busy)

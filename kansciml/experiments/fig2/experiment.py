@@ -20,6 +20,7 @@ from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.jobs import Plan
 from kansciml.experiments.ode.report import render, summary
 from kansciml.experiments.ode.runs import run_jobs
+from kansciml.experiments.ode.scores import SCORING
 from kansciml.experiments.ode.trained import trained_fields
 from kansciml.experiments.ode.variants import variant_fields
 from kansciml.models.field_spec import MODELS
@@ -87,6 +88,7 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     check=plan,
+    scoring=SCORING,
     trained=lambda record: trained_fields(record, Fig2Config, plan),
     findings=findings,
     order=2,

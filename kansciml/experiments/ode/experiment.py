@@ -26,6 +26,7 @@ from kansciml.models.field_spec import MODELS
 from kansciml.models.hybrid_spec import Spec
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.settings import part
+from kansciml.tasks.ode.fitting.windows import prepared
 from kansciml.tasks.ode.problem import MATCHES, FieldConfig, make_problem
 from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.tasks.ode.system import System
@@ -81,9 +82,11 @@ def backend_gates(config: OdeConfig, context: RunContext) -> Iterator[dict[str, 
     julia = shared_backend("julia", config.run.sensealg, context.log)
     with context.progress.task("cross-check", len(fields)) as bar:
         for spec in fields.values():
-            problem = make_problem(system, spec, crosscheck.TOLERANCE, crosscheck.TOLERANCE)
+            own, tolerance = config.run, crosscheck.TOLERANCE
+            problem = make_problem(system, spec, tolerance, tolerance, solver=own.solver, learn_u0=own.fit.learn_u0)
+            problem = prepared(problem, own.fit)
             solvers = TorchOdeSolver(problem, config.run.gradient or DEFAULT_GRADIENT), julia.solver(problem)
-            params = spec.initial_parameters(0)
+            params = problem.initial_parameters(0)
             allowed = crosscheck.training_allowed(problem, params, config.run.training)
             for gate in crosscheck.compare(*solvers, system.name, params, config.run.training, allowed):
                 yield {**asdict(gate), "passed": gate.passed}

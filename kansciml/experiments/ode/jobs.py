@@ -13,7 +13,7 @@ from kansciml.runs.settings import seed_range
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.fitting.windows import prepared
-from kansciml.tasks.ode.problem import make_problem
+from kansciml.tasks.ode.problem import make_problem, validation_problem
 from kansciml.tasks.ode.system import System
 
 
@@ -118,7 +118,7 @@ class Plan:
                 raise UsageError(f"got {got} for known terms: expected backend torch and gradient replay")
         for job in {(job.system, job.spec): job for job in jobs}.values():
             if systems[job.system].trajectories or config.fit != FitConfig():  # else nothing can be unsuitable
-                job.problem(systems[job.system])
+                validation_problem(systems[job.system], job.problem(systems[job.system]))
         return cls(jobs, systems, tuple(notes))
 
 

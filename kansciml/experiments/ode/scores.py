@@ -34,6 +34,10 @@ class OdeScoring(ScoringOptions):
     """Name or number of the column of --data that tells its trajectories apart, where it holds several."""
     time_column: str | None = None
     """Name or number of the column of times in --data, where it is not found by its name."""
+    states: tuple[str, ...] = ()
+    """Columns of --data that are the components of the state, in the model's order, where they have other names."""
+    inputs: tuple[str, ...] = ()
+    """Columns of --data that are the inputs, in the model's order, where they have other names."""
 
 
 def score(record: Record, options: OdeScoring, progress: Progress) -> tuple[dict[str, Any], list[Table]]:
@@ -96,12 +100,15 @@ def _measured(states: np.ndarray, data: np.ndarray, model: OdeModel) -> dict[str
 def _data(options: OdeScoring, model: OdeModel) -> tuple[Trajectory, ...]:
     assert options.data is not None
     inputs = model.problem.series[0].inputs
+    for what, given, own in (("states", options.states, model.labels), ("inputs", options.inputs, model.input_labels)):
+        if given and len(given) != len(own):
+            raise UsageError(f"got {len(given)} {what}: expected {len(own)} columns, for {', '.join(own) or 'none'}")
     return read_table(
         options.data,
         options.id_column,
         options.time_column,
-        model.labels,
-        model.input_labels,
+        options.states or model.labels,
+        options.inputs or model.input_labels,
         input_kind=inputs.kind if inputs else "linear",
         log=lambda line: None,
     )

@@ -38,7 +38,7 @@ def loss_table(ode: OdeRecord) -> Table:
             is_reference = group.variant == "mlp" and len(system.groups) > 1
             about = [system.title, group.label, group.said("reference") if is_reference else group.comparison]
             errors = [group.middle(), *group.range(), group.middle("train_relative_mse")]
-            test = None if system.test_end is None else group.middle("test_relative_mse")
+            test = group.middle("test_relative_mse") if _extrapolates(system) else None
             held = [group.middle(f"{kind}_relative_mse") if kind in system.roles else None for kind in kinds]
             wall = sum(run.wall_s for run in group.rows) / len(group.rows)
             rows.append([*about, group.n_parameters, len(group.rows), *errors, test, *held, wall])
@@ -76,12 +76,18 @@ def estimate_tables(ode: OdeRecord) -> list[Table]:
     return [Table("Estimated parameters", columns, rows, [note])] if rows else []
 
 
+def _extrapolates(system: OdeSystem) -> bool:
+    """Whether one of the trajectories that are trained on goes on beyond its training span."""
+    return any(one.role == "train" and one.end > one.train_end for one in system.series)
+
+
 def _not_computed(ode: OdeRecord) -> list[str]:
     """Which errors runs lack, a line per system and span, with the reason (of the first of them, if they differ)."""
     lines = []
     for system in ode.systems:
         runs = [run for group in system.groups for run in group.rows]
-        for span in ("train",) if system.test_end is None else ("train", "test"):
+        held = [kind for kind in ("validation", "unseen") if kind in system.roles]
+        for span in ("train", *["test"] * _extrapolates(system), *held):
             failed = [run for run in runs if f"{span}_mse" in run.not_computed]
             undefined = [run for run in runs if run not in failed and f"{span}_relative_mse" in run.not_computed]
             for name, lacking in ((f"{span}_mse", failed), (f"{span}_relative_mse", undefined)):

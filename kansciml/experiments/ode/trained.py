@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel, config_of
 from kansciml.tasks.ode.data import training_trajectories
 from kansciml.tasks.ode.evaluation import METRICS
+from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.system import System
+from kansciml.tasks.ode.trained.saved import DESCRIPTION
 
 C = TypeVar("C")
 
@@ -35,7 +38,7 @@ def trained_fields(record: Record, kind: type[C], plan_of: Callable[[C], Plan]) 
     jobs = [job for job in plan.jobs if job.id in runs]
     for source in dict.fromkeys(job.system for job in jobs):
         _require_same_data(record, plan.systems[source])
-    return [_trained(job, plan.systems[job.system], runs[job.id]) for job in jobs]
+    return [_trained(job, plan.systems[job.system], runs[job.id], record.folder) for job in jobs]
 
 
 def model_folder(run: Path, name: str) -> Path:
@@ -49,6 +52,8 @@ def models_named(record: Record, name: str | None = None) -> list[Run]:
     Raises:
         UsageError: none is of that name. KansciError: no models are kept.
     """
+    if "systems" not in record.result:
+        raise KansciError(f"{record.folder} is a run of {record.experiment}: expected one of kansciml ode, or a model")
     runs = [run for run in read_runs(record) if model_folder(record.folder, run.id).is_dir()]
     if not runs:
         raise KansciError(f"{record.folder} keeps no trained neural ODEs: resume it, or run it again with --force")
@@ -58,15 +63,19 @@ def models_named(record: Record, name: str | None = None) -> list[Run]:
     return found
 
 
-def _trained(job: Job, system: System, run: Run) -> TrainedModel:
+def _trained(job: Job, system: System, run: Run, folder: Path) -> TrainedModel:
     def load() -> LoadedModel:
         fit = job.config.fit
         if fit.shooting or fit.l1 or fit.entropy:
             raise UsageError(
                 f"{job.id} was trained with windows or penalties: expected the loss to be the misfit alone"
             )
+        problem, kept = job.problem(system), model_folder(folder, job.id) / DESCRIPTION
+        data = fingerprint(*(part for one in problem.series for part in one.told()))  # also inputs and weights
+        if system.rhs is None and kept.is_file() and json.loads(kept.read_text())["about"]["data"] != data:
+            raise _other_data(system, folder)
         # thousands of operations on a few numbers: a second thread only waits for the first
-        return LoadedModel(*trajectory_loss(job.problem(system), run.array("params")), threads=1)
+        return LoadedModel(*trajectory_loss(problem, run.array("params")), threads=1)
 
     two = job.group != job.variant
     return TrainedModel(
@@ -92,7 +101,11 @@ def _require_same_data(record: Record, system: System) -> None:
         near = 1e-9 * np.nanmax(np.abs(data.states), axis=0)  # solved on another machine, the last digits differ
         same = kept.sum() == len(data) and np.array_equal(np.isnan(states[kept]), np.isnan(data.states))
         if not same or np.any(np.abs(states[kept] - data.states) > near):
-            raise KansciError(
-                f"the data of {system.name} are not those that the run in {record.folder} was trained on: restore the"
-                " file, or train anew"
-            )
+            raise _other_data(system, record.folder)
+
+
+def _other_data(system: System, folder: Path) -> KansciError:
+    return KansciError(
+        f"the data of {system.name} are not those that the run in {folder} was trained on: restore the file, or train"
+        " anew"
+    )

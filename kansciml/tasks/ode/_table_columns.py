@@ -111,6 +111,10 @@ class Columns:
             return 1 if plain == "T" else 0  # beside a t, T is a temperature
         return 2 if _STAMP.fullmatch(plain) else None
 
+    def is_time(self, place: int) -> bool:
+        """Whether the name of a column is that of a time, beyond doubt."""
+        return self._rank(place) in (0, 2)
+
     def time(self) -> int:
         """The column that is named as a time, else the first."""
         ranks = {place: rank for place in self.kept if (rank := self._rank(place)) is not None}

@@ -147,7 +147,7 @@ def held_out(key: str, part: float, count: int) -> int:
     """
     if 0 < part < 1:
         return max(1, round(part * count))
-    if not (part >= 0 and part == int(part)):
+    if not (0 <= part < np.inf and part == int(part)):
         raise UsageError(f"got {part} trajectories for {key}: expected a share below 1, such as 0.2, or a number")
     return int(part)
 

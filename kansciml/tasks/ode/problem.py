@@ -241,16 +241,17 @@ def validation_problem(system: System, problem: OdeProblem) -> OdeProblem | None
     series = []
     for k in system.validation:
         data = system.trajectories[k]
-        own = _series(system, k, data, system.starts is not None)
+        own = _series(system, k, data, system.starts is not None, held_out=True)
         series.append(replace(own, u0=own.u0 if system.starts is None else system.starts[k], learned=False))
     return replace(problem, series=tuple(series))
 
 
-def _series(system: System, k: int, data: Trajectory, learned: bool) -> Series:
+def _series(system: System, k: int, data: Trajectory, learned: bool, held_out: bool = False) -> Series:
     start, missing = first_state(system, k)
     if missing and not learned:
+        what = "of a trajectory for validation: " if held_out else ": learn it (learn_u0=True or --learn-u0), or "
         raise data.error(
-            f"{', '.join(missing)} not measured in the first row, the initial state: learn it (learn_u0=True or"
-            " --learn-u0), or leave out the rows before the first complete one"
+            f"{', '.join(missing)} not measured in the first row, the initial state{' ' * held_out}{what}leave out the"
+            " rows before the first complete one"
         )
     return Series(start, data.t, data.states, float(data.t[0]), data.weights, data.forcing, learned, name=data.name)

@@ -108,5 +108,8 @@ def _widened(system: System, t: np.ndarray, states: np.ndarray) -> System:
     for one in {*zip(center, scale, rate)}:
         alike = (center == one[0]) & (scale == one[1]) & (rate == one[2])
         scale[alike] = max(one[1], reach[alike].max())
-        rate[alike] = one[2] * np.sqrt(square[alike].mean() / own[alike].mean())
+        if not own[alike].any():  # at rest, with a rate that stands for none
+            rate[alike] = max(one[2], np.sqrt(square[alike].mean()))
+        else:
+            rate[alike] = one[2] * np.sqrt(square[alike].mean() / own[alike].mean())
     return replace(system, scale=tuple(scale.tolist()), rate=tuple(rate.tolist()))

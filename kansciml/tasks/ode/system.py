@@ -285,6 +285,11 @@ class System:
             first = self.trajectories[0]
             if one.state_size != n:
                 raise self._error(f"{one.name or 'the data'}: got {one.state_size} components, expected {n}")
+            if one.labels != first.labels:
+                raise self._error(
+                    f"trajectories {first.name} and {one.name} have components {', '.join(first.labels)} and"
+                    f" {', '.join(one.labels)}: expected the same, in one order"
+                )
             if (one.input_labels, one.input_kind) != (first.input_labels, first.input_kind):
                 raise self._error(f"trajectories {first.name} and {one.name} have different inputs: expected the same")
         if self.starts is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kansciml._errors import UsageError
+from kansciml.models.inputs import Inputs
 from kansciml.tasks.ode._table_cells import MISSING, Cells, read_cells
 from kansciml.tasks.ode._table_columns import COMPONENT, RUN, Columns
 from kansciml.tasks.ode._table_frames import frame_cells, parquet_cells, xarray_frame
@@ -86,9 +87,39 @@ def read_csv(
     return found
 
 
+def read_inputs(
+    path: str | Path, inputs: Sequence[str | int], time_column: str | int | None = None, kind: str = "linear"
+) -> Inputs:
+    """Known inputs over time from a text or Parquet file with a row per knot: these columns, in this order.
+
+    The column of times is found as by `read_table`, and may be one of the inputs if no other column is named as a time.
+
+    Raises:
+        UsageError: what `read_table` refuses of a file; a missing number; times that do not increase.
+    """
+    path = Path(path).expanduser()
+    reader = _Reader(str(path), parquet_cells(path) if path.suffix in PARQUET else read_cells(path))
+    return reader.inputs(inputs, time_column, kind)
+
+
 class _Reader:
     def __init__(self, name: str, cells: Cells) -> None:
         self.columns, self.frame = Columns(name, cells), cells.frame
+
+    def inputs(self, inputs: Sequence[str | int], time_column: str | int | None, kind: str) -> Inputs:
+        columns = self.columns
+        places = [columns.named(one, "an input") for one in inputs]
+        if time_column is None:
+            others = [place for place in columns.kept if place not in places]
+            columns.kept = [*others, *(place for place in places if columns.is_time(place))]
+            if any(map(columns.is_time, others)):
+                columns.kept = others
+            if not columns.kept:
+                raise columns.error("has no column left for the time: name it by time_column= or --time-column")
+        time = columns.time() if time_column is None else columns.named(time_column, "the time")
+        t = self._times(time)
+        self._require_increasing(t, time, np.arange(len(t)), "")
+        return Inputs(t, np.column_stack([t if p == time else self._numbers([p], "an input") for p in places]), kind)
 
     def trajectories(
         self,
@@ -140,19 +171,12 @@ class _Reader:
         found = []
         for name, rows in self._groups(ids).items():
             self._require_increasing(t, time, rows, name)
-            found.append(
-                Trajectory(
-                    t[rows],
-                    values[rows],
-                    labels,
-                    source,
-                    weighing[rows] if weights else None,
-                    driving[rows] if inputs else None,
-                    input_labels,
-                    input_kind,
-                    name,
-                )
-            )
+            parts = weighing[rows] if weights else None, driving[rows] if inputs else None
+            try:
+                one = Trajectory(t[rows], values[rows], labels, source, *parts, input_labels, input_kind, name)
+            except UsageError as error:
+                raise UsageError(f"{columns.source}: {error}") from None
+            found.append(one)
         self._note(time, values, found[0].labels)
         return tuple(found)
 
@@ -180,7 +204,8 @@ class _Reader:
             row = self.frame.index[int(np.argmax(empty))]
             raise columns.error(f"row {row}: no id in {columns.told(ids)}: give the row one, or leave it out")
         found = self.frame.groupby(cells.to_numpy(), sort=False).indices
-        groups = {str(name): np.asarray(rows) for name, rows in found.items()}
+        whole = ids in columns.cells.numbers  # 1.0, as pandas has integers beside missing ones
+        groups = {str(name).removesuffix(".0" * whole): np.asarray(rows) for name, rows in found.items()}
         for name, rows in groups.items():
             if len(rows) < 2:
                 raise columns.error(

@@ -4,6 +4,7 @@ import importlib
 import json
 import multiprocessing
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from kansciml.experiments.ode import experiment as ode
 from kansciml.experiments.ode import figures as ode_figures
 from kansciml.experiments.ode import paths as ode_paths
 from kansciml.experiments.ode import runs
-from kansciml.experiments.ode.config import SystemConfig
+from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.variants import field_flops, variant_fields
 from kansciml.ode import get_system
 from kansciml.runs.runner import run_experiment
 from kansciml.runs.settings import config_hash
+from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.problem import FieldSizes
 from kansciml.training.flat import FlatTraining
 
@@ -285,3 +287,30 @@ def test_a_system_that_blows_up_beyond_its_training_span_has_a_result(tmp_path, 
     assert "pole: test MSE of 1 of 1 runs not computed" in " ".join(ode.EXPERIMENT.tables(record)[0].notes)
     read = OdeRecord.read(record)
     assert ode_paths.trajectories(read, *read.systems).axes
+
+
+def test_an_unseen_trajectory_without_a_first_state_says_why_it_has_no_error(tmp_path, monkeypatch):
+    path = tmp_path / "runs.csv"
+    rows = [f"{name},{t},{'' if t == 0 else t},1\n" for name in "ab" for t in range(4)]
+    path.write_text("run,t,x,y\n" + "".join(rows))
+    source = SystemConfig(data=path, id_column="run", test_trajectories=1)
+    learned = replace(RunConfig.of_steps(1, 0, 1), fit=FitConfig(learn_u0=True))
+    record = run_experiment(
+        ode.EXPERIMENT, ode.OdeConfig(source, "mlp", run=learned), results=tmp_path, log=lambda line: None
+    )
+    assert "unseen MSE of 1 of 1 runs not computed: trajectory" in " ".join(ode.EXPERIMENT.tables(record)[0].notes)
+    held = replace(source, test_trajectories=None, validation_trajectories=1)
+    with pytest.raises(UsageError, match="not measured in the first row, the initial state of a trajectory for valid"):
+        ode.plan(ode.OdeConfig(held, "mlp", run=learned))
+
+
+def test_a_first_trajectory_without_test_rows_hides_no_test_error(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text(
+        "run,t,x\n" + "".join(f"{name},{t},{t}\n" for name, rows in (("a", 2), ("b", 8)) for t in range(rows))
+    )
+    source = SystemConfig(data=path, id_column="run", train_fraction=0.5)
+    config = ode.OdeConfig(source, "mlp", run=RunConfig.of_steps(1, 0, 1))
+    record = run_experiment(ode.EXPERIMENT, config, results=tmp_path, log=lambda line: None)
+    (row,) = ode.EXPERIMENT.tables(record)[0].to_json()["rows"]
+    assert row["Test relative MSE"] == record.result["runs"][0]["test_relative_mse"] > 0

@@ -7,6 +7,7 @@ import pytest
 from support.command_line import run
 
 from kansciml import ode
+from kansciml._workers import WORKERS_VARIABLE
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.experiment import EXPERIMENT, OdeConfig
 from kansciml.runs.runner import run_experiment
@@ -44,7 +45,9 @@ def record(tmp_path_factory):
     config = OdeConfig(
         SystemConfig(str(folder / "half.py")), "mlp", "width", FieldConfig(hidden=(1,)), RunConfig.of_steps(5, 3, 2)
     )
-    return run_experiment(EXPERIMENT, config, results=folder / "results", log=lambda line: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(WORKERS_VARIABLE, "1")  # two would take longer to start than to train
+        return run_experiment(EXPERIMENT, config, results=folder / "results", log=lambda line: None)
 
 
 def test_errors_on_other_trajectories_are_those_of_the_models_there(record, tmp_path, capsys):
@@ -60,6 +63,13 @@ def test_errors_on_other_trajectories_are_those_of_the_models_there(record, tmp_
             squares.append((model.trajectory(T, u0=[x, y], t0=0.0) - truth) ** 2)
             assert found["mse"] == pytest.approx(np.mean(squares[-1]), rel=1e-9) and found["relative_mse"] > 0
         assert one["all"]["mse"] == pytest.approx(np.mean(squares), rel=1e-9)
+    path.write_text("\n".join(line for line in path.read_text().splitlines()[1:] if line.startswith("a")))  # no header
+    _, printed, _ = run(capsys, "evaluate", str(record.folder), "--data", str(path), "--id-column", "1", "--json",
+                        "--time-column", "2", "--states", "3", "4")  # fmt: skip
+    assert [one["all"]["mse"] for one in json.loads(printed)["models"]] == [
+        pytest.approx(one["trajectories"][0]["mse"], rel=1e-12) for one in models
+    ]
+    path = table(tmp_path / "other.csv", {"a": (1.0, 1.0), "b": (2.0, 0.5)})
     code, printed, _ = run(capsys, "evaluate", str(record.folder), "--data", str(path), "--id-column", "run")
     assert code == 0 and "Errors on other data" in printed and printed.count(" all ") == 2
 
@@ -80,6 +90,8 @@ def test_a_solution_that_blows_up_is_told_and_the_others_are_scored(record, tmp_
         ("t,x,y\n0,,1\n1,2,2", ("--data", "{path}"), "x not measured in its first row"),
         ("t,x,y\n0,1,1\n1,2,2", ("--data", "{path}", "--model", "kan"), "unknown model 'kan'"),
         ("t,x,y\n0,1,1\n1,2,2", ("--data", "{path}", "--id-column", "run"), "has no column 'run'"),
+        ("t,x,y\n0,1,1\n1,2,2", ("--data", "{path}", "--states", "x"), "got 1 states: expected 2 columns, for x, y"),
+        ("t,x,y\n0,1,1\n1,2,2", ("--data", "{path}", "--inputs", "x"), "got 1 inputs: expected 0 columns, for none"),
     ],
 )
 def test_data_that_do_not_suit_are_one_line(record, tmp_path, capsys, text, arguments, message):

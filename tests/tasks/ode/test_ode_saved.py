@@ -48,6 +48,16 @@ def test_trajectories_are_kept_to_the_last_bit(tmp_path):
     np.testing.assert_array_equal(loaded.trajectory([1.0, 4.0], **start), model.trajectory([1.0, 4.0], **start))
 
 
+@pytest.mark.parametrize(("solver", "kind"), [("BS3", "3"), ("Tsit5", "5"), ("Vern8", "8"), ("FBDF", "stiff")])
+def test_a_solver_of_the_other_backend_is_replaced_by_one_of_its_kind(tmp_path, solver, kind):
+    folder = two_series(forced=False).save(tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    described["solver"]["name"] = solver  # as Julia trained it
+    (folder / "model.json").write_text(json.dumps(described))
+    loaded = ode.load(folder)
+    assert loaded.problem.solver == kind and np.isfinite(loaded.trajectory([1.0, 2.0])).all()
+
+
 def test_fields_with_inputs_and_time_are_kept_to_the_last_bit(tmp_path):
     model = two_series()
     loaded = ode.load(model.save(tmp_path / "model"))

@@ -299,3 +299,8 @@ def test_pandas_own_file_is_read_back_exactly(options: dict, tmp_path: Path) -> 
     data = read_csv(tmp_path / "data.csv", log=lambda line: None)
     np.testing.assert_array_equal(data.t, table["t"])
     np.testing.assert_array_equal(data.states, table[["a", "b"]])
+
+
+def test_ids_that_pandas_made_floats_are_named_as_whole_numbers() -> None:
+    frame = pd.DataFrame({"run": [1.0, 1.0, 2.0, 2.0, 2.5, 2.5], "t": [0, 1, 0, 1, 0, 1], "x": np.arange(6.0)})
+    assert [one.name for one in read_table(frame, "run")] == ["1", "2", "2.5"]

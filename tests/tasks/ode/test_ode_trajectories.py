@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kansciml import UsageError
 from kansciml.backends.torch import TorchOdeSolver
-from kansciml.ode import evaluate, get_system, make_field, make_problem, sampled, system_from_trajectories
+from kansciml.ode import (
+    evaluate,
+    get_system,
+    make_field,
+    make_problem,
+    resolve_system,
+    sampled,
+    system_from_trajectories,
+)
 from kansciml.tasks.ode.data import Trajectory, full_data, training_data, training_trajectories
 from kansciml.tasks.ode.evaluation import METRICS, model_states
 from kansciml.tasks.ode.reference import reference_solution
@@ -112,6 +122,7 @@ REFUSED = {
     "nothing left": ({"unseen": 2, "validation": 1}, "leave none of 3 to train on"),
     "half a trajectory": ({"unseen": 1.5}, "got 1.5 trajectories for unseen: expected a share below 1"),
     "a negative share": ({"validation": -0.5}, "expected a share below 1"),
+    "infinitely many": ({"unseen": np.inf}, "got inf trajectories for unseen"),
 }
 
 
@@ -132,6 +143,20 @@ def test_components_and_rows_that_teach_nothing_are_refused() -> None:
         system_from_trajectories([line(), Trajectory([0.0], [[1.0, 1.0]], name="b")], "x")
     with pytest.raises(UsageError, match="different inputs"):
         system_from_trajectories([line(), line(name="b", inputs=np.ones((5, 1)))], "x")
+    with pytest.raises(UsageError, match="components x, y and y, x: expected the same, in one order"):
+        system_from_trajectories([line(), replace(line(name="b"), labels=("y", "x"))], "x")
+
+
+def test_data_of_any_kind_become_a_system(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"t": line().t, "x": line().states[:, 0], "y": line().states[:, 1]})
+    frame.to_csv(tmp_path / "lines.csv", index=False)
+    for data in (line(), [line()], frame, tmp_path / "lines.csv", str(tmp_path / "lines.csv")):
+        system = resolve_system(data)
+        np.testing.assert_array_equal(system.trajectories[0].states, line().states)
+        assert system.labels == ("x", "y")
+    assert len(resolve_system((line(), line(1.0))).training) == 2
+    with pytest.raises(UsageError, match="expected at least one Trajectory"):
+        resolve_system([])
 
 
 # ---- a system of equations
@@ -170,6 +195,18 @@ def test_initial_states_are_drawn_from_the_box_and_noise_is_relative() -> None:
     )
     everything = np.concatenate([one.states for one in clean.trajectories[:40]])
     assert np.abs((everything - clean.center) / clean.scale).max() <= 0.9001
+
+
+def test_a_system_whose_own_state_rests_is_scaled_by_the_others() -> None:
+    def swing(t: float, u: np.ndarray) -> np.ndarray:
+        return np.stack([u[..., 1], -u[..., 0]], axis=-1)
+
+    box = (np.array([-1.0, -1.0]), np.array([1.0, 1.0]))
+    system = System("rest", [0.0, 0.0], 7.0, np.linspace(0.0, 7.0, 71), rhs=swing, box=box)
+    several = sampled(system, 8)
+    slopes = swing(0.0, np.concatenate([several.trajectories[k].states for k in several.training]))
+    assert len(set(several.rate)) == 1
+    np.testing.assert_allclose(several.rate[0], np.sqrt(np.mean(slopes**2)), rtol=1e-12)
 
 
 def test_a_system_without_changes_is_the_system() -> None:

@@ -34,7 +34,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ from kansciml import __version__
 from kansciml._errors import KansciError, UsageError
 from kansciml._files import file_failure, list_folder, write_bytes, write_json
 from kansciml.backends.base import OdeProblem, Series
-from kansciml.backends.select import OdeBackend, open_backend
+from kansciml.backends.select import OdeBackend, open_for, solver_on
 from kansciml.models.equations import Equations
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import Bounds, HybridSpec, NetworkSpec, Spec
@@ -114,6 +114,7 @@ def load_model(
     log: Callable[[str], None] = lambda line: None,
 ) -> OdeModel:
     """The trained model in a folder; on the backend and machine that it was trained on, it gives the same numbers.
+    Another backend that lacks its solver takes its own of the same kind.
 
     Args:
         module: for a model that is a torch module of the user's own, one of the same class; its state is set.
@@ -150,10 +151,8 @@ def load_model(
         if isinstance(error, _WrongModule):
             raise
         raise _damaged(path, error) from error
-    if not isinstance(backend, str):
-        opened = backend
-    else:
-        opened = open_backend(backend, **({"gradient": gradient} if backend == "torch" else {}), log=log)
+    opened = open_for(field, backend, gradient, log)
+    problem = replace(problem, solver=solver_on(opened, problem.solver))
     return OdeModel(problem, params, metrics, labels, input_labels, about, opened.solver(problem))
 
 
