@@ -10,12 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("kansciml", "numpy", "scipy", "torch", "torchdiffeq", "juliacall")
+from kansciml import __version__
+
+PACKAGES = ("numpy", "scipy", "torch", "torchdiffeq", "juliacall")
 
 
 def package_versions() -> dict[str, str | None]:
     """Version of Python and of each package a result can depend on; None where it is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    # what runs, not what an editable installation once was
+    versions: dict[str, str | None] = {"python": platform.python_version(), "kansciml": __version__}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+import kansciml
 from kansciml.runs import provenance
 
 
 def test_versions_name_what_is_installed_and_what_is_not(monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-such-package"))
     versions = provenance.package_versions()
-    assert versions == {"python": platform.python_version(), "numpy": np.__version__, "no-such-package": None}
+    own = {"python": platform.python_version(), "kansciml": kansciml.__version__}
+    assert versions == {**own, "numpy": np.__version__, "no-such-package": None}
 
 
 def test_machine_and_memory():
