@@ -112,6 +112,15 @@ def test_doctor_gives_a_verdict_per_backend(capsys):
     assert document["backends"]["ODE fields"]["backend"] in ("cpp", "numpy")
 
 
+def test_a_crosscheck_of_all_systems_leaves_out_the_stiff_one_and_says_so(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("kansciml.crosscheck.crosscheck_field", lambda system, *a, **k: asked.append(system.name) or [])
+    code, out, _ = run(capsys, "crosscheck", "--backend", "torch", "--model", "mlp")
+    assert code == 0 and asked == ["fitzhugh", "lotka", "pleiades", "rigid", "spiral"] and "robertson" in out
+    run(capsys, "crosscheck", "--backend", "torch", "--model", "mlp", "--system", "robertson")
+    assert asked[-1] == "robertson"
+
+
 def test_a_failed_crosscheck_exits_1(capsys):
     # a solver this coarse cannot agree with the reference to what the gates allow
     flags = ["--system", "lotka", "--model", "mlp", "--backend", "torch", "--tolerance", "1e-3"]
