@@ -24,8 +24,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORKERS_VARIABLE = "KANSCIML_WORKERS"
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Environment of processes that share the processors: BLAS reads it once, when NumPy is loaded."""
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS"), "1"
+)
+"""Environment of processes that share the processors: BLAS reads it when NumPy is loaded, Julia when it starts."""
 GRACE_S = 20.0
 """How long a process that was asked to end may take to save its state."""
 WORKER_GRACE_S = 5.0

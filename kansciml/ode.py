@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -54,6 +54,7 @@ from kansciml.tasks.ode.sampling import sampled
 from kansciml.tasks.ode.system import System
 from kansciml.tasks.ode.trained.model import OdeModel
 from kansciml.tasks.ode.trained.saved import load_model, save_model
+from kansciml.tasks.ode.trajectory import Clock
 from kansciml.training.flat import FlatResult, FlatTraining, Progress, train_flat
 
 __all__ = [
@@ -148,6 +149,7 @@ class OdeRun:
             "system": system.name, "title": system.title, "source": system.citation, "data": data, "seed": self.seed,
             "backend": self.backend, "method": self.method, "status": self.fit.status, "loss": self.fit.loss,
             "train_end": system.train_end, "time_label": system.time_label,
+            "clock": asdict(system.trajectories[0].clock if system.trajectories else Clock()),
         }  # fmt: skip
         inputs = system.trajectories[0].input_labels if system.trajectories else ()
         return OdeModel(problem, self.params, self.metrics, system.labels, inputs, about, self._solver)

@@ -25,14 +25,10 @@ Loss = Callable[[Sequence[np.ndarray]], "tuple[float, Sequence[np.ndarray]]"]
 
 @dataclass(frozen=True)
 class Subset:
-    """A part of the data: these series (None: all), and the first share of each one's save points, at least two."""
+    """A part of the data: these series (None: all), and of each the first share of its save points, see `Series`."""
 
     series: tuple[int, ...] | None = None
     share: float = 1.0
-
-    def rows(self, n_save: int) -> int:
-        """Save points of a series that has `n_save`."""
-        return n_save if self.share >= 1 else min(n_save, max(2, round(self.share * n_save)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +231,7 @@ class OdeSolver(Integrator):
         picked = list(range(len(series))) if subset.series is None else list(subset.series)
         if not picked or not all(0 <= k < len(series) for k in picked):
             raise UsageError(f"got series {subset.series}: expected indices below {len(series)}, at least one")
-        return picked, [subset.rows(len(series[k].saveat)) for k in picked]
+        return picked, [series[k].rows(subset.share) for k in picked]
 
     def _pieces(self, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]) -> list[Piece]:
         own = [self.inner.series[k] for k in picked]

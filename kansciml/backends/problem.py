@@ -96,6 +96,15 @@ class Series:
         present = ~np.isnan(self.data)
         return None if present.all() else present
 
+    def rows(self, share: float) -> int:
+        """Save points within a share of the horizon, which is counted from the first measurement on: at least two."""
+        n_save = len(self.saveat)
+        if share >= 1:
+            return n_save
+        counted = ~np.isnan(self.data) if self.weights is None else ~np.isnan(self.data) & (self.weights > 0)
+        first = int(np.argmax(counted.any(axis=1)))
+        return min(n_save, first + max(2, round(share * (n_save - first))))
+
     def measured(self, rows: int) -> float:
         """Sum of the weights of the measurements in the first rows."""
         if self.weights is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import os
@@ -10,23 +9,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kansciml._errors import BackendUnavailable
 from kansciml._workers import WORKERS_VARIABLE, worker_count
 from kansciml.commands._output import Output, RunFlags, flags_of, parse, take_option
 from kansciml.runs import ranks
-from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, RunContext
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
-from kansciml.runs.runner import is_finished, result_folder, run_experiment
-from kansciml.runs.settings import setting
+from kansciml.runs.runner import resolved, result_folder, run_experiment
 
 
 def run_from_flags(experiment: Experiment, arguments: Sequence[str], out: Output, command: str) -> int:
     """Parse ``--preset`` and the experiment's own flags, run or resume it, write pictures, print the tables."""
     flags, config = flags_and_config(experiment, arguments, command)
     use_workers(flags.workers)
-    config = _with_backend(experiment, config, flags, out)
+    config = resolved(experiment, config, flags.results, flags.force, out.log)
     record = run_experiment(experiment, config, results=flags.results, force=flags.force, log=out.log)
     return report(experiment, record, out)
 
@@ -46,33 +42,6 @@ def use_workers(workers: int | None) -> None:
         UsageError: it is none.
     """
     os.environ[WORKERS_VARIABLE] = str(worker_count(workers, "--workers"))
-
-
-def _with_backend(experiment: Experiment, config: Any, flags: RunFlags, out: Output) -> Any:
-    """The configuration with backend ``auto`` replaced by the one that starts.
-
-    A bad request is reported before anything is started, Julia is started before a folder is made, and not at all
-    where the run is finished already.
-    """
-    backend = setting(config, "backend", "torch")
-    if backend == "torch":
-        return config
-    from kansciml.backends.julia import find_julia
-    from kansciml.experiments.ode.backends import shared_backend
-
-    on_torch = with_settings(config, {"backend": "torch"})
-    if getattr(experiment.accept(on_torch), "torch_alone", False):
-        if backend != "auto":
-            experiment.accept(config)  # which says so
-        out.log("backend: torch, which alone solves known terms")
-        return on_torch
-    found = with_settings(config, {"backend": "julia"}) if backend == "auto" else config
-    if not flags.force and is_finished(experiment, found, flags.results):
-        with contextlib.suppress(BackendUnavailable):
-            find_julia()
-            return found
-    opened = shared_backend("auto" if backend == "auto" else "julia", setting(config, "sensealg"), out.log)
-    return with_settings(config, {"backend": opened.name}) if backend == "auto" else config
 
 
 def report(experiment: Experiment, record: Record, out: Output, render: bool = False) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,12 @@ class Arguments(JsonFlag):
     t: tuple[float, ...] = ()
     """Times: start, stop and step (default: 101 over the span of the training data)."""
     times: tuple[str, ...] = ()
-    """Or times one by one, or a file with one at the start of each line."""
+    """Or times one by one, or a file with one at the start of each line; dates, for a model that was trained on them
+    (all other times of such a model are seconds since the first date it was trained on)."""
     inputs: Path | None = None
     """Table of the inputs over time, for a model that has some (default: those of the training data)."""
     time_column: str | None = None
-    """Name or number of the column of times in --inputs, where it is not found by its name."""
+    """Name or number of the column of times in --inputs, where it is not named as that of the data trained on."""
     model: str | None = None
     """Which model of a run, by id, group or system (default: of all, the one with the lowest training error)."""
     backend: str = "torch"
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     if others and u0 is None:
         named = f" {first.name}" if first.name else ""
         out.log(f"initial state: that of trajectory{named}, the first of {1 + len(others)} (--u0 gives another)")
-    states = model.trajectory(t, options.tolerance, u0=u0, t0=t0, inputs=_inputs(options, model))
+    states = model.trajectory(t, options.tolerance, u0=u0, t0=t0, inputs=_inputs(options, model, out))
     _write(options.output, t, states, model, folder, out)
     return 0
 
@@ -120,18 +122,21 @@ def _times(options: Arguments, model: OdeModel) -> tuple[np.ndarray, float | Non
         count = int(steps * (1 + 1e-12) + 1e-9) + 1
         t = np.array([float(f"{start + step * i:.15g}") for i in range(count)])  # 0.3, not 0.30000000000000004
     elif options.times:
-        t = np.array(_listed(options.times))
+        t = np.array(_listed(options.times, model.clock.since if model.clock else ""))
     else:
         first = model.problem.series[0]
         t = np.linspace(first.t0 if options.t0 is None else options.t0, first.saveat[-1], POINTS)
     return t, float(t.min()) if options.u0 and options.t0 is None else options.t0
 
 
-def _listed(given: Sequence[str]) -> list[float]:
-    """The numbers, or those at the start of each line of the file that is named; its first line may be a header."""
+def _listed(given: Sequence[str], since: str) -> list[float]:
+    """The numbers, or dates in seconds since one, or those at the start of each line of the file that is named; its
+    first line may be a header."""
     from kansciml._files import file_failure
 
     path, cells = None, list(given)
+    if since and (found := _seconds(cells, since)) is not None:
+        return found
     if len(given) == 1 and not _is_number(given[0]):
         path = Path(given[0])
         try:
@@ -143,13 +148,30 @@ def _listed(given: Sequence[str]) -> list[float]:
             ) from error
         except OSError as error:
             raise file_failure("read", path, error) from error
-        cells = [line.replace(",", " ").replace(";", " ").split()[0] for line in lines if line.strip(" ,;\t")]
+        lines = [line.replace(";", ",").replace("\t", ",") for line in lines if line.strip(" ,;\t")]
+        dates = [line.split(",")[0].strip() for line in lines]
+        for rows in (dates, dates[1:]) if since else ():
+            if rows and (found := _seconds(rows, since)) is not None:
+                return found
+        cells = [line.replace(",", " ").split()[0] for line in lines]
         cells = cells[1:] if cells and not _is_number(cells[0]) else cells
     wrong = next((cell for cell in cells if not _is_number(cell)), None)
     if wrong is not None or not cells:
         what = f"got {wrong!r}" if cells else "got no times"
         raise UsageError(f"{what}{f' in {path}' if path else ' for --times'}: expected finite numbers")
     return [float(cell) for cell in cells]
+
+
+def _seconds(cells: Sequence[str], since: str) -> list[float] | None:
+    """Dates or times of day in seconds since one; None if they are none."""
+    import pandas as pd
+
+    from kansciml.tasks.ode._table_times import seconds_of
+
+    if all(map(_is_number, cells)) and not all(re.fullmatch(r"(?:19|20)\d{6}", cell) for cell in cells):
+        return None
+    found = seconds_of(pd.Series(list(cells), dtype=str), since)
+    return None if found is None else found[0].tolist()
 
 
 def _is_number(text: str) -> bool:
@@ -159,7 +181,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _inputs(options: Arguments, model: OdeModel) -> Inputs | None:
+def _inputs(options: Arguments, model: OdeModel, out: Output) -> Inputs | None:
     """The inputs in the file that is named, in the order of the model's."""
     if options.inputs is None:
         return None
@@ -168,7 +190,8 @@ def _inputs(options: Arguments, model: OdeModel) -> Inputs | None:
     if not model.input_labels:
         raise UsageError(f"got --inputs {options.inputs} for a model without inputs: leave it out")
     own = model.problem.series[0].inputs
-    return read_inputs(options.inputs, model.input_labels, options.time_column, own.kind if own else "linear")
+    kind = own.kind if own else "linear"
+    return read_inputs(options.inputs, model.input_labels, options.time_column, kind, out.log, model.clock)
 
 
 def _write(path: Path | None, t: np.ndarray, states: np.ndarray, model: OdeModel, folder: Path, out: Output) -> None:

@@ -22,6 +22,8 @@ class Options(JsonFlag):
     """all, or some of the experiments that kansciml list names, such as fig1 table1 fair."""
     preset: str = "small"
     """smoke (minutes; shows that all runs), small (hours on two cores), paper (for GPUs)."""
+    backend: str = "auto"
+    """Of neural ODEs: auto (Julia if it starts, else torch), torch, julia, or both."""
     results: Path = Path("results")
     """Folder of all results."""
     output: Path | None = None
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
         names,
         options.preset,
         options.results,
+        backend=options.backend,
         log=out.log,
         run=None if options.page_only else run_in_own_process,
         show=lambda page: write_page(page, folder),

@@ -62,7 +62,10 @@ def main(arguments: Sequence[str], out: Output) -> int:
     if options.retries < 0:
         raise UsageError(f"got --retries {options.retries}: expected at least 0")
     base = experiment.preset(preset) if preset else experiment.config()
-    plan = make_plan(experiment, base, parse_settings(experiment.config, options.set), options.seeds)
+    swept = parse_settings(experiment.config, options.set)
+    plan = make_plan(experiment, base, swept, options.seeds)
+    if len(experiment.choices(base)) > 1 and "backend" not in {name.rpartition(".")[2] for name in swept}:
+        out.log("backend: torch, which every machine has; --set backend=julia takes Julia")
     if options.dry_run:
         return _list(plan, options.results, out)
     state = run_sweep(

@@ -16,17 +16,19 @@ from kansciml._errors import KansciError, check_name
 from kansciml._files import to_jsonable
 from kansciml._workers import call_in_process
 from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Entry, Page, PaperError, Setting
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, find_record
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.runs.runner import result_folder
-from kansciml.runs.settings import flat_items
+from kansciml.runs.settings import flat_items, setting
 
 ALL = "all"
 PRESETS = ("smoke", "small", "paper")
+BACKENDS = ("auto", "torch", "julia", "both")
 
-Runner = Callable[[str, str, Path], None]
-"""Runs or resumes an experiment's preset in a results folder, and draws its pictures; raises KansciError."""
+Runner = Callable[[str, str, str, Path], None]
+"""Runs or resumes an experiment's preset on a backend, in a results folder, with its pictures; raises KansciError."""
 T = TypeVar("T")
 
 
@@ -60,6 +62,7 @@ def reproduce(
     preset: str,
     results: Path,
     *,
+    backend: str = "auto",
     log: Callable[[str], None],
     run: Runner | None,
     show: Callable[[Page], object] = lambda page: None,
@@ -70,17 +73,19 @@ def reproduce(
 
     Args:
         names: as from `chosen_names`. preset: one of `PRESETS`. results: folder of all results.
+        backend: of neural ODEs: auto, torch, julia or both.
         log: takes lines for the user.
         run: runs one experiment; None: nothing is run.
         show: given the page so far after every run, so that an interrupt leaves a page of what was done before it.
 
     Raises:
-        UsageError: an unknown preset.
+        UsageError: an unknown preset or backend.
         KeyboardInterrupt: passed on after the state of the run was saved.
     """
     check_name("preset", preset, PRESETS)
+    check_name("backend", backend, BACKENDS)
     known = known_names()
-    entries = {name: gather(name, preset, results) for name in known}
+    entries = {name: gather(name, preset, results, backend) for name in known}
 
     def page() -> Page:
         errors, problem = _attempt(_errors_of_paper)
@@ -94,18 +99,19 @@ def reproduce(
         log(f"reproduce: {name}, preset {preset} ({number} of {len(names)})")
         failure = ""
         try:
-            run(name, preset, results)
+            run(name, preset, backend, results)
         except KansciError as error:
             failure = str(error)
             log(f"{name}: {failure}")
-        entries[name] = gather(name, preset, results, failure)
+        entries[name] = gather(name, preset, results, backend, failure)
         show(page())
     return page()
 
 
-def gather(name: str, preset: str, results: Path, failure: str = "") -> Entry:
+def gather(name: str, preset: str, results: Path, backend: str = "auto", failure: str = "") -> Entry:
     """What there is of one experiment's preset; pictures that a finished run has not yet are drawn.
 
+    Of backend ``auto`` the run on the preferred one of those that are finished, or else were begun.
     `failure`: why running it just failed, or empty.
     """
     command = f"kansciml run {name} --preset {preset}"
@@ -117,8 +123,13 @@ def gather(name: str, preset: str, results: Path, failure: str = "") -> Entry:
         return Entry(name, name, "This experiment cannot be loaded", command, FAILED, str(error))
     entry = Entry(name, experiment.item, experiment.title, command, MISSING, captions=experiment.captions)
     try:
-        config = experiment.preset(preset)
-        record = find_record(result_folder(experiment, config, results))
+        config = on_backend(experiment.preset(preset), backend)
+        if config != experiment.preset(preset):
+            entry = dataclasses.replace(entry, command=f"{command} --backend {backend}")
+        choices = experiment.choices(config)
+        records = [find_record(result_folder(experiment, one, results)) for one in choices]
+        rank = [2 if one is None else int(one.status != "finished") for one in records]
+        config, record = choices[rank.index(min(rank))], records[rank.index(min(rank))]
     except KansciError as error:
         return dataclasses.replace(entry, status=FAILED, message=str(error))
     status, message = _state(record, failure)
@@ -201,27 +212,35 @@ def _errors_of_paper() -> list[PaperError]:
     return paper_errors()
 
 
-def run_in_own_process(name: str, preset: str, results: Path) -> None:
+def on_backend(config: Any, backend: str) -> Any:
+    """The configuration with this backend, if it trains neural ODEs."""
+    return config if setting(config, "backend") is None else with_settings(config, {"backend": backend})
+
+
+def run_in_own_process(name: str, preset: str, backend: str, results: Path) -> None:
     """Run or resume preset `preset` of experiment `name` in the folder `results`, and draw its pictures.
 
     Raises:
         KansciError: why it failed, or how its process ended.
         KeyboardInterrupt: after the run has saved its state.
     """
-    failure = call_in_process(run_and_draw, [name, preset, str(results)])
+    failure = call_in_process(run_and_draw, [name, preset, backend, str(results)])
     if failure:
         raise KansciError(failure)
 
 
 def run_and_draw(arguments: list[str]) -> str:
     """What `run_in_own_process` asks for, in the process itself; why it failed, or empty."""
+    from kansciml.runs.progress import Progress
     from kansciml.runs.registry import get_experiment
-    from kansciml.runs.runner import run_experiment
+    from kansciml.runs.runner import resolved, run_experiment
 
-    name, preset, results = arguments
+    name, preset, backend, results = arguments
+    progress = Progress()
     try:
         experiment = get_experiment(name)
-        experiment.draw(run_experiment(experiment, experiment.preset(preset), results=results))
+        config = resolved(experiment, on_backend(experiment.preset(preset), backend), results, False, progress.log)
+        experiment.draw(run_experiment(experiment, config, results=results, progress=progress))
     except KeyboardInterrupt:
         return "interrupted"
     except Exception as error:  # whatever an experiment can raise: the others go on, and the page says it

@@ -78,6 +78,9 @@ class Experiment:
         summary: the tables printed at the end of the command.
         check: raises UsageError for whatever is wrong with a configuration, before a folder is made for it; what it
             returns is the `plan` of the run.
+        choices: what a configuration may stand for that leaves something to the machine, such as backend ``auto``, the
+            preferred one first, and last one that asks nothing of it; itself where nothing is left open.
+        resolve: (configuration, its plan, log) -> the one of those that this machine can run; starts what it needs.
         covers: whether a finished record holds all that a configuration asks for; if not, running it adds the rest.
         trained: the models of a finished run, for studies of their minima; None where nothing is trained.
         scoring: how ``kansciml evaluate`` scores the weights that a run kept; None where none are kept.
@@ -97,6 +100,8 @@ class Experiment:
     render: Callable[[Record, Path], list[Path]]
     summary: Callable[[Record], Table | list[Table]]
     check: Callable[[Any], object] = lambda config: None
+    choices: Callable[[Any], Sequence[Any]] = lambda config: (config,)
+    resolve: Callable[[Any, Any, Callable[[str], None]], Any] = lambda config, plan, log: config
     covers: Callable[[Any, Record], bool] = lambda config, record: True
     trained: Callable[[Record], Sequence[TrainedModel]] | None = None
     scoring: Scoring | None = None

@@ -75,6 +75,21 @@ def run_experiment(
     return done
 
 
+def resolved(experiment: Experiment, config: Any, results: str | Path, force: bool, log: Callable[[str], None]) -> Any:
+    """The configuration with what it leaves to the machine decided, such as backend ``auto``.
+
+    A bad request is reported before anything is started, and nothing is started for a run that is finished already.
+
+    Raises:
+        UsageError: the experiment does not `accept` it. BackendUnavailable: what it asks for does not start.
+    """
+    choices = experiment.choices(config)
+    first, last = choices[0], choices[-1]
+    if not force and is_finished(experiment, first, results):
+        return first
+    return experiment.resolve(config, experiment.accept(last), log)
+
+
 def is_finished(experiment: Experiment, config: Any, results: str | Path = "results") -> bool:
     """Whether `run_experiment` would return a finished record at once."""
     return _finished(experiment, config, result_folder(experiment, config, results)) is not None

@@ -163,8 +163,10 @@ def make_plan(
 
     Raises:
         UsageError: a setting that the experiment refuses, seeds of an experiment without, two tasks that are the same
-            run, or a backend ``auto``, which could be another one on another machine.
+            run, or a backend ``auto`` among the values, which could be another one on another machine; where `base`
+            leaves the backend to the machine, it is torch, which all have.
     """
+    base = experiment.choices(base)[-1]
     chosen = _seeds(experiment, base, seeds)
     counted = "seeds" in setting_types(experiment.config)
     settings = [dict(zip(swept, values)) for values in itertools.product(*swept.values())]

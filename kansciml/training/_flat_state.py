@@ -29,7 +29,8 @@ class FlatTraining:
         lbfgs_chunk: iterations after which L-BFGS starts with an empty memory and a state that can be resumed
             (default 200).
         curriculum: shares of the save points fitted in successive equal parts of the first half of Adam, e.g.
-            ``(0.25, 0.5)``; all points from then on. Empty (default): all points from the start.
+            ``(0.25, 0.5)``; all points from then on. Empty (default): all points from the start. Of a trajectory that
+            is first measured late, the share is of the points from then on.
 
     Raises:
         UsageError: a negative count, a learning rate or share out of range.

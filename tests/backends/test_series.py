@@ -119,6 +119,18 @@ def test_a_subset_is_the_problem_of_its_series_and_first_rows(solve):
         solver.value_and_grad(params, Subset((3,)))
 
 
+def test_a_growing_horizon_counts_from_the_first_measurement_of_each_series():
+    late = np.full((10, 2), np.nan)
+    late[5:] = 1.0
+    series = Series(np.ones(2), np.arange(10.0), late, learned=True)
+    assert [series.rows(share) for share in (0.01, 0.4, 0.8, 1.0)] == [7, 7, 9, 10]
+    ignored = replace(series, data=np.ones((10, 2)), weights=np.isfinite(late).astype(float))
+    assert [ignored.rows(0.4), replace(ignored, weights=None).rows(0.4)] == [7, 4]
+    solver = TorchOdeSolver(OdeProblem(SPECS[0], (replace(series, data=np.ones((10, 2))), series)))
+    loss, _ = solver.value_and_grad(solver.problem.initial_parameters(0), Subset((1,), 0.1))  # a minibatch of this one
+    assert loss > 0
+
+
 def test_a_loss_of_ones_own_is_differentiated(solve):
     parts = series(0), series(1, learned=True)
     own = solve(problem(SPECS[0], *parts, units=UNITS))

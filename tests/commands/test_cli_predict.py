@@ -89,7 +89,7 @@ def test_inputs_from_a_table_drive_the_model(saved, tmp_path, capsys):
 def test_the_time_itself_can_be_an_input_of_a_table(tmp_path):
     table = tmp_path / "inputs.csv"
     table.write_text("t,x,T\n0,5,20\n1,6,21\n3,7,22\n")  # x and T increase as times do
-    found = read_inputs(table, ("t", "x"))
+    found = read_inputs(table, ("t", "x"), log=str)
     assert found.t.tolist() == [0.0, 1.0, 3.0] and found.values.tolist() == [[0.0, 5.0], [1.0, 6.0], [3.0, 7.0]]
     assert read_inputs(table, ("T",)).t.tolist() == [0.0, 1.0, 3.0]
     assert read_inputs(table, ("t",), "x", "held").t.tolist() == [5.0, 6.0, 7.0]
@@ -143,3 +143,30 @@ def test_of_several_trajectories_the_first_start_is_taken_and_told(tmp_path, cap
     _, printed, told = run(capsys, "predict", str(folder), "--times", "0")
     assert printed.splitlines()[1] == "0.0,1.0,0.0"
     assert told == "initial state: that of trajectory a, the first of 2 (--u0 gives another)\n"
+
+
+def test_dates_count_from_those_that_were_trained_on(tmp_path, capsys):
+    days = [f"2024-01-{day:02},{np.exp(-day / 9)}" for day in range(1, 10)]
+    (tmp_path / "data.csv").write_text("\n".join(["date,x", *days]))
+    (tmp_path / "later.csv").write_text("\n".join(["date,x", *days[4:]]))
+    flags = ("--model", "mlp", "--hidden", "2", "--adam-steps", "2", "--lbfgs-steps", "0", "--backend", "torch")
+    code, _, _ = run(capsys, "ode", "--data", "data.csv", "--inputs", "date", *flags, "--seeds", "1", "--json")
+    (folder,) = (tmp_path / "results" / "ode").iterdir()
+    model = ode.load(next((folder / "models").iterdir()))
+    assert code == 0 and model.about["clock"] == {"column": "date", "since": "2024-01-01T00:00:00"}
+    day = 86400.0
+    truth = np.exp(-np.arange(5, 10) / 9)
+    states = model.trajectory(np.arange(4, 9) * day, u0=truth[:1], t0=4 * day)
+    code, printed, told = run(capsys, "evaluate", str(folder), "--data", "later.csv", "--json")
+    (scored,) = json.loads(printed)["models"]
+    assert scored["all"]["mse"] == pytest.approx(np.mean((states[:, 0] - truth) ** 2), rel=1e-9)
+    assert "seconds since 2024-01-01T00:00:00" in told
+    start = ("--u0", repr(float(truth[0])), "--inputs", "later.csv")
+    code, printed, _ = run(capsys, "predict", str(folder), *start, "--times", "2024-01-05", "2024-01-09")
+    header, first, last = printed.splitlines()
+    assert (header, float(first.split(",")[0])) == ("seconds since 2024-01-01T00:00:00,x", 4 * day)
+    assert [float(cell) for cell in last.split(",")] == [8 * day, pytest.approx(states[-1, 0], rel=1e-9)]
+    (tmp_path / "later.csv").write_text("date,x\n4,1\n8,1\n")
+    for arguments in (("evaluate", str(folder), "--data", "later.csv"), ("predict", str(folder), *start)):
+        code, printed, told = run(capsys, *arguments)
+        assert code == 2 and "holds numbers: expected dates" in told.splitlines()[-1] and not printed

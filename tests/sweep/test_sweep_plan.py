@@ -59,7 +59,7 @@ class TestSettings:
 
 class TestPlan:
     def test_is_the_product_of_settings_and_seeds(self):
-        base = FIG2.preset("smoke")
+        base = changed(FIG2.preset("smoke"), backend="torch")
         plan = make_plan(FIG2, base, {"grid": [3, 5], "training.adam_steps": [1, 2, 4]}, "2")
         assert len(plan.settings) == 6 and len(plan.tasks) == 12 and plan.seeds == (0, 1)
         seen = {(task.setting["grid"], task.setting["training.adam_steps"], task.seed) for task in plan.tasks}
@@ -99,8 +99,9 @@ class TestPlan:
     def test_a_backend_that_depends_on_the_machine_is_refused(self):
         ode = get_experiment("ode")
         with pytest.raises(UsageError, match="add --set backend=torch"):
-            make_plan(ode, ode.config(), {}, "1")
-        assert make_plan(ode, ode.config(), {"backend": ["torch"]}, "1").tasks
+            make_plan(ode, ode.config(), {"backend": ["auto"]}, "1")
+        for base, swept in ((ode.config(), {}), (ode.preset("smoke"), {}), (ode.config(), {"backend": ["torch"]})):
+            assert {task.config.run.backend for task in make_plan(ode, base, swept, "1").tasks} == {"torch"}
 
 
 def test_labels_are_as_typed():

@@ -26,7 +26,7 @@ MIXER = "mixer-nano"
 
 _Ode: Any = excerpt(
     RunConfig(seeds=15, backend="torch", training=FlatTraining(5000, final_learning_rate=1e-3, lbfgs_steps=20000)),
-    ("seeds", "first_seed", "rtol", "atol", "training"),
+    ("seeds", "first_seed", "backend", "sensealg", "rtol", "atol", "training"),
 )
 _Kan: Any = excerpt(ClassifierConfig(), ("grid", "spline_order"))
 _Images: Any = excerpt(
@@ -73,7 +73,7 @@ class FairConfig:
     """Level of the tests and, as 1 - alpha, of the intervals."""
     hidden: tuple[int, ...] = ()
     """Hidden widths of neural ODEs; none: each system's own (50)."""
-    ode: OdeSettings = part(OdeSettings())
+    ode: OdeSettings = part(OdeSettings(), later=("backend", "sensealg"))
     kan: KanSettings = part(KanSettings())
     images: ImagesSettings = part(ImagesSettings())
     darcy: DarcySettings = part(DarcySettings())

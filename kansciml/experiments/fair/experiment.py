@@ -30,6 +30,7 @@ from kansciml.experiments.fair.kinds import NeuralOdes, darcy, images
 from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes
 from kansciml.experiments.fair.report import render, summary
 from kansciml.experiments.fno.experiment import SMOKE
+from kansciml.experiments.ode.backends import choices, closing_backends, resolve
 from kansciml.runs import ranks
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import BEYOND, Experiment, Result, RunContext
@@ -38,7 +39,7 @@ from kansciml.runs.typed import attributes
 
 def domains(config: FairConfig) -> list[Domain[Any]]:
     """The kinds of tasks that a configuration has: neural ODEs, images, operators."""
-    found: list[Domain[Any]] = [NeuralOdes(config)] if config.systems else []
+    found: list[Domain[Any]] = [NeuralOdes(config, one) for one in config.ode.whole().backends if config.systems]
     return found + [make(config) for task, make in ((IMAGES, images), (DARCY, darcy)) if task in config.tasks]
 
 
@@ -54,10 +55,13 @@ def run(config: FairConfig, context: RunContext) -> Result:
     runs: list[FairRun] = []
     found: list[Comparison] = []
     times: list[StepTimes] = []
-    for domain in domains(config):
-        own, shown = _train(domain, context, times)
-        runs += own
-        found += [compared(domain, task, pair, metric, own) for task, pair in shown for metric in domain.metrics[task]]
+    with closing_backends():
+        for domain in domains(config):
+            own, shown = _train(domain, context, times)
+            runs += own
+            found += [
+                compared(domain, task, pair, metric, own) for task, pair in shown for metric in domain.metrics[task]
+            ]
     tasks = tuple(dict.fromkeys(row.task for row in found))
     comparisons = tuple(corrected(found, config.alpha))
     return FairRecord(config.alpha, tasks, config.layers, comparisons, tuple(times), tuple(runs)).result()
@@ -167,14 +171,15 @@ EXPERIMENT = Experiment(
     item=BEYOND,
     config=FairConfig,
     presets={
-        "smoke": with_settings(FairConfig(), SHORT),
-        "small": with_settings(FairConfig(), SMALL),
-        "paper": with_settings(FairConfig(), LARGE),
+        name: with_settings(FairConfig(), {**own, "backend": "auto"})
+        for name, own in (("smoke", SHORT), ("small", SMALL), ("paper", LARGE))
     },
     run=run,
     render=render,
     summary=summary,
     check=check,
+    choices=choices,
+    resolve=resolve,
     order=100,
     captions={
         "fair": "Error of the KAN over that of the MLP, by task and by what the two are made equal in: left of 1 the"

@@ -49,15 +49,17 @@ Training = TrainingJob[Any, Any]
 
 
 class NeuralOdes(Domain[Job]):
-    """The systems of a configuration."""
+    """The systems of a configuration, on one backend; with two of them each system is two tasks."""
 
-    def __init__(self, config: FairConfig) -> None:
-        self.sources = {source.name: source for source in map(SystemConfig, config.systems)}
-        self.systems = {source: source.resolve() for source in self.sources.values()}
-        titles = {source.name: system.title for source, system in self.systems.items()}
-        metrics = {
-            source.name: METRICS[:1] if system.test_end is None else METRICS for source, system in self.systems.items()
-        }
+    def __init__(self, config: FairConfig, backend: str) -> None:
+        how = config.ode.whole()
+        self.how, several = replace(how, backend=backend), len(how.backends) > 1
+        sources = [SystemConfig(name) for name in config.systems]
+        self.sources = {f"{source.name}-{backend}" if several else source.name: source for source in sources}
+        self.systems = {source: source.resolve() for source in sources}
+        found = {task: self.systems[source] for task, source in self.sources.items()}
+        titles = {task: system.title + f", {backend}" * several for task, system in found.items()}
+        metrics = {task: METRICS[:1] if system.test_end is None else METRICS for task, system in found.items()}
         super().__init__(config, "ode", ("spline",), titles, metrics)
 
     def field(self, task: str, model: Model) -> Spec:
@@ -70,8 +72,8 @@ class NeuralOdes(Domain[Job]):
         return field_of(system, "mlp" if model == MLP else "kan", match=match, config=sizes)
 
     def seeds_of(self, task: str, model: Model) -> list[Job]:
-        field, how = self.field(task, model), self.config.ode.whole()
-        return [Job(self.sources[task], model.group, field, seed, "torch", how) for seed in seed_range(self.config)]
+        field, how = self.field(task, model), self.how
+        return [Job(self.sources[task], model.group, field, seed, how.backend, how) for seed in seed_range(self.config)]
 
     def stretched(self, job: Job, model: Model, factor: float) -> Job:
         training = job.config.training
@@ -88,7 +90,7 @@ class NeuralOdes(Domain[Job]):
         return [self._run(job, row, result.arrays) for job, row in zip(jobs, rows)], result.arrays
 
     def _run(self, job: Job, row: Run, arrays: Arrays) -> FairRun:
-        task = job.system.name
+        task = next(task for task, source in self.sources.items() if source == job.system)
         return FairRun(
             **attributes(row, "id seed status"),
             task=task,
@@ -105,9 +107,10 @@ class NeuralOdes(Domain[Job]):
     def step_times(self, kans: Sequence[Job], mlps: Sequence[Job], arrays: Arrays, context: RunContext) -> StepTimes:
         """Of a loss with its gradient at the trained parameters of every seed, near which most steps are taken.
 
-        At the first parameters du/dt is nearly zero, which takes fewer steps of the solver.
+        At the first parameters du/dt is nearly zero, which takes fewer steps of the solver. On Julia, which is another
+        process, by the clock on the wall.
         """
-        backend = shared_backend("torch", None, context.log)
+        backend = shared_backend(self.how.backend, self.how.method(self.how.backend), context.log)
 
         def evaluation(job: Job) -> Step:
             solver = backend.solver(make_problem(self.systems[job.system], job.spec, job.config.rtol, job.config.atol))
@@ -121,7 +124,7 @@ class NeuralOdes(Domain[Job]):
                 found.append((evaluation(kan), evaluation(mlp)))
             except SolveError as error:
                 context.log(f"{kan.id} or {mlp.id} cannot be timed: {error}")
-        return measure(found, ROUNDS)
+        return measure(found, ROUNDS, "process" if backend.name == "torch" else "wall")
 
 
 class Networks(Domain[Training]):

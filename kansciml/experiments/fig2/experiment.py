@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kansciml._errors import UsageError, unknown_name
-from kansciml.backends.select import BACKENDS
+from kansciml._errors import UsageError
 from kansciml.experiments.fig2.findings import findings
-from kansciml.experiments.ode.backends import closing_backends
+from kansciml.experiments.ode.backends import choices, closing_backends, resolve
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
+from kansciml.experiments.ode.gates import run_on_backends
 from kansciml.experiments.ode.jobs import Plan
 from kansciml.experiments.ode.report import render, summary
-from kansciml.experiments.ode.runs import run_jobs
 from kansciml.experiments.ode.scores import SCORING
 from kansciml.experiments.ode.trained import trained_fields
 from kansciml.experiments.ode.variants import variant_fields
@@ -46,8 +45,6 @@ class Fig2Config:
     run: RunConfig = part(RunConfig.of_steps(5000, 20000, 10))
 
     def __post_init__(self) -> None:
-        if self.run.backend not in BACKENDS:
-            raise unknown_name("backend", self.run.backend, BACKENDS)
         if not self.systems:
             raise UsageError("got 0 systems: expected at least 1")
 
@@ -71,7 +68,7 @@ def plan(config: Fig2Config) -> Plan:
 
 def run(config: Fig2Config, context: RunContext) -> Result:
     with closing_backends():
-        return run_jobs(context.plan, context)
+        return run_on_backends(context.plan, context)
 
 
 EXPERIMENT = Experiment(
@@ -88,6 +85,8 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     check=plan,
+    choices=choices,
+    resolve=resolve,
     scoring=SCORING,
     trained=lambda record: trained_fields(record, Fig2Config, plan),
     findings=findings,

@@ -1,11 +1,14 @@
-"""Backends that are opened once in a process and shared by all that it runs."""
+"""Backends that are opened once in a process and shared by all that it runs, and the choice of one."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from kansciml.backends.select import OdeBackend, open_backend
+from kansciml.runs.config_json import with_settings
+from kansciml.runs.settings import setting
 
 _OPEN: dict[tuple[str, str | None], OdeBackend] = {}
 
@@ -28,3 +31,26 @@ def closing_backends() -> Iterator[None]:
     finally:
         while _OPEN:
             _OPEN.popitem()[1].close()
+
+
+def choices(config: Any) -> Sequence[Any]:
+    """What a configuration with backend ``auto`` may stand for: Julia's, else torch's; any other for itself."""
+    if setting(config, "backend") != "auto":
+        return (config,)
+    return [with_settings(config, {"backend": backend}) for backend in ("julia", "torch")]
+
+
+def resolve(config: Any, plan: Any, log: Callable[[str], None]) -> Any:
+    """The configuration with backend ``auto`` replaced by the one that starts here; the backend is started.
+
+    Raises:
+        BackendUnavailable: Julia is asked for, and does not start.
+    """
+    backend = setting(config, "backend")
+    if backend == "torch":
+        return config
+    if backend == "auto" and getattr(plan, "torch_alone", False):
+        log("backend: torch, which alone solves known terms")
+        return with_settings(config, {"backend": "torch"})
+    opened = shared_backend("auto" if backend == "auto" else "julia", setting(config, "sensealg"), log)
+    return with_settings(config, {"backend": opened.name}) if backend == "auto" else config

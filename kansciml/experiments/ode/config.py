@@ -138,9 +138,9 @@ class RunConfig:
 
     @classmethod
     def of_steps(cls, adam_steps: int, lbfgs_steps: int, seeds: int) -> RunConfig:
-        """A preset: so many steps and seeds on torch."""
+        """A preset: so many steps and seeds."""
         training = FlatTraining(adam_steps, final_learning_rate=1e-3, lbfgs_steps=lbfgs_steps)
-        return cls(seeds, backend="torch", training=training)
+        return cls(seeds, training=training)
 
     @property
     def backends(self) -> tuple[str, ...]:

@@ -7,18 +7,14 @@ most 1e-5 (KAN-ODEs, Koenig et al. 2024, report 4.1e-5 and 8.3e-7 after 1e5 epoc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from kansciml import crosscheck
 from kansciml._errors import unknown_name
-from kansciml.backends.torch import DEFAULT_GRADIENT, TorchOdeSolver
-from kansciml.experiments.ode.backends import closing_backends, shared_backend
+from kansciml.experiments.ode.backends import choices, closing_backends, resolve
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
+from kansciml.experiments.ode.gates import run_on_backends
 from kansciml.experiments.ode.jobs import Plan
 from kansciml.experiments.ode.report import render, summary
-from kansciml.experiments.ode.runs import run_jobs
 from kansciml.experiments.ode.scores import SCORING
 from kansciml.experiments.ode.trained import trained_fields
 from kansciml.experiments.ode.variants import variant_fields
@@ -26,8 +22,7 @@ from kansciml.models.field_spec import MODELS
 from kansciml.models.hybrid_spec import Spec
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.settings import part
-from kansciml.tasks.ode.fitting.windows import prepared
-from kansciml.tasks.ode.problem import MATCHES, FieldConfig, make_problem
+from kansciml.tasks.ode.problem import MATCHES, FieldConfig
 from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.tasks.ode.system import System
 
@@ -69,28 +64,7 @@ def run(config: OdeConfig, context: RunContext) -> Result:
     if config.run.backend == "both":
         context.log("backend: torch and julia")
     with closing_backends():
-        found = run_jobs(context.plan, context)
-        if config.run.backend == "both":
-            found.result["gates"] = list(backend_gates(config, context))
-        return found
-
-
-def backend_gates(config: OdeConfig, context: RunContext) -> Iterator[dict[str, Any]]:
-    """The six gates between torch and Julia on every variant; one row each."""
-    (system,) = context.plan.systems.values()
-    fields = config.fields(system)
-    julia = shared_backend("julia", config.run.sensealg, context.log)
-    with context.progress.task("cross-check", len(fields)) as bar:
-        for spec in fields.values():
-            own, tolerance = config.run, crosscheck.TOLERANCE
-            problem = make_problem(system, spec, tolerance, tolerance, solver=own.solver, learn_u0=own.fit.learn_u0)
-            problem = prepared(problem, own.fit)
-            solvers = TorchOdeSolver(problem, config.run.gradient or DEFAULT_GRADIENT), julia.solver(problem)
-            params = problem.initial_parameters(0)
-            allowed = crosscheck.training_allowed(problem, params, config.run.training)
-            for gate in crosscheck.compare(*solvers, system.name, params, config.run.training, allowed):
-                yield {**asdict(gate), "passed": gate.passed}
-            bar.update(advance=1)
+        return run_on_backends(context.plan, context)
 
 
 EXPERIMENT = Experiment(
@@ -107,6 +81,8 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     check=plan,
+    choices=choices,
+    resolve=resolve,
     scoring=SCORING,
     trained=lambda record: trained_fields(record, OdeConfig, plan),
 )

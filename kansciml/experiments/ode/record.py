@@ -116,6 +116,11 @@ class Run:
         """One of the arrays; empty if the record lacks it."""
         return self.arrays.get(f"{self.id}.{name}", _nothing())
 
+    def loss_at(self, step: int) -> float | None:
+        """Training loss after so many steps of the optimiser; None if the record lacks it, or it is none."""
+        found = self.array("loss")[self.array("iteration") == step]
+        return float(found[0]) if len(found) and math.isfinite(found[0]) and found[0] > 0 else None
+
     def path(self, series: int = 0) -> np.ndarray:
         """States (Td, n) of one of the system's trajectories at its times; empty if the record lacks them."""
         line = self.array(numbered("line", series))
@@ -261,6 +266,7 @@ class Gate:
     measured: float
     allowed: float
     passed: bool
+    system: str = ""
 
 
 @dataclass(frozen=True)

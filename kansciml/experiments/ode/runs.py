@@ -1,7 +1,7 @@
 """Runs many trainings of neural ODEs over a pool of processes, and makes their record.
 
-Every job keeps its own checkpoint, so an interrupted experiment resumes each of them where it was. Jobs on torch run
-in worker processes with one thread each; jobs on Julia run one after the other in the one Julia worker.
+Every job keeps its own checkpoint, so an interrupted experiment resumes each of them where it was. Jobs run in worker
+processes with one thread each, of which each has a Julia of its own where a job is on Julia; a single one runs here.
 """
 
 from __future__ import annotations
@@ -91,25 +91,21 @@ class _Board:
 
 
 def _run_all(plan: Plan, context: RunContext, board: _Board) -> Iterator[tuple[Job, Run]]:
-    n_workers = worker_count()
-    torch_jobs = [job for job in plan.jobs if job.backend == "torch"]
-    pooled = torch_jobs if n_workers > 1 and len(torch_jobs) > 1 else []
-    if pooled:
-        yield from _run_pool(pooled, plan, min(n_workers, len(pooled)), context, board)
+    n_workers = min(worker_count(), len(plan.jobs))
+    if n_workers > 1:
+        yield from _run_pool(plan, n_workers, context, board)
+        return
     for job in plan.jobs:
-        if job not in pooled:
-            backend = shared_backend(job.backend, job.method, context.log)
-            report = functools.partial(board.tell, job.id)
-            yield job, run_job(job, plan.systems[job.system], backend, context.checkpoints / f"{job.id}.npz", report)
+        backend = shared_backend(job.backend, job.method, context.log)
+        report = functools.partial(board.tell, job.id)
+        yield job, run_job(job, plan.systems[job.system], backend, context.checkpoints / f"{job.id}.npz", report)
 
 
-def _run_pool(
-    jobs: list[Job], plan: Plan, n_workers: int, context: RunContext, board: _Board
-) -> Iterator[tuple[Job, Run]]:
+def _run_pool(plan: Plan, n_workers: int, context: RunContext, board: _Board) -> Iterator[tuple[Job, Run]]:
     digests = {source: fingerprint(system) for source, system in plan.systems.items()}
     with WorkerPool(n_workers) as pool:
         pending = {}
-        for job in sorted(jobs, key=lambda job: -job.cost):  # so that the pool does not wait for a long one at the end
+        for job in sorted(plan.jobs, key=lambda job: -job.cost):  # lest the pool wait for a long one at the end
             pending[pool.submit(_work, job, digests[job.system], context.checkpoints / f"{job.id}.npz")] = job
         while pending:
             finished, _ = wait(pending, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)

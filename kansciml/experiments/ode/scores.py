@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class OdeScoring(ScoringOptions):
     id_column: str | None = None
     """Name or number of the column of --data that tells its trajectories apart, where it holds several."""
     time_column: str | None = None
-    """Name or number of the column of times in --data, where it is not found by its name."""
+    """Name or number of the column of times in --data, where it is not named as that of the data trained on."""
     states: tuple[str, ...] = ()
     """Columns of --data that are the components of the state, in the model's order, where they have other names."""
     inputs: tuple[str, ...] = ()
@@ -50,11 +50,17 @@ def score(record: Record, options: OdeScoring, progress: Progress) -> tuple[dict
     if options.data is None:
         raise UsageError("evaluate of neural ODEs wants --data, a table of other trajectories to score them on")
     runs = models_named(record, options.model)
-    found, notes = [], []
+    found, notes, told = [], [], set()
+
+    def log(line: str) -> None:
+        if line not in told:  # once for all models
+            progress.log(line)
+        told.add(line)
+
     with progress.task("evaluating", len(runs)) as bar:
         for run in runs:
             model = load_model(model_folder(record.folder, run.id))
-            data = _data(options, model)
+            data = _data(options, model, log)
             about = {"id": run.id, "system": run.system, "group": run.group, "label": run.label, "seed": run.seed}
             found.append({**about, "parameters": run.n_parameters, **errors_on(model, data)})
             bar.update(advance=1)
@@ -97,7 +103,7 @@ def _measured(states: np.ndarray, data: np.ndarray, model: OdeModel) -> dict[str
     return {**{name: found.get(f"data_{name}") for name in NAMES}, "missing": missing}
 
 
-def _data(options: OdeScoring, model: OdeModel) -> tuple[Trajectory, ...]:
+def _data(options: OdeScoring, model: OdeModel, log: Callable[[str], None]) -> tuple[Trajectory, ...]:
     assert options.data is not None
     inputs = model.problem.series[0].inputs
     for what, given, own in (("states", options.states, model.labels), ("inputs", options.inputs, model.input_labels)):
@@ -110,7 +116,8 @@ def _data(options: OdeScoring, model: OdeModel) -> tuple[Trajectory, ...]:
         options.states or model.labels,
         options.inputs or model.input_labels,
         input_kind=inputs.kind if inputs else "linear",
-        log=lambda line: None,
+        log=log,
+        clock=model.clock,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -164,17 +165,30 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
     return tables
 
 
+EARLY_STEPS = 20
+"""Optimiser steps after which the losses of two backends are compared seed by seed."""
+
+
 def backend_tables(ode: OdeRecord) -> list[Table]:
-    """What a run on two backends shows: the gates between them, and their final losses as distributions."""
-    if not ode.gates:
-        return []
-    rows = [
-        [gate.model, gate.number, gate.quantity, gate.measured, gate.allowed, "pass" if gate.passed else "FAIL"]
-        for gate in ode.gates
-    ]
-    note = "float64, rtol = atol = 1e-10, same parameters in both backends."
-    gates = Table("Torch against Julia", ["Model", "Gate", "Quantity", "Measured", "Allowed", ""], rows, [note])
-    rows = []
+    """Torch against Julia: the gates, the losses at the start, early and at the end, and the times of both."""
+    tables = []
+    if ode.gates:
+        rows = [
+            [
+                gate.system,
+                gate.model,
+                gate.number,
+                gate.quantity,
+                gate.measured,
+                gate.allowed,
+                "pass" if gate.passed else "FAIL",
+            ]
+            for gate in ode.gates
+        ]
+        note = "float64, rtol = atol = 1e-10, same parameters in both backends."
+        columns = ["System", "Model", "Gate", "Quantity", "Measured", "Allowed", ""]
+        tables.append(Table("Torch against Julia: gates", columns, rows, [note]))
+    trainings: list[list[object]] = []
     for system in ode.systems:
         on_julia = {group.variant: group for group in system.groups if group.first.backend == "julia"}
         for group in system.groups:
@@ -182,14 +196,37 @@ def backend_tables(ode: OdeRecord) -> list[Table]:
                 other = on_julia[group.variant]
                 both = compare_losses(group.losses(), other.losses())
                 told = "differ" if both.verdict != "undecided" else "not told apart"
-                seeds = f"{both.n_a}, {both.n_b}"
-                rows.append([system.title, group.label, group.middle(), other.middle(), both.p_value, seeds, told])
-    note = (
-        "Trainings part within tens of steps: the two solvers' errors, whose size the tolerance sets, are enlarged by"
-        " Adam's first steps (gate 5 measures it). So only the distributions can be compared."
-    )
-    columns = ["System", "Model", "Torch median train MSE", "Julia median train MSE", "p", "Seeds", "Distributions"]
-    return [gates, Table("Final losses by backend", columns, rows, [note])]
+                early = [_apart(group, other, step) for step in (0, EARLY_STEPS)]
+                seconds = [statistics.median(run.wall_s for run in side.rows) for side in (group, other)]
+                end: list[object] = [group.middle(), other.middle(), both.p_value, f"{both.n_a}, {both.n_b}", told]
+                trainings.append([system.title, group.label, *early, *end, *seconds])
+    if trainings:
+        note = (
+            f"Start, {EARLY_STEPS} steps: largest relative difference of the training losses of the same seed. Later on"
+            " trainings part: the two solvers' errors, whose size the tolerance sets, are enlarged by the optimiser"
+            " (gate 5 measures it), so that only the distributions can be compared. Seconds: of a training, median."
+        )
+        columns = [
+            "System",
+            "Model",
+            "Start",
+            f"{EARLY_STEPS} steps",
+            "Torch train MSE",
+            "Julia train MSE",
+            "p",
+            "Seeds",
+        ]
+        columns += ["Distributions", "Torch (s)", "Julia (s)"]
+        tables.append(Table("Torch against Julia: trainings", columns, trainings, [note]))
+    return tables
+
+
+def _apart(group: OdeGroup, other: OdeGroup, step: int) -> float | None:
+    """Largest relative difference of the losses at a step between runs of the same seed; None where none is known."""
+    losses = [
+        {run.seed: loss for run in side.rows if (loss := run.loss_at(step)) is not None} for side in (group, other)
+    ]
+    return max((abs(losses[1][seed] / loss - 1) for seed, loss in losses[0].items() if seed in losses[1]), default=None)
 
 
 def _claim(

@@ -25,6 +25,10 @@ RUN = re.compile(
     rf"{_NUMBERED}|id|.+[ _.-]id",
     re.I,
 )
+_SPELLED = {
+    "s": "secs?|seconds?", "min": "mins|minutes?", "h": "hrs?|hours?", "d": "days?", "week": "weeks", "month": "months",
+    "a": "y|yrs?|years?",
+}  # fmt: skip
 _ASK = "say which one holds the times by time_column= or --time-column"
 COMPONENT = re.compile(r"variable|component|species|sensor|channel|measurement|signal|quantity|parameter", re.I)
 
@@ -196,6 +200,15 @@ class Columns:
     def constant_within(self, place: int, starts: np.ndarray) -> bool:
         parts = [set(part) for part in np.split(self.frame[place].to_numpy(), starts)]
         return all(len(part) == 1 for part in parts) and len(set().union(*parts)) > 1
+
+
+def unit_of(name: str) -> str:
+    """The unit of time that the name of a column tells, such as ``min`` of ``t [min]``, ``t_min`` and ``minutes``;
+    empty: none."""
+    plain, unit = _plain(name)
+    unit = unit or (found[1] if (found := re.fullmatch(rf"(?:.*[\s_,.:-])?({_UNIT})\.?", plain, re.I)) else "")
+    unit = unit.strip(".").lower().replace("µ", "u").replace("μ", "u")
+    return next((short for short, words in _SPELLED.items() if re.fullmatch(words, unit)), unit)
 
 
 def _plain(name: str) -> tuple[str, str]:

@@ -14,26 +14,47 @@ from kansciml._errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(?::\d\d(?:[.]\d+)?)?(?: ?[AaPp][Mm])?")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 
 
-def seconds_of(column: pd.Series) -> tuple[Float64[np.ndarray, " T"], str] | None:
-    """Seconds of a column of text, and since when; None if it holds neither dates nor clock times.
+def seconds_of(column: pd.Series, since: str = "") -> tuple[Float64[np.ndarray, " T"], str] | None:
+    """Seconds of a column of text, and the date or time of day that they count from (see `Clock`); None if it holds
+    neither dates nor times of day.
 
-    Clock times and durations count from zero, dates from the first of them; those that name time zones are compared.
+    Times of day with seconds and durations count from zero, others and dates from the first of them, or from `since`;
+    those that name time zones are compared.
 
     Raises:
-        UsageError: dates that could be day-first or month-first.
+        UsageError: dates that could be day-first or month-first; dates where times of day are expected by `since`, or
+            the reverse.
     """
     import pandas as pd
 
+    epoch, date = pd.Timestamp("1970-01-01"), False
     if column.str.fullmatch(r"(?:\d+ days? )?\d+:\d\d:\d\d(?:[.,]\d+)?").all():
-        return pd.to_timedelta(column.str.replace(",", ".", regex=False)).dt.total_seconds().to_numpy(), "seconds"
-    dates = _dates(column)
-    if dates is None:
-        return None
-    nanoseconds = ((dates - dates.iloc[0]) / np.timedelta64(1, "ns")).to_numpy(dtype=np.float64)
-    return nanoseconds / 1e9, f"seconds from the first, {column.iloc[0]}"
+        passed = pd.to_timedelta(column.str.replace(",", ".", regex=False))
+        first = pd.Timedelta(0)
+    elif column.str.fullmatch(TIME_OF_DAY).all():
+        try:
+            passed = pd.to_datetime("1970-01-01 " + column, format="mixed") - epoch
+        except ValueError:
+            return None
+        first = passed.iloc[0]
+    else:
+        dates, date = _dates(column), True
+        if dates is None:
+            return None
+        passed = dates.dt.tz_localize(None) - epoch
+        first = passed.iloc[0]
+    if since and date == bool(TIME_OF_DAY.fullmatch(since)):
+        what = ("dates", "times of day") if date else ("times of day", "dates")
+        raise UsageError(f"got {what[0]}, {column.iloc[0]!r}: expected {what[1]}, which count from {since}")
+    if since:
+        first = pd.Timestamp(since) - epoch if date else pd.Timedelta(since)
+    else:
+        since = (epoch + first).isoformat() if date else str(first).rpartition(" ")[2]
+    return ((passed - first) / pd.Timedelta(1, "ns")).to_numpy(dtype=np.float64) / 1e9, since
 
 
 def _dates(column: pd.Series) -> pd.Series | None:

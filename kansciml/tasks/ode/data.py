@@ -127,6 +127,7 @@ def system_from_trajectories(
             train_saveat=one.until(end).t,
             test_saveat=one.t,
             labels=one.labels,
+            time_label=f"seconds since {one.clock.since}" if one.clock.since else one.clock.column or "t",
             trajectories=tuple(given),
             train_ends=ends if len(given) > 1 else (),
             validation=tuple(validating),

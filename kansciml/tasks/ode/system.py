@@ -292,6 +292,12 @@ class System:
                 )
             if (one.input_labels, one.input_kind) != (first.input_labels, first.input_kind):
                 raise self._error(f"trajectories {first.name} and {one.name} have different inputs: expected the same")
+            if one.clock.since != first.clock.since:
+                raise self._error(
+                    f"times of trajectories {first.name} and {one.name} count from {first.clock.since or 'zero'} and"
+                    f" {one.clock.since or 'zero'}: read them from one table, or the later ones with the clock of the"
+                    " first"
+                )
         if self.starts is not None:
             starts = np.array(self.starts, dtype=np.float64)
             if starts.shape != (count, n) or not np.isfinite(starts).all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,10 @@ import numpy as np
 from kansciml._errors import UsageError
 from kansciml.models.inputs import Inputs
 from kansciml.tasks.ode._table_cells import MISSING, Cells, read_cells
-from kansciml.tasks.ode._table_columns import COMPONENT, RUN, Columns
+from kansciml.tasks.ode._table_columns import COMPONENT, RUN, Columns, unit_of
 from kansciml.tasks.ode._table_frames import frame_cells, parquet_cells, xarray_frame
-from kansciml.tasks.ode._table_times import restarts, seconds_of, side_by_side
-from kansciml.tasks.ode.trajectory import Trajectory
+from kansciml.tasks.ode._table_times import TIME_OF_DAY, restarts, seconds_of, side_by_side
+from kansciml.tasks.ode.trajectory import Clock, Trajectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ def read_table(
     weights: Sequence[str | int] = (),
     input_kind: str = "linear",
     log: Callable[[str], None] | None = None,
+    clock: Clock | None = None,
 ) -> tuple[Trajectory, ...]:
     """Read trajectories from a table with one row per time of each: a column of times, columns of states, and others.
 
@@ -54,11 +56,14 @@ def read_table(
         weights: those of the weights of the states in the training loss, as many as states, or one for all.
         input_kind: ``"linear"`` or ``"held"`` between rows: see `Trajectory`.
         log: takes one line that says what was taken for what, where that is doubtful (default: a Python warning).
+        clock: that of another table of the same system: the time is the column of that name, if there is one, and dates
+            count from where they do there (default: dates count from the first of this table).
 
     Raises:
         UsageError: missing or unreadable file; an unknown column; a cell that is no number; rows of unequal length;
             fewer than two columns, or than two rows of a trajectory; a time column that is not clear; several
-            trajectories and no `id_column`; a row without id; times that do not increase; what `Trajectory` refuses.
+            trajectories and no `id_column`; a row without id; times that do not increase; dates, numbers or a unit of
+            time where `clock` tells others; what `Trajectory` refuses.
     """
     name, source = "the table", ""
     if isinstance(table, (str, Path)):
@@ -71,11 +76,9 @@ def read_table(
         if not hasattr(table, "iloc"):
             raise UsageError(f"got {type(table).__name__}: expected a path, a pandas DataFrame or xarray data")
         cells = frame_cells(table)
-    reader = _Reader(name, cells)
+    reader = _Reader(name, cells, clock)
     found = reader.trajectories(id_column, time_column, states, inputs, weights, input_kind, source)
-    if reader.columns.notes:
-        line = f"{name}: {'; '.join(reader.columns.notes)}"
-        warnings.warn(line, stacklevel=2) if log is None else log(line)
+    reader.tell(log)
     return found
 
 
@@ -88,35 +91,59 @@ def read_csv(
 
 
 def read_inputs(
-    path: str | Path, inputs: Sequence[str | int], time_column: str | int | None = None, kind: str = "linear"
+    path: str | Path,
+    inputs: Sequence[str | int],
+    time_column: str | int | None = None,
+    kind: str = "linear",
+    log: Callable[[str], None] | None = None,
+    clock: Clock | None = None,
 ) -> Inputs:
     """Known inputs over time from a text or Parquet file with a row per knot: these columns, in this order.
 
     The column of times is found as by `read_table`, and may be one of the inputs if no other column is named as a time.
+    `log` and `clock` are those of `read_table`.
 
     Raises:
         UsageError: what `read_table` refuses of a file; a missing number; times that do not increase.
     """
     path = Path(path).expanduser()
-    reader = _Reader(str(path), parquet_cells(path) if path.suffix in PARQUET else read_cells(path))
-    return reader.inputs(inputs, time_column, kind)
+    reader = _Reader(str(path), parquet_cells(path) if path.suffix in PARQUET else read_cells(path), clock)
+    found = reader.inputs(inputs, time_column, kind)
+    reader.tell(log)
+    return found
 
 
 class _Reader:
-    def __init__(self, name: str, cells: Cells) -> None:
+    def __init__(self, name: str, cells: Cells, clock: Clock | None) -> None:
         self.columns, self.frame = Columns(name, cells), cells.frame
+        self.expected, self.clock = clock, clock or Clock()
+
+    def tell(self, log: Callable[[str], None] | None) -> None:
+        """What was taken for what, in one line."""
+        if self.columns.notes:
+            line = f"{self.columns.source}: {'; '.join(self.columns.notes)}"
+            warnings.warn(line, stacklevel=3) if log is None else log(line)
+
+    def _named_time(self, time_column: str | int | None, taken: Sequence[int] = ()) -> int | None:
+        """The column of times that is asked for, else the one of the expected name, if there is one."""
+        if time_column is not None:
+            return self.columns.named(time_column, "the time")
+        name = self.clock.column
+        found = [place for place, own in enumerate(self.columns.names) if name and own == name and place not in taken]
+        return found[0] if len(found) == 1 else None
 
     def inputs(self, inputs: Sequence[str | int], time_column: str | int | None, kind: str) -> Inputs:
         columns = self.columns
         places = [columns.named(one, "an input") for one in inputs]
-        if time_column is None:
+        chosen = self._named_time(time_column)
+        if chosen is None:
             others = [place for place in columns.kept if place not in places]
             columns.kept = [*others, *(place for place in places if columns.is_time(place))]
             if any(map(columns.is_time, others)):
                 columns.kept = others
             if not columns.kept:
                 raise columns.error("has no column left for the time: name it by time_column= or --time-column")
-        time = columns.time() if time_column is None else columns.named(time_column, "the time")
+        time = columns.time() if chosen is None else chosen
         t = self._times(time)
         self._require_increasing(t, time, np.arange(len(t)), "")
         return Inputs(t, np.column_stack([t if p == time else self._numbers([p], "an input") for p in places]), kind)
@@ -136,13 +163,13 @@ class _Reader:
             raise columns.error(
                 "has only one column: expected the time, then at least one state component, separated by commas"
             )
-        chosen = None if time_column is None else columns.named(time_column, "the time")
         ids = None if id_column is None else columns.named(id_column, "the ids of trajectories")
         state_places, input_places, weight_places = (
             [columns.named(one, what) for one in names]
             for names, what in ((states, "a state"), (inputs, "an input"), (weights, "a weight"))
         )
         taken = [*state_places, *weight_places, *([] if ids is None else [ids])]
+        chosen = self._named_time(time_column, taken)
         named = [*taken, *input_places, *(p for p in [chosen] if p in taken)]
         if twice := [place for place in named if named.count(place) > 1]:
             raise columns.error(f"{columns.told(twice[0])} is named for two things: expected it for one")
@@ -168,12 +195,12 @@ class _Reader:
         weighing = self._numbers(weight_places, "a weight") if weight_places else np.ones((len(t), 1))
         weighing = np.broadcast_to(weighing, values.shape)
         labels, input_labels = columns.labels(state_places), columns.labels(input_places)
-        found = []
+        found, clock = [], Clock(columns.names[time], self.clock.since)
         for name, rows in self._groups(ids).items():
             self._require_increasing(t, time, rows, name)
             parts = weighing[rows] if weights else None, driving[rows] if inputs else None
             try:
-                one = Trajectory(t[rows], values[rows], labels, source, *parts, input_labels, input_kind, name)
+                one = Trajectory(t[rows], values[rows], labels, source, *parts, input_labels, input_kind, name, clock)
             except UsageError as error:
                 raise UsageError(f"{columns.source}: {error}") from None
             found.append(one)
@@ -242,23 +269,41 @@ class _Reader:
         columns = self.columns
         column = self.frame[place]
         values, bad = columns.numbers(place)
-        clock = column.str.fullmatch(r"\d{1,2}:\d\d(?::\d\d(?:[.]\d+)?)?(?: ?[AaPp][Mm])?").all()
-        days = [other for other in columns.kept if columns.days(other)] if clock else []
+        days = (
+            [other for other in columns.kept if columns.days(other)] if column.str.fullmatch(TIME_OF_DAY).all() else []
+        )
         if len(days) == 1:  # times of day, and the days in a column of their own
             column = self.frame[days[0]] + " " + column
             columns.kept.remove(days[0])
         if bad.all() or column.str.fullmatch(r"(?:19|20)\d{6}").all():  # 20240131 is a date as well
             try:
-                found = seconds_of(column)
+                found = seconds_of(column, self.clock.since)
             except UsageError as error:
                 raise columns.error(f"{columns.told(place)}: {error}") from None
             if found is not None:
+                if self.expected is not None and not self.clock.since:
+                    raise columns.error(
+                        f"{columns.told(place)} holds dates or times of day ({column.iloc[0]}): expected numbers, as in"
+                        " the data trained on"
+                    )
                 told = " with ".join(map(columns.told, [place, *days]))
-                columns.notes.append(f"{told} is turned into {found[1]}")
+                columns.notes.append(f"{told} is turned into seconds since {found[1]}")
+                self.clock = replace(self.clock, since=found[1])
                 return found[0]
         if bad.any():
             gaps = column.str.lower().isin(MISSING).to_numpy()
             raise self._cell_error(int(np.argmax(gaps if gaps.any() else bad)), place)
+        if self.clock.since:
+            raise columns.error(
+                f"{columns.told(place)} holds numbers: expected dates or times of day, as in the data trained on, where"
+                f" times count from {self.clock.since}"
+            )
+        own, expected = (unit_of(name) for name in (columns.names[place], self.clock.column))
+        if own != expected and own and expected:
+            raise columns.error(
+                f"{columns.told(place)} is in another unit than {self.clock.column!r}, the time of the data trained on:"
+                " expected the same; convert it"
+            )
         return values
 
     def _refuse_several(self, t: np.ndarray, time: int) -> None:

@@ -10,6 +10,20 @@ from kansciml._errors import UsageError, unknown_name
 from kansciml.models.inputs import INPUT_KINDS, Inputs
 
 
+@dataclass(frozen=True)
+class Clock:
+    """How a table tells times: other tables of the same system are read by it.
+
+    Args:
+        column: name of the column of times; empty where it has none.
+        since: the date and time (ISO 8601, UTC), or time of day, that times count from in seconds; empty: times are the
+            numbers that the table holds.
+    """
+
+    column: str = ""
+    since: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """States at save points, NaN where a component was not measured. Arrays become read-only float64.
@@ -24,6 +38,7 @@ class Trajectory:
         input_labels: names of the m inputs; empty means w1, w2, ...
         input_kind: between measurements an input is ``"linear"`` or ``"held"`` at the one before (default linear).
         name: of this trajectory among others, e.g. its id in a table.
+        clock: what its times are, where a table told them otherwise than by numbers.
 
     Raises:
         UsageError: wrong shape, infinite numbers, no measurement at all, unsorted or repeated times, negative weights,
@@ -39,6 +54,7 @@ class Trajectory:
     input_labels: tuple[str, ...] = ()
     input_kind: str = "linear"
     name: str = ""
+    clock: Clock = Clock()
 
     def __post_init__(self) -> None:
         t = np.array(self.t, dtype=np.float64)

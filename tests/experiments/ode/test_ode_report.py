@@ -226,15 +226,22 @@ class TestVerdicts:
 def test_two_backends_are_told_apart_and_compared(make_record, tmp_path):
     record = make_record(tmp_path, ("lotka",), ("mlp", "kan-params"), seeds=8)
     for run in record.result["runs"]:  # as a run with --backend both names them
-        run["backend"] = ("torch", "julia")[run["seed"] % 2]
+        run["backend"], run["seed"] = ("torch", "julia")[run["seed"] % 2], run["seed"] // 2
         run["variant"] += f"@{run['backend']}"
+        run["wall_s"] = {"torch": 30.0, "julia": 12.0}[run["backend"]]
+        own = {"torch": 1.0, "julia": 1.0 + 1e-7 * (run["seed"] + 1)}[run["backend"]]
+        iterations = record.arrays[f"{run['id']}.iteration"]
+        record.arrays[f"{run['id']}.loss"] = np.where(iterations == 0, 2.0, own * np.exp(-0.01 * iterations))
     gate = {"number": 1, "quantity": "loss", "measured": 1e-12, "allowed": 1e-9, "passed": True, "pair": "a / b"}
     record.result["gates"] = [{"system": "lotka", "model": "MLP 2-50-2", **gate}]
     losses, lower, gates, backends = summary(record)
     told = [row[2] for row in losses.rows]
     assert told == [f"{what}, {on}" for what in ("reference", "equal parameters") for on in ("torch", "julia")]
     assert [row[1] for row in lower.rows] == told[2:]
-    assert gates.rows[0][-1] == "pass" and [row[5] for row in backends.rows] == ["4, 4", "4, 4"]
+    assert gates.rows[0][-1] == "pass" and gates.rows[0][0] == "lotka"
+    for row in (dict(zip(backends.columns, values)) for values in backends.rows):
+        assert (row["Start"], row["20 steps"]) == (0, pytest.approx(4e-7, rel=1e-6))  # the largest over the seeds
+        assert (row["Seeds"], row["Torch (s)"], row["Julia (s)"]) == ("4, 4", 30.0, 12.0)
     ode = OdeRecord.read(record)
     with publication_style():
         legend = ode_figures.loss_curves(ode).legends[0]

@@ -11,18 +11,22 @@ import pytest
 from support.settings import changed
 
 from kansciml import KansciError, UsageError
+from kansciml._errors import BackendUnavailable
 from kansciml.experiments.fig2 import experiment as fig2
 from kansciml.experiments.ode import config as parts
 from kansciml.experiments.ode import experiment as ode
 from kansciml.experiments.ode import figures as ode_figures
 from kansciml.experiments.ode import paths as ode_paths
 from kansciml.experiments.ode import runs
+from kansciml.experiments.ode.backends import choices
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.variants import field_flops, variant_fields
 from kansciml.ode import get_system
-from kansciml.runs.runner import run_experiment
-from kansciml.runs.settings import config_hash
+from kansciml.runs.records import Record, save_record
+from kansciml.runs.registry import get_experiment
+from kansciml.runs.runner import resolved, result_folder, run_experiment
+from kansciml.runs.settings import config_hash, setting, settings_json
 from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.problem import FieldSizes
 from kansciml.training.flat import FlatTraining
@@ -60,7 +64,7 @@ def test_a_system_is_read_once(tmp_path, monkeypatch):
 
 def test_hashes_are_those_of_earlier_versions():
     assert config_hash("ode", ode.OdeConfig()) == "edac6a609236"
-    assert config_hash("fig2", fig2.Fig2Config()) == "92587b692b69"
+    assert config_hash("fig2", choices(fig2.Fig2Config())[-1]) == "92587b692b69"  # on torch
 
 
 def test_the_record_holds_what_the_figures_need(tmp_path, monkeypatch):
@@ -314,3 +318,22 @@ def test_a_first_trajectory_without_test_rows_hides_no_test_error(tmp_path):
     record = run_experiment(ode.EXPERIMENT, config, results=tmp_path, log=lambda line: None)
     (row,) = ode.EXPERIMENT.tables(record)[0].to_json()["rows"]
     assert row["Test relative MSE"] == record.result["runs"][0]["test_relative_mse"] > 0
+
+
+@pytest.mark.parametrize("name", ["ode", "fig2", "fair"])
+def test_auto_is_a_finished_run_on_julia_or_else_what_starts(name, tmp_path, monkeypatch):
+    """What `auto` stands for is a configuration like any other: a folder of results belongs to one backend."""
+    experiment, log = get_experiment(name), []
+    auto = experiment.preset("smoke")
+    julia, torch = experiment.choices(auto)
+    assert [setting(one, "backend") for one in (auto, julia, torch)] == ["auto", "julia", "torch"]
+    assert experiment.choices(torch) == (torch,)
+    monkeypatch.setenv("PYTHON_JULIACALL_EXE", str(tmp_path / "no-julia"))
+    assert resolved(experiment, auto, tmp_path, False, log.append) == torch
+    assert any("torch, because Julia does not start" in line for line in log)
+    with pytest.raises(BackendUnavailable):
+        resolved(experiment, julia, tmp_path, False, log.append)
+    folder = result_folder(experiment, julia, tmp_path)
+    folder.mkdir(parents=True)
+    save_record(Record(folder, name, settings_json(julia), folder.name, "finished"))
+    assert resolved(experiment, auto, tmp_path, False, log.append) == julia  # without starting anything

@@ -62,7 +62,7 @@ SAME = {
     "steps counted": ("step,t,x\n10,0,1.5\n20,0.5,2.5\n", "'step' is taken for row numbers"),
     "one run": ("run,t,x\n3,0,1.5\n3,0.5,2.5\n", "'run' has one value and is left out"),
     "clock times": ("time,x\n0:00:00,1.5\n0:00:00.5,2.5\n", "turned into seconds"),
-    "dates": ("date,x\n2024-01-01 10:00:00,1.5\n2024-01-01 10:00:00.5,2.5\n", "seconds from the first, 2024-01-01 10:"),
+    "dates": ("date,x\n2024-01-01 10:00:00,1.5\n2024-01-01 10:00:00.5,2.5\n", "seconds since 2024-01-01T10:00:00"),
     "UTF-16": ("t,x\n0,1.5\n0.5,2.5\n".encode("utf-16"), ""),
     "Windows-1252": ("t [µs],x\n0,1.5\n0.5,2.5\n".encode("cp1252"), "read as Windows-1252"),
     "gzip": (gzip.compress(b"t,x\n0,1.5\n0.5,2.5\n"), ""),

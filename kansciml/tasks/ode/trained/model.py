@@ -16,6 +16,7 @@ from kansciml.backends.base import OdeProblem, OdeSolver, Times
 from kansciml.models.hybrid_spec import HybridSpec, Spec
 from kansciml.models.inputs import Inputs
 from kansciml.tasks.ode.evaluation import EVALUATION_TOLERANCE, Metrics
+from kansciml.tasks.ode.trajectory import Clock
 
 if TYPE_CHECKING:
     from kansciml.backends.module_field import ModuleField
@@ -44,6 +45,12 @@ class OdeModel:
     @property
     def field(self) -> Spec | ModuleField:
         return self.problem.field
+
+    @property
+    def clock(self) -> Clock | None:
+        """How the table that was trained on told times; None: models of earlier versions do not say."""
+        told = self.about.get("clock")
+        return None if told is None else Clock(str(told["column"]), str(told["since"]))
 
     @property
     def estimates(self) -> dict[str, float]:

@@ -17,15 +17,15 @@ torch module of the user's own its state, ``module.<name>``. ``model.json`` hold
      "metrics": {"train_mse": 8.3e-07, "test_mse": null}, "missing": {"test_mse": "all data are trained on"},
      "about": {"system": "lotka", "title": "Lotka-Volterra", "source": "...", "data": "<SHA-256>", "seed": 0,
                "backend": "torch", "method": "replay", "status": "finished", "loss": 8.1e-07, "train_end": 3.5,
-               "time_label": "t"},
+               "time_label": "t", "clock": {"column": "t", "since": ""}},
      "files": {"model.safetensors": "<SHA-256>"}}
 
 ``field``, in the user's units: of kind ``spec`` the arguments of `FieldSpec`, so that du/dt = rate * net((x - center) /
 scale); of kind ``hybrid`` those of `HybridSpec`: ``network`` those of a `FieldSpec` of any ends, ``equations`` its
 operations, ``parameters`` with null for no bound; of kind ``module`` names and shapes of its parameters. ``units``: of
 solver tolerances, see `Units`; null: the states as they are. ``inputs`` of a series: null, ``"linear"``, ``"held"``.
-``files`` are all others of the folder. ``system.py``, where it is there, is the file that defined the system: for the
-reader, nothing runs it.
+``clock``: what times of the table that was trained on were, see `Clock`. ``files`` are all others of the folder.
+``system.py``, where it is there, is the file that defined the system: for the reader, nothing runs it.
 """
 
 from __future__ import annotations
