@@ -19,13 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from kansciml._errors import check_seed
-from kansciml._files import short_name
 from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Times
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend, open_for
 from kansciml.backends.torch import ModuleField
@@ -39,7 +38,6 @@ from kansciml.tasks.ode.data import (
     read_table,
     system_from_trajectories,
     system_from_trajectory,
-    with_normalisation,
 )
 from kansciml.tasks.ode.evaluation import NONE_HELD_OUT, Metrics, evaluate, model_states
 from kansciml.tasks.ode.fingerprint import fingerprint
@@ -49,13 +47,13 @@ from kansciml.tasks.ode.fitting.objective import Measurements, Objective, OwnLos
 from kansciml.tasks.ode.fitting.windows import in_windows, prepared, uncut, weighted
 from kansciml.tasks.ode.problem import FieldConfig, field_of, hybrid_field, make_field, make_problem, validation_problem
 from kansciml.tasks.ode.reference import reference_solution
-from kansciml.tasks.ode.registry import available_systems, get_system, source_file
+from kansciml.tasks.ode.registry import Data, available_systems, get_system, resolve_system, source_file
 from kansciml.tasks.ode.sampling import sampled
 from kansciml.tasks.ode.system import System
 from kansciml.tasks.ode.trained.model import OdeModel
 from kansciml.tasks.ode.trained.saved import load_model, save_model
 from kansciml.tasks.ode.trajectory import Clock
-from kansciml.training.flat import FlatResult, FlatTraining, Progress, train_flat
+from kansciml.training.flat import FlatResult, FlatTraining, Progress, checked_ladder, train_flat
 
 __all__ = [
     "BACKENDS",
@@ -88,13 +86,6 @@ __all__ = [
     "train",
     "train_flat",
 ]
-
-
-COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
-TABLES = (".csv", ".tsv", ".txt", ".dat", ".parquet", ".pq", *COMPRESSED)
-"""Ends of the names of files that `read_table` reads."""
-Data: TypeAlias = "System | Trajectory | Sequence[Trajectory] | str | Path | Any"
-"""What can be learned: a system, data, or the name of one; see `train`. Any: a pandas table or xarray data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +200,7 @@ def train(
     training: FlatTraining | None = None,
     rtol: float = 1e-7,
     atol: float = 1e-7,
+    ladder: Sequence[float] = (),
     max_steps: int = MAX_STEPS,
     solver: str | None = None,
     learn_u0: bool = False,
@@ -242,6 +234,8 @@ def train(
         backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or a backend that `open_backend` gave.
         training: optimiser settings (default: those of `FlatTraining`).
         rtol, atol: solver tolerances in training, see `make_problem`; results are re-evaluated at 1e-10.
+        ladder: factors, below 1 and falling, of both tolerances, at which L-BFGS goes on in turn until that gains
+            nothing, such as (1e-2, 1e-4): see `train_flat` (default: none).
         max_steps: steps of one solve before it is given up, in training and in that re-evaluation (default 20000).
         solver: see `OdeProblem`; default: ``"stiff"`` if the system is stiff, else ``"5"``.
         learn_u0: learn the initial states too, from a first guess in the data, as where they are noisy or unobserved.
@@ -294,17 +288,26 @@ def train(
     validation = validation_problem(system, problem)
     held_out = None if validation is None else opened.solver(weighted(validation, component_weights))
     objective = Objective(solvers, fit_config, loss, held_out)
+    tighter = [
+        Objective(
+            [opened.solver(replace(windows, continuity=weights[-1], rtol=rtol * one, atol=windows.atol * one))],
+            fit_config,
+            loss,
+        )
+        for one in checked_ladder(ladder)
+    ]
     initial, count = windows.initial_parameters(seed), len(windows.series)
     try:
         fit = train_flat(
             objective,
             initial,
             training,
+            tighter=tighter,
             subset=lambda step: fit_config.part(step, training.adam_steps, training.share(step), count, seed),
             all_every=fit_config.all_every(count),
             validate=objective.validate if held_out else None,
             checkpoint=checkpoint,
-            identity=run_identity(objective, seed) if checkpoint else "",
+            identity=run_identity(objective, seed, ladder) if checkpoint else "",
             progress=progress,
             log=log,
         )
@@ -323,24 +326,3 @@ def train(
         if log and value is None and "relative" not in name and metrics.missing[name] != NONE_HELD_OUT:
             log(f"{name.removesuffix('_mse')} error not computed: {metrics.missing[name]}")
     return OdeRun(system, spec, problem, seed, whole.backend, whole.method, fit, metrics, states, whole, terms)
-
-
-def resolve_system(system: Data, log: Callable[[str], None] | None = None) -> System:
-    """A `System` from whatever names one, with its scaling: see `train`, and `read_table` for `log`."""
-    if isinstance(system, System):
-        return with_normalisation(system)
-    if isinstance(system, Trajectory):
-        return system_from_trajectories(system, system.source or "data")
-    if isinstance(system, (list, tuple)):
-        return system_from_trajectories(system, "data")
-    if not isinstance(system, (str, Path)):
-        return system_from_trajectories(read_table(system, log=log), "data")
-    path = Path(system)
-    if path.suffix in TABLES or (isinstance(system, Path) and path.suffix != ".py"):
-        return system_from_trajectories(read_table(path, log=log), table_name(path))
-    return get_system(system)
-
-
-def table_name(path: Path) -> str:
-    """Name of the data in a file: the file's, without its ends."""
-    return short_name(Path(path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name).stem)

@@ -1,8 +1,9 @@
-"""Solvers and gradient methods of the Julia backend, by name, and the Julia packages that bring them."""
+"""Gradient methods of the Julia backend, by name, what solvers they go with, and the packages that bring them."""
 
 from __future__ import annotations
 
 from kansciml._errors import UsageError, unknown_name
+from kansciml.backends._engines.methods import SOLVERS, named_in
 
 SENSEALGS = (
     "Replay",
@@ -19,19 +20,16 @@ solver; the others are SciMLSensitivity's."""
 DEFAULT_SENSEALG = "Replay"
 NATIVE_SENSEALGS = ("Replay", "ForwardDiff")
 
-SOLVERS = {
+PACKAGES = {
     "BS3": "OrdinaryDiffEqLowOrderRK",
-    "Tsit5": "",
     "Vern8": "OrdinaryDiffEqVerner",
     "Rodas5P": "OrdinaryDiffEqRosenbrock",
     "FBDF": "OrdinaryDiffEqBDF",
     "KenCarp4": "OrdinaryDiffEqSDIRK",
     "AutoTsit5": "OrdinaryDiffEqRosenbrock",
 }
-"""Solvers by their names in OrdinaryDiffEq (AutoTsit5 switches to Rosenbrock23), and the package that is loaded for
-them. The first three are explicit, the others for stiff systems."""
-EXPLICIT_SOLVERS = ("BS3", "Tsit5", "Vern8")
-GENERAL_SOLVERS = {"3": "BS3", "5": "Tsit5", "8": "Vern8", "stiff": "Rodas5P"}
+"""What is loaded for solvers, by their names in OrdinaryDiffEq (AutoTsit5 switches to Rosenbrock23)."""
+EXPLICIT_SOLVERS = tuple(name for name, kind in SOLVERS["Julia"].items() if kind != "stiff")
 REPLAYED_SOLVERS = (*EXPLICIT_SOLVERS, "Rodas5P")
 """Those that ``Replay`` knows; for the others ``ForwardDiff`` takes its place."""
 
@@ -44,15 +42,8 @@ def checked_sensealg(sensealg: str) -> str:
 
 
 def solver_name(solver: str) -> str:
-    """A solver's own name, of a general one (3, 5, 8, stiff) or itself.
-
-    Raises:
-        UsageError: unknown solver.
-    """
-    name = GENERAL_SOLVERS.get(solver, solver)
-    if name not in SOLVERS:
-        raise unknown_name("solver in Julia:", solver, (*GENERAL_SOLVERS, *SOLVERS))
-    return name
+    """A solver's own name in Julia, of a general one or itself; raises UsageError for an unknown one."""
+    return named_in("Julia", solver)
 
 
 def solved_by(solver: str, sensealg: str, n_inputs: int) -> tuple[str, str]:
@@ -76,6 +67,6 @@ def needed_packages(sensealg: str, solver: str) -> list[tuple[str, str]]:
     """Packages beside KanSciML, each after what needs it."""
     packages = [
         (f"sensealg {sensealg}", "" if sensealg in NATIVE_SENSEALGS else "SciMLSensitivity"),
-        (f"solver {solver}", SOLVERS[solver]),
+        (f"solver {solver}", PACKAGES.get(solver, "")),
     ]
     return [(what, package) for what, package in packages if package]

@@ -12,11 +12,13 @@ import numpy as np
 from jaxtyping import Float64, Num
 
 from kansciml._errors import SolveError, UsageError
-from kansciml.backends.problem import MAX_STEPS, OdeProblem, Series
+from kansciml.backends.problem import MAX_STEPS, OdeProblem, Part, Piece, Series
 from kansciml.models.inputs import Inputs
 
-__all__ = ["MAX_STEPS", "Integrator", "OdeProblem", "OdeSolver", "Piece", "Series", "Solved", "Subset", "Times"]
+__all__ = ["MAX_STEPS", "Integrator", "OdeProblem", "OdeSolver", "Part", "Piece", "Series", "Solved", "Subset", "Times"]
 
+KEPT_PARTS = 16
+"""Parts of the data that a solver keeps ready."""
 Times = float | int | Sequence[float | int] | Num[np.ndarray, " T"]
 Vector = Float64[np.ndarray, " P"]
 Loss = Callable[[Sequence[np.ndarray]], "tuple[float, Sequence[np.ndarray]]"]
@@ -29,18 +31,6 @@ class Subset:
 
     series: tuple[int, ...] | None = None
     share: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """One initial value problem in the solver's variables: start (n,) at `t0`, save times (T,), inputs, and the name it
-    has in messages, if any."""
-
-    start: np.ndarray
-    t0: float
-    saveat: np.ndarray
-    inputs: Inputs | None = None
-    name: str = ""
 
 
 class Solved(Protocol):
@@ -189,8 +179,18 @@ class Integrator(ABC):
             raise SolveError(f"{error} {what}") from error
 
 
+def not_finite() -> SolveError:
+    """For an overflow."""
+    return SolveError("the solution or its gradient is not finite: the field grew beyond float64")
+
+
 class OdeSolver(Integrator):
     """An `OdeProblem` made ready by a backend, with its loss."""
+
+    def __init__(self, problem: OdeProblem) -> None:
+        super().__init__(problem)
+        self._make_part: Callable[[OdeProblem, list[int], list[int]], Part] = Part
+        self._parts: dict[Subset, Part] = {}
 
     @abstractmethod
     def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
@@ -202,9 +202,9 @@ class OdeSolver(Integrator):
     def value_and_grad(self, params: Vector, subset: Subset | None = None) -> tuple[float, Vector]:
         """Loss over a part of the data (default all) and its gradient; raises `SolveError`."""
         field, starts = self.problem.split(self._checked(params))
-        picked, counts = self._picked(subset or Subset())
+        part = self._part(subset or Subset())
         with self._telling_units():
-            loss, by_field, by_starts = self._value_and_grad(field, starts, picked, counts)
+            loss, by_field, by_starts = self._value_and_grad(field, starts, part)
         return loss, self._flat(by_field, by_starts)
 
     def value_and_grad_of(self, loss: Loss, params: Vector, subset: Subset | None = None) -> tuple[float, Vector]:
@@ -213,17 +213,23 @@ class OdeSolver(Integrator):
         With multiple shooting, the links count as ever.
         """
         field, starts = self.problem.split(self._checked(params))
-        picked, counts = self._picked(subset or Subset())
-        units = self.units
+        part, units = self._part(subset or Subset()), self.units
         with self._telling_units():
-            solved = self._solve(field, self._pieces(starts, picked, counts), self.inner.rtol, self.inner.atol, True)
+            solved = self._solve(field, part.pieces(starts), self.inner.rtol, self.inner.atol, True)
             value, by_states = loss([units.states_out(v) for v in solved.states])
-            cotangents = [np.asarray(g, dtype=np.float64) * units.state for g in by_states]
+            cotangents = np.concatenate([np.asarray(g, dtype=np.float64) * units.state for g in by_states])
             by_starts = np.zeros_like(starts)
-            value += self._links(solved.states, starts, picked, counts, cotangents, by_starts)
-            by_field, by_picked = solved.pull(cotangents)
-            by_starts[picked] += by_picked
+            value += part.links(np.concatenate(solved.states), starts, cotangents, by_starts)
+            by_field = self._pulled(solved, part, cotangents, by_starts)
         return value, self._flat(by_field, by_starts)
+
+    def _part(self, subset: Subset) -> Part:
+        """What a subset picks; the last few are kept."""
+        part = self._parts.get(subset)
+        if part is None:
+            part = self._make_part(self.inner, *self._picked(subset))
+            self._parts = dict([*self._parts.items(), (subset, part)][-KEPT_PARTS:])
+        return part
 
     def _picked(self, subset: Subset) -> tuple[list[int], list[int]]:
         """Indices of the series, and how many save points of each; all of a window that another one follows."""
@@ -233,82 +239,31 @@ class OdeSolver(Integrator):
             raise UsageError(f"got series {subset.series}: expected indices below {len(series)}, at least one")
         return picked, [series[k].rows(subset.share) for k in picked]
 
-    def _pieces(self, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]) -> list[Piece]:
-        own = [self.inner.series[k] for k in picked]
-        names = [one.name or f"series {k}" if len(self.inner.series) > 1 else "" for k, one in zip(picked, own)]
-        parts = zip(picked, own, counts, names)
-        return [Piece(starts[k], one.t0, one.saveat[:rows], one.inputs, name) for k, one, rows, name in parts]
-
     def _value_and_grad(
-        self, params: np.ndarray, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]
+        self, params: np.ndarray, starts: np.ndarray, part: Part
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        """Loss, its gradient by the field's parameters (P,) and by all starts (K, n), zero for those not picked."""
-        inner = self.inner
-        solved = self._solve(params, self._pieces(starts, picked, counts), inner.rtol, inner.atol, True)
-        by_starts = np.zeros_like(starts)
-        loss, cotangents = self._misfit(solved.states, starts, picked, counts, by_starts)
-        by_params, by_picked = solved.pull(cotangents)
-        by_starts[picked] += by_picked
-        return loss, by_params, by_starts
-
-    def _misfit(
-        self,
-        states: Sequence[np.ndarray],
-        starts: np.ndarray,
-        picked: Sequence[int],
-        counts: Sequence[int],
-        by_starts: np.ndarray,
-    ) -> tuple[float, list[np.ndarray]]:
-        """The documented loss, and its gradient by the states; that by the starts of links is added to `by_starts`."""
-        inner = self.inner
-        scale = inner.loss_scale
-        chosen = [(inner.series[k], rows) for k, rows in zip(picked, counts)]
-        size = sum(one.measured(rows) for one, rows in chosen)
-        if size == 0 and all(one.follows is None for one in inner.series):
-            raise UsageError("nothing is measured in the part of the data that was picked: take a larger part")
-        total, cotangents = 0.0, []
+        """Loss, its gradient by the field's parameters (P,) and by all starts (N, n), zero for those not picked."""
+        part.check_measured()
+        solved = self._solve(params, part.pieces(starts), self.inner.rtol, self.inner.atol, True)
+        states, by_starts = np.concatenate(solved.states), np.zeros_like(starts)
         with np.errstate(all="ignore"):  # an overflow is told by SolveError
-            for v, (one, rows) in zip(states, chosen):
-                residual = one.residual(v, rows, scale)
-                weighted = residual if one.weights is None else one.weights[:rows] * residual
-                total += float(np.sum(residual * weighted))
-                cotangents.append(weighted * (2.0 / (size or 1.0)) / scale)
-            loss = total / (size or 1.0) + self._links(states, starts, picked, counts, cotangents, by_starts)
+            loss, cotangents = part.misfit(states)
+            loss += part.links(states, starts, cotangents, by_starts)
         if not np.isfinite(loss):
-            raise SolveError("the solution or its gradient is not finite: the field grew beyond float64")
-        return loss, cotangents
+            raise not_finite()
+        return loss, self._pulled(solved, part, cotangents, by_starts), by_starts
 
-    def _links(
-        self,
-        states: Sequence[np.ndarray],
-        starts: np.ndarray,
-        picked: Sequence[int],
-        counts: Sequence[int],
-        cotangents: Sequence[np.ndarray],
-        by_starts: np.ndarray,
-    ) -> float:
-        """The part of the loss that links ends to starts; its gradient is added to `cotangents` and `by_starts`.
-
-        A link counts if the series that ends there is picked with all its rows; the start is a parameter in any case.
-        """
-        inner = self.inner
-        place = {k: i for i, (k, rows) in enumerate(zip(picked, counts)) if rows == len(inner.series[k].saveat)}
-        follows = [(i, one.follows) for i, one in enumerate(inner.series) if one.follows is not None]
-        links = [(i, place[before]) for i, before in follows if before in place]
-        loss = 0.0
-        for i, before in links:
-            gap = (states[before][-1] - starts[i]) / inner.loss_scale
-            loss += inner.continuity * float(np.mean(gap**2)) / len(links)
-            pull = inner.continuity * gap * (2.0 / gap.size / len(links)) / inner.loss_scale
-            cotangents[before][-1] += pull
-            by_starts[i] -= pull
-        return loss
+    def _pulled(self, solved: Solved, part: Part, cotangents: np.ndarray, by_starts: np.ndarray) -> np.ndarray:
+        """The gradient by the parameters (P,); that by the starts is added."""
+        by_params, by_picked = solved.pull(np.split(cotangents, part.begins[1:-1]))
+        by_starts[part.picked] += by_picked
+        return by_params
 
     def _flat(self, by_field: np.ndarray, by_starts: np.ndarray) -> np.ndarray:
         learned = self.problem.learned
         flat = by_field if not len(learned) else np.concatenate([by_field, by_starts[learned].ravel()])
         if not np.isfinite(flat).all():
-            raise SolveError("the solution or its gradient is not finite: the field grew beyond float64")
+            raise not_finite()
         return flat
 
     def close(self) -> None:

@@ -27,21 +27,19 @@ from kansciml.backends._julia_install import (
 from kansciml.backends._julia_methods import (
     DEFAULT_SENSEALG,
     SENSEALGS,
-    SOLVERS,
     checked_sensealg,
     needed_packages,
     solved_by,
     solver_name,
 )
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
-from kansciml.backends.base import OdeProblem, OdeSolver, Piece, Solved
+from kansciml.backends.base import OdeProblem, OdeSolver, Part, Piece, Solved
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec
 
 __all__ = [
     "DEFAULT_SENSEALG",
     "SENSEALGS",
-    "SOLVERS",
     "JuliaBackend",
     "JuliaInstallation",
     "JuliaOdeSolver",
@@ -263,14 +261,11 @@ class JuliaOdeSolver(OdeSolver):
         return by_field, by_starts
 
     def _value_and_grad(
-        self, params: np.ndarray, starts: np.ndarray, picked: Sequence[int], counts: Sequence[int]
+        self, params: np.ndarray, starts: np.ndarray, part: Part
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        series = self.inner.series
-        linked = any(one.follows is not None for one in series)
-        if not (linked or sum(series[k].measured(rows) for k, rows in zip(picked, counts)) > 0):
-            raise UsageError("nothing is measured in the part of the data that was picked: take a larger part")
+        part.check_measured()
         began = time.monotonic()
-        request = {"sensealg": self.method, "series": list(picked), "rows": list(counts)}
+        request = {"sensealg": self.method, "series": part.picked, "rows": part.counts}
         header, (by_field, by_starts) = self._ask("value_and_grad", [params, starts], **request)
         self._owner.tell_first_gradient(self.method, time.monotonic() - began)
         return float(header["loss"]), by_field, by_starts

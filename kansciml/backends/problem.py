@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -112,10 +113,17 @@ class Series:
             return float(weights.sum() if self._present is None else weights[self._present[:rows]].sum())
         return float(self.data[:rows].size if self._present is None else self._present[:rows].sum())
 
-    def residual(self, states: np.ndarray, rows: int, scale: np.ndarray) -> np.ndarray:
-        """(states - data) / scale over the first rows, 0 where nothing was measured."""
-        residual = (states - self.data[:rows]) / scale
-        return residual if self._present is None else np.where(self._present[:rows], residual, 0.0)
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One initial value problem in the solver's variables: start (n,) at `t0`, save times (T,), inputs, and the name it
+    has in messages, if any."""
+
+    start: np.ndarray
+    t0: float
+    saveat: np.ndarray
+    inputs: Inputs | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +234,7 @@ class OdeProblem:
         """Indices of the series whose initial state is learned."""
         return np.array([i for i, one in enumerate(self.series) if one.learned], dtype=np.intp)
 
-    @property
+    @cached_property
     def n_parameters(self) -> int:
         """Length of the flat parameter vector."""
         return self.field.n_parameters + len(self.learned) * self.field.state_size
@@ -237,7 +245,7 @@ class OdeProblem:
 
     def split(self, params: Float64[np.ndarray, " P"]) -> tuple[Float64[np.ndarray, " F"], Float64[np.ndarray, "K n"]]:
         """The field's parameters, and the initial states of all series in the variables v."""
-        count, starts = self.field.n_parameters, self._starts
+        count, starts = self.n_parameters - len(self.learned) * self.field.state_size, self._starts
         if len(self.learned):
             starts = starts.copy()
             starts[self.learned] = params[count:].reshape(-1, starts.shape[1])
@@ -294,6 +302,71 @@ class OdeProblem:
             t0=float(tau[np.searchsorted(times, one.t0)]),
             inputs=inputs and Inputs(tau[np.searchsorted(times, inputs.t)], self.inputs_in(inputs.values), inputs.kind),
         )
+
+
+class Part:
+    """Some series of a problem, each with its first save points: what one evaluation of the loss is about.
+
+    Attributes:
+        problem, picked, counts: the problem, indices of the series (K,), and how many save points of each.
+        begins: (K + 1,) of all R save points, one series after the other: where those of a series begin.
+        data, weights: (R, n) both, 0 where nothing was measured; weights None: 1 everywhere.
+        size: sum of the weights.
+    """
+
+    def __init__(self, problem: OdeProblem, picked: Sequence[int], counts: Sequence[int]) -> None:
+        self.problem, self.picked, self.counts = problem, list(picked), list(counts)
+        self.begins = np.cumsum([0, *counts])
+        chosen = [(problem.series[k], rows) for k, rows in zip(picked, counts)]
+        self.size = sum(one.measured(rows) for one, rows in chosen)
+        data = np.concatenate([one.data[:rows] for one, rows in chosen])
+        absent, self.weights = np.isnan(data), None
+        if absent.any() or any(one.weights is not None for one, _ in chosen):
+            given = [np.ones((rows, data.shape[1])) if (w := one.weights) is None else w[:rows] for one, rows in chosen]
+            self.weights = np.where(absent, 0.0, np.concatenate(given))
+        self.data = np.where(absent, 0.0, data)
+        # A link counts if the series that ends there is picked with all its rows; the start is a parameter in any case.
+        place = {k: i for i, (k, rows) in enumerate(zip(picked, counts)) if rows == len(problem.series[k].saveat)}
+        before = [place.get(-1 if one.follows is None else one.follows, -1) for one in problem.series]
+        self._linked = np.array([i for i, k in enumerate(before) if k >= 0], dtype=np.intp)
+        self._rows = np.array([self.begins[k + 1] - 1 for k in before if k >= 0], dtype=np.intp)
+
+    @property
+    def linked(self) -> bool:
+        """Whether an end is linked to a start."""
+        return len(self._linked) > 0
+
+    def pieces(self, starts: np.ndarray) -> list[Piece]:
+        """The initial value problems, from the starts (N, n) of all series of the problem."""
+        series = self.problem.series
+        found = []
+        for k, rows in zip(self.picked, self.counts):
+            one, name = series[k], series[k].name or f"series {k}" if len(series) > 1 else ""
+            found.append(Piece(starts[k], one.t0, one.saveat[:rows], one.inputs, name))
+        return found
+
+    def check_measured(self) -> None:
+        """Raises UsageError if there is nothing to fit."""
+        if self.size == 0 and all(one.follows is None for one in self.problem.series):
+            raise UsageError("nothing is measured in the part of the data that was picked: take a larger part")
+
+    def misfit(self, states: np.ndarray) -> tuple[float, np.ndarray]:
+        """The documented loss of states (R, n) but for its links, and its gradient."""
+        scale, size = self.problem.loss_scale, self.size or 1.0
+        residual = (states - self.data) / scale
+        weighted = residual if self.weights is None else self.weights * residual
+        return float(np.sum(residual * weighted)) / size, weighted * (2.0 / size) / scale
+
+    def links(self, states: np.ndarray, starts: np.ndarray, cotangents: np.ndarray, by_starts: np.ndarray) -> float:
+        """The part of the loss that links ends to starts (N, n); its gradient is added to the last two arguments."""
+        if not self.linked:
+            return 0.0
+        scale, continuity = self.problem.loss_scale, self.problem.continuity
+        gap = (states[self._rows] - starts[self._linked]) / scale
+        pull = continuity * gap * (2.0 / gap.size) / scale
+        np.add.at(cotangents, self._rows, pull)
+        by_starts[self._linked] -= pull
+        return continuity * float(np.mean(gap**2))
 
 
 def _rounded(tau: np.ndarray) -> np.ndarray:

@@ -102,15 +102,14 @@ def check_methods(gradient: str | None, sensealg: str | None, solver: str | None
 
     if sensealg is not None and sensealg not in julia.SENSEALGS:
         raise unknown_name("sensealg", sensealg, julia.SENSEALGS)
-    if gradient is not None and gradient not in methods.GRADIENTS:
-        raise unknown_name("gradient", gradient, methods.GRADIENTS)
+    on_torch = methods.library_of(gradient)
     if solver is None:
         return
     if backend in ("torch", "both"):
-        methods.solver_name(solver, gradient or methods.DEFAULT_GRADIENT)
+        methods.named_in(on_torch, solver)
     if backend in ("julia", "both"):
-        julia.solver_name(solver)
-    either = [*methods.names(gradient), *julia.SOLVERS]
+        methods.named_in("Julia", solver)
+    either = dict.fromkeys([*methods.names_in(on_torch), *methods.names_in("Julia")])
     if backend == "auto" and solver not in either:
         raise unknown_name("solver", solver, either)
 
@@ -118,15 +117,9 @@ def check_methods(gradient: str | None, sensealg: str | None, solver: str | None
 def solver_on(backend: OdeBackend, solver: str) -> str:
     """A solver that the backend lacks by the general name (3, 5, 8, stiff) of its kind; any other as it is."""
     from kansciml.backends._engines import methods
-    from kansciml.backends._julia_methods import GENERAL_SOLVERS, SOLVERS
 
-    on_torch, on_julia = methods.names(getattr(backend, "gradient", None)), (*GENERAL_SOLVERS, *SOLVERS)
-    tables = [GENERAL_SOLVERS, *map(methods.names, methods.GRADIENTS)]
-    if solver in (on_torch if backend.name == "torch" else on_julia):
-        return solver
-    if not (solver in SOLVERS or any(solver in names for names in tables)):
-        return solver
-    return next((general for names in tables for general in "358" if names[general] == solver), "stiff")
+    library = "Julia" if backend.name == "julia" else methods.library_of(getattr(backend, "gradient", None))
+    return methods.alike_in(library, solver)
 
 
 def _julia(sensealg: str | None, log: Callable[[str], None], may_download: bool) -> OdeBackend:

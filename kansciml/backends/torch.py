@@ -11,12 +11,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from kansciml._errors import SolveError, UsageError, unknown_name
+from kansciml._errors import UsageError, unknown_name
 from kansciml.backends._engines import native
 from kansciml.backends._engines.bdf import BdfSolved
 from kansciml.backends._engines.differentiated import DifferentiatedEngine, SpecField
@@ -27,7 +28,7 @@ from kansciml.backends._engines.stiff import ImplicitEngine
 from kansciml.backends._engines.tableaus import TABLEAUS
 from kansciml.backends._hybrid import HybridKernel
 from kansciml.backends._kernels import FieldKernel, bind
-from kansciml.backends.base import Engine, OdeProblem, OdeSolver, Piece, Solved
+from kansciml.backends.base import Engine, OdeProblem, OdeSolver, Part, Piece, Solved, not_finite
 from kansciml.backends.module_field import ModuleField, ModuleKernel, eager
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec
@@ -54,6 +55,8 @@ class TorchOdeSolver(OdeSolver):
         if not isinstance(field, HybridSpec):
             self._field = SpecField(field) if isinstance(field, FieldSpec) else field
         self._engine = self._make_engine(solver)
+        if isinstance(self._engine, native.NativeEngine):
+            self._make_part = functools.partial(native.NativePart, self._engine)
         if isinstance(field, ModuleField):
             count = field.state_size + 1
             last = np.where(np.isnan(one.data[-1]), one.u0, one.data[-1])
@@ -90,6 +93,21 @@ class TorchOdeSolver(OdeSolver):
             with torch.no_grad():
                 return torch.stack([self._field(*row) for row in zip(*columns)]).numpy()
 
+    def _value_and_grad(
+        self, params: np.ndarray, starts: np.ndarray, part: Part
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        if not isinstance(self._engine, native.NativeEngine) or not isinstance(part, native.NativePart) or part.linked:
+            return super()._value_and_grad(params, starts, part)
+        part.check_measured()
+        states, by_params, by_picked = self._engine.fit(params, starts[part.picked], part)
+        with np.errstate(all="ignore"):
+            loss = part.misfit(states)[0]
+        if not np.isfinite(loss):
+            raise not_finite()
+        by_starts = np.zeros_like(starts)
+        by_starts[part.picked] = by_picked
+        return loss, by_params, by_starts
+
     def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
         with eager():
             return _Checked(self._engine.solve(params, pieces, rtol, atol, self.inner.max_steps, gradient))
@@ -101,7 +119,7 @@ class _Checked:
     def __init__(self, solved: Solved) -> None:
         self.solved, self.states = solved, solved.states
         if not all(np.isfinite(v).all() for v in self.states):
-            raise SolveError("the solution or its gradient is not finite: the field grew beyond float64")
+            raise not_finite()
 
     def pull(self, cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(all="ignore"), eager():  # an overflow is told by SolveError

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kansciml._errors import UsageError
+from kansciml._errors import UsageError, unknown_name
+from kansciml._files import to_jsonable, write_json, write_text
 from kansciml.commands._output import JsonFlag, Output, named_first, parse
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Arguments(JsonFlag):
     """Solve a trained neural ODE. RUN: a folder that a model was saved in, or a run of kansciml ode: its folder, or its
     name in the folder of all results."""
 
+    series: str | None = None
+    """Trajectory of the training data, by its name, that gives initial state, times and inputs where they are not given
+    here (default: the first); all: each of them."""
     u0: tuple[float, ...] = ()
     """Initial state (default: that of the training data, or the learned one)."""
     t0: float | None = None
@@ -68,17 +72,36 @@ def main(arguments: Sequence[str], out: Output) -> int:
 
     folder = _folder(name, options, out)
     model = ode.load(folder, backend=options.backend, log=out.log)
-    t, t0 = _times(options, model)
+    picked = _picked(options, model, out)
     u0 = np.array(options.u0) if options.u0 else None
     if u0 is not None and len(u0) != len(model.labels):
         raise UsageError(f"got {len(u0)} numbers for u0: expected {len(model.labels)}, {', '.join(model.labels)}")
-    first, *others = model.problem.series
-    if others and u0 is None:
-        named = f" {first.name}" if first.name else ""
-        out.log(f"initial state: that of trajectory{named}, the first of {1 + len(others)} (--u0 gives another)")
-    states = model.trajectory(t, options.tolerance, u0=u0, t0=t0, inputs=_inputs(options, model, out))
-    _write(options.output, t, states, model, folder, out)
+    inputs, found = _inputs(options, model, out), []
+    for k in picked:
+        t, t0 = _times(options, model, k)
+        found.append((t, model.trajectory(t, options.tolerance, u0=u0, t0=t0, inputs=inputs, series=k)))
+    names = [model.series_names[k] for k in picked] if options.series == "all" else []
+    _write(options.output, found, names, model.problem.series[picked[0]].saveat[-1], model, folder, out)
     return 0
+
+
+def _picked(options: Arguments, model: OdeModel, out: Output) -> list[int]:
+    """Indices of the trajectories that are asked for."""
+    names = model.series_names
+    if options.series == "all":
+        if options.u0:
+            raise UsageError("got --u0 with --series all: expected the initial state of one trajectory")
+        return list(range(len(names)))
+    if options.series is not None:
+        if options.series not in names:
+            raise unknown_name("series", options.series, (*names, "all"))
+        return [names.index(options.series)]
+    first = f"those of trajectory {names[0]}, the first of {len(names)}"
+    if len(names) > 1 and not options.u0:
+        out.log(f"initial state: {first.replace('those', 'that')} (--series or --u0 gives another)")
+    elif len(names) > 1 and model.input_labels and options.inputs is None:
+        out.log(f"inputs: {first} (--series or --inputs gives others)")
+    return [0]
 
 
 def _folder(name: str, options: Arguments, out: Output) -> Path:
@@ -107,8 +130,8 @@ def _folder(name: str, options: Arguments, out: Output) -> Path:
     raise UsageError(f"no model and no run at {' or '.join(map(str, places[:2]))}: expected the folder of one")
 
 
-def _times(options: Arguments, model: OdeModel) -> tuple[np.ndarray, float | None]:
-    """The times, and that of the initial state; None: the model's own."""
+def _times(options: Arguments, model: OdeModel, series: int) -> tuple[np.ndarray, float | None]:
+    """The times, and that of the initial state; None: that of the trajectory."""
     import numpy as np
 
     if options.t:
@@ -124,8 +147,8 @@ def _times(options: Arguments, model: OdeModel) -> tuple[np.ndarray, float | Non
     elif options.times:
         t = np.array(_listed(options.times, model.clock.since if model.clock else ""))
     else:
-        first = model.problem.series[0]
-        t = np.linspace(first.t0 if options.t0 is None else options.t0, first.saveat[-1], POINTS)
+        own = model.problem.series[series]
+        t = np.linspace(own.t0 if options.t0 is None else options.t0, own.saveat[-1], POINTS)
     return t, float(t.min()) if options.u0 and options.t0 is None else options.t0
 
 
@@ -194,23 +217,31 @@ def _inputs(options: Arguments, model: OdeModel, out: Output) -> Inputs | None:
     return read_inputs(options.inputs, model.input_labels, options.time_column, kind, out.log, model.clock)
 
 
-def _write(path: Path | None, t: np.ndarray, states: np.ndarray, model: OdeModel, folder: Path, out: Output) -> None:
-    from kansciml._files import to_jsonable, write_json, write_text
-
+def _write(
+    path: Path | None,
+    found: Sequence[tuple[np.ndarray, np.ndarray]],
+    names: Sequence[str],
+    trained_until: float,
+    model: OdeModel,
+    folder: Path,
+    out: Output,
+) -> None:
+    """Times and states of one trajectory, or (`names`) of several."""
     time_label = str(model.about.get("time_label", "t"))
+    parts = [{"t": t, "u": states} for t, states in found]
     document: dict[str, Any] = {
         "model": str(folder),
         "system": model.about.get("system"),
         "field": model.field.label(),
         "time_label": time_label,
         "labels": model.labels,
-        "t": t,
-        "u": states,
+        **({"trajectories": [{"name": name, **part} for name, part in zip(names, parts)]} if names else parts[0]),
     }
+    rows: list[list[Any]] = [["trajectory"] * bool(names) + [time_label, *model.labels]]
+    for k, (t, states) in enumerate(found):
+        rows += [[*names[k : k + 1], float(at), *map(float, u)] for at, u in zip(t, states)]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [[time_label, *model.labels], *([float(at), *map(float, u)] for at, u in zip(t, states))]
-    )
+    csv.writer(text, lineterminator="\n").writerows(rows)
     if path is None:
         out.result(document, lines=text.getvalue().splitlines())
         return
@@ -220,9 +251,10 @@ def _write(path: Path | None, t: np.ndarray, states: np.ndarray, model: OdeModel
         write_json(path, document)
     else:
         from kansciml.reporting.style import publication_style, save_figure
-        from kansciml.reporting.trajectory_plot import draw_trajectory
+        from kansciml.reporting.trajectory_plot import draw_trajectories
 
         with publication_style():
-            figure = draw_trajectory(t, states, model.labels, time_label, model.problem.series[0].saveat[-1])
+            figure = draw_trajectories(found, model.labels, time_label, None if names else trained_until, names)
         save_figure(figure, path.parent, path.stem, only=path.suffix[1:])
-    out.result({**to_jsonable(document), "output": str(path)}, lines=[f"{len(t)} times in {path}"])
+    count = f"{len(names)} trajectories" if names else f"{len(found[0][0])} times"
+    out.result({**to_jsonable(document), "output": str(path)}, lines=[f"{count} in {path}"])

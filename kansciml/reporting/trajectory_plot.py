@@ -7,33 +7,48 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kansciml.reporting.legends import legend_below
 from kansciml.reporting.style import FAINT, WIDTH, as_is, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
+COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
 
-def draw_trajectory(
-    t: np.ndarray, states: np.ndarray, labels: Sequence[str], time_label: str = "t", trained_until: float | None = None
+def draw_trajectories(
+    found: Sequence[tuple[np.ndarray, np.ndarray]],
+    labels: Sequence[str],
+    time_label: str = "t",
+    trained_until: float | None = None,
+    names: Sequence[str] = (),
 ) -> Figure:
-    """States (T, n) at times (T,), a panel for each component; to be called within `publication_style`.
+    """States (T, n) at times (T,) of one trajectory or several, a panel for each component; to be called within
+    `publication_style`.
 
     Args:
         trained_until: end of the training data, marked where it lies within the times.
+        names: of the trajectories, for a legend if they are a few; more are drawn in one colour.
     """
     columns = min(len(labels), COLUMNS)
     rows = -(-len(labels) // columns)
-    figure = new_figure(1.9 * rows + 0.2, width=min(WIDTH, 3.2 * columns))
+    few = len(found) <= len(COLOURS)
+    figure = new_figure(1.9 * rows + 0.2 + 0.3 * (few and bool(names)), width=min(WIDTH, 3.2 * columns))
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-    for axes, label, column in zip(panels, labels, states.T):
-        axes.plot(t, column, color="#0072B2", marker="o" if len(t) == 1 else None)
-        if trained_until is not None and t.min() < trained_until < t.max():
-            axes.axvline(trained_until, color=FAINT, linewidth=0.7, linestyle=":")
+    for index, (axes, label) in enumerate(zip(panels, labels)):
+        for k, (t, states) in enumerate(found):
+            axes.plot(
+                t, states[:, index], color=COLOURS[k if few else 0], marker="o" if len(t) == 1 else None,
+                label=as_is(names[k]) if names else None, linewidth=1.1 if few else 0.6,
+            )  # fmt: skip
+            if trained_until is not None and t.min() < trained_until < t.max():
+                axes.axvline(trained_until, color=FAINT, linewidth=0.7, linestyle=":")
         axes.set_ylabel(as_is(label))
         axes.margins(x=0.02)
     for axes in panels[len(labels) :]:
         axes.set_axis_off()
     figure.supxlabel(as_is(time_label), fontsize=8)
+    if names and few:
+        legend_below(figure, panels[0].get_lines(), "", most=len(names))
     return figure

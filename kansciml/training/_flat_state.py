@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,8 @@ class FlatTraining:
         lbfgs_memory: curvature pairs kept (default 50).
         lbfgs_chunk: iterations after which L-BFGS starts with an empty memory and a state that can be resumed
             (default 200).
+        plateau: L-BFGS ends where the best loss has fallen by less than this share over the last fifth of all
+            evaluations (default 0: it takes its steps, or as many as lower the loss).
         curriculum: shares of the save points fitted in successive equal parts of the first half of Adam, e.g.
             ``(0.25, 0.5)``; all points from then on. Empty (default): all points from the start. Of a trajectory that
             is first measured late, the share is of the points from then on.
@@ -43,6 +45,7 @@ class FlatTraining:
     lbfgs_memory: int = 50
     lbfgs_chunk: int = 200
     curriculum: tuple[float, ...] = ()
+    plateau: float = field(default=0.0, metadata={"counts_if_set": True})
 
     def __post_init__(self) -> None:
         if min(self.adam_steps, self.lbfgs_steps) < 0 or min(self.lbfgs_memory, self.lbfgs_chunk) < 1:
@@ -52,6 +55,8 @@ class FlatTraining:
                 f"got learning_rate {self.learning_rate}, final_learning_rate {self.final_learning_rate}: expected"
                 " positive numbers, the final one not larger"
             )
+        if not 0 <= self.plateau < 1:
+            raise UsageError(f"got plateau {self.plateau}: expected a share such as .01, or 0")
         if any(not 0 < share <= 1 for share in self.curriculum):
             raise UsageError(f"got curriculum {self.curriculum}: expected shares of the save points in (0, 1]")
 
@@ -70,6 +75,19 @@ class FlatTraining:
         )
 
 
+def checked_ladder(factors: Sequence[float]) -> tuple[float, ...]:
+    """The factors of a ladder of tolerances. Raises UsageError unless they fall, from below 1 to above 0."""
+    found = tuple(map(float, factors))
+    if any(not 0 < low < high for high, low in zip((1.0, *found), found)):
+        raise UsageError(
+            f"got ladder {factors}: expected factors below 1, each smaller than the last, such as 1e-2 1e-4"
+        )
+    return found
+
+
+CONVERGED, CAPPED, NOISE = "converged", "capped", "at the noise floor"
+
+
 @dataclass
 class FlatResult:
     """Outcome of an optimisation.
@@ -79,9 +97,11 @@ class FlatResult:
             loss among those that were judged.
         loss: over all save points, of these parameters.
         status: ``"finished"``, or ``"diverged"`` (then `params` are the best ones before).
-        message: why it ended.
+        message: why it ended. ended: the same in a word: ``"converged"`` on a plateau, ``"capped"`` by its number of
+            steps, ``"at the noise floor"`` where no step of L-BFGS lowers the loss although it was falling until then;
+            empty for one that diverged.
         history: arrays of equal length: ``iteration``, ``loss`` (over the points fitted then), ``phase`` (0 Adam,
-            1 L-BFGS), ``seconds`` since the start.
+            1 L-BFGS), ``seconds`` since the start, ``evaluations`` until then, ``rung`` of the ladder of tolerances.
         evaluations: calls of value_and_grad.
         wall_s: seconds spent, over all sessions of a resumed run.
         validation_loss: of these parameters, where there is validation.
@@ -95,6 +115,7 @@ class FlatResult:
     evaluations: int
     wall_s: float
     validation_loss: float | None = None
+    ended: str = ""
 
 
 class Iterate(NamedTuple):
@@ -116,9 +137,10 @@ class Best(NamedTuple):
 
 @dataclass
 class FlatState:
-    """All that a resumed run needs; `rows` are (iteration, loss, phase, seconds).
+    """All that a resumed run needs; `rows` are (iteration, loss, phase, seconds, evaluations, rung).
 
-    `best` is over all save points, `validated` on validation data, if there are any.
+    `best` is over all save points, `validated` on validation data, if there are any. `rung`: of the ladder of
+    tolerances, on which L-BFGS has been since so many evaluations, `rung_began`, from the loss `rung_loss` on.
     """
 
     iterate: Iterate
@@ -131,7 +153,11 @@ class FlatState:
     wall_s: float = 0.0
     status: str = "running"
     message: str = ""
-    rows: list[tuple[int, float, int, float]] = field(default_factory=list)
+    ended: str = ""
+    rung: int = 0
+    rung_began: int = 0
+    rung_loss: float = float("inf")
+    rows: list[tuple[int, float, int, float, int, int]] = field(default_factory=list)
 
     @classmethod
     def start(cls, initial: np.ndarray) -> FlatState:
@@ -156,7 +182,7 @@ class FlatState:
             best_params=best.params,
             validated_loss=np.array(self.validated.loss),
             validated_params=self.validated.params,
-            rows=np.array(self.rows, dtype=np.float64).reshape(-1, 4),
+            rows=np.array(self.rows, dtype=np.float64).reshape(-1, 6),
         )
         write_bytes(path, buffer.getvalue())
 
@@ -169,7 +195,7 @@ class FlatState:
                 arrays = {k: stored[k] for k in stored.files}
             header = json.loads(arrays["header"].tobytes())
             found = header.pop("identity")
-            rows = [(int(i), float(v), int(p), float(s)) for i, v, p, s in arrays["rows"]]
+            rows = [(int(i), float(v), int(p), float(s), int(e), int(r)) for i, v, p, s, e, r in arrays["rows"]]
             moments = arrays["exp_avg"], arrays["exp_avg_sq"]
             iterate = Iterate(header.pop("step"), arrays["params"], *moments, header.pop("updates"))
             best, validated = (

@@ -7,28 +7,42 @@ run that was killed continues where it was and, from the same evaluations, ends 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import OptimizeResult, minimize
 
 from kansciml._errors import SolveError, UsageError, WorkerDied
-from kansciml.training._flat_state import Best, FlatResult, FlatState, FlatTraining, Iterate
+from kansciml.training._flat_state import (
+    CAPPED,
+    CONVERGED,
+    NOISE,
+    Best,
+    FlatResult,
+    FlatState,
+    FlatTraining,
+    Iterate,
+    checked_ladder,
+)
+from kansciml.training.optim import adam_step
 
-__all__ = ["FlatResult", "FlatTraining", "Progress", "adam_step", "train_flat"]
+__all__ = ["FlatResult", "FlatTraining", "Progress", "adam_step", "checked_ladder", "train_flat"]
 
 ValueAndGrad = Callable[[np.ndarray, Any], "tuple[float, np.ndarray]"]
 ADAM, LBFGS = 0, 1
 PHASES = ("Adam", "L-BFGS")
+ENDS = {CONVERGED: "converged", NOISE: "no lower loss found: the noise floor of its tolerance, or a minimum,"}
+GAIN = 0.01
+"""Share of the loss that a tighter tolerance has to gain, where no plateau is set."""
 JUDGED_EVERY = 10
-"""Iterations between two judgements on validation data."""
+"""Iterations between two judgements, on validation data and of a plateau."""
 MAX_RECOVERIES = 5
 """How often Adam may return to its best parameters at half the learning rate before the run counts as diverged."""
 
@@ -42,6 +56,7 @@ def train_flat(
     initial: np.ndarray,
     settings: FlatTraining,
     *,
+    tighter: Sequence[ValueAndGrad] = (),
     subset: Callable[[int], Any] = lambda step: None,
     all_every: int = 0,
     validate: Callable[[np.ndarray], float] | None = None,
@@ -57,6 +72,9 @@ def train_flat(
         value_and_grad: loss and gradient (P,) over a part of the data; raises SolveError where the loss does not exist.
         initial: first parameters (P,).
         settings: see `FlatTraining`.
+        tighter: the same loss at tighter tolerances, each tighter than the one before: a ladder, as the noise of
+            step-size control can keep L-BFGS from lowering the loss. Where it comes to an end it goes on at the next
+            one, until that gains less than ``settings.plateau``. The loss then is that at the last one it went to.
         subset: part of the data that `value_and_grad` is given at an Adam step; None (default): all of them. The best
             parameters are judged on all of them.
         all_every: Adam steps after which the loss over all data is computed beside that over a part (default 0: never):
@@ -91,7 +109,7 @@ def train_flat(
     adam_step(state.iterate, np.zeros(len(initial)), settings.learning_rate)  # torch imports much at the first, untimed
     log = log or (lambda line: None)
     return _Run(
-        value_and_grad,
+        [value_and_grad, *tighter],
         settings,
         state,
         subset,
@@ -109,7 +127,7 @@ def train_flat(
 class _Run:
     """One session of `train_flat`, whose arguments these are."""
 
-    value_and_grad: ValueAndGrad
+    rungs: Sequence[ValueAndGrad]
     settings: FlatTraining
     state: FlatState
     subset: Callable[[int], Any]
@@ -141,25 +159,29 @@ class _Run:
             if state.status == "running":
                 state.status = "finished"
             self._save()
-        columns = np.array(state.rows, dtype=np.float64).reshape(-1, 4).T
+        columns = np.array(state.rows, dtype=np.float64).reshape(-1, 6).T
         history = {
             "iteration": columns[0].astype(np.int64),
             "loss": columns[1],
             "phase": columns[2].astype(np.int8),
             "seconds": columns[3],
+            "evaluations": columns[4].astype(np.int64),
+            "rung": columns[5].astype(np.int8),
         }
         best, validated = state.best, None
         if self.validate and np.isfinite(state.validated.loss):
             with contextlib.suppress(SolveError):
-                best = Best(self.value_and_grad(state.validated.params, None)[0], state.validated.params)
+                loss, _ = self.rungs[state.rung](state.validated.params, None)
+                best = Best(loss, state.validated.params)
                 validated = state.validated.loss
         told = state.status, state.message, history, state.evaluations, state.wall_s
-        return FlatResult(best.params, best.loss, *told, validated)
+        return FlatResult(best.params, best.loss, *told, validated, state.ended)
 
     def _save(self) -> None:
         state = self.state
         if state.phase == ADAM:  # a row is written before its step counts: an interruption in between drops it
             del state.rows[state.iterate.step :]
+            state.evaluations = state.rows[-1][4] if state.rows else 0
         state.wall_s = time.monotonic() - self.began
         if self.checkpoint:
             state.save(self.checkpoint, self.identity)
@@ -167,7 +189,7 @@ class _Run:
 
     def _evaluate(self, params: np.ndarray, subset: Any) -> tuple[float, np.ndarray]:
         self.state.evaluations += 1
-        loss, gradient = self.value_and_grad(params, subset)
+        loss, gradient = self.rungs[self.state.rung](params, subset)
         if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
             raise SolveError("the loss or its gradient is not finite")
         if subset is None and loss < self.state.best.loss:
@@ -182,7 +204,8 @@ class _Run:
                     self.state.validated = Best(loss, params.copy())
 
     def _record(self, loss: float, phase: int) -> None:
-        self.state.rows.append((len(self.state.rows), loss, phase, time.monotonic() - self.began))
+        state, seconds = self.state, time.monotonic() - self.began
+        state.rows.append((len(state.rows), loss, phase, seconds, state.evaluations, state.rung))
         if self.progress:
             total = self.settings.adam_steps + self.settings.lbfgs_steps
             self.progress(len(self.state.rows), total, loss, PHASES[phase])
@@ -210,7 +233,7 @@ class _Run:
         self._judge(state.iterate.params)
         start = state.best.params if np.isfinite(state.best.loss) else state.iterate.params
         state.iterate = state.iterate._replace(step=0, params=start)
-        state.phase = LBFGS
+        state.phase, state.rung_began, state.rung_loss = LBFGS, state.evaluations, state.best.loss
 
     def _fit_all(self, params: np.ndarray) -> None:
         """Keep the parameters if their loss over all data is the lowest."""
@@ -236,26 +259,60 @@ class _Run:
         settings, state = self.settings, self.state
         while (step := state.iterate.step) < settings.lbfgs_steps:
             chunk = min(settings.lbfgs_chunk, settings.lbfgs_steps - step)
-            rows = len(state.rows)
+            rows, evaluations = len(state.rows), state.evaluations
             try:
-                params, done = self._lbfgs_chunk(state.iterate.params, chunk)
+                params, done, stuck = self._lbfgs_chunk(state.iterate.params, chunk)
             except SolveError as error:
                 state.status, state.message = "diverged", f"diverged at the start of L-BFGS: {error}"
                 self.log(f"{state.message}; the best parameters so far are kept (loss {state.best.loss:.3g})")
                 return
             except BaseException:
                 del state.rows[rows:]  # a resumed run does this chunk again from its start
+                state.evaluations = evaluations
                 raise
             self._judge(params)
             state.iterate = state.iterate._replace(step=step + done, params=params)
-            if done < chunk and done <= 2:  # even with an empty memory there is no way down
-                state.message = f"L-BFGS converged after {step + done} iterations"
-                return
+            if stuck or self._on_plateau():
+                state.ended = self._ended(stuck)
+                if state.ended:
+                    state.message = f"{ENDS[state.ended]} after {step + done} iterations of L-BFGS"
+                    return
             self._save()
-        state.message = f"finished after {len(state.rows)} iterations"
+        state.ended, state.message = CAPPED, f"finished after {len(state.rows)} iterations"
 
-    def _lbfgs_chunk(self, start: np.ndarray, iterations: int) -> tuple[np.ndarray, int]:
-        """L-BFGS with an empty memory from `start`: the end point and the iterations done."""
+    def _on_plateau(self) -> bool:
+        """Whether the best loss fell by less than `plateau` over the last fifth of evaluations, all on this rung."""
+        last_fifth = 0.8 * self.state.evaluations
+        return bool(self.settings.plateau) and last_fifth >= self.state.rung_began and self._flat_since(last_fifth)
+
+    def _flat_since(self, evaluations: float) -> bool:
+        state, share = self.state, self.settings.plateau or GAIN
+        past = bisect.bisect_right(state.rows, evaluations, key=lambda row: row[4]) - 1
+        return past >= 0 and state.best.loss > (1 - share) * state.rows[past][1]
+
+    def _ended(self, stuck: bool) -> str:
+        """How L-BFGS ends here, or empty: then it goes on at the next tolerance, to see whether it gains by that.
+
+        Where it did not, the loss is as low as it gets. At the last tolerance a plateau is taken for that too; where no
+        step lowers a loss that was falling until then (over the last fifth of this rung), noise is the cause.
+        """
+        state, share = self.state, self.settings.plateau or GAIN
+        if state.rung > 0 and state.best.loss > (1 - share) * state.rung_loss:
+            return CONVERGED
+        try:
+            loss, _ = self.rungs[state.rung + 1](state.best.params, None)
+        except (IndexError, SolveError):  # this is the last one, or as far as it goes
+            own = 0.8 * state.evaluations + 0.2 * state.rung_began
+            return NOISE if stuck and not self._flat_since(own) else CONVERGED
+        state.rung, state.rung_began, state.rung_loss = state.rung + 1, state.evaluations, loss
+        state.best = Best(loss, state.best.params)
+        state.iterate = state.iterate._replace(params=state.best.params)
+        self.log(f"L-BFGS goes on at tolerance {state.rung + 1} of {len(self.rungs)} (loss {loss:.4g})")
+        return ""
+
+    def _lbfgs_chunk(self, start: np.ndarray, iterations: int) -> tuple[np.ndarray, int, bool]:
+        """L-BFGS with an empty memory from `start`, as far as to a plateau: the end point, the iterations done, and
+        whether even so there is no way down."""
         first = self._evaluate(start, None)
 
         def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -270,6 +327,8 @@ class _Run:
             self._record(float(intermediate_result.fun), LBFGS)
             if len(self.state.rows) % JUDGED_EVERY == 0:
                 self._judge(np.array(intermediate_result.x))
+                if self._on_plateau():
+                    raise StopIteration
 
         settings = {"maxcor": self.settings.lbfgs_memory, "ftol": 0.0, "gtol": 1e-14, "maxls": 40}
         result = minimize(
@@ -280,25 +339,5 @@ class _Run:
             callback=after_iteration,
             options={"maxiter": iterations, "maxfun": 40 * iterations, **settings},
         )
-        return np.array(result.x), int(result.nit)
-
-
-def adam_step(iterate: Iterate, gradient: np.ndarray, learning_rate: float) -> Iterate:
-    """One step of `torch.optim.Adam` (its defaults) from a given state."""
-    params = torch.nn.Parameter(torch.from_numpy(iterate.params.copy()))
-    optimiser = torch.optim.Adam([params], lr=learning_rate, foreach=False)
-    optimiser.state[params] = {
-        "step": torch.tensor(float(iterate.updates)),
-        "exp_avg": torch.from_numpy(iterate.exp_avg.copy()),
-        "exp_avg_sq": torch.from_numpy(iterate.exp_avg_sq.copy()),
-    }
-    params.grad = torch.from_numpy(gradient.copy())
-    optimiser.step()
-    moments = optimiser.state[params]
-    return Iterate(
-        iterate.step + 1,
-        params.detach().numpy(),
-        moments["exp_avg"].numpy(),
-        moments["exp_avg_sq"].numpy(),
-        iterate.updates + 1,
-    )
+        done = int(result.nit)
+        return np.array(result.x), done, done <= 2 and done < iterations and not self._on_plateau()

@@ -1,4 +1,4 @@
-"""AdamW with its parameter groups, and the learning rate as a pure function of the step."""
+"""AdamW with its parameter groups, the learning rate as a pure function of the step, and Adam on a flat vector."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from kansciml._errors import UsageError
+from kansciml.training._flat_state import Iterate
 
 _NORMS = (
     nn.LayerNorm,
@@ -153,3 +155,24 @@ def rate(
 
 def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def adam_step(iterate: Iterate, gradient: np.ndarray, learning_rate: float) -> Iterate:
+    """One step of `torch.optim.Adam` (its defaults) from a given state."""
+    params = torch.nn.Parameter(torch.from_numpy(iterate.params.copy()))
+    optimiser = torch.optim.Adam([params], lr=learning_rate, foreach=False)
+    optimiser.state[params] = {
+        "step": torch.tensor(float(iterate.updates)),
+        "exp_avg": torch.from_numpy(iterate.exp_avg.copy()),
+        "exp_avg_sq": torch.from_numpy(iterate.exp_avg_sq.copy()),
+    }
+    params.grad = torch.from_numpy(gradient.copy())
+    optimiser.step()
+    moments = optimiser.state[params]
+    return Iterate(
+        iterate.step + 1,
+        params.detach().numpy(),
+        moments["exp_avg"].numpy(),
+        moments["exp_avg_sq"].numpy(),
+        iterate.updates + 1,
+    )

@@ -13,7 +13,7 @@ from kansciml.backends._engines.native import NativeEngine
 from kansciml.backends._engines.replay import ExplicitEngine
 from kansciml.backends._engines.tableaus import TABLEAUS
 from kansciml.backends._kernels import bind
-from kansciml.backends.base import OdeProblem, Piece, Series
+from kansciml.backends.base import OdeProblem, Piece, Series, Subset
 from kansciml.backends.torch import TorchOdeSolver
 from kansciml.layers._native import build
 from kansciml.models.field_spec import ACTIVATIONS, FieldSpec
@@ -153,7 +153,62 @@ def test_a_piece_does_not_depend_on_the_others(library, spec):
     np.testing.assert_allclose(total, grad, rtol=1e-12, atol=1e-12 * np.abs(grad).max())
 
 
-def test_solutions_that_live_at_once_keep_their_own_steps_and_give_them_back(library):
+@pytest.fixture
+def threads():
+    """Sets how many threads torch has."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def fitted(spec: FieldSpec, count: int) -> OdeProblem:
+    """Series with gaps and weights, more than a group of them."""
+    rng, found = np.random.default_rng(4), []
+    for k, one in enumerate(pieces(spec, count)):
+        data = rng.normal(size=(len(one.saveat), spec.state_size))
+        data[k % len(data), 0] = np.nan
+        weights = rng.uniform(size=data.shape) if k % 2 else None
+        found.append(Series(one.start, one.saveat, data, one.t0, weights, one.inputs, learned=k == 3))
+    return OdeProblem(spec, tuple(found), loss_scale=np.linspace(0.5, 2.0, spec.state_size))
+
+
+@pytest.mark.parametrize("spec", [SPECS[0], SPECS[-1]], ids=identify)
+def test_results_do_not_depend_on_the_number_of_threads(library, threads, spec):
+    solver, own = TorchOdeSolver(fitted(spec, 20)), pieces(spec, 20)
+    params, cotangents = solver.problem.initial_parameters(1), [np.ones((len(one.saveat), 2)) for one in own]
+    found = []
+    for count in (1, 2, 3, 8):
+        threads(count)
+        solved = NativeEngine(spec).solve(params[:-2].copy(), own, *SETTINGS, True)
+        found.append([*solver.value_and_grad(params), *solved.states, *solved.pull(cotangents)])
+    for other in found[1:]:
+        for got, expected in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("spec", [SPECS[0], SPECS[9], SPECS[-1]], ids=identify)
+def test_loss_and_gradient_in_one_call_are_those_of_a_solve_and_a_pull(library, spec):
+    problem = fitted(spec, 11)
+    solver, subset = TorchOdeSolver(problem), Subset(series=(9, 3, 1, 0, 4, 5, 6, 7, 8), share=0.7)
+    params = problem.initial_parameters(1)
+
+    def loss(states):
+        total, size, by_states = 0.0, 0.0, []
+        for k, u in zip(subset.series, states, strict=True):
+            one = problem.series[k]
+            weights = np.ones_like(one.data) if one.weights is None else one.weights
+            weights = np.where(np.isnan(one.data), 0.0, weights)[: len(u)]
+            residual = (u - np.nan_to_num(one.data[: len(u)])) / problem.loss_scale
+            total, size = total + np.sum(weights * residual**2), size + weights.sum()
+            by_states.append(2 * weights * residual / problem.loss_scale)
+        return total / size, [g / size for g in by_states]
+
+    for got, expected in zip(solver.value_and_grad(params, subset), solver.value_and_grad_of(loss, params, subset)):
+        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-13)
+
+
+def test_solutions_that_live_at_once_keep_their_own_steps_and_give_them_back(library, threads):
+    threads(1)
     spec = SPECS[0]
     engine, own = NativeEngine(spec), pieces(spec)
     first, second = (engine.solve(parameters(spec, seed), own, *SETTINGS, True) for seed in (1, 2))

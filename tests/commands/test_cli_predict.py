@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from kansciml.tasks.ode.table import read_inputs
 def results(tmp_path_factory):
     """A folder of results with one run, and its name there."""
     folder = tmp_path_factory.mktemp("results")
-    config = OdeConfig(model="mlp", field=FieldConfig(hidden=(4,)), run=RunConfig.of_steps(3, 0, 2))
+    config = OdeConfig(
+        model="mlp", field=FieldConfig(hidden=(4,)), run=replace(RunConfig.of_steps(3, 0, 2), backend="torch")
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(WORKERS_VARIABLE, "1")  # two would take longer to start than to train
         record = run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None)
@@ -134,7 +137,7 @@ def test_a_run_that_keeps_no_models_says_what_to_do(results, tmp_path, capsys):
     assert code == 1 and "is a run of vision: expected one of kansciml ode, or a model" in told
 
 
-def test_of_several_trajectories_the_first_start_is_taken_and_told(tmp_path, capsys):
+def test_of_several_trajectories_the_first_start_is_taken_and_told(tmp_path, capsys, every_format):
     t = np.linspace(0.0, 1.0, 5)
     pair = [ode.Trajectory(t, np.column_stack([k + t, t]), name=name) for k, name in ((1.0, "a"), (2.0, "b"))]
     short = ode.FlatTraining(adam_steps=2, lbfgs_steps=0)
@@ -142,7 +145,25 @@ def test_of_several_trajectories_the_first_start_is_taken_and_told(tmp_path, cap
     folder = ode.train(system, "mlp", hidden=(2,), training=short).save(tmp_path / "model")
     _, printed, told = run(capsys, "predict", str(folder), "--times", "0")
     assert printed.splitlines()[1] == "0.0,1.0,0.0"
-    assert told == "initial state: that of trajectory a, the first of 2 (--u0 gives another)\n"
+    assert told == "initial state: that of trajectory a, the first of 2 (--series or --u0 gives another)\n"
+    _, printed, told = run(capsys, "predict", str(folder), "--times", "0", "--series", "b")
+    assert printed.splitlines()[1] == "0.0,2.0,0.0" and not told
+    model = ode.load(folder)
+    _, printed, _ = run(capsys, "predict", str(folder), "--series", "all", "--json")
+    both = json.loads(printed)["trajectories"]
+    assert [one["name"] for one in both] == ["a", "b"] and all(len(one["t"]) == 101 for one in both)
+    np.testing.assert_array_equal(both[1]["u"], model.trajectory(both[1]["t"], series=1))
+    code, _, told = run(capsys, "predict", str(folder), "--series", "all", "--output", "both.csv")
+    header, *rows = (tmp_path / "both.csv").read_text().splitlines()
+    assert (code, header, len(rows), rows[101][:6]) == (0, "trajectory,t,u1,u2", 202, "b,0.0,")
+    code, _, _ = run(capsys, "predict", str(folder), "--series", "all", "--output", "both.png")
+    assert code == 0 and (tmp_path / "both.png").stat().st_size > 50
+    for flags, message in (
+        (("--series", "c"), "unknown series 'c': expected one of a, b, all"),
+        (("--series", "all", "--u0", "1", "1"), "got --u0 with --series all"),
+    ):
+        code, _, told = run(capsys, "predict", str(folder), *flags)
+        assert code == 2 and message in told
 
 
 def test_dates_count_from_those_that_were_trained_on(tmp_path, capsys):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kansciml import KansciError, SolveError, UsageError
-from kansciml.training._flat_state import Iterate
-from kansciml.training.flat import FlatTraining, adam_step, train_flat
+from kansciml.training._flat_state import CAPPED, CONVERGED, NOISE, Iterate
+from kansciml.training.flat import FlatTraining, adam_step, checked_ladder, train_flat
 
 MATRIX = np.diag([1.0, 10.0, 100.0])
 START = np.array([1.0, -2.0, 3.0])
@@ -46,7 +46,7 @@ def test_adam_step_is_torch_adam():
 
 def test_finds_the_minimum_and_keeps_the_best():
     result = train_flat(quartic, START, FlatTraining(200, 0.1, 0.01, 200))
-    assert result.status == "finished" and "converged" in result.message
+    assert result.status == "finished" and result.ended == CONVERGED
     assert np.linalg.norm(quartic(result.params)[1]) < 1e-6
     assert result.loss == quartic(result.params)[0] <= result.history["loss"].min()
     assert set(result.history["phase"]) == {0, 1}
@@ -213,3 +213,80 @@ def test_checkpoint_holds_no_pickle(tmp_path):
         header = json.loads(stored["header"].tobytes())
         assert header["status"] == "finished"
         assert all(stored[name].dtype.kind in "fui" for name in stored.files)
+
+
+def rough(noise):
+    """Rosenbrock's function in six dimensions, least value 1e-6, with noise from one number to the next."""
+
+    def value_and_grad(params, subset=None):
+        x, y = params[:-1], params[1:]
+        loss = 1e-6 + np.sum(100 * (y - x**2) ** 2 + (1 - x) ** 2)
+        gradient = np.zeros_like(params)
+        gradient[:-1] += -400 * x * (y - x**2) - 2 * (1 - x)
+        gradient[1:] += 200 * (y - x**2)
+        return float(loss + noise * (1 + np.sin(1e9 * params.sum()))), gradient
+
+    return value_and_grad
+
+
+class TestEnds:
+    SETTINGS = FlatTraining(20, 1e-2, 1e-3, lbfgs_steps=2000, lbfgs_chunk=50, plateau=0.01)
+    START = np.linspace(-1.0, 1.5, 6)
+
+    def test_a_smooth_loss_ends_on_a_plateau_at_its_least_value(self):
+        def slow(params, subset=None):  # a valley so flat that steps go on for long
+            loss, gradient = rough(0.0)(params)
+            return loss + 1e-3 * np.sum(np.abs(params - 1) ** 1.5), gradient + 1.5e-3 * np.sign(params - 1) * np.sqrt(
+                np.abs(params - 1)
+            )
+
+        result = train_flat(slow, self.START, self.SETTINGS)
+        assert result.ended == CONVERGED
+        evaluations, loss = result.history["evaluations"], result.history["loss"]
+        past = loss[evaluations <= 0.8 * result.evaluations][-1]
+        assert past * 0.99 < result.loss <= past  # less than 1 % over the last fifth
+
+    def test_noise_ends_it_early_and_a_ladder_goes_on(self):
+        end = train_flat(rough(1e-2), self.START, self.SETTINGS)
+        assert end.ended == NOISE and rough(0.0)(end.params)[0] > 1e-3
+        climbed = train_flat(rough(1e-2), self.START, self.SETTINGS, tighter=[rough(1e-4), rough(0.0)])
+        assert climbed.ended == CONVERGED and climbed.loss == pytest.approx(1e-6, rel=0.02)
+        assert set(climbed.history["rung"]) <= {0, 1, 2} and climbed.history["rung"][-1] == 2
+        assert np.all(np.diff(climbed.history["rung"]) >= 0) and np.all(np.diff(climbed.history["evaluations"]) > 0)
+
+    def test_a_tolerance_that_gains_nothing_says_that_the_first_was_tight_enough(self):
+        result = train_flat(rough(1e-12), self.START, self.SETTINGS, tighter=[rough(1e-13)])
+        assert result.ended == CONVERGED and result.loss == pytest.approx(1e-6, rel=0.01)
+
+    def test_the_cap_is_told(self):
+        assert train_flat(rough(0.0), self.START, FlatTraining(20, lbfgs_steps=5, plateau=0.01)).ended == CAPPED
+        assert train_flat(rough(0.0), self.START, FlatTraining(20, lbfgs_steps=0)).ended == CAPPED
+
+    @pytest.mark.parametrize("at", [5, 30, 90, 140, 250])
+    def test_an_interrupted_ladder_resumes_to_the_same_bits(self, tmp_path, at):
+        ladder, calls = [rough(1e-5), rough(0.0)], []
+
+        def interrupted(function):
+            def value_and_grad(params, subset):
+                calls.append(1)
+                if len(calls) == at:
+                    raise KeyboardInterrupt
+                return function(params)
+
+            return value_and_grad
+
+        whole = train_flat(rough(1e-3), self.START, self.SETTINGS, tighter=ladder)
+        checkpoint = tmp_path / "state.npz"
+        with pytest.raises(KeyboardInterrupt):
+            first, *others = map(interrupted, (rough(1e-3), *ladder))
+            train_flat(first, self.START, self.SETTINGS, tighter=others, checkpoint=checkpoint)
+        resumed = train_flat(rough(1e-3), self.START, self.SETTINGS, tighter=ladder, checkpoint=checkpoint)
+        for name in ("loss", "evaluations", "rung"):
+            np.testing.assert_array_equal(resumed.history[name], whole.history[name])
+        assert (resumed.ended, resumed.loss, resumed.evaluations) == (whole.ended, whole.loss, whole.evaluations)
+
+
+@pytest.mark.parametrize("ladder", [(1.0,), (0.1, 0.1), (1e-2, 1e-1), (0.0,), (-1e-2,)])
+def test_a_ladder_that_does_not_fall_is_refused(ladder):
+    with pytest.raises(UsageError, match="expected factors below 1, each smaller than the last"):
+        checked_ladder(ladder)

@@ -23,7 +23,7 @@ from scipy.integrate import BDF
 
 from kansciml.backends._engines.drive import Drive
 from kansciml.backends._engines.explicit import Steps, in_order
-from kansciml.backends._engines.stiff import NEWTON, accepted, settled, solve_linear, unsolved
+from kansciml.backends._engines.stiff import NEWTON, accepted, check_solved, damped_newton, settled, solve_linear
 from kansciml.backends._kernels import FieldKernel, Pullback
 from kansciml.backends.base import Piece
 
@@ -74,25 +74,31 @@ class BdfSolved:
         return np.concatenate([self.ends, self.before[self.renewed, 0]])
 
     def _polish(self, rtol: float, atol: float) -> None:
-        """Solve the equations of all steps together, by Newton's method on the states at all ends."""
+        """Solve the equations of all steps: Newton's method on the states at all ends together.
+
+        Where the solution grows by so much that this does not converge, the steps are solved one after the other.
+        """
         steps = self.steps
         count, n = len(steps.t), len(self.starts[0])
         self.ends, self.before, self.after = steps.states[:, 0], np.zeros((count, ROWS, n)), np.zeros((count, ROWS, n))
         self.before[self.renewed, 0] = self._fresh_starts(self.ends)
-        moved = np.inf
+        size = np.inf
         for iteration in range(NEWTON + 1):
             slopes = self.kernel.batch(self._points(), self.at, self.inputs)
             jacobian, solved, _ = self._linearised()
+            previous, offset = size, np.zeros((count, n))
+            offset[self.renewed] = steps.first[self.renewed, None] * slopes[count:]
             if iteration:
                 known = np.matmul(steps.forward[:, 8:], self.before)[:, 0]
                 misfit = self.ends - steps.factor[:, None] * slopes[:count] - known
-                constant = self.ends - np.matmul(solved, (known + misfit)[..., None])[..., 0]
+                change = np.matmul(solved, misfit[..., None])[..., 0]
+                constant = self.ends - np.matmul(solved, known[..., None])[..., 0] - change
+                change[self.renewed] += np.abs(offset - self.before[:, 1])[self.renewed]
+                size = float(np.max(np.abs(change) / (atol + rtol * np.abs(self.ends))))
             else:  # the states as they are: their differences alone
                 solved, constant = np.zeros_like(solved), self.ends
-            anew = np.zeros((2, count, n, n))
-            anew[1, self.renewed] = steps.first[self.renewed, None, None] * jacobian[count:]
-            offset = np.zeros((count, n))
-            offset[self.renewed] = steps.first[self.renewed, None] * slopes[count:]
+            anew = np.zeros((count, n, n))
+            anew[self.renewed] = steps.first[self.renewed, None, None] * jacobian[count:]
             before, after, ends = np.empty_like(self.before), np.empty_like(self.after), np.empty_like(self.ends)
             running = np.zeros((len(steps.order), ROWS, n))
             running[:, 0] = self.starts
@@ -101,21 +107,55 @@ class BdfSolved:
                 fresh = np.flatnonzero(steps.fresh[rows])
                 if len(fresh):
                     own = fresh + rows.start
-                    change = running[fresh, 0] - self.before[own, 0]
-                    running[fresh, 1] = offset[own] + np.matmul(anew[1, own], change[..., None])[..., 0]
+                    moved = running[fresh, 0] - self.before[own, 0]
+                    running[fresh, 1] = offset[own] + np.matmul(anew[own], moved[..., None])[..., 0]
                     running[fresh, 2:] = 0.0
                 before[rows] = running
                 found = np.matmul(steps.forward[rows], running)
                 ends[rows] = np.matmul(solved[rows], found[:, 8, :, None])[..., 0] + constant[rows]
                 running = found[:, :8] + steps.update[rows, :, None] * ends[rows, None]
                 after[rows] = running
-            size = np.abs(ends - self.ends) / (atol + rtol * np.abs(ends))
+            if not (np.isfinite(after).all() and np.isfinite(ends).all()):
+                break
             self.before, self.after, self.ends = before, after, ends
-            if iteration:
-                previous, moved = moved, float(size.max())
-                if settled(moved, previous):
-                    return
-        raise unsolved(steps, size.max(1))
+            if iteration and settled(size, previous, rtol):
+                return
+        self._march(rtol, atol)
+
+    def _march(self, rtol: float, atol: float) -> None:
+        """Solve the equations of one step after the other, from SciPy's states."""
+        steps, n = self.steps, len(self.starts[0])
+        self.ends = steps.states[:, 0].copy()
+        place = dict(zip(self.renewed.tolist(), range(len(steps.t), len(self.at))))
+        running = np.zeros((len(steps.order), ROWS, n))
+        running[:, 0] = self.starts
+        for rows in steps.slices():
+            running = running[: rows.stop - rows.start]
+            fresh = np.flatnonzero(steps.fresh[rows])
+            if len(fresh):
+                own = fresh + rows.start
+                slopes = self.kernel.batch(running[fresh, 0], *self._when([place[row] for row in own.tolist()]))
+                running[fresh, 1], running[fresh, 2:] = steps.first[own, None] * slopes, 0.0
+            self.before[rows] = running
+            found = np.matmul(steps.forward[rows], running)
+            known, factor, (times, inputs) = found[:, 8], steps.factor[rows, None], self._when(rows)
+
+            def correction(y: np.ndarray) -> np.ndarray:
+                misfit = known + factor * self.kernel.batch(y, times, inputs) - y  # noqa: B023
+                matrix = np.eye(n) - factor[..., None] * self.kernel.linearise(times, y, inputs)[0]  # noqa: B023
+                return solve_linear(matrix, misfit[..., None])[..., 0]
+
+            def size_of(change: np.ndarray, y: np.ndarray) -> np.ndarray:
+                return np.max(np.abs(change) / (atol + rtol * np.abs(y)), axis=1)
+
+            self.ends[rows], size = damped_newton(correction, self.ends[rows], size_of, rtol)
+            check_solved(steps.t[rows], size)
+            running = found[:, :8] + steps.update[rows, :, None] * self.ends[rows, None]
+            self.after[rows] = running
+
+    def _when(self, points: slice | list[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Times and inputs at points."""
+        return self.at[points], None if self.inputs is None else self.inputs[points]
 
     def _fresh_starts(self, ends: Float64[np.ndarray, "N n"]) -> Float64[np.ndarray, "F n"]:
         """States at the starts of fresh steps: a piece's, or the end of the step before."""

@@ -1,34 +1,67 @@
-"""Gradient methods and solvers of the torch backend, by name. Torch-free."""
+"""Solvers of every backend by name, and the gradient methods of torch. Torch-free."""
 
 from __future__ import annotations
 
 from kansciml._errors import unknown_name
 
-_TORCHDIFFEQ = {"3": "bosh3", "5": "dopri5", "8": "dopri8"}
-_SOLVERS = {
-    "replay": {"3": "bosh3", "5": "dopri5", "8": "dop853", "stiff": "Radau", "BDF": "BDF"},
-    "backprop": _TORCHDIFFEQ,
-    "adjoint": _TORCHDIFFEQ,
+GENERAL = ("3", "5", "8", "stiff")
+"""Names that every backend has: explicit of that order, or implicit."""
+SOLVERS = {
+    "torch": {"BDF": "stiff", "bosh3": "3", "dopri5": "5", "dop853": "8", "Radau": "stiff"},
+    "torchdiffeq": {"bosh3": "3", "dopri5": "5", "dopri8": "8"},
+    "Julia": {
+        "BS3": "3",
+        "Tsit5": "5",
+        "Vern8": "8",
+        "Rodas5P": "stiff",
+        "FBDF": "stiff",
+        "KenCarp4": "stiff",
+        "AutoTsit5": "stiff",
+    },
 }
-GRADIENTS = tuple(_SOLVERS)
+"""Of each library its solvers, by their own names, and what they are in general."""
+PREFERRED = {"Radau", "Rodas5P"}
+"""Those that "stiff" stands for; of the explicit ones there is one of each order."""
+GRADIENTS = ("replay", "backprop", "adjoint")
 DEFAULT_GRADIENT = "replay"
 
 
-def names(gradient: str | None = None) -> dict[str, str]:
-    """Own names of solvers by all names of theirs; raises UsageError for an unknown gradient method."""
+def library_of(gradient: str | None = None) -> str:
+    """The library that solves with a gradient method of torch; raises UsageError for an unknown one."""
     if gradient is not None and gradient not in GRADIENTS:
         raise unknown_name("gradient", gradient, GRADIENTS)
-    found = _SOLVERS[gradient or DEFAULT_GRADIENT]
-    return {**found, **{name: name for name in found.values()}}
+    return "torch" if gradient in (None, DEFAULT_GRADIENT) else "torchdiffeq"
+
+
+def names_in(library: str) -> dict[str, str]:
+    """Own names of the solvers of a library, by all names of theirs."""
+    own = SOLVERS[library]
+    general = {kind: name for name, kind in own.items() if kind != "stiff" or name in PREFERRED}
+    return {**{kind: general[kind] for kind in GENERAL if kind in general}, **{name: name for name in own}}
+
+
+def named_in(library: str, solver: str) -> str:
+    """A solver's own name in a library, of a general one or itself.
+
+    Raises:
+        UsageError: the library does not have it.
+    """
+    known = names_in(library)
+    if solver not in known:
+        raise unknown_name(f"solver in {library}:", solver, known)
+    return known[solver]
 
 
 def solver_name(solver: str, gradient: str = DEFAULT_GRADIENT) -> str:
-    """A solver's own name, of a general one (3, 5, 8, stiff) or itself.
+    """A solver's own name in torch, of a general one (3, 5, 8, stiff) or itself.
 
     Raises:
         UsageError: unknown gradient method, or a solver that it does not differentiate.
     """
-    known = names(gradient)
-    if solver not in known:
-        raise unknown_name(f"solver in {'torch' if gradient == DEFAULT_GRADIENT else 'torchdiffeq'}:", solver, known)
-    return known[solver]
+    return named_in(library_of(gradient), solver)
+
+
+def alike_in(library: str, solver: str) -> str:
+    """The solver, or, where only another library has it, the general name of its kind."""
+    kinds = {name: kind for own in SOLVERS.values() for name, kind in own.items()}
+    return solver if solver in names_in(library) else kinds.get(solver, solver)

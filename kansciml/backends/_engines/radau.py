@@ -21,7 +21,7 @@ from scipy.integrate import Radau
 
 from kansciml.backends._engines.drive import Drive
 from kansciml.backends._engines.explicit import Steps, in_order
-from kansciml.backends._engines.stiff import NEWTON, accepted, settled, solve_linear, unsolved
+from kansciml.backends._engines.stiff import NEWTON, accepted, check_solved, damped_newton, settled, solve_linear
 from kansciml.backends._kernels import FieldKernel, Pullback
 from kansciml.backends.base import Piece
 
@@ -42,7 +42,8 @@ class RadauSolved:
             self.steps = _integrate(kernel, self.drive, pieces, rtol, atol, max_steps)
             steps = self.steps
             self.at = steps.t[:, None] + C * steps.h[:, None]  # (N, 3)
-            self.inputs = self.drive(self.at.ravel(), np.repeat(steps.interval, 3))
+            inputs = self.drive(self.at.ravel(), np.repeat(steps.interval, 3))
+            self.inputs = None if inputs is None else inputs.reshape(len(self.at), 3, -1)
             self.first = np.stack([pieces[k].start for k in steps.order])
             self._polish(rtol, atol)
         self.row = steps.locate([one.saveat for one in pieces])
@@ -51,31 +52,37 @@ class RadauSolved:
         states = self.start[self.row] + np.matmul(self.weights[:, None], self.rise[self.row])[:, 0]
         self.states = np.split(states, np.cumsum([len(one.saveat) for one in pieces])[:-1])
 
-    def _linearised(self) -> tuple[Float64[np.ndarray, "N 3 n n"], Float64[np.ndarray, "N n3 n3"], Pullback]:
+    def _points(
+        self, rows: slice, start: Float64[np.ndarray, "N n"], rise: Float64[np.ndarray, "N 3 n"]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """States, times and inputs at the stages of steps."""
+        inputs = None if self.inputs is None else self.inputs[rows].reshape(-1, self.inputs.shape[2])
+        return (start[:, None] + rise).reshape(-1, start.shape[1]), self.at[rows].ravel(), inputs
+
+    def _linearised(
+        self, rows: slice, start: Float64[np.ndarray, "N n"], rise: Float64[np.ndarray, "N 3 n"]
+    ) -> tuple[Float64[np.ndarray, "N 3 n n"], Float64[np.ndarray, "N n3 n3"], Pullback]:
         """Jacobians at the stages, the matrices I - h A (x) J of the steps, and the pullback of the stages."""
-        count, _, n = self.rise.shape
-        points = (self.start[:, None] + self.rise).reshape(-1, n)
-        jacobian, pullback = self.kernel.linearise(self.at.ravel(), points, self.inputs)
+        count, _, n = rise.shape
+        states, times, inputs = self._points(rows, start, rise)
+        jacobian, pullback = self.kernel.linearise(times, states, inputs)
         jacobian = jacobian.reshape(count, 3, n, n)
-        matrix = -np.einsum("s,ij,sjab->siajb", self.steps.h, A, jacobian).reshape(count, 3 * n, 3 * n)
+        matrix = -np.einsum("s,ij,sjab->siajb", self.steps.h[rows], A, jacobian).reshape(count, 3 * n, 3 * n)
         matrix[:, np.arange(3 * n), np.arange(3 * n)] += 1.0
         return jacobian, matrix, pullback
 
     def _polish(self, rtol: float, atol: float) -> None:
-        """Solve the stage equations of all steps together: Newton's method on the states and stages of all."""
+        """Solve the stage equations of all steps: Newton's method on the states and stages of all together.
+
+        Where the solution grows by so much that this does not converge, the steps are solved one after the other.
+        """
         steps = self.steps
         self.start, self.rise = steps.states[:, 0], steps.states[:, 1:]  # (N, n), (N, 3, n)
-        count, _, n = self.rise.shape
-        moved = np.inf
-        for _ in range(NEWTON):
-            jacobian, matrix, _ = self._linearised()
-            points = (self.start[:, None] + self.rise).reshape(-1, n)
-            slopes = self.kernel.batch(points, self.at.ravel(), self.inputs).reshape(count, 3, n)
-            misfit = steps.h[:, None, None] * (A @ slopes) - self.rise
-            by_start = np.einsum("s,ij,sjab->siab", steps.h, A, jacobian)
-            sides = np.concatenate([misfit[..., None], by_start], axis=3).reshape(count, 3 * n, n + 1)
-            found = solve_linear(matrix, sides).reshape(count, 3, n, n + 1)
-            fixed, moving = found[..., 0], found[..., 1:]
+        size = np.inf
+        for iteration in range(NEWTON):
+            fixed, moving = self._corrections(slice(None), self.start, self.rise)
+            scale = atol + rtol * np.abs(self.start[:, None] + self.rise)
+            previous, size = size, float(np.max(np.abs(fixed) / scale))
             start, rise = np.empty_like(self.start), np.empty_like(self.rise)
             running = self.first
             for rows in steps.slices():
@@ -84,13 +91,47 @@ class RadauSolved:
                 rise[rows] = self.rise[rows] + fixed[rows]
                 rise[rows] += np.matmul(moving[rows], (running - self.start[rows])[:, None, :, None])[..., 0]
                 running = running + rise[rows, 2]
-            scale = atol + rtol * np.abs(start[:, None] + rise)
-            size = np.abs((start - self.start)[:, None] + rise - self.rise) / scale
+            if not np.isfinite(rise).all():
+                break
             self.start, self.rise = start, rise
-            previous, moved = moved, float(size.max())
-            if settled(moved, previous):
+            if iteration and settled(size, previous, rtol):
                 return
-        raise unsolved(steps, size.max((1, 2)))
+        self._march(rtol, atol)
+
+    def _corrections(
+        self, rows: slice, start: Float64[np.ndarray, "N n"], rise: Float64[np.ndarray, "N 3 n"]
+    ) -> tuple[Float64[np.ndarray, "N 3 n"], Float64[np.ndarray, "N 3 n n"]]:
+        """What Newton's method adds to the stages of steps by themselves, and its derivative by their starts."""
+        count, _, n = rise.shape
+        jacobian, matrix, _ = self._linearised(rows, start, rise)
+        h = self.steps.h[rows]
+        slopes = self.kernel.batch(*self._points(rows, start, rise)).reshape(count, 3, n)
+        misfit = h[:, None, None] * (A @ slopes) - rise
+        by_start = np.einsum("s,ij,sjab->siab", h, A, jacobian)
+        sides = np.concatenate([misfit[..., None], by_start], axis=3).reshape(count, 3 * n, n + 1)
+        found = solve_linear(matrix, sides).reshape(count, 3, n, n + 1)
+        return found[..., 0], found[..., 1:]
+
+    def _march(self, rtol: float, atol: float) -> None:
+        """Solve the stage equations of one step after the other, from SciPy's stages."""
+        steps = self.steps
+        self.start, self.rise = np.empty_like(steps.states[:, 0]), steps.states[:, 1:].copy()
+        running = self.first
+        for rows in steps.slices():
+            running = self.start[rows] = running[: rows.stop - rows.start]
+            shape = self.rise[rows].shape
+
+            def correction(z: np.ndarray) -> np.ndarray:
+                return self._corrections(rows, running, z.reshape(shape))[0].reshape(z.shape)  # noqa: B023
+
+            def size_of(change: np.ndarray, z: np.ndarray) -> np.ndarray:
+                scale = atol + rtol * np.abs(running[:, None] + z.reshape(shape))  # noqa: B023
+                return np.max(np.abs(change.reshape(shape)) / scale, axis=(1, 2))  # noqa: B023
+
+            z, size = damped_newton(correction, self.rise[rows].reshape(len(running), -1), size_of, rtol)
+            check_solved(steps.t[rows], size)
+            self.rise[rows] = z.reshape(shape)
+            running = running + self.rise[rows, 2]
 
     def pull(
         self, cotangents: Sequence[Float64[np.ndarray, "_ n"]]
@@ -98,7 +139,7 @@ class RadauSolved:
         """Gradients of sum(cotangent * state): by the parameters, and by the starts."""
         steps, cotangent = self.steps, np.concatenate(cotangents)
         count, _, n = self.rise.shape
-        jacobian, matrix, pullback = self._linearised()
+        jacobian, matrix, pullback = self._linearised(slice(None), self.start, self.rise)
         # Columns: by the cotangent of the next state, u + Z_3, and the constant part, of the save points
         by_rise, by_start = np.zeros((count, 3, n, n + 1)), np.zeros((count, n, n + 1))
         by_rise[:, 2, :, :n] = by_start[..., :n] = np.eye(n)

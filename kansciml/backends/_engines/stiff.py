@@ -12,12 +12,14 @@ from scipy.integrate import BDF
 
 from kansciml._errors import SolveError
 from kansciml.backends._engines.drive import Drive
-from kansciml.backends._engines.explicit import Steps, failure
+from kansciml.backends._engines.explicit import failure
 from kansciml.backends._kernels import FieldKernel
 from kansciml.backends.base import Piece, Solved
 
 NEWTON = 8
-"""Iterations after which the stage equations of steps are given up."""
+"""Iterations on all steps together after which each step is solved by itself, one after the other."""
+HALVINGS = 60
+"""Iterations after which the equations of a step by itself are given up."""
 Accepted = tuple[int, int, int, bool, tuple[float, int], Any]
 
 
@@ -55,19 +57,53 @@ def solve_linear(
         raise SolveError("the equations of an implicit step are singular: tighten rtol and atol") from error
 
 
-def settled(change: float, before: float) -> bool:
-    """Whether Newton's method has converged, its last changes `before` and `change` in units of the tolerance.
+def settled(size: float, before: float, rtol: float) -> bool:
+    """Whether Newton's method has converged: its last corrections were `before` and `size`, in units of the tolerance.
 
-    Its convergence is quadratic: the next change would be rounding alone, or this one was.
+    A correction is that of a step by itself, its start held fixed. What it moves the end of the solution by can be
+    larger without limit, where the solution grows, and does not tell: the steps are solved if each of them is. Rounding
+    ends the quadratic convergence near the machine's precision over rtol, or later where the field has cancellation.
     """
-    return change <= 1e-5 or 0.3 * before < change < 0.1
+    return size <= _small(rtol) or 0.3 * before < size < 0.1
 
 
-def unsolved(steps: Steps, size: Float64[np.ndarray, " N"]) -> SolveError:
-    """The error for equations of steps that Newton's method still changes by `size`."""
-    worst = int(np.argmax(np.nan_to_num(size, nan=np.inf)))
-    at = f"near t = {steps.t[worst]:.6g}"
-    return SolveError(f"Newton's method does not solve the equations of a step {at}: tighten rtol and atol")
+def _small(rtol: float) -> float:
+    return max(1e-8, 10 * np.finfo(np.float64).eps / rtol)
+
+
+def damped_newton(
+    correction: Callable[[np.ndarray], np.ndarray],
+    x: Float64[np.ndarray, "K m"],
+    size_of: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    rtol: float,
+) -> tuple[Float64[np.ndarray, "K m"], Float64[np.ndarray, " K"]]:
+    """Zeros of K corrections of Newton's method, from guesses x; and the sizes of the last corrections.
+
+    Where a correction is not smaller than the one before, as it is across a kink of the field, half a step is taken.
+
+    Args:
+        correction: x -> what Newton's method adds to it. size_of: correction, x -> its size (K,), see `settled`.
+    """
+    change = correction(x)
+    size, share, stuck = size_of(change, x), np.ones(len(x)), np.zeros(len(x))
+    for _ in range(HALVINGS):
+        if np.all((size <= _small(rtol)) | ((size < 0.1) & (stuck > 3))):  # the latter: rounding alone is left
+            break
+        moved = x + share[:, None] * change
+        further = correction(moved)
+        found = size_of(further, moved)
+        better = found < size
+        x, change = np.where(better[:, None], moved, x), np.where(better[:, None], further, change)
+        size, stuck = np.where(better, found, size), np.where(better, 0.0, stuck + 1)
+        share = np.where(better, np.minimum(1.0, 2 * share), share / 2)
+    return x, size
+
+
+def check_solved(times: Float64[np.ndarray, " K"], size: Float64[np.ndarray, " K"]) -> None:
+    """Raises the error for equations of steps at `times` whose last corrections are not below the tolerance."""
+    if not np.all(size < 0.1):
+        at = f"near t = {times[np.argmax(np.nan_to_num(size, nan=np.inf))]:.6g}"
+        raise SolveError(f"Newton's method does not solve the equations of a step {at}: tighten rtol and atol")
 
 
 def accepted(

@@ -1,4 +1,4 @@
-// The exact gradient of the discrete solutions: from the last step of each piece to its first; part of ode.cpp.
+// The exact gradient of a group's discrete solutions: from the last step of each piece to its first; part of ode.cpp.
 //
 // With k_j = f(Y_j), Y_j = u + h sum_m a_jm k_m and save points u + h sum_j P_j(theta) k_j this is backpropagation
 // through the solver with its step sizes held fixed.
@@ -10,11 +10,25 @@
 namespace {
 
 struct Adjoint {
-    Solution& own;
     Field& field;
-    const double* cotangents;  // of all save points, (all, n)
-    double* starts;            // gradient by the starts, (pieces, n)
-    const Int pieces, n, np;
+    const Solution& from;
+    const Cotangents& to;
+    const Int group;
+    const Range range;
+    const Int n, np;
+
+    Adjoint(Field& f, Int pieces, const Solution& solution, const Cotangents& cotangents, Int number)
+        : field(f), from(solution), to(cotangents), group(number), range(number, pieces), n(f.n), np(f.np) {}
+
+    // The cotangents of the states of a quadratic loss.
+    void misfit(const Int* saves) const {
+        for (Int s = saves[range.begin]; s < saves[range.end]; s++)
+            for (Int i = 0; i < n; i++) {
+                const Int at = s * n + i;
+                const double residual = (from.states[at] - to.data[at]) / to.scale[i];
+                to.states[at] = to.weights[at] * residual * to.factor / to.scale[i];
+            }
+    }
 
     struct Walker {
         Int piece;
@@ -27,21 +41,21 @@ struct Adjoint {
 
     void begin(Walker& w, Int piece) const {
         w.piece = piece;
-        w.step = own.last[piece];
-        memset(w.running, 0, np * sizeof(double));
-        memset(w.k[0], 0, np * sizeof(double));
+        w.step = from.last[piece];
+        zero(w.running, np);
+        zero(w.k[0], np);
     }
 
     void begin_step(Walker& w) const {
         double* carried = w.k[0];
         w.k[0] = w.k[SLOPES - 1];
         w.k[SLOPES - 1] = carried;
-        for (int j = 0; j < SLOPES - 1; j++) memset(w.k[j], 0, np * sizeof(double));
-        memset(w.direct, 0, np * sizeof(double));
+        for (int j = 0; j < SLOPES - 1; j++) zero(w.k[j], np);
+        zero(w.direct, np);
         for (Int s = w.step->first; s < w.step->last; s++) {
             double weight[SLOPES];
-            dense_weights(own.theta[s], weight);
-            memcpy(w.g, cotangents + s * n, n * sizeof(double));
+            dense_weights(from.theta[s], weight);
+            memcpy(w.g, to.states + s * n, n * sizeof(double));
             for (Int i = n; i < np; i++) w.g[i] = 0;
             for (Int i = 0; i < np; i += W) {
                 const V c = load(w.g + i);
@@ -54,8 +68,7 @@ struct Adjoint {
         if (w.step->before) fetch(w.step->before->block, STAGES * field.width + field.ends);
     }
 
-    void stage(Walker& w, int j) const {
-        field.backward(w.step->block, w.common, STAGES, j - 1, w.k[j], w.delta, w.g);
+    void after_stage(Walker& w, int j) const {
         for (Int i = 0; i < np; i += W) {
             const V g = load(w.g + i), sum = load(w.running + i) + g;
             store(w.running + i, sum);
@@ -70,10 +83,11 @@ struct Adjoint {
         for (Int i = 0; i < np; i += W) store(w.running + i, load(w.running + i) + load(w.direct + i));
         if (w.step->fresh) {
             field.prepare(w.step->fresh, 1, w.common);
-            field.backward(w.step->fresh, w.common, 1, 0, w.k[0], w.delta, w.g);
+            const Pulled point = {w.step->fresh, w.common, 1, 0, w.k[0], w.delta, w.g};
+            field.backward(&point, 1);
             field.pull(w.step->fresh, w.common, 1, w.delta);
             for (Int i = 0; i < np; i += W) store(w.running + i, load(w.running + i) + load(w.g + i));
-            memset(w.k[0], 0, np * sizeof(double));
+            zero(w.k[0], np);
         }
         w.step = w.step->before;
         return w.step;
@@ -81,11 +95,12 @@ struct Adjoint {
 
     void run() const {  // the pieces that were solved last first: their steps are still in the cache
         const Int each = (3 + SLOPES) * np + padded(field.common) + field.deltas * STAGES;
-        Buffer<double> memory(GROUP * each);
-        Walker walkers[GROUP], *going[GROUP];
-        Int active = 0, next = 0;
+        Buffer<double> memory(LANES * each);
+        Walker walkers[LANES], *going[LANES];
+        Pulled points[LANES];
+        Int active = 0, next = range.end;
         field.clear();
-        for (; active < GROUP && next < pieces; active++, next++) {
+        for (; active < LANES && next > range.begin; active++) {
             Walker& w = walkers[active];
             w.running = memory.p + active * each;
             w.direct = w.running + np;
@@ -94,20 +109,27 @@ struct Adjoint {
             w.common = w.k[SLOPES - 1] + np;
             w.delta = w.common + padded(field.common);
             going[active] = &w;
-            begin(w, pieces - 1 - next);
+            begin(w, --next);
         }
         while (active) {
             for (Int a = 0; a < active; a++) begin_step(*going[a]);
-            for (int j = SLOPES - 1; j > 0; j--)
-                for (Int a = 0; a < active; a++) stage(*going[a], j);
+            for (int j = SLOPES - 1; j > 0; j--) {
+                for (Int a = 0; a < active; a++) {
+                    const Walker& w = *going[a];
+                    points[a] = Pulled{w.step->block, w.common, STAGES, j - 1, w.k[j], w.delta, w.g};
+                }
+                field.backward(points, active);
+                for (Int a = 0; a < active; a++) after_stage(*going[a], j);
+            }
             for (Int a = 0; a < active; a++) {
                 Walker& w = *going[a];
                 if (end_step(w)) continue;
-                memcpy(starts + w.piece * n, w.running, n * sizeof(double));
-                if (next < pieces) begin(w, pieces - 1 - next++);
+                memcpy(to.starts + w.piece * n, w.running, n * sizeof(double));
+                if (next > range.begin) begin(w, --next);
                 else going[a--] = going[--active];
             }
         }
+        field.gradient(to.grads + group * field.n_parameters);
     }
 };
 

@@ -16,8 +16,26 @@ struct Spec {  // shared with Python: keep the order
 
 const Int STAGES = 6;  // evaluations of a step, the first being the last of the step before
 
+const Int GROUP = 8;   // pieces that one thread solves together, and differentiates while their steps are in its cache
+const Int LANES = 8;   // pieces that take their steps side by side: while one waits for its sums, others add
+
+struct Point {  // of a field's evaluation
+    const double* x;
+    double* block;  // of `count` points, this one being number `at`
+    Int count, at;
+    double* out;  // f(x), (np)
+};
+
+struct Pulled {  // of its backward pass
+    const double *block, *common;
+    Int count, at;
+    const double* cotangent;
+    double *delta, *g;  // g: cotangent of the state (np), from that of f; zero beyond n
+};
+
 // A field bound to parameters. It is evaluated at points of a block, STAGES of them or a single one; what the backward
-// pass needs of a point is kept in the block, `width` numbers each and `ends` for the block.
+// pass needs of a point is kept in the block, `width` numbers each and `ends` for the block. Up to LANES points, each of
+// a block of its own, take a layer side by side.
 struct Field {
     Int n, nx, np, layers, n_parameters;
     Int width, ends;
@@ -42,13 +60,10 @@ struct Field {
     virtual ~Field() {}
 
     virtual void bind(const double* params) = 0;
-    // out (np) = f(x), at point `at` of a block of `count`
-    virtual void evaluate(const double* x, double* block, Int count, Int at, double* out) = 0;
+    virtual void evaluate(const Point* points, Int number) = 0;
     // What the backward passes of a block's points have in common.
     virtual void prepare(const double* block, Int count, double* common) const = 0;
-    // g (np): cotangent of the state, from that of f; zero beyond n.
-    virtual void backward(const double* block, const double* common, Int count, Int at, const double* cotangent,
-                          double* delta, double* g) const = 0;
+    virtual void backward(const Pulled* points, Int number) const = 0;
     // The parameters' gradient of a block, all its points passed backward.
     virtual void pull(const double* block, const double* common, Int count, const double* delta) = 0;
     virtual void clear() = 0;

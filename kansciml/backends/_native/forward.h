@@ -1,4 +1,4 @@
-// Integration of all pieces, with the steps of kansciml.backends._engines.explicit; part of ode.cpp.
+// Integration of a group of pieces, with the steps of kansciml.backends._engines.explicit; part of ode.cpp.
 
 #pragma once
 
@@ -7,15 +7,18 @@
 namespace {
 
 struct Forward {
-    Solution& own;
+    Worker& own;
     Field& field;
     const Pieces& all;
-    const double rtol, atol;
-    const Int max_steps;
-    const bool keep;  // the steps, for the gradient
-    double* states;   // of all save points, (all, n)
+    const Solution& to;
+    const Range range;
     Outcome& outcome;
+    const double rtol, atol;
     const Int n, np;
+
+    Forward(Worker& worker, const Pieces& pieces, const Solution& solution, Int group)
+        : own(worker), field(*worker.field), all(pieces), to(solution), range(group, pieces.count),
+          outcome(solution.outcomes[group]), rtol(solution.rtol), atol(solution.atol), n(field.n), np(field.np) {}
 
     struct Walker {
         Int piece, tried, interval, save;
@@ -48,11 +51,13 @@ struct Forward {
         return w.step->block;
     }
 
+    void evaluate(const Point& point) const { field.evaluate(&point, 1); }
+
     void evaluate_fresh(Walker& w) {
         if (!w.step->fresh) w.step->fresh = own.arena.take(field.width + field.ends);
         memcpy(w.x, w.u, np * sizeof(double));
         drive(w.x, w.t, w.interval);
-        field.evaluate(w.x, w.step->fresh, 1, 0, w.k[0]);
+        evaluate(Point{w.x, w.step->fresh, 1, 0, w.k[0]});
     }
 
     void begin(Walker& w, Int piece) {
@@ -64,7 +69,7 @@ struct Forward {
         w.interval = all.inputs ? all.first[piece] : 0;
         for (Int i = 0; i < np; i++) w.u[i] = i < n ? all.start[piece * n + i] : 0;
         w.before = 0;
-        if (keep) w.step = 0;
+        if (to.keep) w.step = 0;
         begin_step(w);
         evaluate_fresh(w);
         w.h = first_step(w);
@@ -80,7 +85,7 @@ struct Forward {
         const double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
         for (Int i = 0; i < np; i += W) store(w.x + i, load(w.u + i) + h0 * load(w.k[0] + i));
         drive(w.x, w.t + h0, w.interval);
-        field.evaluate(w.x, w.step->block, STAGES, 0, w.k[1]);
+        evaluate(Point{w.x, w.step->block, STAGES, 0, w.k[1]});
         for (Int i = 0; i < n; i++) {
             const double scale = atol + fabs(w.u[i]) * rtol;
             d2 = larger(d2, fabs((w.k[1][i] - w.k[0][i]) / scale));
@@ -93,7 +98,7 @@ struct Forward {
 
     static double larger(double a, double b) { return b > a || b != b ? b : a; }  // NaN stays
 
-    void stage(Walker& w, int j) {
+    Point stage(const Walker& w, int j) const {
         double* x = j == SLOPES - 1 ? w.after : w.x;
         for (Int i = 0; i < np; i += W) {
             V sum = load(w.u + i);
@@ -102,7 +107,7 @@ struct Forward {
         }
         if (x != w.x && field.nx > n) memcpy(w.x, x, np * sizeof(double)), x = w.x;
         drive(x, w.t + C[j] * w.size, w.interval);
-        field.evaluate(x, w.step->block, STAGES, j - 1, w.k[j]);
+        return Point{x, w.step->block, STAGES, j - 1, w.k[j]};
     }
 
     // Largest error over atol + rtol max(|u0|, |u1|).
@@ -130,15 +135,15 @@ struct Forward {
         for (; w.save < stop && all.saveat[w.save] <= w.end; w.save++) {
             double weight[SLOPES];
             const double theta = (all.saveat[w.save] - w.t) / w.size;
-            own.theta[w.save] = theta;
+            to.theta[w.save] = theta;
             dense_weights(theta, weight);
-            double* to = states + w.save * n;
+            double* state = to.states + w.save * n;
             for (Int i = 0; i < np; i += W) {
                 V sum = {};
                 for (int j = 0; j < SLOPES; j++) sum += weight[j] * load(w.k[j] + i);
                 sum = load(w.u + i) + w.size * sum;
-                if (i + W <= n) store(to + i, sum);
-                else memcpy(to + i, &sum, (n - i) * sizeof(double));
+                if (i + W <= n) store(state + i, sum);
+                else memcpy(state + i, &sum, (n - i) * sizeof(double));
             }
         }
         step.last = w.save;
@@ -157,7 +162,7 @@ struct Forward {
         const double h = w.size * (ratio == 0.0 || factor > GROW ? GROW : factor > 1.0 ? factor : 1.0);
         w.h = w.lands && w.h > h ? w.h : h;
         save(w);
-        if (keep) {
+        if (to.keep) {
             w.step->before = w.before;
             w.before = w.step;
             w.step = 0;
@@ -189,11 +194,12 @@ struct Forward {
 
     void run() {
         const Int room = padded(field.nx) > np ? padded(field.nx) : np, each = 2 * np + room + SLOPES * np;
-        Buffer<double> memory(GROUP * each);
-        memset(memory.p, 0, GROUP * each * sizeof(double));
-        Walker walkers[GROUP], *going[GROUP];
-        Int active = 0, next = 0;
-        for (; active < GROUP && next < all.count; active++, next++) {
+        Buffer<double> memory(LANES * each);
+        memset(memory.p, 0, LANES * each * sizeof(double));
+        Walker walkers[LANES], *going[LANES];
+        Point points[LANES];
+        Int active = 0, next = range.begin;
+        for (; active < LANES && next < range.end; active++, next++) {
             Walker& w = walkers[active];
             w.u = memory.p + active * each;
             w.after = w.u + np;
@@ -206,19 +212,21 @@ struct Forward {
         while (active) {
             for (Int a = 0; a < active; a++) {
                 Walker& w = *going[a];
-                if (w.tried >= max_steps || !(w.t + w.h > w.t)) return fail(w);
+                if (w.tried >= to.max_steps || !(w.t + w.h > w.t)) return fail(w);
                 const double left = until(w.interval) - w.t;
                 w.lands = 1.01 * w.h >= left;
                 w.size = w.lands ? left : w.h;
                 w.end = w.lands ? until(w.interval) : w.t + w.h;
             }
-            for (int j = 1; j < SLOPES; j++)
-                for (Int a = 0; a < active; a++) stage(*going[a], j);
+            for (int j = 1; j < SLOPES; j++) {
+                for (Int a = 0; a < active; a++) points[a] = stage(*going[a], j);
+                field.evaluate(points, active);
+            }
             for (Int a = 0; a < active; a++) {
                 Walker& w = *going[a];
                 if (advance(w)) continue;
-                own.last[w.piece] = w.before;
-                if (next < all.count) {
+                to.last[w.piece] = w.before;
+                if (next < range.end) {
                     begin(w, next++);
                 } else {  // the last one takes its place
                     going[a--] = going[--active];

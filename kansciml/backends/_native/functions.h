@@ -14,6 +14,9 @@ const Int W = Lanes<double>::n;
 
 inline Int padded(Int n) { return (n + W - 1) / W * W; }
 INLINE V splat(double x) { return V{} + x; }
+INLINE void zero(double* p, Int size) {  // whole vectors
+    for (Int i = 0; i < size; i += W) store(p + i, V{});
+}
 
 // x = k ln 2 + r with |r| <= ln 2 / 2: 2^k in `power`; returns e^r - 1. For |x| < 708.
 INLINE V reduced(V x, V& power) {

@@ -9,13 +9,13 @@ namespace {
 // y (N vectors) = sum over inputs of the base row and the S + 1 rows of the cell, times their values.
 template <int S, int N>
 INLINE void add_edges(double* y, const double* w, const double* cell, const double* silu, const double* basis,
-                      Int inputs, Int ip, Int rows, Int stride) {
+                      Int inputs, Int length, Int rows, Int stride) {
     V sum[S + 2][N] = {};
     for (Int i = 0; i < inputs; i++) {
         const double *own = w + i * rows * stride, *row = own + Int(cell[i]) * stride;
         for (int v = 0; v < N; v++) {
             sum[S + 1][v] += silu[i] * load(own + (rows - 1) * stride + v * W);
-            for (int q = 0; q <= S; q++) sum[q][v] += basis[q * ip + i] * load(row + q * stride + v * W);
+            for (int q = 0; q <= S; q++) sum[q][v] += basis[q * length + i] * load(row + q * stride + v * W);
         }
     }
     for (int v = 0; v < N; v++) {
@@ -34,11 +34,11 @@ template <int S> struct KAN : Field {
     };
     // Of an input: S rows of zeros, the splines, S + 1 rows of zeros and the base weights. Cell c reads rows c ... c + S;
     // positions outside the knots read the zeros of cell `cells`.
-    Int splines, cells, rows, widest;
+    Int splines, cells, rows, widest, room;  // room: for the inputs of a layer at LANES points
     double per_cell, offset;  // a position in cells from the first knot is x per_cell + offset
     double piece[S + 1][S + 1];
     Buffer<Layer> layer;
-    Buffer<double> memory, basis, outputs, params;
+    Buffer<double> memory, found, outputs, params;
     Int size;  // numbers of all weights
 
     static Int sum_sizes(const Spec& s) {
@@ -60,7 +60,8 @@ template <int S> struct KAN : Field {
     explicit KAN(const Spec& s)
         : Field(s), splines(s.grid + S), cells(s.grid + 2 * S), rows(s.grid + 3 * S + 2), widest(widest_of(s)),
           per_cell(s.grid / (s.high - s.low)), offset(S - s.low * per_cell), layer(layers), memory(2 * sum_sizes(s)),
-          basis((S + 1) * widest), outputs(2 * widest), params(count_parameters(s)), size(sum_sizes(s)) {
+          room(LANES * widest + W),
+          found((S + 5) * (room + W)), outputs(2 * room), params(count_parameters(s)), size(sum_sizes(s)) {
         n_parameters = count_parameters(s);
         memcpy(piece, s.pieces, sizeof piece);
         memset(memory.p, 0, 2 * size * sizeof(double));
@@ -110,40 +111,57 @@ template <int S> struct KAN : Field {
         }
     }
 
-    void evaluate(const double* x, double* block, Int count, Int at, double* out) override {
-        double *z = block + at * padded(nx), *y = outputs.p, *next = y + widest;
-        normalise(x, z, z + padded(nx) * count);
-        const double* a = z;
+    void evaluate(const Point* points, Int number) override {
+        double *a = outputs.p, *next = a + room;  // inputs of a layer, of all points one after the other
+        for (Int k = 0; k < number; k++) {
+            double* z = points[k].block + points[k].at * padded(nx);
+            normalise(points[k].x, z, z + padded(nx) * points[k].count);
+            for (Int i = 0; i < nx; i += W) store(a + k * nx + i, load(z + i));
+        }
         for (Int l = 0; l < layers; l++) {
             const Layer& own = layer.p[l];
-            const Int I = own.inputs, ip = padded(I), op = padded(own.outputs);
-            double* keep[4];
-            for (Int k = 0; k < 4; k++) keep[k] = kept(block, l, k, count) + at * I;
-            for (Int i = 0; i < I; i += W) {
-                const double magic = 6755399441055744.0;  // rounds to a whole number
-                const V in = load(a + i), u = in * per_cell + offset, s = sigmoid_of(in), silu = in * s;
-                const M inside = (u >= 0.0) & (u < double(cells));
-                const V v = inside ? u : splat(double(cells)), nearest = (v + magic) - magic;
-                const V cell = nearest > v ? nearest - 1.0 : nearest, r = v - cell;
-                store(keep[0] + i, r);
-                store(keep[1] + i, cell);
-                store(keep[2] + i, silu);
-                store(keep[3] + i, s + silu * (1.0 - s));
-                V value[S + 1];
-                splines_at(r, value);
-                for (int q = 0; q <= S; q++) store(basis.p + q * ip + i, value[q]);
+            const Int I = own.inputs, O = own.outputs, op = padded(O), stride = padded(number * I) + W;
+            locate(a, number * I, stride);
+            for (Int k = 0; k < number; k++) {
+                const Point& p = points[k];
+                const double* own_found = found.p + k * I;
+                for (Int which = 0; which < 4; which++) {
+                    double* to = kept(p.block, l, which, p.count) + p.at * I;
+                    for (Int i = 0; i < I; i += W) store(to + i, load(own_found + which * stride + i));
+                }
+                double* y = l + 1 < layers ? next + k * O : p.out;
+                const double *cell = own_found + stride, *silu = cell + stride, *basis = own_found + 4 * stride;
+                Int v = 0;
+                for (; v + 2 * W <= op; v += 2 * W)
+                    add_edges<S, 2>(y + v, own.weight + v, cell, silu, basis, I, stride, rows, op);
+                if (v < op) add_edges<S, 1>(y + v, own.weight + v, cell, silu, basis, I, stride, rows, op);
             }
-            double* to = l + 1 < layers ? y : out;
-            Int v = 0;
-            for (; v + 2 * W <= op; v += 2 * W)
-                add_edges<S, 2>(to + v, own.weight + v, keep[1], keep[2], basis.p, I, ip, rows, op);
-            if (v < op) add_edges<S, 1>(to + v, own.weight + v, keep[1], keep[2], basis.p, I, ip, rows, op);
-            a = y;
-            y = next;
-            next = const_cast<double*>(a);
+            double* swapped = a;
+            a = next;
+            next = swapped;
         }
-        for (Int i = 0; i < np; i += W) store(out + i, load(out + i) * load(rate.p + i));
+        for (Int k = 0; k < number; k++)
+            for (Int i = 0; i < np; i += W) store(points[k].out + i, load(points[k].out + i) * load(rate.p + i));
     }
+    // What is kept of inputs, and their splines, into the rows of `found`.
+    INLINE void locate(const double* a, Int count, Int stride) {
+        for (Int i = 0; i < count; i += W) {
+            const double magic = 6755399441055744.0;  // rounds to a whole number
+            const V in = load(a + i), u = in * per_cell + offset, s = sigmoid_of(in), silu = in * s;
+            const M inside = (u >= 0.0) & (u < double(cells));
+            const V v = inside ? u : splat(double(cells)), nearest = (v + magic) - magic;
+            const V cell = nearest > v ? nearest - 1.0 : nearest, r = v - cell;
+            double* to = found.p + i;
+            store(to, r);
+            store(to + stride, cell);
+            store(to + 2 * stride, silu);
+            store(to + 3 * stride, s + silu * (1.0 - s));
+            V value[S + 1];
+            splines_at(r, value);
+            for (int q = 0; q <= S; q++) store(to + (4 + q) * stride, value[q]);
+        }
+    }
+
     void prepare(const double* block, Int count, double* found) const override {
         for (Int l = 0; l < layers; l++) {
             const Int positions = count * layer.p[l].inputs, stride = padded(positions);
@@ -163,35 +181,53 @@ template <int S> struct KAN : Field {
         }
     }
 
-    void backward(const double* block, const double* found, Int count, Int at, const double* cotangent, double* delta,
-                  double* g) const override {
-        double* d = delta + layer.p[layers - 1].delta_start * count + at * np;
-        for (Int i = 0; i < np; i += W) store(d + i, load(cotangent + i) * load(rate.p + i));
-        for (Int l = layers - 1; l >= 0; l--) {
-            const Layer& own = layer.p[l];
-            const Int I = l ? own.inputs : n, op = padded(own.outputs), stride = padded(count * own.inputs);
-            const double* slope = found + own.common + (S + 1) * stride + at * own.inputs;
-            const double *cell = kept(block, l, 1, count) + at * own.inputs, *bend = kept(block, l, 3, count) + at * own.inputs;
-            double* to = l ? delta + layer.p[l - 1].delta_start * count + at * padded(I) : g;
-            for (Int first = 0; first < I; first += W) {
-                V part[W];
-                for (Int k = 0; k < W; k++) {
-                    const Int i = first + k;
-                    part[k] = V{};
-                    if (i >= I) continue;
-                    const double *w = own.weight + i * rows * op, *row = w + Int(cell[i]) * op;
-                    for (Int o = 0; o < op; o += W) {
-                        V j = bend[i] * load(w + (rows - 1) * op + o);
-                        for (int q = 0; q <= S; q++) j += slope[q * stride + i] * load(row + q * op + o);
-                        part[k] += j * load(d + o);
-                    }
-                }
-                store(to + first, lane_sums<double>(part));
-            }
-            d = to;
+    double* delta_of(const Pulled& p, Int l) const {
+        return p.delta + layer.p[l].delta_start * p.count + p.at * padded(layer.p[l].outputs);
+    }
+
+    void backward(const Pulled* points, Int number) const override {
+        for (Int k = 0; k < number; k++) {
+            double* d = delta_of(points[k], layers - 1);
+            for (Int i = 0; i < np; i += W) store(d + i, load(points[k].cotangent + i) * load(rate.p + i));
         }
-        const double* z = block + at * padded(nx);
-        from_normalised(z, z + padded(nx) * count, g, g);
+        for (Int l = layers - 1; l >= 0; l--)
+            for (Int k = 0; k < number; k++) gather(l, points[k]);
+        for (Int k = 0; k < number; k++) {
+            const Pulled& p = points[k];
+            const double* z = p.block + p.at * padded(nx);
+            from_normalised(z, z + padded(nx) * p.count, p.g, p.g);
+        }
+    }
+    // The cotangent of layer l's inputs, from that of its outputs.
+    INLINE void gather(Int l, const Pulled& p) const {
+        const Layer& own = layer.p[l];
+        const Int I = l ? own.inputs : n, op = padded(own.outputs), stride = padded(p.count * own.inputs);
+        const double* slope = p.common + own.common + (S + 1) * stride + p.at * own.inputs;
+        const double* cell = kept(p.block, l, 1, p.count) + p.at * own.inputs;
+        const double *bend = kept(p.block, l, 3, p.count) + p.at * own.inputs, *d = delta_of(p, l);
+        double* to = l ? delta_of(p, l - 1) : p.g;
+        Int i = 0;
+        for (; i + 2 < I; i += W) store(to + i, slopes_of<W>(own, least(W, I - i), i, cell, bend, slope, stride, d));
+        if (i < I) store(to + i, slopes_of<2>(own, I - i, i, cell, bend, slope, stride, d));
+    }
+    // Of `count` inputs, R at most, from the first: products of their derivatives with d; the other lanes are zero.
+    template <int R> INLINE V slopes_of(const Layer& own, Int count, Int first, const double* cell, const double* bend,
+                                        const double* slope, Int stride, const double* d) const {
+        const Int op = padded(own.outputs);
+        V part[W] = {};
+#pragma GCC unroll 8
+        for (int k = 0; k < R; k++) {
+            const Int i = first + least(k, count - 1);
+            const double *w = own.weight + i * rows * op, *row = w + Int(cell[i]) * op;
+            for (Int o = 0; o < op; o += W) {
+                V j = bend[i] * load(w + (rows - 1) * op + o);
+#pragma GCC unroll 8
+                for (int q = 0; q <= S; q++) j += slope[q * stride + i] * load(row + q * op + o);
+                part[k] += j * load(d + o);
+            }
+            if (k >= count) part[k] = V{};
+        }
+        return lane_sums<double>(part);
     }
 
     void pull(const double* block, const double* found, Int count, const double* delta) override {

@@ -14,11 +14,15 @@ struct MLP : Field {
     Buffer<double> memory, grad, gz;
     Buffer<double*> bias, grad_weight, grad_bias;
 
+    // A weight's gradient lies with its inputs or its outputs along the vectors, whichever takes fewer.
+    static bool turned(Int in, Int out) { return out * padded(in) < in * padded(out); }
+    static Int smaller(Int in, Int out) { return turned(in, out) ? out * padded(in) : in * padded(out); }
+
     static Int sum_sizes(const Spec& s, bool grad) {
         Int total = 0;
         for (Int l = 0; l < s.layers; l++) {
             const Int in = s.widths[l], out = s.widths[l + 1];
-            total += (grad ? in * padded(out) : Matrix::size(in, out)) + padded(out);
+            total += (grad ? smaller(in, out) : Matrix::size(in, out)) + padded(out);
         }
         return total;
     }
@@ -39,7 +43,7 @@ struct MLP : Field {
             bias.p[l] = at + Matrix::size(in, out);
             at = bias.p[l] + op;
             grad_weight.p[l] = grad_at;
-            grad_bias.p[l] = grad_at + in * op;
+            grad_bias.p[l] = grad_at + smaller(in, out);
             grad_at = grad_bias.p[l] + op;
             n_parameters += (in + 1) * out;
         }
@@ -62,17 +66,24 @@ struct MLP : Field {
         return inputs_of(const_cast<double*>(block), l, count, at);
     }
 
-    void evaluate(const double* x, double* block, Int count, Int at, double* out) override {
-        double* a = inputs_of(block, 0, count, at);
-        normalise(x, a, a + padded(nx) * count);
-        for (Int l = 0; l + 1 < layers; l++) {
-            double* y = inputs_of(block, l + 1, count, at);
-            weight.p[l].forward(y, a, bias.p[l]);
-            activate(y, padded(weight.p[l].outputs), y + padded(weight.p[l].outputs) * count);
-            a = y;
+    void evaluate(const Point* points, Int number) override {
+        for (Int k = 0; k < number; k++) {
+            const Point& p = points[k];
+            double* a = inputs_of(p.block, 0, p.count, p.at);
+            normalise(p.x, a, a + padded(nx) * p.count);
         }
-        weight.p[layers - 1].forward(out, a, bias.p[layers - 1]);
-        for (Int i = 0; i < np; i += W) store(out + i, load(out + i) * load(rate.p + i));
+        for (Int l = 0; l + 1 < layers; l++)
+            for (Int k = 0; k < number; k++) {
+                const Point& p = points[k];
+                double* y = inputs_of(p.block, l + 1, p.count, p.at);
+                weight.p[l].forward(y, inputs_of(p.block, l, p.count, p.at), bias.p[l]);
+                activate(y, padded(weight.p[l].outputs), y + padded(weight.p[l].outputs) * p.count);
+            }
+        for (Int k = 0; k < number; k++) {
+            const Point& p = points[k];
+            weight.p[layers - 1].forward(p.out, inputs_of(p.block, layers - 1, p.count, p.at), bias.p[layers - 1]);
+            for (Int i = 0; i < np; i += W) store(p.out + i, load(p.out + i) * load(rate.p + i));
+        }
     }
 
     void activate(double* y, Int size, double* slope) const {
@@ -94,24 +105,33 @@ struct MLP : Field {
 
     void prepare(const double*, Int, double*) const override {}
 
-    void backward(const double* block, const double*, Int count, Int at, const double* cotangent, double* delta,
-                  double* g) const override {
-        double* d = delta + delta_start.p[layers - 1] * count + at * np;
-        for (Int i = 0; i < np; i += W) store(d + i, load(cotangent + i) * load(rate.p + i));
-        for (Int l = layers - 1; l > 0; l--) {
-            const Int size = padded(weight.p[l].inputs);
-            double* below = delta + delta_start.p[l - 1] * count + at * size;
-            weight.p[l].backward(below, d);
-            const double* y = inputs_of(block, l, count, at);
-            for (Int i = 0; i < size; i += W) {
-                const V s = slopes ? load(y + size * count + i) : slope_at(activation, load(y + i));
-                store(below + i, load(below + i) * s);
-            }
-            d = below;
+    double* delta_of(const Pulled& p, Int l) const {
+        return p.delta + delta_start.p[l] * p.count + p.at * padded(weight.p[l].outputs);
+    }
+
+    void backward(const Pulled* points, Int number) const override {
+        for (Int k = 0; k < number; k++) {
+            double* d = delta_of(points[k], layers - 1);
+            for (Int i = 0; i < np; i += W) store(d + i, load(points[k].cotangent + i) * load(rate.p + i));
         }
-        weight.p[0].backward(gz.p, d);
-        const double* z = inputs_of(block, 0, count, at);
-        from_normalised(z, z + padded(nx) * count, gz.p, g);
+        for (Int l = layers - 1; l > 0; l--)
+            for (Int k = 0; k < number; k++) {
+                const Pulled& p = points[k];
+                const Int size = padded(weight.p[l].inputs);
+                double* below = delta_of(p, l - 1);
+                weight.p[l].backward(below, delta_of(p, l));
+                const double* y = inputs_of(p.block, l, p.count, p.at);
+                for (Int i = 0; i < size; i += W) {
+                    const V s = slopes ? load(y + size * p.count + i) : slope_at(activation, load(y + i));
+                    store(below + i, load(below + i) * s);
+                }
+            }
+        for (Int k = 0; k < number; k++) {
+            const Pulled& p = points[k];
+            weight.p[0].backward(gz.p, delta_of(p, 0));
+            const double* z = inputs_of(p.block, 0, p.count, p.at);
+            from_normalised(z, z + padded(nx) * p.count, gz.p, p.g);
+        }
     }
 
     void pull(const double* block, const double*, Int count, const double* delta) override {
@@ -123,20 +143,26 @@ struct MLP : Field {
         }
     }
     template <int N> void add_points(Int l, const Matrix& w, const double* x, const double* d) {
-        add_products<N>(grad_weight.p[l], x, padded(w.inputs), d, w.inputs, w.outputs);
+        const Int in = w.inputs, out = w.outputs;
+        if (turned(in, out)) add_products<N>(grad_weight.p[l], d, padded(out), x, out, in);
+        else add_products<N>(grad_weight.p[l], x, padded(in), d, in, out);
         add_sums_of<N>(grad_bias.p[l], d, w.outputs);
     }
 
     void clear() override {
         for (Int l = 0; l < layers; l++)
-            memset(grad_weight.p[l], 0, (weight.p[l].inputs + 1) * padded(weight.p[l].outputs) * sizeof(double));
+            zero(grad_weight.p[l], smaller(weight.p[l].inputs, weight.p[l].outputs) + padded(weight.p[l].outputs));
     }
 
     void gradient(double* to) const override {
         for (Int l = 0; l < layers; l++) {
             const Int in = weight.p[l].inputs, out = weight.p[l].outputs;
-            for (Int i = 0; i <= in; i++, to += out)  // the bias is the last row
-                memcpy(to, grad_weight.p[l] + i * padded(out), out * sizeof(double));
+            const double* from = grad_weight.p[l];
+            const bool columns = turned(in, out);
+            for (Int i = 0; i < in; i++)
+                for (Int o = 0; o < out; o++) *to++ = columns ? from[o * padded(in) + i] : from[i * padded(out) + o];
+            memcpy(to, grad_bias.p[l], out * sizeof(double));
+            to += out;
         }
     }
 };

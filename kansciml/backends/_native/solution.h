@@ -17,7 +17,7 @@ struct Pieces {  // shared with Python: keep the order
     const Int *first, *held;             // (count,): the knot before a piece's t0; whether its inputs are held
 };
 
-struct Outcome {  // shared with Python: keep the order
+struct Outcome {  // of a group; shared with Python: keep the order
     Int failed, piece, tried;  // failed: 1 where a piece cannot be solved, with what follows
     double t, h, largest;
     Int accepted, rejected;
@@ -30,6 +30,24 @@ struct Step {
     double *block, *fresh;   // the field at its evaluations; and at its start, where that is not the end of the last
 };
 const Int RECORD = 8;  // numbers that a `Step` takes
+
+struct Solution {  // shared with Python: keep the order
+    double rtol, atol;
+    Int max_steps, keep;  // keep: the steps, for the gradient
+    const double* params;
+    double* states;     // of all save points, (all, n)
+    Step** last;        // of each piece
+    double* theta;      // place of each save point within its step
+    Outcome* outcomes;  // of each group
+};
+
+struct Cotangents {  // shared with Python: keep the order
+    double* states;  // by the states (all, n)
+    double* grads;   // by the parameters, what each group adds (groups, P)
+    double* starts;  // by the starts (count, n)
+    const double *data, *weights, *scale;  // of a quadratic loss, from which `states` is found: (all, n) twice, (n,)
+    double factor;                         // of all weights
+};
 
 class Arena {  // memory that is given back all at once, and kept for the next solve
     const Int size;  // of a chunk
@@ -69,31 +87,30 @@ inline void fetch(const double* p, Int numbers) {  // into the cache, before it 
     for (Int i = 0; i < numbers; i += 8) __builtin_prefetch(p + i);
 }
 
-const Int GROUP = 8;  // pieces that take their steps side by side: while one waits for its sums, others add
-
-struct Solution {
+// What one thread works with.
+struct Worker {
     Field* field;
     Arena arena;
-    Step** last;    // of each piece
-    double* theta;  // place of each save point within its step
-    Int pieces, saves;
 
-    explicit Solution(Field* f)
-        : field(f), arena(RECORD + f->width * STAGES + f->ends), last(0), theta(0), pieces(0), saves(0) {}
-    ~Solution() {
-        delete field;
-        free(last);
-        free(theta);
-    }
-    Solution(const Solution&) = delete;
+    explicit Worker(Field* f) : field(f), arena(RECORD + f->width * STAGES + f->ends) {}
+    ~Worker() { delete field; }
+    Worker(const Worker&) = delete;
+};
 
-    void make_room(Int count, Int points) {
-        if (count > pieces) last = static_cast<Step**>(realloc(last, count * sizeof(Step*)));
-        if (points > saves) theta = static_cast<double*>(realloc(theta, points * sizeof(double)));
-        if (!last || !theta) abort();
-        pieces = count > pieces ? count : pieces;
-        saves = points > saves ? points : saves;
-    }
+// Groups are solved by any number of threads, each of them alike: results do not depend on who does it.
+inline Int thread_number() {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+inline Int groups_of(Int pieces) { return (pieces + GROUP - 1) / GROUP; }
+
+struct Range {  // of pieces
+    Int begin, end;
+    Range(Int group, Int pieces) : begin(group * GROUP), end(least(pieces, begin + GROUP)) {}
 };
 
 }  // namespace

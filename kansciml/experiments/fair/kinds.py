@@ -23,7 +23,7 @@ from kansciml.experiments.minibatch.trainings import Trainer
 from kansciml.experiments.ode.backends import shared_backend
 from kansciml.experiments.ode.config import SystemConfig
 from kansciml.experiments.ode.jobs import Job, Plan
-from kansciml.experiments.ode.record import Run
+from kansciml.experiments.ode.run_rows import Run
 from kansciml.experiments.ode.runs import run_jobs
 from kansciml.experiments.ode.variants import field_flops, flops_field
 from kansciml.experiments.vision.jobs import jobs as vision_jobs

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kansciml.analysis.comparison import REFUTED, SUPPORTED, UNDECIDED, Comparison, compare_losses
-from kansciml.experiments.ode.record import OdeGroup, OdeRecord
+from kansciml.experiments.ode.record import OdeRecord
+from kansciml.experiments.ode.run_rows import OdeGroup
 from kansciml.experiments.ode.tables import STRUGGLE_FACTOR, OdeClaim, claims
 from kansciml.reporting.judging import OPPOSITE, by_seeds, diverged, shortfalls
 from kansciml.runs.findings import Finding

@@ -10,11 +10,12 @@ from kansciml._errors import UsageError, unknown_name
 from kansciml._files import short_name
 from kansciml.backends.base import MAX_STEPS
 from kansciml.backends.select import check_methods
-from kansciml.ode import get_system, read_table, sampled, system_from_trajectories, table_name
+from kansciml.ode import get_system, read_table, sampled, system_from_trajectories
 from kansciml.runs.settings import COUNTS_IF_SET, part
 from kansciml.tasks.ode.fitting.config import FitConfig
+from kansciml.tasks.ode.registry import table_name
 from kansciml.tasks.ode.system import System
-from kansciml.training.flat import FlatTraining
+from kansciml.training.flat import FlatTraining, checked_ladder
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class RunConfig:
     """Relative tolerance of the solver in training."""
     atol: float = 1e-7
     """Absolute tolerance of the solver in training, in multiples of each component's range (of 1: built-in systems)."""
+    ladder: tuple[float, ...] = field(default=(), metadata=COUNTS_IF_SET)
+    """Factors of both tolerances at which L-BFGS goes on until that gains nothing, such as 1e-2 1e-4."""
     solver: str | None = field(default=None, metadata=COUNTS_IF_SET)
     """Integrator: 3, 5 or 8 (explicit, of that order), stiff (implicit), or a name that the backend knows (default: 5,
     of a system that is stiff: stiff)."""
@@ -133,6 +136,7 @@ class RunConfig:
         for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
             if not 0 < tolerance < 1:
                 raise UsageError(f"got {name} {tolerance}: expected a number between 0 and 1, such as 1e-7")
+        checked_ladder(self.ladder)
         check_methods(self.gradient, self.sensealg, self.solver, self.backend)
         self.fit.check_with(self.training.curriculum)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.experiments.ode.record import OdeGroup, OdeRecord, Run
+from kansciml.experiments.ode.record import OdeRecord
+from kansciml.experiments.ode.run_rows import OdeGroup, Run
 from kansciml.reporting.legends import hollow, key, legend_below
 from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, as_is, new_figure, variant_styles
 
@@ -167,6 +168,7 @@ def legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: 
     made = {
         "truth": Line2D([], [], color=TRUTH, linewidth=TRUTH_WIDTH, label="truth"),
         "data": hollow("data", color=TRUTH, markersize=3.8, markeredgewidth=0.5),
+        "of weight 0": Line2D([], [], color=FAINT, marker="x", linestyle="", markersize=3, label="not used (weight 0)"),
         "trained on": Line2D([], [], color=TRUTH, linewidth=1.1, label="trajectories trained on"),
         "training span": Patch(color=SHADE, linewidth=0, label="training span"),
     }

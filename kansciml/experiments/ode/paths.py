@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kansciml.experiments.ode.figures import TRUTH_WIDTH, Styles, legend, panels_of, styles_of
-from kansciml.experiments.ode.record import ROLES, OdeGroup, OdeRecord, OdeSeries, OdeSystem
+from kansciml.experiments.ode.record import ROLES, OdeRecord, OdeSeries, OdeSystem
+from kansciml.experiments.ode.run_rows import OdeGroup
 from kansciml.reporting.style import FAINT, SHADE, TRUTH, as_is, new_figure
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
     notes = [f"{len(shown)} of {len(system.labels)} components"] * (len(shown) < len(system.labels))
     notes += [f"all {len(system.series)} trajectories"] * fan + [MEDIAN_SEED]
     extras = ["truth"] * (system.first.truth is not None) + ["data"] * (not fan or system.first.truth is None)
+    extras += ["of weight 0"] * any(one.unused is not None for one in system.series)
     extras += ["training span"] * (not fan and any(one.end > one.train_end for one in system.series))
     legend(figure, {group.name: styles[group.name] for group in system.groups}, extras, "; ".join(notes))
     return figure
@@ -249,6 +251,8 @@ def _draw(
     if not thin or one.truth is None:
         axes.plot(*columns(one.data_t, one.data), "o", color=TRUTH, markersize=4 * size, markerfacecolor="white",
                   markeredgewidth=0.5 * size, zorder=1.5)  # fmt: skip
+        if one.unused is not None:
+            axes.plot(*columns(one.data_t, one.unused), "x", color=FAINT, markersize=3 * size, zorder=1.4)
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:

@@ -21,7 +21,8 @@ from kansciml._workers import WorkerPool, stopping, tell, worker_count
 from kansciml.backends.select import OdeBackend
 from kansciml.experiments.ode.backends import shared_backend
 from kansciml.experiments.ode.jobs import Job, Plan, read_again
-from kansciml.experiments.ode.record import OdeSeries, OdeSystem, Run, numbered, ode_result, run_json
+from kansciml.experiments.ode.record import OdeSeries, OdeSystem, ode_result
+from kansciml.experiments.ode.run_rows import Run, numbered, run_json
 from kansciml.experiments.ode.trained import model_folder
 from kansciml.ode import OdeRun, train
 from kansciml.runs.experiment import Result, RunContext
@@ -153,6 +154,7 @@ def run_job(
         training=config.training,
         rtol=config.rtol,
         atol=config.atol,
+        ladder=config.ladder,
         max_steps=config.max_steps,
         solver=config.solver,
         **vars(config.fit),
@@ -161,7 +163,7 @@ def run_job(
         log=report,
     )
     run.save(model_folder(checkpoint.parents[1], job.id))
-    arrays = {name: run.fit.history[name] for name in ("iteration", "loss", "phase")}
+    arrays = {name: run.fit.history[name] for name in ("iteration", "loss", "phase", "evaluations", "rung")}
     arrays |= {"params": run.params, "trajectory": run.states}
     arrays |= {numbered("line", place): _line(run, k) for place, (k, _) in enumerate(roles(system))}
     if (states := plane(system)) is not None:
@@ -183,6 +185,7 @@ def run_job(
         **run.metrics,
         not_computed=run.metrics.missing,
         evaluations=run.fit.evaluations,
+        ended=run.fit.ended,
         estimates=run.estimates,
         wall_s=run.fit.wall_s,
         arrays={f"{job.id}.{name}": array for name, array in arrays.items()},
@@ -255,4 +258,6 @@ def _series(system: System, k: int, role: str) -> OdeSeries:
     times = line_times(system, k)
     data = system.trajectories[k] if system.trajectories else training_data(system)
     data = data.until(system.end_of(k)) if system.rhs is not None and role == "train" else data
-    return OdeSeries(system.end_of(k), data.name, role, times, _truth(system, times, k), data.t, data.states)
+    used, truth = data.used().states, _truth(system, times, k)
+    unused = None if data.used() is data else np.where(np.isnan(used), data.states, np.nan)
+    return OdeSeries(system.end_of(k), data.name, role, times, truth, data.t, used, unused)

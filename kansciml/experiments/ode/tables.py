@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kansciml.analysis.comparison import Comparison, compare_by_factor, compare_losses
-from kansciml.experiments.ode.record import OdeGroup, OdeRecord, OdeSystem
+from kansciml.experiments.ode.record import OdeRecord, OdeSystem
+from kansciml.experiments.ode.run_rows import OdeGroup
 from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
 from kansciml.runs.tables import Table, format_number
 

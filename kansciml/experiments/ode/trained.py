@@ -13,7 +13,7 @@ import numpy as np
 from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml.backends.trajectory_loss import trajectory_loss
 from kansciml.experiments.ode.jobs import Job, Plan
-from kansciml.experiments.ode.record import Run, numbered, read_runs
+from kansciml.experiments.ode.run_rows import Run, numbered, read_runs
 from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel, config_of
 from kansciml.tasks.ode.data import training_trajectories

@@ -23,17 +23,21 @@ def parquet_cells(path: Path) -> Cells:
     import pandas as pd
 
     try:
-        return frame_cells(pd.read_parquet(path))
+        frame = pd.read_parquet(path)
     except ImportError:
         raise UsageError(f"{path} is a Parquet file, which pandas reads by pyarrow: pip install pyarrow") from None
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist: expected a Parquet file of times and states") from None
     except (OSError, ValueError) as error:  # also what pyarrow raises
         raise UsageError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+    return frame_cells(frame, str(path))
 
 
-def frame_cells(frame: pd.DataFrame) -> Cells:
+def frame_cells(frame: pd.DataFrame, name: str = "the table") -> Cells:
     """The cells of a pandas table; an index other than row numbers is a column, or several, before the others.
+
+    Args:
+        name: of the table, for messages.
 
     Raises:
         UsageError: it holds no rows.
@@ -43,7 +47,7 @@ def frame_cells(frame: pd.DataFrame) -> Cells:
     if not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None):
         frame = frame.rename_axis([name or "" for name in frame.index.names]).reset_index()
     if frame.empty:
-        raise UsageError("the table holds no rows of data: expected a time and at least one state component in each")
+        raise UsageError(f"{name} holds no rows of data: expected a time and at least one state component in each row")
     names = [str(name) for name in frame.columns]
     columns, numbers = {}, {}
     for place in range(len(names)):

@@ -46,15 +46,17 @@ def full_data(system: System) -> Trajectory:
 
 
 def first_state(system: System, k: int) -> tuple[Float64[np.ndarray, " n"], tuple[str, ...]]:
-    """The first row of trajectory k, and the labels of the components that were not measured there.
+    """The initial state of trajectory k, its first row, and the labels of the components that are not known there.
 
-    In their place stands the first value that was measured later, or the component's center.
+    What was not measured there is taken from the system's `starts`, true initial states. Where there are none, a first
+    guess stands for it: the first value that was measured later, or the component's center.
     """
-    states = system.trajectories[k].states
-    known = np.isfinite(states)
-    row = np.argmax(known, axis=0)
-    guess = np.where(known.any(axis=0), states[row, np.arange(system.state_size)], system.center or system.u0)
-    return guess, tuple(label for label, is_known in zip(system.labels, known[0]) if not is_known)
+    one = system.trajectories[k]
+    known, otherwise = one.measured[0], system.center or system.u0
+    if system.starts is not None:
+        return np.where(known, one.states[0], system.starts[k]), ()
+    guess = one.at(one.t[:1], np.array(otherwise))[0]
+    return guess, tuple(label for label, is_known in zip(system.labels, known) if not is_known)
 
 
 def system_from_trajectories(
@@ -108,19 +110,25 @@ def system_from_trajectories(
     ends = tuple(float(one.t[max(2, round(train_fraction * len(one))) - 1]) for one in given)
     first = next(k for k in range(len(given)) if k not in (*tested, *validating))
     one, end = given[first], ends[first]
-    states = np.concatenate([given[k].until(ends[k]).states for k in range(len(given)) if k not in tested + validating])
+    trained = []
+    for k in range(len(given)):
+        if k not in tested + validating:
+            rows = given[k].t <= ends[k]
+            if not given[k].measured[rows].any():
+                count = f"the {rows.sum()} rows that are trained on"
+                raise given[k].error(f"no measurement at all in {count}: leave it out, or train on more rows")
+            trained.append(given[k].until(ends[k]).used())
+    states = np.concatenate([own.states for own in trained])
     for label, column in zip(one.labels, states.T):
         if np.isnan(column).all():
             raise UsageError(f"{name}: {label} is never measured in the rows that are trained on: leave it out")
-    if not any(given[k].until(ends[k]).measured[1:].any() for k in range(len(given)) if k not in tested + validating):
+    if not any(own.measured[1:].any() for own in trained):
         raise UsageError(f"{name}: nothing is measured after the first rows that are trained on: train on more rows")
-    known = one.measured.any(axis=0)
-    start = one.states[np.argmax(np.isfinite(one.states), axis=0), np.arange(one.state_size)]
     return with_normalisation(
         System(
             name=name,
             citation=one.source,
-            u0=np.where(known, start, np.nanmean(states, axis=0)),
+            u0=one.at(one.t[:1], np.nanmean(states, axis=0))[0],
             t0=float(one.t[0]),
             train_end=end,
             test_end=float(one.t[-1]) if end < one.t[-1] else None,

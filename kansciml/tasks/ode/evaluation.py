@@ -40,9 +40,7 @@ def model_states(
         heads = [i for i, own in enumerate(solver.problem.series) if own.follows is None]
         series = heads[system.training.index(k)]
         return solver.trajectory(params, t, *tolerances, series=series, inputs=one.forcing)
-    start, missing = first_state(system, k)
-    if system.starts is not None:
-        start, missing = system.starts[k], ()
+    start, missing = first_state(system, k) if system.starts is None else (system.starts[k], ())
     if missing:
         raise one.error(f"{', '.join(missing)} not measured in its first row, the initial state")
     return solver.trajectory(params, t, *tolerances, u0=start, t0=float(one.t[0]), inputs=one.forcing)
@@ -145,7 +143,8 @@ def evaluate(
     if not later:
         found.lack("test", NONE_HELD_OUT)
     ks = [k for k, _ in ends]
-    if not _measure(found, "train", solve, system, ks, [one.t for one in training_trajectories(system)], unit):
+    trained = [one.t[one.measured.any(axis=1)] for one in training_trajectories(system)]
+    if not _measure(found, "train", solve, system, ks, trained, unit):
         if later:
             found.lack("test", found.missing["train_mse"])
         return found, states[0]
@@ -200,5 +199,5 @@ def _true(system: System, k: int, t: np.ndarray) -> np.ndarray:
     """True states at times of trajectory k, or what was measured then."""
     if system.rhs is not None:
         return solved(system, t, k).states
-    one = system.trajectories[k]
+    one = system.trajectories[k].used()
     return one.states[np.searchsorted(one.t, t)]

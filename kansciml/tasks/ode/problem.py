@@ -14,6 +14,7 @@ from kansciml.backends.base import MAX_STEPS, OdeProblem, Series
 from kansciml.models.field_spec import INPUT_SCALINGS, MODELS, FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec, NetworkSpec, Physics, Spec
 from kansciml.tasks.ode.data import first_state
+from kansciml.tasks.ode.fitting.windows import with_learned_starts
 from kansciml.tasks.ode.scaling import column_scaling, input_normalisation, training_trajectories, with_normalisation
 from kansciml.tasks.ode.system import System
 from kansciml.tasks.ode.trajectory import Trajectory
@@ -151,7 +152,10 @@ def _known_terms(system: System, physics: Physics) -> tuple[HybridSpec, Numbers,
     field = HybridSpec(network, equations, physics.sought(), m)
     kernel = HybridKernel(field, np.zeros(field.n_parameters))
     data = training_trajectories(system)
-    t, u = np.concatenate([one.t for one in data]), np.concatenate([_filled(one, system) for one in data])
+    t, u = (
+        np.concatenate([one.t for one in data]),
+        np.concatenate([one.at(one.t, np.array(system.center)) for one in data]),
+    )
     w = np.concatenate([one.inputs for one in data if one.inputs is not None]) if m else None
     finite = np.isfinite(kernel.batch(u, t, w)).all(axis=1)
     if not finite.all():
@@ -167,15 +171,6 @@ def _known_terms(system: System, physics: Physics) -> tuple[HybridSpec, Numbers,
     rate = rates.min(axis=0)
     center, scale = column_scaling(columns)
     return field, center, scale, tuple(np.where(np.isfinite(rate), rate, 1.0).tolist())
-
-
-def _filled(one: Trajectory, system: System) -> np.ndarray:
-    """States, where they were not measured those between the measurements around them."""
-    filled = one.states.copy()
-    for i, column in enumerate(filled.T):
-        known = np.isfinite(column)
-        column[~known] = np.interp(one.t[~known], one.t[known], column[known]) if known.any() else system.center[i]
-    return filled
 
 
 def shrunk_kan(mlp: Network, size: Callable[[FieldSpec], float]) -> Network:
@@ -208,16 +203,16 @@ def make_problem(
 
     Args:
         solver: see `OdeProblem`; None: ``"stiff"`` if the system is stiff, else ``"5"``.
-        learn_u0: whether initial states are parameters, first those of the first rows. Otherwise they are these rows.
+        learn_u0: whether initial states are parameters: see `with_learned_starts`. Otherwise they are the first rows.
 
     Raises:
         UsageError: a first row in which not every component was measured, unless initial states are learned.
     """
     data = training_trajectories(system)
-    series = [Series(system.u0, data[0].t, data[0].states, system.t0, learned=learn_u0)]
+    series = [Series(system.u0, data[0].t, data[0].states, system.t0)]
     if system.trajectories:
         series = [_series(system, k, one, learn_u0) for k, one in zip(system.training, data)]
-    return OdeProblem(
+    problem = OdeProblem(
         field,
         tuple(series),
         loss_scale=system.loss_scale,
@@ -227,6 +222,7 @@ def make_problem(
         units=system.units,
         solver=solver or ("stiff" if system.stiff else "5"),
     )
+    return with_learned_starts(problem) if learn_u0 else problem
 
 
 def validation_problem(system: System, problem: OdeProblem) -> OdeProblem | None:
@@ -240,18 +236,18 @@ def validation_problem(system: System, problem: OdeProblem) -> OdeProblem | None
         return None
     series = []
     for k in system.validation:
-        data = system.trajectories[k]
-        own = _series(system, k, data, system.starts is not None, held_out=True)
-        series.append(replace(own, u0=own.u0 if system.starts is None else system.starts[k], learned=False))
+        own = _series(system, k, system.trajectories[k].used(), False, held_out=True)
+        series.append(own if system.starts is None else replace(own, u0=system.starts[k]))
     return replace(problem, series=tuple(series))
 
 
 def _series(system: System, k: int, data: Trajectory, learned: bool, held_out: bool = False) -> Series:
     start, missing = first_state(system, k)
     if missing and not learned:
+        lacking = f"{', '.join(missing)} not measured{'' if data.weights is None else ', or of weight 0,'}"
         what = "of a trajectory for validation: " if held_out else ": learn it (learn_u0=True or --learn-u0), or "
         raise data.error(
-            f"{', '.join(missing)} not measured in the first row, the initial state{' ' * held_out}{what}leave out the"
+            f"{lacking} in the first row, the initial state{' ' * held_out}{what}leave out the"
             " rows before the first complete one"
         )
-    return Series(start, data.t, data.states, float(data.t[0]), data.weights, data.forcing, learned, name=data.name)
+    return Series(start, data.t, data.states, float(data.t[0]), data.weights, data.forcing, name=data.name)

@@ -5,19 +5,28 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from kansciml._discovery import defined_by, found_in
 from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml._files import short_name
 from kansciml.tasks.ode import systems
+from kansciml.tasks.ode.data import read_table, system_from_trajectories, with_normalisation
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.system import RightHandSide, System
+from kansciml.tasks.ode.trajectory import Trajectory
 
 _USER_MODULE = "kansciml_user_system_"
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
+TABLES = (".csv", ".tsv", ".txt", ".dat", ".parquet", ".pq", *COMPRESSED)
+"""Ends of the names of files that `read_table` reads."""
+Data: TypeAlias = "System | Trajectory | Sequence[Trajectory] | str | Path | Any"
+"""What can be learned: a system, data, or the name of one; see `kansciml.ode.train`. Any: a pandas or xarray table."""
 
 
 def available_systems() -> tuple[str, ...]:
@@ -119,3 +128,24 @@ def _normalised(system: System) -> System:
     from kansciml.tasks.ode.scaling import with_normalisation  # imports SciPy, which built-in systems do not need
 
     return with_normalisation(system)
+
+
+def resolve_system(system: Data, log: Callable[[str], None] | None = None) -> System:
+    """A `System` from whatever names one, with its scaling: see `train`, and `read_table` for `log`."""
+    if isinstance(system, System):
+        return with_normalisation(system)
+    if isinstance(system, Trajectory):
+        return system_from_trajectories(system, system.source or "data")
+    if isinstance(system, (list, tuple)):
+        return system_from_trajectories(system, "data")
+    if not isinstance(system, (str, Path)):
+        return system_from_trajectories(read_table(system, log=log), "data")
+    path = Path(system)
+    if path.suffix in TABLES or (isinstance(system, Path) and path.suffix != ".py"):
+        return system_from_trajectories(read_table(path, log=log), table_name(path))
+    return get_system(system)
+
+
+def table_name(path: Path) -> str:
+    """Name of the data in a file: the file's, without its ends."""
+    return short_name(Path(path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name).stem)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
 from kansciml._errors import UsageError, check_seed
 from kansciml.tasks.ode.data import held_out
 from kansciml.tasks.ode.reference import reference_solution
-from kansciml.tasks.ode.scaling import FILL, with_normalisation
+from kansciml.tasks.ode.scaling import FILL, dense_times, spread, with_normalisation
 from kansciml.tasks.ode.system import System
 from kansciml.tasks.ode.trajectory import Trajectory
 
@@ -28,7 +29,8 @@ def sampled(
     """The system with data from several initial states and with noise; its equations remain the truth.
 
     The first trajectory is that of the system's own `u0`; the others start at states drawn evenly from its `box`. All
-    are saved at `train_saveat`, the initial state first.
+    are saved at `train_saveat`; where this begins after `t0`, the initial state is a row of its own before, known and
+    not measured.
 
     Args:
         system: with known equations.
@@ -70,22 +72,20 @@ def sampled(
     times = np.unique(np.append(system.train_saveat, system.t0))
     states = [reference_solution(system, times, start) for start in starts]
     deviation = noise * np.concatenate(states[:trajectories]).std(axis=0)
-    given = system.train_saveat[0] > system.t0  # the first row is then an initial state and no measurement
-    weights = np.ones_like(states[0])
-    weights[0] = 0.0
     found = []
     for k, own in enumerate(states):
         if noise and k < trajectories:
             own = own + deviation * noise_rng.standard_normal(own.shape)
-            own[0] = starts[k] if given else own[0]
-        found.append(Trajectory(times, own, system.labels, system.name, weights if given else None, name=str(k + 1)))
+        if system.train_saveat[0] > system.t0:
+            own = np.concatenate([np.full((1, system.state_size), np.nan), own[1:]])
+        found.append(Trajectory(times, own, system.labels, system.name, name=str(k + 1)))
     last = trajectories + n_validation
     told = f"{trajectories} trained on, {n_validation} for validation, {n_unseen} unseen" if drawn else "1 trained on"
     if log:
         noisy = f", noise {noise:g} of each standard deviation" if noise else ""
         log(f"{system.name}: trajectories {told}; the first from its own initial state (seed {seed}){noisy}")
     return replace(
-        _widened(system, times, np.array(states[:trajectories])),
+        _spread(_widened(system, times, np.array(states[:trajectories])), starts[:trajectories]),
         trajectories=tuple(found),
         starts=starts,
         validation=tuple(range(trajectories, last)),
@@ -113,3 +113,14 @@ def _widened(system: System, t: np.ndarray, states: np.ndarray) -> System:
         else:
             rate[alike] = one[2] * np.sqrt(square[alike].mean() / own[alike].mean())
     return replace(system, scale=tuple(scale.tolist()), rate=tuple(rate.tolist()))
+
+
+def _spread(system: System, starts: np.ndarray) -> System:
+    """The system with the standard deviations over solutions from all `starts` (K, n) as its `loss_scale`, where this
+    was that of its own initial state, the first, and not given otherwise."""
+    own = with_normalisation(replace(system, loss_scale=cast(np.ndarray, None))).loss_scale
+    if system.dimensionless or len(starts) == 1 or not np.array_equal(own, system.loss_scale):
+        return system
+    times = dense_times(system)
+    data = [Trajectory(times, reference_solution(system, times, start)) for start in starts]
+    return replace(system, loss_scale=spread(data))

@@ -34,16 +34,22 @@ def with_normalisation(system: System) -> System:
     data = _sampled(system)
     states, size = _sized(_all(data))
     span = max(one.t[-1] - one.t[0] for one in data)
-    center, scale, rate = _scaling([((one.t - one.t[0]) / span, one.states / size) for one in data], states)
-    deviation = states.std(axis=0) if np.isfinite(states).all() else np.nanstd(states, axis=0)
-    spread = size * np.where(_constant(states), _scale_of_constant(states), deviation)
+    with np.errstate(all="ignore"):  # System refuses what is not finite
+        center, scale, rate = _scaling([((one.t - one.t[0]) / span, one.states / size) for one in data], states)
     return replace(
         system,
         center=system.center or tuple((center * size).tolist()),
         scale=system.scale or tuple((scale * size).tolist()),
         rate=system.rate or tuple((rate * (size / span)).tolist()),
-        loss_scale=spread if system.loss_scale is None else system.loss_scale,
+        loss_scale=spread(data) if system.loss_scale is None else system.loss_scale,
     )
+
+
+def spread(data: Sequence[Trajectory]) -> np.ndarray:
+    """Standard deviation (n,) of each component over trajectories; of a constant one 1 % of its size."""
+    states, size = _sized(_all(data))
+    deviation = states.std(axis=0) if np.isfinite(states).all() else np.nanstd(states, axis=0)
+    return size * np.where(_constant(states), _scale_of_constant(states), deviation)
 
 
 def input_normalisation(system: System) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -76,11 +82,11 @@ def hardly_varying(system: System) -> tuple[str, ...]:
 
 
 def training_trajectories(system: System) -> tuple[Trajectory, ...]:
-    """The data trained on, of each training trajectory the rows of its training span; true states at `train_saveat`
-    where the system has equations and no data."""
+    """The data trained on, of each training trajectory the rows of its training span without measurements of weight 0;
+    true states at `train_saveat` where the system has equations and no data."""
     if not system.trajectories:
         return (solved(system, system.train_saveat),)
-    return tuple(system.trajectories[k].until(system.end_of(k)) for k in system.training)
+    return tuple(system.trajectories[k].until(system.end_of(k)).used() for k in system.training)
 
 
 def solved(system: System, t: np.ndarray, k: int = 0) -> Trajectory:
@@ -97,12 +103,17 @@ def solved(system: System, t: np.ndarray, k: int = 0) -> Trajectory:
     return Trajectory(t, states, system.labels, source=f"{method_of(system)}, rtol = atol = 1e-12")
 
 
+def dense_times(system: System) -> np.ndarray:
+    """Times of the training span by which the range of a known solution is told."""
+    return np.unique(np.linspace(system.t0, system.train_end, 1001))
+
+
 def _sampled(system: System) -> Sequence[Trajectory]:
     """What tells the range of the states over the training span."""
     if system.rhs is None:
         return training_trajectories(system)
     if not system.trajectories:
-        return [solved(system, np.unique(np.linspace(system.t0, system.train_end, 1001)))]
+        return [solved(system, dense_times(system))]
     return [solved(system, system.trajectories[k].until(system.end_of(k)).t, k) for k in system.training]
 
 

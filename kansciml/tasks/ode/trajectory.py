@@ -33,7 +33,8 @@ class Trajectory:
         states: states (T, n); NaN: not measured.
         labels: names of the n components; empty means u1, u2, ...
         source: where the numbers come from, for captions, e.g. a file name.
-        weights: of each measurement in the training loss, (T, n), not negative; None: one each.
+        weights: of each measurement in the training loss, (T, n), not negative; None: one each. A measurement of weight
+            0 is shown in pictures and not used otherwise: not for scaling, initial states or errors either.
         inputs: known inputs (T, m) that drive the system, NaN where they were not measured; None: there are none.
         input_labels: names of the m inputs; empty means w1, w2, ...
         input_kind: between measurements an input is ``"linear"`` or ``"held"`` at the one before (default linear).
@@ -93,8 +94,14 @@ class Trajectory:
 
     @property
     def measured(self) -> np.ndarray:
-        """Which entries of `states` were measured, (T, n)."""
-        return ~np.isnan(self.states)
+        """Which entries of `states` were measured and count, (T, n): those of weight 0 do not."""
+        return ~np.isnan(self.states) if self.weights is None else self.weights > 0
+
+    def used(self) -> Trajectory:
+        """The same without the measurements of weight 0."""
+        if self.weights is None or (self.measured | np.isnan(self.states)).all():
+            return self
+        return replace(self, states=np.where(self.measured, self.states, np.nan))
 
     @property
     def forcing(self) -> Inputs | None:
@@ -104,6 +111,10 @@ class Trajectory:
     def __len__(self) -> int:
         """Number of save points T."""
         return len(self.t)
+
+    def at(self, t: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+        """States (M, n) at times (M,): see `between`."""
+        return between(self.t, np.where(self.measured, self.states, np.nan), t, otherwise)
 
     def until(self, end: float) -> Trajectory:
         """The part with t <= end."""
@@ -131,8 +142,14 @@ class Trajectory:
         if weights.shape != self.states.shape:
             raise self.error(f"got weights of shape {weights.shape}: expected {self.states.shape}, as the states")
         weights[np.isnan(self.states)] = 0.0
-        if not np.isfinite(weights).all() or np.any(weights < 0):
-            raise self.error("a weight is negative or not finite: expected numbers of at least 0")
+        bad = ~np.isfinite(weights) | (weights < 0)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            what = "no number" if np.isnan(weights[row, column]) else f"{weights[row, column]:g}"
+            raise self.error(
+                f"got {what} as the weight of {self.labels[column]} at time {self.t[row]:g}: expected a number of at"
+                " least 0, 0 for a measurement that is not to be used"
+            )
         if not weights.any():
             raise self.error("every measurement has weight 0: nothing is left to learn from")
         return weights
@@ -156,3 +173,16 @@ class Trajectory:
             else:
                 column[:] = column[np.maximum.accumulate(np.where(known, rows, 0))]
         return inputs
+
+
+def between(t: np.ndarray, states: np.ndarray, at: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """States (M, n) at times (M,), of measurements (T, n) at times (T,), NaN for none.
+
+    Linear between the measurements of a component, outside them the nearest one; where it has none, `otherwise` (n,).
+    """
+    found = np.tile(np.asarray(otherwise, dtype=np.float64), (len(at), 1))
+    for i, column in enumerate(states.T):
+        known = ~np.isnan(column)
+        if known.any():
+            found[:, i] = np.interp(at, t[known], column[known])
+    return found

@@ -10,6 +10,7 @@ from support.kernels import Kernel, robertson, van_der_pol
 from kansciml import SolveError
 from kansciml.backends._engines import bdf, radau
 from kansciml.backends._engines.radau import DENSE, A, C
+from kansciml.backends._engines.stiff import damped_newton
 from kansciml.backends._kernels import bind
 from kansciml.backends.base import Piece
 from kansciml.models.field_spec import FieldSpec
@@ -152,6 +153,52 @@ def test_gradients_at_a_tight_tolerance_are_those_of_the_continuous_adjoint():
         by_params, by_starts = solve(kernel, [piece], 1e-11, method).pull([cotangent])
         np.testing.assert_allclose(by_starts[0], y[:3], rtol=1e-5)
         np.testing.assert_allclose(by_params, y[3:], rtol=1e-5)
+
+
+@BOTH
+def test_rounding_that_grows_with_the_solution_is_no_failure(method):
+    """u' = 25 (u - cos t) - sin t from u = cos t: what a step errs by is 7e10 times as much at t = 1."""
+    kernel = Kernel(lambda p, t, u, w: 25 * (u - np.cos(t)) - np.sin(t))
+    solved = solve(kernel, [Piece(np.ones(1), 0.0, np.array([0.2, 1.0]))], 1e-10, method)
+    assert solved.states[0][0, 0] == pytest.approx(np.cos(0.2), abs=1e-6)
+    assert np.log(solved.pull([np.array([[0.0], [1.0]])])[1][0, 0]) == pytest.approx(25, rel=0.01)
+
+
+@BOTH
+def test_steps_one_after_the_other_are_the_steps_together(method, monkeypatch):
+    """As they are solved where all together are not: a chaotic solution, of which rounding errors grow without limit."""
+    inputs = Inputs(np.array([0.0, 0.5, 2.0]), np.array([[1.0], [-1.0], [3.0]]), "held")
+    driven = Kernel(lambda p, t, u, w: p[0] * (w - u) ** 3, [1e2])
+    ends = np.array([0.4, 1.1]), np.array([2.0])
+    cases = [(Kernel(robertson, RATES), KINETICS), (driven, [Piece(np.zeros(1), 0.0, t, inputs) for t in ends])]
+    together = [solve(*case, 1e-6, method) for case in cases]
+    monkeypatch.setattr(METHODS[method][0], "NEWTON", 0 if method == "Radau" else -1)
+    for case, found in zip(cases, together):
+        alone = solve(*case, 1e-6, method)
+        for a, b in zip(alone.states, found.states):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14)
+        pulled = [one.pull([np.cos(np.arange(v.size)).reshape(v.shape) for v in one.states]) for one in (alone, found)]
+        np.testing.assert_allclose(pulled[0][0], pulled[1][0], rtol=1e-8)
+
+
+def test_a_chaotic_solution_is_solved_and_differentiated():
+    def lorenz(p, t, u, w):
+        return np.stack([10 * (u[1] - u[0]), u[0] * (p[0] - u[2]) - u[1], u[0] * u[1] - 8 / 3 * u[2]])
+
+    solved = solve(Kernel(lorenz, [28.0]), [Piece(np.ones(3), 0.0, np.array([25.0]))], 1e-3)
+    assert np.all(np.abs(solved.states[0]) < 60)
+    assert np.linalg.norm(solved.pull([np.ones((1, 3))])[1]) > 1e4
+
+
+def test_newtons_method_is_damped_where_it_would_cycle_across_kinks():
+    """On clip(x, -1, 1) + x / 100, which it leaves ever farther from outside [-1, 1]."""
+
+    def correction(x):
+        return -(np.clip(x, -1, 1) + 0.01 * x) / np.where(np.abs(x) < 1, 1.01, 0.01)
+
+    found, size = damped_newton(correction, np.array([[5.0], [-300.0]]), lambda change, x: np.abs(change[:, 0]), 1e-7)
+    np.testing.assert_allclose(found, 0, atol=1e-12)
+    assert np.all(size < 1e-8)
 
 
 @BOTH

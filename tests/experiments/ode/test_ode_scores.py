@@ -1,6 +1,7 @@
 """``kansciml evaluate`` of neural ODEs on other data, and what a run keeps of its known terms."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +44,11 @@ def record(tmp_path_factory):
     folder = tmp_path_factory.mktemp("half")
     (folder / "half.py").write_text(HALF_KNOWN)
     config = OdeConfig(
-        SystemConfig(str(folder / "half.py")), "mlp", "width", FieldConfig(hidden=(1,)), RunConfig.of_steps(5, 3, 2)
+        SystemConfig(str(folder / "half.py")),
+        "mlp",
+        "width",
+        FieldConfig(hidden=(1,)),
+        replace(RunConfig.of_steps(5, 3, 2), backend="torch"),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(WORKERS_VARIABLE, "1")  # two would take longer to start than to train

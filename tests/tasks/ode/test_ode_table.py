@@ -167,9 +167,12 @@ def test_a_long_table_that_is_wrong_is_one_clear_line(case: str, tmp_path: Path)
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="got dict: expected a path, a pandas DataFrame"):
         read_table({"t": [0.0]})
-    with pytest.raises(UsageError, match="no rows of data"):
+    with pytest.raises(UsageError, match="the table holds no rows of data"):
         read_table(pd.DataFrame({"t": [], "x": []}))
     pytest.importorskip("pyarrow")
+    pd.DataFrame({"t": [], "x": []}).to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(UsageError, match="empty.parquet holds no rows of data"):
+        read_table(tmp_path / "empty.parquet")
     (tmp_path / "data.parquet").write_bytes(b"no")
     for name, message in (("data.parquet", "cannot be read as Parquet"), ("absent.parquet", "does not exist")):
         with pytest.raises(UsageError, match=message):

@@ -59,7 +59,8 @@ BAD = {
     "infinite": ({"states": [[1.0], [np.inf], [1.0], [1.0]]}, "a state is infinite"),
     "nothing": ({"states": np.full((4, 1), NAN)}, "trajectory a: no measurement at all"),
     "weights' shape": ({"weights": [1.0]}, r"weights of shape \(1,\): expected \(4, 1\)"),
-    "negative weight": ({"weights": -np.ones((4, 1))}, "weight is negative"),
+    "negative weight": ({"weights": -np.ones((4, 1))}, "got -1 as the weight of u1 at time 0: expected a number of"),
+    "missing weight": ({"weights": [[1.0], [NAN], [1.0], [1.0]]}, "got no number as the weight of u1 at time 1"),
     "no weight": ({"weights": np.zeros((4, 1))}, "every measurement has weight 0"),
     "inputs' shape": ({"inputs": np.ones((3, 1))}, r"inputs of shape \(3, 1\): expected \(4, m\)"),
     "inputs end early": (
@@ -139,6 +140,9 @@ def test_components_and_rows_that_teach_nothing_are_refused() -> None:
         system_from_trajectories(Trajectory(T[:3], states, ("x", "y")), "late", 0.67)
     with pytest.raises(UsageError, match="nothing is measured after the first rows"):
         system_from_trajectories(Trajectory(T[:2], [[1.0], [NAN]]), "short")
+    late = Trajectory(T, [[NAN], [NAN], [NAN], [1.0]], name="b")
+    with pytest.raises(UsageError, match="trajectory b: no measurement at all in the 2 rows that are trained on"):
+        system_from_trajectories([Trajectory(T, T[:, None], name="a"), late], "x", 0.5)
     with pytest.raises(UsageError, match="trajectory b: got 1 row of data"):
         system_from_trajectories([line(), Trajectory([0.0], [[1.0, 1.0]], name="b")], "x")
     with pytest.raises(UsageError, match="different inputs"):
@@ -209,6 +213,31 @@ def test_a_system_whose_own_state_rests_is_scaled_by_the_others() -> None:
     np.testing.assert_allclose(several.rate[0], np.sqrt(np.mean(slopes**2)), rtol=1e-12)
 
 
+def test_the_loss_scale_of_several_trajectories_is_that_of_all() -> None:
+    """Decays from 1 and from up to 9: not the spread of the first alone, unless the system says so."""
+    box = (np.array([8.0]), np.array([9.0]))
+    own = System("decay", [1.0], 2.0, np.linspace(0.0, 2.0, 2001), rhs=lambda t, u: -u, box=box)
+    system = resolve_system(own)
+    several = sampled(system, 3, unseen=2)
+    states = np.concatenate([several.trajectories[k].states for k in several.training])
+    np.testing.assert_allclose(several.loss_scale, states.std(axis=0), rtol=1e-3)
+    np.testing.assert_array_equal(sampled(system, noise=0.1).loss_scale, system.loss_scale)
+    given = resolve_system(replace(own, loss_scale=np.array([2.0])))
+    assert sampled(given, 3).loss_scale.tolist() == [2.0]
+
+
+def test_an_initial_state_before_the_first_measurement_is_known_and_not_shown_to_those_who_learn_it() -> None:
+    own = System("decay", [1.0], 2.0, np.linspace(0.5, 2.0, 16), rhs=lambda t, u: -u, box=([2.0], [3.0]))
+    system = sampled(resolve_system(own), 2, noise=0.1)
+    assert all(np.isnan(one.states[0, 0]) and one.t[0] == 0.0 for one in system.trajectories)
+    spec = make_field(system, "mlp", hidden=(2,))
+    for one, start in zip(make_problem(system, spec).series, system.starts):
+        np.testing.assert_array_equal(one.u0, start)
+    for one, data in zip(make_problem(system, spec, learn_u0=True).series, system.trajectories):
+        assert one.learned and one.u0 == data.states[1]
+    assert make_problem(resolve_system(own), spec, learn_u0=True).u0 == pytest.approx(np.exp(-0.5), rel=1e-9)
+
+
 def test_a_system_without_changes_is_the_system() -> None:
     assert sampled(get_system("spiral")) is get_system("spiral")
 
@@ -261,6 +290,28 @@ def test_trajectories_long_after_one_another_are_learned_as_at_one_time() -> Non
         values.append(solver.value_and_grad(params))
     np.testing.assert_allclose(values[1][0], values[0][0], rtol=1e-8)
     np.testing.assert_allclose(values[1][1], values[0][1], rtol=1e-6, atol=1e-8)
+
+
+def test_a_measurement_of_weight_zero_is_used_nowhere() -> None:
+    """Whatever it says: scaling, first guesses, loss and errors are the same; in the first row it is none."""
+    weights, states = np.ones((5, 2)), [line().states.copy() for _ in range(2)]
+    weights[[0, 2, 4], [1, 0, 0]] = 0.0
+    states[0][weights == 0] = [77.0, -1e9, 5.0]
+    found = []
+    for own in states:
+        one = Trajectory(line().t, own, ("x", "y"), weights=weights)
+        system = system_from_trajectories([one, line(1.0)], "x", 0.6)
+        problem = make_problem(system, make_field(system, "mlp", hidden=(3,)), learn_u0=True)
+        solver, params = TorchOdeSolver(problem), problem.initial_parameters(0)
+        loss, gradient = solver.value_and_grad(params)
+        metrics, _ = evaluate(solver, system, params)
+        found.append(
+            [*problem.u0, *system.center, *system.rate, *system.loss_scale, loss, *gradient, *metrics.values()]
+        )
+        with pytest.raises(UsageError, match="y not measured, or of weight 0, in the first row"):
+            make_problem(system, problem.field)
+        np.testing.assert_array_equal(system.trajectories[0].states, own)  # pictures show it
+    assert found[0] == found[1] and metrics["test_mse"] is not None
 
 
 def test_an_initial_state_with_a_gap_is_to_be_learned() -> None:

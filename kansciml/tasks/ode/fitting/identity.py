@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,11 +14,12 @@ from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.fitting.objective import Objective
 
 
-def run_identity(objective: Objective, seed: int = 0) -> dict[str, Any]:
+def run_identity(objective: Objective, seed: int = 0, ladder: Sequence[float] = ()) -> dict[str, Any]:
     """What tells one run from another in a checkpoint, besides initial values and training settings.
 
     Args:
         objective: what is minimised; its settings count where they are not the defaults. seed: of the minibatches.
+        ladder: factors of tighter tolerances.
     """
     solver, own, held_out = objective.solver, objective.own, objective.held_out
     problem, spec = solver.problem, solver.problem.field
@@ -36,6 +37,8 @@ def run_identity(objective: Objective, seed: int = 0) -> dict[str, Any]:
     solved: dict[str, Any] = {"rtol": problem.rtol, "atol": problem.atol, "max_steps": problem.max_steps}
     if problem.solver != OdeProblem.solver:
         solved["solver"] = problem.solver
+    if ladder:
+        solved["ladder"] = list(ladder)
     further: dict[str, Any] = {}
     if set_ones := {k: v for k, v in asdict(objective.fit).items() if v != getattr(FitConfig, k)}:
         further["settings of the fit"] = set_ones | ({"seed": seed} if objective.fit.batch_trajectories else {})

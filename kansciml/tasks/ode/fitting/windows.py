@@ -18,6 +18,7 @@ from kansciml.models.edge_penalty import edge_penalty
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec
 from kansciml.tasks.ode.fitting.config import FitConfig
+from kansciml.tasks.ode.trajectory import between
 
 
 def prepared(problem: OdeProblem, fit: FitConfig) -> OdeProblem:
@@ -44,7 +45,8 @@ def prepared(problem: OdeProblem, fit: FitConfig) -> OdeProblem:
 def with_learned_starts(problem: OdeProblem) -> OdeProblem:
     """The problem with all initial states learned.
 
-    The first guess of a component is its first measured value; where it has none, what the problem started from.
+    The first guess of a component is its first measured value; where it has none, what the problem started from. What
+    is known of the initial state beside the measurements does not count.
 
     Raises:
         UsageError: nothing at all is measured of a trajectory.
@@ -121,10 +123,5 @@ def gaps(solver: OdeSolver, params: Float64[np.ndarray, " P"]) -> Float64[np.nda
 
 
 def _guess(one: Series, t: float) -> np.ndarray:
-    """State (n,) at a time: linear between measurements of a component, the nearest one outside, else its `u0`."""
-    guess = one.u0.copy()
-    for i, column in enumerate(one.data.T):
-        seen = ~np.isnan(column)
-        if seen.any():
-            guess[i] = np.interp(t, one.saveat[seen], column[seen])
-    return guess
+    """State (n,) at a time, by its measurements (see `between`), else its `u0`."""
+    return between(one.saveat, one.data, np.array([t]), one.u0)[0]

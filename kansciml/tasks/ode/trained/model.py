@@ -47,6 +47,11 @@ class OdeModel:
         return self.problem.field
 
     @property
+    def series_names(self) -> list[str]:
+        """Names of the trajectories that it was trained on; the index stands for one without a name."""
+        return [one.name or str(k) for k, one in enumerate(self.problem.series)]
+
+    @property
     def clock(self) -> Clock | None:
         """How the table that was trained on told times; None: models of earlier versions do not say."""
         told = self.about.get("clock")
