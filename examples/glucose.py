@@ -2,10 +2,11 @@
 
 Run: python examples/glucose.py [picture.png]
 The same from the command line: kansciml ode --data glucose.csv --time-column minutes --inputs insulin
-Expected: the held-out last hour to about 3 mg/dl, in half a minute.
+Expected: the held-out last hour to about 5 mg/dl, in half a minute.
 
 The first eight minutes, while the glucose spreads through the body, are left out, as usual for this test. Insulin is
-linear between its measurements; what is predicted is the glucose, given the insulin.
+linear between its measurements; what is predicted is the glucose, given the insulin. The width is the one that, trained
+on the first 12 rows, predicts the next four best; the last four rows are looked at once.
 Source: Pacini & Bergman, MINMOD, Computer Methods and Programs in Biomedicine 23 (1986) 113-122.
 """
 
@@ -19,14 +20,23 @@ import numpy as np
 from kansciml import ode
 
 DATA = Path(__file__).parent / "data" / "glucose.csv"
+WIDTHS = 2, 3, 5
+
+
+def trained(data: ode.Trajectory, rows: int, width: int, training: ode.FlatTraining) -> ode.OdeRun:
+    """Trained on the first rows of the data, tested on the others."""
+    system = ode.system_from_trajectory(data, "glucose", train_fraction=rows / len(data))
+    return ode.train(system, "mlp", hidden=(width,), training=training)
 
 
 def main(picture: Path = Path("glucose.png"), adam_steps: int = 300, lbfgs_steps: int = 50) -> float:
     (blood,) = ode.read_table(DATA, time_column="minutes", inputs=["insulin"])
     mixed = replace(blood, t=blood.t[4:], states=blood.states[4:], inputs=blood.inputs[4:])
-    system = ode.system_from_trajectory(mixed, "glucose", train_fraction=0.8)
     training = ode.FlatTraining(adam_steps=adam_steps, lbfgs_steps=lbfgs_steps)
-    run = ode.train(system, "mlp", hidden=(3,), training=training)
+    early = {width: trained(mixed.until(mixed.t[15]), 12, width, training).metrics["test_mse"] for width in WIDTHS}
+    print("error on rows 13 to 16, mg/dl:", *(f"width {w}: {np.sqrt(error):.1f}," for w, error in early.items()))
+    run = trained(mixed, 16, min(early, key=early.get), training)
+    system = run.system
 
     error = np.sqrt(run.metrics["test_mse"])
     print(f"{run.field.label()}: glucose after {system.train_end:.0f} min, held out, to {error:.1f} mg/dl (RMS)")

@@ -184,19 +184,30 @@ def spared_interrupts() -> Iterator[None]:
     """Processes that are started within never see a Ctrl-C, which a terminal sends to all: their parent ends them.
 
     They inherit the mask and so are spared from their first moment on, not only once they could say that they want to
-    be; for this process one that comes meanwhile counts right after.
+    be. For this process a Ctrl-C or SIGTERM that comes meanwhile counts right after: halfway, a process would start
+    without all that it is to be told.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     from multiprocessing import resource_tracker
 
+    came: list[int] = []
+    held = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread() or None in held.values():
+        held = {}
     resource_tracker.ensure_running()  # where it is started on the way, it lifts the mask again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    for number in held:  # the mask is this thread's alone: another one may take the signal
+        signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for late in came[:1]:
+            signal.raise_signal(late)
 
 
 # ---- one call in a process of its own -------------------------------------------------------------------------------

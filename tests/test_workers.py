@@ -4,10 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import psutil
 import pytest
 from support.sweep_samples import FOLDER, alive, wait_for
+
+from kansciml import _workers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs groups of processes")
 CODES = {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (143, "terminated\n"), signal.SIGKILL: (-9, "")}
@@ -31,3 +35,25 @@ def test_whatever_ends_a_command_ends_its_workers(tmp_path, number, what, workin
     wait_for(lambda: not alive(children), 20)
     if working and not (what == "pool" and to == "all" and number == signal.SIGKILL):
         assert len(list(tmp_path.glob("*.saved"))) == count
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_process_starts_counts_once_it_has(number):
+    """Whichever thread takes it: a process that is started by halves would end in a traceback."""
+    started = []
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, stop)
+    sleeper = threading.Thread(target=time.sleep, args=(0.3,))
+    try:
+        sleeper.start()
+        with pytest.raises(KeyboardInterrupt), _workers.spared_interrupts():
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            started.append(number)
+        assert started == [number] and signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+        sleeper.join()

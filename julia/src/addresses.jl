@@ -8,8 +8,8 @@ the other; numbers of them (of save times, of knots, indices) are float64 as wel
 module Addresses
 
 using ..KanSciML:
-    Field, FieldSpec, FitProblem, Inputs, Piece, SENSEALGS, Series, Workspace, checked, each_piece, gradient_method,
-    is_start, loss_and_gradient!, parameter_count, pull_piece!, recall!, record!, save!, state_size
+    Field, FitProblem, Inputs, Piece, Series, checked, described_spec, each_piece, gradient_method, is_start,
+    loss_and_gradient!, parameter_count, pull_piece!, read_json, recall!, record!, save!, state_size
 
 # What the pieces of the last request for states left, for the gradient that may be asked for next.
 struct Tape
@@ -43,33 +43,23 @@ function read_inputs(count, m, knot_counts::Int, held::Int, knots::Int, values::
 end
 
 """
-    setup(model, activation, widths, grid, spline_order, low, high, squash, input_power, inputs, time, normalisation,
-          solver, K, starts, t0s, save_counts, saveat, knot_counts, held, knots, values, data, weights, follows,
+    setup(field, solver, K, starts, t0s, save_counts, saveat, knot_counts, held, knots, values, data, weights, follows,
           loss_scale, continuity, rtol, atol, maxiters)
 
-Number of a new problem of `K` series. `widths` are separated by spaces; `normalisation` is the address of center, scale
-`(widths[1],)` each and rate `(n,)`; `starts (n, K)`, `t0s (K,)`, `save_counts (K,)`, `saveat (T,)`, `data (n, T)`,
-`weights (n, T)` with the T of all series, `follows (K,)` (-1: none).
+Number of a new problem of `K` series. `field` is described in JSON as in a saved model; `starts (n, K)`, `t0s (K,)`,
+`save_counts (K,)`, `saveat (T,)`, `data (n, T)`, `weights (n, T)` with the T of all series, `follows (K,)` (-1: none).
 """
 function setup(
-    model::String, activation::String, widths::String, grid::Int, spline_order::Int, low::Float64, high::Float64,
-    squash::Bool, input_power::Int, inputs::Int, time::Bool, normalisation::Int, solver::String, K::Int, starts::Int,
-    t0s::Int, save_counts::Int, saveat::Int, knot_counts::Int, held::Int, knots::Int, values::Int, data::Int,
-    weights::Int, follows::Int, loss_scale::Int, continuity::Float64, rtol::Float64, atol::Float64, maxiters::Int,
+    field::String, solver::String, K::Int, starts::Int, t0s::Int, save_counts::Int, saveat::Int, knot_counts::Int,
+    held::Int, knots::Int, values::Int, data::Int, weights::Int, follows::Int, loss_scale::Int, continuity::Float64,
+    rtol::Float64, atol::Float64, maxiters::Int,
 )
-    sizes = parse.(Int, split(widths))
-    width, n = sizes[1], sizes[end]
-    numbers = wrapped(normalisation, 2width + n)
-    spec = FieldSpec(
-        Symbol(model), sizes; activation = Symbol(activation), grid, spline_order, grid_range = (low, high),
-        center = numbers[1:width], scale = numbers[(width + 1):2width], rate = numbers[(2width + 1):end], squash,
-        input_power, inputs, time,
-    )
-    lengths = integers(save_counts, K)
+    spec = described_spec(read_json(field))
+    n, lengths = state_size(spec), integers(save_counts, K)
     total = sum(lengths)
     u0, t0, t = wrapped(starts, n, K), wrapped(t0s, K), wrapped(saveat, total)
     u, w, before = wrapped(data, n, total), wrapped(weights, n, total), integers(follows, K)
-    signals = read_inputs(K, inputs, knot_counts, held, knots, values)
+    signals = read_inputs(K, spec.inputs, knot_counts, held, knots, values)
     series = map(1:K, ranges(lengths), signals) do k, range, signal
         Series(
             u0[:, k], t[range], u[:, range]; t0 = t0[k], weights = w[:, range], inputs = signal, learned = true,

@@ -7,18 +7,16 @@ function exercise(solver::Symbol)
     t0s, save_counts, knot_counts, held, follows = zeros(2), [5.0, 5.0], [3.0, 3.0], [0.0, 1.0], [-1.0, -1.0]
     starts, ones2, picked = [0.5 0.3; -0.3 0.2], ones(2), [0.0, 1.0]
     at(array) = Int(UInt(pointer(array)))
-    for model in ("mlp", "kan"), inputs in (0, 1)
-        width = 2 + 2inputs
-        normalisation = [zeros(width); ones(width + 2)]
+    for model in ("mlp", "kan", "hybrid"), inputs in (0, 1)
         kept = (
             saveat, knots, data, states, weights, signal, t0s, save_counts, knot_counts, held, follows, starts, ones2,
-            picked, normalisation,
+            picked,
         )
         GC.@preserve kept begin
             id = Addresses.setup(
-                model, "tanh", "$width 3 2", 5, 3, -1.0, 1.0, false, 1, inputs, inputs == 1, at(normalisation),
-                string(solver), 2, at(starts), at(t0s), at(save_counts), at(saveat), at(knot_counts), at(held),
-                at(knots), at(signal), at(data), at(weights), at(follows), at(ones2), 1.0, 1e-4, 1e-4, 1000,
+                exercised(model, inputs), string(solver), 2, at(starts), at(t0s), at(save_counts), at(saveat),
+                at(knot_counts), at(held), at(knots), at(signal), at(data), at(weights), at(follows), at(ones2), 1.0,
+                1e-4, 1e-4, 1000,
             )
             field = Addresses.PROBLEMS[id].field
             params = initial_parameters(Random.Xoshiro(0), field)
@@ -43,6 +41,18 @@ function exercise(solver::Symbol)
         end
     end
     return nothing
+end
+
+function exercised(model, inputs)
+    network(model, n_in, rest) = """
+        {"model": "$model", "widths": [$n_in, 3, 2], "activation": "tanh", "grid": 5, "spline_order": 3,
+         "grid_range": [-1.0, 1.0], "center": [], "scale": [], "rate": [], "squash": false, "input_power": 1$rest}"""
+    model == "hybrid" ||
+        return network(model, 2 + 2inputs, ", \"kind\": \"spec\", \"inputs\": $inputs, \"time\": $(inputs == 1)")
+    known = """{"nodes": [["state", 0], ["parameter", 0], ["network", 0, 1], ["output", 2, 0], ["*", 3, 1], ["exp", 0]],
+        "slopes": [4, 5], "parameters": [1]}"""
+    return """{"kind": "hybrid", "network": $(network(inputs == 0 ? "mlp" : "kan", 2, "")), "equations": $known,
+        "parameters": [{"name": "p"}], "inputs": $inputs}"""
 end
 
 @compile_workload exercise(:Tsit5)

@@ -11,7 +11,9 @@ field, in the user's units:
 
 `solver` is one of [`SOLVERS`](@ref) (default: the one it was trained with, or that of the same order).
 
-Throws an `ArgumentError` if there is no model, it is damaged, or its field is not a built-in one.
+A model of known terms and a network has `KanSciML.estimates(model)`, the values of its known parameters by name.
+
+Throws an `ArgumentError` if there is no model, it is damaged, or its field is a module of torch.
 """
 function load(folder::AbstractString; solver::Union{Nothing,Symbol} = nothing)
     path = joinpath(folder, "model.json")
@@ -20,14 +22,14 @@ function load(folder::AbstractString; solver::Union{Nothing,Symbol} = nothing)
     told = read_json(read(path, String))
     told["schema"] == 1 || throw(ArgumentError("$path has schema $(told["schema"]), this version reads 1"))
     field = told["field"]
-    field["kind"] == "spec" || throw(
-        ArgumentError("the model in $folder is of kind $(field["kind"]): KanSciML reads built-in fields, kind spec")
+    field["kind"] in ("spec", "hybrid") || throw(
+        ArgumentError("the model in $folder is of kind $(field["kind"]): KanSciML reads the kinds spec and hybrid")
     )
     arrays = read_safetensors(joinpath(folder, "model.safetensors"))
     spec = described_spec(field)
     params = arrays["params"]
     units = StateUnits(told["units"], state_size(spec))
-    own = Field(in_units(spec, units))
+    own = Field(described_spec(field, units))
     check_parameters(own, params)
     all(isfinite, params) || throw(ArgumentError("$path is damaged: its parameters are not finite"))
     starts = arrays["starts"]                                  # (n, K)
@@ -83,7 +85,20 @@ function in_units(spec::FieldSpec, units::StateUnits)
     )
 end
 
-function described_spec(told)
+# The field that a saved model describes, of v and tau where there are units.
+function described_spec(told, units = nothing)
+    if told["kind"] == "spec"
+        spec = described_network(told; inputs = told["inputs"], time = told["time"])
+        return isnothing(units) ? spec : in_units(spec, units)
+    end
+    network, inputs = described_network(told["network"]; free_ends = true), told["inputs"]
+    names = String[one["name"] for one in told["parameters"]]
+    n = length(told["equations"]["slopes"])
+    equations = described_equations(told["equations"], inputs, something(units, StateUnits(nothing, n)))
+    return HybridSpec(network, equations, names, inputs)
+end
+
+function described_network(told; options...)
     filled(name, default) = isempty(told[name]) ? default : Float64.(told[name])
     widths = Int.(told["widths"])
     return FieldSpec(
@@ -91,7 +106,7 @@ function described_spec(told)
         spline_order = told["spline_order"], grid_range = Tuple(told["grid_range"]),
         center = filled("center", zeros(widths[1])), scale = filled("scale", ones(widths[1])),
         rate = filled("rate", ones(widths[end])), squash = told["squash"], input_power = told["input_power"],
-        inputs = told["inputs"], time = told["time"],
+        options...,
     )
 end
 
@@ -101,7 +116,7 @@ end
 A trained neural ODE; see [`load`](@ref). Its properties: `field`, `params`, `labels`, `input_labels`, and `problem`,
 which is solved in units of its own.
 """
-struct TrainedModel{F<:Field,P<:FitProblem}
+struct TrainedModel{F<:AbstractField,P<:FitProblem}
     field::F
     params::Vector{Float64}
     problem::P
@@ -116,6 +131,9 @@ function (model::TrainedModel)(u::AbstractVector, t::Real = 0.0; inputs = Float6
         throw(DimensionMismatch("got $(length(inputs)) inputs for a field of $(spec.inputs): expected as many"))
     return model.field(spec.time ? vcat(u, inputs, t) : vcat(u, inputs), model.params)
 end
+
+# Values of the known parameters, by name.
+estimates(model::TrainedModel) = estimates(model.field, model.params)
 
 # As ODEProblem calls it.
 (model::TrainedModel)(u::AbstractVector, p, t::Real) = model(u, t)

@@ -15,6 +15,7 @@ include("references.jl")
     include("series.jl")
     include("inputs.jl")
     include("solvers.jl")
+    include("hybrid.jl")
     include("saved_models.jl")
     include("threads.jl")
 end

@@ -7,6 +7,7 @@ standard error, so it cannot fall into a frame.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -66,22 +67,10 @@ class Worker:
         return {}, []
 
     def do_setup(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: normalisation, the packed series (see `julia.packed`), data, weights, follows (K,), loss_scale."""
-        field = header["field"]
-        normalisation, *pieces, data, weights, follows, loss_scale = arrays
+        """Arrays: the packed series (see `julia.packed`), data, weights, follows (K,), loss_scale."""
+        *pieces, data, weights, follows, loss_scale = arrays
         problem = self.calls.setup(
-            field["model"],
-            field["activation"],
-            " ".join(map(str, field["widths"])),
-            int(field["grid"]),
-            int(field["spline_order"]),
-            float(field["grid_range"][0]),
-            float(field["grid_range"][1]),
-            bool(field["squash"]),
-            int(field["input_power"]),
-            int(field["inputs"]),
-            bool(field["time"]),
-            normalisation.ctypes.data,
+            json.dumps(header["field"]),
             header["solver"],
             len(follows),
             *(array.ctypes.data for array in (*pieces, data, weights, follows, loss_scale)),

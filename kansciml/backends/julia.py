@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
 from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError
+from kansciml._workers import processors
 from kansciml.backends._julia_install import (
     EXE,
     OWN_JULIA,
@@ -35,7 +36,7 @@ from kansciml.backends._julia_methods import (
 from kansciml.backends._julia_process import COMMAND, WorkerProcess
 from kansciml.backends.base import OdeProblem, OdeSolver, Part, Piece, Solved
 from kansciml.models.field_spec import FieldSpec
-from kansciml.models.hybrid_spec import HybridSpec
+from kansciml.models.hybrid_spec import HybridSpec, Spec, described
 
 __all__ = [
     "DEFAULT_SENSEALG",
@@ -150,15 +151,13 @@ class JuliaBackend:
         """The problem made ready in the worker.
 
         Raises:
-            UsageError: unknown sensealg or solver, two that do not go together, or a field that is not a `FieldSpec`.
+            UsageError: unknown sensealg or solver, two that do not go together, or a field that is not built in.
             BackendUnavailable: a Julia package is needed and not installed.
             KansciError: the backend is not started, or the worker died.
         """
         sensealg = checked_sensealg(sensealg or self.sensealg)
         inner = problem.in_own_units()
-        if isinstance(inner.field, HybridSpec):
-            raise UsageError("got known terms for the backend julia: expected torch, which alone solves them")
-        if not isinstance(inner.field, FieldSpec):
+        if not isinstance(inner.field, (FieldSpec, HybridSpec)):
             raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
         solver, sensealg = solved_by(problem.solver, sensealg, inner.field.inputs)
         self._load(sensealg, solver)
@@ -166,14 +165,13 @@ class JuliaBackend:
         series = inner.series
         weights = [np.ones(one.data.shape) if one.weights is None else one.weights for one in series]
         arrays = [
-            np.concatenate(inner.field.normalisation()),
             *packed([Piece(one.u0, one.t0, one.saveat, one.inputs) for one in series], inner.field.inputs),
             np.concatenate([one.data for one in series]),
             np.concatenate(weights),
             np.array([-1 if one.follows is None else one.follows for one in series]),
             inner.loss_scale,
         ]
-        request = {"do": "setup", "field": asdict(inner.field), "solver": solver, **header}
+        request = {"do": "setup", "field": described(inner.field), "solver": solver, **header}
         answer, _ = self.request(request, arrays, "setting up the problem")
         return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]))
 
@@ -205,14 +203,21 @@ class JuliaBackend:
             JuliaCallError: Julia raised another error.
             KansciError: the backend is not started or was closed, the worker died or did not answer in time.
         """
-        if self._process is None:
-            raise KansciError("the Julia backend is not running: call start() first")
-        answer, results = self._process.request(header, arrays, timeout or self.request_timeout, waiting_for)
+        answer, results = self._running().request(header, arrays, timeout or self.request_timeout, waiting_for)
         if "error" in answer:
             if answer.get("kind") == "solve":
                 raise SolveError(answer["error"])
             raise JuliaCallError(f"Julia: {answer['error']}")
         return answer, results
+
+    def cpu_seconds(self) -> float:
+        """Processor time of the worker so far; raises KansciError if there is none."""
+        return self._running().cpu_seconds()
+
+    def _running(self) -> WorkerProcess:
+        if self._process is None:
+            raise KansciError("the Julia backend is not running: call start() first")
+        return self._process
 
     def tell_first_gradient(self, method: str, seconds: float) -> None:
         """Report, once, what the start and the first gradient cost."""
@@ -243,12 +248,16 @@ class JuliaOdeSolver(OdeSolver):
         super().__init__(problem)
         self.method = sensealg
         self._owner, self._number = owner, number
-        self._field = cast(FieldSpec, self.inner.field)
+        self._field = cast(Spec, self.inner.field)
         self._closed = False
 
     def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
         """By the Lux model."""
-        return self._ask("rhs", [self._field.network_input(v, tau, w), params])[1][0]
+        if isinstance(self._field, FieldSpec):
+            x = self._field.network_input(v, tau, w)
+        else:
+            x = np.column_stack([v, *([] if w is None else [w]), tau])
+        return self._ask("rhs", [x, params])[1][0]
 
     def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
         request = {"rtol": rtol, "atol": atol, "sensealg": self.method if gradient else ""}
@@ -324,8 +333,7 @@ def _why_not(installation: JuliaInstallation, error: KansciError) -> str:
 def _threads() -> dict[str, str]:
     """One thread for each processor. With several, Julia has to handle signals, by which its threads stop for its
     garbage collector; then it must not be left to Python, nor to Ctrl-C, which the worker does not see."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = next((value for name in THREADS if (value := os.environ.get(name))), str(usable))
+    count = next((value for name in THREADS if (value := os.environ.get(name))), str(processors()))
     return {
         "PYTHON_JULIACALL_THREADS": count,
         "JULIA_NUM_THREADS": count,

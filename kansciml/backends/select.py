@@ -13,7 +13,6 @@ from kansciml.models.hybrid_spec import HybridSpec, Spec
 if TYPE_CHECKING:
     from kansciml.backends.module_field import ModuleField
 
-_MODULE = "a torch module", "a module of your own needs"
 BACKENDS = ("auto", "torch", "julia")
 
 
@@ -72,7 +71,7 @@ def open_for(
     gradient: str | None = None,
     log: Callable[[str], None] | None = None,
 ) -> OdeBackend:
-    """`backend`, started if it is a name. Fields that are not built in are torch's alone: for them ``"auto"`` is torch.
+    """`backend`, started if it is a name. A module of torch is for torch alone: ``"auto"`` is torch then.
 
     Args:
         gradient, log: see `open_backend`; the former is for torch.
@@ -81,10 +80,9 @@ def open_for(
         UsageError: the backend does not solve such fields; and as `open_backend`. BackendUnavailable: as that.
     """
     name = backend if isinstance(backend, str) else backend.name
-    if not isinstance(field, FieldSpec) and name != "torch":
+    if not isinstance(field, (FieldSpec, HybridSpec)) and name != "torch":
         if name != "auto":
-            what = ("known terms", "these need") if isinstance(field, HybridSpec) else _MODULE
-            raise UsageError(f"got {what[0]} and backend {name!r}: {what[1]} backend 'torch'")
+            raise UsageError(f"got a torch module and backend {name!r}: a module of your own needs backend 'torch'")
         backend = name = "torch"
     if not isinstance(backend, str):
         return backend

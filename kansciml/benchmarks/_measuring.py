@@ -86,19 +86,19 @@ def in_turns(
     rounds: int,
     report: Report = silent,
     *,
-    clock: Callable[[], float] = time.process_time,
+    clock: Callable[[], Any] = time.process_time,
     warm: bool = True,
     shortest_s: float = 0.0,
     slow_s: float = math.inf,
     budget_s: float = math.inf,
 ) -> dict[str, np.ndarray]:
-    """Seconds of every call in every round, (rounds,) per name.
+    """Seconds of every call in every round, (rounds,) per name; (rounds, clocks) if the clock gives several times.
 
     Args:
         calls: what to time, by name. They run in turn, round by round, so that all see the same drift.
         rounds: wanted rounds; fewer (at least 3) once `budget_s` seconds of wall time are spent.
         report: told the name before each call.
-        clock: processor time of this process (default), or wall time.
+        clock: processor time of this process (default), or other times: a number or an array of them.
         warm: each is called once before, uncounted.
         shortest_s: shorter calls are repeated in a round until they take as long, at most 100 times, so that the
             clock's own cost does not count.
@@ -106,22 +106,22 @@ def in_turns(
     """
     repeats = dict.fromkeys(calls, 1)
 
-    def timed(name: str) -> float:
+    def timed(name: str) -> Any:
         report(name)
         began = clock()
         for _ in range(repeats[name]):
             calls[name]()
         return (clock() - began) / repeats[name]
 
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[str, list[Any]] = {name: [] for name in calls}
     repeated = list(calls)
     for name in calls if warm else ():
         taken = timed(name)
-        if taken > slow_s:
+        if np.max(taken) > slow_s:
             seconds[name].append(taken)
             repeated.remove(name)
         elif shortest_s:  # by a second call: what is compiled or allocated once must not set the repeats
-            repeats[name] = max(1, min(100, math.ceil(shortest_s / max(timed(name), 1e-7))))
+            repeats[name] = max(1, min(100, math.ceil(shortest_s / max(np.max(timed(name)), 1e-7))))
     start = time.monotonic()
     for done in range(rounds):
         if done >= 3 and time.monotonic() - start > budget_s:

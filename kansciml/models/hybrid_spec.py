@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -216,3 +216,11 @@ class Physics:
 
 Spec = FieldSpec | HybridSpec
 """A field that every backend knows."""
+
+
+def described(field: Spec) -> dict[str, Any]:
+    """Its arguments as JSON has them, and its ``kind``: ``spec`` or ``hybrid``; a bound that is not there is None."""
+    told = {"kind": "spec" if isinstance(field, FieldSpec) else "hybrid", **asdict(field)}
+    for one in told.get("parameters", ()):
+        one |= {name: None for name in ("low", "high") if math.isinf(one[name])}
+    return told

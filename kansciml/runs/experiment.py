@@ -80,7 +80,7 @@ class Experiment:
             returns is the `plan` of the run.
         choices: what a configuration may stand for that leaves something to the machine, such as backend ``auto``, the
             preferred one first, and last one that asks nothing of it; itself where nothing is left open.
-        resolve: (configuration, its plan, log) -> the one of those that this machine can run; starts what it needs.
+        resolve: (configuration, log) -> the one of those that this machine can run; starts what it needs.
         covers: whether a finished record holds all that a configuration asks for; if not, running it adds the rest.
         trained: the models of a finished run, for studies of their minima; None where nothing is trained.
         scoring: how ``kansciml evaluate`` scores the weights that a run kept; None where none are kept.
@@ -101,7 +101,7 @@ class Experiment:
     summary: Callable[[Record], Table | list[Table]]
     check: Callable[[Any], object] = lambda config: None
     choices: Callable[[Any], Sequence[Any]] = lambda config: (config,)
-    resolve: Callable[[Any, Any, Callable[[str], None]], Any] = lambda config, plan, log: config
+    resolve: Callable[[Any, Callable[[str], None]], Any] = lambda config, log: config
     covers: Callable[[Any, Record], bool] = lambda config, record: True
     trained: Callable[[Record], Sequence[TrainedModel]] | None = None
     scoring: Scoring | None = None

@@ -87,7 +87,8 @@ def resolved(experiment: Experiment, config: Any, results: str | Path, force: bo
     first, last = choices[0], choices[-1]
     if not force and is_finished(experiment, first, results):
         return first
-    return experiment.resolve(config, experiment.accept(last), log)
+    experiment.accept(last)
+    return experiment.resolve(config, log)
 
 
 def is_finished(experiment: Experiment, config: Any, results: str | Path = "results") -> bool:

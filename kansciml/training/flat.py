@@ -106,7 +106,6 @@ def train_flat(
     }
     state = FlatState.load(checkpoint, identity) if checkpoint else None
     state = state or FlatState.start(initial)
-    adam_step(state.iterate, np.zeros(len(initial)), settings.learning_rate)  # torch imports much at the first, untimed
     log = log or (lambda line: None)
     return _Run(
         [value_and_grad, *tighter],

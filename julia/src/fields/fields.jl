@@ -20,13 +20,14 @@ struct FieldSpec
     function FieldSpec(
         model, widths; activation = :tanh, grid = 5, spline_order = 3, grid_range = (-1, 1),
         center = zeros(widths[1]), scale = ones(widths[1]), rate = ones(widths[end]), squash = false, input_power = 1,
-        inputs = 0, time = false,
+        inputs = 0, time = false, free_ends = false,
     )
         model in (:mlp, :kan) || throw(ArgumentError("unknown model $model: expected mlp or kan"))
         if !haskey(ACTIVATIONS, activation)
             throw(ArgumentError("unknown activation $activation: expected one of $(join(keys(ACTIVATIONS), ", "))"))
         end
-        if length(widths) < 2 || minimum(widths) < 1 || inputs < 0 || widths[1] != widths[end] + inputs + time
+        fed = free_ends ? widths[1] : widths[end] + inputs + time
+        if length(widths) < 2 || minimum(widths) < 1 || inputs < 0 || widths[1] != fed
             seen = inputs > 0 || time ? ", but for $inputs inputs$(time ? " and time" : "")" : ""
             throw(ArgumentError("got widths $widths: expected at least two, positive, the first and last equal$seen"))
         end
@@ -74,6 +75,9 @@ function parameter_blocks(spec::FieldSpec)
     end
 end
 
+# What is called as field(x, params), and has a `spec` with the sizes `widths`, `inputs` and `time`.
+abstract type AbstractField end
+
 """
     field(x, params)
 
@@ -86,7 +90,7 @@ The flat vector holds, layer by layer, `weight (out, in)`, `bias (out)`, or `bas
 `spline_weight (out, G + S, in)`, `spline_scale (out, in)`, each column-major: the order in which `Lux.setup` gives the
 parameters. `KanSciML.unpack(field, params)` gives them as the NamedTuple that Lux takes, without copying.
 """
-struct Field{M,B<:NamedTuple,S}
+struct Field{M,B<:NamedTuple,S} <: AbstractField
     spec::FieldSpec
     model::M
     blocks::B
@@ -139,8 +143,9 @@ kan_field(widths; options...) = Field(FieldSpec(:kan, collect(Int, widths); opti
 Length of the flat parameter vector.
 """
 parameter_count(field::Field) = last(last(last(field.blocks)).range)
+parameter_count(spec::FieldSpec) = last(last(last(parameter_blocks(spec))).range)
 
-function check_parameters(field::Field, params)
+function check_parameters(field::AbstractField, params)
     expected = parameter_count(field)
     length(params) == expected || throw(DimensionMismatch("got $(length(params)) parameters: expected $expected"))
     return nothing

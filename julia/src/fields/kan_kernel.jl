@@ -138,6 +138,14 @@ function linearise!(kernel::KANKernel, states, columns::Int)
     return kernel
 end
 
+function outputs!(y, kernel::KANKernel, columns::Int)
+    forward_columns!(y, kernel.layers[end], columns)
+    @inbounds for b in 1:columns, i in axes(y, 1)
+        y[i, b] *= kernel.spec.rate[i]
+    end
+    return y
+end
+
 function grow!(layer::SplineKernel, columns)
     layer.cell = grown(layer.cell, columns)
     layer.basis, layer.basis_slopes = grown(layer.basis, columns), grown(layer.basis_slopes, columns)

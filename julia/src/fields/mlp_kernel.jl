@@ -89,6 +89,16 @@ function linearise!(kernel::MLPKernel{T}, states, columns::Int) where {T}
     return kernel
 end
 
+# What it gives at the states of the last `linearise!`.
+function outputs!(y, kernel::MLPKernel, columns::Int)
+    mul!(view(y, :, 1:columns), kernel.weights[end], view(kernel.inputs[end], :, 1:columns))
+    (; biases, spec) = kernel
+    @inbounds for b in 1:columns, i in axes(y, 1)
+        y[i, b] = spec.rate[i] * (y[i, b] + biases[end][i])
+    end
+    return y
+end
+
 function activate_columns!(f::F, y, slopes, bias, columns) where {F}
     @inbounds for b in 1:columns
         @simd for i in eachindex(bias)

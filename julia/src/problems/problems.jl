@@ -11,7 +11,7 @@ mutable struct ReplayMemory
     const first_column::Vector{Int}    # of each step; the last entry is one past the last column
 end
 
-function ReplayMemory(spec::FieldSpec, stages)
+function ReplayMemory(spec::Spec, stages)
     n, width = state_size(spec), spec.widths[1]
     return ReplayMemory(
         zeros(width, 0), [zeros(n) for _ in 1:stages], zeros(n, stages), zeros(n), zeros(width), zeros(n, 0), Int[],
@@ -27,7 +27,7 @@ struct Workspace{K<:FieldKernel}
     memory::ReplayMemory
 end
 
-function Workspace(spec::FieldSpec, stages)
+function Workspace(spec::Spec, stages)
     return Workspace(FieldKernel(Float64, spec), Forcing(Float64, spec), ReplayMemory(spec, stages))
 end
 
@@ -39,7 +39,7 @@ end
 
 Workspaces(first::Workspace) = Workspaces(ReentrantLock(), [first])
 
-function with_workspace(f::F, spec::FieldSpec, stages, workspaces::Workspaces{K}) where {F,K}
+function with_workspace(f::F, spec::Spec, stages, workspaces::Workspaces{K}) where {F,K}
     (; lock, free) = workspaces
     workspace = @lock lock isempty(free) ? Workspace(spec, stages)::Workspace{K} : pop!(free)
     try
@@ -71,7 +71,7 @@ Throws an `ArgumentError` or a `DimensionMismatch` if sizes do not fit, a number
 or the solver is unknown or its package is not loaded.
 """
 struct FitProblem{K<:FieldKernel,T<:Union{Nothing,Tableau,RosenbrockTableau}}
-    field::Field
+    field::AbstractField
     series::Vector{Series}
     solver::Symbol
     tableau::T
@@ -84,7 +84,7 @@ struct FitProblem{K<:FieldKernel,T<:Union{Nothing,Tableau,RosenbrockTableau}}
 end
 
 function FitProblem(
-    field::Field, series::AbstractVector{Series}; solver::Symbol = :Tsit5, continuity = 1.0,
+    field::AbstractField, series::AbstractVector{Series}; solver::Symbol = :Tsit5, continuity = 1.0,
     loss_scale = ones(state_size(field.spec)), rtol = 1e-7, atol = 1e-7, maxiters = 20_000,
 )
     check_series(series, field.spec)
@@ -102,12 +102,12 @@ function FitProblem(
 end
 
 function FitProblem(
-    field::Field, series, solver, table::T, continuity, loss_scale, rtol, atol, maxiters, workspaces::Workspaces{K}
+    field::AbstractField, series, solver, table::T, continuity, loss_scale, rtol, atol, maxiters, workspaces::Workspaces{K}
 ) where {K,T}
     return FitProblem{K,T}(field, series, solver, table, continuity, loss_scale, rtol, atol, maxiters, workspaces)
 end
 
-function FitProblem(field::Field, u0, saveat, data; t0 = 0.0, options...)
+function FitProblem(field::AbstractField, u0, saveat, data; t0 = 0.0, options...)
     return FitProblem(field, [Series(u0, saveat, data; t0)]; options...)
 end
 

@@ -40,7 +40,7 @@ def choices(config: Any) -> Sequence[Any]:
     return [with_settings(config, {"backend": backend}) for backend in ("julia", "torch")]
 
 
-def resolve(config: Any, plan: Any, log: Callable[[str], None]) -> Any:
+def resolve(config: Any, log: Callable[[str], None]) -> Any:
     """The configuration with backend ``auto`` replaced by the one that starts here; the backend is started.
 
     Raises:
@@ -49,8 +49,5 @@ def resolve(config: Any, plan: Any, log: Callable[[str], None]) -> Any:
     backend = setting(config, "backend")
     if backend == "torch":
         return config
-    if backend == "auto" and getattr(plan, "torch_alone", False):
-        log("backend: torch, which alone solves known terms")
-        return with_settings(config, {"backend": "torch"})
     opened = shared_backend("auto" if backend == "auto" else "julia", setting(config, "sensealg"), log)
     return with_settings(config, {"backend": opened.name}) if backend == "auto" else config

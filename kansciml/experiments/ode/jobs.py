@@ -88,11 +88,6 @@ class Plan:
         if not ids or len(ids) != len(self.jobs):
             raise UsageError(f"got {len(self.jobs)} runs with {len(ids)} different names: expected as many")
 
-    @property
-    def torch_alone(self) -> bool:
-        """Whether it has known terms, which Julia does not solve."""
-        return any(isinstance(job.spec, HybridSpec) for job in self.jobs)
-
     @classmethod
     def of(
         cls, sources: Iterable[SystemConfig], fields: Callable[[System], Mapping[str, Spec]], config: RunConfig
@@ -113,9 +108,8 @@ class Plan:
             for seed in seed_range(config)
         ]
         for job in jobs:
-            if isinstance(job.spec, HybridSpec) and (job.backend == "julia" or job.method not in (None, "replay")):
-                got = "backend julia" if job.backend == "julia" else f"gradient {job.method}"
-                raise UsageError(f"got {got} for known terms: expected backend torch and gradient replay")
+            if isinstance(job.spec, HybridSpec) and job.backend == "torch" and job.method not in (None, "replay"):
+                raise UsageError(f"got gradient {job.method} for known terms: expected replay")
         for job in {(job.system, job.spec): job for job in jobs}.values():
             if systems[job.system].trajectories or config.fit != FitConfig():  # else nothing can be unsuitable
                 validation_problem(systems[job.system], job.problem(systems[job.system]))

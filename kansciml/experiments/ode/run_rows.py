@@ -14,6 +14,9 @@ from kansciml.reporting.style import VariantStyle
 from kansciml.runs.records import Record
 from kansciml.runs.typed import read, write
 
+CONVERGED = "converged"
+"""How a training ended that went on to a plateau: see `kansciml.training.flat`."""
+
 COMPARISONS = {
     "mlp": "as given",
     "kan": "as given",
@@ -147,6 +150,12 @@ class OdeGroup(Group[Run]):
     def styled(self, style: VariantStyle) -> VariantStyle:
         """The style of its variant, told apart by backend where there are two."""
         return style if self.name == self.variant else style.on(self.first.backend)
+
+    @property
+    def converged(self) -> int | None:
+        """How many seeds ended on a plateau; None where the record does not know how they ended."""
+        known = any(run.ended for run in self.rows)
+        return sum(run.ended == CONVERGED for run in self.rows) if known else None
 
     def losses(self, name: str = "train_mse") -> list[float]:
         """`name` of every seed; infinite where the run diverged."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kansciml.analysis.comparison import Comparison, compare_by_factor, compare_losses
+from kansciml.analysis.comparison import UNDECIDED, Comparison, compare_by_factor, compare_losses
 from kansciml.experiments.ode.record import OdeRecord, OdeSystem
 from kansciml.experiments.ode.run_rows import OdeGroup
 from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
@@ -22,6 +22,8 @@ NOT_LOWER_ON = ("fitzhugh",)
 STRUGGLE_ON = ("pleiades", "spiral")
 """Pal & Das 2024, section 4.1: systems that KANs struggle to fit."""
 STRUGGLE_FACTOR = 10.0
+LEAST_CONVERGED = 0.8
+"""Share of each side's trainings that must have ended on a plateau, for a verdict on where they end."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class OdeClaim(Claim[OdeGroup]):
 def loss_table(ode: OdeRecord) -> Table:
     """Final losses per system and variant, over seeds."""
     rows, diverged = [], []
+    ends = any(group.converged is not None for group in ode.groups)
     kinds = [kind for kind in ("validation", "unseen") if any(kind in system.roles for system in ode.systems)]
     for system in ode.systems:
         for group in system.groups:
@@ -43,7 +46,8 @@ def loss_table(ode: OdeRecord) -> Table:
             test = group.middle("test_relative_mse") if _extrapolates(system) else None
             held = [group.middle(f"{kind}_relative_mse") if kind in system.roles else None for kind in kinds]
             wall = sum(run.wall_s for run in group.rows) / len(group.rows)
-            rows.append([*about, group.n_parameters, len(group.rows), *errors, test, *held, wall])
+            told = [f"{group.converged} of {len(group.rows)}"] if group.converged is not None else [None] * ends
+            rows.append([*about, group.n_parameters, len(group.rows), *told, *errors, test, *held, wall])
             if group.n_diverged:
                 diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.rows)} diverged.")
     notes = [
@@ -52,12 +56,13 @@ def loss_table(ode: OdeRecord) -> Table:
         " data, pooled over components (of your own data: in standard deviations of each); median. Test: the"
         " extrapolation span."
         + " Validation, unseen: trajectories that were not trained on." * bool(kinds)
+        + " Converged: seeds whose training ended on a plateau of its loss." * ends
         + " Wall: mean seconds per seed."
     ]
     notes += diverged + _not_computed(ode)
     if ode.n_interrupted:
         notes.append(f"{ode.n_interrupted} interrupted runs are left out.")
-    columns = ["System", "Model", "Comparison", "Parameters", "Seeds"]
+    columns = ["System", "Model", "Comparison", "Parameters", "Seeds", *["Converged"] * ends]
     columns += ["Train MSE", "min", "max", "Train relative MSE", "Test relative MSE"]
     columns += [f"{kind.capitalize()} relative MSE" for kind in kinds] + ["Wall (s)"]
     return Table("Final loss", columns, rows, notes)
@@ -233,4 +238,10 @@ def _apart(group: OdeGroup, other: OdeGroup, step: int) -> float | None:
 def _claim(
     name: str, system: OdeSystem, lower: OdeGroup, other: OdeGroup, outcome: Comparison, paper: str | None
 ) -> OdeClaim:
+    """The claim; undecided where too many trainings of either side were not finished, if the record knows."""
+    ends = [(side.label, side.converged, len(side.rows)) for side in (lower, other) if side.converged is not None]
+    short = [f"{count} of {of} of {label}" for label, count, of in ends if count < LEAST_CONVERGED * of]
+    if short and outcome.verdict != UNDECIDED:
+        reason = f"not converged: {' and '.join(short)} ended on a plateau; else {outcome.verdict}, {outcome.reason}"
+        outcome = replace(outcome, verdict=UNDECIDED, reason=reason)
     return OdeClaim(name, "", other, lower, outcome, (outcome.median_ratio,), paper, system=system)

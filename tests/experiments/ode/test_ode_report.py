@@ -246,3 +246,19 @@ def test_two_backends_are_told_apart_and_compared(make_record, tmp_path):
     with publication_style():
         legend = ode_figures.loss_curves(ode).legends[0]
     assert {text.get_text() for text in legend.get_texts()} >= {"MLP (Torch)", "KAN, equal parameters (Julia)"}
+
+
+def test_trainings_that_were_not_finished_decide_nothing(make_record, tmp_path):
+    """A verdict on where trainings end needs four in five of each side on a plateau; records of before do not know."""
+    for ended, verdict in ((None, "supported"), (("converged",) * 5, "supported"), (("capped",) * 2, "undecided")):
+        record = make_record(tmp_path / str(ended), ("lotka",), ("mlp", "kan-params"))
+        for run in record.result["runs"] if ended else ():
+            run["ended"] = "converged"
+            if run["model"] == "kan" and run["seed"] < len(ended):
+                run["ended"] = ended[run["seed"]]
+        losses, lower = summary(record)
+        row = dict(zip(lower.columns, lower.rows[0]))
+        assert row["Verdict"] == verdict
+        if ended and "capped" in ended:
+            assert row["Why"].startswith("not converged: 3 of 5 of KAN")
+            assert [dict(zip(losses.columns, one))["Converged"] for one in losses.rows] == ["5 of 5", "3 of 5"]

@@ -116,16 +116,9 @@ def test_estimates_are_in_the_record_its_tables_and_the_model(record):
     assert (record.folder / "models" / row["id"] / "system.py").read_text() == HALF_KNOWN
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--backend", "julia"), "got backend julia for known terms: expected backend torch and gradient replay"),
-        (("--backend", "both"), "got backend julia for known terms: expected backend torch and gradient replay"),
-        (("--backend", "torch", "--gradient", "adjoint"), "got gradient adjoint for known terms"),
-    ],
-)
-def test_what_does_not_solve_known_terms_is_refused_before_anything_starts(tmp_path, capsys, flags, message):
+def test_what_does_not_solve_known_terms_is_refused_before_anything_starts(tmp_path, capsys):
     (tmp_path / "half.py").write_text(HALF_KNOWN)
     common = ("--system", str(tmp_path / "half.py"), "--results", str(tmp_path / "results"), "--preset", "smoke")
-    code, _, told = run(capsys, "ode", *common, *flags)
-    assert code == 2 and message in told.splitlines()[-1] and not (tmp_path / "results").exists()
+    code, _, told = run(capsys, "ode", *common, "--backend", "torch", "--gradient", "adjoint")
+    assert code == 2 and "got gradient adjoint for known terms" in told.splitlines()[-1]
+    assert not (tmp_path / "results").exists()

@@ -34,7 +34,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ from kansciml.backends.base import OdeProblem, Series
 from kansciml.backends.select import OdeBackend, open_for, solver_on
 from kansciml.models.equations import Equations
 from kansciml.models.field_spec import FieldSpec
-from kansciml.models.hybrid_spec import Bounds, HybridSpec, NetworkSpec, Spec
+from kansciml.models.hybrid_spec import Bounds, HybridSpec, NetworkSpec, Spec, described
 from kansciml.models.inputs import Inputs
 from kansciml.models.units import Units
 from kansciml.tasks.ode.evaluation import Metrics
@@ -191,7 +191,7 @@ def _problem_of(
 def _field_told(field: Spec | ModuleField) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What ``field`` of the description says, and further arrays."""
     if isinstance(field, (FieldSpec, HybridSpec)):
-        return {"kind": "spec" if isinstance(field, FieldSpec) else "hybrid", **asdict(field)}, {}
+        return described(field), {}
     module = _unwrapped(field.module)
     state = {f"module.{name}": value.detach().numpy() for name, value in module.state_dict().items()}
     sizes = {"state_size": field.state_size, "inputs": field.inputs}
