@@ -1,7 +1,7 @@
 """Glucose in the blood after an injection, driven by the measured insulin: an input to the learned field.
 
 Run: python examples/glucose.py [picture.png]
-The same from the command line: kansciml ode --data glucose.csv --time-column minutes --inputs insulin
+From the command line, without the first four rows: kansciml ode --data mixed.csv --time-column minutes --inputs insulin
 Expected: the held-out last hour to about 5 mg/dl, in half a minute.
 
 The first eight minutes, while the glucose spreads through the body, are left out, as usual for this test. Insulin is

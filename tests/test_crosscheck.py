@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
+from kansciml import SolveError
 from kansciml.backends.torch import TorchOdeSolver
 from kansciml.crosscheck import (
     Gate,
@@ -17,6 +19,7 @@ from kansciml.crosscheck import (
     crosscheck_field,
     loss_allowed,
 )
+from kansciml.crosscheck.collocation import solve_stiff
 from kansciml.tasks.ode.problem import make_field, make_problem
 from kansciml.tasks.ode.registry import get_system
 
@@ -146,3 +149,53 @@ def test_nan_does_not_pass():
 def test_near_an_optimum_the_loss_gate_follows_the_trajectory():
     assert loss_allowed(1.0, 1e-12, np.ones(2)) == 1e-9
     assert loss_allowed(1e-8, 1e-9, np.ones(2)) == pytest.approx(2e-5, rel=1e-4)
+
+
+def kinetics(t, u):
+    """Robertson's equations and their Jacobians at states (B, 3)."""
+    zero, fast, slow = np.zeros(len(u)), 6e7 * u[:, 1], np.full(len(u), 0.04)
+    rows = [-slow, 1e4 * u[:, 2], 1e4 * u[:, 1]], [slow, -1e4 * u[:, 2] - fast, -1e4 * u[:, 1]], [zero, fast, zero]
+    return get_system("robertson").rhs(0.0, u), np.moveaxis(np.array(rows), 2, 0)
+
+
+def test_the_stiff_reference_agrees_with_two_other_integrators_on_robertsons_kinetics():
+    times, start = np.geomspace(1e-5, 1e5, 11), np.array([1.0, 0.0, 0.0])
+    states = solve_stiff(kinetics, 0.0, start, times, 1e-11)
+    for method, tolerance in (("LSODA", 1e-11), ("Radau", 1e-9)):
+        truth = solve_ivp(lambda t, u: kinetics(t, u[None])[0][0], (0, 1e5), start, method, times, rtol=tolerance,
+                          atol=1e-15, jac=lambda t, u: kinetics(t, u[None])[1][0]).y.T  # fmt: skip
+        np.testing.assert_allclose(states, truth, rtol=1e-8, atol=1e-13)
+    np.testing.assert_allclose(states, solve_stiff(kinetics, 0.0, start, times, 1e-13), rtol=1e-12)
+    np.testing.assert_allclose(states.sum(1), 1.0, rtol=1e-14)
+
+
+def test_the_stiff_reference_has_closed_forms_and_says_where_it_ends():
+    def layer(t, u):  # u' = -1e6 (u - cos t) - sin t
+        return -1e6 * (u - np.cos(t)[:, None]) - np.sin(t)[:, None], np.full((len(u), 1, 1), -1e6)
+
+    times = np.array([1e-6, 3.0, 20.0])
+    found = solve_stiff(layer, 0.0, np.array([2.0]), times, 1e-12)
+    np.testing.assert_allclose(found[:, 0], np.cos(times) + np.exp(-1e6 * times), atol=1e-13)
+    with pytest.raises(SolveError, match="does not get beyond t = 1"):
+        solve_stiff(lambda t, u: (u * u, 2 * u[:, None]), 0.0, np.ones(1), np.array([2.0]), 1e-9)
+
+
+@pytest.fixture(scope="module")
+def stiff_problem():
+    system = get_system("robertson")
+    return make_problem(system, make_field(system, "mlp", hidden=(4,)), 1e-10, 1e-10)
+
+
+def test_gates_against_the_reference_pass_on_a_stiff_system_and_see_a_fault(stiff_problem):
+    params, reference = stiff_problem.initial_parameters(0), ReferenceSolver(stiff_problem)
+    gates = list(compare_with_reference(TorchOdeSolver(stiff_problem), reference, "s", params, 0, explained=True))
+    assert {gate.number for gate in gates} == {1, 2, 3} and not failed(gates)
+    coarse = TorchOdeSolver(replace(stiff_problem, rtol=1e-5, atol=1e-5))
+    assert {gate.number for gate in failed(compare_with_reference(coarse, reference, "s", params, 0))} == {2, 3}
+
+
+@pytest.mark.slow
+def test_every_gate_passes_on_a_stiff_system():
+    system = get_system("robertson")
+    gates = list(crosscheck_field(system, make_field(system, "mlp", hidden=(4,))))
+    assert {gate.number for gate in gates} == {1, 2, 3, 4, 5, 6} and not failed(gates)

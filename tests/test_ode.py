@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,7 @@ def test_input_scalings_are_what_they_say():
     system = ode.get_system("spiral")
     affine, none, tanh = (ode.make_field(system, "kan", input_scaling=s) for s in ("affine", "none", "tanh"))
     assert affine.scale == system.scale and none.scale == () and tanh.squash and not none.squash
+    assert ode.make_field(system, "kan", input_scaling="affine+tanh") == replace(affine, squash=True)
     with pytest.raises(UsageError, match="unknown input_scaling"):
         ode.make_field(system, "kan", input_scaling="log")
 

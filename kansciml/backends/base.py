@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float64, Num
 
 from kansciml._errors import SolveError, UsageError
-from kansciml.backends.problem import MAX_STEPS, OdeProblem, Part, Piece, Series
+from kansciml.backends.part import Part, Piece
+from kansciml.backends.problem import MAX_STEPS, OdeProblem, Series
 from kansciml.models.inputs import Inputs
 
 __all__ = ["MAX_STEPS", "Integrator", "OdeProblem", "OdeSolver", "Part", "Piece", "Series", "Solved", "Subset", "Times"]

@@ -16,7 +16,7 @@ class Arguments(JsonFlag):
     """Hold the gradient methods of torch against each other, and torch against Julia."""
 
     system: str = "all"
-    """A system, a path ending in .py, or all (but stiff ones, whose explicit reference takes very long)."""
+    """A system, a path ending in .py, or all."""
     model: str = "both"
     """mlp, kan, or both."""
     backend: str = "auto"
@@ -44,8 +44,6 @@ def main(arguments: Sequence[str], out: Output) -> int:
     models = MODELS if options.model == "both" else (options.model,)
     names = available_systems() if options.system == "all" else (options.system,)
     systems = [get_system(name) for name in names]
-    skipped = [system.name for system in systems if system.stiff and options.system == "all"]
-    systems = [system for system in systems if system.name not in skipped]
     fields = [(system, make_field(system, model, match="params")) for system in systems for model in models]
     check_name("backend", options.backend, ("auto", "torch", "julia"))
     check_methods(None, options.sensealg)
@@ -80,8 +78,6 @@ def main(arguments: Sequence[str], out: Output) -> int:
         f"float64, rtol = atol = {options.tolerance:g}; torch with Julia: "
         + ("compared" if julia else f"not compared ({why})")
     ]
-    if skipped:
-        notes.append(f"Left out of all, as the explicit reference takes very long on it: {', '.join(skipped)}.")
     columns = ["system", "model", "pair", "gate", "quantity", "measured", "allowed", ""]
     verdict = f"{len(gates) - len(failed)} of {len(gates)} gates passed"
     document = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kansciml.backends._relaxing import EXPLICIT
 from kansciml.backends.base import Integrator, OdeProblem, OdeSolver, Subset
 from kansciml.backends.select import OdeBackend
 from kansciml.backends.torch import TorchOdeSolver
@@ -193,7 +194,8 @@ def compare_with_reference(
 
 
 def label(solver: Integrator) -> str:
-    return f"{solver.backend} {solver.method}"
+    by = "" if solver.problem.solver in ("5", "stiff") else f" {solver.problem.solver}"
+    return f"{solver.backend} {solver.method}{by}"
 
 
 def _between(a: OdeSolver, b: Integrator, name: str) -> Callable[[int, str, float, float], Gate]:
@@ -222,10 +224,13 @@ def crosscheck_field(
     problem = make_problem(system, field, tolerance, tolerance)
     params = problem.initial_parameters(seed)
     main = TorchOdeSolver(problem)
-    explicit = problem if problem.solver != "stiff" else replace(problem, solver="5")  # torchdiffeq's are
     yield from compare_with_reference(main, ReferenceSolver(problem), system.name, params)
-    yield from compare(main, TorchOdeSolver(explicit, "backprop"), system.name, params)
-    yield adjoint_gate(main, TorchOdeSolver(explicit, "adjoint"), system.name, params)
+    if problem.solver in EXPLICIT:
+        yield from compare(main, TorchOdeSolver(problem, "backprop"), system.name, params)
+        yield adjoint_gate(main, TorchOdeSolver(problem, "adjoint"), system.name, params)
+    else:  # torchdiffeq has explicit solvers alone
+        other = TorchOdeSolver(replace(problem, solver="BDF"))
+        yield from compare(main, other, system.name, params, TRAINED, training_allowed(problem, params), explained=True)
     if julia is not None:
         allowed = training_allowed(problem, params)
         yield from compare(main, julia.solver(problem), system.name, params, allowed_in_training=allowed)
@@ -237,10 +242,12 @@ def crosscheck_case(case: Case, name: str, julia: OdeBackend | None = None) -> I
     """Gates 1 to 4 within torch, and all gates between torch and Julia, for one of `cases_of` a problem."""
     problem, params = case.problem, case.params
     main = TorchOdeSolver(problem)
-    stiff = problem.solver == "stiff"  # then differences of solutions at 1e-12 take minutes
+    stiff = problem.solver not in EXPLICIT
     yield from compare_with_reference(main, ReferenceSolver(problem), name, params, 0 if stiff else 1, explained=True)
     # torchdiffeq's dopri5 interpolates to save points between knots, with gradients that are too rough here
     eighth = replace(problem, solver="8") if stiff or problem.field.inputs else problem
+    if stiff and name.split(", ")[-1] != "stiff":  # of an explicit solver's many steps on a stiff system
+        eighth = replace(problem, solver="BDF")
     other = TorchOdeSolver(eighth, "replay" if stiff else "backprop")
     yield from compare_once(main, other, name, params, explained=True)
     if julia is not None:

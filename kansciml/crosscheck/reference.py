@@ -1,28 +1,37 @@
-"""A slow solver of the same problems that shares no code with the backends."""
+"""Slow solvers of the same problems that share no code with the backends."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
 from kansciml._errors import SolveError
+from kansciml.backends._relaxing import EXPLICIT
 from kansciml.backends.base import Integrator, OdeProblem, Piece
+from kansciml.crosscheck.collocation import solve_stiff
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.fields import VectorField
 
 PRECISION = 1e-12
 """rtol and atol of the reference."""
+Fed = Callable[[float], np.ndarray] | None
+"""Inputs at a time."""
 
 
 class ReferenceSolver(Integrator):
-    """Slow and independent: the torch module under SciPy's DOP853 at 1e-12, gradients by central differences."""
+    """Slow and independent: the torch module under another integrator at 1e-12, gradients by central differences.
 
-    backend = "scipy"
-    method = "DOP853"
+    The integrator is SciPy's DOP853, of problems with an implicit solver the collocation method of order 17 in
+    `kansciml.crosscheck.collocation`, with Jacobians by torch's autograd.
+    """
 
     def __init__(self, problem: OdeProblem) -> None:
         super().__init__(problem)
+        self.stiff = problem.solver not in EXPLICIT
+        self.backend, self.method = ("collocation", "order 17") if self.stiff else ("scipy", "DOP853")
         assert isinstance(self.inner.field, FieldSpec)
         self._field = VectorField(self.inner.field)
         self._solved: dict[tuple[bytes, ...], np.ndarray] = {}
@@ -47,21 +56,38 @@ class ReferenceSolver(Integrator):
         v, states = piece.start, np.empty((len(piece.saveat), len(piece.start)))
         states[piece.saveat == piece.t0] = v
         for begin, stop in zip([piece.t0, *knots], [*knots, end]):  # no step crosses a kink or a jump of the inputs
-
-            def rhs(time: float, v: np.ndarray) -> np.ndarray:
-                w = None
-                if inputs is not None:  # a held input keeps its value up to the knot that ends the span
-                    w = torch.tensor(inputs(begin if inputs.kind == "held" else time))  # noqa: B023
-                with torch.no_grad():
-                    return self._field(torch.tensor([time]), torch.tensor(v), w).numpy()
-
             within = (piece.saveat > begin) & (piece.saveat <= stop)
             times = np.union1d(piece.saveat[within], [stop])
-            solution = solve_ivp(rhs, (begin, stop), v, self.method, times, rtol=PRECISION, atol=PRECISION)
-            if not solution.success:
-                raise SolveError(f"SciPy's {self.method} failed: {solution.message}")
-            v, states[within] = solution.y[:, -1], solution.y.T[: within.sum()]
+            fed = None if inputs is None else lambda t: inputs(begin if inputs.kind == "held" else t)  # noqa: B023
+            solve = self._collocation if self.stiff else self._dop853
+            found = solve(fed, begin, v, times)
+            v, states[within] = found[-1], found[: within.sum()]
         return states
+
+    def _dop853(self, inputs: Fed, begin: float, v: np.ndarray, times: np.ndarray) -> np.ndarray:
+        def rhs(time: float, v: np.ndarray) -> np.ndarray:
+            w = None if inputs is None else torch.tensor(inputs(time))
+            with torch.no_grad():
+                return self._field(torch.tensor([time]), torch.tensor(v), w).numpy()
+
+        solution = solve_ivp(rhs, (begin, times[-1]), v, "DOP853", times, rtol=PRECISION, atol=PRECISION)
+        if not solution.success:
+            raise SolveError(f"SciPy's DOP853 failed: {solution.message}")
+        return solution.y.T
+
+    def _collocation(self, inputs: Fed, begin: float, v: np.ndarray, times: np.ndarray) -> np.ndarray:
+        n = len(v)
+
+        def field(t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            # n copies of each state, the i-th of which is differentiated for component i
+            u = torch.tensor(v).repeat_interleave(n, 0).requires_grad_()
+            w = None if inputs is None else torch.tensor(np.stack([inputs(x) for x in t])).repeat_interleave(n, 0)
+            slopes = self._field(torch.tensor(t)[:, None].repeat_interleave(n, 0), u, w).view(len(v), n, n)
+            slopes.diagonal(dim1=1, dim2=2).sum().backward(inputs=[u])
+            assert u.grad is not None
+            return slopes[:, 0].detach().numpy(), u.grad.view(len(v), n, n).numpy()
+
+        return solve_stiff(field, begin, v, times, 10 * PRECISION)  # its error is far below
 
     def loss(self, params: np.ndarray) -> float:
         """As `OdeProblem` documents it."""

@@ -24,7 +24,7 @@ from kansciml.models.units import Units, to_digits, to_places
 ACTIVATIONS = ("tanh", "silu", "gelu", "relu", "sigmoid")
 MODELS = ("mlp", "kan")
 OUTPUT_GAIN = 0.1
-INPUT_SCALINGS = ("affine", "none", "tanh")
+INPUT_SCALINGS = ("affine", "affine+tanh", "none", "tanh")
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,22 @@ J = TypeVar("J")
 Arrays = Mapping[str, np.ndarray]
 
 
-def measure(pairs: Sequence[tuple[Step, Step]], rounds: int = ROUNDS, clock: str = "process") -> StepTimes:
+def measure(
+    pairs: Sequence[tuple[Step, Step]],
+    rounds: int = ROUNDS,
+    clock: str = "process",
+    elsewhere: Callable[[], float] = lambda: 0.0,
+) -> StepTimes:
     """Time the steps (of a KAN, of an MLP) of each pair, in turn, on one thread.
 
     On a processor its seconds count, which other programs do not lengthen, and not those that threads spend waiting
     for each other; on a GPU, where the processor only waits, those of the wall clock do, and a step has to wait for
-    its end.
+    its end. `elsewhere`: processor seconds of another process that works for this one.
     """
-    now = time.process_time if clock == "process" else time.perf_counter
+
+    def now() -> float:
+        return time.process_time() + elsewhere() if clock == "process" else time.perf_counter()
+
     medians = []
     with threads(1):
         for steps in pairs:

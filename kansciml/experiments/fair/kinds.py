@@ -13,6 +13,7 @@ from torch import nn
 
 from kansciml._errors import SolveError
 from kansciml.analysis.matching import mixing_size
+from kansciml.backends.julia import JuliaBackend
 from kansciml.experiments.fair.config import DARCY, IMAGES, LAYERS, FairConfig
 from kansciml.experiments.fair.domain import MLP, Arrays, Domain, Metric, Model, Step, measure, stretched
 from kansciml.experiments.fair.record import FairRun, StepTimes
@@ -107,8 +108,7 @@ class NeuralOdes(Domain[Job]):
     def step_times(self, kans: Sequence[Job], mlps: Sequence[Job], arrays: Arrays, context: RunContext) -> StepTimes:
         """Of a loss with its gradient at the trained parameters of every seed, near which most steps are taken.
 
-        At the first parameters du/dt is nearly zero, which takes fewer steps of the solver. On Julia, which is another
-        process, by the clock on the wall.
+        At the first parameters du/dt is nearly zero, which takes fewer steps of the solver.
         """
         backend = shared_backend(self.how.backend, self.how.method(self.how.backend), context.log)
 
@@ -124,7 +124,8 @@ class NeuralOdes(Domain[Job]):
                 found.append((evaluation(kan), evaluation(mlp)))
             except SolveError as error:
                 context.log(f"{kan.id} or {mlp.id} cannot be timed: {error}")
-        return measure(found, ROUNDS, "process" if backend.name == "torch" else "wall")
+        elsewhere = backend.cpu_seconds if isinstance(backend, JuliaBackend) else lambda: 0.0
+        return measure(found, ROUNDS, elsewhere=elsewhere)
 
 
 class Networks(Domain[Training]):

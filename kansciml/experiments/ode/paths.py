@@ -52,7 +52,7 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
             panels[0, place].set_xscale("log")
             begin = min(times[times > 0][0] for times in (one.reference[0] for _, one in parts))
         panels[0, place].set_xlim(begin, end)
-        panels[-1, place].set_xlabel("time t" + ("" if system.first.truth is None else " (dimensionless)"))
+        panels[-1, place].set_xlabel(_time(system) + ("" if system.first.truth is None else " (dimensionless)"))
     for axes, index in zip(panels[:, 0], shown):
         axes.set_ylim(*_limits(np.concatenate([one.reference[1][:, index] for one in system.series])))
         axes.set_ylabel(as_is(system.labels[index]))
@@ -120,7 +120,7 @@ def errors(ode: OdeRecord, system: OdeSystem) -> Figure | None:
     if system.log_time:
         axes.set_xscale("log")
     axes.margins(x=0.02)
-    axes.set_xlabel("time t")
+    axes.set_xlabel(_time(system))
     axes.set_ylabel("error (loss scale)")
     axes.set_title(as_is(system.title))
     notes = ["of the data" if system.first.truth is None else "of the truth"]
@@ -208,6 +208,11 @@ def shown_components(system: OdeSystem) -> list[int]:
         (_, *first), *_, (_, *last) = system.bodies
         return [*first, *last]
     return list(range(MAX_COMPONENTS))
+
+
+def _time(system: OdeSystem) -> str:
+    """Label of the axis of times."""
+    return "time t" if system.time_label == "t" else as_is(system.time_label)
 
 
 def _caption(one: OdeSeries) -> str:

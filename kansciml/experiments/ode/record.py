@@ -79,6 +79,7 @@ class OdeSystem:
     loss_scale: tuple[float, ...] = ()
     name: str = ""
     log_time: bool = False
+    time_label: str = "t"
     groups: tuple[OdeGroup, ...] = ()
     series: tuple[OdeSeries, ...] = ()
     t: np.ndarray | None = None
@@ -177,7 +178,8 @@ def ode_result(systems: Sequence[OdeSystem], runs: Sequence[Run]) -> Result:
         series = [without(write(part), *SERIES_ARRAYS) for part in one.series]
         bare = replace(one, groups=(), series=(), t=None, truth=None, plane=None, slopes=None)
         own = ("t", "truth", "plane", "slopes")
-        described[one.name] = without(write(bare), "name", "groups", *own) | {"series": series}
+        default = ["time_label"] * (one.time_label == OdeSystem.time_label)
+        described[one.name] = without(write(bare), "name", "groups", *own, *default) | {"series": series}
         arrays |= {f"{one.name}.{name}": getattr(one, name) for name in own}
         for k, part in enumerate(one.series):
             arrays |= {f"{one.name}.{numbered(name, k)}": getattr(part, key) for key, name in SERIES_ARRAYS.items()}

@@ -242,7 +242,7 @@ def describe(system: System) -> OdeSystem:
     """A system as the record holds it."""
     states, first = plane(system), roles(system)[0][0]
     return OdeSystem(
-        **attributes(system, "title labels train_end test_end phase_plane name log_time"),
+        **attributes(system, "title labels train_end test_end phase_plane name log_time time_label"),
         n=system.state_size,
         loss_scale=tuple(np.asarray(system.loss_scale).tolist()),
         series=tuple(_series(system, k, role) for k, role in roles(system)),

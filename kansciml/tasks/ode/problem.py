@@ -52,7 +52,8 @@ class FieldConfig(FieldSizes):
     grid_range: tuple[float, float] = (-1.0, 1.0)
     """Interval the grid covers in every layer."""
     input_scaling: str = "affine"
-    """affine (training span into [-1, 1]), none, or tanh (with these two the unit of the state matters)."""
+    """affine (training span into [-1, 1]), affine+tanh (then squashed: nothing leaves a KAN's grid), none, or tanh
+    (with these two the unit of the state matters)."""
     input_power: int = 1
     """Odd power of the scaled state that the network is fed (3: cubes)."""
 
@@ -60,6 +61,11 @@ class FieldConfig(FieldSizes):
         super().__post_init__()
         if self.input_scaling not in INPUT_SCALINGS:
             raise unknown_name("input_scaling", self.input_scaling, INPUT_SCALINGS)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether center and scale of the data normalise the network's input."""
+        return self.input_scaling.startswith("affine")
 
 
 def make_field(
@@ -82,7 +88,7 @@ def make_field(
             f"system {system.name} has known terms, physics: a field that learns all of du/dt ignores them"
         )
     given = _given(model, match, config, settings)
-    affine, n, m = given.input_scaling == "affine", system.state_size, system.input_size
+    affine, n, m = given.is_affine, system.state_size, system.input_size
     center, scale = input_normalisation(system)
     spec = FieldSpec(
         "mlp" if match == "params" else model,
@@ -115,8 +121,8 @@ def hybrid_field(
     spec = NetworkSpec(
         "mlp" if match == "params" else model,
         (field.network.widths[0], *(given.hidden or (system.hidden,)), system.physics.outputs),
-        center=center if given.input_scaling == "affine" else (),
-        scale=scale if given.input_scaling == "affine" else (),
+        center=center if given.is_affine else (),
+        scale=scale if given.is_affine else (),
         rate=rate,
         **_options(given),
     )
@@ -141,7 +147,7 @@ def _given(model: str, match: str, config: FieldSizes | None, settings: dict[str
 
 def _options(given: FieldConfig) -> dict[str, Any]:
     same = ("activation", "grid", "spline_order", "grid_range", "input_power")
-    return {"squash": given.input_scaling == "tanh", **{name: getattr(given, name) for name in same}}
+    return {"squash": given.input_scaling.endswith("tanh"), **{name: getattr(given, name) for name in same}}
 
 
 def _known_terms(system: System, physics: Physics) -> tuple[HybridSpec, Numbers, Numbers, Numbers]:

@@ -166,7 +166,7 @@ def test_rounding_that_grows_with_the_solution_is_no_failure(method):
 
 @BOTH
 def test_steps_one_after_the_other_are_the_steps_together(method, monkeypatch):
-    """As they are solved where all together are not: chaotic, so that rounding errors grow without limit."""
+    """As they are solved where Newton's method fails on all together, of a chaotic solution for example."""
     inputs = Inputs(np.array([0.0, 0.5, 2.0]), np.array([[1.0], [-1.0], [3.0]]), "held")
     driven = Kernel(lambda p, t, u, w: p[0] * (w - u) ** 3, [1e2])
     ends = np.array([0.4, 1.1]), np.array([2.0])
