@@ -232,7 +232,7 @@ def train(
         match: see `make_field`.
         seed: of the initial parameters; the same for every backend.
         backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or a backend that `open_backend` gave.
-        training: optimiser settings (default: those of `FlatTraining`).
+        training: optimiser settings (default: those of `FlatTraining`, or the system's `training_settings`).
         rtol, atol: solver tolerances in training, see `make_problem`; results are re-evaluated at 1e-10.
         ladder: factors, below 1 and falling, of both tolerances, at which L-BFGS goes on in turn until that gains
             nothing, such as (1e-2, 1e-4): see `train_flat` (default: none).
@@ -263,7 +263,7 @@ def train(
     """
     seed = check_seed(seed)
     system = resolve_system(system, log=log)
-    config = FieldConfig(**settings)
+    FieldConfig(**settings)  # refuses what is wrong before anything else is done
     if log and system.time_dependent:
         log(f"du/dt of {system.name} depends on the time, which the field is therefore given beside the state")
     if log and (names := hardly_varying(system)):
@@ -274,9 +274,9 @@ def train(
     elif isinstance(model, nn.Module):
         spec = ModuleField(model, system.state_size)
     else:
-        spec = field_of(system, model, match=match, config=config)
+        spec = field_of(system, model, match=match, **settings)
     opened = open_for(spec, backend, log=log)
-    training = training or FlatTraining()
+    training = training or FlatTraining(**system.training_settings)
     weights = tuple(np.atleast_1d(np.asarray(continuity, dtype=np.float64)).tolist())
     of_components = tuple(map(float, component_weights))
     fit_config = FitConfig(learn_u0, shooting, weights, batch_trajectories, of_components, l1, entropy)

@@ -158,13 +158,11 @@ def kinetics(t, u):
     return get_system("robertson").rhs(0.0, u), np.moveaxis(np.array(rows), 2, 0)
 
 
-def test_the_stiff_reference_agrees_with_two_other_integrators_on_robertsons_kinetics():
+def test_the_stiff_reference_agrees_with_another_integrator_on_robertsons_kinetics():
     times, start = np.geomspace(1e-5, 1e5, 11), np.array([1.0, 0.0, 0.0])
     states = solve_stiff(kinetics, 0.0, start, times, 1e-11)
-    for method, tolerance in (("LSODA", 1e-11), ("Radau", 1e-9)):
-        truth = solve_ivp(lambda t, u: kinetics(t, u[None])[0][0], (0, 1e5), start, method, times, rtol=tolerance,
-                          atol=1e-15, jac=lambda t, u: kinetics(t, u[None])[1][0]).y.T  # fmt: skip
-        np.testing.assert_allclose(states, truth, rtol=1e-8, atol=1e-13)
+    truth = solve_ivp(get_system("robertson").rhs, (0, 1e5), start, "LSODA", times, rtol=1e-12, atol=1e-17).y.T
+    np.testing.assert_allclose(states, truth, rtol=1e-9, atol=1e-16)
     np.testing.assert_allclose(states, solve_stiff(kinetics, 0.0, start, times, 1e-13), rtol=1e-12)
     np.testing.assert_allclose(states.sum(1), 1.0, rtol=1e-14)
 

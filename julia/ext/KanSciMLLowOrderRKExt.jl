@@ -7,8 +7,10 @@ using OrdinaryDiffEqLowOrderRK: BS3
 using PrecompileTools: @compile_workload
 
 KanSciML.algorithm(::Val{:BS3}) = BS3()
+KanSciML.needs_jacobian(::BS3) = false
 
-function KanSciML.tableau(::Val{:BS3})
+function KanSciML.tableau(solver::BS3)
+    KanSciML.has_limiters(solver) && return nothing
     A = [0 0 0 0; 1/2 0 0 0; 0 3/4 0 0; 2/9 1/3 4/9 0]
     b = A[4, :]
     dense = [zeros(4) 3b -2b] + [1 -2 1; 0 0 0; 0 0 0; 0 -1 1]

@@ -11,7 +11,7 @@ KanSciML.algorithm(::Val{:Rodas5P}) = Rodas5P()
 KanSciML.algorithm(::Val{:AutoTsit5}) = AutoTsit5(Rosenbrock23())
 
 # Between steps u = (1 - theta) u0 + theta (u1 + (1 - theta) (K1 + theta (K2 + theta K3))), K = H k.
-function KanSciML.tableau(::Val{:Rodas5P})
+function KanSciML.tableau(::Rodas5P)
     (; A, C, gamma, c, d, b, H) = OrdinaryDiffEqRosenbrock.Rodas5PTableau(Float64, Float64)
     dense = [b + H[1, :] H[2, :] - H[1, :] H[3, :] - H[2, :] -H[3, :]]
     return RosenbrockTableau(A, C, gamma, c, d, b, dense)

@@ -4,48 +4,44 @@
 # They may be compiled: the only branches on values, the cells of the splines, are inside a rule that runs afresh.
 module KanSciMLSensitivityExt
 
-using KanSciML: KanSciML, Field, algorithm, check
-using SciMLBase: FullSpecialize, ODEProblem, remake, solve
+using KanSciML: KanSciML, AbstractField, check
+using SciMLBase: AbstractAdjointSensitivityAlgorithm, AbstractSensitivityAlgorithm, FullSpecialize, ODEProblem, remake
+using SciMLBase: solve
 using SciMLSensitivity
-using SciMLSensitivity: ReverseDiff, Zygote
-
-ReverseDiff.@grad_from_chainrules KanSciML.bspline_basis(x::ReverseDiff.TrackedArray, knots, pieces)
+using Zygote: Zygote
 
 # Continuous adjoints: a dense forward solution, then the adjoint equation backwards with jumps at the save points.
-struct Adjoint
-    name::Symbol
+struct Adjoint{A<:AbstractAdjointSensitivityAlgorithm}
+    algorithm::A
 end
 
 # Discrete methods: the solver itself is differentiated.
-struct Differentiated
-    name::Symbol
+struct Differentiated{A<:AbstractSensitivityAlgorithm}
+    algorithm::A
 end
 
-function KanSciML.sensitivity_method(name::Symbol)
-    return name in (:ReverseDiffAdjoint, :ForwardDiffSensitivity) ? Differentiated(name) : Adjoint(name)
-end
+KanSciML.sensitivity_method(algorithm::AbstractAdjointSensitivityAlgorithm) = Adjoint(algorithm)
+KanSciML.sensitivity_method(algorithm::AbstractSensitivityAlgorithm) = Differentiated(algorithm)
+const DISCRETE = Union{EnzymeAdjoint,MooncakeAdjoint,ReverseDiffAdjoint,TrackerAdjoint,ZygoteAdjoint}
+KanSciML.sensitivity_method(algorithm::DISCRETE) = Differentiated(algorithm)
 
-function sensealg(method::Adjoint, piece)
-    autojacvec = ReverseDiffVJP(true)
-    method.name === :GaussAdjoint && return GaussAdjoint(; autojacvec)
-    method.name === :InterpolatingAdjoint && return InterpolatingAdjoint(; autojacvec)
-    method.name === :BacksolveAdjoint && return BacksolveAdjoint(; autojacvec)
-    return QuadratureAdjoint(; autojacvec, abstol = piece.atol, reltol = piece.rtol)
-end
+KanSciML.asked(method::Union{Adjoint,Differentiated}, spec) = method.algorithm
 
-function sensealg(method::Differentiated, piece)
-    return method.name === :ReverseDiffAdjoint ? ReverseDiffAdjoint() : ForwardDiffSensitivity()
-end
+const AUTOJACVEC = ReverseDiffVJP(true)
+KanSciML.sensitivity_algorithm(::Val{:GaussAdjoint}) = GaussAdjoint(; autojacvec = AUTOJACVEC)
+KanSciML.sensitivity_algorithm(::Val{:InterpolatingAdjoint}) = InterpolatingAdjoint(; autojacvec = AUTOJACVEC)
+KanSciML.sensitivity_algorithm(::Val{:BacksolveAdjoint}) = BacksolveAdjoint(; autojacvec = AUTOJACVEC)
+KanSciML.sensitivity_algorithm(::Val{:QuadratureAdjoint}) = QuadratureAdjoint(; autojacvec = AUTOJACVEC)
+KanSciML.sensitivity_algorithm(::Val{:ReverseDiffAdjoint}) = ReverseDiffAdjoint()
+KanSciML.sensitivity_algorithm(::Val{:ForwardDiffSensitivity}) = ForwardDiffSensitivity()
 
-struct LuxRhs{F<:Field}
+struct LuxRhs{F<:AbstractField}
     field::F
 end
 
 (rhs::LuxRhs)(u, p, t) = rhs.field(rhs.field.spec.time ? vcat(u, t) : u, p)
 
 function ode_problem(problem, piece, params)
-    problem.field.spec.inputs == 0 ||
-        throw(ArgumentError("SciMLSensitivity's algorithms know no inputs: take sensealg Replay or ForwardDiff"))
     span = (piece.t0, piece.saveat[end])
     return ODEProblem{false,FullSpecialize}(LuxRhs(problem.field), piece.start, span, Vector{Float64}(params))
 end
@@ -53,7 +49,7 @@ end
 options(problem, piece) = (reltol = piece.rtol, abstol = piece.atol, maxiters = problem.maxiters)
 
 function KanSciML.record!(::Adjoint, workspace, problem, params, piece)
-    solution = solve(ode_problem(problem, piece, params), algorithm(problem.solver); options(problem, piece)...)
+    solution = solve(ode_problem(problem, piece, params), problem.solver; options(problem, piece)...)
     check(solution, problem.maxiters)
     return solution, reduce(hcat, [solution(t) for t in piece.saveat])
 end
@@ -63,8 +59,8 @@ function KanSciML.pull!(by_field, by_start, method::Adjoint, workspace, problem,
     first_save = piece.saveat[1] == piece.t0 ? 2 : 1
     jump!(out, u, p, t, i) = (out .= view(cotangents, :, i + first_save - 1); nothing)
     start, field = adjoint_sensitivities(
-        solution, algorithm(problem.solver); t = piece.saveat[first_save:end], dgdu_discrete = jump!,
-        sensealg = sensealg(method, piece), options(problem, piece)...,
+        solution, problem.solver; t = piece.saveat[first_save:end], dgdu_discrete = jump!,
+        sensealg = method.algorithm, options(problem, piece)...,
     )
     copyto!(by_field, vec(field))
     copyto!(by_start, start)
@@ -76,8 +72,8 @@ function KanSciML.record!(method::Differentiated, workspace, problem, params, pi
     ode = ode_problem(problem, piece, params)
     states, pullback = Zygote.pullback(ode.p, ode.u0) do p, u0
         solution = solve(
-            remake(ode; p, u0), algorithm(problem.solver); options(problem, piece)..., saveat = piece.saveat,
-            sensealg = sensealg(method, piece),
+            remake(ode; p, u0), problem.solver; options(problem, piece)..., saveat = piece.saveat,
+            sensealg = method.algorithm,
         )
         Zygote.ignore_derivatives(() -> check(solution, problem.maxiters))
         Array(solution)

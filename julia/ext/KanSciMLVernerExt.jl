@@ -7,8 +7,10 @@ using OrdinaryDiffEqVerner: OrdinaryDiffEqVerner, Vern8
 using PrecompileTools: @compile_workload
 
 KanSciML.algorithm(::Val{:Vern8}) = Vern8()
+KanSciML.needs_jacobian(::Vern8) = false
 
-function KanSciML.tableau(::Val{:Vern8})
+function KanSciML.tableau(solver::Vern8)
+    KanSciML.has_limiters(solver) && return nothing
     c, A, b, dense = zeros(21), zeros(21, 21), zeros(21), zeros(21, 8)
     c[12] = 1
     table = OrdinaryDiffEqVerner.Vern8Tableau(Float64, Float64)

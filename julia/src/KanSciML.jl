@@ -19,26 +19,30 @@ Several trajectories, with gaps, weights and inputs: [`Series`](@ref), [`Inputs`
 """
 module KanSciML
 
+using ADTypes: AbstractADType, AutoForwardDiff, AutoReverseDiff, AutoZygote
 using ChainRulesCore: ChainRulesCore, NoTangent, ProjectTo, unthunk
 using ConcreteStructs: @concrete
 using ForwardDiff: ForwardDiff
-using LinearAlgebra: I, LU, ldiv!, lu, mul!
+using LinearAlgebra: I, LU, SymTridiagonal, eigen, ldiv!, lu, mul!
 using Logging: NullLogger, with_logger
-using Lux: AbstractLuxLayer, Chain, Dense, LuxCore, glorot_uniform
+using Lux: AbstractLuxLayer, Chain, Dense, LuxCore, f64, glorot_uniform, ones32, testmode
 using NNlib: gelu_erf, relu, sigmoid, sigmoid_fast, swish, tanh_fast
-using OrdinaryDiffEqTsit5: Tsit5
+using OrdinaryDiffEqTsit5: Tsit5, trivial_limiter!
 using PrecompileTools: @compile_workload
 using Random: Random, AbstractRNG
-using SciMLBase: FullSpecialize, ODEFunction, ODEProblem, ReturnCode, derivative_discontinuity!, init, solve!, step!
-using SciMLBase: successful_retcode
+using SciMLBase: SciMLBase, AbstractODEAlgorithm, AbstractSensitivityAlgorithm, FullSpecialize, ODEFunction, ODEProblem
+using SciMLBase: ReturnCode, derivative_discontinuity!, init, remake, solve!, step!, successful_retcode
 using SpecialFunctions: erf
 
+export extend_grid, update_grid
 export FitProblem, Inputs, SENSEALGS, SOLVERS, Series, SolveFailure, SplineKANLayer
-export initial_parameters, kan_field, loss_and_gradient, mlp_field, parameter_count, trajectory
+export initial_parameters, kan_field, loss_and_gradient, mlp_field, parameter_count, remake, trajectory
 
 include("errors.jl")
+include("fields/parameters.jl")
 include("fields/bsplines.jl")
 include("fields/spline_kan_layer.jl")
+include("fields/grid_refit.jl")
 include("fields/fields.jl")
 include("fields/kernels.jl")
 include("fields/mlp_kernel.jl")
@@ -46,6 +50,8 @@ include("fields/kan_kernel.jl")
 include("fields/equations.jl")
 include("fields/hybrid_field.jl")
 include("fields/hybrid_kernel.jl")
+include("fields/lux_field.jl")
+include("fields/lux_kernel.jl")
 include("problems/inputs.jl")
 include("problems/series.jl")
 include("solving/tableaus.jl")
@@ -58,6 +64,9 @@ include("gradients.jl")
 include("json.jl")
 include("saved_models.jl")
 include("addresses.jl")
+
+__init__() = Base.Experimental.register_error_hint(hint_of_sensitivity, MethodError)
+
 include("precompile.jl")
 
 end

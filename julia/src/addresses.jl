@@ -42,6 +42,8 @@ function read_inputs(count, m, knot_counts::Int, held::Int, knots::Int, values::
     end
 end
 
+method_of(problem, sensealg) = gradient_method(Symbol(sensealg), problem.spec, problem.solver, problem.tableau)
+
 """
     setup(field, solver, K, starts, t0s, save_counts, saveat, knot_counts, held, knots, values, data, weights, follows,
           loss_scale, continuity, rtol, atol, maxiters)
@@ -111,7 +113,7 @@ function states(
     held::Int, knots::Int, values::Int, rtol::Float64, atol::Float64, sensealg::String, out::Int,
 )
     problem = PROBLEMS[id]
-    (; spec) = problem.field
+    (; spec) = problem
     n, lengths = state_size(spec), integers(save_counts, pieces)
     u0, t0, t = wrapped(starts, n, pieces), wrapped(t0s, pieces), wrapped(saveat, sum(lengths))
     signals = read_inputs(pieces, spec.inputs, knot_counts, held, knots, values)
@@ -119,10 +121,10 @@ function states(
         checked(Piece(u0[:, k], t0[k], t[range], signal, rtol, atol), problem)
     end
     target = wrapped(out, n, sum(lengths))
-    p = wrapped(params, parameter_count(problem.field))
+    p = wrapped(params, length(problem.params))
     columns = map(range -> view(target, :, range), ranges(lengths))
     isempty(sensealg) && return each_piece((w, i) -> save!(columns[i], w, problem, asked[i]), problem, p, pieces)
-    tape = Tape(gradient_method(Symbol(sensealg), problem), asked, Vector{Any}(nothing, pieces))
+    tape = Tape(method_of(problem, sensealg), asked, Vector{Any}(nothing, pieces))
     each_piece(problem, p, pieces) do workspace, i
         if is_start(asked[i])
             copyto!(columns[i], asked[i].start)
@@ -144,8 +146,8 @@ the parameters and by the starts `(n, pieces)`.
 function pull(id::Int, params::Int, cotangents::Int, out::Int, by_starts::Int)
     problem = PROBLEMS[id]
     (; pieces, tapes, method) = TAPES[id]
-    n, count, lengths = state_size(problem.field.spec), length(pieces), [length(piece.saveat) for piece in pieces]
-    p = wrapped(params, parameter_count(problem.field))
+    n, count, lengths = state_size(problem.spec), length(pieces), [length(piece.saveat) for piece in pieces]
+    p = wrapped(params, length(problem.params))
     weights, starts = wrapped(cotangents, n, sum(lengths)), wrapped(by_starts, n, count)
     columns = ranges(lengths)
     gradients = Matrix{Float64}(undef, length(p), count)
@@ -170,10 +172,10 @@ function value_and_gradient(
     by_starts::Int,
 )
     problem = PROBLEMS[id]
-    count, n, K = parameter_count(problem.field), state_size(problem.field.spec), length(problem.series)
+    count, n, K = length(problem.params), state_size(problem.spec), length(problem.series)
     return loss_and_gradient!(
         wrapped(out, count), wrapped(by_starts, n, K), problem, wrapped(params, count), wrapped(starts, n, K),
-        integers(picked, n_picked) .+ 1, integers(counts, n_picked), Symbol(sensealg),
+        integers(picked, n_picked) .+ 1, integers(counts, n_picked), method_of(problem, sensealg),
     )::Float64
 end
 

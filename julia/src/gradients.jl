@@ -1,14 +1,19 @@
 """
     SENSEALGS
 
-How a gradient can be computed:
+How a gradient can be computed, by name:
 
   - `:Replay`: exact gradient of the discrete solution, see `replay.jl` and `rosenbrock.jl`; the default where it knows
-    the solver: `:BS3`, `:Tsit5`, `:Vern8`, `:Rodas5P`.
+    the solver: `BS3`, `Tsit5`, `Vern8`, `Rodas5P`.
   - `:ForwardDiff`: dual numbers through the solver, in chunks of parameters: as exact, at a cost that grows with their
     number; the default for the other solvers.
-  - after `using SciMLSensitivity`, with explicit solvers and without inputs: `:GaussAdjoint`, `:InterpolatingAdjoint`,
-    `:QuadratureAdjoint`, `:BacksolveAdjoint`, `:ReverseDiffAdjoint`, `:ForwardDiffSensitivity`, on the Lux model.
+  - after `using SciMLSensitivity`, without inputs: `:GaussAdjoint`, `:InterpolatingAdjoint`, `:QuadratureAdjoint`,
+    `:BacksolveAdjoint`, `:ReverseDiffAdjoint`, `:ForwardDiffSensitivity`, on the Lux model. Its algorithms are taken as
+    objects as well.
+
+An ADType, `AutoForwardDiff()`, `AutoReverseDiff()` or `AutoZygote()`, is the replay in which this package takes the
+derivatives of the Lux model. So are the gradients of models that are not built in: by default with ForwardDiff up to 64
+parameters, beyond that with Zygote, if it is loaded.
 """
 const SENSEALGS = (
     :Replay, :ForwardDiff, :GaussAdjoint, :InterpolatingAdjoint, :QuadratureAdjoint, :BacksolveAdjoint,
@@ -18,35 +23,52 @@ const SENSEALGS = (
 """
     loss_and_gradient(problem, params; sensealg, series = eachindex(problem.series), n_save = nothing)
 
-Loss of the problem and its gradient by the flat vector `params` (see [`FitProblem`](@ref)); `sensealg` is one of
-[`SENSEALGS`](@ref). `series` are the numbers of those to fit, of which `n_save` gives the number of first save points
-to compare: one number, or one for each (default: all). Of multiple shooting, those links count whose two series are
-among them, the first to its end.
+Loss of the problem and its gradient by `params` (see [`FitProblem`](@ref)), as a vector of its kind and floating-point
+type; without learned initial states, `params` may be the NamedTuple of Lux. `sensealg` (default: the problem's) is one
+of [`SENSEALGS`](@ref), an algorithm of SciMLSensitivity, or an ADType. `series` are the numbers of those to fit, of
+which `n_save` gives the number of first save points to compare: one number, or one for each (default: all). Of multiple
+shooting, those links count whose first series is among them, to its end; the start of the other is a parameter anyway.
 
 Throws a [`SolveFailure`](@ref) if the solution or the gradient is not finite, and never returns NaN.
 """
 function loss_and_gradient(
-    problem::FitProblem, params; sensealg::Symbol = default_sensealg(problem), series = eachindex(problem.series),
-    n_save = nothing,
+    problem::FitProblem, params; sensealg = nothing, series = eachindex(problem.series), n_save = nothing
 )
+    needs_other_spec(sensealg, problem.spec) &&
+        return loss_and_gradient(remake(problem; sensealg), params; series, n_save)
+    method = isnothing(sensealg) ? problem.sensealg :
+        gradient_method(sensealg, problem.spec, problem.solver, problem.tableau)
+    picked, counts = picked_rows(problem, series, n_save)
+    by_field, starts = split_parameters(problem, flat_or_tree(problem, params))
+    gradient, by_starts = similar(by_field), similar(starts)
+    loss = loss_and_gradient!(gradient, by_starts, problem, by_field, starts, picked, counts, method)::Float64
+    learned = findall(one -> one.learned, problem.series)
+    return loss, like(params, vcat(gradient, vec(by_starts[:, learned])), problem)
+end
+
+# Numbers of the series, and of the save points of each.
+function picked_rows(problem, series, n_save)
     picked = collect(Int, series)
-    !isempty(picked) && allunique(picked) && picked ⊆ eachindex(problem.series) ||
+    !isempty(picked) && allunique(picked) && all(in(eachindex(problem.series)), picked) ||
         throw(ArgumentError("got series $picked: expected some of $(eachindex(problem.series)), each once"))
     rows = [length(problem.series[k].saveat) for k in picked]
     counts = isnothing(n_save) ? rows : n_save isa Integer ? fill(Int(n_save), length(picked)) : collect(Int, n_save)
     length(counts) == length(rows) && all(1 .<= counts .<= rows) ||
         throw(ArgumentError("got n_save $n_save: expected 1 to $(join(rows, ", "))"))
-    by_field, starts = split_parameters(problem, params)
-    gradient, by_starts = similar(by_field), similar(starts)
-    loss = loss_and_gradient!(gradient, by_starts, problem, by_field, starts, picked, counts, sensealg)
-    learned = findall(one -> one.learned, problem.series)
-    return loss, vcat(gradient, vec(view(by_starts, :, learned)))
+    return picked, counts
 end
+
+# Parameters are a vector of any kind, or a tree; the gradient is given in the same form.
+flat_or_tree(problem, params::AbstractVector{<:Number}) = params
+flat_or_tree(problem, params) = flat_parameters(problem.field, params)
+like(params::Vector{Float64}, gradient, problem) = gradient
+like(params::AbstractVector{T}, gradient, problem) where {T<:Number} = copyto!(similar(params, float(T)), gradient)
+like(params, gradient, problem) = unpack(problem.field, gradient)
 
 # The gradient by the field's parameters and by the initial states (n, K) of all series.
 function loss_and_gradient!(
-    gradient, by_starts, problem, params, starts, picked::Vector{Int}, counts::Vector{Int}, sensealg::Symbol
-)
+    gradient, by_starts, problem, params, starts, picked::Vector{Int}, counts::Vector{Int}, method::M
+) where {M}
     measured = sum(problem.series[k].measured[count] for (k, count) in zip(picked, counts))
     if measured == 0  # a window in a gap still is linked to its neighbours
         all(follows_nothing, problem.series) &&
@@ -59,7 +81,6 @@ function loss_and_gradient!(
     pull_of_gap = 2 * problem.continuity / length(gaps)
     gradients = length(picked) == 1 ? reshape(gradient, :, 1) : Matrix{Float64}(undef, length(gradient), length(picked))
     fill!(by_starts, 0)
-    method = gradient_method(sensealg, problem)
     each_piece(problem, params, length(picked)) do workspace, i
         k, count = picked[i], counts[i]
         series = problem.series[k]
@@ -118,33 +139,59 @@ function pull_piece!(by_field, by_start, method, workspace, problem, params, pie
     return pull!(by_field, by_start, method, workspace, problem, params, piece, tape, cotangents)
 end
 
-default_sensealg(problem::FitProblem) = isnothing(problem.tableau) ? :ForwardDiff : :Replay
+# Dual numbers through the solver. Error control looks at values only: they take the very steps that plain numbers take.
+struct Forward end
 
-function gradient_method(sensealg::Symbol, problem::FitProblem)
-    (; solver) = problem
+# The method of a gradient that is asked for by name, by an ADType, by an algorithm, or not at all.
+gradient_method(::Nothing, spec, solver, ::Nothing) = Forward()
+gradient_method(::Nothing, spec, solver, table) = Replay()
+gradient_method(::AbstractADType, spec, solver, table) = gradient_method(nothing, spec, solver, table)
+
+function gradient_method(sensealg::Symbol, spec, solver, table)
     if sensealg === :Replay
-        isnothing(problem.tableau) || return Replay()
-        throw(ArgumentError("sensealg Replay does not know the solver $solver: take ForwardDiff, or Rodas5P"))
+        isnothing(table) || return Replay()
+        told = "sensealg Replay does not know the solver $(name_of(solver))"
+        throw(ArgumentError("$told: take ForwardDiff, or Rodas5P"))
     end
     sensealg === :ForwardDiff && return Forward()
     sensealg in SENSEALGS ||
         throw(ArgumentError("unknown sensealg $sensealg: expected one of $(join(SENSEALGS, ", "))"))
-    isempty(methods(sensitivity_method)) &&
-        throw(ArgumentError("sensealg $sensealg needs SciMLSensitivity: call `using SciMLSensitivity` first"))
-    solver in EXPLICIT_SOLVERS && problem.field.spec.inputs == 0 || throw(
-        ArgumentError("sensealg $sensealg works with explicit solvers and without inputs: take Replay or ForwardDiff")
+    return gradient_method(sensitivity_algorithm(Val(sensealg)), spec, solver, table)
+end
+
+function gradient_method(sensealg::AbstractSensitivityAlgorithm, spec, solver, table)
+    spec.inputs == 0 || throw(
+        ArgumentError("sensealg $(name_of(sensealg)) works without inputs: take Replay or ForwardDiff")
     )
     return sensitivity_method(sensealg)
 end
 
-# Its method is in the extension for SciMLSensitivity.
+function gradient_method(sensealg, spec, solver, table)
+    throw(ArgumentError("got sensealg $sensealg: expected a name, an algorithm of SciMLSensitivity, or an ADType"))
+end
+
+# Their methods are in the extension for SciMLSensitivity.
+function sensitivity_algorithm end
 function sensitivity_method end
+
+function hint_of_sensitivity(io, failure, argument_types, keywords)
+    failure.f in (sensitivity_algorithm, sensitivity_method) &&
+        print(io, "\nThis sensealg needs SciMLSensitivity: call `using SciMLSensitivity` first.")
+    return nothing
+end
+
+# What a method was asked for by, for problems that are made from another.
+asked(::Replay, spec) = nothing
+asked(::Replay, spec::LuxSpec) = spec.differentiator
+asked(::Forward, spec) = :ForwardDiff
+
+# Whether the package that differentiates the model is another than the problem's.
+needs_other_spec(sensealg, spec) = false
+needs_other_spec(sensealg::AbstractADType, spec) = true
+needs_other_spec(sensealg::AbstractADType, spec::LuxSpec) = sensealg != spec.differentiator
 
 # Where a workspace has worked on other pieces since: most methods keep nothing in it.
 recall!(method, workspace, problem, params, piece, tape) = tape
-
-# Dual numbers through the solver. Error control looks at values only: they take the very steps that plain numbers take.
-struct Forward end
 
 const CHUNK = 8
 
@@ -158,7 +205,7 @@ end
 
 function pull!(by_field, by_start, ::Forward, workspace, problem, params, piece, tape, cotangents)
     function weighted(x::AbstractVector{T}) where {T}
-        spec = problem.field.spec
+        (; spec) = problem
         kernel = bind!(FieldKernel(T, spec), view(x, eachindex(params)))
         start = x[(length(params) + 1):end]
         solution = integrate(

@@ -184,5 +184,5 @@ function read_safetensors(path)
 end
 
 function Base.show(io::IO, model::TrainedModel)
-    return print(io, "TrainedModel(", model.field, ", solver ", model.problem.solver, ")")
+    return print(io, "TrainedModel(", model.field, ", solver ", name_of(model.problem.solver), ")")
 end

@@ -1,3 +1,5 @@
+using Tracker, Zygote
+
 @testset "SplineKANLayer is the sum over its edges: order $order" for order in (1, 2, 3, 5)
     layer = SplineKANLayer(3 => 4; grid = 6, spline_order = order, grid_range = (-1.5, 1))
     ps, st = Lux.setup(Xoshiro(0), layer)
@@ -9,7 +11,7 @@
     x = 1.4 .* randn(Xoshiro(2), 3, 2, 5)
     y, _ = layer(x, ps, st)
     @test size(y) == (4, 2, 5)
-    @test all(y[:, a, b] ≈ kan_layer(x[:, a, b], ps, st.knots, order) for a in 1:2, b in 1:5)
+    @test all(y[:, a, b] ≈ kan_layer(x[:, a, b], ps, st.knots[:, 1], order) for a in 1:2, b in 1:5)
     @test layer(x[:, 1, 1], ps, st)[1] ≈ y[:, 1, 1]
 end
 
@@ -21,6 +23,75 @@ end
     @test narrow([2.0], ps, st)[1] == wide([2.0], ps, st)[1] != narrow([2.0], ps, unmoved)[1]
 end
 
+# An array that is not plain memory, as one of a GPU or a tape: it is broadcast, and never written to.
+struct Readonly{T,N} <: AbstractArray{T,N}
+    values::Array{T,N}
+end
+Base.size(array::Readonly) = size(array.values)
+Base.getindex(array::Readonly, i::Int...) = array.values[i...]
+
+@testset "knots anywhere, and the way without mutation: order $order" for order in (1, 2, 3, 5)
+    rng = Xoshiro(4)
+    uniform = repeat(uniform_knots(4, order, (-0.7, 1.1)), 1, 3)
+    uneven = cumsum(0.1 .+ rand(rng, size(uniform)...); dims = 1) .- [2.0 3.0 1.0]
+    x = [2.5 .* randn(rng, 3, 40) uneven[[1, 3, 4], 1:3]]
+    for (knots, pieces) in ((uniform, uniform_pieces(order)), (uneven, KanSciML.knot_pieces(uneven, order)))
+        expected = stack([stack([de_boor(x[i, b], knots[:, i], order) for i in 1:3]) for b in axes(x, 2)])
+        @test bspline_basis(x, knots, pieces) ≈ expected atol = 1e-12
+        @test bspline_basis(Readonly(x), knots, pieces) ≈ expected atol = 1e-12
+        @test bspline_basis(Float32.(x[:, 1:40]), knots, pieces) isa Array{Float32,3}
+        weights = randn(rng, size(expected)...)
+        slopes = KanSciML.weighted_basis(x, knots, pieces, 1, weights)
+        along = ForwardDiff.derivative(e -> sum(weights .* bspline_basis(x .+ e, knots, pieces)), 0.0)
+        @test sum(slopes) ≈ along rtol = 1e-9
+    end
+end
+
+@testset "derivatives of derivatives" begin
+    layer = SplineKANLayer(2 => 2; grid = 4)
+    ps, st = Lux.f64(Lux.setup(Xoshiro(0), layer))
+    _, uneven, _ = update_grid(layer, ps, st, randn(Xoshiro(1), 2, 30))
+    u = [0.3 -0.2 0.7; 0.1 0.6 -0.5]
+    for st in (st, uneven)
+        loss(u) = sum(abs2, layer(u, ps, st)[1])
+        gradient = ForwardDiff.gradient(loss, u)
+        @test Zygote.gradient(loss, u)[1] ≈ gradient rtol = 1e-12
+    end
+    # Second ones of the splines alone: of a whole layer they take minutes to compile.
+    weights, v = randn(Xoshiro(2), 7, 2, 3), [1.0 2 -1; 0.5 -2 1]
+    for st in (st, uneven)
+        splines(u) = sum(weights .* bspline_basis(u, st.knots, st.pieces))
+        hessian = ForwardDiff.hessian(splines, u)
+        @test ForwardDiff.jacobian(u -> vec(Zygote.gradient(splines, u)[1]), u) ≈ hessian rtol = 1e-10
+        st === uneven && continue
+        twice = Zygote.gradient(u -> sum(v .* Zygote.gradient(splines, u)[1]), u)[1]
+        @test vec(twice) ≈ hessian * vec(v) rtol = 1e-10
+    end
+end
+
+@testset "Tracker" begin
+    layer = SplineKANLayer(2 => 2; grid = 4)
+    ps, st = Lux.f64(Lux.setup(Xoshiro(0), layer))
+    _, uneven, _ = update_grid(layer, ps, st, randn(Xoshiro(1), 2, 30))
+    u = [0.3 -0.2 0.7; 0.1 0.6 -0.5]
+    for st in (st, uneven)
+        loss(u) = sum(abs2, layer(u, ps, st)[1])
+        @test Tracker.data(Tracker.gradient(loss, u)[1]) ≈ ForwardDiff.gradient(loss, u) rtol = 1e-12
+    end
+end
+
+@testset "parameters are drawn as they are asked for, and set the type" begin
+    zero_splines(rng, dims...) = zeros(Float32, dims...)
+    layer = SplineKANLayer(2 => 3; base_activation = tanh, init_spline = zero_splines, init_scale = Lux.zeros32)
+    ps, st = Lux.setup(Xoshiro(0), layer)
+    @test iszero(ps.spline_weight) && iszero(ps.spline_scale)
+    x = randn(Xoshiro(1), Float32, 2, 5)
+    y, _ = layer(x, ps, st)
+    @test y isa Matrix{Float32} && y ≈ ps.base_weight * tanh.(x)
+    ps, st = Lux.setup(Xoshiro(0), SplineKANLayer(2 => 3))
+    @test layer(x, ps, Lux.f32(st))[1] ≈ layer(x, ps, st)[1] rtol = 1e-5
+end
+
 @testset "bad sizes are errors" begin
     @test_throws ArgumentError SplineKANLayer(0 => 1)
     @test_throws ArgumentError SplineKANLayer(1 => 1; grid = 0)
@@ -28,6 +99,10 @@ end
     layer = SplineKANLayer(2 => 3)
     ps, st = Lux.setup(Xoshiro(0), layer)
     @test_throws DimensionMismatch layer(ones(3), ps, st)
+    @test_throws "expected two finite numbers" SplineKANLayer(1 => 1; grid_range = (0, Inf))
+    @test_throws "takes no activation" kan_field([2, 5, 2]; activation = :tanh)
+    @test_throws "takes no grid" mlp_field([2, 5, 2]; grid = 5)
+    @test_throws "scale" mlp_field([2, 5, 2]; scale = [1.0, 0.0])
     @test_throws ArgumentError mlp_field([2, 5, 3])
     @test_throws ArgumentError mlp_field([2, 5, 2]; activation = :tahn)
     @test_throws ArgumentError kan_field([2, 5, 2]; input_power = 2)

@@ -73,8 +73,8 @@ end
         @test_throws "is damaged" KanSciML.load(folder)
         write(path, whole)
         description = joinpath(folder, "model.json")
-        write(description, replace(read(description, String), "\"spec\"" => "\"hybrid\""))
-        @test_throws "kind hybrid" KanSciML.load(folder)
+        write(description, replace(read(description, String), "\"spec\"" => "\"module\""))
+        @test_throws "kind module" KanSciML.load(folder)
         write(description, "{\"schema\": 2}")
         @test_throws "schema 2" KanSciML.load(folder)
     end

@@ -25,12 +25,17 @@ def relaxing(field: FieldSpec, seed: int, gain: Float64[np.ndarray, " n"] | floa
     z = np.random.default_rng(seed).uniform(-1.2, 1.2, (400, field.widths[0]))
     w = z[:, n : n + field.inputs] if field.inputs else None
 
-    def output(values: np.ndarray) -> np.ndarray:
-        return bind(plain, values).batch(z[:, :n], z[:, -1], w).ravel()
-
-    last = [b for b in field.layout() if b.layer == len(field.widths) - 2 and b.name != "spline_scale"]
-    free = np.concatenate([np.arange(b.offset, b.offset + b.size) for b in last])
-    params[free] = 0.0
-    columns = np.stack([output(params + unit) for unit in np.eye(len(params))[free]], axis=1)
-    params[free] = np.linalg.lstsq(columns, (-gain * z[:, :n]).ravel(), rcond=1e-2)[0]
+    # In turn one parameter of the first output is 1, all others are 0: what the last layer makes its outputs of
+    rows = [view.reshape(-1, n) for name, view in field.unpack(params)[-1].items() if name != "spline_scale"]
+    for row in rows:
+        row[...] = 0.0
+    features = []
+    for row in rows:
+        for i in range(len(row)):
+            row[i, 0] = 1.0
+            features.append(bind(plain, params).batch(z[:, :n], z[:, -1], w)[:, 0])
+            row[i, 0] = 0.0
+    weights = np.linalg.lstsq(np.stack(features, axis=1), -gain * z[:, :n], rcond=1e-2)[0]
+    for row, own in zip(rows, np.split(weights, np.cumsum([len(row) for row in rows])[:-1])):
+        row[...] = own
     return params

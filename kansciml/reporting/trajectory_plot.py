@@ -46,9 +46,10 @@ def draw_trajectories(
                 axes.axvline(trained_until, color=FAINT, linewidth=0.7, linestyle=":")
         axes.set_ylabel(as_is(label))
         axes.margins(x=0.02)
+        if index >= len(labels) - columns:
+            axes.set_xlabel(as_is(time_label))
     for axes in panels[len(labels) :]:
         axes.set_axis_off()
-    figure.supxlabel(as_is(time_label), fontsize=8)
     if names and few:
         legend_below(figure, panels[0].get_lines(), "", most=len(names))
     return figure

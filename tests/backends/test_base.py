@@ -1,9 +1,12 @@
 """Specs: parameter counts of the literature, layout, and one clear line for each malformed request."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kansciml import FieldSpec, OdeProblem, UsageError
+from kansciml.backends._kernels import bind
 
 
 def test_parameter_counts_of_the_literature():
@@ -68,3 +71,19 @@ def test_bad_problems_are_named(options, message):
     good = {"u0": np.zeros(2), "saveat": np.arange(3.0), "data": np.zeros((3, 2))}
     with pytest.raises(UsageError, match=message):
         OdeProblem.single(FieldSpec("mlp", (2, 3, 2)), **{**good, **options})
+
+
+@pytest.mark.parametrize("model", ["mlp", "kan"])
+def test_a_stiff_problem_begins_with_a_field_whose_states_relax_to_their_center(model):
+    field = FieldSpec(model, (2, 5, 2), center=(3.0, -1e-5), scale=(2.0, 1e-5), rate=(4.0, 1e3), squash=model == "kan")
+    problem = OdeProblem.single(field, [1.0, 0.0], [1.0], [[2.0, 0.0]], solver="Rodas5P")
+    params = problem.initial_parameters(1)
+    kernel, rng = bind(field, params), np.random.default_rng(0)
+    z = rng.uniform(-1, 1, (200, 2))
+    slopes = kernel.batch(z * field.scale + field.center, np.zeros(200)) / field.rate
+    np.testing.assert_allclose(slopes, -z, atol=0.4)
+    assert np.corrcoef(slopes.ravel(), -z.ravel())[0, 1] > 0.98
+    hidden = field.layout()[0].size
+    np.testing.assert_array_equal(params[:hidden], field.initial_parameters(1)[:hidden])
+    assert not np.array_equal(params, field.initial_parameters(1))
+    np.testing.assert_array_equal(replace(problem, solver="8").initial_parameters(1), field.initial_parameters(1))

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import re
 import signal
 import stat
 import subprocess
@@ -179,7 +180,14 @@ def test_julia_package_and_python_package_agree():
     text = (package_path() / "Project.toml").read_text()
     pins = json.loads((package_path() / "juliapkg.json").read_text())["packages"]
     assert f'uuid = "{pins["KanSciML"]["uuid"]}"' in text
-    assert f'SciMLSensitivity = "{pins["SciMLSensitivity"]["version"]}"' in text
+    for name, pin in pins.items():
+        assert f'{name} = "{pin["uuid"]}"' in text or name == "KanSciML"
+        if "version" in pin:
+            lowest, pinned = (
+                tuple(map(int, v.split(".")))
+                for v in (re.findall(rf'{name} = "([\d.]+)"', text)[0], pin["version"].lstrip("="))
+            )
+            assert lowest <= pinned and lowest[0] == pinned[0], name
     assert pins["KanSciML"]["path"] == "." and pins["KanSciML"]["dev"] is True
 
 

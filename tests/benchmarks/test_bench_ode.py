@@ -25,7 +25,7 @@ def test_the_bare_module_is_the_same_function_as_the_field():
 def test_every_gradient_method_is_measured_and_gives_the_gradient(monkeypatch):
     monkeypatch.setattr(_diffrax, "available", lambda: False)  # it compiles for half a minute
     monkeypatch.setattr(ode, "WARM_UP", FlatTraining(adam_steps=20, lbfgs_steps=10))
-    options = ode.Options(systems=("lotka",), model="mlp", backend="torch", rounds=3, trajectories=(1, 3))
+    options = ode.Options(systems=("lotka",), model="mlp", backend="torch", rounds=3, trajectories=(1, 3), threads=2)
     document, tables = ode.run(options, lambda line: None)
     found = document["results"][0]
     rows = {row["method"].removesuffix(" (default)"): row for row in found["rows"]}
@@ -33,9 +33,9 @@ def test_every_gradient_method_is_measured_and_gives_the_gradient(monkeypatch):
     assert rows[ode.BASELINE]["ratio"] == 1.0
     assert rows["torch backprop"]["gradient_difference"] < 1e-5
     assert rows["torch adjoint"]["gradient_difference"] < 1e-3
-    one, three = found["many"]
-    assert (one["trajectories"], three["trajectories"], one["ratio"]) == (1, 3, 1.0)
-    assert [len(table.rows) for table in tables] == [len(rows), 2, 1]
+    assert [(row["threads"], row["trajectories"]) for row in found["many"]] == [(1, 1), (1, 3), (2, 1), (2, 3)]
+    assert all(row["ratio"] == row["wall_ratio"] == 1.0 for row in found["many"][::2])
+    assert [len(table.rows) for table in tables] == [len(rows), 4, 2]
 
 
 @pytest.mark.slow

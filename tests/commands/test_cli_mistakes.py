@@ -80,6 +80,8 @@ MISTAKES = [
     ("bench", "bench wants a name"),
     ("bench rocket", "unknown benchmark 'rocket'"),
     ("bench ode --rounds 1", "got rounds 1"),
+    ("bench ode --threads -1", "got threads -1"),
+    ("bench ode --sensealgs Gauss", "unknown sensealg"),
     ("train", "unknown command 'train'"),
     ("sweep", "sweep wants an experiment: one of "),
     ("sweep fig9", "unknown experiment 'fig9'"),

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from concurrent.futures import wait
 from pathlib import Path
 
 from kansciml import cli
@@ -32,6 +33,8 @@ def run(arguments, out) -> int:
     with WorkerPool(2) as pool:
         futures = [pool.submit(pooled, Path(folder), number) for number in range(2)]
         Path(folder, "asked").touch()
+        while wait(futures, 0.25).not_done:  # a wait without end may miss a signal that comes as it begins
+            pass
         for future in futures:
             future.result()
     return 0

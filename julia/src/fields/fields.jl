@@ -34,6 +34,8 @@ struct FieldSpec
         for (name, values, n) in ((:center, center, 1), (:scale, scale, 1), (:rate, rate, lastindex(widths)))
             length(values) == widths[n] ||
                 throw(ArgumentError("got $(length(values)) values for $name: expected $(widths[n])"))
+            all(isfinite, values) && (name !== :scale || all(>(0), values)) ||
+                throw(ArgumentError("got $name $values: expected finite numbers (scale: positive)"))
         end
         if input_power < 1 || iseven(input_power)
             throw(ArgumentError("got input_power $input_power: expected an odd positive integer"))
@@ -47,11 +49,8 @@ end
 
 state_size(spec::FieldSpec) = spec.widths[end]
 
-# Where an array of the model lies in the flat parameter vector.
-struct ParameterBlock{N}
-    range::UnitRange{Int}
-    dims::NTuple{N,Int}
-end
+# What is called as field(x, ps, st) and field(x, params), and has a `spec` with the sizes `widths`, `inputs`, `time`.
+abstract type AbstractField <: AbstractLuxLayer end
 
 # One NamedTuple of blocks per layer, in the order of the flat vector; names as Lux gives them.
 function parameter_blocks(spec::FieldSpec)
@@ -75,20 +74,20 @@ function parameter_blocks(spec::FieldSpec)
     end
 end
 
-# What is called as field(x, params), and has a `spec` with the sizes `widths`, `inputs` and `time`.
-abstract type AbstractField end
-
 """
+    field(x, ps, st)
     field(x, params)
 
 A learnable vector field `du/dt = rate .* net(z)`, `z = (x .- center) ./ scale`, optionally squashed by tanh and raised
-to a power; made by [`mlp_field`](@ref) or [`kan_field`](@ref). `x` is a state `(n,)` or a batch of states `(n, B)`,
-followed by the inputs and the time where the field has them; `params` is one flat vector; other sizes throw a
-`DimensionMismatch`. Its properties: `field.model`, the `Lux.Chain`; `field.state`, its states; `field.spec`.
+to a power; made by [`mlp_field`](@ref) or [`kan_field`](@ref). `x` is a state `(n,)` or a batch of states `(n, ...)`,
+followed by the inputs and the time where the field has them.
 
-The flat vector holds, layer by layer, `weight (out, in)`, `bias (out)`, or `base_weight (out, in)`,
-`spline_weight (out, G + S, in)`, `spline_scale (out, in)`, each column-major: the order in which `Lux.setup` gives the
-parameters. `KanSciML.unpack(field, params)` gives them as the NamedTuple that Lux takes, without copying.
+It is a layer of Lux: `ps, st = Lux.setup(rng, field)`. The states are `center`, `scale`, `rate`, and `network`, those
+of the `Lux.Chain` `field.model`; they are Float64, and the field computes in the type of `x`.
+
+`params` is one flat vector; other sizes throw a `DimensionMismatch`. It holds, layer by layer, `weight (out, in)`,
+`bias (out)`, or `base_weight (out, in)`, `spline_weight (out, G + S, in)`, `spline_scale (out, in)`, each column-major:
+the order of `ComponentArray(ps)`. `KanSciML.unpack(field, params)` gives `ps` of it, without copying.
 """
 struct Field{M,B<:NamedTuple,S} <: AbstractField
     spec::FieldSpec
@@ -109,7 +108,13 @@ function Field(spec::FieldSpec)
     model = Chain(layers...)
     names = Tuple(Symbol(:layer_, i) for i in eachindex(layers))
     blocks = NamedTuple{names}(Tuple(parameter_blocks(spec)))
-    return Field(spec, model, blocks, LuxCore.initialstates(Random.Xoshiro(0), model))
+    return Field(spec, model, blocks, field_state(spec, model))
+end
+
+function field_state(spec::FieldSpec, model)
+    (; center, scale, rate) = spec
+    network = LuxCore.initialstates(Random.Xoshiro(0), model)      # nothing in them is random
+    return (; center = copy(center), scale = copy(scale), rate = copy(rate), network)
 end
 
 """
@@ -120,7 +125,15 @@ Vector field with an MLP: `Lux.Dense` layers of the given widths, e.g. `[2, 50, 
 (`:tanh`, `:silu`, `:gelu` by erf, `:relu` or `:sigmoid`). `center`, `scale` and `rate` are vectors of the state's
 size (default 0, 1, 1). See [`kan_field`](@ref) for the rest.
 """
-mlp_field(widths; options...) = Field(FieldSpec(:mlp, collect(Int, widths); options...))
+function mlp_field(
+    widths; activation::Symbol = :tanh, center = zeros(widths[1]), scale = ones(widths[1]), rate = ones(widths[end]),
+    squash = false, input_power = 1, inputs = 0, time = false, others...,
+)
+    isempty(others) || refuse("an MLP", others)
+    return Field(
+        FieldSpec(:mlp, collect(Int, widths); activation, center, scale, rate, squash, input_power, inputs, time)
+    )
+end
 
 """
     kan_field(widths; grid = 5, spline_order = 3, grid_range = (-1, 1), center, scale, rate,
@@ -135,7 +148,20 @@ time, last: `widths[1]` is `widths[end] + inputs + time`, as are the lengths of 
 
 Throws an `ArgumentError` if a value is out of range.
 """
-kan_field(widths; options...) = Field(FieldSpec(:kan, collect(Int, widths); options...))
+function kan_field(
+    widths; grid = 5, spline_order = 3, grid_range = (-1, 1), center = zeros(widths[1]), scale = ones(widths[1]),
+    rate = ones(widths[end]), squash = false, input_power = 1, inputs = 0, time = false, others...,
+)
+    isempty(others) || refuse("a spline KAN", others)
+    return Field(
+        FieldSpec(
+            :kan, collect(Int, widths); grid, spline_order, grid_range, center, scale, rate, squash, input_power,
+            inputs, time,
+        )
+    )
+end
+
+refuse(what, options) = throw(ArgumentError("$what takes no $(join(keys(options), ", ")): leave it out"))
 
 """
     parameter_count(field)
@@ -175,23 +201,33 @@ function initial_parameters(rng::AbstractRNG, field::Field)
     return params
 end
 
-# Slices of a plain vector are views; those of a tape's vector are copies that it can follow.
-take(params::Vector, block::ParameterBlock) = reshape(view(params, block.range), block.dims)
-take(params::AbstractVector, block::ParameterBlock) = reshape(params[block.range], block.dims)
+unpack(field::Field, params) = unpack(field.blocks, params)
 
-unpack(field::Field, params) = map(layer -> map(block -> take(params, block), layer), field.blocks)
+LuxCore.initialparameters(rng::AbstractRNG, field::Field) = drawn_parameters(rng, field)
 
-function (field::Field)(x::AbstractVecOrMat, params::AbstractVector)
-    spec = field.spec
-    check_parameters(field, params)
+function drawn_parameters(rng, field)
+    return fill_arrays!(arrays_of(Float32, field.blocks), field.blocks, initial_parameters(rng, field))
+end
+
+LuxCore.initialstates(::AbstractRNG, field::Field) = field_state(field.spec, field.model)
+LuxCore.parameterlength(field::Field) = parameter_count(field)
+LuxCore.outputsize(field::Field, x, ::AbstractRNG) = (state_size(field.spec), size(x)[2:(end - 1)]...)
+
+function (field::Field)(x::AbstractArray, ps, st::NamedTuple)
+    (; widths, squash, input_power) = field.spec
     # one row would be spread over all components
-    size(x, 1) == spec.widths[1] ||
-        throw(DimensionMismatch("got states of size $(size(x)): expected $(spec.widths[1]) components"))
-    z = (x .- spec.center) ./ spec.scale
-    z = spec.squash ? tanh.(z) : z
-    z = spec.input_power == 1 ? z : z .^ spec.input_power
-    y, _ = LuxCore.apply(field.model, z, unpack(field, params), field.state)
-    return spec.rate .* y
+    size(x, 1) == widths[1] ||
+        throw(DimensionMismatch("got states of size $(size(x)): expected $(widths[1]) components"))
+    z = (x .- in_type_of(x, st.center)) ./ in_type_of(x, st.scale)
+    z = squash ? tanh.(z) : z
+    z = input_power == 1 ? z : z .^ input_power
+    y, network = LuxCore.apply(field.model, z, ps, st.network)
+    return in_type_of(x, st.rate) .* y, merge(st, (; network))
+end
+
+function (field::AbstractField)(x::AbstractVecOrMat, params::AbstractVector)
+    check_parameters(field, params)
+    return first(field(x, unpack(field, params), field.state))
 end
 
 function Base.show(io::IO, field::Field)
@@ -200,3 +236,6 @@ function Base.show(io::IO, field::Field)
     print(io, model === :mlp ? "MLP" : "KAN", " field ", join(widths, "-"), " ($detail), ")
     return print(io, parameter_count(field), " parameters")
 end
+
+# Lux prints the layers of a Chain by this.
+Base.show(io::IO, ::MIME"text/plain", field::Field) = show(io, field)

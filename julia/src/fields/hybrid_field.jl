@@ -25,19 +25,24 @@ function HybridSpec(network::FieldSpec, equations::Equations, names, inputs::Int
     return HybridSpec(network, equations, names, inputs, true, [n + inputs + 1, n])
 end
 
-const Spec = Union{FieldSpec,HybridSpec}
-
 state_size(spec::HybridSpec) = spec.widths[end]
 FieldKernel(::Type{T}, spec::HybridSpec) where {T} = HybridKernel(T, spec)
 
-# A vector field of known terms and a network. Its flat parameters: the network's, then a trained number for each known
-# parameter.
-struct HybridField{F<:Field} <: AbstractField
+# A vector field of known terms and a network. Its parameters: `network`, the network's, then `known`, a trained number
+# for each known parameter. Its states are the network's.
+struct HybridField{F<:Field,B,S} <: AbstractField
     spec::HybridSpec
     network::F
+    blocks::B
+    state::S
 end
 
-Field(spec::HybridSpec) = HybridField(spec, Field(spec.network))
+function Field(spec::HybridSpec)
+    network = Field(spec.network)
+    count, known = parameter_count(network), length(spec.names)
+    blocks = (; network = network.blocks, known = ParameterBlock((count + 1):(count + known), (known,)))
+    return HybridField(spec, network, blocks, network.state)
+end
 
 parameter_count(field::HybridField) = parameter_count(field.network) + length(field.spec.names)
 
@@ -46,26 +51,30 @@ function initial_parameters(rng::AbstractRNG, field::HybridField)
     return vcat(initial_parameters(rng, field.network), zeros(length(field.spec.names)))
 end
 
+blocks(field::HybridField) = field.blocks
+unpack(field::HybridField, params) = unpack(field.blocks, params)
+LuxCore.initialparameters(rng::AbstractRNG, field::HybridField) = drawn_parameters(rng, field)
+LuxCore.initialstates(::AbstractRNG, field::HybridField) = field.state
+LuxCore.parameterlength(field::HybridField) = parameter_count(field)
+
 # As arrays: every operation gives a row of a number for each of the states.
-function (field::HybridField)(x::AbstractVecOrMat, params::AbstractVector)
-    (; spec) = field
-    (; operations, constants, calls, slopes) = spec.equations
-    check_parameters(field, params)
-    size(x, 1) == spec.widths[1] ||
-        throw(DimensionMismatch("got states of size $(size(x)): expected $(spec.widths[1]) components"))
-    count, blank = parameter_count(field.network), zeros(1, size(x, 2))
+function (field::HybridField)(x::AbstractVecOrMat, ps, st::NamedTuple)
+    (; operations, constants, calls, slopes) = field.spec.equations
+    size(x, 1) == field.spec.widths[1] ||
+        throw(DimensionMismatch("got states of size $(size(x)): expected $(field.spec.widths[1]) components"))
+    blank = zeros(1, size(x, 2))
     values, outputs = Vector{Any}(undef, length(operations)), Vector{Any}(undef, length(calls))
     stacked(places) = reduce(vcat, [values[place] .+ blank for place in places])
     for (place, (; code, a, b)) in enumerate(operations)
         if code === CALL
-            outputs[a] = field.network(stacked(calls[a]), params[1:count])
+            outputs[a] = first(field.network(stacked(calls[a]), ps.network, st))
         else
-            values[place] = code === NUMBER ? constants[a] : code === TRAINED ? params[(count + a):(count + a)] :
+            values[place] = code === NUMBER ? constants[a] : code === TRAINED ? ps.known[a:a] :
                 code === X ? x[a:a, :] : code === OUTPUT ? outputs[a][b:b, :] :
                 broadcast((left, right) -> applied(code, left, right), values[a], b == 0 ? 0.0 : values[b])
         end
     end
-    return x isa AbstractVector ? vec(stacked(slopes)) : stacked(slopes)
+    return x isa AbstractVector ? vec(stacked(slopes)) : stacked(slopes), st
 end
 
 # Values of the known parameters, by name.

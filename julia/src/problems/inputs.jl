@@ -64,7 +64,7 @@ mutable struct Forcing{T}
     interval::Int
 end
 
-Forcing(::Type{T}, spec::Spec) where {T} = Forcing{T}(spec.time, zeros(T, spec.widths[1]), nothing, 1)
+Forcing(::Type{T}, spec) where {T} = Forcing{T}(spec.time, zeros(T, spec.widths[1]), nothing, 1)
 
 function use_inputs!(forcing::Forcing, inputs, t0)
     forcing.inputs = inputs

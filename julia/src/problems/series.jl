@@ -60,15 +60,14 @@ function check_cover(inputs::Inputs, t0, t_end)
     return nothing
 end
 
-function check_input_count(inputs, spec::Spec)
+function check_input_count(inputs, spec)
     count = input_count(inputs)
     count == spec.inputs ||
         throw(DimensionMismatch("got $count inputs for a field of $(spec.inputs): expected as many"))
     return nothing
 end
 
-function check_series(series, spec::Spec)
-    isempty(series) && throw(ArgumentError("got no series: expected at least one"))
+function check_series(series, spec)
     n = state_size(spec)
     for (k, one) in enumerate(series)
         length(one.u0) == n || throw(DimensionMismatch("got $(length(one.u0)) initial values: expected $n"))

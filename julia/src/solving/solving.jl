@@ -54,22 +54,19 @@ end
 # The solution of the kernel's field; warnings of the solver become the message of a SolveFailure.
 function integrate(kernel::FieldKernel, forcing::Forcing, problem::FitProblem, piece::Piece, start; options...)
     field = BoundField(kernel, use_inputs!(forcing, piece.inputs, piece.t0))
-    problem.solver === :Tsit5 &&
-        return integrate(ode_function(field), Tsit5(), problem, piece, start; options...)
-    f = problem.solver in EXPLICIT_SOLVERS ? ode_function(field) : implicit_function(field)
-    return integrate(f, algorithm(problem.solver), problem, piece, start; options...)
+    f = needs_jacobian(problem.solver) ? implicit_function(field) : ode_function(field)
+    return integrate(f, problem, piece, start; options...)
 end
 
-function integrate(f, algorithm, problem::FitProblem, piece::Piece, start; options...)
+function integrate(f, problem::FitProblem, piece::Piece, start; options...)
     (; t0, inputs, rtol, atol) = piece
     t_end = piece.saveat[end]
     (; maxiters) = problem
     ode = ODEProblem(f, start, (t0, t_end))
     knots, held = inner_knots(inputs, t0, t_end), is_held(inputs)
-    # Between its steps KenCarp4 is far less accurate than the tolerance.
-    tstops = problem.solver === :KenCarp4 ? sort!(union(knots, piece.saveat[t0 .< piece.saveat .< t_end])) : knots
+    tstops = steps_onto_saves(problem.solver) ? sort!(union(knots, piece.saveat[t0 .< piece.saveat .< t_end])) : knots
     integrator = init(
-        ode, algorithm; reltol = rtol, abstol = atol, maxiters, tstops, advance_to_tstop = held, options...
+        ode, problem.solver; reltol = rtol, abstol = atol, maxiters, tstops, advance_to_tstop = held, options...
     )
     if held
         for stop in tstops
@@ -111,7 +108,7 @@ function trajectory(
     problem::FitProblem, params; series::Integer = 1, saveat = problem.series[series].saveat, u0 = nothing,
     t0 = problem.series[series].t0, inputs = problem.series[series].inputs, rtol = problem.rtol, atol = problem.atol,
 )
-    by_field, starts = split_parameters(problem, params)
+    by_field, starts = split_parameters(problem, flat_or_tree(problem, params))
     start = isnothing(u0) ? starts[:, series] : collect(Float64, u0)
     piece = checked(Piece(start, Float64(t0), collect(Float64, saveat), inputs, Float64(rtol), Float64(atol)), problem)
     states = Matrix{Float64}(undef, length(start), length(saveat))
@@ -120,7 +117,7 @@ function trajectory(
 end
 
 function checked(piece::Piece, problem::FitProblem)
-    (; spec) = problem.field
+    (; spec) = problem
     check_times(piece.saveat, piece.t0)
     check_tolerances(piece.rtol, piece.atol)
     check_cover(piece.inputs, piece.t0, piece.saveat[end])

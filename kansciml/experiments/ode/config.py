@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from kansciml._errors import UsageError, unknown_name
@@ -145,6 +145,12 @@ class RunConfig:
         """A preset: so many steps and seeds."""
         training = FlatTraining(adam_steps, final_learning_rate=1e-3, lbfgs_steps=lbfgs_steps)
         return cls(seeds, training=training)
+
+    def suited_to(self, system: System) -> RunConfig:
+        """This, with the system's `training_settings` where the optimiser's settings are the defaults."""
+        if self.training != RunConfig.training or not system.training_settings:
+            return self
+        return replace(self, training=replace(self.training, **system.training_settings))
 
     @property
     def backends(self) -> tuple[str, ...]:

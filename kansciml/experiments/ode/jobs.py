@@ -101,7 +101,7 @@ class Plan:
         notes: list[str] = []
         systems = {source: source.resolve(notes.append) for source in sources}
         jobs = [
-            Job(source, variant, spec, seed, backend, config)
+            Job(source, variant, spec, seed, backend, config.suited_to(systems[source]))
             for source in sources
             for backend in config.backends
             for variant, spec in fields(systems[source]).items()

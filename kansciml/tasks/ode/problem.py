@@ -52,8 +52,8 @@ class FieldConfig(FieldSizes):
     grid_range: tuple[float, float] = (-1.0, 1.0)
     """Interval the grid covers in every layer."""
     input_scaling: str = "affine"
-    """affine (training span into [-1, 1]), affine+tanh (then squashed: nothing leaves a KAN's grid), none, or tanh
-    (with these two the unit of the state matters)."""
+    """affine (training span into [-1, 1]; the default, of a stiff system affine+tanh), affine+tanh (then squashed:
+    nothing leaves a KAN's grid), none, or tanh (with these two the unit of the state matters)."""
     input_power: int = 1
     """Odd power of the scaled state that the network is fed (3: cubes)."""
 
@@ -78,7 +78,8 @@ def make_field(
         model: ``"mlp"`` or ``"kan"``.
         match: ``"width"``: the KAN has the given widths too, the paper's "comparable width". ``"params"``: its hidden
             widths are shrunk by one factor until it has at most as many parameters as the MLP of the given widths.
-        config: the network (default: `FieldConfig()`). settings: those of `FieldConfig` that differ from it.
+        config: the network (default: `FieldConfig()`); the system's `field_settings` replace what is the default.
+        settings: those of `FieldConfig` that differ from it, whatever the system says.
 
     Raises:
         UsageError: unknown name or a value out of range; a system with known terms, which wants `hybrid_field`.
@@ -87,7 +88,7 @@ def make_field(
         raise UsageError(
             f"system {system.name} has known terms, physics: a field that learns all of du/dt ignores them"
         )
-    given = _given(model, match, config, settings)
+    given = _given(system, model, match, config, settings)
     affine, n, m = given.is_affine, system.state_size, system.input_size
     center, scale = input_normalisation(system)
     spec = FieldSpec(
@@ -116,7 +117,7 @@ def hybrid_field(
     """
     if system.physics is None:
         raise UsageError(f"system {system.name} has no known terms: give it physics, or take make_field")
-    given = _given(model, match, config, settings)
+    given = _given(system, model, match, config, settings)
     field, center, scale, rate = _known_terms(with_normalisation(system), system.physics)
     spec = NetworkSpec(
         "mlp" if match == "params" else model,
@@ -131,18 +132,26 @@ def hybrid_field(
     return replace(field, network=spec)
 
 
-def field_of(system: System, model: str, *, match: str = "width", config: FieldSizes | None = None) -> Spec:
+def field_of(
+    system: System, model: str, *, match: str = "width", config: FieldSizes | None = None, **settings: Any
+) -> Spec:
     """`hybrid_field` of a system with known terms, else `make_field`."""
     make = make_field if system.physics is None else hybrid_field
-    return make(system, model, match=match, config=config)
+    return make(system, model, match=match, config=config, **settings)
 
 
-def _given(model: str, match: str, config: FieldSizes | None, settings: dict[str, Any]) -> FieldConfig:
+def _given(system: System, model: str, match: str, config: FieldSizes | None, settings: dict[str, Any]) -> FieldConfig:
     if model not in MODELS:
         raise unknown_name("model", model, MODELS)
     if match not in MATCHES:
         raise unknown_name("match", match, MATCHES)
-    return FieldConfig(**{**vars(config or FieldConfig()), **settings})
+    given = FieldConfig(**vars(config or FieldConfig()))
+    suited = {
+        name: value
+        for name, value in system.field_settings.items()
+        if getattr(given, name) == getattr(FieldConfig, name)
+    }
+    return replace(given, **{**suited, **settings})
 
 
 def _options(given: FieldConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from kansciml.models.hybrid_spec import Physics
 from kansciml.models.units import Units
 from kansciml.tasks.ode.trajectory import Trajectory
 
-_LATER = "trajectories train_ends validation unseen starts box time_dependent stiff log_time physics".split()
+_LATER = (
+    "trajectories train_ends validation unseen starts box time_dependent stiff log_time physics field_settings"
+    " training_settings"
+).split()
 """Attributes that the first version had not."""
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 PLOT_POINTS = 201
@@ -63,6 +66,8 @@ class System:
         physics: the terms of du/dt that are known to a model, which then learns the rest; None: it learns all.
         stiff: whether explicit integrators need far more steps than the solution has features.
         log_time: whether figures show times on a logarithmic axis.
+        field_settings, training_settings: settings of `FieldConfig` and of `FlatTraining` that suit the system better
+            than their defaults, which they replace.
 
     Raises:
         UsageError: an inconsistent value; the message says which, and what was expected.
@@ -98,6 +103,8 @@ class System:
     stiff: bool = False
     log_time: bool = False
     physics: Physics | None = None
+    field_settings: dict[str, Any] = field(default_factory=dict)
+    training_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or self.name != short_name(self.name):

@@ -10,6 +10,8 @@ from kansciml.experiments.ode.experiment import OdeConfig, plan
 from kansciml.runs.config_json import config_from_json
 from kansciml.runs.settings import config_hash, settings_json
 from kansciml.tasks.ode.fitting.config import FitConfig
+from kansciml.tasks.ode.problem import FieldConfig, make_field
+from kansciml.tasks.ode.registry import get_system
 from kansciml.training.flat import FlatTraining
 
 
@@ -54,3 +56,11 @@ def test_settings_of_the_fit_count_in_the_hash_where_they_are_set():
         config = replace(plain, fit=fit)
         assert config_hash("ode", config) != config_hash("ode", plain)
         assert config_from_json(RunConfig, settings_json(config)) == config
+
+
+def test_a_system_says_what_suits_it_and_the_user_has_the_last_word():
+    system, own = get_system("robertson"), RunConfig(training=FlatTraining(adam_steps=7))
+    assert RunConfig().suited_to(system).training.learning_rate == system.training_settings["learning_rate"]
+    assert own.suited_to(system) is own and RunConfig().suited_to(get_system("lotka")) == RunConfig()
+    assert make_field(system, "kan").squash and make_field(system, "kan", config=FieldConfig(grid=7)).squash
+    assert not make_field(system, "kan", input_scaling="affine").squash

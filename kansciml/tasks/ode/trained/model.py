@@ -53,7 +53,8 @@ class OdeModel:
 
     @property
     def clock(self) -> Clock | None:
-        """How the table that was trained on told times; None: models of earlier versions do not say."""
+        """How the table that was trained on told times, by which `read_table` and `read_inputs` read others; None:
+        models of earlier versions do not say."""
         told = self.about.get("clock")
         return None if told is None else Clock(str(told["column"]), str(told["since"]))
 
