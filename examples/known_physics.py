@@ -6,6 +6,7 @@ The truth: 1.5, 12 and 3, and predators that get sated, x / (1 + 0.1 x) (Rosenzw
 
 Run: python examples/known_physics.py
 The same from the command line: kansciml ode --system examples/known_physics.py --model kan --hidden 3 --shooting 6
+(with --backend julia in Julia, with --backend both in torch and in Julia, compared)
 """
 
 import math

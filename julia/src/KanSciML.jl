@@ -63,7 +63,7 @@ include("solving/replay.jl")
 include("gradients.jl")
 include("json.jl")
 include("saved_models.jl")
-include("addresses.jl")
+include("bridge.jl")
 
 __init__() = Base.Experimental.register_error_hint(hint_of_sensitivity, MethodError)
 

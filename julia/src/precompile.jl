@@ -2,45 +2,41 @@
 # first gradient of a process takes half a minute, nearly all of it compilation. Extensions do it for their solvers.
 function exercise(solver::Symbol)
     saveat, knots = repeat(0.0:0.5:2.0, 2), repeat([0.0, 1.0, 2.5], 2)
-    data = ones(2, length(saveat))
-    states, weights, signal = similar(data), ones(size(data)), ones(1, length(knots))
-    t0s, save_counts, knot_counts, held, follows = zeros(2), [5.0, 5.0], [3.0, 3.0], [0.0, 1.0], [-1.0, -1.0]
-    starts, ones2, picked = [0.5 0.3; -0.3 0.2], ones(2), [0.0, 1.0]
-    at(array) = Int(UInt(pointer(array)))
+    data, starts = ones(2, length(saveat)), [0.5 0.3; -0.3 0.2]
+    pieces = (;
+        starts, t0s = zeros(2), counts = [5.0, 5.0], saveat, knot_counts = [3.0, 3.0], held = [0.0, 1.0], knots,
+        values = ones(1, length(knots)),
+    )
+    measured = (; data, weights = ones(size(data)), follows = [-1.0, -1.0], loss_scale = ones(2))
+    limits = """ "rtol": 1e-4, "atol": 1e-4, "max_steps": 1000, "continuity": 1.0"""
     for model in ("mlp", "kan", "hybrid"), inputs in (0, 1)
-        kept = (
-            saveat, knots, data, states, weights, signal, t0s, save_counts, knot_counts, held, follows, starts, ones2,
-            picked,
-        )
-        GC.@preserve kept begin
-            id = Addresses.setup(
-                exercised(model, inputs), string(solver), 2, at(starts), at(t0s), at(save_counts), at(saveat),
-                at(knot_counts), at(held), at(knots), at(signal), at(data), at(weights), at(follows), at(ones2), 1.0,
-                1e-4, 1e-4, 1000,
-            )
-            field = Addresses.PROBLEMS[id].field
-            params = initial_parameters(Random.Xoshiro(0), field)
-            gradient, by_starts = similar(params), similar(starts)
-            GC.@preserve params gradient by_starts begin
-                for count in 1:2
-                    Addresses.value_and_gradient(
-                        id, at(params), at(starts), count, at(picked), at(save_counts), "Replay", at(gradient),
-                        at(by_starts),
-                    )
-                end
-                for sensealg in ("", "Replay")
-                    Addresses.states(
-                        id, at(params), 2, at(starts), at(t0s), at(save_counts), at(saveat), at(knot_counts), at(held),
-                        at(knots), at(signal), 1e-4, 1e-4, sensealg, at(states),
-                    )
-                end
-                Addresses.pull(id, at(params), at(data), at(gradient), at(by_starts))
-                Addresses.rhs(id, 2, at(data), at(params), at(states))
-            end
-            Addresses.release(id)
+        set = """ "field": $(exercised(model, inputs)), "solver": "$solver", $limits"""
+        id = read_json(ask("setup", set, (; pieces..., measured...)))["problem"]
+        (; field) = Bridge.PROBLEMS[id]
+        params = initial_parameters(Random.Xoshiro(0), field)
+        results = (; params, by_params = similar(params), by_starts = similar(starts))
+        of, replayed = """ "problem": $id""", """ "sensealg": "Replay" """
+        for picked in ([0.0], [0.0, 1.0])
+            ask("value_and_grad", "$of, $replayed", (; results..., starts, series = picked, rows = 5 .+ 0 .* picked))
         end
+        for sensealg in (""" "sensealg": "" """, replayed)
+            ask("states", "$of, $limits, $sensealg", (; pieces..., params, states = similar(data)))
+        end
+        ask("pull", of, (; results..., cotangents = data))
+        x = ones(field.spec.widths[1], 2)
+        ask("rhs", of, (; x, params, slopes = ones(2, 2)))
+        ask("release", of, (;))
     end
     return nothing
+end
+
+# A request as the worker makes it.
+function ask(what, values, arrays)
+    named = (
+        "\"$name\": [$(Int(UInt(pointer(array)))), $(join(reverse(size(array)), ", "))]" for
+        (name, array) in pairs(arrays)
+    )
+    GC.@preserve arrays Bridge.answer("""{"do": "$what", $values, "arrays": {$(join(named, ", "))}}""")
 end
 
 function exercised(model, inputs)

@@ -38,7 +38,7 @@ _BY_B: dict[str, Callable[[Any, Any, Any], Any]] = {
     "-": lambda a, b, y: -1.0,
     "*": lambda a, b, y: a,
     "/": lambda a, b, y: -y / b,
-    "**": lambda a, b, y: y * np.log(a),
+    "**": lambda a, b, y: np.where(y == 0, 0.0, y * np.log(a)),
 }
 
 

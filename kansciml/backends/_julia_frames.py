@@ -1,7 +1,7 @@
-"""Messages between a process and its Julia worker: a JSON header and raw float64 arrays, over a pipe.
+"""Messages between a process and its Julia worker: a JSON header and raw, named float64 arrays, over a pipe.
 
 A frame is a magic word, the length of the header (4 bytes, little-endian), the header in UTF-8, then the arrays one
-after the other. The header's ``shapes`` give their shapes. Nothing is ever unpickled.
+after the other. The header's ``arrays`` gives their names and shapes. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,24 +18,25 @@ import numpy as np
 MAGIC = b"KSC1"
 MAX_HEADER = 1 << 24
 MAX_NUMBERS = 1 << 30
+NONE: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class FrameError(Exception):
     """The stream ended inside a frame, or what came is not a frame."""
 
 
-def write_frame(stream: BinaryIO, header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+def write_frame(stream: BinaryIO, header: dict[str, Any], arrays: Mapping[str, np.ndarray] = NONE) -> None:
     """Write one frame and flush."""
-    arrays = [np.asarray(array, dtype="<f8", order="C") for array in arrays]
-    text = json.dumps(header | {"shapes": [array.shape for array in arrays]}).encode()
+    arrays = {name: np.asarray(array, dtype="<f8", order="C") for name, array in arrays.items()}
+    text = json.dumps(header | {"arrays": {name: array.shape for name, array in arrays.items()}}).encode()
     stream.write(MAGIC + struct.pack("<I", len(text)) + text)
-    for array in arrays:
+    for array in arrays.values():
         stream.write(array.reshape(-1).data)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Read one frame: header and arrays, the latter writable.
+def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read one frame: header and arrays by name, the latter writable.
 
     Raises:
         EOFError: the stream ended before a frame began.
@@ -50,10 +52,10 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray]]:
         raise FrameError(f"got a header of {length} bytes")
     try:
         header = json.loads(_exactly(stream.read(length), length))
-        shapes = [tuple(int(size) for size in shape) for shape in header.pop("shapes")]
+        shapes = {name: tuple(int(size) for size in shape) for name, shape in header.pop("arrays").items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FrameError(f"got a malformed header: {error}") from error
-    return header, [_read_array(stream, shape) for shape in shapes]
+    return header, {name: _read_array(stream, shape) for name, shape in shapes.items()}
 
 
 def _read_array(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kansciml._errors import BackendUnavailable
-from kansciml._workers import end_group
+from kansciml._workers import end_group, processors
 
 MINIMUM_VERSION = (1, 10)
 VERSION_TIMEOUT_S = 20.0
@@ -183,3 +183,34 @@ def _set_up_before() -> JuliaInstallation | None:
     if not meta or not any(package["name"] == "KanSciML" for package in meta["pkgs"]):
         return None
     return JuliaInstallation(meta["executable"], meta["version"], STATE["project"], "set up by juliacall", ready=True)
+
+
+ENVIRONMENT = {"PYTHON_JULIACALL_STARTUP_FILE": "no", "OPENBLAS_NUM_THREADS": "1"}
+THREADS = ("PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS")
+"""Variables with the number of Julia's threads, the first that is set; default: all processors that may be used."""
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker's environment has to have beside, or in place of, that of this process."""
+    missing = {name: value for name, value in (ENVIRONMENT | _threads()).items() if name not in os.environ}
+    return missing | _absolute_project()
+
+
+def _threads() -> dict[str, str]:
+    """One thread for each processor. With several, Julia has to handle signals, by which its threads stop for its
+    garbage collector; then it must not be left to Python, nor to Ctrl-C, which the worker does not see."""
+    count = next((value for name in THREADS if (value := os.environ.get(name))), str(processors()))
+    return {
+        "PYTHON_JULIACALL_THREADS": count,
+        "JULIA_NUM_THREADS": count,
+        "PYTHON_JULIACALL_HANDLE_SIGNALS": "no" if count == "1" else "yes",
+    }
+
+
+def _absolute_project() -> dict[str, str]:
+    """The worker runs in another folder: relative paths in its variables are made absolute."""
+    return {
+        name: os.path.abspath(value)
+        for name in ("PYTHON_JULIACALL_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIAPKG_EXE")
+        if (value := os.environ.get(name)) and os.path.exists(value)
+    }

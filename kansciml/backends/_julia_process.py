@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from kansciml._errors import WorkerDied
 from kansciml._workers import end_group, ending
-from kansciml.backends._julia_frames import FrameError, read_frame, write_frame
+from kansciml.backends._julia_frames import NONE, FrameError, read_frame, write_frame
 
 COMMAND = (sys.executable, "-m", "kansciml.backends._julia_worker")
 REPORT_EVERY_S = 15.0
@@ -30,7 +30,7 @@ LAST_WORDS_S = 1.0
 _FATAL = re.compile(r"^(\[\d+\] )?signal \(\d|^ERROR: |^(Fatal|fatal|Internal) |^terminate called")
 _TRACEBACK = "Traceback (most recent call last)"
 
-Answer = tuple[dict[str, Any], list[np.ndarray]]
+Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 class WorkerProcess:
@@ -87,7 +87,7 @@ class WorkerProcess:
             return time.monotonic()
         return time.clock_gettime((~self.pid << 3) | 2)  # the clock of a process: see clock_getcpuclockid(3)
 
-    def send(self, header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+    def send(self, header: dict[str, Any], arrays: Mapping[str, np.ndarray] = NONE) -> None:
         """Send a request. Raises WorkerDied if there is no worker any more."""
         if self._process.poll() is not None:
             raise self._death()
@@ -121,7 +121,11 @@ class WorkerProcess:
             self._waiting_for, self._deadline = "", None
 
     def request(
-        self, header: dict[str, Any], arrays: Sequence[np.ndarray] = (), timeout: float = 600.0, waiting_for: str = ""
+        self,
+        header: dict[str, Any],
+        arrays: Mapping[str, np.ndarray] = NONE,
+        timeout: float = 600.0,
+        waiting_for: str = "",
     ) -> Answer:
         """Send a request and wait for its answer."""
         waiting_for = waiting_for or str(header.get("do"))

@@ -19,7 +19,7 @@ import numpy as np
 from kansciml.backends._julia_frames import read_frame, write_frame
 from kansciml.backends._julia_install import package_path
 
-Answer = tuple[dict[str, Any], list[np.ndarray]]
+Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 class Worker:
@@ -35,9 +35,8 @@ class Worker:
         if julia.seval('Base.find_package("KanSciML") === nothing'):
             julia.seval("path -> push!(LOAD_PATH, path)")(str(package_path()))
         julia.seval("import KanSciML")
-        self.calls = julia.KanSciML.Addresses
+        self.ask = julia.KanSciML.Bridge.answer
         self.failure = julia.KanSciML.SolveFailure
-        self.sizes: dict[int, int] = {}
 
     def versions(self) -> dict[str, Any]:
         """Of Julia and the package, and where they are."""
@@ -49,93 +48,20 @@ class Worker:
             "threads": int(julia.seval("Threads.nthreads()")),
         }
 
-    def answer(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """The reply to one request; an error becomes a header with ``error`` and ``kind``."""
-        operation = getattr(self, "do_" + str(header.get("do")), None)
-        if operation is None:
-            return {"error": f"unknown request {header.get('do')!r}", "kind": "julia"}, []
+    def answer(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Answer:
+        """The reply to one request: what Julia says, and the arrays that it was to write, ``results`` in the header, by
+        name and shape. An error becomes a header with ``error`` and ``kind``."""
         try:
-            return operation(header, arrays)
+            if header["do"] == "load":  # a package of solvers or gradients
+                self.julia.seval(f"import {header['package']}")
+                return {}, {}
+            results = {name: np.empty(shape) for name, shape in header.pop("results", {}).items()}
+            header["arrays"] = {name: [one.ctypes.data, *one.shape] for name, one in (arrays | results).items()}
+            return json.loads(self.ask(json.dumps(header))), results
         except self.julia_error as error:
             kind = "solve" if self.julia.isa(error.exception, self.failure) else "julia"
             text = str(self.julia.sprint(self.julia.showerror, error.exception))
-            return {"error": text.strip().splitlines()[0] if text.strip() else "unknown error", "kind": kind}, []
-
-    def do_load(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Load a package of solvers or gradients."""
-        self.julia.seval(f"import {header['package']}")
-        return {}, []
-
-    def do_setup(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: the packed series (see `julia.packed`), data, weights, follows (K,), loss_scale."""
-        *pieces, data, weights, follows, loss_scale = arrays
-        problem = self.calls.setup(
-            json.dumps(header["field"]),
-            header["solver"],
-            len(follows),
-            *(array.ctypes.data for array in (*pieces, data, weights, follows, loss_scale)),
-            float(header["continuity"]),
-            float(header["rtol"]),
-            float(header["atol"]),
-            int(header["max_steps"]),
-        )
-        self.sizes[problem] = len(loss_scale)
-        return {"problem": problem}, []
-
-    def do_release(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Forget a problem."""
-        self.sizes.pop(header["problem"], None)
-        self.calls.release(header["problem"])
-        return {}, []
-
-    def do_rhs(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: x (B, widths[0]), params (P,) -> du/dt (B, n)."""
-        x, params = arrays
-        out = np.empty((len(x), self.sizes[header["problem"]]))
-        self.calls.rhs(header["problem"], len(x), x.ctypes.data, params.ctypes.data, out.ctypes.data)
-        return {}, [out]
-
-    def do_states(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: params (P,), packed pieces -> their states (T, n), one after the other."""
-        params, starts, t0s, counts, saveat, *inputs = arrays
-        out = np.empty((len(saveat), starts.shape[1]))
-        self.calls.states(
-            header["problem"],
-            params.ctypes.data,
-            len(starts),
-            *(array.ctypes.data for array in (starts, t0s, counts, saveat, *inputs)),
-            float(header["rtol"]),
-            float(header["atol"]),
-            header["sensealg"],
-            out.ctypes.data,
-        )
-        return {}, [out]
-
-    def do_pull(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: params (P,), cotangents (T, n) of the last states -> gradients by parameters and starts."""
-        params, cotangents = arrays
-        by_params, by_starts = np.empty_like(params), np.empty((header["pieces"], cotangents.shape[1]))
-        results = by_params.ctypes.data, by_starts.ctypes.data
-        self.calls.pull(header["problem"], params.ctypes.data, cotangents.ctypes.data, *results)
-        return {}, [by_params, by_starts]
-
-    def do_value_and_grad(self, header: dict[str, Any], arrays: list[np.ndarray]) -> Answer:
-        """Arrays: params (P,), starts (K, n) -> loss in the header, gradients by both."""
-        params, starts = arrays
-        picked, counts = (np.array(header[name], dtype=np.float64) for name in ("series", "rows"))
-        by_params, by_starts = np.empty_like(params), np.empty_like(starts)
-        loss = self.calls.value_and_gradient(
-            header["problem"],
-            params.ctypes.data,
-            starts.ctypes.data,
-            len(picked),
-            picked.ctypes.data,
-            counts.ctypes.data,
-            header["sensealg"],
-            by_params.ctypes.data,
-            by_starts.ctypes.data,
-        )
-        return {"loss": loss}, [by_params, by_starts]
+            return {"error": text.strip().splitlines()[0] if text.strip() else "unknown error", "kind": kind}, {}
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:

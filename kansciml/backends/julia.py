@@ -6,16 +6,22 @@ tells what there is without starting it.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
 from kansciml._errors import BackendUnavailable, KansciError, SolveError, UsageError
-from kansciml._workers import processors
+from kansciml.backends._engines.methods import (
+    DEFAULT_SENSEALG,
+    SENSEALGS,
+    checked_sensealg,
+    needed_packages,
+    solved_by,
+)
+from kansciml.backends._julia_frames import NONE
 from kansciml.backends._julia_install import (
     EXE,
     OWN_JULIA,
@@ -24,16 +30,9 @@ from kansciml.backends._julia_install import (
     how_to_add,
     missing_packages,
     package_path,
+    worker_environment,
 )
-from kansciml.backends._julia_methods import (
-    DEFAULT_SENSEALG,
-    SENSEALGS,
-    checked_sensealg,
-    needed_packages,
-    solved_by,
-    solver_name,
-)
-from kansciml.backends._julia_process import COMMAND, WorkerProcess
+from kansciml.backends._julia_process import COMMAND, Answer, WorkerProcess
 from kansciml.backends.base import OdeProblem, OdeSolver, Part, Piece, Solved
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec, Spec, described
@@ -45,16 +44,11 @@ __all__ = [
     "JuliaInstallation",
     "JuliaOdeSolver",
     "find_julia",
-    "solver_name",
 ]
 
 START_TIMEOUT_S = 3600.0
 """The first use of all downloads and compiles packages."""
 REQUEST_TIMEOUT_S = 900.0
-
-ENVIRONMENT = {"PYTHON_JULIACALL_STARTUP_FILE": "no", "OPENBLAS_NUM_THREADS": "1"}
-THREADS = ("PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS")
-"""Variables with the number of Julia's threads, the first that is set; default: all processors that may be used."""
 
 
 class JuliaCallError(KansciError):
@@ -118,8 +112,7 @@ class JuliaBackend:
         progress(f"julia: {installation.describe()}")
         if not installation.ready:
             progress("julia: downloading and compiling packages, once; this takes 10 to 20 minutes")
-        environment = {name: value for name, value in (ENVIRONMENT | _threads()).items() if name not in os.environ}
-        process = WorkerProcess(self.command, progress, environment | _absolute_project())
+        process = WorkerProcess(self.command, progress, worker_environment())
         try:
             self.versions = self._follow_start(process, progress)
             self._process = process
@@ -161,17 +154,18 @@ class JuliaBackend:
             raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
         solver, sensealg = solved_by(problem.solver, sensealg, inner.field.inputs)
         self._load(sensealg, solver)
-        header = {name: getattr(inner, name) for name in ("rtol", "atol", "max_steps", "continuity")}
+        limits = {"max_steps": inner.max_steps} | {
+            name: float(getattr(inner, name)) for name in ("rtol", "atol", "continuity")
+        }
         series = inner.series
         weights = [np.ones(one.data.shape) if one.weights is None else one.weights for one in series]
-        arrays = [
-            *packed([Piece(one.u0, one.t0, one.saveat, one.inputs) for one in series], inner.field.inputs),
-            np.concatenate([one.data for one in series]),
-            np.concatenate(weights),
-            np.array([-1 if one.follows is None else one.follows for one in series]),
-            inner.loss_scale,
-        ]
-        request = {"do": "setup", "field": described(inner.field), "solver": solver, **header}
+        arrays = packed([Piece(one.u0, one.t0, one.saveat, one.inputs) for one in series], inner.field.inputs) | {
+            "data": np.concatenate([one.data for one in series]),
+            "weights": np.concatenate(weights),
+            "follows": np.array([-1 if one.follows is None else one.follows for one in series]),
+            "loss_scale": inner.loss_scale,
+        }
+        request = {"do": "setup", "field": described(inner.field), "solver": solver, **limits}
         answer, _ = self.request(request, arrays, "setting up the problem")
         return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]))
 
@@ -181,7 +175,7 @@ class JuliaBackend:
             if package in self._loaded:
                 continue
             try:
-                self.request({"do": "load", "package": package}, [], f"loading {package}", self.start_timeout)
+                self.request({"do": "load", "package": package}, NONE, f"loading {package}", self.start_timeout)
             except JuliaCallError as error:
                 raise BackendUnavailable(
                     f"{what} needs the Julia package {package}, which does not load ({error}): add it to"
@@ -192,11 +186,12 @@ class JuliaBackend:
     def request(
         self,
         header: dict[str, Any],
-        arrays: Sequence[np.ndarray] = (),
+        arrays: Mapping[str, np.ndarray] = NONE,
         waiting_for: str = "",
         timeout: float | None = None,
-    ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Ask the worker.
+    ) -> Answer:
+        """Ask the worker: a header whose ``do`` names the request, and whose ``results`` give the shapes of the arrays
+        that it is to answer with, by name.
 
         Raises:
             SolveError: the ODE could not be solved.
@@ -257,31 +252,37 @@ class JuliaOdeSolver(OdeSolver):
             x = self._field.network_input(v, tau, w)
         else:
             x = np.column_stack([v, *([] if w is None else [w]), tau])
-        return self._ask("rhs", [x, params])[1][0]
+        return self._ask("rhs", {"x": x, "params": params}, {"slopes": v.shape})[1]["slopes"]
 
     def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
-        request = {"rtol": rtol, "atol": atol, "sensealg": self.method if gradient else ""}
-        states = self._ask("states", [params, *packed(pieces, self._field.inputs)], **request)[1][0]
+        request = {"rtol": float(rtol), "atol": float(atol), "sensealg": self.method if gradient else ""}
+        arrays = packed(pieces, self._field.inputs)
+        shape = len(arrays["saveat"]), self._field.state_size
+        states = self._ask("states", {"params": params, **arrays}, {"states": shape}, **request)[1]["states"]
         cuts = np.cumsum([len(piece.saveat) for piece in pieces])[:-1]
         return _JuliaSolved(np.split(states, cuts), lambda cotangents: self._pull(params, cotangents))
 
     def _pull(self, params: np.ndarray, cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        by_field, by_starts = self._ask("pull", [params, np.concatenate(cotangents)], pieces=len(cotangents))[1]
-        return by_field, by_starts
+        results = {"by_params": params.shape, "by_starts": (len(cotangents), self._field.state_size)}
+        found = self._ask("pull", {"params": params, "cotangents": np.concatenate(cotangents)}, results)[1]
+        return found["by_params"], found["by_starts"]
 
     def _value_and_grad(
         self, params: np.ndarray, starts: np.ndarray, part: Part
     ) -> tuple[float, np.ndarray, np.ndarray]:
         part.check_measured()
         began = time.monotonic()
-        request = {"sensealg": self.method, "series": part.picked, "rows": part.counts}
-        header, (by_field, by_starts) = self._ask("value_and_grad", [params, starts], **request)
+        arrays = {"params": params, "starts": starts}
+        arrays |= {"series": np.asarray(part.picked), "rows": np.asarray(part.counts)}
+        results = {"by_params": params.shape, "by_starts": starts.shape}
+        told, found = self._ask("value_and_grad", arrays, results, sensealg=self.method)
         self._owner.tell_first_gradient(self.method, time.monotonic() - began)
-        return float(header["loss"]), by_field, by_starts
+        return float(told["loss"]), found["by_params"], found["by_starts"]
 
-    def _ask(self, do: str, arrays: list[np.ndarray], **header: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
+    def _ask(self, do: str, arrays: Mapping[str, np.ndarray], results: Mapping[str, Any], **values: Any) -> Answer:
         waiting_for = f"computing {do}" if do in ("rhs", "states") else f"computing the gradient by {self.method}"
-        return self._owner.request({"do": do, "problem": self._number, **header}, arrays, waiting_for)
+        header = {"do": do, "problem": self._number, "results": results, **values}
+        return self._owner.request(header, arrays, waiting_for)
 
     def close(self) -> None:
         """Free the problem in the worker; calling it twice is allowed."""
@@ -293,20 +294,20 @@ class JuliaOdeSolver(OdeSolver):
                 pass
 
 
-def packed(pieces: Sequence[Piece], n_inputs: int) -> list[np.ndarray]:
-    """Pieces as the worker takes them: starts (K, n), initial times, numbers of save times (K,), save times; numbers
-    of knots (K,), whether they are held (K,), knots, values (knots, m). Those of all pieces lie one after the other."""
+def packed(pieces: Sequence[Piece], n_inputs: int) -> dict[str, np.ndarray]:
+    """Pieces as the worker takes them, with the arrays of all lying one after the other: starts (K, n), initial times,
+    numbers of save times and of knots (K,), save times, knots and their values (knots, m), and which are held (K,)."""
     inputs = [piece.inputs for piece in pieces if piece.inputs is not None]
-    return [
-        np.stack([piece.start for piece in pieces]),
-        np.array([piece.t0 for piece in pieces]),
-        np.array([len(piece.saveat) for piece in pieces]),
-        np.concatenate([piece.saveat for piece in pieces]),
-        np.array([len(one.t) for one in inputs]),
-        np.array([one.kind == "held" for one in inputs]),
-        np.concatenate([np.empty(0), *(one.t for one in inputs)]),
-        np.concatenate([np.empty((0, n_inputs)), *(one.values for one in inputs)]),
-    ]
+    return {
+        "starts": np.stack([piece.start for piece in pieces]),
+        "t0s": np.array([piece.t0 for piece in pieces]),
+        "counts": np.array([len(piece.saveat) for piece in pieces]),
+        "saveat": np.concatenate([piece.saveat for piece in pieces]),
+        "knot_counts": np.array([len(one.t) for one in inputs]),
+        "held": np.array([one.kind == "held" for one in inputs]),
+        "knots": np.concatenate([np.empty(0), *(one.t for one in inputs)]),
+        "values": np.concatenate([np.empty((0, n_inputs)), *(one.values for one in inputs)]),
+    }
 
 
 @dataclass(frozen=True)
@@ -328,23 +329,3 @@ def _why_not(installation: JuliaInstallation, error: KansciError) -> str:
     if not installation.ready:
         message += f" (while downloading: check the network, then try again; {OWN_JULIA})"
     return message
-
-
-def _threads() -> dict[str, str]:
-    """One thread for each processor. With several, Julia has to handle signals, by which its threads stop for its
-    garbage collector; then it must not be left to Python, nor to Ctrl-C, which the worker does not see."""
-    count = next((value for name in THREADS if (value := os.environ.get(name))), str(processors()))
-    return {
-        "PYTHON_JULIACALL_THREADS": count,
-        "JULIA_NUM_THREADS": count,
-        "PYTHON_JULIACALL_HANDLE_SIGNALS": "no" if count == "1" else "yes",
-    }
-
-
-def _absolute_project() -> dict[str, str]:
-    """The worker runs in another folder: relative paths in its variables are made absolute."""
-    return {
-        name: os.path.abspath(value)
-        for name in ("PYTHON_JULIACALL_PROJECT", "PYTHON_JULIACALL_EXE", "PYTHON_JULIAPKG_EXE")
-        if (value := os.environ.get(name)) and os.path.exists(value)
-    }

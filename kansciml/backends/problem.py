@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from kansciml._errors import UsageError
-from kansciml.backends._relaxing import EXPLICIT, relaxing
+from kansciml.backends._engines.relaxing import EXPLICIT, relaxing
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import Spec
 from kansciml.models.inputs import Inputs

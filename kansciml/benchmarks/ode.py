@@ -45,6 +45,8 @@ from kansciml.training.flat import FlatTraining, train_flat
 BASELINE = "torchdiffeq backprop, nn.Module"
 DIFFRAX = "diffrax Dopri5, RecursiveCheckpointAdjoint"
 TORCH, JULIA = f"torch {DEFAULT_GRADIENT}", f"julia {DEFAULT_SENSEALG}"
+SHORTEST_S = 0.01
+"""Of the methods side by side, shorter calls are repeated in a round, as a training repeats them."""
 SLOW_S, BUDGET_S = 1.0, 12.0
 """A method that takes longer is timed once; the rounds of a table end after so long, but for the first three."""
 FINE = 1e-12
@@ -157,7 +159,7 @@ def measure(
         own = exact.setdefault(candidate.backend, gradient) if "nn.Module" not in name else None
         differences[name] = None if own is None else relative(gradient, own)
         calls[name] = functools.partial(candidate.value_and_grad, its_params)
-    seconds = in_turns(calls, options, julia, report)
+    seconds = in_turns(calls, options, julia, report, shortest_s=SHORTEST_S)
     rows = [
         {"method": name, **timing(values, seconds[BASELINE]), "gradient_difference": differences[name]}
         for name, values in seconds.items()
@@ -173,11 +175,13 @@ def measure_many(system: System, model: str, options: Options, julia: Any, repor
     report("going near the solution of all trajectories")
     params = near_solution(problem)
     torch_solver = TorchOdeSolver(problem)
-    solvers: dict[tuple[str, int], Any] = {(TORCH, count): torch_solver for count in thread_counts(options)}
+    one, *more = thread_counts(options)
+    solvers: dict[tuple[str, int], Any] = {(TORCH, one): torch_solver}
     if julia is not None:
         solvers[JULIA, julia.versions["threads"]] = julia.solver(problem)
     if _diffrax.available():
         solvers[DIFFRAX, 1] = _diffrax.DiffraxSolver(problem)
+    solvers |= {(TORCH, count): torch_solver for count in more}  # last: one after the other would find a warm cache
     calls, differences = {}, {}
     for count in options.trajectories:
         subset = Subset(series=tuple(range(count)))
@@ -226,14 +230,18 @@ def fine_gradient(problem: OdeProblem, params: np.ndarray, subset: Subset | None
     return TorchOdeSolver(fine).value_and_grad(params, subset)[1]
 
 
-def in_turns(calls: dict[str, Any], options: Options, julia: Any, report: Report) -> dict[str, np.ndarray]:
+def in_turns(
+    calls: dict[str, Any], options: Options, julia: Any, report: Report, shortest_s: float = 0.0
+) -> dict[str, np.ndarray]:
     """Seconds of every call in every round, (rounds, 2): of processors, Julia's included, and on the wall."""
 
     def clock() -> np.ndarray:
         elsewhere = 0.0 if julia is None else julia.cpu_seconds()
         return np.array([time.process_time() + elsewhere, time.perf_counter()])
 
-    return measuring.in_turns(calls, options.rounds, report, clock=clock, slow_s=SLOW_S, budget_s=BUDGET_S)
+    return measuring.in_turns(
+        calls, options.rounds, report, clock=clock, slow_s=SLOW_S, budget_s=BUDGET_S, shortest_s=shortest_s
+    )
 
 
 def timing(values: np.ndarray, base: np.ndarray) -> dict[str, float]:
@@ -289,7 +297,7 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
 
 
 def target_rows(document: Row) -> list[dict[str, Any]]:
-    """What is to be reached: beside diffrax in processor time, by many trajectories beside one on the wall."""
+    """What is to be reached, in processor time; by many trajectories on several threads beside one, on the wall."""
     found = []
     for result in document["results"]:
         of = f"{result['system']}, {result['model']}"
@@ -304,7 +312,8 @@ def target_rows(document: Row) -> list[dict[str, Any]]:
             if (result["system"], row["trajectories"]) == ("lotka", 64) and row["method"] != DIFFRAX:
                 most = 12.0 if row["method"] == TORCH else 64 / row["threads"]
                 what = f"{of}: {row['method']}, {threads_of(row['threads'])}, 64 trajectories over one"
-                found.append(measuring.at_most(what, most, row["wall_ratio"]))
+                reached = row["ratio" if row["threads"] == 1 else "wall_ratio"]
+                found.append(measuring.at_most(what, most, reached))
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kansciml.backends._relaxing import EXPLICIT, relaxing
+from kansciml.backends._engines.relaxing import EXPLICIT, relaxing
 from kansciml.backends.base import OdeProblem, Series
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.inputs import Inputs

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kansciml.backends._relaxing import EXPLICIT
+from kansciml.backends._engines.relaxing import EXPLICIT
 from kansciml.backends.base import Integrator, OdeProblem, OdeSolver, Subset
 from kansciml.backends.select import OdeBackend
 from kansciml.backends.torch import TorchOdeSolver

@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from kansciml._errors import SolveError
-from kansciml.backends._relaxing import EXPLICIT
+from kansciml.backends._engines.relaxing import EXPLICIT
 from kansciml.backends.base import Integrator, OdeProblem, Piece
 from kansciml.crosscheck.collocation import solve_stiff
 from kansciml.models.field_spec import FieldSpec

@@ -109,6 +109,13 @@ def test_units_change_neither_slopes_nor_trajectories():
     np.testing.assert_allclose(*found, rtol=1e-7)
 
 
+def test_a_power_that_is_estimated_has_a_derivative_where_its_base_is_zero():
+    physics = Physics(lambda t, u, network, p: np.abs(u) ** p["n"] * network(u), 2, parameters={"n": 2.0})
+    field = field_of(physics)
+    pull = HybridKernel(field, np.ones(field.n_parameters)).linearise(np.zeros(1), np.array([[0.0, 1.0]]))[1]
+    assert np.isfinite(pull(np.ones((1, 2)))).all()
+
+
 def test_inputs_drive_it():
     """du/dt = w(t) and a network of no output: the integral of the input."""
     physics = Physics(lambda t, u, w, network, p: np.stack([w[..., 0], u[..., 1] * network(u)[..., 0]], axis=-1))

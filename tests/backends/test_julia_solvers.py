@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from kansciml import UsageError
-from kansciml.backends._julia_methods import needed_packages, solved_by, solver_name
+from kansciml.backends._engines.methods import named_in, needed_packages, solved_by
 from kansciml.backends.base import OdeProblem, Series
 from kansciml.backends.julia import JuliaBackend
 from kansciml.models.field_spec import FieldSpec
@@ -91,7 +91,7 @@ def test_results_do_not_depend_on_the_number_of_threads(julia, monkeypatch):
 
 
 def test_solvers_and_gradients_that_do_not_go_together_are_one_line():
-    assert solver_name("stiff") == "Rodas5P" and solver_name("Vern8") == "Vern8"
+    assert named_in("Julia", "stiff") == "Rodas5P" and named_in("Julia", "Vern8") == "Vern8"
     assert solved_by("FBDF", "Replay", 0) == ("FBDF", "ForwardDiff")
     assert solved_by("8", "GaussAdjoint", 0) == ("Vern8", "GaussAdjoint")
     assert needed_packages("GaussAdjoint", "Vern8") == [
@@ -99,7 +99,7 @@ def test_solvers_and_gradients_that_do_not_go_together_are_one_line():
         ("solver Vern8", "OrdinaryDiffEqVerner"),
     ]
     with pytest.raises(UsageError, match="unknown solver in Julia: 'dopri5': expected one of 3, 5, 8, stiff, BS3"):
-        solver_name("dopri5")
+        named_in("Julia", "dopri5")
     for solver, inputs in (("stiff", 0), ("5", 1)):
         with pytest.raises(UsageError, match="needs an explicit solver"):
             solved_by(solver, "GaussAdjoint", inputs)

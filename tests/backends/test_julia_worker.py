@@ -38,9 +38,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_frame_comes_back_as_it_was_sent(shape):
     array = np.random.default_rng(0).normal(size=shape)
     stream = io.BytesIO()
-    write_frame(stream, {"do": "it", "text": "größer"}, [array, np.array([np.nan, np.inf, -0.0])])
+    write_frame(stream, {"do": "it", "text": "größer"}, {"x": array, "y": np.array([np.nan, np.inf, -0.0])})
     stream.seek(0)
-    header, (first, second) = read_frame(stream)
+    header, arrays = read_frame(stream)
+    first, second = arrays["x"], arrays["y"]
     assert header == {"do": "it", "text": "größer"}
     assert first.shape == shape and np.array_equal(first, array)
     assert second.tobytes() == np.array([np.nan, np.inf, -0.0]).tobytes()
@@ -51,9 +52,9 @@ def test_frame_comes_back_as_it_was_sent(shape):
 def test_frame_of_a_transposed_array_holds_its_values():
     array = np.arange(6.0).reshape(2, 3).T
     stream = io.BytesIO()
-    write_frame(stream, {}, [array])
+    write_frame(stream, {}, {"x": array})
     stream.seek(0)
-    assert np.array_equal(read_frame(stream)[1][0], array)
+    assert np.array_equal(read_frame(stream)[1]["x"], array)
 
 
 def _frame(header: bytes) -> bytes:
@@ -69,9 +70,10 @@ def _frame(header: bytes) -> bytes:
         _frame(b"no json"),
         _frame(b"[1]"),
         _frame(b"{}"),
-        _frame(b'{"shapes": [[-1]]}'),
-        _frame(b'{"shapes": [[2]]}') + b"12345678",
-        _frame(b'{"shapes": []}')[:-3],
+        _frame(b'{"arrays": [[2]]}'),
+        _frame(b'{"arrays": {"x": [-1]}}'),
+        _frame(b'{"arrays": {"x": [2]}}') + b"12345678",
+        _frame(b'{"arrays": {}}')[:-3],
     ],
 )
 def test_malformed_frame_is_an_error(data):
@@ -199,6 +201,7 @@ PARAMS = SPEC.initial_parameters(0)
 
 FAKE_WORKER = """
 import os, sys, time
+import numpy as np
 from kansciml.backends._julia_frames import read_frame, write_frame
 requests, replies = sys.stdin.buffer, sys.stdout.buffer
 write_frame(replies, {"stage": "starting Julia"})
@@ -208,14 +211,15 @@ while True:
         header, arrays = read_frame(requests)
     except EOFError:
         break
+    RESULTS = {name: np.zeros(shape) for name, shape in header.get("results", {}).items()}
     if header["do"] == "setup":
         write_frame(replies, {"problem": 1})
     elif header["do"] in ("load", "release"):
         write_frame(replies, {})
     elif header["do"] == "value_and_grad":
         #ON_GRADIENT
-    else:
-        write_frame(replies, {}, [arrays[0]])
+    else:  # du/dt = u
+        write_frame(replies, {}, {"slopes": arrays["x"]})
 """
 
 
@@ -271,7 +275,7 @@ def test_worker_that_dies_says_how_and_why_in_one_line(fake_backend, on_gradient
 
 def test_what_was_said_before_the_last_request_is_not_its_cause(fake_backend):
     counted = "count = globals().get('count', 0) + 1"
-    first = say("ERROR: told and overcome") + "; write_frame(replies, {'loss': 0.5}, arrays)"
+    first = say("ERROR: told and overcome") + "; write_frame(replies, {'loss': 0.5}, RESULTS)"
     backend = fake_backend(f"exec({counted!r}, globals()); exec({first!r} if count == 1 else 'os._exit(5)')")
     solver = backend.solver(PROBLEM)
     assert solver.value_and_grad(PARAMS)[0] == 0.5
@@ -281,7 +285,7 @@ def test_what_was_said_before_the_last_request_is_not_its_cause(fake_backend):
 
 
 def test_worker_that_died_while_nothing_was_asked_is_not_blamed_on_a_request(fake_backend):
-    backend = fake_backend("write_frame(replies, {'loss': 0.5}, arrays)")
+    backend = fake_backend("write_frame(replies, {'loss': 0.5}, RESULTS)")
     solver = backend.solver(PROBLEM)
     solver.value_and_grad(PARAMS)
     backend._process._process.terminate()
@@ -371,7 +375,7 @@ def test_environment_with_the_packages_is_not_said_to_lack_any(clean, monkeypatc
 
 def test_progress_names_the_stages_and_the_first_gradient(monkeypatch):
     monkeypatch.setattr(julia, "find_julia", lambda: JuliaInstallation("julia", "1.10.0", None, "test", ready=True))
-    code = FAKE_WORKER.replace("#ON_GRADIENT", 'write_frame(replies, {"loss": 0.5}, arrays)')
+    code = FAKE_WORKER.replace("#ON_GRADIENT", 'write_frame(replies, {"loss": 0.5}, RESULTS)')
     lines: list[str] = []
     backend = JuliaBackend(command=(sys.executable, "-c", code)).start(lines.append)
     solver = backend.solver(PROBLEM)

@@ -1,8 +1,8 @@
-"""Solvers of every backend by name, and the gradient methods of torch. Torch-free."""
+"""Solvers and gradient methods of every backend, by name, and the Julia packages that bring them. Torch-free."""
 
 from __future__ import annotations
 
-from kansciml._errors import unknown_name
+from kansciml._errors import UsageError, unknown_name
 
 GENERAL = ("3", "5", "8", "stiff")
 """Names that every backend has: explicit of that order, or implicit."""
@@ -24,6 +24,33 @@ PREFERRED = {"Radau", "Rodas5P"}
 """Those that "stiff" stands for; of the explicit ones there is one of each order."""
 GRADIENTS = ("replay", "backprop", "adjoint")
 DEFAULT_GRADIENT = "replay"
+SENSEALGS = (
+    "Replay",
+    "GaussAdjoint",
+    "InterpolatingAdjoint",
+    "QuadratureAdjoint",
+    "BacksolveAdjoint",
+    "ForwardDiff",
+    "ForwardDiffSensitivity",
+    "ReverseDiffAdjoint",
+)
+"""``Replay``: exact discrete gradient by replaying the accepted steps; ``ForwardDiff``: dual numbers through the
+solver; the others are SciMLSensitivity's."""
+DEFAULT_SENSEALG = "Replay"
+NATIVE_SENSEALGS = ("Replay", "ForwardDiff")
+
+PACKAGES = {
+    "BS3": "OrdinaryDiffEqLowOrderRK",
+    "Vern8": "OrdinaryDiffEqVerner",
+    "Rodas5P": "OrdinaryDiffEqRosenbrock",
+    "FBDF": "OrdinaryDiffEqBDF",
+    "KenCarp4": "OrdinaryDiffEqSDIRK",
+    "AutoTsit5": "OrdinaryDiffEqRosenbrock",
+}
+"""What is loaded for solvers, by their names in OrdinaryDiffEq (AutoTsit5 switches to Rosenbrock23)."""
+EXPLICIT_SOLVERS = tuple(name for name, kind in SOLVERS["Julia"].items() if kind != "stiff")
+REPLAYED_SOLVERS = (*EXPLICIT_SOLVERS, "Rodas5P")
+"""Those that ``Replay`` knows; for the others ``ForwardDiff`` takes its place."""
 
 
 def library_of(gradient: str | None = None) -> str:
@@ -65,3 +92,36 @@ def alike_in(library: str, solver: str) -> str:
     """The solver, or, where only another library has it, the general name of its kind."""
     kinds = {name: kind for own in SOLVERS.values() for name, kind in own.items()}
     return solver if solver in names_in(library) else kinds.get(solver, solver)
+
+
+def checked_sensealg(sensealg: str) -> str:
+    """Itself. Raises UsageError for an unknown one."""
+    if sensealg not in SENSEALGS:
+        raise unknown_name("sensealg", sensealg, SENSEALGS)
+    return sensealg
+
+
+def solved_by(solver: str, sensealg: str, n_inputs: int) -> tuple[str, str]:
+    """A solver's own name in Julia, and the gradient method to take with it.
+
+    Raises:
+        UsageError: unknown solver, or one that this method does not go with.
+    """
+    name = named_in("Julia", solver)
+    if sensealg == "Replay" and name not in REPLAYED_SOLVERS:
+        return name, "ForwardDiff"
+    if sensealg not in NATIVE_SENSEALGS and (name not in EXPLICIT_SOLVERS or n_inputs):
+        raise UsageError(
+            f"got sensealg {sensealg} with solver {name} and {n_inputs} inputs: it needs an explicit solver"
+            f" ({', '.join(EXPLICIT_SOLVERS)}) and no inputs; take {DEFAULT_SENSEALG}"
+        )
+    return name, sensealg
+
+
+def needed_packages(sensealg: str, solver: str) -> list[tuple[str, str]]:
+    """Julia packages beside KanSciML, each after what needs it."""
+    packages = [
+        (f"sensealg {sensealg}", "" if sensealg in NATIVE_SENSEALGS else "SciMLSensitivity"),
+        (f"solver {solver}", PACKAGES.get(solver, "")),
+    ]
+    return [(what, package) for what, package in packages if package]

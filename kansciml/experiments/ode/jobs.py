@@ -100,6 +100,11 @@ class Plan:
         sources = list(sources)
         notes: list[str] = []
         systems = {source: source.resolve(notes.append) for source in sources}
+        for system in systems.values():
+            own = system.field_settings | (system.training_settings if config.suited_to(system) != config else {})
+            if own:
+                told = ", ".join(f"{name} {value}" for name, value in own.items())
+                notes.append(f"{system.name}: settings of its own in place of the defaults: {told}")
         jobs = [
             Job(source, variant, spec, seed, backend, config.suited_to(systems[source]))
             for source in sources
