@@ -1,8 +1,10 @@
 # A KAN and an MLP learn the Lotka-Volterra equations from 35 states, in a few seconds:
 #
-#     julia --project=julia -e 'import Pkg; Pkg.instantiate(); include("julia/examples/lotka.jl")'
+#     julia --project=julia/examples -e 'import Pkg; Pkg.develop(path = "julia"); Pkg.instantiate()'
+#     julia --project=julia/examples julia/examples/lotka.jl
 
-using KanSciML, Random
+using KanSciML, Optimization, OptimizationOptimJL, Random
+using Optimisers: Optimisers
 
 # The truth, by fixed steps of the classical Runge-Kutta method.
 function lotka_volterra(times; u = [1.0, 1.0], substeps = 200)
@@ -21,18 +23,29 @@ function lotka_volterra(times; u = [1.0, 1.0], substeps = 200)
     return reduce(hcat, states)
 end
 
-function adam!(params, problem; steps = 2000, rate = 0.01)
-    mean, square = zero(params), zero(params)
-    best, best_params = Inf, copy(params)
-    for step in 1:steps
-        loss, gradient = loss_and_gradient(problem, params)
-        loss < best && (best = loss; best_params .= params)
-        mean .= 0.9 .* mean .+ 0.1 .* gradient
-        square .= 0.999 .* square .+ 0.001 .* gradient .^ 2
-        deviation = sqrt.(square ./ (1 - 0.999^step)) .+ 1e-8
-        params .-= rate * cospi(step / 2steps) / (1 - 0.9^step) .* mean ./ deviation
+# A line search may try parameters with which the solution blows up.
+function loss_or_infinity(params, problem)
+    try
+        return first(loss_and_gradient(problem, params))
+    catch failure
+        failure isa SolveFailure || rethrow()
+        return Inf
     end
-    return best, best_params
+end
+
+# Adam, its rate falling to zero along a cosine, then BFGS.
+function fitted(problem, params; steps = 1500, rate = 0.01)
+    state = Optimisers.setup(Optimisers.Adam(rate), params)
+    for step in 1:steps
+        Optimisers.adjust!(state, rate * cospi(step / 2steps))
+        state, params = Optimisers.update!(state, params, last(loss_and_gradient(problem, params)))
+    end
+    loss = OptimizationFunction(
+        loss_or_infinity;
+        grad = (gradient, params, problem) -> copyto!(gradient, last(loss_and_gradient(problem, params))),
+    )
+    solution = solve(OptimizationProblem(loss, params, problem), BFGS(); maxiters = 200)
+    return solution.objective, solution.u
 end
 
 times = collect(0:0.1:3.4)
@@ -42,7 +55,7 @@ scaling = (center = (low .+ high) ./ 2, scale = (high .- low) ./ 2, rate = [6.0,
 
 for field in (kan_field([2, 6, 2]; scaling...), mlp_field([2, 50, 2]; scaling...))
     problem = FitProblem(field, data[:, 1], times, data)
-    seconds = @elapsed (loss, params) = adam!(initial_parameters(Xoshiro(0), field), problem)
+    seconds = @elapsed (loss, params) = fitted(problem, initial_parameters(Xoshiro(0), field))
     println(field, ": mean squared error ", round(loss; sigdigits = 3), " after ", round(seconds; digits = 1), " s")
     later, truth = trajectory(problem, params; saveat = [7.0]), lotka_volterra([0.0, 7.0])[:, 2]
     println("  at t = 7: ", round.(vec(later); digits = 3), ", truth ", round.(truth; digits = 3))

@@ -2,17 +2,19 @@
 # Differential Equations package, BIT Numerical Mathematics 63 (2023) 27. Its coefficients are the solver's own.
 module KanSciMLRosenbrockExt
 
-using KanSciML: KanSciML, RosenbrockTableau
+using KanSciML: KanSciML, RosenbrockTableau, internal
 using OrdinaryDiffEqRosenbrock: OrdinaryDiffEqRosenbrock, Rodas5P, Rosenbrock23
 using OrdinaryDiffEqTsit5: AutoTsit5
 using PrecompileTools: @compile_workload
 
 KanSciML.algorithm(::Val{:Rodas5P}) = Rodas5P()
 KanSciML.algorithm(::Val{:AutoTsit5}) = AutoTsit5(Rosenbrock23())
+KanSciML.name_of(::typeof(AutoTsit5(Rosenbrock23()))) = "AutoTsit5"
 
 # Between steps u = (1 - theta) u0 + theta (u1 + (1 - theta) (K1 + theta (K2 + theta K3))), K = H k.
 function KanSciML.tableau(::Rodas5P)
-    (; A, C, gamma, c, d, b, H) = OrdinaryDiffEqRosenbrock.Rodas5PTableau(Float64, Float64)
+    table = internal(OrdinaryDiffEqRosenbrock, :Rodas5PTableau)(Float64, Float64)
+    A, C, gamma, c, d, b, H = (internal(table, name) for name in (:A, :C, :gamma, :c, :d, :b, :H))
     dense = [b + H[1, :] H[2, :] - H[1, :] H[3, :] - H[2, :] -H[3, :]]
     return RosenbrockTableau(A, C, gamma, c, d, b, dense)
 end

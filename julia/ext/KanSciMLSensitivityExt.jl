@@ -31,9 +31,19 @@ const AUTOJACVEC = ReverseDiffVJP(true)
 KanSciML.sensitivity_algorithm(::Val{:GaussAdjoint}) = GaussAdjoint(; autojacvec = AUTOJACVEC)
 KanSciML.sensitivity_algorithm(::Val{:InterpolatingAdjoint}) = InterpolatingAdjoint(; autojacvec = AUTOJACVEC)
 KanSciML.sensitivity_algorithm(::Val{:BacksolveAdjoint}) = BacksolveAdjoint(; autojacvec = AUTOJACVEC)
-KanSciML.sensitivity_algorithm(::Val{:QuadratureAdjoint}) = QuadratureAdjoint(; autojacvec = AUTOJACVEC)
+function KanSciML.sensitivity_algorithm(::Val{:QuadratureAdjoint})
+    return QuadratureAdjoint(; autojacvec = AUTOJACVEC, abstol = 0.0, reltol = 0.0)
+end
 KanSciML.sensitivity_algorithm(::Val{:ReverseDiffAdjoint}) = ReverseDiffAdjoint()
 KanSciML.sensitivity_algorithm(::Val{:ForwardDiffSensitivity}) = ForwardDiffSensitivity()
+
+# Quadrature tolerances of 0 are those of the solution.
+at_tolerances(algorithm, piece) = algorithm
+function at_tolerances(algorithm::QuadratureAdjoint, piece)
+    (; autojacvec, abstol, reltol) = algorithm
+    abstol == reltol == 0 || return algorithm
+    return QuadratureAdjoint(; autojacvec, abstol = piece.atol, reltol = piece.rtol)
+end
 
 struct LuxRhs{F<:AbstractField}
     field::F
@@ -60,7 +70,7 @@ function KanSciML.pull!(by_field, by_start, method::Adjoint, workspace, problem,
     jump!(out, u, p, t, i) = (out .= view(cotangents, :, i + first_save - 1); nothing)
     start, field = adjoint_sensitivities(
         solution, problem.solver; t = piece.saveat[first_save:end], dgdu_discrete = jump!,
-        sensealg = method.algorithm, options(problem, piece)...,
+        sensealg = at_tolerances(method.algorithm, piece), options(problem, piece)...,
     )
     copyto!(by_field, vec(field))
     copyto!(by_start, start)

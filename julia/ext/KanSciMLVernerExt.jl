@@ -2,7 +2,7 @@
 # (2010) 383-396. Its coefficients are the solver's own, by their names: a0302 is A[3, 2].
 module KanSciMLVernerExt
 
-using KanSciML: KanSciML, Tableau
+using KanSciML: KanSciML, Tableau, consistent, internal
 using OrdinaryDiffEqVerner: OrdinaryDiffEqVerner, Vern8
 using PrecompileTools: @compile_workload
 
@@ -13,8 +13,8 @@ function KanSciML.tableau(solver::Vern8)
     KanSciML.has_limiters(solver) && return nothing
     c, A, b, dense = zeros(21), zeros(21, 21), zeros(21), zeros(21, 8)
     c[12] = 1
-    table = OrdinaryDiffEqVerner.Vern8Tableau(Float64, Float64)
-    for part in (table, table.extra, table.interp), name in fieldnames(typeof(part))
+    table = internal(OrdinaryDiffEqVerner, :Vern8Tableau)(Float64, Float64)
+    for part in (table, internal(table, :extra), internal(table, :interp)), name in fieldnames(typeof(part))
         kind, number = match(r"^([a-z]+)(\d*)$", string(name))
         if kind == "a"
             A[parse(Int, number[1:2]), parse(Int, number[3:4])] = getfield(part, name)
@@ -27,7 +27,7 @@ function KanSciML.tableau(solver::Vern8)
         end
     end
     kept = [1:12; 14:21]              # stage 13 serves the error estimate alone
-    return Tableau(c[kept], A[kept, kept], b[kept], dense[kept, :], 12, false, false)
+    return consistent(Tableau(c[kept], A[kept, kept], b[kept], dense[kept, :], 12, false, false), "Vern8")
 end
 
 @compile_workload KanSciML.exercise(:Vern8)

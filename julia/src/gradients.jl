@@ -69,12 +69,11 @@ like(params, gradient, problem) = unpack(problem.field, gradient)
 function loss_and_gradient!(
     gradient, by_starts, problem, params, starts, picked::Vector{Int}, counts::Vector{Int}, method::M
 ) where {M}
-    measured = sum(problem.series[k].measured[count] for (k, count) in zip(picked, counts))
-    if measured == 0  # a window in a gap still is linked to its neighbours
-        all(follows_nothing, problem.series) &&
-            throw(ArgumentError("nothing is measured in the part of the data that was picked"))
-        measured = 1.0
-    end
+    weight = sum(problem.series[k].measured[count] for (k, count) in zip(picked, counts); init = 0.0)
+    # A window in a gap still is linked to its neighbours.
+    weight > 0 || !all(follows_nothing, problem.series) ||
+        throw(ArgumentError("nothing is measured in the part of the data that was picked"))
+    measured = weight > 0 ? weight : 1.0
     links = active_links(problem, picked, counts)
     scale, misfits = problem.loss_scale, zeros(length(picked))
     gaps = zeros(length(scale), length(links))           # (end - next start) / loss_scale

@@ -103,7 +103,7 @@ if isnothing(Base.find_package("SciMLSensitivity"))
         @test_throws "using SciMLSensitivity" loss_and_gradient(problem, params; sensealg = :GaussAdjoint)
     end
 else
-    @eval using SciMLSensitivity
+    @eval using OrdinaryDiffEqRosenbrock, SciMLSensitivity
     @testset "$sensealg agrees with the replay: $(label(field))" for sensealg in SENSEALGS,
         field in (mlp_field([2, 5, 2]), kan_field([2, 3, 2]))
 
@@ -112,5 +112,16 @@ else
         other_loss, other_gradient = loss_and_gradient(problem, params; sensealg, n_save = 4)
         @test other_loss ≈ loss rtol = 1e-9
         @test other_gradient ≈ gradient rtol = 1e-6
+    end
+
+    @testset "$(nameof(typeof(sensealg))) is taken as an object, with $solver" for (sensealg, solver) in (
+        (SciMLSensitivity.InterpolatingAdjoint(; autojacvec = SciMLSensitivity.ReverseDiffVJP()), :Tsit5),
+        (SciMLSensitivity.GaussAdjoint(; autojacvec = SciMLSensitivity.ZygoteVJP()), :Rodas5P),
+    )
+        field = mlp_field([2, 5, 2])
+        params, problem = example_parameters(field), example_problem(field; tolerance = 1e-9)
+        other = remake(problem; sensealg, solver)
+        @test loss_and_gradient(other, params)[2] ≈ loss_and_gradient(problem, params)[2] rtol = 1e-6
+        @test loss_and_gradient(other, params)[2] == loss_and_gradient(remake(other), params)[2]
     end
 end

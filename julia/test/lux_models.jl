@@ -1,6 +1,7 @@
 # Fields as layers of Lux, and any other layer of Lux as a field.
 
-using ADTypes, ComponentArrays, Zygote
+using ADTypes, ComponentArrays, ReverseDiff, Zygote
+using OrdinaryDiffEqRosenbrock: Rodas5P
 using OrdinaryDiffEqTsit5: Tsit5
 
 small_fields() = (mlp_field([2, 5, 2]), kan_field([2, 3, 2]; rate = [2.0, 0.3]))
@@ -78,7 +79,7 @@ end
     loss_at(p) = loss_and_gradient(problem, p; sensealg = AutoForwardDiff())[1]
     basis(i) = [k == i ? 1e-4 : 0.0 for k in eachindex(params)]
     @test gradient[few] ≈ [(loss_at(params .+ basis(i)) - loss_at(params .- basis(i))) / 2e-4 for i in few] rtol = 1e-5
-    for sensealg in (:ForwardDiff, AutoForwardDiff(), AutoZygote())
+    for sensealg in (:ForwardDiff, AutoForwardDiff(), AutoReverseDiff(), AutoZygote())
         other_loss, other = loss_and_gradient(problem, params; sensealg)
         @test other_loss ≈ loss rtol = 1e-9
         @test other ≈ gradient rtol = 1e-6
@@ -129,6 +130,16 @@ end
     @test_throws DimensionMismatch fit(Dense(2 => 2); ps = zeros(5))
     @test_throws "made with time = false" fit(mlp_field([2, 2]); time = true)
     @test_throws "expected (n, K) and (n, T, K)" FitProblem(Dense(2 => 2), ones(2, 3), [0.5, 1.0], ones(2, 2))
+end
+
+@testset "a stiff solver differentiates a layer of Lux: $sensealg" for sensealg in (AutoForwardDiff(), AutoZygote())
+    model = Chain(Dense(2 => 5, tanh), Dense(5 => 2))
+    options = (; solver = Rodas5P(), sensealg, rtol = 1e-8, atol = 1e-8)
+    problem = FitProblem(model, [0.3, -0.2], [0.2, 0.5, 1.0], randn(Xoshiro(1), 2, 3); options...)
+    loss, gradient = loss_and_gradient(problem, problem.params)
+    forward_loss, forward = loss_and_gradient(problem, problem.params; sensealg = :ForwardDiff)
+    @test loss ≈ forward_loss rtol = 1e-10
+    @test gradient ≈ forward rtol = 1e-8
 end
 
 @testset "problems are shown, remade and solved by algorithms" begin

@@ -20,4 +20,5 @@ include("references.jl")
     include("hybrid.jl")
     include("saved_models.jl")
     include("threads.jl")
+    include("quality.jl")
 end

@@ -42,8 +42,21 @@ forced_field(model) = model === :mlp ? mlp_field([4, 5, 2]; inputs = 1, time = t
             @test loss_and_gradient(coarse, params; series = [k])[1] ≈ sum(abs2, residuals) / 8 rtol = 1e-9
         end
     else
-        @test_throws "does not know the solver $solver" loss_and_gradient(problem, params; sensealg = :Replay)
+        @test_throws "does not know the solver" loss_and_gradient(problem, params; sensealg = :Replay)
     end
+end
+
+@testset "internals of solvers that are not there are named" begin
+    internal, table = KanSciML.internal, KanSciML.TSIT5
+    told(f) = sprint(showerror, try; f(); catch failure; failure; end)
+    @test occursin("Tableau has no field H: this version", told(() -> internal(table, :H)))
+    @test occursin("OrdinaryDiffEqVerner has no Vern99", told(() -> internal(OrdinaryDiffEqVerner, :Vern99)))
+    @test_throws KanSciML.UnknownInternals KanSciML.consistent(
+        KanSciML.Tableau(table.c, 2 .* table.A, table.b, table.dense, 7, true, true), "Tsit5"
+    )
+    @test_throws "is not supported" KanSciML.check_slopes((; t = [0.0, 1.0], k = [[], [1.0]]), table)
+    step = (; t = [0.0, 1.0], u = [[0.0], [2.0]])
+    @test_throws "off what its coefficients" KanSciML.check_first_step(table, step, [[1.0] for _ in 1:7])
 end
 
 @testset "a stiff linear equation has its closed form: $solver" for solver in (:Rodas5P, :FBDF, :KenCarp4, :AutoTsit5)

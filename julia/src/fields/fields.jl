@@ -53,24 +53,23 @@ state_size(spec::FieldSpec) = spec.widths[end]
 abstract type AbstractField <: AbstractLuxLayer end
 
 # One NamedTuple of blocks per layer, in the order of the flat vector; names as Lux gives them.
-function parameter_blocks(spec::FieldSpec)
-    offset = 0
-    function block(dims...)
-        range = (offset + 1):(offset + prod(dims))
-        offset = last(range)
-        return ParameterBlock(range, dims)
-    end
-    n_basis = spec.grid + spec.spline_order
+parameter_blocks(spec::FieldSpec) = spec.model === :mlp ? mlp_blocks(spec) : kan_blocks(spec)
+
+function mlp_blocks(spec::FieldSpec)
+    offset = Ref(0)
     return map(spec.widths[1:(end - 1)], spec.widths[2:end]) do n_in, n_out
-        if spec.model === :mlp
-            (weight = block(n_out, n_in), bias = block(n_out))
-        else
-            (
-                base_weight = block(n_out, n_in),
-                spline_weight = block(n_out, n_basis, n_in),
-                spline_scale = block(n_out, n_in),
-            )
-        end
+        (weight = next_block(offset, n_out, n_in), bias = next_block(offset, n_out))
+    end
+end
+
+function kan_blocks(spec::FieldSpec)
+    offset, n_basis = Ref(0), spec.grid + spec.spline_order
+    return map(spec.widths[1:(end - 1)], spec.widths[2:end]) do n_in, n_out
+        (
+            base_weight = next_block(offset, n_out, n_in),
+            spline_weight = next_block(offset, n_out, n_basis, n_in),
+            spline_scale = next_block(offset, n_out, n_in),
+        )
     end
 end
 

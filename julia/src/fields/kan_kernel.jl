@@ -44,7 +44,7 @@ end
 
 function KANKernel(::Type{T}, spec::FieldSpec) where {T}
     widths = spec.widths
-    blocks = parameter_blocks(spec)
+    blocks = kan_blocks(spec)
     layers = [SplineKernel(T, spec, widths[l], widths[l + 1], blocks[l]) for l in eachindex(blocks)]
     return KANKernel{T}(
         spec, Normalisation(spec), layers, [zeros(T, n) for n in widths],

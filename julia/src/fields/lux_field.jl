@@ -129,8 +129,6 @@ function state_jacobians!(jacobians, ::AutoForwardDiff, f::F, x::AbstractMatrix{
     return jacobians
 end
 
-struct Along end
-
 function parameter_gradient(::AutoForwardDiff, f::F, ps, cotangents) where {F}
     blocks, count = blocks_of(ps)
     flat = flatten!(Vector{eltype(cotangents)}(undef, count), blocks, ps)

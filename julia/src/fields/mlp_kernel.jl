@@ -12,7 +12,7 @@ end
 
 function MLPKernel(::Type{T}, spec::FieldSpec) where {T}
     widths = spec.widths
-    blocks = [(block.weight.range, block.bias.range) for block in parameter_blocks(spec)]
+    blocks = [(block.weight.range, block.bias.range) for block in mlp_blocks(spec)]
     return MLPKernel{T}(
         spec,
         Normalisation(spec),

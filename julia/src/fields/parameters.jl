@@ -7,17 +7,20 @@ struct ParameterBlock{N}
     dims::NTuple{N,Int}
 end
 
+# The block of an array that lies behind the first `offset[]` numbers.
+function next_block(offset::Base.RefValue{Int}, dims::Int...)
+    range = (offset[] + 1):(offset[] + prod(dims))
+    offset[] = last(range)
+    return ParameterBlock(range, dims)
+end
+
 # The blocks of a tree, and the length of its flat vector.
 function blocks_of(ps)
-    offset = 0
-    function place(array::AbstractArray)
-        range = (offset + 1):(offset + length(array))
-        offset = last(range)
-        return ParameterBlock(range, size(array))
-    end
+    offset = Ref(0)
+    place(array::AbstractArray) = next_block(offset, size(array)...)
     place(branch::Union{NamedTuple,Tuple}) = map(place, branch)
     place(other) = throw(ArgumentError("got parameters of type $(typeof(other)): expected arrays in NamedTuples"))
-    return place(ps), offset
+    return place(ps), offset[]
 end
 
 # Slices of a plain vector are views; those of a tape's vector are copies that it can follow.
@@ -29,7 +32,7 @@ unpack(blocks::Union{NamedTuple,Tuple}, params) = map(block -> unpack(block, par
 arrays_of(::Type{T}, block::ParameterBlock) where {T} = zeros(T, block.dims)
 arrays_of(::Type{T}, blocks::Union{NamedTuple,Tuple}) where {T} = map(block -> arrays_of(T, block), blocks)
 
-function fill_arrays!(array, block::ParameterBlock, params)
+function fill_arrays!(array::AbstractArray, block::ParameterBlock, params)
     return copyto!(array, 1, params, first(block.range), length(block.range))
 end
 function fill_arrays!(arrays::Union{NamedTuple,Tuple}, blocks, params)
@@ -45,6 +48,16 @@ flatten!(flat, blocks::Tuple, tree::Tuple) = (foreach((b, array) -> flatten!(fla
 flatten!(flat, blocks::Union{NamedTuple,Tuple}, ::Nothing) = (foreach(b -> flatten!(flat, b, nothing), blocks); flat)
 flatten!(flat, block::ParameterBlock, array::AbstractArray) = copyto!(flat, first(block.range), array, 1, length(array))
 flatten!(flat, block::ParameterBlock, ::Nothing) = (flat[block.range] .= 0; flat)
+
+# Tags of dual numbers: along a line, which others may contain, and along a component of the state, around all others.
+struct Line end
+struct Along end
+ForwardDiff.:≺(::Type{Line}, ::Type{Along}) = true
+ForwardDiff.:≺(::Type{Along}, ::Type{Line}) = false
+ForwardDiff.:≺(::Type{Line}, ::Type{<:ForwardDiff.Tag}) = true
+ForwardDiff.:≺(::Type{<:ForwardDiff.Tag}, ::Type{Line}) = false
+ForwardDiff.:≺(::Type{<:ForwardDiff.Tag}, ::Type{Along}) = true
+ForwardDiff.:≺(::Type{Along}, ::Type{<:ForwardDiff.Tag}) = false
 
 # Constants of a model in the precision that it is called in.
 in_type_of(x, array::AbstractArray) = as_floats(float_type(eltype(x)), array)

@@ -74,6 +74,10 @@ end
 
 is_held(inputs) = !isnothing(inputs) && inputs.held
 
+# Held inputs begin the interval of t.
+hold!(forcing::Forcing, ::Nothing, t) = nothing
+hold!(forcing::Forcing, inputs::Inputs, t) = inputs.held && (forcing.interval = interval_at(inputs, t))
+
 # Writes w(t) and t behind the first n numbers of `x`.
 function extend!(x, forcing::Forcing, n, t)
     (; inputs) = forcing

@@ -12,6 +12,7 @@ struct Replay end
 function record!(::Replay, workspace, problem, params, piece)
     (; kernel, forcing) = workspace
     solution = integrate(kernel, forcing, problem, piece, piece.start; dense = keeps_slopes(problem.tableau))
+    keeps_slopes(problem.tableau) && check_slopes(solution, problem.tableau)
     steps = replay_steps!(workspace, problem.tableau, solution, piece, params)
     return (solution, steps), view(workspace.memory.saved, :, eachindex(piece.saveat))
 end
@@ -107,7 +108,7 @@ function stage_states!(workspace, table, solution, piece)
         t, h = solution.t[step], solution.t[step + 1] - solution.t[step]
         start = solution.u[step]
         slopes = table.keeps_slopes ? solution.k[step + 1] : memory.slopes
-        is_held(piece.inputs) && (forcing.interval = interval_at(piece.inputs, t))
+        hold!(forcing, piece.inputs, t)
         first_column, after = memory.first_column[step], memory.first_column[step + 1]
         for column in first_column:(after - 1)
             j = column - first_column + 1
@@ -135,6 +136,7 @@ function stage_states!(workspace, table, solution, piece)
             end
             s += 1
         end
+        step == 1 && check_first_step(table, solution, slopes)
     end
     return nothing
 end

@@ -17,7 +17,7 @@ end
 
 stage_count(tableau::RosenbrockTableau) = length(tableau.c)
 
-const AlongLine = ForwardDiff.Dual{Nothing,Float64,1}
+const AlongLine = ForwardDiff.Dual{Line,Float64,1}
 
 struct RosenbrockSteps{K<:FieldKernel}
     kernel::K                         # at x + epsilon y of every stage of every step
@@ -50,7 +50,7 @@ function replay_steps!(workspace, table::RosenbrockTableau, solution, piece, par
     s = 1
     for step in 1:steps
         t, h, start = solution.t[step], solution.t[step + 1] - solution.t[step], solution.u[step]
-        is_held(piece.inputs) && (forcing.interval = interval_at(piece.inputs, t))
+        hold!(forcing, piece.inputs, t)
         first_column = memory.first_column[step]
         x = extend!(copyto!(view(memory.states, :, first_column), start), forcing, n, t)
         field_jacobian!(jacobian, kernel, x)
@@ -69,7 +69,7 @@ function replay_steps!(workspace, table::RosenbrockTableau, solution, piece, par
             ldiv!(k[i], factors[step], slope)
             for row in 1:width
                 y = row <= n ? k[i][row] : h * table.d[i] * rates[row]
-                lines[row, first_column + i - 1] = ForwardDiff.Dual{Nothing}(x[row], y)
+                lines[row, first_column + i - 1] = ForwardDiff.Dual{Line}(x[row], y)
             end
         end
         while s <= length(memory.step) && memory.step[s] == step
