@@ -15,7 +15,8 @@ Neural ODEs with spline KANs and MLPs: Lux layers, `Tsit5()`, and gradients by n
     trajectory(problem, params; saveat = 0:0.01:10)
 
 Several trajectories, with gaps, weights and inputs: [`Series`](@ref), [`Inputs`](@ref). Models trained in Python:
-`KanSciML.load(folder)`. The layer alone is [`SplineKANLayer`](@ref), to be used like any other layer of Lux.
+`KanSciML.load(folder)`. Any other layer of Lux is fitted as well: [`FitProblem`](@ref). The layer alone is
+[`SplineKANLayer`](@ref).
 """
 module KanSciML
 

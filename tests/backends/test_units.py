@@ -139,10 +139,10 @@ class Worker:
     def __init__(self, inner):
         self.solver = TorchOdeSolver(inner)
 
-    def request(self, header, arrays=(), waiting_for=""):
-        params, saveat = arrays[0], arrays[4]  # see `kansciml.backends.julia.packed`
+    def request(self, header, arrays, waiting_for=""):
+        saveat = arrays["saveat"]
         assert np.all(np.diff(saveat) > 0) and saveat[0] >= 0.0
-        return {}, [self.solver.trajectory(params, saveat, header["rtol"], header["atol"])]
+        return {}, {"states": self.solver.trajectory(arrays["params"], saveat, header["rtol"], header["atol"])}
 
 
 def solver_of(kind, units):

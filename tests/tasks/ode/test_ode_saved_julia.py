@@ -22,7 +22,7 @@ model = KanSciML.load(ARGS[1])
 println(join(model([0.3, 0.4], 0.5; inputs = [0.2]), ' '))
 println(join(trajectory(model; saveat = [0.5, 1.5, 2.0]), ' '))
 println(join(last.(sort!(collect(KanSciML.estimates(model)))), ' '))
-println(join(trajectory(model; series = 2, u0 = [0.5, -0.1], t0 = 0.2, saveat = [1.0, 1.9]), ' '))
+println(join(trajectory(model; series = 2, u0 = [0.5, 0.1], t0 = 0.2, saveat = [1.0, 1.9]), ' '))
 """
 
 
@@ -67,5 +67,5 @@ def test_julia_reads_the_same_field_and_trajectories(tmp_path, spec):
     np.testing.assert_allclose(slopes, model([0.3, 0.4], 0.5, [0.2]), rtol=1e-9)  # its units are rounded
     np.testing.assert_allclose(states, model.trajectory([0.5, 1.5, 2.0]).ravel(), rtol=0, atol=1e-8)
     np.testing.assert_allclose(estimates, [value for _, value in sorted(model.estimates.items())], rtol=1e-14)
-    expected = model.trajectory([1.0, 1.9], series=1, u0=[0.5, -0.1], t0=0.2)
+    expected = model.trajectory([1.0, 1.9], series=1, u0=[0.5, 0.1], t0=0.2)
     np.testing.assert_allclose(other, expected.ravel(), rtol=0, atol=1e-8)
