@@ -32,7 +32,19 @@ from kansciml.backends.select import BACKENDS, open_backend
 from kansciml.backends.torch import DEFAULT_GRADIENT, GRADIENTS, ModuleField, TorchOdeSolver
 from kansciml.benchmarks import _diffrax
 from kansciml.benchmarks import _measuring as measuring
-from kansciml.benchmarks._measuring import Report, Row
+from kansciml.benchmarks._measuring import Report
+from kansciml.benchmarks._ode_tables import (
+    BASELINE,
+    BUDGET_S,
+    DIFFRAX,
+    FINE,
+    JULIA,
+    SLOW_S,
+    TORCH,
+    table,
+    table_of_many,
+    target_rows,
+)
 from kansciml.models.field_spec import MODELS, FieldSpec
 from kansciml.models.fields import VectorField
 from kansciml.runs.tables import Table
@@ -42,15 +54,8 @@ from kansciml.tasks.ode.sampling import sampled
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining, train_flat
 
-BASELINE = "torchdiffeq backprop, nn.Module"
-DIFFRAX = "diffrax Dopri5, RecursiveCheckpointAdjoint"
-TORCH, JULIA = f"torch {DEFAULT_GRADIENT}", f"julia {DEFAULT_SENSEALG}"
 SHORTEST_S = 0.01
 """Of the methods side by side, shorter calls are repeated in a round, as a training repeats them."""
-SLOW_S, BUDGET_S = 1.0, 12.0
-"""A method that takes longer is timed once; the rounds of a table end after so long, but for the first three."""
-FINE = 1e-12
-"""Tolerance at which the gradients of torch and of diffrax are compared."""
 WARM_UP = FlatTraining(adam_steps=150, final_learning_rate=1e-3, lbfgs_steps=100)
 """Brings the parameters near the solution, where most evaluations of a training happen."""
 
@@ -283,10 +288,10 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
 
                 spec, rows = measure(system, model, options, julia, report)
                 result: dict[str, Any] = {"system": system.name, "model": model, "label": spec.label(), "rows": rows}
-                tables.append(_table(system.name, spec, rows, options))
+                tables.append(table(system.name, spec, rows, options.tolerance))
                 if options.trajectories and system.box is not None:
                     result["many"] = measure_many(system, model, options, julia, report)
-                    tables.append(_table_of_many(system.name, spec, result["many"], options))
+                    tables.append(table_of_many(system.name, spec, result["many"]))
                 document["results"].append(result)
                 bar.done()
         finally:
@@ -294,69 +299,3 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
                 julia.close()
     document["targets"] = target_rows(document)
     return document, [*tables, measuring.targets_table(document["targets"], "A dash was not measured here.")]
-
-
-def target_rows(document: Row) -> list[dict[str, Any]]:
-    """What is to be reached, in processor time; by many trajectories on several threads beside one, on the wall."""
-    found = []
-    for result in document["results"]:
-        of = f"{result['system']}, {result['model']}"
-        times = {row["method"]: row.get("median_ms") for row in result["rows"]}
-        theirs = times.get(DIFFRAX)
-        for method, most in ((TORCH, 1.0), (JULIA, 0.6)):
-            ours = times.get(f"{method} (default)")
-            found.append(
-                measuring.at_most(f"{of}: {method} over diffrax", most, ours / theirs if ours and theirs else None)
-            )
-        for row in result.get("many", ()):
-            if (result["system"], row["trajectories"]) == ("lotka", 64) and row["method"] != DIFFRAX:
-                most = 12.0 if row["method"] == TORCH else 64 / row["threads"]
-                what = f"{of}: {row['method']}, {threads_of(row['threads'])}, 64 trajectories over one"
-                reached = row["ratio" if row["threads"] == 1 else "wall_ratio"]
-                found.append(measuring.at_most(what, most, reached))
-    return found
-
-
-def threads_of(count: int) -> str:
-    """In words."""
-    return f"{count} thread" + "s" * (count > 1)
-
-
-COLUMNS = {
-    "method": "method",
-    "median_ms": "CPU, median [ms]",
-    "low_ms": "25 % [ms]",
-    "high_ms": "75 % [ms]",
-    "ratio": "x baseline",
-    "wall_ms": "wall, median [ms]",
-    "gradient_difference": "gradient difference",
-}
-MANY_COLUMNS = {
-    "method": "method",
-    "threads": "threads",
-    "trajectories": "trajectories",
-    "median_ms": "CPU, median [ms]",
-    "ratio": "CPU, x the first number",
-    "wall_ms": "wall, median [ms]",
-    "wall_ratio": "wall, x the first number",
-    "gradient_difference": "gradient difference",
-}
-
-
-def _table(system: str, spec: FieldSpec, rows: Sequence[Row], options: Options) -> Table:
-    notes = [
-        f"rtol = atol = {options.tolerance:g}, float64, one thread; baseline: {BASELINE}; medians, interleaved.",
-        "CPU: processor time of all threads, of Julia that of its process and of this one together.",
-        f"A method that takes over {SLOW_S:g} s is timed once. Difference: to the first method of the same backend; of"
-        f" diffrax to torch, both at a tolerance of {FINE:g}.",
-    ]
-    title = f"One loss + gradient: {system}, {spec.label()}, {spec.n_parameters} parameters"
-    return measuring.table_of(title, rows, COLUMNS, notes)
-
-
-def _table_of_many(system: str, spec: FieldSpec, rows: Sequence[Row], options: Options) -> Table:
-    notes = [
-        "The default method of each backend; diffrax under jax.vmap. Difference: to torch at a tolerance of"
-        f" {FINE:g}, of diffrax at the same; of others it shows what the solver's own tolerance costs.",
-    ]
-    return measuring.table_of(f"Several trajectories: {system}, {spec.label()}", rows, MANY_COLUMNS, notes)
