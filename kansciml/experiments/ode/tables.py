@@ -9,7 +9,7 @@ import numpy as np
 
 from kansciml.analysis.comparison import UNDECIDED, Comparison, compare_by_factor, compare_losses
 from kansciml.experiments.ode.record import OdeRecord, OdeSystem
-from kansciml.experiments.ode.run_rows import OdeGroup
+from kansciml.experiments.ode.run_rows import COMPARISONS, OdeGroup
 from kansciml.reporting.claims import VERDICT_NOTE, Claim, claim_table
 from kansciml.runs.tables import Table, format_number
 
@@ -205,7 +205,8 @@ def backend_tables(ode: OdeRecord) -> list[Table]:
                 early = [_apart(group, other, step) for step in (0, EARLY_STEPS)]
                 seconds = [statistics.median(run.wall_s for run in side.rows) for side in (group, other)]
                 end: list[object] = [group.middle(), other.middle(), both.p_value, f"{both.n_a}, {both.n_b}", told]
-                trainings.append([system.title, group.label, *early, *end, *seconds])
+                how = COMPARISONS.get(group.variant, group.variant)
+                trainings.append([system.title, group.label, how, *early, *end, *seconds])
     if trainings:
         note = (
             f"Start, {EARLY_STEPS} steps: largest relative difference of the training losses of the same seed. Later on"
@@ -215,6 +216,7 @@ def backend_tables(ode: OdeRecord) -> list[Table]:
         columns = [
             "System",
             "Model",
+            "Comparison",
             "Start",
             f"{EARLY_STEPS} steps",
             "Torch train MSE",
