@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -298,9 +299,11 @@ class _Run:
         state, share = self.state, self.settings.plateau or GAIN
         if state.rung > 0 and state.best.loss > (1 - share) * state.rung_loss:
             return CONVERGED
-        try:
-            loss, _ = self.rungs[state.rung + 1](state.best.params, None)
-        except (IndexError, SolveError):  # this is the last one, or as far as it goes
+        loss = math.inf
+        if state.rung + 1 < len(self.rungs):
+            with contextlib.suppress(SolveError):
+                loss, _ = self.rungs[state.rung + 1](state.best.params, None)
+        if not math.isfinite(loss):  # this is the last one, or as far as it goes
             own = 0.8 * state.evaluations + 0.2 * state.rung_began
             return NOISE if stuck and not self._flat_since(own) else CONVERGED
         state.rung, state.rung_began, state.rung_loss = state.rung + 1, state.evaluations, loss

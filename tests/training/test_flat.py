@@ -258,6 +258,19 @@ class TestEnds:
         result = train_flat(rough(1e-12), self.START, self.SETTINGS, tighter=[rough(1e-13)])
         assert result.ended == CONVERGED and result.loss == pytest.approx(1e-6, rel=0.01)
 
+    def test_a_tolerance_at_which_nothing_is_solved_ends_the_ladder_and_other_errors_are_told(self):
+        def fails(error):
+            def value_and_grad(params, subset):
+                raise error
+
+            return value_and_grad
+
+        alone = train_flat(rough(1e-2), self.START, self.SETTINGS)
+        stopped = train_flat(rough(1e-2), self.START, self.SETTINGS, tighter=[fails(SolveError("too many steps"))])
+        assert (stopped.ended, stopped.loss) == (alone.ended, alone.loss)
+        with pytest.raises(IndexError, match="of the loss"):
+            train_flat(rough(1e-2), self.START, self.SETTINGS, tighter=[fails(IndexError("of the loss"))])
+
     def test_the_cap_is_told(self):
         assert train_flat(rough(0.0), self.START, FlatTraining(20, lbfgs_steps=5, plateau=0.01)).ended == CAPPED
         assert train_flat(rough(0.0), self.START, FlatTraining(20, lbfgs_steps=0)).ended == CAPPED
