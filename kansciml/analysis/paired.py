@@ -1,225 +1,182 @@
-"""Compares two models seed by seed: exact tests and intervals for ratios of paired losses.
+"""Verdicts over seeds, the same for every experiment: two models compared seed by seed, and a family of claims.
 
-Two runs with one seed share data, order and, where they can, first weights, so their losses are compared within the
-seed, as d_i = log(a_i / b_i). The test is Wilcoxon's signed-rank test in its exact form (all 2^n patterns of signs on
-the ranks of |d_i|): a run that diverged has a rank (the worst) but no ratio, and ratios of losses spread over decades.
-The estimate (Hodges-Lehmann) and the interval come from the same test by inversion: the interval holds every ratio that
-the test does not reject. With n pairs no p-value is below 2 / 2^n: fewer than 6 seeds decide nothing at 0.05.
+Usage::
+
+    kan, mlp = {0: 2e-6, 1: 3e-6, ...}, {0: 1e-6, 1: None, ...}    # seed -> loss; None, NaN, inf: diverged
+    lower = compare(kan, mlp, above=1)                    # claim: KAN / MLP, the ratio of losses, is above 1
+    points = compare(acc_kan, acc_mlp, below=0, scale=DIFFERENCE)         # claim: KAN - MLP is below 0
+    for one in corrected([lower, points, ...]):                           # Holm over all of these
+        one.effect, one.low, one.high, one.p_value, one.verdict, one.adjusted_p, one.corrected, one.reason
+
+Two runs with one seed share data, order and, where they can, first weights, so they are compared within the seed: by
+d_i = log(a_i / b_i) of losses, or a_i - b_i of accuracies and counts. The test is Wilcoxon's signed-rank test in its
+exact form (`kansciml.analysis.exact_tests`): a run that diverged has a rank (the worst) but no ratio, and ratios of
+losses spread over decades. The effect (Hodges-Lehmann) and its interval come from the same test by inversion: the
+interval holds every effect that the test does not reject. With n pairs no p-value is below 2 / 2^n: fewer than 6 seeds
+decide nothing at 0.05, and after Holm's correction over m claims it takes `seeds_needed`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
-from numpy.typing import ArrayLike
 
-from kansciml._errors import UsageError
-from kansciml.analysis.comparison import ALPHA, UNDECIDED, check_alpha, doubled_midranks, losses_of
+from kansciml._errors import UsageError, check_name
+from kansciml.analysis.exact_tests import ALPHA, estimate, holm, interval, seeds_needed, shifted, signed_rank
+
+SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+RATIO, DIFFERENCE = "ratio", "difference"
+RECOMMENDED_SEEDS = 12
+"""Seeds that decide a claim of a family of up to 102."""
 
 
 @dataclass(frozen=True)
-class PairedComparison:
-    """Outcome of a comparison of two models over seeds.
+class Comparison:
+    """Outcome of a claim that the effect, a / b or a - b, lies on one side of a number, or between two.
 
     Args:
-        verdict: ``"A better"`` or ``"B better"`` by the models' names, or ``"undecided"``.
-        ratio: Hodges-Lehmann estimate of a's loss over b's: below 1 if a is better; NaN without pairs.
-        low, high: interval of that ratio with confidence of at least 1 - alpha; 0 and infinity if too few pairs.
-        p_value: exact two-sided p-value of the signed-rank test; NaN without pairs.
-        least_p: the smallest that this number of pairs could have given.
-        n_pairs, n_lower: pairs compared, and those in which a is the lower one.
+        verdict: ``"supported"``, ``"refuted"`` or ``"undecided"``, of this claim by itself.
+        effect: Hodges-Lehmann estimate; NaN without pairs. low, high: its interval of 1 - alpha, infinite (of a ratio,
+            0 and infinite) where there are too few pairs.
+        p_value: exact two-sided p-value of the signed-rank test; NaN without pairs. Of a claim with two ends: at the
+            end that the effect lies beyond or, within, the larger one of both.
+        n_pairs, n_true: pairs of seeds, and those in which the effect is as claimed.
         reason: why, in one line.
+        adjusted_p, corrected: p-value and verdict after Holm's correction. family: over how many claims.
     """
 
     verdict: str
-    ratio: float
+    effect: float
     low: float
     high: float
     p_value: float
-    least_p: float
     n_pairs: int
-    n_lower: int
+    n_true: int
     reason: str
+    adjusted_p: float = math.nan
+    corrected: str = UNDECIDED
+    family: int = 1
 
 
-def seeds_needed(alpha: float = ALPHA, comparisons: int = 1) -> int:
-    """Least number of pairs with which one of so many comparisons can be decided after Holm's correction.
-
-    The smallest n with comparisons * 2 / 2^n <= alpha: 6 for one comparison at 0.05, 11 for 20.
-    """
-    return max(1, math.ceil(1 + math.log2(max(comparisons, 1) / alpha) - 1e-12))
-
-
-def compare_pairs(
-    a: Sequence[float | None],
-    b: Sequence[float | None],
-    names: tuple[str, str] = ("a", "b"),
+def compare(
+    a: Mapping[int, float | None],
+    b: Mapping[int, float | None],
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    scale: str = RATIO,
+    text: str = "so",
     alpha: float = ALPHA,
-) -> PairedComparison:
-    """Whether the first of two models has the lower losses, or the second, over seeds.
+) -> Comparison:
+    """The claim that the effect of a over b is above, or below, a number, or above one and below another.
+
+    Supported, or refuted, if the exact two-sided signed-rank test rejects at level `alpha` that the effect is that
+    number; undecided otherwise. Of two ends both have to be rejected from within, or one from beyond.
 
     Args:
-        a, b: losses >= 0, (n,) each, in the same order of seeds; infinite, NaN or None means that the run diverged,
-            which is worse than any loss. A pair of which both diverged says nothing and is left out.
-        names: of the models, for the verdict.
+        a, b: by seed: losses of at least 0 for a ratio, where None, NaN and infinity mean that the run diverged, which
+            is worse than any loss; any numbers for a difference, a diverged run infinite on the side that is worse. A
+            pair of which both diverged says nothing and is left out, and so are seeds of one side alone.
+        above, below: ends of the claim; at least one.
+        scale: ``"ratio"``, a / b, or ``"difference"``, a - b.
+        text: what is claimed, for the reason: ``"KAN lower"`` gives ``"KAN lower with 5 of 6 seeds, p = ..."``.
         alpha: largest p-value that decides, between 0 and 1.
 
     Raises:
-        UsageError: different numbers of losses, a negative one, or `alpha` out of range.
+        UsageError: no end or one that cannot be, a negative loss, NaN in a difference, `alpha` out of range.
     """
-    if len(a) != len(b):
-        raise UsageError(f"got {len(a)} losses of {names[0]} and {len(b)} of {names[1]}: expected one pair per seed")
     check_alpha(alpha)
-    first, second = losses_of(names[0], a), losses_of(names[1], b)
-    kept = np.isfinite(first) | np.isfinite(second)
-    lost = int(len(kept) - kept.sum())
-    left_out = f"; {lost} of {len(kept)} pairs left out, as both diverged" if lost else ""
-    differences = log_ratios(first[kept], second[kept])
-    n = len(differences)
+    check_name("scale", scale, (RATIO, DIFFERENCE))
+    ends = [None if end is None else _to_scale(end, scale) for end in (above, below)]
+    if ends == [None, None] or (None not in ends and not ends[0] < ends[1]):  # type: ignore[operator]
+        raise UsageError(f"got a claim of an effect above {above} and below {below}: expected one end, or two in order")
+    seeds = sorted(a.keys() & b.keys())
+    first, second = (np.array([_value(side[seed], scale) for seed in seeds], dtype=np.float64) for side in (a, b))
+    both = np.isinf(first) & (first == second)
+    d = shifted(_differences(first[~both], second[~both], scale), 0.0)
+    lost = _left_out(a, b, int(both.sum()))
+    n = len(d)
     if n == 0:
-        reason = "both diverged with every seed" if lost else "no pairs"
-        return PairedComparison(UNDECIDED, math.nan, 0.0, math.inf, math.nan, 1.0, 0, 0, reason)
-    p_value, least = signed_rank_p(differences), 2.0 ** (1 - np.count_nonzero(differences))
-    low, high = interval(differences, alpha)
-    n_lower = int((differences < 0).sum())
-    verdict = UNDECIDED
+        reason = f"all {len(seeds)} pairs diverged" if seeds else "no seed in common" if a and b else "no runs to pair"
+        return Comparison(UNDECIDED, math.nan, math.nan, math.nan, math.nan, 0, 0, reason)
+    sides = {"above": 1, "below": -1}
+    tests = [(sides[name], signed_rank(shifted(d, end))) for name, end in zip(sides, ends) if end is not None]
+    beyond = [test for side, test in tests if test.side != side]
+    p_value = beyond[0].p_value if beyond else max(test.p_value for _, test in tests)
+    true = np.all([np.sign(shifted(d, end)) == sides[name] for name, end in zip(sides, ends) if end is not None], 0)
+    decided = UNDECIDED if p_value > alpha else REFUTED if beyond else SUPPORTED
+    least = 2.0 ** (1 - n)
+    reason = (
+        f"{text} with {int(true.sum())} of {n} seeds, p = {p_value:.2g} {'<=' if p_value <= alpha else '>'} {alpha:g}"
+    )
     if least > alpha:
-        reason = (
-            f"{n} pairs cannot reach p <= {alpha:g} (at best {min(least, 1):.2g}): take {seeds_needed(alpha)} seeds"
-        )
-        if np.count_nonzero(differences) < n:
-            reason = f"too few of the {n} pairs differ to reach p <= {alpha:g}: add seeds"
-    elif p_value > alpha:
-        reason = f"the seeds disagree: {names[0]} lower in {n_lower} of {n}, p = {p_value:.2g} > {alpha:g}"
-    else:
-        centre = estimate(differences)
-        lower = centre < 0 if centre else n_lower > n / 2
-        verdict = f"{names[0] if lower else names[1]} better"
-        reason = f"{names[0]} lower in {n_lower} of {n}, p = {p_value:.2g} <= {alpha:g}"
-    ratio, low, high = (_exp(value) for value in (estimate(differences), low, high))
-    return PairedComparison(verdict, ratio, low, high, p_value, min(least, 1.0), n, n_lower, reason + left_out)
+        reason = f"{n} paired seed{'s' * (n > 1)} cannot reach p <= {alpha:g} (at best {least:.2g})"
+    low, high = interval(d, alpha)
+    effect, low, high = (_from_scale(value, scale) for value in (estimate(d), low, high))
+    return Comparison(
+        decided, effect, low, high, p_value, n, int(true.sum()), reason + lost, adjusted_p=p_value, corrected=decided
+    )
 
 
-def log_ratios(a: Float64[np.ndarray, " n"], b: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """log(a / b): infinite where one of the two is infinite, or zero; 0 where both are equal."""
+def corrected(family: Sequence[Comparison], alpha: float = ALPHA) -> list[Comparison]:
+    """The comparisons with p-values and verdicts after Holm's correction over all that have a p-value.
+
+    The reason says what is decided by itself and no more after it, and how many seeds it takes where its own are too
+    few to decide one claim of such a family.
+    """
+    adjusted = holm([one.p_value for one in family])
+    m = sum(not math.isnan(p) for p in adjusted)
+    return [one if math.isnan(p) else _in_family(one, p, m, alpha) for one, p in zip(family, adjusted)]
+
+
+def _in_family(one: Comparison, adjusted: float, m: int, alpha: float) -> Comparison:
+    needed, verdict = seeds_needed(alpha, m), one.verdict if adjusted <= alpha else UNDECIDED
+    reason = one.reason + f"; {adjusted:.2g} after Holm's correction" * (verdict != one.verdict)
+    if one.n_pairs < needed:
+        reason += f"; one claim of {m} takes {needed} seeds to decide" if m > 1 else f": take {needed} seeds"
+    return replace(one, adjusted_p=adjusted, corrected=verdict, family=m, reason=reason)
+
+
+def check_alpha(alpha: float) -> None:
+    """Refuses a significance level that is none."""
+    if not 0 < alpha < 1:
+        raise UsageError(f"got alpha {alpha}: expected a number between 0 and 1, such as 0.05")
+
+
+def _value(value: float | None, scale: str) -> float:
+    if scale == RATIO:
+        value = math.inf if value is None or math.isnan(value) else value
+        if value < 0:
+            raise UsageError(f"got a negative loss {value:g}: expected losses of at least 0")
+    elif value is None or math.isnan(value):
+        raise UsageError(f"got {value} in a difference: expected a number, infinite where a run diverged")
+    return float(value)
+
+
+def _differences(a: np.ndarray, b: np.ndarray, scale: str) -> np.ndarray:
+    """a - b, or log(a / b): infinite where one of the two is infinite, or zero; 0 where both are equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.log(a) - np.log(b)
+        found = np.log(a) - np.log(b) if scale == RATIO else a - b
     return np.where(a == b, 0.0, found)
 
 
-def signed_rank_p(differences: ArrayLike) -> float:
-    """Exact two-sided p-value of Wilcoxon's signed-rank test that differences are symmetric about zero.
-
-    All sign patterns are counted, with midranks where |d_i| are tied. Zeros take part in the ranking and have no sign
-    (Pratt 1959). Infinite differences have the highest ranks; NaN is not allowed. Without ties and zeros this is
-    SciPy's ``wilcoxon(method="exact")``; time grows as n^3.
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    ranks, positive = doubled_midranks(np.abs(d))[d != 0], d[d != 0] > 0
-    if len(ranks) == 0:
-        return 1.0
-    counts = _patterns(tuple(sorted(ranks.tolist())))
-    total = int(ranks.sum())
-    distance = abs(2 * int(ranks[positive].sum()) - total)
-    at_least = np.abs(2 * np.arange(total + 1) - total) >= distance
-    return min(1.0, float(counts[at_least].sum()))
+def _left_out(a: Mapping[int, float | None], b: Mapping[int, float | None], diverged: int) -> str:
+    found = f"; {diverged} {'pair' if diverged == 1 else 'pairs'} left out, as both diverged" if diverged else ""
+    alone = sorted(a.keys() ^ b.keys())
+    if alone:
+        found += f"; seed{'s' * (len(alone) > 1)} {', '.join(map(str, alone))} left out, of one side alone"
+    return found
 
 
-@lru_cache(maxsize=256)
-def _patterns(ranks: tuple[int, ...]) -> np.ndarray:
-    """Share of the 2^n sign patterns whose positive ranks sum to s, for s = 0 ... sum(ranks)."""
-    shares = np.zeros(sum(ranks) + 1)
-    shares[0] = 1.0
-    for rank in ranks:
-        shifted = np.zeros_like(shares)
-        shifted[rank:] = shares[: len(shares) - rank]
-        shares = (shares + shifted) / 2
-    return shares
+def _to_scale(end: float, scale: str) -> float:
+    if (scale == RATIO and not 0 < end < math.inf) or not math.isfinite(end):
+        raise UsageError(f"got {end} for the end of a {scale}: expected a finite number{' above 0' * (scale == RATIO)}")
+    return math.log(end) if scale == RATIO else end
 
 
-def walsh_averages(differences: ArrayLike) -> Float64[np.ndarray, " pairs"]:
-    """Means of all pairs, each with itself too, sorted: n (n + 1) / 2; pairs of +inf and -inf are left out."""
-    d = np.asarray(differences, dtype=np.float64)
-    i, j = np.triu_indices(len(d))
-    with np.errstate(invalid="ignore"):
-        found = d[i] / 2 + d[j] / 2
-    return np.sort(found[~np.isnan(found)])
-
-
-def estimate(differences: ArrayLike) -> float:
-    """Hodges-Lehmann estimate of the centre of symmetry: the median of the Walsh averages."""
-    averages = walsh_averages(differences)
-    middle = averages[(len(averages) - 1) // 2], averages[len(averages) // 2]
-    if middle[0] == middle[1]:
-        return float(middle[0])
-    if np.isneginf(middle[0]) and np.isposinf(middle[1]):
-        return 0.0  # as many infinite on one side as on the other
-    return float(_between(*middle))
-
-
-def interval(differences: ArrayLike, alpha: float = ALPHA) -> tuple[float, float]:
-    """The centres of symmetry that the signed-rank test does not reject: the least and the largest of them.
-
-    The p-value changes at Walsh averages alone, so it is taken at each and between each two, from outside in. Covers
-    the centre with a probability of at least 1 - alpha. Infinite where no centre can be rejected on that side.
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    points = np.unique(walsh_averages(d))
-    points = points[np.isfinite(points)]
-    return _end(d, points, alpha), -_end(-d, -points[::-1], alpha)
-
-
-def _end(d: np.ndarray, points: np.ndarray, alpha: float) -> float:
-    """The lower end: `points` ascending, the finite Walsh averages."""
-    lowest = np.isneginf(d)
-    if lowest.any() and signed_rank_p(np.where(lowest, 0.0, math.inf)) > alpha:
-        return -math.inf
-    if len(points) == 0:
-        return -math.inf if signed_rank_p(d) > alpha else math.inf
-    if signed_rank_p(d - (points[0] - 1.0 - abs(points[0]))) > alpha:
-        return -math.inf
-    for place, point in enumerate(points):
-        if signed_rank_p(_shifted(d, point, points)) > alpha:
-            return float(point)
-        after = points[place + 1] if place + 1 < len(points) else point + 1.0 + abs(point)
-        if signed_rank_p(d - _between(point, after)) > alpha:
-            return float(point)
-    return math.inf  # so many differences are infinite that no finite centre is left
-
-
-def _shifted(d: np.ndarray, point: float, points: np.ndarray) -> np.ndarray:
-    """d - point, with what differs by rounding alone made equal, so that ties are seen."""
-    shifted = d - point
-    grain = 1e-12 * max(1.0, abs(point), float(np.abs(points).max()))
-    finite = np.isfinite(shifted)
-    shifted[finite] = np.round(shifted[finite] / grain) * grain
-    return shifted
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted by Holm's method (1979), so that all that are at most alpha may be believed together.
-
-    The k-th smallest of m is multiplied by m - k + 1 and raised to the one before it. NaN stays NaN and does not count.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(p.shape, math.nan)
-    order = [int(i) for i in np.argsort(p, kind="stable") if not math.isnan(p[i])]
-    largest = 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, float(p[index]) * (len(order) - place)))
-        adjusted[index] = largest
-    return adjusted.tolist()
-
-
-def _between(low: float, high: float) -> float:
-    return low / 2 + high / 2
-
-
-def _exp(value: float) -> float:
+def _from_scale(value: float, scale: str) -> float:
     with np.errstate(over="ignore", under="ignore"):
-        return float(np.exp(value))
+        return float(np.exp(value)) if scale == RATIO else value

@@ -87,6 +87,8 @@ _KNOWN = {
     "kan-rswaf-params": VariantStyle("KAN, RSWAF, equal parameters", "#56B4E9", (0, (7, 2)), "v"),
     "kan-rswaf-flops": VariantStyle("KAN, RSWAF, equal FLOPs", "#666666", (0, (7, 1.5, 1.5, 1.5)), "X"),
     "kan-unscaled": VariantStyle("KAN, unscaled state", "#CC79A7", (0, (1.2, 1.2)), "^"),
+    "mlp-tuned": VariantStyle("MLP, tuned", "#56B4E9", "-", "v"),
+    "kan-tuned": VariantStyle("KAN, tuned", "#E69F00", (0, (5, 1.5)), "^"),
     "kan-tanh": VariantStyle("KAN, tanh of the state", "#56B4E9", (0, (7, 2)), "v"),
 }
 _OTHERS = (

@@ -99,6 +99,23 @@ class FirstSamples:
             yield batch if take == size else part_of(batch, 0, take, size)
 
 
+@dataclass(frozen=True, eq=False)
+class InFloat64:
+    """Batches with their floating-point tensors in float64, made anew at each reading."""
+
+    batches: Any
+
+    def __iter__(self) -> Iterator[Any]:
+        from kansciml.analysis.hessian._product.batches import is_single, mapped
+
+        def wide(leaf: Any) -> Any:
+            real = getattr(leaf, "is_floating_point", None)
+            return leaf.double() if real is not None and real() else leaf
+
+        for batch in [self.batches] if is_single(self.batches) else self.batches:
+            yield mapped(batch, wide)
+
+
 def config_of(kind: type, values: Mapping[str, Any]) -> Any:
     """The configuration dataclass of a record.
 

@@ -42,11 +42,16 @@ class Kind:
 
 @dataclass(frozen=True)
 class Source:
-    """A spectrum as it is measured: by quadrature, or all eigenvalues; and its two ends with their residuals."""
+    """A spectrum as it is measured: by quadrature, or all eigenvalues; and its two ends with their residuals.
+
+    Args:
+        zero: of all eigenvalues, those of at most this size are zero to rounding.
+    """
 
     values: Spectrum | np.ndarray
     top: Estimate
     bottom: Estimate
+    zero: float = 0.0
 
     @property
     def size(self) -> int:
@@ -75,8 +80,12 @@ def kinds(relative: Sequence[float] = RELATIVE, absolute: Sequence[float] = ABSO
         Kind("top_over_loss", PLAIN, "largest eigenvalue / loss", (LOSS,)),
         Kind("trace", PLAIN, "trace"),
         Kind("mean", PLAIN, "trace / n", (SIZE,)),
-        Kind("positive_count", PLAIN, "positive eigenvalues", (LOSS,)),
-        Kind("positive_share", PLAIN, "positive eigenvalues / n", (LOSS, SIZE)),
+        Kind("positive_count", PLAIN, f"eigenvalues > {RESOLVED:g} of the largest", (LOSS,)),
+        Kind("positive_share", PLAIN, f"eigenvalues > {RESOLVED:g} of the largest / n", (LOSS, SIZE)),
+        Kind("positive_exact", PLAIN, "positive eigenvalues", (LOSS,)),
+        Kind("positive_exact_share", PLAIN, "positive eigenvalues / n", (LOSS, SIZE)),
+        Kind("zero_exact", PLAIN, "eigenvalues that are zero to rounding", (LOSS,), False),
+        Kind("negative_exact", PLAIN, "negative eigenvalues", (LOSS,), False),
         *(Kind(f"count_above_{t:g}", PLAIN, f"eigenvalues > {t:g}") for t in absolute),
         *(Kind(f"mass_above_{t:g}", PLAIN, f"{of_sum} > {t:g}", (SIZE,)) for t in absolute),
         *(Kind(f"count_above_{t:g}_top", PLAIN, f"eigenvalues > {t:g} of the largest", (LOSS,)) for t in relative),
@@ -119,6 +128,11 @@ def measure(
     zero = RESOLVED * max(abs(top), abs(source.bottom.value))
     found["positive_count"] = source.count_above(zero)
     found["positive_share"] = found["positive_count"].scaled(1 / size)
+    if isinstance(source.values, np.ndarray):
+        counted = {"positive": source.values > source.zero, "negative": source.values < -source.zero}
+        for sign, which in {**counted, "zero": np.abs(source.values) <= source.zero}.items():
+            found[f"{sign}_exact"] = Estimate(float(which.sum()), 0.0, 0)
+        found["positive_exact_share"] = found["positive_exact"].scaled(1 / size)
     limits = [(f"{t:g}_top", t * top) for t in relative]
     if spectrum == PLAIN:
         limits += [(f"{t:g}", t) for t in absolute]

@@ -16,21 +16,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..._errors import UsageError, unknown_name
-from ._matrix import matrix_of
+from ..._errors import KansciError, UsageError, unknown_name
+from ._matrix import formed_matrix
 from ._measures import ABSOLUTE, ADAPTIVE, FILTER, PLAIN, RELATIVE, Source, kinds, measure
 from ._probes import Estimate
+from ._product.plan import available_memory
 from .eigenvalues import top_eigenvalues
 from .scales import Named, adaptive_scale, filter_scale
 from .spectrum import Spectrum, spectral_density
 from .symmetric import MatrixOperator, ScaledOperator, SymmetricOperator
 
 EXACT = ("auto", "both", "never")
-EXACT_LIMIT = 3000
-"""Largest number of parameters of which the matrix is formed: 72 MB, and some seconds for its eigenvalues."""
+EXACT_LIMIT = 10_000
+"""Largest number of parameters of which the matrix is formed, by n products; see `exact_bytes` and `exact_seconds`."""
 DEFLATE = 10
 """Largest eigenpairs found first and counted exactly. A few large ones make nearly all of a trained network's trace,
 and what ten random vectors tell of a single eigenvector is off by a third, and its standard error often too small."""
+SECONDS_PER_CUBE = 1e-10
+"""Of all eigenvalues of a symmetric matrix, per n^3: measured, with one thread, at n = 2000 and 5000."""
 _END_TOLERANCE = 1e-6
 
 
@@ -42,6 +45,9 @@ class Sharpness:
         size: number n of parameters. loss: at the minimum; None if unknown.
         measures: by the names of `kinds`. From all eigenvalues (no error) if `exact`.
         exact: whether the matrix was formed.
+        asymmetry: with `exact`, |A - A^T| / |A| of the products, which rounding alone should make.
+        zero: with `exact`, eigenvalues of H of at most this size count as zero: the larger of n eps |H| and
+            |A - A^T| / 2, what eigensolver and products may be off by.
         relative, absolute: thresholds of counts and masses, as shares of the largest eigenvalue, and as they are.
         sampled: the measures by quadrature, where both were asked for, to be checked; else empty.
         spectra: the quadrature rules by name (``plain``, ``adaptive``, ``filter``).
@@ -55,12 +61,14 @@ class Sharpness:
     relative: tuple[float, ...] = RELATIVE
     absolute: tuple[float, ...] = ABSOLUTE
     sampled: Mapping[str, Estimate] = field(default_factory=dict)
+    asymmetry: float | None = None
+    zero: float | None = None
     spectra: Mapping[str, Spectrum] = field(default_factory=dict, repr=False, compare=False)
     eigenvalues: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """All but spectra and eigenvalues, which `arrays` gives, in JSON types (NaN stays a float)."""
-        found: dict[str, Any] = {"size": self.size, "loss": self.loss, "exact": self.exact}
+        found: dict[str, Any] = {name: getattr(self, name) for name in ("size", "loss", "exact", "asymmetry", "zero")}
         for name in ("relative", "absolute"):
             found[name] = list(getattr(self, name))
         for name in ("measures", "sampled"):
@@ -94,8 +102,8 @@ def sharpness(
 ) -> Sharpness:
     """Measure H, T_w H T_w (elementwise) and its filter-normalised form by Lanczos quadrature, and their ends.
 
-    By quadrature that takes some 3 steps probes products. Where n is less, forming the matrix by n products and taking
-    all its eigenvalues costs less and has no error.
+    By quadrature that takes some 3 steps probes products. Up to 10,000 parameters the matrix is formed by n products
+    instead, and all its eigenvalues are taken: no measure has an error then but that of rounding.
 
     Args:
         operator: H: a `HessianOperator`, or any other.
@@ -104,17 +112,17 @@ def sharpness(
         scales: ``adaptive`` and ``filter``, to be used instead of the module's.
         steps, probes, seed, basis: see `spectral_density`.
         deflate: largest eigenpairs that are found first and counted exactly (default 10, at most n / 2).
-        exact: ``"auto"`` (default): take all eigenvalues if n is at most 3000 and at most the number of products by
-            quadrature; ``"both"``: take them, and run the quadrature too, to be checked by them; ``"never"``.
+        exact: ``"auto"`` (default): take all eigenvalues if n is at most 10,000; ``"both"``: take them, and run the
+            quadrature too, to be checked by them; ``"never"``. Memory and time: `exact_bytes`, `exact_seconds`.
         relative, absolute: thresholds > 0, as shares of the largest eigenvalue, and as they are.
         checkpoints: folder in which each probe is saved when done (with `exact`, each block of columns), and from which
             the same call resumes.
         progress: called as ``progress(done, total, what)`` after each probe or block of columns.
 
     Raises:
-        UsageError: a threshold that is not positive, unknown scales or `exact`, ``"both"`` with more than 3000
+        UsageError: a threshold that is not positive, unknown scales or `exact`, ``"both"`` with more than 10,000
             parameters.
-        KansciError: see `spectral_density`.
+        KansciError: see `spectral_density`; too little memory for the matrix, or one that is not symmetric.
     """
     if not all(t > 0 for t in (*relative, *absolute)):
         raise UsageError(f"got thresholds {(*relative, *absolute)}: expected positive numbers")
@@ -130,14 +138,16 @@ def sharpness(
         raise UsageError(f"got scales {', '.join(scales)}: expected {ADAPTIVE} and {FILTER}")
     if loss is None and hasattr(operator, "loss_value"):
         loss = operator.loss_value()
-    products = (1 + len(scales)) * steps * probes
-    formed = exact == "both" or (exact == "auto" and operator.size <= min(EXACT_LIMIT, products))
+    formed = exact == "both" or (exact == "auto" and operator.size <= EXACT_LIMIT)
     sampling = exact == "both" or not formed
     total = (operator.size if formed else 0) + (probes * (1 + len(scales)) if sampling else 0)
     report = _Report(progress, total)
+    asymmetry = zero = None
     if formed:
+        _require_memory(operator.size)
         path = None if checkpoints is None else checkpoints / "matrix.npz"
-        operator = MatrixOperator(matrix_of(operator, checkpoint=path, progress=report.of("matrix")))
+        made = formed_matrix(operator, checkpoint=path, progress=report.of("matrix"))
+        operator, asymmetry, zero = MatrixOperator.of_symmetric(made.matrix), made.asymmetry, made.rounding
     spectra: dict[str, Spectrum] = {}
     eigenvalues: dict[str, np.ndarray] = {}
     measures: dict[str, Estimate] = {}
@@ -158,16 +168,44 @@ def sharpness(
             )
             sampled |= measure(Source(spectra[name], *_ends(part, seed, basis)), name, loss, relative, absolute)
         if formed:
-            columns = part.matvec(torch.eye(part.size, dtype=part.dtype))
-            eigenvalues[name] = torch.linalg.eigvalsh(columns).numpy()
-            ends = [Estimate(float(value), 0.0, 0) for value in eigenvalues[name][[-1, 0]]]
-            measures |= measure(Source(eigenvalues[name], *ends), name, loss, relative, absolute)
+            values = eigenvalues[name] = _all_eigenvalues(made.matrix, scales.get(name))
+            if name == PLAIN:
+                zero = max(made.rounding, operator.size * torch.finfo(torch.float64).eps * float(np.abs(values).max()))
+            top, bottom = (Estimate(float(value), 0.0, 0) for value in values[[-1, 0]])
+            measures |= measure(Source(values, top, bottom, zero or 0.0), name, loss, relative, absolute)
     if not formed:
         measures, sampled = sampled, {}
     thresholds = tuple(map(float, relative)), tuple(map(float, absolute))
     order = [kind.name for kind in kinds(*thresholds)]
     measures, sampled = ({name: side[name] for name in order if name in side} for side in (measures, sampled))
-    return Sharpness(operator.size, loss, measures, formed, *thresholds, sampled, spectra, eigenvalues)
+    return Sharpness(operator.size, loss, measures, formed, *thresholds, sampled, asymmetry, zero, spectra, eigenvalues)
+
+
+def exact_bytes(size: int) -> int:
+    """Memory for the matrix, a scaled copy or its file, and what the eigensolver overwrites: 3.2 GB at 10,000."""
+    return 4 * 8 * size**2
+
+
+def exact_seconds(size: int) -> float:
+    """About how long the three eigenvalue problems take, on one core; the n products come on top."""
+    return 3 * SECONDS_PER_CUBE * size**3
+
+
+def _require_memory(size: int) -> None:
+    needed, free = exact_bytes(size), available_memory(torch.device("cpu"))
+    if needed > free:
+        raise KansciError(
+            f"all eigenvalues of {size} parameters take {needed / 1e9:.2g} GB, and {free / 1e9:.2g} GB are free:"
+            " expected that much; use exact 'never' for the quadrature"
+        )
+
+
+def _all_eigenvalues(matrix: Tensor, scale: Tensor | None) -> np.ndarray:
+    """Of the matrix, or of D A D, ascending."""
+    if scale is not None:
+        own = scale.detach().to("cpu", matrix.dtype)
+        matrix = (matrix * own).mul_(own[:, None])
+    return torch.linalg.eigvalsh(matrix).numpy()
 
 
 class _Report:

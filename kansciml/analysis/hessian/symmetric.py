@@ -57,6 +57,13 @@ class MatrixOperator:
         self.matrix = ((matrix + matrix.T) / 2).to(dtype)
         self.size, self.dtype, self.device = matrix.shape[0], dtype, self.matrix.device
 
+    @classmethod
+    def of_symmetric(cls, matrix: Shaped[Tensor, "n n"]) -> MatrixOperator:
+        """Of a matrix that is known to be finite and symmetric: it is neither checked nor copied."""
+        found = cls.__new__(cls)
+        found.matrix, found.size, found.dtype, found.device = matrix, len(matrix), matrix.dtype, matrix.device
+        return found
+
     @property
     def fingerprint(self) -> str:
         return f"matrix {self.size} {hash_of(self.matrix)}"

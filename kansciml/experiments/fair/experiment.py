@@ -23,11 +23,10 @@ from itertools import product
 from typing import Any
 
 from kansciml._errors import UsageError
-from kansciml.analysis.paired import compare_pairs, holm
 from kansciml.experiments.fair.config import DARCY, IMAGES, FairConfig
 from kansciml.experiments.fair.domain import MLP, Domain, Metric, Pair, equal_time, kan_of, pairs, stored
 from kansciml.experiments.fair.kinds import NeuralOdes, darcy, images
-from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes
+from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes, judged
 from kansciml.experiments.fair.report import render, summary
 from kansciml.experiments.fno.experiment import SMOKE
 from kansciml.experiments.ode.backends import choices, closing_backends, resolve
@@ -63,7 +62,7 @@ def run(config: FairConfig, context: RunContext) -> Result:
                 compared(domain, task, pair, metric, own) for task, pair in shown for metric in domain.metrics[task]
             ]
     tasks = tuple(dict.fromkeys(row.task for row in found))
-    comparisons = tuple(corrected(found, config.alpha))
+    comparisons = judged(found, config.alpha)
     return FairRecord(config.alpha, tasks, config.layers, comparisons, tuple(times), tuple(runs)).result()
 
 
@@ -98,12 +97,11 @@ def _told(step: StepTimes) -> str:
 
 
 def compared(domain: Domain[Any], task: str, pair: Pair, metric: Metric, runs: Sequence[FairRun]) -> Comparison:
-    """The comparison of two models, of whose trainings `runs` are, before `corrected`."""
+    """The comparison of two models, of whose trainings `runs` are, before it is `judged`."""
     own = sorted((run for run in runs if run.task == task), key=lambda run: run.seed)
     kans, mlps = ([run for run in own if run.group == model.group] for model in (pair.kan, pair.mlp))
     kan_losses, mlp_losses = (tuple(run.losses[metric.name] for run in side) for side in (kans, mlps))
     return Comparison(
-        **vars(compare_pairs(kan_losses, mlp_losses, ("KAN", "MLP"), domain.config.alpha)),
         task=task,
         title=domain.titles[task],
         kind=domain.name,
@@ -129,20 +127,6 @@ def _side(runs: Sequence[FairRun]) -> Side:
         seconds=statistics.median(run.seconds for run in runs),
         n_diverged=sum(run.status != "finished" for run in runs),
     )
-
-
-def corrected(found: Sequence[Comparison], alpha: float) -> list[Comparison]:
-    """The rows with Holm's adjusted p-values, and whether their verdicts still stand then.
-
-    The rows of primary metrics are one family, those of the others a second one: the first is the table that answers
-    the question, and what is shown beside it should not weaken it.
-    """
-    families = [[row for row in found if row.primary is primary] for primary in (True, False)]
-    adjusted = {id(row): p for rows in families for row, p in zip(rows, holm([row.p_value for row in rows]))}
-    return [
-        replace(row, adjusted_p=adjusted[id(row)], confirmed=row.decided and adjusted[id(row)] <= alpha)
-        for row in found
-    ]
 
 
 NARROW = {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from kansciml.analysis.paired import UNDECIDED, PairedComparison
+from kansciml._files import to_jsonable
+from kansciml.analysis import paired
+from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED, compare, corrected
 from kansciml.runs.experiment import Result
 from kansciml.runs.records import DamagedRecord, Record, reading
-from kansciml.runs.typed import read, write
+from kansciml.runs.typed import attributes, read, write
 
 PROTOCOLS = {
     "width": "equal width",
@@ -20,6 +23,8 @@ PROTOCOLS = {
 }
 """Titles of the protocols, in the order of tables; only older records have widened MLPs."""
 LAYERS = {"spline": "splines", "rswaf": "RSWAF"}
+VERDICTS = {SUPPORTED: "KAN better", REFUTED: "MLP better", UNDECIDED: UNDECIDED}
+NOTHING = paired.Comparison(UNDECIDED, math.nan, math.nan, math.nan, math.nan, 0, 0, "")
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,14 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(PairedComparison):
-    """KANs against MLPs on one task by one metric, made equal by one protocol; `ratio` is that of KAN over MLP.
+class Comparison:
+    """KANs against MLPs on one task by one metric, made equal by one protocol.
 
     Args:
         kind: of task: ``ode``, ``images`` or ``darcy``. layer: of the KAN. adapted: what was changed to be equal.
         primary: whether the metric is the task's own, or one shown beside it.
         kan_losses, mlp_losses: by seed; None where the training diverged.
-        adjusted_p: after Holm's correction. confirmed: whether the verdict stands after it.
+        outcome: of the claim that the KAN's are lower: see `judged`.
     """
 
     task: str
@@ -89,12 +94,49 @@ class Comparison(PairedComparison):
     seeds: tuple[int, ...]
     kan_losses: tuple[float | None, ...]
     mlp_losses: tuple[float | None, ...]
-    adjusted_p: float = math.nan
-    confirmed: bool = False
+    outcome: paired.Comparison = field(default=NOTHING, compare=False)
+
+    @property
+    def verdict(self) -> str:
+        """``"KAN better"``, ``"MLP better"`` or ``"undecided"``, of this comparison by itself."""
+        return VERDICTS[self.outcome.verdict]
 
     @property
     def decided(self) -> bool:
-        return self.verdict != UNDECIDED
+        return self.outcome.verdict != UNDECIDED
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the verdict stands after Holm's correction."""
+        return self.outcome.corrected != UNDECIDED
+
+    @property
+    def ratio(self) -> float:
+        """Estimate of the KAN's loss over the MLP's."""
+        return self.outcome.effect
+
+    def to_json(self) -> dict[str, object]:
+        """What a record holds."""
+        told = {"verdict": self.verdict, "ratio": self.ratio, "confirmed": self.confirmed}
+        told |= attributes(self.outcome, "low high p_value n_pairs reason adjusted_p")
+        return {name: value for name, value in write(self).items() if name != "outcome"} | to_jsonable(told)
+
+
+def judged(rows: Sequence[Comparison], alpha: float) -> tuple[Comparison, ...]:
+    """The rows with their outcomes.
+
+    Those of primary metrics are one family of Holm's correction, the others a second one: the first is the table that
+    answers the question, and what is shown beside it should not weaken it.
+    """
+    outcomes: dict[int, paired.Comparison] = {}
+    for family in ([row for row in rows if row.primary], [row for row in rows if not row.primary]):
+        found = [compare(*_by_seed(row), below=1, text="KAN lower", alpha=alpha) for row in family]
+        outcomes |= {id(row): one for row, one in zip(family, corrected(found, alpha))}
+    return tuple(replace(row, outcome=outcomes[id(row)]) for row in rows)
+
+
+def _by_seed(row: Comparison) -> tuple[dict[int, float | None], dict[int, float | None]]:
+    return dict(zip(row.seeds, row.kan_losses)), dict(zip(row.seeds, row.mlp_losses))
 
 
 @dataclass(frozen=True)
@@ -138,7 +180,8 @@ class FairRecord:
         """Raises KansciError where the record holds no comparisons."""
         with reading(record):
             found = read(cls, record.result)
-            found = replace(found, comparisons=tuple(sorted(map(_bounded, found.comparisons), key=found._place)))
+            rows = judged(sorted(found.comparisons, key=found._place), found.alpha)
+            found = replace(found, comparisons=rows)
         if not found.rows:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return found
@@ -146,7 +189,8 @@ class FairRecord:
     def result(self) -> Result:
         """What `read` reads."""
         times = [write(times) | {"factor": times.factor} for times in self.times]
-        return Result(write(self) | {"times": times, "protocols": self.protocols})
+        rows = [row.to_json() for row in self.comparisons]
+        return Result(write(self) | {"comparisons": rows, "times": times, "protocols": self.protocols})
 
     def _place(self, row: Comparison) -> tuple[int, int, int]:
         return self.tasks.index(row.task), self.layers.index(row.layer), list(PROTOCOLS).index(row.protocol)
@@ -179,11 +223,3 @@ class FairRecord:
         """``Spiral``, with the layer where there are several."""
         own = next(row.title for row in self.rows if row.task == task)
         return f"{own}, {LAYERS[layer]}" if len(self.layers) > 1 else own
-
-
-def _bounded(row: Comparison) -> Comparison:
-    """With what JSON has no number for: of a row with pairs, ratio and ends of its interval may be infinite."""
-    if not row.n_pairs:
-        return row
-    ratio, low, high = (math.inf if math.isnan(value) else value for value in (row.ratio, row.low, row.high))
-    return replace(row, ratio=ratio, low=low, high=high)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.analysis.paired import seeds_needed
+from kansciml.analysis.exact_tests import seeds_needed
 from kansciml.experiments.fair.record import PROTOCOLS, Comparison, FairRecord, StepTimes
 from kansciml.reporting.groups import over
 from kansciml.reporting.legends import hollow, key, legend_below, log_ticks
@@ -86,8 +86,8 @@ def detail_table(fair: FairRecord) -> Table:
     ]  # fmt: skip
     rows = [
         [fair.title(row.task, row.layer), PROTOCOLS[row.protocol], row.metric_title, _median(row.kan_losses),
-         _median(row.mlp_losses), row.ratio, row.low, row.high, row.p_value, row.adjusted_p, _verdict(row),
-         len(row.seeds), row.reason]
+         _median(row.mlp_losses), row.ratio, row.outcome.low, row.outcome.high, row.outcome.p_value,
+         row.outcome.adjusted_p, _verdict(row), len(row.seeds), row.outcome.reason]
         for row in (*fair.rows, *fair.others)
     ]  # fmt: skip
     notes = (
@@ -141,9 +141,9 @@ def _used(fair: FairRecord, times: StepTimes) -> tuple[float | None, float | Non
 
 def _cell(row: Comparison | None) -> str:
     """``0.31 (0.22 to 0.48) KAN better *``."""
-    if row is None or row.n_pairs == 0:
+    if row is None or row.outcome.n_pairs == 0:
         return MISSING if row is None else "both diverged"
-    ratio, low, high = (format_number(value, 2) for value in (row.ratio, row.low, row.high))
+    ratio, low, high = (format_number(value, 2) for value in (row.ratio, row.outcome.low, row.outcome.high))
     return f"{ratio} ({low} to {high}) {_verdict(row)}"
 
 
@@ -176,7 +176,7 @@ def ratio_figure(fair: FairRecord) -> Figure:
             axes.axhline(place * height - (LINE + GAP) / 2, color="white", linewidth=1.6, zorder=1)
         for index, protocol in enumerate(fair.protocols):
             row = fair.of(task, layer, protocol)
-            if row and row.n_pairs:
+            if row and row.outcome.n_pairs:
                 _mark(axes, row, place * height + index * LINE, (low, high))
     axes.set_ylim((len(lines) - 1) * height + LINE * (n - 1) + (LINE + GAP) / 2, -(LINE + GAP) / 2)
     axes.set_yticks(ticks, [fair.title(task, layer).replace(", ", "\n", 1) for task, layer in lines])
@@ -200,17 +200,17 @@ def limits(fair: FairRecord) -> tuple[float, float]:
     """Ends of the axis: around all ratios and 1, and the intervals' ends that are not too far from them."""
     ratios = [row.ratio for row in fair.rows if 0 < row.ratio < math.inf]
     around = min([1.0, *ratios]), max([1.0, *ratios])
-    ends = [end for row in fair.rows for end in (row.low, row.high)]
+    ends = [end for row in fair.rows for end in (row.outcome.low, row.outcome.high)]
     ends = [end for end in ends if around[0] / LARGEST < end < around[1] * LARGEST]
     return min([around[0], *ends]) / OUTSIDE, max([around[1], *ends]) * OUTSIDE
 
 
 def _mark(axes: Axes, row: Comparison, y: float, ends: tuple[float, float]) -> None:
     colour, marker = STYLES[row.protocol]
-    low, high = (float(np.clip(end, *ends)) for end in (row.low, row.high))
+    low, high = (float(np.clip(end, *ends)) for end in (row.outcome.low, row.outcome.high))
     ratio = float(np.clip(row.ratio, ends[0] * 1.2, ends[1] / 1.2))
     axes.plot((low, high), (y, y), color=colour, linewidth=1.4, solid_capstyle="butt", zorder=2)
-    for whole, end in ((row.low, low), (row.high, high)):
+    for whole, end in ((row.outcome.low, low), (row.outcome.high, high)):
         if whole == end:
             axes.plot(end, y, marker="|", color=colour, markersize=5, zorder=2)
         else:  # 4 and 5 are matplotlib's caretleft and caretright

@@ -176,8 +176,13 @@ def model_table(row: MeasuredModel) -> Table:
     method = "all eigenvalues" if own.exact else "Lanczos quadrature, value +- standard error over the probes"
     notes = [
         f"{row.n_parameters} parameters; {method}. Loss {format_number(own.loss)} (record:"
-        f" {format_number(row.recorded_loss)}). Positive: above 1e-6 of the largest."
+        f" {format_number(row.recorded_loss)})."
     ]
+    if own.zero is not None and own.asymmetry is not None:
+        notes.append(
+            f"Of all eigenvalues, those of at most {own.zero:.1e} are zero to rounding: the larger of n eps |H| and"
+            f" |H - H^T| / 2. The products were symmetric to {own.asymmetry:.1e} of |H| (Frobenius)."
+        )
     if not own.exact:
         notes.append("In brackets: bounds on what the quadrature cannot resolve; more steps narrow them.")
     body = [[text, *(line.get(name) for name in found)] for text, line in cells.items()]

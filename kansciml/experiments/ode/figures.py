@@ -61,15 +61,20 @@ def loss_curves(ode: OdeRecord) -> Figure:
     return figure
 
 
-def final_losses(ode: OdeRecord) -> Figure | None:
+SPANS = {"train": "the training span", "unseen": "unseen initial states"}
+"""What an error is of: the start of its name, and in words."""
+
+
+def final_losses(ode: OdeRecord, span: str = "train") -> Figure | None:
     """Relative error after training, one mark per seed: systems side by side, bar at the median, diverged on top.
 
     The mean squared error where no system has a relative one, as its data are constant in time. None for one run.
+    `span`: a key of `SPANS`.
     """
     if sum(len(group.rows) for group in ode.groups) == 1:
         return None
-    defined = any(not math.isnan(group.middle("train_relative_mse")) for group in ode.groups)
-    metric = "train_relative_mse" if defined else "train_mse"
+    defined = any(not math.isnan(group.middle(f"{span}_relative_mse")) for group in ode.groups)
+    metric = f"{span}_relative_mse" if defined else f"{span}_mse"
     styles = styles_of(ode.groups)
     figure = new_figure(2.6, width=max(3.2, min(7.0, 1.6 + 1.3 * len(ode.systems))))
     axes = figure.subplots()
@@ -86,7 +91,7 @@ def final_losses(ode: OdeRecord) -> Figure | None:
     axes.set_xlim(-0.5, len(ode.systems) - 0.5)
     axes.set_xticks(range(len(ode.systems)), [as_is(system.title) for system in ode.systems])
     axes.tick_params(axis="x", length=0)
-    axes.set_ylabel("relative MSE on the training span" if defined else "MSE on the training span")
+    axes.set_ylabel(f"{'relative ' * defined}MSE on {SPANS[span]}")
     notes = ["mark: one seed, bar: median"] + ["on top: seeds that diverged"] * any(g.n_diverged for g in ode.groups)
     legend(figure, styles, [], "; ".join(notes), marks=True)
     return figure

@@ -25,6 +25,8 @@ COMPARISONS = {
     "kan-flops": "flops",
     "kan-unscaled": "unscaled state",
     "kan-tanh": "tanh of the state",
+    "mlp-tuned": "tuned",
+    "kan-tuned": "tuned",
 }
 """Variant -> what a comparison with it holds equal, in the order of tables and legends; others follow as they come."""
 _ORDER = list(COMPARISONS)

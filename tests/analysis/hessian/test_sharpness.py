@@ -26,6 +26,7 @@ from kansciml.analysis.hessian import (
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.runs import typed
 
+EXACT_ALONE = {"positive_exact", "positive_exact_share", "zero_exact", "negative_exact"}
 SPECTRUM = np.array([-1.0, 0.0, 0.0, 0.5, 2.0, 10.0])
 
 
@@ -93,7 +94,7 @@ def test_the_loss_times_a_number_leaves_what_says_so():
 def test_quadrature_agrees_with_all_eigenvalues_within_its_errors():
     module, data = network()
     found = measured(module, data, exact="both", steps=30, probes=40, deflate=3)
-    assert found.exact and set(found.sampled) == set(found.measures)
+    assert found.exact and {name for name in found.measures if name not in found.sampled} == EXACT_ALONE
     outside = []
     for name, sampled in found.sampled.items():
         error = 4 * sampled.standard_error + (sampled.upper - sampled.lower) / 2

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kansciml import KansciError, UsageError, cli
-from kansciml.analysis.paired import compare_pairs
+from kansciml.analysis.paired import compare
 from kansciml.experiments.fair.config import FairConfig
 from kansciml.experiments.fair.domain import MLP, Model, equal_time, kan_of, measure, stored, stretched
 from kansciml.experiments.fair.experiment import EXPERIMENT, check, domains
@@ -119,10 +119,10 @@ def test_the_record_holds_paired_losses_and_their_statistics(record, fair):
     for row in fair.comparisons:
         for side, found in ((row.kan, row.kan_losses), (row.mlp, row.mlp_losses)):
             assert found == tuple(runs[row.task, side.group, seed].losses[row.metric] for seed in row.seeds)
-        found = compare_pairs(row.kan_losses, row.mlp_losses, ("KAN", "MLP"))
+        found = compare(dict(enumerate(row.kan_losses)), dict(enumerate(row.mlp_losses)), below=1)
         assert row.seeds == (0, 1)
-        assert (row.ratio, row.p_value, row.verdict) == (found.ratio, found.p_value, "undecided")
-        assert "2 pairs cannot reach p <= 0.05" in row.reason or "too few of the 2" in row.reason
+        assert (row.ratio, row.outcome.p_value, row.verdict) == (found.effect, found.p_value, "undecided")
+        assert "2 paired seeds cannot reach p <= 0.05" in row.outcome.reason
     metrics = {row.metric for row in fair.comparisons}
     assert metrics == {"train_mse", "test_mse", "error", "test_loss", "relative_l2"}
     assert len({run.id for run in fair.runs}) == len(runs)

@@ -8,9 +8,7 @@ import pytest
 
 from kansciml import KansciError
 from kansciml._files import to_jsonable
-from kansciml.analysis.paired import compare_pairs
-from kansciml.experiments.fair.experiment import corrected
-from kansciml.experiments.fair.record import Comparison, FairRecord, Side, StepTimes
+from kansciml.experiments.fair.record import Comparison, FairRecord, Side, StepTimes, judged
 from kansciml.experiments.fair.report import limits, render, summary
 from kansciml.runs.records import Record
 
@@ -30,7 +28,7 @@ def side(name, factor, seconds, losses):
 def row(task, protocol, kan, mlp, primary=True, layer="spline"):
     metric = ("train_mse", "training MSE") if primary else ("test_mse", "MSE beyond training")
     return Comparison(
-        **vars(compare_pairs(kan, mlp, ("KAN", "MLP"))), task=task, title=TITLES[task], kind="ode", layer=layer,
+        task=task, title=TITLES[task], kind="ode", layer=layer,
         protocol=protocol, adapted="KAN shrunk", metric=metric[0], metric_title=metric[1], primary=primary,
         kan=side("kan", 6, 40.0, kan), mlp=side("mlp", 50, 10.0, mlp), seeds=tuple(range(len(kan))),
         kan_losses=tuple(kan), mlp_losses=tuple(mlp),
@@ -40,7 +38,7 @@ def row(task, protocol, kan, mlp, primary=True, layer="spline"):
 def record_of(rows, folder, layers=("spline",)):
     tasks = tuple(dict.fromkeys(one.task for one in rows))
     times = (StepTimes(0.004, 0.001, 3, 2, "process", "lotka", "spline"),) if "lotka" in tasks else ()
-    result = FairRecord(0.05, tasks, layers, tuple(corrected(rows, 0.05)), times, ()).result().result
+    result = FairRecord(0.05, tasks, layers, judged(rows, 0.05), times, ()).result().result
     return Record(folder, "fair", {}, "0" * 12, "finished", result=to_jsonable(result))
 
 
@@ -92,7 +90,21 @@ def test_the_tables_numbers_are_those_of_the_comparison(record):
     (line,) = (one for one in detail.rows if one[:2] == ["Pleiades", "equal width"])
     own = FairRecord.read(record).of("pleiades", "spline", "width")
     assert line[3] == pytest.approx(np.median(own.kan_losses)) and line[4] == np.median(own.mlp_losses)
-    assert line[5:10] == [own.ratio, own.low, own.high, own.p_value, own.adjusted_p]
+    told = own.outcome
+    assert line[5:10] == [own.ratio, told.low, told.high, told.p_value, told.adjusted_p]
+
+
+def test_statistics_are_made_of_the_losses_whatever_the_record_says(record):
+    """Also of a record of before, whose rows have other names for them."""
+    fair = FairRecord.read(record)
+    said = [{**row, "verdict": "MLP better", "p_value": 0.5, "least_p": 0.1} for row in record.result["comparisons"]]
+    old = FairRecord.read(replace(record, result=record.result | {"comparisons": said}))
+    assert [row.outcome for row in old.comparisons] == [row.outcome for row in fair.comparisons]
+    again = {(row["task"], row["protocol"], row["metric"]): row for row in record.result["comparisons"]}
+    for row in fair.comparisons:
+        told = again[row.task, row.protocol, row.metric]
+        assert (told["verdict"], told["confirmed"]) == (row.verdict, row.confirmed)
+        assert told["p_value"] == row.outcome.p_value and row.outcome.family == (16 if row.primary else 1)
 
 
 def test_pictures_and_tables_are_written_and_say_who_wins(record, tmp_path):

@@ -1,0 +1,127 @@
+"""Report of a tuning: what was chosen, errors of tuned and untuned models, verdicts, and two pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kansciml.analysis.paired import PairedComparison, compare_pairs, holm
+from kansciml.experiments.ode.figures import final_losses, panels_of
+from kansciml.experiments.ode.record import OdeRecord
+from kansciml.experiments.ode.run_rows import OdeGroup
+from kansciml.experiments.ode.tables import loss_table
+from kansciml.experiments.tune.record import Tuned, read_tuned
+from kansciml.reporting.legends import key, legend_below
+from kansciml.reporting.style import as_is, save_report, variant_styles
+from kansciml.runs.records import Record
+from kansciml.runs.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ERRORS = ("unseen_relative_mse", "train_relative_mse")
+"""What decides: the error on unseen trajectories, or, where a run has none, on those trained on."""
+NAMES = {"mlp": "MLP", "kan": "KAN"}
+
+
+def summary(record: Record) -> list[Table]:
+    """What was chosen, the errors of all models, and verdicts.
+
+    Raises:
+        KansciError: the record holds no finished run.
+    """
+    tuned = read_tuned(record)
+    return [chosen_table(tuned), loss_table(OdeRecord.read(record)), verdict_table(tuned)]
+
+
+def render(record: Record, folder: Path) -> list[Path]:
+    """Write the pictures ``search`` and ``tuned`` (SVG, PNG and PDF) and ``tables`` into `folder`."""
+    ode, tuned = OdeRecord.read(record), read_tuned(record)
+    unseen = any("unseen" in system.roles for system in ode.systems)
+    drawings: dict[str, Callable[[], Figure | None]] = {
+        "tuned": partial(final_losses, ode, "unseen" if unseen else "train"),
+        "search": partial(trials_of, tuned),
+    }
+    return save_report(folder, summary(record), drawings)
+
+
+def chosen_table(tuned: list[Tuned]) -> Table:
+    """The chosen settings of each model beside the default ones, with their errors on validation data."""
+    rows = []
+    for one in tuned:
+        first, best = one.trials[0], one.best
+        for how, trial in (("default", first), *([("tuned", best)] if best is not first else [])):
+            text = trial.choice.said(one.model)
+            rows.append([one.system.title, NAMES[one.model], how, trial.label, trial.n_parameters, text, trial.score])
+    n, seeds = max(len(one.trials) for one in tuned), max(len(one.trials[0].errors) for one in tuned)
+    note = (
+        f"Lowest validation error of {n} trials of each model, the default settings among them, each trained with"
+        f" {seeds} seeds; geometric mean of their relative squared errors on the validation trajectories."
+        " No tuned row: no trial was better than the default."
+    )
+    columns = ["System", "Model", "Settings", "Field", "Parameters", "Chosen", "Validation relative MSE"]
+    return Table("Chosen settings", columns, rows, [note])
+
+
+def comparisons(tuned: list[Tuned]) -> Iterator[tuple[str, str, PairedComparison]]:
+    """(title of the system, what is compared, outcome), paired by seed."""
+    systems = {one.system.name: {} for one in tuned}  # type: dict[str, dict[str, Tuned]]
+    for one in tuned:
+        systems[one.system.name][one.model] = one
+    for models in systems.values():
+        for name, sides in (
+            ("KAN / MLP, untuned", (("kan", False), ("mlp", False))),
+            ("KAN / MLP, tuned", (("kan", True), ("mlp", True))),
+            ("KAN, tuned / untuned", (("kan", True), ("kan", False))),
+            ("MLP, tuned / untuned", (("mlp", True), ("mlp", False))),
+        ):
+            groups = [models[model].group(how) for model, how in sides if model in models]
+            if len(groups) == 2 and groups[0] is not None and groups[1] is not None and groups[0] is not groups[1]:
+                names = ("KAN", "MLP") if "KAN / MLP" in name else ("tuned", "untuned")
+                yield models["kan"].system.title, name, _compared(groups[0], groups[1], names)
+
+
+def _compared(first: OdeGroup, second: OdeGroup, names: tuple[str, str]) -> PairedComparison:
+    metric = next((one for one in ERRORS if math.isfinite(min(first.losses(one) + second.losses(one)))), ERRORS[-1])
+    pairs = [{run.seed: loss for run, loss in zip(group.rows, group.losses(metric))} for group in (first, second)]
+    seeds = sorted(pairs[0].keys() & pairs[1].keys())
+    return compare_pairs([pairs[0][seed] for seed in seeds], [pairs[1][seed] for seed in seeds], names)
+
+
+def verdict_table(tuned: list[Tuned]) -> Table:
+    """Who is better tuned, who untuned, and what tuning gains; one family of tests."""
+    found = list(comparisons(tuned))
+    rows = []
+    for (title, name, one), adjusted in zip(found, holm([one.p_value for _, _, one in found])):
+        stands = one.verdict if adjusted <= 0.05 else "undecided"
+        rows.append([title, name, stands, one.ratio, one.low, one.high, one.p_value, adjusted, one.n_pairs, one.reason])
+    columns = ["System", "Comparison", "Verdict", "Ratio", "low", "high", "p", "p (Holm)", "Seeds", "Why"]
+    note = "Errors on unseen trajectories, paired by seed; exact signed-rank test, Holm's correction over this table."
+    return Table("Tuned and untuned", columns, rows, [note])
+
+
+def trials_of(tuned: list[Tuned]) -> Figure:
+    """Validation error of every trial, and the lowest one so far, by system."""
+    systems = list(dict.fromkeys(one.system.name for one in tuned))
+    figure, panels = panels_of(2.0, len(systems))
+    styles = variant_styles(NAMES)
+    for axes, name in zip(panels, systems):
+        for one in (one for one in tuned if one.system.name == name):
+            scores = np.array([trial.score for trial in one.trials])
+            at, finite, style = np.arange(1, len(scores) + 1), np.isfinite(scores), styles[one.model]
+            axes.plot(at[finite], scores[finite], linestyle="", marker=style.marker, color=style.colour, alpha=0.45)
+            axes.step(at, np.minimum.accumulate(scores), where="post", color=style.colour, linestyle=style.line)
+            axes.set_title(as_is(one.system.title))
+        axes.set_yscale("log")
+        axes.set_xlabel("trial")
+        axes.locator_params(axis="x", nbins=5, integer=True)
+    figure.supylabel("validation relative MSE", fontsize=8)
+    legend_below(
+        figure, [key(style) for style in styles.values()], "line: the lowest so far; trial 1: default settings"
+    )
+    return figure
