@@ -15,6 +15,7 @@ _EXPORTS = {
     "BackendUnavailable": "kansciml._errors",
     "FieldSpec": "kansciml.models.field_spec",
     "KAN": "kansciml.layers.kan",
+    "KANConv2d": "kansciml.layers.images.kan_conv",
     "KansciError": "kansciml._errors",
     "MLP": "kansciml.layers.mlp",
     "OdeProblem": "kansciml.backends.base",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kansciml._errors import SolveError as SolveError
     from kansciml._errors import UsageError as UsageError
     from kansciml.backends.base import OdeProblem as OdeProblem
+    from kansciml.layers.images.kan_conv import KANConv2d as KANConv2d
     from kansciml.layers.kan import KAN as KAN
     from kansciml.layers.mlp import MLP as MLP
     from kansciml.layers.rswaf_kan import RSWAFKAN as RSWAFKAN

@@ -15,6 +15,7 @@ trainer (`train_flat`) and measures (`evaluate`).
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ import numpy as np
 from torch import nn
 
 from kansciml._errors import check_seed
+from kansciml.analysis.matching import pass_flops
 from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Times
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend, open_for
 from kansciml.backends.torch import ModuleField
@@ -167,6 +169,18 @@ class OdeRun:
         return save_model(self.model, Path(folder), source_file(self.system))
 
 
+def step_flops(field: Spec | ModuleField) -> float:
+    """FLOPs of the network in a field, forward and backward, at one state; NaN for a torch module.
+
+    A training is counted as so many for each evaluation of the field by the solver: `analysis.cost` says what counts.
+    Known terms, the steps themselves and the optimiser are not counted.
+    """
+    if isinstance(field, ModuleField):
+        return float("nan")
+    network = field.network if isinstance(field, HybridSpec) else field
+    return sum(pass_flops(network.model, network.widths, network.grid, network.spline_order))
+
+
 def load(
     folder: str | Path,
     module: nn.Module | None = None,
@@ -297,6 +311,7 @@ def train(
         for one in checked_ladder(ladder)
     ]
     initial, count = windows.initial_parameters(seed), len(windows.series)
+    per_state, counted = step_flops(spec), [*solvers, *(one.solver for one in tighter)]
     try:
         fit = train_flat(
             objective,
@@ -308,6 +323,8 @@ def train(
             validate=objective.validate if held_out else None,
             checkpoint=checkpoint,
             identity=run_identity(objective, seed, ladder) if checkpoint else "",
+            cpu=lambda: time.process_time() + opened.cpu_seconds(),
+            flops=lambda: per_state * sum(one.evaluations for one in counted),
             progress=progress,
             log=log,
         )

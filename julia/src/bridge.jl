@@ -10,7 +10,7 @@ numbers of them (of save times, of knots, indices) are float64 as well.
 module Bridge
 
 using ..KanSciML:
-    Field, FitProblem, Inputs, Piece, Series, checked, described_spec, each_piece, gradient_method, is_start,
+    EVALUATIONS, Field, FitProblem, Inputs, Piece, Series, checked, described_spec, each_piece, gradient_method, is_start,
     loss_and_gradient!, pull_piece!, read_json, recall!, record!, save!, state_size
 
 # What the pieces of the last request for states left, for the gradient that may be asked for next.
@@ -114,7 +114,8 @@ end
     states(message)
 
 States of several pieces, given as to [`setup`](@ref), into `states (n, T)`, by `params`, at `rtol` and `atol`. With a
-`sensealg` other than "", [`pull`](@ref) may be asked for after it; else the states are those that the solver saves.
+`sensealg` other than "", [`pull`](@ref) may be asked for after it, and the `evaluations` of the field are told; else
+the states are those that the solver saves.
 """
 function states(message)
     problem, p = problem_of(message), vector(message, "params")
@@ -130,7 +131,7 @@ function states(message)
         each_piece((w, i) -> save!(view(target, :, columns[i]), w, problem, asked[i]), problem, p, count)
         return "{}"
     end
-    tape = Tape(method_of(problem, message), asked, Vector{Any}(nothing, count))
+    tape, before = Tape(method_of(problem, message), asked, Vector{Any}(nothing, count)), EVALUATIONS[]
     each_piece(problem, p, count) do workspace, i
         if is_start(asked[i])
             target[:, columns[i]] .= asked[i].start
@@ -140,7 +141,7 @@ function states(message)
         end
     end
     TAPES[message["problem"]] = tape
-    return "{}"
+    return "{\"evaluations\": $(EVALUATIONS[] - before)}"
 end
 
 """
@@ -169,16 +170,17 @@ end
     value_and_grad(message)
 
 The `loss` over the first save points, `rows (J,)`, of some `series (J,)`, by `params` and `starts (n, K)`; its gradients
-go into `by_params (P,)` and `by_starts (n, K)`.
+go into `by_params (P,)` and `by_starts (n, K)`. `evaluations`: of the field, at one state each, while it was solved.
 """
 function value_and_grad(message)
-    problem = problem_of(message)
+    problem, before = problem_of(message), EVALUATIONS[]
     loss::Float64 = loss_and_gradient!(
         vector(message, "by_params"), matrix(message, "by_starts"), problem, vector(message, "params"),
         matrix(message, "starts"), integers(message, "series") .+ 1, integers(message, "rows"),
         method_of(problem, message),
     )
-    return "{\"loss\": $(isnan(loss) ? "NaN" : isinf(loss) ? "Infinity" : repr(loss))}"
+    told = isnan(loss) ? "NaN" : isinf(loss) ? "Infinity" : repr(loss)
+    return "{\"loss\": $told, \"evaluations\": $(EVALUATIONS[] - before)}"
 end
 
 const REQUESTS = Dict{String,Function}(

@@ -25,6 +25,8 @@ BLOCK_BYTES, BLOCK_ROWS, PART_BYTES, SPLIT_BYTES = 1 << 20, 1024, 1 << 22, 1 << 
 it, and bytes of the products of weights and gradients that are summed to the scales' gradients at a time."""
 BLOCK_TEMPORARIES = {"value": 5, "slope": 7, "step or hat": 9}
 """At most so many blocks are alive at once: building splines, splines with slopes, and either at order 1."""
+CONV_BLOCK, CONV_TEMPORARIES = 1 << 16, 14
+"""Of `KANConv2d`: splines that it evaluates at a time, and at most so many numbers alive for each."""
 
 
 @dataclass(frozen=True)
@@ -232,4 +234,62 @@ def rswaf_layer(sizes: Sizes, layer_norm: bool = True) -> LayerCost:
             forward_peak,
             5 * points * bi + weights + 2 * bo + statistics,  # autograd's power rule makes three of the five
         ),
+    )
+
+
+@dataclass(frozen=True)
+class ConvSizes:
+    """Sizes of one convolution, each at least 1; else a UsageError.
+
+    Args:
+        inputs, outputs: channels C and O, multiples of `groups`. taps: rows times columns of the kernel.
+        pixels, positions: of one image, with its padding, and of one output. batch, grid, spline_order: B, G, S.
+    """
+
+    inputs: int
+    outputs: int
+    taps: int
+    pixels: int
+    positions: int
+    batch: int = 1
+    groups: int = 1
+    grid: int = 5
+    spline_order: int = 3
+
+    __post_init__ = Sizes.__post_init__
+
+    @property
+    def edges(self) -> int:
+        """C (O / groups) taps: weights of an ordinary convolution, functions of a KAN's."""
+        return self.inputs * (self.outputs // self.groups) * self.taps
+
+
+def conv_parameters(sizes: ConvSizes) -> int:
+    """Of an ordinary convolution, with one bias per output: `torch.nn.Conv2d`."""
+    return sizes.edges + sizes.outputs
+
+
+def kan_conv_layer(sizes: ConvSizes) -> LayerCost:
+    """`KANConv2d`, one scale per edge, no bias: splines and SiLU once per pixel, then a convolution over these maps.
+
+    It keeps padded input, maps, and the filters made of the weights. Peaks are "at most": they hold the temporaries of
+    a block, and what PyTorch's convolution takes for itself is not in them.
+    """
+    size, edges, n = sizes.grid + sizes.spline_order, sizes.edges, sizes.batch * sizes.inputs * sizes.pixels
+    outputs, maps = sizes.batch * sizes.outputs * sizes.positions, (1 + size) * n
+    terms = sizes.spline_order // 2 + 1
+    basis_flops = size * (3 + terms * (sizes.spline_order + 3))
+    slope_flops = basis_flops + size * (2 + 2 * terms + 3)
+    products = 2 * sizes.batch * sizes.positions * edges * (1 + size)
+    filters, block = (1 + size) * edges, CONV_TEMPORARIES * min(CONV_BLOCK + sizes.inputs * size, size * n)
+    saved = n + maps + filters
+    return LayerCost(
+        parameters=edges * (2 + size),
+        buffers=sizes.inputs * (sizes.grid + 2 * sizes.spline_order + 3),
+        forward_flops=n * (SILU_FORWARD + basis_flops) + products + edges * size,
+        backward_flops=n * (SILU_BACKWARD + slope_flops) + 2 * maps + 2 * products + 4 * edges * size,
+        saved=saved,
+        forward_peak=saved + max(n + block, outputs + size * edges),
+        # the cotangents of the maps; then a block of slopes, or the gradients of the weights
+        step_peak=saved + n + 2 * maps + max(block, 2 * outputs + 3 * filters),
     )

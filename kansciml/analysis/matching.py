@@ -61,10 +61,12 @@ def kan_size(
     spline_order: int = 3,
     bias: bool = False,
     normalised: bool = True,
+    pixels: int | None = None,
 ) -> float:
     """Parameters, or forward FLOPs per image, of a KAN applied `rows` times per image.
 
     `normalised`: RSWAF layers begin with a LayerNorm where `kansciml.RSWAFKAN` does by default; else none does.
+    `pixels`: of a depthwise convolution, where its splines are evaluated; its inputs are the taps of the kernel.
 
     Raises:
         UsageError: an unknown measure or layer; sizes for which there is no formula.
@@ -76,7 +78,11 @@ def kan_size(
         raise UsageError(f"got {grid} RSWAF grid points: expected {cost.RSWAF_POINTS} where sizes are to be counted")
     total = 0.0
     for n_in, n_out in zip(widths[:-1], widths[1:]):
-        if layer == "spline":
+        if layer == "spline" and pixels is not None:
+            found = cost.kan_conv_layer(
+                cost.ConvSizes(1, n_out, n_in, pixels, rows, IMAGES, grid=grid, spline_order=spline_order)
+            )
+        elif layer == "spline":
             found = cost.spline_layer(cost.Sizes(n_in, n_out, rows * IMAGES, grid, spline_order))
         else:
             normed = normalised and n_in >= cost.RSWAF_NORMALISED
@@ -86,6 +92,16 @@ def kan_size(
         else:
             total += found.forward_flops / IMAGES + bias * rows * n_out
     return total
+
+
+def pass_flops(model: str, widths: Sequence[int], grid: int = 5, spline_order: int = 3) -> tuple[float, float]:
+    """FLOPs of a forward and of a backward pass of an MLP (``"mlp"``) or a spline KAN at one input, counted as by
+    `mlp_size` and `kan_size`."""
+    sizes = [cost.Sizes(n_in, n_out, IMAGES, grid, spline_order) for n_in, n_out in zip(widths[:-1], widths[1:])]
+    layers = [cost.linear_layer(one) if model == "mlp" else cost.spline_layer(one) for one in sizes]
+    last = widths[-1] if model == "mlp" else 0  # there is no activation after the last layer
+    forward = sum(layer.forward_flops for layer in layers) / IMAGES - cost.SILU_FORWARD * last
+    return forward, sum(layer.backward_flops for layer in layers) / IMAGES - cost.SILU_BACKWARD * last
 
 
 def matched_hidden(
@@ -108,7 +124,7 @@ def matched_hidden(
     """
 
     def kan(slot: Slot, widths: Sequence[int]) -> float:
-        return kan_size(widths, slot.rows, layer, by, normalised=_normalised(slot), **options) * slot.count
+        return kan_size(widths, slot.rows, layer, by, **_kind(slot), **options) * slot.count
 
     def size(slot: Slot, hidden: int) -> float:
         return kan(slot, (slot.widths[0], hidden, slot.widths[-1]))
@@ -167,15 +183,16 @@ def mixing_size(config: Any, by: str) -> float | None:
             if config.kan_layer is None or config.keeps_mlps:
                 total += (mlp_size(slot, by) - (slot.lost if by == "params" else 0)) * slot.count
             if config.kan_layer is not None:
-                how = {**_options(config), "normalised": _normalised(slot)}
+                how = {**_options(config), **_kind(slot)}
                 total += kan_size(config.kan_widths()[place], slot.rows, config.kan_layer, by, **how) * slot.count
     except UsageError:  # other grids or orders than those that are counted
         return None
     return total
 
 
-def _normalised(slot: Slot) -> bool:
-    return getattr(slot, "normalised", True)  # not every kind of slot has to say so
+def _kind(slot: Slot) -> dict[str, Any]:
+    """What not every kind of slot has to say."""
+    return {"normalised": getattr(slot, "normalised", True), "pixels": getattr(slot, "pixels", None)}
 
 
 def _options(config: Any) -> dict[str, Any]:

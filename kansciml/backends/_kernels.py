@@ -46,6 +46,28 @@ class FieldKernel(Protocol):
         """Jacobians, [b, i, j] = d f_i / d u_j, at times, states and inputs, and the pullback."""
 
 
+class CountedKernel:
+    """A field's kernel that tells `count` at how many states it is evaluated; derivatives are not counted."""
+
+    def __init__(self, kernel: FieldKernel, count: Callable[[int], None]) -> None:
+        self._kernel, self._count = kernel, count
+        self.linearise = kernel.linearise
+        self.rhs = kernel.rhs and self._counted(kernel.rhs)
+
+    def _counted(self, rhs: Rhs) -> Rhs:
+        count = self._count
+
+        def counted(t: float, u: np.ndarray, out: np.ndarray) -> None:
+            count(1)
+            rhs(t, u, out)
+
+        return counted
+
+    def batch(self, u: States, t: Times, w: InputRows | None = None) -> Slopes:
+        self._count(len(u))
+        return self._kernel.batch(u, t, w)
+
+
 def _gelu_slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + erf(x / np.sqrt(2))) + x * np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
 

@@ -142,6 +142,8 @@ class Integrator(ABC):
     """Name of the backend, ``"torch"`` or ``"julia"``."""
     method: str
     """How the gradient is computed, e.g. ``"replay"`` or ``"InterpolatingAdjoint"``."""
+    evaluations: int = 0
+    """Of the field, at one state each, in the solves so far for losses and gradients (torch: for trajectories too)."""
 
     def __init__(self, problem: OdeProblem) -> None:
         self.problem = problem

@@ -282,7 +282,9 @@ class JuliaOdeSolver(OdeSolver):
     def _ask(self, do: str, arrays: Mapping[str, np.ndarray], results: Mapping[str, Any], **values: Any) -> Answer:
         waiting_for = f"computing {do}" if do in ("rhs", "states") else f"computing the gradient by {self.method}"
         header = {"do": do, "problem": self._number, "results": results, **values}
-        return self._owner.request(header, arrays, waiting_for)
+        told, found = self._owner.request(header, arrays, waiting_for)
+        self.evaluations += told.get("evaluations", 0)
+        return told, found
 
     def close(self) -> None:
         """Free the problem in the worker; calling it twice is allowed."""

@@ -24,6 +24,9 @@ class OdeBackend(Protocol):
     def solver(self, problem: OdeProblem) -> OdeSolver:
         """The problem made ready."""
 
+    def cpu_seconds(self) -> float:
+        """Processor time so far of a process of its own; 0 if it has none."""
+
     def close(self) -> None:
         """Free what the backend holds; calling it twice is allowed."""
 

@@ -27,7 +27,7 @@ from kansciml.backends._engines.replay import ExplicitEngine
 from kansciml.backends._engines.stiff import ImplicitEngine
 from kansciml.backends._engines.tableaus import TABLEAUS
 from kansciml.backends._hybrid import HybridKernel
-from kansciml.backends._kernels import FieldKernel, bind
+from kansciml.backends._kernels import CountedKernel, FieldKernel, bind
 from kansciml.backends.base import Engine, OdeProblem, OdeSolver, Part, Piece, Solved, not_finite
 from kansciml.backends.module_field import ModuleField, ModuleKernel, eager
 from kansciml.models.field_spec import FieldSpec
@@ -70,12 +70,18 @@ class TorchOdeSolver(OdeSolver):
         if self.method != "replay":
             if self._field is None:
                 raise UsageError(f"got gradient {self.method} for known terms and a network: expected replay")
-            return DifferentiatedEngine(self._field, solver, self.method == "adjoint")
+            return DifferentiatedEngine(self._field, solver, self.method == "adjoint", self._count)
         if solver in ("Radau", "BDF"):
-            return ImplicitEngine(self._bind, RadauSolved if solver == "Radau" else BdfSolved)
+            return ImplicitEngine(self._counted, RadauSolved if solver == "Radau" else BdfSolved)
         if solver == "dopri5" and isinstance(field, FieldSpec) and native.runs(field):
-            return native.NativeEngine(field)
-        return ExplicitEngine(self._bind, TABLEAUS[solver])
+            return native.NativeEngine(field, self._count)
+        return ExplicitEngine(self._counted, TABLEAUS[solver])
+
+    def _count(self, states: int) -> None:
+        self.evaluations += states
+
+    def _counted(self, params: np.ndarray) -> FieldKernel:
+        return CountedKernel(self._bind(params), self._count)
 
     def _bind(self, params: np.ndarray) -> FieldKernel:
         field = self.inner.field
@@ -138,6 +144,10 @@ class TorchBackend:
 
     def solver(self, problem: OdeProblem, gradient: str | None = None) -> TorchOdeSolver:
         return TorchOdeSolver(problem, gradient or self.gradient)
+
+    def cpu_seconds(self) -> float:
+        """It runs in this process."""
+        return 0.0
 
     def close(self) -> None:
         """Nothing is held outside the solvers."""

@@ -125,6 +125,16 @@ class SplineKAN(KANLayer):
         ends = self.knots[:, self.spline_order : self.spline_order + self.grid + 1]
         return float(ends.min()), float(ends.max())
 
+    @property
+    def fan_in(self) -> int:
+        """Edges into an output."""
+        return self.in_features
+
+    @property
+    def fan_out(self) -> int:
+        """Edges out of an input."""
+        return self.out_features
+
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew by the layer's `init`; biases are zero. The grid stays.

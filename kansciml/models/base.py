@@ -34,6 +34,8 @@ class Slot:
         count: how many of them there are.
         lost: parameters beside it that its KAN form drops.
         normalised: whether an RSWAF layer in its place begins with a LayerNorm where `RSWAFKAN` does by default.
+        pixels: of a convolution, from the taps of its kernel: pixels at which a KAN's splines are evaluated, padding
+            included, instead of once per tap and row; None of others.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Slot:
     count: int
     lost: int = 0
     normalised: bool = True
+    pixels: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,14 +130,19 @@ class VariantConfig:
         slot = self.slots()[index]
         if self.kan_layer is None:
             return MLP(slot.widths, "gelu")
+        options = self.kan_options()
+        if self.kan_layer == "rswaf" and not slot.normalised:
+            options["layer_norm"] = False
+        return KAN(self.kan_widths()[index], self.kan_layer, **options)
+
+    def kan_options(self) -> dict[str, Any]:
+        """Those of every KAN layer: grid, bias, and where they are set or belong to it range and order."""
         options: dict[str, Any] = {"grid": self.kan_grid, "bias": self.fair}
         if self.kan_layer == "spline":
             options["spline_order"] = self.spline_order
-        elif not slot.normalised:
-            options["layer_norm"] = False
         if self.grid_range is not None:
             options["grid_range"] = self.grid_range
-        return KAN(self.kan_widths()[index], self.kan_layer, **options)
+        return options
 
     def dead_parameters(self) -> int:
         """Parameters that the source's KAN model holds and never uses, and this one does not have."""

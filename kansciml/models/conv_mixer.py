@@ -7,6 +7,7 @@ offers the readings.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.layers.drop_path import DropPath
-from kansciml.layers.patch_embedding import check_images
+from kansciml.layers.images.kan_conv import KANConv2d
+from kansciml.layers.images.patch_embedding import check_images
 from kansciml.models.base import Model, Network, Slot, VisionConfig
 
-PLACEMENTS = ("append", "replace", "head")
+PLACEMENTS = ("append", "replace", "head", "grouped")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +29,13 @@ class ConvMixerConfig(VisionConfig):
     Args:
         kernel: odd size of the depthwise convolutions.
         placement: of the KANs: ``append`` (default) puts one after every 1x1 convolution, ``replace`` in its place,
-            ``head`` in place of the linear classifier.
+            ``head`` in place of the linear classifier, ``grouped`` makes the depthwise convolutions `KANConv2d`s: the
+            formulation of Drokin (2024), which the paper's footnote 4 leaves out.
 
     `kan_hidden`: one hidden width; default none: a single KAN layer, as the 1x1 convolution is a single layer.
 
     Raises:
-        UsageError: an even kernel, or an unknown placement.
+        UsageError: an even kernel, an unknown placement, hidden widths or RSWAF layers in place of convolutions.
     """
 
     patch: int = 2
@@ -46,6 +49,11 @@ class ConvMixerConfig(VisionConfig):
             raise UsageError(f"got kernel {self.kernel}: expected an odd size, so that images keep theirs")
         if self.placement not in PLACEMENTS:
             raise unknown_name("placement", self.placement, PLACEMENTS)
+        if self.placement == "grouped" and (self.kan_hidden or self.kan_layer == "rswaf"):
+            raise UsageError(
+                f"got kan_hidden {self.kan_hidden} and variant {self.variant} with placement grouped: expected none,"
+                " and kan-spline"
+            )
 
     @property
     def keeps_mlps(self) -> bool:
@@ -54,7 +62,11 @@ class ConvMixerConfig(VisionConfig):
     def slots(self) -> tuple[Slot, ...]:
         if self.placement == "head":
             return (Slot("head", (self.width, self.classes), 1, 1),)
-        rows = (self.image_size // self.patch) ** 2
+        side = self.image_size // self.patch
+        rows, border = side**2, self.kernel // 2
+        if self.placement == "grouped":
+            pixels = (side + 2 * border) ** 2
+            return (Slot("depthwise", (self.kernel**2, 1), rows, self.depth * self.width, pixels=pixels),)
         return (Slot(f"channels ({self.placement})", (self.width, self.width), rows, self.depth),)
 
     def kan_widths(self) -> tuple[tuple[int, ...], ...]:
@@ -81,9 +93,13 @@ class ConvMixerBlock(nn.Module):
     def __init__(self, config: ConvMixerConfig, drop_path: float) -> None:
         super().__init__()
         d, kernel = config.width, config.kernel
-        self.depthwise = nn.Conv2d(d, d, kernel, padding=kernel // 2, groups=d)
+        kan = config.kan_layer is not None and config.placement in ("append", "replace")
+        shape: dict[str, Any] = {"kernel_size": kernel, "padding": kernel // 2, "groups": d}
+        if config.kan_layer is not None and config.placement == "grouped":
+            self.depthwise: nn.Module = KANConv2d(d, d, **shape, **config.kan_options())
+        else:
+            self.depthwise = nn.Conv2d(d, d, **shape)
         self.norm1 = nn.BatchNorm2d(d)
-        kan = config.kan_layer is not None and config.placement != "head"
         pointwise: list[nn.Module] = [] if kan and config.placement == "replace" else [nn.Conv2d(d, d, 1)]
         if kan:
             pointwise.append(OverChannels(config.mixing(0)))
@@ -113,7 +129,7 @@ class ConvMixer(Network):
         self.blocks = nn.Sequential(*(ConvMixerBlock(config, rate) for rate in config.drop_path_rates))
         on_head = config.kan_layer is not None and config.placement == "head"
         self.head = config.mixing(0) if on_head else nn.Linear(config.width, config.classes)
-        self.channels_last = config.kan_layer is not None and not on_head
+        self.channels_last = config.kan_layer is not None and config.placement in ("append", "replace")
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         check_images(x, self.config.channels, self.config.image_size)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from kansciml._errors import UsageError
 from kansciml.layers.attention import Attention
 from kansciml.layers.drop_path import DropPath
-from kansciml.layers.patch_embedding import PatchEmbedding
+from kansciml.layers.images.patch_embedding import PatchEmbedding
 from kansciml.models.base import Model, Network, Slot, VisionConfig
 
 KAN_HIDDEN = 192

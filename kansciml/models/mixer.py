@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kansciml.layers.drop_path import DropPath
+from kansciml.layers.images.patch_embedding import PatchEmbedding
 from kansciml.layers.layer_norm import LayerNorm
-from kansciml.layers.patch_embedding import PatchEmbedding
 from kansciml.layers.rswaf_kan import FEWEST_NORMALISED
 from kansciml.models.base import Model, Network, Slot, VisionConfig
 

@@ -101,9 +101,10 @@ class FlatResult:
             steps, ``"at the noise floor"`` where no step of L-BFGS lowers the loss although it was falling until then;
             empty for one that diverged.
         history: arrays of equal length: ``iteration``, ``loss`` (over the points fitted then), ``phase`` (0 Adam,
-            1 L-BFGS), ``seconds`` since the start, ``evaluations`` until then, ``rung`` of the ladder of tolerances.
+            1 L-BFGS), ``rung`` of the ladder of tolerances; and until then, over all sessions: ``seconds``,
+            ``evaluations``, ``cpu_s`` seconds of processor time, ``flops`` (see `train_flat`).
         evaluations: calls of value_and_grad.
-        wall_s: seconds spent, over all sessions of a resumed run.
+        wall_s, cpu_s: seconds, of the clock and of processors, spent over all sessions of a resumed run.
         validation_loss: of these parameters, where there is validation.
     """
 
@@ -116,6 +117,7 @@ class FlatResult:
     wall_s: float
     validation_loss: float | None = None
     ended: str = ""
+    cpu_s: float = float("nan")
 
 
 class Iterate(NamedTuple):
@@ -135,9 +137,25 @@ class Best(NamedTuple):
     params: np.ndarray
 
 
+class Row(NamedTuple):
+    """One iteration, as in the history of a `FlatResult`."""
+
+    iteration: int
+    loss: float
+    phase: int
+    seconds: float
+    evaluations: int
+    rung: int
+    cpu_s: float
+    flops: float
+
+
+_INTEGERS = {"iteration": np.int64, "phase": np.int8, "evaluations": np.int64, "rung": np.int8}
+
+
 @dataclass
 class FlatState:
-    """All that a resumed run needs; `rows` are (iteration, loss, phase, seconds, evaluations, rung).
+    """All that a resumed run needs.
 
     `best` is over all save points, `validated` on validation data, if there are any. `rung`: of the ladder of
     tolerances, on which L-BFGS has been since so many evaluations, `rung_began`, from the loss `rung_loss` on.
@@ -151,13 +169,15 @@ class FlatState:
     recoveries: int = 0
     evaluations: int = 0
     wall_s: float = 0.0
+    cpu_s: float = 0.0
+    flops: float = 0.0
     status: str = "running"
     message: str = ""
     ended: str = ""
     rung: int = 0
     rung_began: int = 0
     rung_loss: float = float("inf")
-    rows: list[tuple[int, float, int, float, int, int]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
     @classmethod
     def start(cls, initial: np.ndarray) -> FlatState:
@@ -165,6 +185,14 @@ class FlatState:
         zeros = np.zeros_like(params)
         none = Best(float("inf"), params)
         return cls(Iterate(0, params, zeros, zeros, 0), none, none)
+
+    def history(self) -> dict[str, np.ndarray]:
+        """The rows as arrays by name."""
+        columns = self._table().T
+        return {name: column.astype(_INTEGERS.get(name, np.float64)) for name, column in zip(Row._fields, columns)}
+
+    def _table(self) -> np.ndarray:
+        return np.array(self.rows, dtype=np.float64).reshape(-1, len(Row._fields))
 
     def save(self, path: Path, identity: Mapping[str, Any]) -> None:
         """Write atomically, with what the job is, part by part. KansciError if the folder cannot be written."""
@@ -182,7 +210,7 @@ class FlatState:
             best_params=best.params,
             validated_loss=np.array(self.validated.loss),
             validated_params=self.validated.params,
-            rows=np.array(self.rows, dtype=np.float64).reshape(-1, 6),
+            rows=self._table(),
         )
         write_bytes(path, buffer.getvalue())
 
@@ -195,7 +223,8 @@ class FlatState:
                 arrays = {k: stored[k] for k in stored.files}
             header = json.loads(arrays["header"].tobytes())
             found = header.pop("identity")
-            rows = [(int(i), float(v), int(p), float(s), int(e), int(r)) for i, v, p, s, e, r in arrays["rows"]]
+            own = [int if name in _INTEGERS else float for name in Row._fields]
+            rows = [Row(*(kind(x) for kind, x in zip(own, row, strict=True))) for row in arrays["rows"]]
             moments = arrays["exp_avg"], arrays["exp_avg_sq"]
             iterate = Iterate(header.pop("step"), arrays["params"], *moments, header.pop("updates"))
             best, validated = (

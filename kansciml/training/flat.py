@@ -30,6 +30,7 @@ from kansciml.training._flat_state import (
     FlatState,
     FlatTraining,
     Iterate,
+    Row,
     checked_ladder,
 )
 from kansciml.training.optim import adam_step
@@ -64,6 +65,8 @@ def train_flat(
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 15.0,
     identity: str | Mapping[str, Any] = "",
+    cpu: Callable[[], float] = time.process_time,
+    flops: Callable[[], float] = lambda: 0.0,
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
 ) -> FlatResult:
@@ -86,6 +89,8 @@ def train_flat(
         checkpoint_every: seconds between two writes (default 15); on Ctrl-C it is written too.
         identity: what the problem is, as text or part by part in JSON types; a checkpoint with another one, with other
             settings or other first parameters is refused, and the parts that differ are named.
+        cpu, flops: processor time in seconds, and floating-point operations of value_and_grad, since any moment
+            (defaults: of this process; none are counted).
         progress, log: called after every iteration, and with one line at each event worth telling.
 
     The loss is expected to be of order one, as those of `kansciml.backends` are: Adam's eps (1e-8) and the gradient at
@@ -120,6 +125,8 @@ def train_flat(
         checkpoint,
         checkpoint_every,
         identity,
+        cpu,
+        flops,
     ).finish()
 
 
@@ -138,10 +145,13 @@ class _Run:
     checkpoint: Path | None
     every: float
     identity: Mapping[str, Any]
+    cpu: Callable[[], float]
+    flops: Callable[[], float]
 
     def __post_init__(self) -> None:
         self.last_save = time.monotonic()
-        self.began = self.last_save - self.state.wall_s
+        self.began, self.cpu_began = self.last_save - self.state.wall_s, self.cpu() - self.state.cpu_s
+        self.flops_began = self.flops() - self.state.flops
 
     def finish(self) -> FlatResult:
         state = self.state
@@ -159,30 +169,23 @@ class _Run:
             if state.status == "running":
                 state.status = "finished"
             self._save()
-        columns = np.array(state.rows, dtype=np.float64).reshape(-1, 6).T
-        history = {
-            "iteration": columns[0].astype(np.int64),
-            "loss": columns[1],
-            "phase": columns[2].astype(np.int8),
-            "seconds": columns[3],
-            "evaluations": columns[4].astype(np.int64),
-            "rung": columns[5].astype(np.int8),
-        }
         best, validated = state.best, None
         if self.validate and np.isfinite(state.validated.loss):
             with contextlib.suppress(SolveError):
                 loss, _ = self.rungs[state.rung](state.validated.params, None)
                 best = Best(loss, state.validated.params)
                 validated = state.validated.loss
-        told = state.status, state.message, history, state.evaluations, state.wall_s
-        return FlatResult(best.params, best.loss, *told, validated, state.ended)
+        told = state.status, state.message, state.history(), state.evaluations, state.wall_s
+        return FlatResult(best.params, best.loss, *told, validated, state.ended, state.cpu_s)
 
     def _save(self) -> None:
         state = self.state
         if state.phase == ADAM:  # a row is written before its step counts: an interruption in between drops it
             del state.rows[state.iterate.step :]
-            state.evaluations = state.rows[-1][4] if state.rows else 0
-        state.wall_s = time.monotonic() - self.began
+            state.evaluations, state.flops = (
+                (state.rows[-1].evaluations, state.rows[-1].flops) if state.rows else (0, 0.0)
+            )
+        state.wall_s, state.cpu_s = time.monotonic() - self.began, self.cpu() - self.cpu_began
         if self.checkpoint:
             state.save(self.checkpoint, self.identity)
         self.last_save = time.monotonic()
@@ -190,6 +193,7 @@ class _Run:
     def _evaluate(self, params: np.ndarray, subset: Any) -> tuple[float, np.ndarray]:
         self.state.evaluations += 1
         loss, gradient = self.rungs[self.state.rung](params, subset)
+        self.state.flops = self.flops() - self.flops_began
         if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
             raise SolveError("the loss or its gradient is not finite")
         if subset is None and loss < self.state.best.loss:
@@ -205,7 +209,8 @@ class _Run:
 
     def _record(self, loss: float, phase: int) -> None:
         state, seconds = self.state, time.monotonic() - self.began
-        state.rows.append((len(state.rows), loss, phase, seconds, state.evaluations, state.rung))
+        spent = state.evaluations, state.rung, self.cpu() - self.cpu_began, state.flops
+        state.rows.append(Row(len(state.rows), loss, phase, seconds, *spent))
         if self.progress:
             total = self.settings.adam_steps + self.settings.lbfgs_steps
             self.progress(len(self.state.rows), total, loss, PHASES[phase])
@@ -259,7 +264,7 @@ class _Run:
         settings, state = self.settings, self.state
         while (step := state.iterate.step) < settings.lbfgs_steps:
             chunk = min(settings.lbfgs_chunk, settings.lbfgs_steps - step)
-            rows, evaluations = len(state.rows), state.evaluations
+            rows, evaluations, flops = len(state.rows), state.evaluations, state.flops
             try:
                 params, done, stuck = self._lbfgs_chunk(state.iterate.params, chunk)
             except SolveError as error:
@@ -268,7 +273,7 @@ class _Run:
                 return
             except BaseException:
                 del state.rows[rows:]  # a resumed run does this chunk again from its start
-                state.evaluations = evaluations
+                state.evaluations, state.flops = evaluations, flops
                 raise
             self._judge(params)
             state.iterate = state.iterate._replace(step=step + done, params=params)
@@ -287,8 +292,8 @@ class _Run:
 
     def _flat_since(self, evaluations: float) -> bool:
         state, share = self.state, self.settings.plateau or GAIN
-        past = bisect.bisect_right(state.rows, evaluations, key=lambda row: row[4]) - 1
-        return past >= 0 and state.best.loss > (1 - share) * state.rows[past][1]
+        past = bisect.bisect_right(state.rows, evaluations, key=lambda row: row.evaluations) - 1
+        return past >= 0 and state.best.loss > (1 - share) * state.rows[past].loss
 
     def _ended(self, stuck: bool) -> str:
         """How L-BFGS ends here, or empty: then it goes on at the next tolerance, to see whether it gains by that.

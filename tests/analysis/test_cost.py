@@ -5,15 +5,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kansciml import UsageError
+from kansciml import KANConv2d, UsageError
 from kansciml.analysis.cost import (
     BLOCK_BYTES,
     BLOCK_ROWS,
+    CONV_BLOCK,
     PART_BYTES,
     SPLIT_BYTES,
+    ConvSizes,
     Sizes,
+    conv_parameters,
     equation_1,
     equation_2,
+    kan_conv_layer,
     linear_layer,
     rswaf_layer,
     spline_layer,
@@ -21,6 +25,7 @@ from kansciml.analysis.cost import (
 )
 from kansciml.analysis.memory import measure_fake, training_step
 from kansciml.layers._kernels import plain
+from kansciml.layers.images import kan_conv
 from kansciml.layers.spline_kan import SplineKAN
 from kansciml.layers.textbook_kan import TextbookKAN
 
@@ -143,7 +148,39 @@ def test_our_layer_keeps_its_input_alone_and_stays_below_its_bound(sizes):
     assert forward <= cost.forward_peak and step <= cost.step_peak <= 1.5 * step
 
 
+@pytest.mark.parametrize(
+    "sizes, side",
+    [(ConvSizes(4, 4, 25, 144, 64, 2, 4), 8), (ConvSizes(8, 16, 9, 324, 256, 4), 16),
+     (ConvSizes(16, 16, 9, 900, 784, 8, 16, 8, 2), 28), (ConvSizes(8, 8, 1, 400, 400, 2, 2, 3, 1), 20),
+     (ConvSizes(32, 64, 25, 400, 256, 1), 16)],
+)  # fmt: skip
+def test_a_kan_convolution_keeps_its_maps_and_stays_below_its_bound(sizes, side):
+    kernel, make = round(sizes.taps**0.5), []
+
+    def build(step):
+        conv = KANConv2d(
+            sizes.inputs, sizes.outputs, kernel, padding=kernel // 2, groups=sizes.groups, grid=sizes.grid,
+            spline_order=sizes.spline_order,
+        )  # fmt: skip
+        make[:] = [conv]
+        x = torch.empty(sizes.batch, sizes.inputs, side, side, requires_grad=True)
+        return training_step(conv, x) if step else lambda: conv(x)
+
+    buffers = lambda: [make[0].knots, make[0].cells]  # noqa: E731
+    forward, step = (measure_fake(lambda on=on: build(on), buffers=buffers) for on in (False, True))
+    cost = kan_conv_layer(sizes)
+    assert forward.saved_bytes / 4 == cost.saved
+    assert (
+        forward.peak_bytes / 4 <= cost.forward_peak and step.peak_bytes / 4 <= cost.step_peak <= 2 * step.peak_bytes / 4
+    )
+    assert sum(p.numel() for p in make[0].parameters()) == cost.parameters
+    assert sum(constant.numel() for constant in buffers()) == cost.buffers
+    ordinary = nn.Conv2d(sizes.inputs, sizes.outputs, kernel, groups=sizes.groups)
+    assert conv_parameters(sizes) == sum(p.numel() for p in ordinary.parameters())
+
+
 def test_blocks_are_those_of_the_layer():
+    assert CONV_BLOCK == kan_conv.BLOCK
     assert (BLOCK_BYTES, PART_BYTES, SPLIT_BYTES) == (plain.BLOCK_BYTES, plain.PART_BYTES, plain.SPLIT_BYTES)
     assert BLOCK_ROWS == plain.ROWS
 

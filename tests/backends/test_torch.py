@@ -50,6 +50,23 @@ def test_replay_is_backpropagation_through_the_same_steps(spec, first, share):
     np.testing.assert_allclose(exact, other, rtol=1e-6, atol=1e-7 * np.abs(other).max())
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=FieldSpec.label)
+def test_evaluations_of_the_field_are_those_that_torchdiffeq_asks_for(spec):
+    """By the engine of the built-in fields, by that of modules, and by torchdiffeq, which takes the same steps."""
+    problem, params = make(spec), spec.initial_parameters(3)
+    solvers = [TorchOdeSolver(problem), TorchOdeSolver(problem, "backprop")]
+    module = VectorField(spec)
+    module.load_flat(params)
+    solvers.append(TorchOdeSolver(make(ModuleField(module, 2))))
+    for solver in solvers:
+        field = solver.problem.field
+        for _ in range(2):
+            solver.value_and_grad(params if field is spec else field.initial_parameters())
+    first, *others = (solver.evaluations for solver in solvers)
+    assert others == [first, first]
+    assert (first // 2 - 2) % 6 == 0  # two to begin with, six in each step
+
+
 def test_loss_is_the_documented_one_and_a_share_takes_the_first_points():
     problem = make(SPECS[0])
     solver = TorchOdeSolver(problem)

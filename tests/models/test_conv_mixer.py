@@ -4,11 +4,13 @@ import pytest
 import torch
 from support.written_out import gelu, linear, mixing, patches
 
+from kansciml import KANConv2d, UsageError
 from kansciml.models.conv_mixer import PLACEMENTS, OverChannels
 from kansciml.models.registry import build_model
 
 SMALL = {"image_size": 8, "channels": 2, "classes": 3, "width": 6, "depth": 2, "kernel": 3}
-CASES = [("mlp", "append"), *((v, p) for v in ("kan-spline", "kan-rswaf") for p in PLACEMENTS)]
+KANS = [(v, p) for v in ("kan-spline", "kan-rswaf") for p in PLACEMENTS if (v, p) != ("kan-rswaf", "grouped")]
+CASES = [("mlp", "append"), *KANS]
 
 
 def batch_norm(state, prefix, z):
@@ -20,9 +22,12 @@ def batch_norm(state, prefix, z):
 
 def depthwise(state, prefix, z):
     """A convolution of 3 x 3 points as shifted sums."""
-    weight, size = state[f"{prefix}.weight"], z.shape[-1]
-    wide = torch.nn.functional.pad(z, (1, 1, 1, 1))
-    total = state[f"{prefix}.bias"][:, None, None].expand_as(z).clone()
+    size, wide = z.shape[-1], torch.nn.functional.pad(z, (1, 1, 1, 1))
+    if f"{prefix}.base_weight" in state:  # of functions whose splines are off
+        weight, wide = state[f"{prefix}.base_weight"].reshape(-1, 1, 3, 3), wide / (1 + torch.exp(-wide))
+        total = torch.zeros_like(z)
+    else:
+        weight, total = state[f"{prefix}.weight"], state[f"{prefix}.bias"][:, None, None].expand_as(z).clone()
     for i in range(3):
         for j in range(3):
             total += weight[:, 0, i, j, None, None] * wide[:, :, i : i + size, j : j + size]
@@ -32,7 +37,7 @@ def depthwise(state, prefix, z):
 def written_out(state, x, variant, placement):
     z = patches(state, "stem.0", x, 2).mT.unflatten(2, (4, 4))
     z = batch_norm(state, "stem.2", gelu(z))
-    on_channels = variant != "mlp" and placement != "head"
+    on_channels = variant != "mlp" and placement in ("append", "replace")
     for k in range(2):
         p = f"blocks.{k}"
         z = z + batch_norm(state, f"{p}.norm1", gelu(depthwise(state, f"{p}.depthwise", z)))
@@ -53,6 +58,9 @@ def test_it_is_the_conv_mixer_written_out(variant, placement):
     model = build_model("conv-mixer-128-4", variant, placement=placement, **SMALL).double()
     for parameter in model.parameters():  # away from zero biases, unit scales and norms
         torch.nn.init.normal_(parameter, 0.1, 0.4)
+    for module in model.modules():
+        if isinstance(module, KANConv2d):
+            torch.nn.init.zeros_(module.spline_scale)
     x = torch.randn(3, 2, 8, 8, dtype=torch.float64)
     expected = written_out(model.state_dict(), x, variant, placement)
     with torch.no_grad():
@@ -73,6 +81,12 @@ def test_kans_over_channels_get_and_give_views(placement, memory_format):
     assert seen[0::2] == [True, True]
     for x, y in seen[1::2]:
         assert x.is_contiguous(memory_format=torch.channels_last) and y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_depthwise_kans_have_no_hidden_layer_and_splines_alone():
+    for variant, options in (("kan-rswaf", {}), ("kan-spline", {"kan_hidden": (3,)})):
+        with pytest.raises(UsageError, match="with placement grouped: expected none, and kan-spline"):
+            build_model("conv-mixer-128-4", variant, placement="grouped", **options)
 
 
 def test_over_channels_is_the_module_at_every_pixel():

@@ -16,10 +16,12 @@ MIXERS = {
     ("conv-mixer-256-8", "kan-spline", "replace"): 5_310_730,
     ("conv-mixer-256-8", "kan-spline", "append"): 5_837_066,
     ("conv-mixer-256-8", "kan-spline", "head"): 617_216,
+    ("conv-mixer-256-8", "kan-spline", "grouped"): 1_052_938,
     ("conv-mixer-128-4", "mlp", ""): 84_618,
     ("conv-mixer-128-4", "kan-spline", "replace"): 673_930,
     ("conv-mixer-128-4", "kan-spline", "append"): 739_978,
     ("conv-mixer-128-4", "kan-spline", "head"): 96_128,
+    ("conv-mixer-128-4", "kan-spline", "grouped"): 199_306,
 }
 TABLE_1 = {  # active, computed (with the source's dead MLPs)
     ("deit-tiny", "mlp"): (5_543_716, 5_543_716),

@@ -8,7 +8,7 @@ from support.written_out import gelu, layer_norm, linear, patches
 
 from kansciml.layers.attention import Attention
 from kansciml.layers.drop_path import DropPath
-from kansciml.layers.patch_embedding import PatchEmbedding
+from kansciml.layers.images.patch_embedding import PatchEmbedding
 from kansciml.models.base import VARIANTS
 from kansciml.models.registry import build_model, find, model_config
 

@@ -19,6 +19,7 @@ KANS = VARIANTS[1:]
 OPTIONS = [
     *((name, variant, {}) for name, variant in VISION_CASES),
     *(("conv-mixer-128-4", variant, {"placement": place}) for variant in KANS for place in ("replace", "head")),
+    ("conv-mixer-128-4", "kan-spline", {"placement": "grouped"}),
     *((name, variant, {"fair": True}) for name in ("mixer-nano", "conv-mixer-128-4", "deit-tiny") for variant in KANS),
     *((name, variant, {"in_channels": 2, "out_channels": 3}) for name, variant in CASES if name.startswith("fno")),
     ("fno-wt", "mlp", {"residual": True}),

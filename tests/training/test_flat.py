@@ -103,6 +103,27 @@ def test_parts_validation_and_all_data_resume_to_the_same_bits(tmp_path, at):
     assert resumed.validation_loss == whole.validation_loss
 
 
+@pytest.mark.parametrize("at", [17, 47, 63])
+def test_processor_time_and_operations_add_up_over_kill_and_resume(tmp_path, at):
+    settings = FlatTraining(40, 0.1, 0.01, 30, lbfgs_memory=3, lbfgs_chunk=8)
+
+    def session(last):
+        """With clocks of its own, of 2 s and 5 operations a call."""
+        function = Interrupted(last)
+        spent = {"cpu": lambda: 100 + 2.0 * function.calls, "flops": lambda: 5.0 * function.calls}
+        return train_flat(function, START, settings, checkpoint=tmp_path / f"{at}" if last else None, **spent)
+
+    whole = session(0)
+    np.testing.assert_array_equal(whole.history["flops"], 5 * whole.history["evaluations"])
+    np.testing.assert_array_equal(whole.history["cpu_s"], 2 * whole.history["evaluations"])
+    with pytest.raises(KeyboardInterrupt):
+        session(at)
+    resumed = session(1000)
+    np.testing.assert_array_equal(resumed.history["flops"], whole.history["flops"])  # what was lost is done again
+    assert np.all(np.diff(resumed.history["cpu_s"]) > 0)
+    assert 2 * whole.evaluations <= resumed.cpu_s <= 2 * (whole.evaluations + 12)  # and its time counts twice
+
+
 def test_the_best_of_minibatches_is_judged_on_all_data():
     seen = []
 

@@ -58,6 +58,9 @@ function integrate(kernel::FieldKernel, forcing::Forcing, problem::FitProblem, p
     return integrate(f, problem, piece, start; options...)
 end
 
+# Of fields, at one state each, in all solves so far, as the solvers count them.
+const EVALUATIONS = Threads.Atomic{Int}(0)
+
 function integrate(f, problem::FitProblem, piece::Piece, start; options...)
     (; t0, inputs, rtol, atol) = piece
     t_end = piece.saveat[end]
@@ -78,6 +81,7 @@ function integrate(f, problem::FitProblem, piece::Piece, start; options...)
         end
     end
     solution = solve!(integrator)
+    Threads.atomic_add!(EVALUATIONS, Int(solution.stats.nf))
     check(solution, maxiters)
     return solution
 end

@@ -7,7 +7,7 @@ not (Dinh et al. 2017). With D as below the eigenvalues of D H D stay too, for D
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -69,9 +69,18 @@ def filter_scale(
         if not -chosen[name].dim() <= axis < chosen[name].dim():
             raise UsageError(f"got axis {axis} for {name} of shape {tuple(chosen[name].shape)}: it has no such axis")
     splines, transposed = _owners(module)
+    convolved = {
+        f"{prefix}.{name}" if prefix else name: part
+        for prefix, part in module.named_modules()
+        if hasattr(part, "by_output")  # KANConv2d
+        for name in ("base_weight", "spline_weight", "spline_scale")
+    }
     found = {}
     for name, parameter in chosen.items():
         size = parameter.detach().abs()
+        if name in convolved and name not in axes:
+            found[name] = _of_filters(size, convolved[name], kan_filters)
+            continue
         if name in axes:
             kept: tuple[int, ...] = (axes[name] % size.dim(),)
         elif name in splines:
@@ -82,6 +91,14 @@ def filter_scale(
         single = size.dim() < 2 or not over
         found[name] = size if single else torch.linalg.vector_norm(size, dim=over, keepdim=True).expand_as(size)
     return _flat(operator, found, module)
+
+
+def _of_filters(size: Tensor, layer: Any, kan_filters: str) -> Tensor:
+    """Norms over what feeds one output channel of a KAN convolution, or over one edge's coefficients."""
+    if kan_filters == "edge":
+        return size if size.dim() == 2 else torch.linalg.vector_norm(size, dim=1, keepdim=True).expand_as(size)
+    own = layer.by_output(size)
+    return torch.linalg.vector_norm(own, dim=(1, 2, 4), keepdim=True).expand_as(own).reshape(size.shape)
 
 
 def _chosen(operator: Named, module: nn.Module) -> dict[str, nn.Parameter]:

@@ -41,11 +41,13 @@ class DifferentiatedEngine:
     Args:
         field: of the problem. solver: bosh3, dopri5 or dopri8. adjoint: whether by ``odeint_adjoint`` (Chen et al.
             2018), of constant memory and with a gradient error of the order of the tolerance.
+        count: told of every evaluation of the field at how many states.
     """
 
     field: SpecField | ModuleField
     solver: str
     adjoint: bool
+    count: Callable[[int], None]
 
     def solve(
         self,
@@ -99,10 +101,14 @@ class DifferentiatedEngine:
         return torch.cat(found)
 
     def _function(self, drive: Drive, interval: np.ndarray) -> Callable[[Tensor, Tensor], Tensor]:
-        if not drive.present:
-            return self.field
-        knot, base, slope = (torch.from_numpy(a[interval][0:1]) for a in (drive.knots, drive.base, drive.slope))
-        return lambda t, u: self.field(t, u, (base + slope * (t - knot))[0])
+        if drive.present:
+            knot, base, slope = (torch.from_numpy(a[interval][0:1]) for a in (drive.knots, drive.base, drive.slope))
+
+        def function(t: Tensor, u: Tensor) -> Tensor:
+            self.count(1)
+            return self.field(t, u, (base + slope * (t - knot))[0]) if drive.present else self.field(t, u)
+
+        return function
 
 
 class DifferentiatedSolved:

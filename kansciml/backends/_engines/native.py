@@ -7,7 +7,7 @@ The steps are those of `kansciml.backends._engines.explicit` up to rounding, and
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from kansciml.models.field_spec import ACTIVATIONS, FieldSpec
 
 _INTERFACE = 2
 """Of the functions' arguments, as the library tells it: an older build must not be called with others."""
+STAGES, STARTING = 6, 2
+"""Evaluations of the field in a step, whose first slope is the last one's of the step before, and to begin a piece."""
 _ORDERS = range(1, 6)
 """Of the splines that are compiled."""
 _Int, _Real, _Address = ctypes.c_longlong, ctypes.c_double, ctypes.c_void_p
@@ -161,13 +163,13 @@ class NativeEngine:
     result depends on their number.
 
     Args:
-        spec: one that `runs`.
+        spec: one that `runs`. count: told of every solve at how many states it evaluated the field.
     """
 
-    def __init__(self, spec: FieldSpec) -> None:
+    def __init__(self, spec: FieldSpec, count: Callable[[int], None] = lambda states: None) -> None:
         library = _loaded()[0]
         assert library is not None
-        self.spec, self.library, self.n_parameters = spec, library, spec.n_parameters
+        self.spec, self.library, self.n_parameters, self.count = spec, library, spec.n_parameters, count
         self.idle: list[_Worker] = []
         """Workers that no `_Run` holds."""
 
@@ -247,7 +249,8 @@ class _Run:
         return *arrays[1:], _Cotangents(*addresses(*arrays), *target)
 
     def _check(self) -> None:
-        failed = self._outcomes["failed"]
+        failed, tried = self._outcomes["failed"], self._outcomes["accepted"] + self._outcomes["rejected"]
+        self._engine.count(int(STAGES * tried.sum()) + STARTING * len(self._starts))
         if failed.any():
             first = self._outcomes[failed.argmax()]
             largest, name = np.array([first["largest"]]), self._packed.names[first["piece"]]

@@ -42,7 +42,7 @@ class Fig2Config:
     systems: tuple[str, ...] = SYSTEMS
     """Names of systems, or paths to .py files that define SYSTEM."""
     field: FieldSizes = part(FieldSizes())
-    run: RunConfig = part(RunConfig.of_steps(5000, 20000, 10))
+    run: RunConfig = part(RunConfig.to_plateau(5000, 100_000, 20))
 
     def __post_init__(self) -> None:
         if not self.systems:
@@ -77,8 +77,8 @@ EXPERIMENT = Experiment(
     item="Figure 2",
     config=Fig2Config,
     presets={
-        "smoke": Fig2Config(run=RunConfig.of_steps(20, 10, 2)),
-        "small": Fig2Config(run=RunConfig.of_steps(1000, 1000, 5)),
+        "smoke": Fig2Config(run=RunConfig.to_plateau(20, 20, 2)),
+        "small": Fig2Config(run=RunConfig.to_plateau(1000, 20_000, 12)),
         "paper": Fig2Config(),
     },
     run=run,

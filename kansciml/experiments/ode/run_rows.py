@@ -14,8 +14,8 @@ from kansciml.reporting.style import VariantStyle
 from kansciml.runs.records import Record
 from kansciml.runs.typed import read, write
 
-CONVERGED = "converged"
-"""How a training ended that went on to a plateau: see `kansciml.training.flat`."""
+CONVERGED, NOISE = "converged", "at the noise floor"
+"""How a training ended on a plateau, and where noise of its solver keeps it from lower losses: see `FlatResult`."""
 
 COMPARISONS = {
     "mlp": "as given",
@@ -48,7 +48,7 @@ class Run:
     Args:
         variant: a key of `COMPARISONS`, or any other name; in JSON it is the `group`.
         status: ``"finished"``, ``"diverged"`` or ``"interrupted"``. message: why it ended. ended: on a plateau, by its
-            cap, or in noise, see `FlatResult`; empty in records of before.
+            cap, or in noise, see `FlatResult`; empty in records of before. rung: of the ladder of tolerances, then.
         train_mse ... unseen_relative_mse: errors re-evaluated at tolerance 1e-10; None where that fails, the truth is
             unknown, there are no such trajectories or, for relative errors, the data are constant in time.
         not_computed: why, for each of those that is None.
@@ -79,7 +79,9 @@ class Run:
     final_loss: float = math.nan
     evaluations: int = 0
     ended: str = ""
+    rung: int = 0
     wall_s: float = math.nan
+    cpu_s: float = math.nan
     estimates: Mapping[str, float] = field(default_factory=dict)
     group: str = ""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
@@ -158,6 +160,11 @@ class OdeGroup(Group[Run]):
         """How many seeds ended on a plateau; None where the record does not know how they ended."""
         known = any(run.ended for run in self.rows)
         return sum(run.ended == CONVERGED for run in self.rows) if known else None
+
+    @property
+    def at_floor(self) -> int:
+        """How many seeds ended where no lower loss can be told at the last tolerance of a ladder, the tightest."""
+        return sum(run.ended == NOISE and run.rung > 0 for run in self.rows)
 
     def losses(self, name: str = "train_mse") -> list[float]:
         """`name` of every seed; infinite where the run diverged."""

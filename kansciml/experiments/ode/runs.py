@@ -163,7 +163,7 @@ def run_job(
         log=report,
     )
     run.save(model_folder(checkpoint.parents[1], job.id))
-    arrays = {name: run.fit.history[name] for name in ("iteration", "loss", "phase", "evaluations", "rung")}
+    arrays = {name: values for name, values in run.fit.history.items() if name != "seconds"}
     arrays |= {"params": run.params, "trajectory": run.states}
     arrays |= {numbered("line", place): _line(run, k) for place, (k, _) in enumerate(roles(system))}
     if (states := plane(system)) is not None:
@@ -186,8 +186,10 @@ def run_job(
         not_computed=run.metrics.missing,
         evaluations=run.fit.evaluations,
         ended=run.fit.ended,
+        rung=int(run.fit.history["rung"].max(initial=0)),
         estimates=run.estimates,
         wall_s=run.fit.wall_s,
+        cpu_s=run.fit.cpu_s,
         arrays={f"{job.id}.{name}": array for name, array in arrays.items()},
     )
 

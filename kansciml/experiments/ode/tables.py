@@ -23,7 +23,8 @@ STRUGGLE_ON = ("pleiades", "spiral")
 """Pal & Das 2024, section 4.1: systems that KANs struggle to fit."""
 STRUGGLE_FACTOR = 10.0
 LEAST_CONVERGED = 0.8
-"""Share of each side's trainings that must have ended on a plateau, for a verdict on where they end."""
+"""Share of each side's trainings that must have ended on a plateau, or at the noise floor of a ladder's last tolerance,
+for a verdict on where they end."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,10 @@ def loss_table(ode: OdeRecord) -> Table:
             test = group.middle("test_relative_mse") if _extrapolates(system) else None
             held = [group.middle(f"{kind}_relative_mse") if kind in system.roles else None for kind in kinds]
             wall = sum(run.wall_s for run in group.rows) / len(group.rows)
-            told = [f"{group.converged} of {len(group.rows)}"] if group.converged is not None else [None] * ends
-            rows.append([*about, group.n_parameters, len(group.rows), *told, *errors, test, *held, wall])
+            told = (
+                [None, None] if group.converged is None else [f"{group.converged} of {len(group.rows)}", group.at_floor]
+            )
+            rows.append([*about, group.n_parameters, len(group.rows), *told[: 2 * ends], *errors, test, *held, wall])
             if group.n_diverged:
                 diverged.append(f"{', '.join(about)}: {group.n_diverged} of {len(group.rows)} diverged.")
     notes = [
@@ -55,14 +58,15 @@ def loss_table(ode: OdeRecord) -> Table:
         " infinite), min and max over those that did not diverge. Relative: squared error over the variation of the"
         " data, pooled over components (of your own data: in standard deviations of each); median. Test: the"
         " extrapolation span."
-        + " Validation, unseen: trajectories that were not trained on." * bool(kinds)
-        + " Converged: seeds whose training ended on a plateau of its loss." * ends
-        + " Wall: mean seconds per seed."
+        + " Validation, unseen: trajectories that were not trained on."
+        * bool(kinds)
+        + " Converged: seeds whose training ended on a plateau of its loss. Floor: where even at the last tolerance of"
+        " the ladder the solver's noise hides whether it can be lower." * ends + " Wall: mean seconds per seed."
     ]
     notes += diverged + _not_computed(ode)
     if ode.n_interrupted:
         notes.append(f"{ode.n_interrupted} interrupted runs are left out.")
-    columns = ["System", "Model", "Comparison", "Parameters", "Seeds", *["Converged"] * ends]
+    columns = ["System", "Model", "Comparison", "Parameters", "Seeds", *["Converged", "Floor"][: 2 * ends]]
     columns += ["Train MSE", "min", "max", "Train relative MSE", "Test relative MSE"]
     columns += [f"{kind.capitalize()} relative MSE" for kind in kinds] + ["Wall (s)"]
     return Table("Final loss", columns, rows, notes)
@@ -241,9 +245,11 @@ def _claim(
     name: str, system: OdeSystem, lower: OdeGroup, other: OdeGroup, outcome: Comparison, paper: str | None
 ) -> OdeClaim:
     """The claim; undecided where too many trainings of either side were not finished, if the record knows."""
-    ends = [(side.label, side.converged, len(side.rows)) for side in (lower, other) if side.converged is not None]
+    sides = [side for side in (lower, other) if side.converged is not None]
+    ends = [(side.label, (side.converged or 0) + side.at_floor, len(side.rows)) for side in sides]
     short = [f"{count} of {of} of {label}" for label, count, of in ends if count < LEAST_CONVERGED * of]
     if short and outcome.verdict != UNDECIDED:
-        reason = f"not converged: {' and '.join(short)} ended on a plateau; else {outcome.verdict}, {outcome.reason}"
+        where = "on a plateau" + " or at the last noise floor" * any(side.at_floor for side in sides)
+        reason = f"not converged: {' and '.join(short)} ended {where}; else {outcome.verdict}, {outcome.reason}"
         outcome = replace(outcome, verdict=UNDECIDED, reason=reason)
     return OdeClaim(name, "", other, lower, outcome, (outcome.median_ratio,), paper, system=system)

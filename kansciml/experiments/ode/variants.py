@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kansciml.analysis.matching import kan_size, mlp_size
-from kansciml.models.base import Slot
+from kansciml.analysis.matching import pass_flops
 from kansciml.models.hybrid_spec import HybridSpec, Spec
 from kansciml.tasks.ode.problem import FieldSizes, field_of, shrunk_kan
 from kansciml.tasks.ode.system import System
@@ -42,6 +41,4 @@ def field_flops(spec: Spec) -> float:
     counted.
     """
     spec = spec.network if isinstance(spec, HybridSpec) else spec
-    if spec.model == "mlp":
-        return mlp_size(Slot("field", spec.widths, rows=1, count=1), "flops")
-    return kan_size(spec.widths, 1, "spline", "flops", spec.grid, spec.spline_order)
+    return pass_flops(spec.model, spec.widths, spec.grid, spec.spline_order)[0]

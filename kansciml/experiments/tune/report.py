@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.analysis.paired import PairedComparison, compare_pairs, holm
+from kansciml.analysis.paired import Comparison, compare, corrected
 from kansciml.experiments.ode.figures import final_losses, panels_of
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.run_rows import OdeGroup
@@ -68,39 +68,40 @@ def chosen_table(tuned: list[Tuned]) -> Table:
     return Table("Chosen settings", columns, rows, [note])
 
 
-def comparisons(tuned: list[Tuned]) -> Iterator[tuple[str, str, PairedComparison]]:
-    """(title of the system, what is compared, outcome), paired by seed."""
-    systems = {one.system.name: {} for one in tuned}  # type: dict[str, dict[str, Tuned]]
+def comparisons(tuned: list[Tuned]) -> list[tuple[str, str, Comparison]]:
+    """(title of the system, claim, outcome), paired by seed, with Holm's correction over all of them."""
+    systems: dict[str, dict[str, Tuned]] = {}
     for one in tuned:
-        systems[one.system.name][one.model] = one
+        systems.setdefault(one.system.name, {})[one.model] = one
+    about, found = [], []
     for models in systems.values():
-        for name, sides in (
-            ("KAN / MLP, untuned", (("kan", False), ("mlp", False))),
-            ("KAN / MLP, tuned", (("kan", True), ("mlp", True))),
-            ("KAN, tuned / untuned", (("kan", True), ("kan", False))),
-            ("MLP, tuned / untuned", (("mlp", True), ("mlp", False))),
+        for claim, sides in (
+            ("KAN below MLP, untuned", (("kan", False), ("mlp", False))),
+            ("KAN below MLP, tuned", (("kan", True), ("mlp", True))),
+            ("KAN tuned below untuned", (("kan", True), ("kan", False))),
+            ("MLP tuned below untuned", (("mlp", True), ("mlp", False))),
         ):
-            groups = [models[model].group(how) for model, how in sides if model in models]
-            if len(groups) == 2 and groups[0] is not None and groups[1] is not None and groups[0] is not groups[1]:
-                names = ("KAN", "MLP") if "KAN / MLP" in name else ("tuned", "untuned")
-                yield models["kan"].system.title, name, _compared(groups[0], groups[1], names)
+            first, second = (models[model].group(how) if model in models else None for model, how in sides)
+            if first is not None and second is not None and first is not second:
+                about.append((models["kan"].system.title, claim))
+                found.append(_compared(first, second))
+    return [(*of, one) for of, one in zip(about, corrected(found))]
 
 
-def _compared(first: OdeGroup, second: OdeGroup, names: tuple[str, str]) -> PairedComparison:
+def _compared(first: OdeGroup, second: OdeGroup) -> Comparison:
     metric = next((one for one in ERRORS if math.isfinite(min(first.losses(one) + second.losses(one)))), ERRORS[-1])
-    pairs = [{run.seed: loss for run, loss in zip(group.rows, group.losses(metric))} for group in (first, second)]
-    seeds = sorted(pairs[0].keys() & pairs[1].keys())
-    return compare_pairs([pairs[0][seed] for seed in seeds], [pairs[1][seed] for seed in seeds], names)
+    a, b = ({run.seed: run.ranked(metric) for run in group.rows} for group in (first, second))
+    return compare(a, b, below=1)
 
 
 def verdict_table(tuned: list[Tuned]) -> Table:
     """Who is better tuned, who untuned, and what tuning gains; one family of tests."""
-    found = list(comparisons(tuned))
-    rows = []
-    for (title, name, one), adjusted in zip(found, holm([one.p_value for _, _, one in found])):
-        stands = one.verdict if adjusted <= 0.05 else "undecided"
-        rows.append([title, name, stands, one.ratio, one.low, one.high, one.p_value, adjusted, one.n_pairs, one.reason])
-    columns = ["System", "Comparison", "Verdict", "Ratio", "low", "high", "p", "p (Holm)", "Seeds", "Why"]
+    rows = [
+        [title, claim, one.corrected, one.verdict, one.effect, one.low, one.high, one.p_value, one.adjusted_p,
+         one.n_pairs, one.reason]
+        for title, claim, one in comparisons(tuned)
+    ]  # fmt: skip
+    columns = ["System", "Claim", "Verdict", "before Holm", "Ratio", "low", "high", "p", "p (Holm)", "Seeds", "Why"]
     note = "Errors on unseen trajectories, paired by seed; exact signed-rank test, Holm's correction over this table."
     return Table("Tuned and untuned", columns, rows, [note])
 

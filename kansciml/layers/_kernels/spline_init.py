@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def _glorot(layer: SplineKAN, generator: torch.Generator | None) -> None:
-    bound = math.sqrt(6.0 / (layer.in_features + layer.out_features))
+    bound = math.sqrt(6.0 / (layer.fan_in + layer.fan_out))
     if layer.base_weight is not None:
         layer.base_weight.uniform_(-bound, bound, generator=generator)
-    layer.spline_weight.normal_(0.0, 0.1 / math.sqrt(layer.in_features), generator=generator)
+    layer.spline_weight.normal_(0.0, 0.1 / math.sqrt(layer.fan_in), generator=generator)
     if layer.spline_scale is not None:
         layer.spline_scale.fill_(1.0)
 
@@ -43,7 +43,7 @@ def _points(layer: SplineKAN, per_interval: int) -> tuple[Tensor, Tensor]:
 
 
 def _noise(layer: SplineKAN, generator: torch.Generator | None) -> None:
-    bound = 1.0 / math.sqrt(layer.in_features)  # Kaiming-uniform with a = sqrt(5)
+    bound = 1.0 / math.sqrt(layer.fan_in)  # Kaiming-uniform with a = sqrt(5)
     if layer.base_weight is not None:
         layer.base_weight.uniform_(-bound, bound, generator=generator)
     points, basis = _points(layer, 1)
@@ -61,9 +61,9 @@ def _variance(layer: SplineKAN, generator: torch.Generator | None) -> None:
     share = 0.5 if layer.base_weight is not None else 1.0
     if layer.base_weight is not None:
         power = activate(layer.base_activation, points).square().mean().item()
-        layer.base_weight.normal_(0.0, math.sqrt(share / (layer.in_features * power)), generator=generator)
+        layer.base_weight.normal_(0.0, math.sqrt(share / (layer.fan_in * power)), generator=generator)
     power = basis.square().sum(1).mean().item()  # of a sum of independent coefficients
-    layer.spline_weight.normal_(0.0, math.sqrt(share / (layer.in_features * power)), generator=generator)
+    layer.spline_weight.normal_(0.0, math.sqrt(share / (layer.fan_in * power)), generator=generator)
     if layer.spline_scale is not None:
         layer.spline_scale.fill_(1.0)
 

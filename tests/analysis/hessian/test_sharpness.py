@@ -10,7 +10,7 @@ import torch
 from support.hessians import operator_with, squares
 from torch import nn
 
-from kansciml import UsageError
+from kansciml import KANConv2d, UsageError
 from kansciml._files import to_jsonable
 from kansciml.analysis.hessian import (
     Estimate,
@@ -130,6 +130,16 @@ def test_filters_are_rows_of_a_linear_layer_and_outputs_or_edges_of_a_spline_lay
     assert all(torch.equal(adaptive[name], p.detach().abs()) for name, p in module.named_parameters())
     with pytest.raises(UsageError, match="unknown kan_filters 'row': expected one of output, edge"):
         filter_scale(operator, module, kan_filters="row")
+
+
+def test_a_filter_of_a_kan_convolution_is_what_feeds_an_output_channel():
+    module = KANConv2d(4, 6, 2, groups=2, grid=2, dtype=torch.float64)
+    operator = HessianOperator(module, lambda m, x: m(x).square().mean(), torch.rand(3, 4, 3, 3).double())
+    found, by_edge = (operator.split(filter_scale(operator, module, kan_filters=one)) for one in ("output", "edge"))
+    truth = module.spline_weight[2:, :, 8:12].norm()  # the third output of the second group, all of its taps
+    assert torch.allclose(found["spline_weight"][3, 1, 9], truth)
+    assert torch.allclose(found["base_weight"][2, 8:12], module.base_weight[2:, 8:12].norm())
+    assert torch.allclose(by_edge["spline_weight"][1, 2, 7], module.spline_weight[1, :, 7].norm())
 
 
 def test_a_stopped_run_resumes_and_gives_the_same_numbers(tmp_path):

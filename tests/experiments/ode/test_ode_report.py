@@ -262,3 +262,15 @@ def test_trainings_that_were_not_finished_decide_nothing(make_record, tmp_path):
         if ended and "capped" in ended:
             assert row["Why"].startswith("not converged: 3 of 5 of KAN")
             assert [dict(zip(losses.columns, one))["Converged"] for one in losses.rows] == ["5 of 5", "3 of 5"]
+
+
+def test_the_noise_floor_of_a_ladder_is_an_end_and_that_of_one_tolerance_is_none(make_record, tmp_path):
+    for rung, verdict in ((2, "supported"), (0, "undecided")):
+        record = make_record(tmp_path / str(rung), ("lotka",), ("mlp", "kan-params"))
+        for run in record.result["runs"]:
+            run["ended"], run["rung"] = "at the noise floor" if run["seed"] < 2 else "converged", rung
+        losses, lower = summary(record)
+        row = dict(zip(lower.columns, lower.rows[0]))
+        assert row["Verdict"] == verdict
+        first = dict(zip(losses.columns, losses.rows[0]))
+        assert (first["Converged"], first["Floor"]) == ("3 of 5", 2 if rung else 0)

@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, monkeypatch):
         assert one.group(True) is not None
         assert all(trial.n_parameters <= one.trials[0].n_parameters + 60 for trial in one.trials)
     tables = EXPERIMENT.tables(whole)
-    assert [row[1] for row in tables[-1].rows[:2]] == ["KAN / MLP, untuned", "KAN / MLP, tuned"]
+    assert [row[1] for row in tables[-1].rows[:2]] == ["KAN below MLP, untuned", "KAN below MLP, tuned"]
     assert {path.stem for path in EXPERIMENT.draw(whole)} >= {"search", "tuned"}
 
 

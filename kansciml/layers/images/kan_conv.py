@@ -1,0 +1,190 @@
+"""Convolution with a learnable function on every edge: a KAN layer over patches (Drokin 2024; Pal & Das, note 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from kansciml.layers._kernels.activations import activate, slope
+from kansciml.layers._kernels.autograd import autocast_dtype, gradient, plain_wanted
+from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers._kernels.plain import Weights
+from kansciml.layers.bspline import SplineSpec
+from kansciml.layers.spline_kan import SplineKAN
+
+Pair = int | tuple[int, int]
+BLOCK = 1 << 16
+"""Splines that are evaluated at a time."""
+
+
+class KANConv2d(SplineKAN):
+    r"""2-D convolution whose weights are learnable univariate functions.
+
+    .. math:: y_o(p) = b_o + \sum_{c,k} \varphi_{cko}(x_c(s p + d k)), \quad
+        \varphi(x) = w\,\mathrm{act}(x) + s \sum_m c_m B_m(x)
+
+    The same as `SplineKAN` on unfolded patches whose knots are shared by the taps of a channel. So the splines are
+    evaluated once per pixel and not once per tap, and an ordinary grouped convolution over them, and over act(x), does
+    the rest. For backward that keeps G + S + 1 numbers per padded pixel and channel, where patches would be k^2.
+
+    Parameters: C (O / groups) k^2 (2 + G + S) with the defaults: 2 + G + S times those of `torch.nn.Conv2d`.
+
+    Args:
+        in_channels, out_channels: C and O, multiples of `groups`.
+        kernel_size, stride, padding, dilation: one number, or one for rows and one for columns (1, 0, 1 by default).
+            The border is padded with zeros, which the functions see.
+        groups: blocks of channels that are connected among themselves alone; C for a depthwise convolution.
+        bias: learn one constant per output channel (default: none).
+        options: as of `SplineKAN`: grid, spline_order, grid_range, spline_scale, base_activation, outside, init,
+            device, dtype.
+
+    Weights are those of a `SplineKAN` from channels to (O / groups) k^2 taps: `base_weight` (C, T), `spline_weight`
+    (C, G + S, T), `spline_scale` (C, T); `bias` (O,). `update_grid` and `extend_grid` take images (N, C, H, W).
+
+    Raises:
+        ValueError: sizes out of range, channels that groups do not divide, what `SplineKAN` refuses, or an input that
+            is no batch of images of C channels, or smaller than the kernel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = False,
+        **options: Any,
+    ) -> None:
+        if groups < 1 or min(in_channels, out_channels) < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"got in_channels {in_channels}, out_channels {out_channels}, groups {groups}: expected multiples of"
+                " groups, all at least 1"
+            )
+        if "backend" in options:
+            raise ValueError("got backend: expected none, as the convolution is PyTorch's")
+        kernel = _pair("kernel_size", kernel_size)
+        taps = out_channels // groups * kernel[0] * kernel[1]
+        # plain numbers, which are read while the layer below is made and draws its weights
+        self.in_channels, self.out_channels, self.groups, self.kernel_size = in_channels, out_channels, groups, kernel
+        super().__init__(in_channels, taps, **options)
+        self.stride, self.dilation = _pair("stride", stride), _pair("dilation", dilation)
+        self.padding = _pair("padding", padding, 0)
+        if bias:
+            self.bias = nn.Parameter(self.spline_weight.new_zeros(out_channels))
+
+    @property
+    def fan_in(self) -> int:
+        """Edges into an output: C / groups k^2."""
+        return self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
+
+    @property
+    def fan_out(self) -> int:
+        """Edges out of an input pixel: O / groups k^2."""
+        return self.out_features
+
+    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs rows columns"]:
+        if isinstance(x, fx.Proxy):
+            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
+        weight = self._weight("spline_weight")
+        self._check_images(x, weight)
+        narrow = autocast_dtype(x)
+        rows, columns = self.padding
+        maps = self._maps(F.pad(x, (columns, columns, rows, rows)) if rows or columns else x)
+        filters, bias = self._filters(), self._weight("bias")
+        if narrow is not None:
+            maps, filters, bias = maps.to(narrow), filters.to(narrow), None if bias is None else bias.to(narrow)
+        return F.conv2d(maps, filters, bias, self.stride, 0, self.dilation, self.groups)
+
+    def _maps(self, x: Tensor) -> Tensor:
+        """act(x), if there is a base branch, and the splines at x, of each channel: (N, C (1 + G + S), H, W)."""
+        n, c, height, width = x.shape
+        spec, cells = self._read(self._weight("spline_weight"))
+        flat = x.transpose(0, 1).reshape(c, -1)  # (C, N H W)
+        found = (_whole if plain_wanted() else _Maps.apply)(flat, cells, spec)
+        return found.reshape(-1, n, height, width).transpose(0, 1)
+
+    def _filters(self) -> Tensor:
+        """The weights as those of the convolution over `_maps`, (O, C / groups (1 + G + S), *kernel)."""
+        base, spline, scale = map(self._weight, ("base_weight", "spline_weight", "spline_scale"))
+        whole = Weights(base, spline, scale).scaled
+        if base is not None:
+            whole = torch.cat([base.unsqueeze(1), whole], 1)
+        parts = self.by_output(whole).permute(0, 3, 1, 2, 4)  # (groups, O / groups, C / groups, 1 + G + S, k^2)
+        return parts.reshape(self.out_channels, -1, *self.kernel_size)
+
+    def by_output(self, weight: Float[Tensor, "inputs *splines taps"]) -> Float[Tensor, "groups _ _ _ _"]:
+        """A weight, or what has its shape, as (groups, C / groups, splines or 1, O / groups, k^2)."""
+        groups, rows, columns = self.groups, *self.kernel_size
+        return weight.reshape(groups, self.in_channels // groups, -1, self.out_channels // groups, rows * columns)
+
+    def _check_images(self, x: Tensor, weight: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"got input of shape {tuple(x.shape)}: expected (N, {self.in_channels}, H, W)")
+        reach = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(self.dilation, self.kernel_size, self.padding)]
+        if any(size < least for size, least in zip(x.shape[2:], reach)):
+            raise ValueError(f"got images of {x.shape[2]} x {x.shape[3]}: expected at least {reach[0]} x {reach[1]}")
+        if autocast_dtype(x) is None and x.dtype != weight.dtype:
+            raise ValueError(f"got input of {x.dtype}: expected {weight.dtype}, the dtype of the weights")
+
+    def _samples(self, x: Tensor, group: Any) -> Tensor:
+        self._check_images(x, self._weight("spline_weight"))
+        return super()._samples(x.movedim(1, -1), group)
+
+    def extra_repr(self) -> str:
+        sizes = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        rest = super().extra_repr().split(", ", 2)[2].rpartition(", backend=")[0]
+        return f"{sizes}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}, {rest}"
+
+
+def _whole(x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int = 0) -> Tensor:
+    """act and the splines at x (C, n), or their slopes, (C, 1 + G + S, n), in operations that any recorder follows."""
+    found = evaluate(spec, x.to(cells.dtype), cells, derivative)[derivative].to(x.dtype)
+    if spec.activation is None:
+        return found
+    base = slope(spec.activation, x) if derivative else activate(spec.activation, x)
+    return torch.cat([base.unsqueeze(1), found], 1)
+
+
+def _blocks(spec: SplineSpec, x: Tensor) -> Iterator[slice]:
+    """Pixels whose splines are evaluated at a time, so that the temporaries stay small."""
+    step = max(1, BLOCK // (len(x) * (spec.grid + spec.spline_order)))
+    return (slice(start, start + step) for start in range(0, x.shape[1], step))
+
+
+class _Maps(torch.autograd.Function):
+    """`_whole` that keeps x alone, block by block; gradients that are differentiated go through `_whole` itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cells: Tensor, spec: SplineSpec) -> Tensor:
+        ctx.save_for_backward(x, cells)
+        ctx.spec = spec
+        maps = x.new_empty(len(x), spec.grid + spec.spline_order + (spec.activation is not None), x.shape[1])
+        for block in _blocks(spec, x):
+            maps[..., block] = _whole(x[:, block], cells, spec)
+        return maps
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, None, None]:
+        (x, cells), spec, (cotangent,) = ctx.saved_tensors, ctx.spec, cotangents
+        if torch.is_grad_enabled():
+            return gradient(lambda at: _whole(at, cells, spec), [True], cotangent, [x], True)[0], None, None
+        found = torch.empty_like(x)
+        for block in _blocks(spec, x):
+            found[:, block] = (cotangent[..., block] * _whole(x[:, block], cells, spec, 1)).sum(1)
+        return found, None, None
+
+
+def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
+    """Of rows and of columns."""
+    found = (value, value) if isinstance(value, int) else tuple(value)
+    if len(found) != 2 or min(found) < least:
+        raise ValueError(f"got {name} {value}: expected one or two numbers of at least {least}")
+    return found[0], found[1]
