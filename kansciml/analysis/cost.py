@@ -170,6 +170,11 @@ def textbook_layer(sizes: Sizes) -> LayerCost:
     )
 
 
+def basis_forward(grid: int, order: int) -> int:
+    """FLOPs of all G + S B-splines at one input, each by the truncated powers of its closed form."""
+    return (grid + order) * (3 + (order // 2 + 1) * (order + 3))
+
+
 def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
     """`SplineKAN` on a CPU in plain PyTorch, one scale per edge: it keeps its input alone and rebuilds the splines.
 
@@ -188,7 +193,7 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
     splits = min(inputs, max(1, SPLIT_BYTES // (o * per_input)))
     values, slopes = ("value", "slope") if order > 1 else ("step or hat",) * 2
     terms = order // 2 + 1  # truncated powers of the closed form
-    basis_flops = size * (3 + terms * (order + 3))
+    basis_flops = basis_forward(sizes.grid, order)
     slope_flops = basis_flops + size * (2 + 2 * terms + 3)
     forward_peak = bo + max(bi + bo, part + BLOCK_TEMPORARIES[values] * block + rows * i)
     return LayerCost(

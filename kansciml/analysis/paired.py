@@ -6,7 +6,7 @@ Usage::
     lower = compare(kan, mlp, above=1)                    # claim: KAN / MLP, the ratio of losses, is above 1
     points = compare(acc_kan, acc_mlp, below=0, scale=DIFFERENCE)         # claim: KAN - MLP is below 0
     for one in corrected([lower, points, ...]):                           # Holm over all of these
-        one.effect, one.low, one.high, one.p_value, one.verdict, one.adjusted_p, one.corrected, one.reason
+        one.effect, one.low, one.high, one.p_value, one.verdict, one.adjusted_p, one.corrected, one.why
 
 Two runs with one seed share data, order and, where they can, first weights, so they are compared within the seed: by
 d_i = log(a_i / b_i) of losses, or a_i - b_i of accuracies and counts. The test is Wilcoxon's signed-rank test in its
@@ -44,8 +44,9 @@ class Comparison:
         p_value: exact two-sided p-value of the signed-rank test; NaN without pairs. Of a claim with two ends: at the
             end that the effect lies beyond or, within, the larger one of both.
         n_pairs, n_true: pairs of seeds, and those in which the effect is as claimed.
-        reason: why, in one line.
-        adjusted_p, corrected: p-value and verdict after Holm's correction. family: over how many claims.
+        reason: why, in one line, of this claim by itself.
+        adjusted_p, corrected: p-value and verdict after Holm's correction. family: over how many claims. needed: least
+            number of seeds that can decide one of so many.
     """
 
     verdict: str
@@ -59,6 +60,17 @@ class Comparison:
     adjusted_p: float = math.nan
     corrected: str = UNDECIDED
     family: int = 1
+    needed: int = seeds_needed()
+
+    @property
+    def why(self) -> str:
+        """The reason with what the correction changes, and how many seeds it takes where there are too few."""
+        if math.isnan(self.p_value):
+            return self.reason
+        told = f"; {self.adjusted_p:.2g} after Holm's correction" * (self.verdict != self.corrected)
+        many = f"to decide one claim of {self.family} takes {self.needed} seeds" if self.family > 1 else ""
+        few = f": take {self.needed} seeds" if not many else f"; {many}"
+        return self.reason + told + few * (self.n_pairs < self.needed)
 
 
 def compare(
@@ -117,27 +129,20 @@ def compare(
     low, high = interval(d, alpha)
     effect, low, high = (_from_scale(value, scale) for value in (estimate(d), low, high))
     return Comparison(
-        decided, effect, low, high, p_value, n, int(true.sum()), reason + lost, adjusted_p=p_value, corrected=decided
+        decided, effect, low, high, p_value, n, int(true.sum()), reason + lost, p_value, decided, 1, seeds_needed(alpha)
     )
 
 
 def corrected(family: Sequence[Comparison], alpha: float = ALPHA) -> list[Comparison]:
-    """The comparisons with p-values and verdicts after Holm's correction over all that have a p-value.
-
-    The reason says what is decided by itself and no more after it, and how many seeds it takes where its own are too
-    few to decide one claim of such a family.
-    """
+    """The comparisons with p-values and verdicts after Holm's correction over all that have a p-value."""
     adjusted = holm([one.p_value for one in family])
     m = sum(not math.isnan(p) for p in adjusted)
-    return [one if math.isnan(p) else _in_family(one, p, m, alpha) for one, p in zip(family, adjusted)]
-
-
-def _in_family(one: Comparison, adjusted: float, m: int, alpha: float) -> Comparison:
-    needed, verdict = seeds_needed(alpha, m), one.verdict if adjusted <= alpha else UNDECIDED
-    reason = one.reason + f"; {adjusted:.2g} after Holm's correction" * (verdict != one.verdict)
-    if one.n_pairs < needed:
-        reason += f"; one claim of {m} takes {needed} seeds to decide" if m > 1 else f": take {needed} seeds"
-    return replace(one, adjusted_p=adjusted, corrected=verdict, family=m, reason=reason)
+    needed = seeds_needed(alpha, m)
+    verdicts = [one.verdict if p <= alpha else UNDECIDED for one, p in zip(family, adjusted)]
+    return [
+        one if math.isnan(p) else replace(one, adjusted_p=p, corrected=verdict, family=m, needed=needed)
+        for one, p, verdict in zip(family, adjusted, verdicts)
+    ]
 
 
 def check_alpha(alpha: float) -> None:

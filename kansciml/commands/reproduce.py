@@ -6,12 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from kansciml.commands._experiments import use_workers
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "the whole paper: run what is missing, and write one page of claims beside findings"
+
+FROM = (
+    "Folder of packed records (kansciml results pack), which are put into --results where they are not; runs nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Options(JsonFlag):
     """Folder of the page (default: reproduce/PRESET in the results folder)."""
     workers: int | None = None
     """Worker processes (default: the processors)."""
+    packed: Path | None = None
+    """See `FROM`."""
     page_only: bool = False
     """Run nothing: the page of what there is."""
 
@@ -39,9 +45,12 @@ def _arguments() -> type[Options]:
     import tyro
 
     names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[ITEM ...]")]
-    made = dataclasses.make_dataclass(
-        "Arguments", [("names", names, dataclasses.field(default=()))], bases=(Options,), frozen=True
-    )
+    packed = Annotated[Path | None, tyro.conf.arg(name="from", help=FROM)]
+    fields: list[tuple[str, Any, Any]] = [
+        ("names", names, dataclasses.field(default=())),
+        ("packed", packed, dataclasses.field(default=None)),
+    ]
+    made = dataclasses.make_dataclass("Arguments", fields, bases=(Options,), frozen=True)
     made.__doc__ = Options.__doc__
     return made
 
@@ -51,8 +60,11 @@ def main(arguments: Sequence[str], out: Output) -> int:
     use_workers(options.workers)
     from kansciml.reproduce.page.write import findings_document, write_page
     from kansciml.reproduce.paper import chosen_names, reproduce, run_in_own_process
+    from kansciml.runs.archive import unpack
     from kansciml.runs.tables import Table
 
+    if options.packed is not None:
+        unpack(options.packed, options.results)
     names = chosen_names(options.names)
     folder = options.output or options.results / "reproduce" / options.preset
     page = reproduce(
@@ -61,7 +73,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
         options.results,
         backend=options.backend,
         log=out.log,
-        run=None if options.page_only else run_in_own_process,
+        run=None if options.page_only or options.packed else run_in_own_process,
         show=lambda page: write_page(page, folder),
     )
     files = write_page(page, folder)

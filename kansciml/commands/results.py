@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from kansciml.commands._output import JsonFlag, Output, parse
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SUMMARY = "all results as a table with queries; results export --csv FILE | --json FILE"
+SUMMARY = "all results as a table with queries; results export --csv FILE | --json FILE; results pack --to FOLDER"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,14 @@ class Exported(Selection):
     """File for a JSON list of objects."""
 
 
+@dataclass(frozen=True)
+class Packed(Selection):
+    """Write each finished record that is asked for into one small file, which reproduce --from reads."""
+
+    to: Path | None = None
+    """Folder of the files."""
+
+
 def main(arguments: Sequence[str], out: Output) -> int:
     if any(argument.partition("=")[0] == "--where" for argument in arguments):
         raise UsageError(
@@ -60,6 +68,8 @@ def main(arguments: Sequence[str], out: Output) -> int:
     if arguments and arguments[0] == "export":
         # Here --json names a file: what is printed are lines for the user
         return _export(parse(Exported, arguments[1:], "results export"), Output())
+    if arguments and arguments[0] == "pack":
+        return _pack(parse(Packed, arguments[1:], "results pack"), Output())
     return _show(parse(Listed, arguments, "results"), out)
 
 
@@ -99,6 +109,21 @@ def _export(options: Exported, out: Output) -> int:
         if path is not None:
             out.log(f"{len(frame)} rows in {path}")
     return 0
+
+
+def _pack(options: Packed, out: Output) -> int:
+    from kansciml.runs.archive import pack
+    from kansciml.runs.records import load_record
+
+    if options.to is None:
+        raise UsageError("results pack wants a folder: --to FOLDER")
+    frame = _selected(replace(options, status="finished"), out)
+    for folder in dict.fromkeys(frame["folder"]) if len(frame) else ():
+        path = pack(load_record(folder), options.to)
+        out.log(f"{folder}: {path}, {path.stat().st_size / 1e6:.2f} MB")
+    if not len(frame):
+        out.log(f"no finished record in {options.results} that was asked for")
+    return 0 if len(frame) else 1
 
 
 def _selected(options: Selection, out: Output) -> DataFrame:

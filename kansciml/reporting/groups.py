@@ -22,6 +22,9 @@ class SeedRow(Protocol):
     def label(self) -> str: ...
 
     @property
+    def seed(self) -> int: ...
+
+    @property
     def diverged(self) -> bool: ...
 
     @property
@@ -59,9 +62,9 @@ class Group(Generic[R]):
     def n_diverged(self) -> int:
         return sum(row.diverged for row in self.rows)
 
-    @property
-    def errors(self) -> list[float]:
-        return [row.error for row in self.rows]
+    def by_seed(self, of: Callable[[R], float] = lambda row: row.error) -> dict[int, float]:
+        """`of` every seed, its error unless told otherwise."""
+        return {row.seed: of(row) for row in self.rows}
 
     def values(self, of: Callable[[R], float | None]) -> list[float]:
         """`of` every seed that did not diverge and has it."""

@@ -2,65 +2,44 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kansciml.analysis.comparison import REFUTED, SUPPORTED, UNDECIDED, Comparison
+from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED
+from kansciml.reporting.claims import TEST, Claim
 from kansciml.runs import findings
-from kansciml.runs.tables import format_number
 
-LEAST_SEEDS = 4
-"""Fewest seeds a side that decide a claim on trained models."""
 VERDICT = {SUPPORTED: findings.REPRODUCED, REFUTED: findings.NOT_REPRODUCED, UNDECIDED: findings.UNDECIDED}
 """The verdict of a finding for that of a comparison or a count of the paper's own size."""
 OPPOSITE = {SUPPORTED: REFUTED, REFUTED: SUPPORTED, UNDECIDED: UNDECIDED}
 MOST_SHORTFALLS = 5
 """Shortfalls that evidence names."""
 NO_NUMBER = "no number: a picture"
-TEST = "exact two-sided Mann-Whitney U test over seeds"
 
 
-def judged(
-    decided: str,
-    reason: str,
-    seeds: tuple[int, int],
-    short: Sequence[str],
-    least: int = LEAST_SEEDS,
-    what: str = "",
-) -> tuple[str, str]:
+def judged(claim: Claim[Any], short: Sequence[str], what: str = "", opposite: bool = False) -> tuple[str, str]:
     """Verdict on the paper's claim, and the evidence, from what the seeds of one run say.
 
-    Only a run with `least` seeds a side and without shortfalls decides the paper's claim; of any other the evidence
-    says what holds at its size.
+    Only the verdict after Holm's correction decides the paper's claim, and only of a run without shortfalls and with
+    as many seeds as can decide one claim of the family; of any other the evidence says what holds at its size.
 
     Args:
-        decided: ``"supported"``, ``"refuted"`` or ``"undecided"``. reason: why.
-        seeds: of the two sides. short: in what the run is smaller than the paper's, in words.
+        short: in what the run is smaller than the paper's, in words.
         what: what exactly is decided, in a few words, where the claim does not say it.
+        opposite: whether the paper claims the opposite.
     """
-    short = [*short]
-    if min(seeds) < least:
-        short.insert(0, f"{min(seeds)} {'seed' if min(seeds) == 1 else 'seeds'} a side instead of {least}")
-    test = f"{TEST}, {seeds[0]} against {seeds[1]}" if max(seeds) > 1 else "one model of each"
-    said = f"{what + ': ' if what else ''}{decided}, {reason} ({test})"
+    one, short = claim.outcome, [*short]
+    if one.n_pairs < one.needed:
+        short.insert(0, f"{one.n_pairs} paired {'seed' if one.n_pairs == 1 else 'seeds'} instead of {one.needed}")
+    first, last = (OPPOSITE[verdict] if opposite else verdict for verdict in (one.verdict, one.corrected))
+    decided = last if first == last else f"{first} by itself, {last} after Holm's correction"
+    said = f"{what}: {decided}, {one.why}" if what else f"{decided}, {one.why}"
+    if claim.tested:
+        holm = f", p = {one.adjusted_p:.2g} after Holm's correction over {one.family}" * (one.family > 1)
+        said += f" ({TEST}{holm})"
     if not short:
-        return VERDICT[decided], said
+        return VERDICT[last], said
     return findings.UNDECIDED, f"at this size: {said}; it does not decide the paper's claim: {listed(short)}"
-
-
-def by_seeds(
-    outcome: Comparison,
-    short: Sequence[str],
-    least: int = LEAST_SEEDS,
-    what: str = "",
-    decided: str | None = None,
-) -> tuple[str, str]:
-    """`judged` of a comparison; `decided` where its claim is not the paper's but the opposite."""
-    reason = outcome.reason
-    if not math.isnan(outcome.effect):
-        reason += f", Cliff's delta {format_number(outcome.effect)}"
-    return judged(decided or outcome.verdict, reason, (outcome.n_a, outcome.n_b), short, least, what)
 
 
 def listed(short: Sequence[str]) -> str:

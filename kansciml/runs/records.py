@@ -83,10 +83,15 @@ def save_record(record: Record) -> None:
     """Write ``arrays.npz`` if there are arrays, then ``record.json``, each in one step."""
     if record.arrays:
         write_bytes(record.folder / "arrays.npz", _pack(record.arrays))
+    write_json(record.folder / "record.json", record_json(record))
+
+
+def record_json(record: Record) -> dict[str, Any]:
+    """What ``record.json`` holds."""
     content = record.to_json()
     del content["folder"]  # results may be moved
     content["arrays"] = sorted(record.arrays)  # their names, so that a missing or foreign file is noticed
-    write_json(record.folder / "record.json", content)
+    return content
 
 
 def load_record(folder: str | Path) -> Record:

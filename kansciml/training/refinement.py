@@ -1,15 +1,23 @@
 """Trains on a coarse grid, refines the grid without changing the function, and trains on.
 
+`train_refined` does so with an optimiser of PyTorch, `fit_flat` with Adam and L-BFGS of `kansciml.training.flat`, on
+one grid or several, and keeps what a comparison at equal cost needs: errors against evaluations and processor time.
+
 Source: Liu et al. (2024), section 2.4."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from kansciml._errors import SolveError
+from kansciml.training.flat import FlatTraining, train_flat
 
 
 @dataclass(frozen=True)
@@ -95,3 +103,102 @@ def _lbfgs(parameters: Iterable[nn.Parameter], steps: int) -> torch.optim.Optimi
         parameters, max_iter=steps, max_eval=25 * steps, tolerance_grad=1e-12, tolerance_change=1e-16,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
+
+
+DENSE, GROWTH = 10, 1.15
+"""Iterations after each of which `fit_flat` watches a training, and the factor between two watches from then on."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was watched of a training after some of its iterations, each (K,).
+
+    Args:
+        iterations, evaluations: of the loss and its gradient, until then. seconds: of the processor, watching apart.
+        grid: grid intervals then; 0 without grids. losses: of the network as it was. watched: what `watch` gave.
+    """
+
+    iterations: np.ndarray
+    evaluations: np.ndarray
+    seconds: np.ndarray
+    grid: np.ndarray
+    losses: np.ndarray
+    watched: np.ndarray
+
+
+@dataclass(frozen=True)
+class FlatFit:
+    """Outcome of `fit_flat`: loss, status and how it ended as in `FlatResult`, and the `Curve` up to there."""
+
+    loss: float
+    status: str
+    ended: str
+    curve: Curve
+
+
+def fit_flat(
+    network: nn.Module,
+    loss: Callable[[], Tensor],
+    settings: FlatTraining,
+    grids: Sequence[int] = (),
+    watch: Callable[[], float] = lambda: 0.0,
+) -> FlatFit:
+    """Train `network` by Adam, then L-BFGS, and leave it with the parameters of the lowest loss.
+
+    Args:
+        network: with `grids`, it has ``extend_grid(grid)``, as `kansciml.KAN` does.
+        loss: computes the loss of the network as it is now, a scalar tensor.
+        settings: with `grids`, Adam trains on the first one, and each takes an equal part of the L-BFGS iterations.
+        grids: increasing numbers of intervals to train on in turn; the first may be the network's own.
+        watch: an error of the network as it is now, on data that it is not trained on.
+    """
+    rows: list[tuple[float, ...]] = []
+    counts = {"iterations": 0, "evaluations": 0}
+    watching = 0.0
+    began, due = time.process_time(), 0.0
+    result = None
+    for stage, grid in enumerate(grids or (0,)):
+        if grid:
+            extend: Any = network.extend_grid
+            extend(grid)
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        last = float("nan")
+
+        def value_and_grad(flat: np.ndarray, subset: Any) -> tuple[float, np.ndarray]:
+            nonlocal last
+            _load(parameters, flat)  # noqa: B023 (called within this stage alone)
+            value = loss()
+            if not bool(torch.isfinite(value)):
+                raise SolveError("the loss is not finite")
+            slopes = torch.autograd.grad(value, parameters)  # noqa: B023
+            counts["evaluations"] += 1
+            last = float(value.detach())
+            return last, torch.cat([slope.reshape(-1) for slope in slopes]).double().numpy()
+
+        def look() -> None:
+            nonlocal watching, due
+            now = time.process_time()
+            rows.append((*counts.values(), now - began - watching, grid, last, watch()))  # noqa: B023
+            due = max(due + DENSE, GROWTH * counts["iterations"])
+            watching += time.process_time() - now
+
+        def progress(*_: object) -> None:
+            counts["iterations"] += 1
+            if counts["iterations"] >= due:
+                look()
+
+        steps = settings.lbfgs_steps // len(grids or (0,))
+        own = replace(settings, adam_steps=0 if stage else settings.adam_steps, lbfgs_steps=steps)
+        first = torch.cat([parameter.detach().reshape(-1) for parameter in parameters]).double().numpy()
+        result = train_flat(value_and_grad, first, own, progress=progress)
+        _load(parameters, result.params)
+        last = result.loss
+        look()
+    assert result is not None
+    return FlatFit(result.loss, result.status, result.ended, Curve(*np.array(rows, dtype=np.float64).T))
+
+
+@torch.no_grad()
+def _load(parameters: Sequence[nn.Parameter], flat: np.ndarray) -> None:
+    for parameter, part in zip(parameters, torch.from_numpy(flat).split([p.numel() for p in parameters])):
+        parameter.copy_(part.view_as(parameter))

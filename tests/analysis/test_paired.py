@@ -22,7 +22,7 @@ def test_lower_is_supported_and_the_converse_refuted():
     a, b = np.arange(1.0, 7.0), np.arange(11.0, 17.0)
     six, other = lower(a, b), lower(b, a)
     assert (six.verdict, six.corrected, six.p_value, six.n_true) == (SUPPORTED, SUPPORTED, 2 / 64, 6) and six.high < 1
-    assert six.reason == "a lower with 6 of 6 seeds, p = 0.031 <= 0.05"
+    assert six.why == "a lower with 6 of 6 seeds, p = 0.031 <= 0.05"
     assert (other.verdict, other.p_value) == (REFUTED, six.p_value) and other.effect == pytest.approx(1 / six.effect)
     assert (other.low, other.high) == pytest.approx((1 / six.high, 1 / six.low))
     assert compare(by_seed(b), by_seed(a), above=1).verdict == SUPPORTED
@@ -31,7 +31,7 @@ def test_lower_is_supported_and_the_converse_refuted():
 def test_five_seeds_decide_nothing_and_say_how_many_do():
     five = lower(np.arange(1.0, 6.0), np.arange(11.0, 16.0))
     assert five.verdict == five.corrected == UNDECIDED and five.p_value == 2 / 32
-    assert five.reason == "5 paired seeds cannot reach p <= 0.05 (at best 0.062): take 6 seeds"
+    assert five.why == "5 paired seeds cannot reach p <= 0.05 (at best 0.062): take 6 seeds"
     assert (five.low, five.high) == (0, math.inf)
 
 
@@ -44,7 +44,7 @@ def test_pairs_are_made_by_seed_and_what_is_left_out_is_said():
     assert less.n_pairs == 6 and less.reason.endswith("; seeds 0, 9 left out, of one side alone")
     assert compare(a, {9: 1.0}, below=1).reason == "no seed in common"
     none = corrected([compare(a, {}, below=1)])[0]
-    assert none.corrected == UNDECIDED and math.isnan(none.p_value) and none.reason == "no runs to pair"
+    assert none.corrected == UNDECIDED and math.isnan(none.p_value) and none.why == "no runs to pair"
 
 
 def test_equal_differences_leave_one_ratio():
@@ -59,7 +59,7 @@ def test_a_run_that_diverged_is_the_worst_and_a_pair_that_diverged_is_left_out()
     both = lower([*a, None], [x * 2 for x in a] + [math.inf])
     assert both.n_pairs == 7 and both.verdict == SUPPORTED and "1 pair left out, as both diverged" in both.reason
     nothing = lower([None, None], [math.inf, None])
-    assert nothing.verdict == UNDECIDED and math.isnan(nothing.p_value) and nothing.reason == "all 2 pairs diverged"
+    assert nothing.verdict == UNDECIDED and math.isnan(nothing.p_value) and nothing.why == "all 2 pairs diverged"
     everywhere = lower([None] * 6, [1.0] * 6)
     assert everywhere.verdict == REFUTED and (everywhere.effect, everywhere.low, everywhere.high) == (math.inf,) * 3
     assert lower([None, 1.0], [1.0, None]).effect == 1
@@ -146,8 +146,8 @@ def test_after_the_correction_only_what_stands_in_the_family_is_decided():
     assert [one.corrected for one in found] == [UNDECIDED, SUPPORTED, UNDECIDED, UNDECIDED]
     assert found[1].adjusted_p == 3 * 2 / 4096 and found[1].family == 3
     assert found[0].adjusted_p == 2 * weak.p_value
-    assert found[0].reason.endswith("; 0.062 after Holm's correction; one claim of 3 takes 7 seeds to decide")
-    assert found[3] == untested
+    assert found[0].why.endswith("; 0.062 after Holm's correction; to decide one claim of 3 takes 7 seeds")
+    assert found[3] == untested and corrected(found) == found
 
 
 def test_false_verdicts_stay_below_alpha():

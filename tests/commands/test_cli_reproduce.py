@@ -87,6 +87,19 @@ def test_pictures_that_are_missing_are_drawn_from_the_record(fig1, tmp_path):
     assert [path.name for path in entry.pictures] == ["extra_memory.svg"] and entry.pictures[0].is_file()
 
 
+def test_the_page_of_packed_records_is_that_of_the_runs(capsys, fig1, folder):
+    code, _, err = run_command(capsys, "results", "pack", "--results", str(fig1), "--to", "packed")
+    assert code == 0 and "MB" in err
+    pages = []
+    for flags in (("--results", str(fig1), "--page-only"), ("--from", "packed", "--results", "elsewhere")):
+        code, _, _ = run(capsys, "--preset", "smoke", "--output", "page", *flags)
+        assert code == 0
+        text = (folder / "page" / "report.md").read_text().replace(str(fig1), "elsewhere")
+        lines = text[text.index("## Figure 1") : text.index("## Figure 2")].splitlines()
+        pages.append([line for line in lines if "platform:" not in line])  # the version of the kernel is not packed
+    assert pages[0] == pages[1] and any(line.startswith("| ") for line in pages[0])
+
+
 def test_page_only_runs_nothing(capsys, folder):
     code, out, _ = run(capsys, "--preset", "smoke", "--page-only")
     assert code == 0 and "missing" in out

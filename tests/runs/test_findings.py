@@ -9,6 +9,7 @@ import pytest
 from support import fig1_records, fig3_records, fig4_records, fig5_records, table1_records
 
 from kansciml import KansciError
+from kansciml.analysis.paired import RECOMMENDED_SEEDS
 from kansciml.experiments.fig2 import findings as fig2_findings
 from kansciml.experiments.fig3 import findings as fig3_findings
 from kansciml.experiments.fig5 import findings as fig5_findings
@@ -45,7 +46,6 @@ def test_the_sizes_that_decide_are_those_of_the_presets():
         smoke = experiment("fig2").preset("smoke")
         assert getattr(setting(small, "training"), name) >= least > getattr(setting(smoke, "training"), name)
         assert getattr(setting(paper, "training"), name) >= least
-    assert setting(small, "seeds") >= fig2_findings.LEAST_SEEDS
     mixers = experiment("fig3").preset("paper")
     for name, value in (fig3_findings.AT_LEAST | fig3_findings.SAME).items():
         assert setting(mixers, name) == value
@@ -58,6 +58,12 @@ def test_the_sizes_that_decide_are_those_of_the_presets():
     assert (fig4_findings.RECIPE_SIZE, fig4_findings.RECIPE_BATCH) == (darcy.size, training.batch_size)
     assert fig5_findings.MODEL == operator.model and fig4_findings.GPU_GB == fig5_findings.GPU_GB
     assert fig4_findings.GPU_GB == experiment("fig4a").preset("paper").limit_gb
+
+
+@pytest.mark.parametrize("name, preset", [*((name, "paper") for name in ("fig2", "fig3", "fig5", "table1", "fair")),
+                                          *((name, "small") for name in ("fig5", "table1", "fair"))])  # fmt: skip
+def test_presets_have_seeds_enough_for_a_whole_family_of_claims(name, preset):
+    assert setting(experiment(name).preset(preset), "seeds") >= RECOMMENDED_SEEDS
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -6,7 +6,8 @@ import torch
 from scipy.interpolate import make_lsq_spline
 
 from kansciml import KAN, SplineKAN
-from kansciml.training.refinement import train_refined
+from kansciml.training.flat import FlatTraining
+from kansciml.training.refinement import fit_flat, train_refined
 
 
 def test_one_layer_reaches_the_best_splines_of_each_grid_and_no_refinement_raises_the_loss():
@@ -59,3 +60,32 @@ def test_networks_whose_grid_cannot_be_refined_are_told():
         train_refined(torch.nn.Linear(1, 1), lambda: 0, (3, 6))
     with pytest.raises(ValueError, match="RSWAFKAN layers: expected SplineKAN alone"):
         train_refined(KAN((1, 1), layer="rswaf"), lambda: 0, (3, 6))
+
+
+def fitted(network, steps, **options):
+    x = torch.linspace(-1, 1, 80, dtype=torch.float64).unsqueeze(1)
+    y = torch.sin(6 * x)
+    settings = FlatTraining(adam_steps=5, lbfgs_steps=steps, plateau=0.01)
+    loss = lambda: (network(x) - y).square().mean()  # noqa: E731
+    return fit_flat(network, loss, settings, **options), float(loss().detach())
+
+
+def test_a_flat_fit_ends_with_the_parameters_of_its_lowest_loss_and_its_curve_says_what_it_took():
+    calls = []
+    fit, loss = fitted(KAN((1, 1), grid=4, dtype=torch.float64), 60, watch=lambda: calls.append(1) or len(calls))
+    curve = fit.curve
+    assert fit.status == "finished" and fit.loss == loss == curve.losses[-1] < 0.1
+    assert curve.watched.tolist() == list(range(1, len(calls) + 1)) and curve.iterations[0] == 1
+    for column in (curve.iterations, curve.evaluations, curve.seconds):
+        assert (np.diff(column) >= 0).all()
+    assert curve.evaluations[-1] >= curve.iterations[-1] > 5 and set(curve.grid) == {0}
+
+
+def test_a_flat_fit_goes_from_grid_to_grid_without_losing_what_was_learned():
+    network = KAN((1, 1), grid=2, dtype=torch.float64)
+    fit, loss = fitted(network, 90, grids=(2, 4, 8))
+    assert network.layers[0].grid == 8 and fit.loss == loss
+    ends = [fit.curve.losses[fit.curve.grid == grid] for grid in (2, 4, 8)]
+    assert ends[0][-1] > 1.5 * ends[1][-1] > 2 * ends[2][-1]
+    assert ends[1][0] <= 1.001 * ends[0][-1]  # 4 is a multiple of 2: the same function
+    assert fit.curve.iterations[-1] <= 95

@@ -9,8 +9,8 @@ stretched with them. The operators differ in lift and projection alone.
 One seed stands for the same data, order, augmentation and generator of first weights for all models, so losses are
 paired by seed: exact signed-rank test, interval of the ratio by its inversion, and Holm's correction over all
 comparisons of the tasks' own measures (`kansciml.analysis.paired`). 6 seeds are the least that decide one comparison
-at 0.05, 11 the least for 20.
-Cost: ``smoke`` half a minute on one core; ``small`` 67 minutes on two shared ones; ``paper`` is for a GPU.
+at 0.05, 11 the least for 28.
+Cost: ``smoke`` half a minute on one core; ``small`` two and a quarter hours on two shared ones; ``paper`` is for a GPU.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ SHORT = {
     **{f"darcy_{name}": value for name, value in (SMOKE | {"projection": 128, "epochs": 2}).items()},
 }  # fmt: skip
 SMALL = {
-    **NARROW, "seeds": 6, "darcy_subsample": 15, "darcy_n_train": 256, "darcy_n_test": 64, "darcy_epochs": 10,
+    **NARROW, "seeds": 12, "darcy_subsample": 15, "darcy_n_train": 256, "darcy_n_test": 64, "darcy_epochs": 10,
     "darcy_batch_size": 8, "darcy_width": 16, "darcy_modes": (8, 8),
 }  # fmt: skip
 LARGE = {

@@ -117,8 +117,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         """What a record holds."""
-        told = {"verdict": self.verdict, "ratio": self.ratio, "confirmed": self.confirmed}
-        told |= attributes(self.outcome, "low high p_value n_pairs reason adjusted_p")
+        told = {"verdict": self.verdict, "ratio": self.ratio, "confirmed": self.confirmed, "reason": self.outcome.why}
+        told |= attributes(self.outcome, "low high p_value n_pairs adjusted_p")
         return {name: value for name, value in write(self).items() if name != "outcome"} | to_jsonable(told)
 
 

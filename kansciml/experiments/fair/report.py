@@ -87,7 +87,7 @@ def detail_table(fair: FairRecord) -> Table:
     rows = [
         [fair.title(row.task, row.layer), PROTOCOLS[row.protocol], row.metric_title, _median(row.kan_losses),
          _median(row.mlp_losses), row.ratio, row.outcome.low, row.outcome.high, row.outcome.p_value,
-         row.outcome.adjusted_p, _verdict(row), len(row.seeds), row.outcome.reason]
+         row.outcome.adjusted_p, _verdict(row), len(row.seeds), row.outcome.why]
         for row in (*fair.rows, *fair.others)
     ]  # fmt: skip
     notes = (

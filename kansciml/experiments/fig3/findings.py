@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kansciml.experiments.fig3.report import Fig3Record, MixerClaim, claims
 from kansciml.experiments.vision.record import VisionGroup, top1
+from kansciml.reporting.claims import POINTS, effect_text
 from kansciml.reporting.judging import NO_NUMBER, VERDICT, diverged, judged, resized, shortfalls
 from kansciml.runs.findings import UNDECIDED, Finding
 from kansciml.runs.records import Record
@@ -45,21 +46,24 @@ def _finding(record: Record, fig3: Fig3Record, claim: MixerClaim) -> Finding:
     elif claim.name == "accuracy":
         text = 'KANs attain "a lower final accuracy" (Figure 3)'
         lost = diverged({name: (side.n_diverged, len(side.rows)) for name, side in (("KAN", kan), ("MLP", mlp))})
-        measured = f"test top-1, mean +- standard error over seeds: KAN {top1(kan)}, MLP {top1(mlp)}{lost}"
-        verdict, evidence = judged(outcome.verdict, outcome.reason, _seeds(claim), short)
+        measured = f"test top-1, mean +- standard error over seeds: KAN {top1(kan)}, MLP {top1(mlp)}"
+        measured += f"; {POINTS} {effect_text(outcome)}{lost}"
+        verdict, evidence = judged(claim, short)
         figures += (f"curves{fig3.suffix(kan.task)}",)
     else:
         text, what = SHARPNESS[claim.name]
         values = [fig3.measured(side, claim.name) for side in (kan, mlp)]
-        measured = f"{what}: KAN {values[0]}, MLP {values[1]} (mean over seeds +- error)"
+        measured = (
+            f"{what}: KAN {values[0]}, MLP {values[1]} (mean over seeds +- error); KAN - MLP {effect_text(outcome)}"
+        )
         verdict, evidence = _sharper(claim, short)
     where = f"{fig3.title(kan.task)}, {kan.label}"
     return Finding(ITEM, text, NO_NUMBER, measured, verdict, evidence, figures, where)
 
 
 def _sharper(claim: MixerClaim, short: list[str]) -> tuple[str, str]:
-    verdict, evidence = judged(claim.outcome.verdict, claim.outcome.reason, _seeds(claim), short)
-    if max(_seeds(claim)) > 1 and claim.resolved is not None and claim.resolved < MOST_UNRESOLVED:
+    verdict, evidence = judged(claim, short)
+    if claim.tested and claim.resolved is not None and claim.resolved < MOST_UNRESOLVED:
         some = f"Only {100 * claim.resolved:.0f} % of the pairs of models differ"
         share = some if claim.resolved else "No pair of models differs"
         evidence += f". {share} by more than 2 standard errors of probes and quadrature: it takes more Lanczos steps"
@@ -67,10 +71,6 @@ def _sharper(claim: MixerClaim, short: list[str]) -> tuple[str, str]:
     if claim.name == "positive_count":
         evidence += ". Such a number grows with the number of parameters by itself; the share of all does not"
     return verdict, evidence
-
-
-def _seeds(claim: MixerClaim) -> tuple[int, int]:
-    return claim.outcome.n_b, claim.outcome.n_a
 
 
 def _short(record: Record, group: VisionGroup) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kansciml.experiments.fno.record import FnoRecord, OperatorGroup
 from kansciml.experiments.fno.report import HELPS as RESIDUAL_HELPS
 from kansciml.experiments.fno.report import claims
-from kansciml.reporting.claims import Claim
-from kansciml.reporting.judging import NO_NUMBER, by_seeds, diverged, listed, resized, shortfalls
+from kansciml.reporting.claims import Claim, effect_text
+from kansciml.reporting.judging import NO_NUMBER, diverged, judged, listed, resized, shortfalls
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Finding
 from kansciml.runs.records import Record
 from kansciml.runs.tables import format_number
@@ -36,9 +36,9 @@ def findings(record: Record) -> list[Finding]:
 
 def _error(fno: FnoRecord, claim: Claim[OperatorGroup]) -> Finding:
     group, other = claim.group, claim.reference
-    verdict, evidence = by_seeds(claim.outcome, _short(fno, group))
     helps = claim.name == RESIDUAL_HELPS
     names = ("with", "without") if helps else ("KAN", "MLP")
+    verdict, evidence = judged(claim, _short(fno, group))
     lost = diverged({name: (side.n_diverged, len(side.rows)) for name, side in zip(names, (group, other))})
     return Finding(
         item=ITEM,
@@ -47,7 +47,7 @@ def _error(fno: FnoRecord, claim: Claim[OperatorGroup]) -> Finding:
         printed=NO_NUMBER,
         measured="test relative L2, median (lowest to highest seed): "
         + ", ".join(f"{name} {_spread(side)}" for name, side in zip(names, (group, other)))
-        + f"; {' / '.join(names)} {format_number(claim.found[0])}{lost}",
+        + f"; {' / '.join(names)} {effect_text(claim.outcome)}{lost}",
         verdict=verdict,
         evidence=evidence + f". Parameters {group.first.parameters:,} against {other.first.parameters:,}",
         figures=_pictures(fno, group),

@@ -39,7 +39,7 @@ EXPERIMENT = Experiment(
     presets={
         "smoke": with_settings(FnoRunConfig(), {"eval_subsamples": (10,), **SMOKE}),
         "small": with_settings(FnoRunConfig(), {"eval_subsamples": (5,), "epochs": 20}),
-        "paper": with_settings(FnoRunConfig(), {"eval_subsamples": (10, 2, 1), "seeds": 5, **PAPER}),
+        "paper": with_settings(FnoRunConfig(), {"eval_subsamples": (10, 2, 1), "seeds": 12, **PAPER}),
     },
     run=lambda config, context: OperatorTrainer(context).run(jobs(config)).result,
     render=render,

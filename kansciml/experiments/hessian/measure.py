@@ -17,11 +17,11 @@ import torch
 
 from kansciml._errors import KansciError, UsageError, check_name
 from kansciml._files import make_folder, to_jsonable, write_json
-from kansciml.analysis.hessian import HessianOperator, available_memory, compare_sharpness, sharpness
+from kansciml.analysis.hessian import HessianOperator, available_memory, sharpness
 from kansciml.analysis.hessian._measures import ABSOLUTE
 from kansciml.analysis.hessian._product.plan import SHARE
 from kansciml.analysis.hessian.sharpness import DEFLATE, EXACT, EXACT_LIMIT, exact_bytes, exact_seconds
-from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord, MeasuredModel
+from kansciml.experiments.hessian.record import HessianRecord, MeasuredModel
 from kansciml.runs import ranks
 from kansciml.runs.experiment import RunContext
 from kansciml.runs.trained import FirstSamples, InFloat64, LoadedModel, TrainedModel
@@ -127,28 +127,12 @@ def measure(
             row, own = _read(_done(folder, one))
             found.append(row)
             arrays |= own
-    return HessianRecord(tuple(found), verdicts(found), arrays)
+    return HessianRecord(tuple(found), arrays)
 
 
 def is_measured(folder: Path, model: TrainedModel) -> bool:
     """Whether `measure` has finished the model in this folder."""
     return _done(folder, model).is_file()
-
-
-def verdicts(models: Sequence[MeasuredModel]) -> tuple[GroupVerdict, ...]:
-    """For each group with one to be compared with, in the same task: one verdict per measure."""
-    groups: dict[tuple[str, str | None], list[MeasuredModel]] = {}
-    for one in models:
-        groups.setdefault((one.task, one.group), []).append(one)
-    found: list[GroupVerdict] = []
-    for own in groups.values():
-        first = own[0]
-        others = groups.get((first.task, first.against), [])
-        if others:
-            outcomes = compare_sharpness([one.sharpness for one in own], [one.sharpness for one in others])
-            names = (first.task, first.group, first.label, others[0].group, others[0].label)
-            found += [GroupVerdict(*names, outcome) for outcome in outcomes]
-    return tuple(found)
 
 
 def load(one: TrainedModel, settings: HessianSettings) -> tuple[LoadedModel, HessianOperator]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from kansciml._files import to_jsonable
-from kansciml.analysis.hessian import Sharpness, SharpnessVerdict
+from kansciml.analysis.hessian import Sharpness, SharpnessVerdict, compare_sharpness
 from kansciml.runs.experiment import Result
 from kansciml.runs.records import Record, reading
 from kansciml.runs.typed import read
@@ -60,32 +61,53 @@ class GroupVerdict:
 
     def to_json(self) -> dict[str, Any]:
         row = vars(self).copy()
-        return to_jsonable(row | vars(row.pop("outcome")))
+        own = row.pop("outcome")
+        told = vars(own) | {"verdict": own.verdict, "corrected": own.corrected}
+        return to_jsonable(row | vars(told.pop("outcome")) | told)
+
+
+def verdicts(models: Sequence[MeasuredModel]) -> tuple[GroupVerdict, ...]:
+    """For each group with one to be compared with, in the same task: one verdict per measure."""
+    groups: dict[tuple[str, str | None], list[MeasuredModel]] = {}
+    for one in models:
+        groups.setdefault((one.task, one.group), []).append(one)
+    found: list[GroupVerdict] = []
+    for own in groups.values():
+        first = own[0]
+        others = groups.get((first.task, first.against), [])
+        if others:
+            outcomes = compare_sharpness(*({one.seed: one.sharpness for one in side} for side in (own, others)))
+            names = (first.task, first.group, first.label, others[0].group, others[0].label)
+            found += [GroupVerdict(*names, outcome) for outcome in outcomes]
+    return tuple(found)
 
 
 @dataclass(frozen=True)
 class HessianRecord:
-    """What was measured: models, verdicts, and for each model the arrays of its spectra.
+    """What was measured: models, and for each the arrays of its spectra; verdicts follow from the models.
 
     Args:
         arrays: ``<run>.<model>.<spectrum>.<array>``, as `Sharpness.arrays` names the last two.
     """
 
     models: tuple[MeasuredModel, ...]
-    verdicts: tuple[GroupVerdict, ...]
     arrays: Mapping[str, np.ndarray] = field(repr=False)
+
+    @cached_property
+    def verdicts(self) -> tuple[GroupVerdict, ...]:
+        """See `verdicts`."""
+        return verdicts(self.models)
 
     @classmethod
     def read(cls, record: Record) -> HessianRecord:
-        """Read ``result["models"]``, ``result["verdicts"]`` and the arrays of a record.
+        """Read ``result["models"]`` and the arrays of a record.
 
         Raises:
             DamagedRecord: it has none.
         """
         with reading(record):
             models = tuple(read(MeasuredModel, row) for row in record.result["models"])
-            verdicts = tuple(read(GroupVerdict, {**row, "outcome": row}) for row in record.result["verdicts"])
-        return cls(models, verdicts, record.arrays)
+        return cls(models, record.arrays)
 
     def to_result(self) -> Result:
         """What `read` reads."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from kansciml.analysis.hessian import Estimate, kinds
 from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord, MeasuredModel
+from kansciml.reporting.claims import TEST
 from kansciml.reporting.legends import legend_below
 from kansciml.reporting.style import VariantStyle, new_figure, save_report, variant_styles
 from kansciml.runs.records import Record
@@ -33,11 +34,12 @@ POINTS = 600
 NOTE = "band: lowest to highest seed, or 2 standard errors over the probes of one; mark: largest eigenvalue"
 VERDICT_NOTES = (
     "Sharper: the measure is larger. A pair of models is decided if it differs by more than 2 standard errors (a"
-    " statement on these two), several seeds by an exact two-sided Mann-Whitney U test at 0.05, which takes 4 seeds a"
-    " side; with that many measures, one in twenty decides by chance. A dash: describes the spectrum, no verdict.",
+    f" statement on these two), several seeds by an {TEST}, at 0.05. A dash: describes the spectrum, no verdict.",
     "Unchanged by: loss (the loss times a number), layers (a ReLU layer times a and the next over a), size (more"
     " parameters of the same kind). A comparison of KAN with MLP differs in all three.",
-    "Pairs: of all pairs of seeds, those in which the first is larger by 2 standard errors, and smaller.",
+    "Difference, from, to: Hodges-Lehmann estimate with the interval that the test does not reject. After Holm:"
+    " corrected over the measures of this table that are judged. Pairs: of the pairs of one seed, those in which the"
+    " first is larger by 2 standard errors, and smaller.",
 )
 
 
@@ -208,16 +210,23 @@ def _verdict_table(rows: Sequence[GroupVerdict]) -> Table:
     for one in outcomes:
         cells = [one.text, TITLES[one.spectrum], ", ".join(one.invariant) or "nothing", one.a, one.b, one.ratio]
         if several:
-            cells += [one.p_value, f"{one.pairs_sharper} / {one.pairs_flatter} of {one.pairs}"]
-        body.append([*cells, one.verdict or "-", one.reason if one.verdict else ""])
+            told = one.outcome
+            cells += [told.effect, told.low, told.high, told.p_value, told.adjusted_p if one.verdict else None]
+            cells += [f"{one.pairs_sharper} / {one.pairs_flatter} of {one.pairs}"]
+        verdicts = [one.verdict or "-", *[one.corrected or "-"] * several]
+        body.append([*cells, *verdicts, one.outcome.why if one.verdict else ""])
     columns = ["Measure", "Of", "Unchanged by", label, against, "Ratio"]
-    columns += [*(["p", "Pairs"] if several else []), "Verdict", "Why"]
+    columns += ["Difference", "from", "to", "p", "p after Holm", "Pairs"] * several
+    columns += ["Verdict", *["After Holm"] * several, "Why"]
     words = ("sharper", "flatter", "undecided")
     every = [sum(one.verdict == word for one in outcomes) for word in words]
     robust = [sum(one.verdict == word for one in outcomes if "layers" in one.invariant) for word in words]
+    stand = sum(one.corrected in words[:2] for one in outcomes)
     line = (
         f"{label} is sharper by {every[0]} measures, flatter by {every[1]}, undecided by {every[2]}; of those that"
         f" scaling layers leaves unchanged: {robust[0]}, {robust[1]}, {robust[2]}."
+        + f" {stand} of these verdicts stand after Holm's correction."
+        * several
     )
     title = f"{first.task}: is {label} sharper than {against}?" if first.task else f"Is {label} sharper than {against}?"
     return Table(title, columns, body, [line, *VERDICT_NOTES[: 3 if several else 2]])

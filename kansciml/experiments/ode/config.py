@@ -103,7 +103,7 @@ class RunConfig:
     """How each field is trained: seeds, solver, optimiser."""
 
     seeds: int = 5
-    """Number of seeds, one after the other."""
+    """Number of seeds, one after the other. Fewer than 6 decide nothing, 12 decide one claim of a hundred."""
     first_seed: int = field(default=0, metadata=COUNTS_IF_SET)
     """The first of those seeds: several processes or machines can share them out."""
     backend: str = "auto"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kansciml.analysis.comparison import ALPHA, REFUTED, SUPPORTED, UNDECIDED, Comparison, compare_losses
+from kansciml.analysis.paired import DIFFERENCE, REFUTED, SUPPORTED, compare
 from kansciml.experiments.table1.record import PAPER, Row, Table1Record, Trainings
-from kansciml.reporting.claims import Claim, claim_table, counted
-from kansciml.reporting.groups import mean_error
-from kansciml.runs.tables import Table, format_number
+from kansciml.experiments.vision.report import points
+from kansciml.reporting.claims import Claim, claim_table, counted, in_families
+from kansciml.runs.tables import Table
 
 MARGINS = {"kan-spline": (10.0, 12.0), "kan-rswaf": (8.0, 10.0)}
 """Points by which MLPs are said to be better than each kind of KAN (Pal & Das 2024, section 4.2)."""
@@ -22,7 +20,7 @@ class TableClaim(Claim[Trainings | None]):
     """A claim of the paper on one row of Table 1, by its own numbers, and by the seeds of a run or a count.
 
     `name` is `BETTER`, `MARGIN` or `FEWER`; `group` and `reference` are None where they were not trained, and of a
-    count; `found` is what is measured or counted, with its error.
+    count; effects are points of top-1 accuracy, MLP - KAN; `found` is what is counted.
 
     Args:
         row: that of the KAN. mlp: that of the MLP printed beside it.
@@ -34,23 +32,6 @@ class TableClaim(Claim[Trainings | None]):
     mlp: Row
     printed: float
     holds: bool
-
-
-def margin(better: Sequence[float], worse: Sequence[float], low: float, high: float) -> Comparison:
-    """The claim that `worse` is larger than `better` by `low` to `high`, all errors of seeds in one unit.
-
-    Both ends are claims of their own: better + low lies below worse, and worse below better + high. Refuted if one of
-    them is, supported if both are, by `compare_losses`; undecided otherwise.
-    """
-    least = compare_losses([error + low for error in better], worse)
-    most = compare_losses(worse, [error + high for error in better])
-    ends = {f"less than {100 * low:g} points: ": least, f"more than {100 * high:g} points: ": most}
-    text, end = next(((text, end) for text, end in ends.items() if end.verdict == REFUTED), ("", None))
-    if end is None:
-        both = least.verdict == most.verdict == SUPPORTED
-        worst = max(least, most, key=lambda one: one.p_value)
-        end = worst if both else least if least.verdict == UNDECIDED else most
-    return replace(end, median_log10_ratio=math.nan, effect=math.nan, reason=text + end.reason)
 
 
 def claims(table1: Table1Record) -> list[TableClaim]:
@@ -65,13 +46,13 @@ def claims(table1: Table1Record) -> list[TableClaim]:
         reference = mlp.trained if paper else table1.scratch.get(row.size, mlp.trained)
         gap = mlp.printed_top1 - printed[row.size, row.variant]
         low, high = MARGINS[row.variant]
-        outcomes, measured = [counted("", "not trained in this run")] * 2, None
+        outcomes = [counted("", "not trained in this run")] * 2
         if kan is not None and reference is not None:
-            sides = reference.errors, kan.errors
-            outcomes = [compare_losses(*sides), margin(*sides, low / 100, high / 100)]
-            measured = _gap(reference, kan)
+            sides = reference.by_seed(points), kan.by_seed(points)
+            outcomes = [compare(*sides, above=0, scale=DIFFERENCE, text="MLP better")]
+            outcomes.append(compare(*sides, above=low, below=high, scale=DIFFERENCE, text="by so much"))
         better = TableClaim(
-            BETTER, "MLP is better", kan, reference, outcomes[0], (measured,),
+            BETTER, "MLP is better", kan, reference, outcomes[0], (None,),
             row=row, mlp=mlp, printed=gap, holds=gap > 0,
         )  # fmt: skip
         found.append(better)
@@ -87,7 +68,7 @@ def claims(table1: Table1Record) -> list[TableClaim]:
                     row=row, mlp=mlp, printed=as_printed, holds=as_printed > 1,
                 )
             )  # fmt: skip
-    return found
+    return in_families(found)
 
 
 def claims_table(table1: Table1Record) -> Table:
@@ -102,22 +83,11 @@ def claims_table(table1: Table1Record) -> Table:
     return claim_table(
         "Claims on Table 1",
         ["Protocol", "Size", "Model", "Claim", "Printed numbers"],
-        ["Found"],
+        "MLP - KAN (points)",
         rows,
         [
-            "Found: top-1 of MLP minus KAN in points +- standard error, or the KAN's parameters over the MLP's."
-            f" Verdict: exact two-sided Mann-Whitney U test over seeds at level {ALPHA:g}, a diverged seed ranks worst;"
-            " a margin is two such claims, one for each end. To decide takes at least 4 seeds a side.",
+            "Counted: the KAN's parameters over the MLP's. A margin has two ends, and both must be rejected.",
             *table1.caveat,
         ],
-        effect=False,
+        ["Counted"],
     )
-
-
-def _gap(better: Trainings, worse: Trainings) -> str | None:
-    """Difference of the means in points, +- its standard error."""
-    (a, error_a), (b, error_b) = (mean_error(one.values(lambda row: row.percent)) for one in (better, worse))
-    if math.isnan(a - b):
-        return None
-    error = math.hypot(error_a, error_b)
-    return f"{a - b:+.2f}" + ("" if math.isnan(error) else f" +- {format_number(error, 2)}")

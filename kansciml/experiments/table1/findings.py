@@ -5,7 +5,8 @@ from __future__ import annotations
 from kansciml.experiments.table1.claims import BETTER, FEWER, MARGIN, MARGINS, TableClaim, claims
 from kansciml.experiments.table1.record import FAIR, PAPER, Row, Table1Record
 from kansciml.experiments.vision.record import top1
-from kansciml.reporting.judging import VERDICT, by_seeds
+from kansciml.reporting.claims import effect_text
+from kansciml.reporting.judging import VERDICT, judged
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Finding
 from kansciml.runs.records import Record
 from kansciml.runs.tables import format_number
@@ -80,10 +81,10 @@ def _accuracy(table1: Table1Record, claim: TableClaim, fair: list[TableClaim]) -
     verdict, measured, evidence = UNDECIDED, "-", claim.outcome.reason
     figures: tuple[str, ...] = ("table1",)
     if claim.group is not None and claim.reference is not None:
-        verdict, evidence = by_seeds(claim.outcome, table1.deviations)
+        verdict, evidence = judged(claim, table1.deviations)
         measured = (
             f"top-1, mean +- standard error over seeds: MLP {top1(claim.reference)}, KAN {top1(claim.group)};"
-            f" difference {claim.found[0] or '-'} points"
+            f" MLP - KAN {effect_text(claim.outcome)} points"
         )
         figures += (f"curves{table1.suffix(claim.group.task)}",)
     if fair and claim.name == BETTER:
@@ -92,9 +93,9 @@ def _accuracy(table1: Table1Record, claim: TableClaim, fair: list[TableClaim]) -
 
 
 def _equal_terms(claim: TableClaim) -> str:
-    """``equal params: +1.4 +- 0.5 points, p = 0.03``, from a claim of the fair protocol."""
-    p_value = format_number(claim.outcome.p_value)
-    return f"equal {claim.row.match}: {claim.found[0] or '-'} points, p = {p_value}"
+    """``equal params: 1.4 (0.9 to 2.1) points, p = 0.03 after Holm's correction``, from one of the fair protocol."""
+    p_value = format_number(claim.outcome.adjusted_p)
+    return f"equal {claim.row.match}: {effect_text(claim.outcome)} points, p = {p_value} after Holm's correction"
 
 
 def _case(row: Row) -> str:

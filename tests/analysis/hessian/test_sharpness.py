@@ -196,20 +196,26 @@ def one(value, error=0.0, **bounds):
 )
 def test_a_pair_is_told_apart_by_standard_errors(a, b, expected):
     top, rank = compare_sharpness(a, b)
-    assert (top.measure, top.verdict) == ("top", expected) and math.isnan(top.p_value)
+    assert (top.measure, top.verdict) == ("top", expected) and math.isnan(top.outcome.p_value)
+    assert expected == "undecided" or (top.outcome.low > 0) == (expected == "sharper") == (top.outcome.effect > 0)
     assert rank.verdict == ""  # describes, does not judge
 
 
-def test_seeds_are_compared_by_rank():
-    low, high = [one(v) for v in (1.0, 1.2, 1.1, 1.3)], [one(v) for v in (2.0, 2.2, 2.1, 2.3)]
-    row = compare_sharpness(high, low)[0]
-    assert row.verdict == "sharper" and row.p_value == pytest.approx(2 / 70) and row.effect == 1
-    assert (row.pairs_sharper, row.pairs_flatter, row.pairs) == (16, 0, 16)
+def test_seeds_are_compared_in_pairs_and_corrected_for_the_measures_that_judge():
+    low, high = ({seed: one(start + 0.1 * seed) for seed in range(6)} for start in (1.0, 2.0))
+    row, described = compare_sharpness(high, low)
+    assert row.verdict == row.corrected == "sharper" and row.outcome.p_value == 2 / 64
+    assert row.outcome.effect == pytest.approx(1) and row.outcome.family == 1 and described.corrected == ""
+    assert (row.pairs_sharper, row.pairs_flatter, row.pairs) == (6, 0, 6)
     assert compare_sharpness(low, high)[0].verdict == "flatter"
-    few = compare_sharpness(high[:2], low[:2])[0]
-    assert few.verdict == "undecided" and "add seeds" in few.reason and few.pairs_sharper == 4
-    with pytest.raises(UsageError, match="got 0 and 4 models"):
-        compare_sharpness([], low)
+    few = compare_sharpness({seed: high[seed] for seed in (1, 2, 9) if seed in high}, low)[0]
+    assert few.verdict == "undecided" and "take 6 seeds" in few.outcome.why and few.pairs_sharper == few.pairs == 2
+    both = {seed: replace(own, measures={**own.measures, "trace": own.measures["top"]}) for seed, own in high.items()}
+    base = {seed: replace(own, measures={**own.measures, "trace": own.measures["top"]}) for seed, own in low.items()}
+    top, trace, _ = compare_sharpness(both, base)
+    assert (top.verdict, top.corrected, trace.outcome.adjusted_p) == ("sharper", "undecided", 2 * 2 / 64)
+    with pytest.raises(UsageError, match="got 0 and 6 models"):
+        compare_sharpness({}, low)
     with pytest.raises(UsageError, match="no measure in common"):
         compare_sharpness(one(1.0), replace(one(1.0), measures={}))
 

@@ -122,7 +122,7 @@ def test_the_record_holds_paired_losses_and_their_statistics(record, fair):
         found = compare(dict(enumerate(row.kan_losses)), dict(enumerate(row.mlp_losses)), below=1)
         assert row.seeds == (0, 1)
         assert (row.ratio, row.outcome.p_value, row.verdict) == (found.effect, found.p_value, "undecided")
-        assert "2 paired seeds cannot reach p <= 0.05" in row.outcome.reason
+        assert "2 paired seeds cannot reach p <= 0.05" in row.outcome.why
     metrics = {row.metric for row in fair.comparisons}
     assert metrics == {"train_mse", "test_mse", "error", "test_loss", "relative_l2"}
     assert len({run.id for run in fair.runs}) == len(runs)
@@ -221,7 +221,7 @@ def test_presets_are_sound_and_keep_their_folders():
     for name in EXPERIMENT.presets:
         check(EXPERIMENT.preset(name))
     small, paper = EXPERIMENT.preset("small"), EXPERIMENT.preset("paper")
-    assert small.ode.seeds >= 6 and len(small.tasks) == 7 and config_hash("fair", choices(small)[-1]) == "da0db9f8932f"
+    assert small.ode.seeds >= 11 and len(small.tasks) == 7 and config_hash("fair", choices(small)[-1]) == "3f87b1fa2f0f"
     assert paper.images.images_dataset == "cifar10" and FairConfig().images.images_dataset == "digits"
 
 

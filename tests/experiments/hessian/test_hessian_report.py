@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from support.hessian_records import estimate, measured, quadrature, verdict
+from support.hessian_records import estimate, measured, quadrature
 
 from kansciml.experiments.hessian import report as hessian
 from kansciml.experiments.hessian.record import HessianRecord
@@ -15,6 +15,8 @@ from kansciml.runs.records import DamagedRecord, Record, load_record, save_recor
 
 SIZE = 200
 TOP = 50.0
+LARGER = {"mlp": {}, "kan-width": {"plain": 1.0, "adaptive": -1.0}}
+"""By what the largest eigenvalues of a group are larger."""
 
 
 def make_record(folder, seeds=2, exact=False, groups=("mlp", "kan-width"), spectra=("plain", "adaptive", "filter")):
@@ -30,21 +32,16 @@ def make_record(folder, seeds=2, exact=False, groups=("mlp", "kan-width"), spect
                 else:
                     arrays |= quadrature(key, rng, TOP, locked=2, probes=5)
                     arrays[f"{key}.nodes"] = np.clip(arrays[f"{key}.nodes"], -9, 9)
-                measures[f"{prefix}top"] = estimate(TOP, 1e-9, 0)
+                measures[f"{prefix}top"] = estimate(TOP + LARGER[group].get(spectrum, 0), 1e-9, 0)
                 measures[f"{prefix}trace"] = estimate(70.0, 0.5, 5)
+            measures["effective_rank"] = estimate(3.0)
             measures["count_above_0.01"] = estimate(40.0, 1.0, 5, half=10.0)
             measures["count_above_0.1_top"] = estimate(4.0, 1.0, 5)
             sampled = {"trace": estimate(71.0, 2.0, 5)} if exact else {}
             models.append(
                 measured(name, "lotka", group, group.upper(), seed, SIZE, measures, exact=exact, sampled=sampled)
             )
-    names = "lotka", "kan-width", "KAN-WIDTH"
-    verdicts = (
-        verdict(*names, "top", "sharper", seeds, text="largest eigenvalue", invariant=()),
-        verdict(*names, "adaptive_top", "flatter", seeds, spectrum="adaptive", invariant=("layers",)),
-        verdict(*names, "effective_rank", "", seeds),
-    )
-    result = HessianRecord(tuple(models), verdicts if len(groups) > 1 else (), arrays).to_result()
+    result = HessianRecord(tuple(models), arrays).to_result()
     return Record(folder, "hessian", {}, "0" * 12, "finished", result=result.result, arrays=result.arrays)
 
 
@@ -82,17 +79,31 @@ def test_a_single_group_and_a_single_spectrum_are_drawn(tmp_path):
     assert len(hessian.tables(record)) == 1
 
 
-def test_tables_say_which_measure_supports_what(tmp_path):
-    *models, verdict = hessian.tables(make_record(tmp_path, 2))
+def test_tables_say_which_measure_supports_what_before_and_after_the_correction(tmp_path):
+    record = make_record(tmp_path, 10)
+    *models, verdict = hessian.tables(record)
     assert [table.title for table in models][:2] == ["lotka.mlp.torch.0: MLP", "lotka.mlp.torch.1: MLP"]
     cells = {row[0]: row[1] for row in models[0].rows}
     assert cells["trace"] == "70.0 +- 0.50" and cells["largest eigenvalue"] == "50.0"
     assert cells["eigenvalues > 0.01"] == "40.0 +- 1.0 [30.0, 50.0]" and "eigenvalues > 0.1 of the largest" in cells
-    rows = [dict(zip(verdict.columns, row)) for row in verdict.rows]
-    assert [row["Verdict"] for row in rows] == ["sharper", "flatter", "-"]
-    assert rows[1]["Unchanged by"] == "layers" and rows[0]["Pairs"] == "16 / 0 of 16"
-    assert "sharper by 1 measures, flatter by 1, undecided by 0" in verdict.notes[0]
-    assert "leaves unchanged: 0, 1, 0" in verdict.notes[0]
+    rows = {(row["Measure"], row["Of"]): row for row in (dict(zip(verdict.columns, row)) for row in verdict.rows)}
+    plain, adaptive = (rows["largest eigenvalue", of] for of in ("Hessian H", "adaptive, |w| H |w|"))
+    assert [row["Verdict"] for row in (plain, adaptive)] == ["sharper", "flatter"]
+    assert plain["After Holm"] == "sharper" and plain["p"] == 2 / 2**10 and plain["p after Holm"] == 8 * 2 / 2**10
+    assert [plain[name] for name in ("Difference", "from", "to")] == pytest.approx([1, 1, 1])
+    assert adaptive["Unchanged by"] == "layers" and plain["Pairs"] == "10 / 0 of 10"
+    rank = next(row for (text, _), row in rows.items() if "rank" in text)
+    assert (rank["Verdict"], rank["After Holm"], rank["p after Holm"], rank["Why"]) == ("-", "-", None, "")
+    assert "sharper by 1 measures, flatter by 1, undecided by 6" in verdict.notes[0]
+    assert "leaves unchanged: 0, 1, 3" in verdict.notes[0] and "2 of these verdicts stand" in verdict.notes[0]
+    told = {(row["measure"], row["verdict"], row["corrected"]) for row in record.result["verdicts"]}
+    assert {("top", "sharper", "sharper"), ("adaptive_top", "flatter", "flatter")} <= told
+
+
+def test_single_models_are_compared_by_their_own_errors_alone(tmp_path):
+    verdict = hessian.tables(make_record(tmp_path, 1))[-1]
+    assert "p" not in verdict.columns and "After Holm" not in verdict.columns
+    assert {row[-2] for row in verdict.rows} == {"sharper", "flatter", "undecided", "-"}
 
 
 def test_with_all_eigenvalues_the_quadrature_stands_beside_them(tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from support.pictures import assert_text_fits, rows_of
@@ -59,27 +57,32 @@ def make(folder, groups=tuple(GROUPS), models=("mixer-nano",), seeds=5, diverged
 
 
 def test_tables_hold_the_numbers_of_the_record(tmp_path):
-    accuracy, cost, verdict = summary(make(tmp_path))
+    accuracy, cost, verdict = summary(make(tmp_path, seeds=8))
     mlp, spline, rswaf = rows_of(accuracy)  # the MLP first, whatever the order of the record
-    assert (mlp["Model"], mlp["Task"], mlp["Seeds"]) == ("MLP", "mixer-nano on CIFAR-10", 5)
-    assert mlp["Top-1 (%)"] == pytest.approx(88) and mlp["min"] == pytest.approx(86) and mlp["max"] == pytest.approx(90)
-    assert spline["Top-1 (%)"] == pytest.approx(83) and rswaf["Parameters"] == 5_600_000
+    assert (mlp["Model"], mlp["Task"], mlp["Seeds"]) == ("MLP", "mixer-nano on CIFAR-10", 8)
+    assert (
+        mlp["Top-1 (%)"] == pytest.approx(86.5) and mlp["min"] == pytest.approx(83) and mlp["max"] == pytest.approx(90)
+    )
+    assert spline["Top-1 (%)"] == pytest.approx(81.5) and rswaf["Parameters"] == 5_600_000
     costs = rows_of(cost)
     assert costs[0]["over MLP"] == 1 and costs[1]["over MLP"] == pytest.approx(6_565_514 / 673_418)
     assert costs[1]["time over MLP"] == pytest.approx(10) and costs[1]["ms/step"] == pytest.approx(640)
     spline, rswaf = rows_of(verdict)
-    assert spline["Verdict"] == "supported" and spline["KAN - MLP (points)"] == pytest.approx(-5)
-    assert spline["p"] == pytest.approx(2 / math.comb(10, 5)) and spline["Cliff's delta"] == -1
-    assert rswaf["Verdict"] == "undecided" and spline["Paper"] == "yes"
+    assert spline["Verdict"] == spline["After Holm"] == "supported" and spline["Paper"] == "yes"
+    assert [spline[name] for name in ("KAN - MLP (points)", "from", "to")] == pytest.approx([-5, -5, -5])
+    assert (spline["p"], spline["p after Holm"], spline["Seeds"]) == (2 / 256, 2 * 2 / 256, 8)
+    assert rswaf["KAN - MLP (points)"] == pytest.approx(-0.5) and "2 claims, decided by 7 seeds" in verdict.notes[0]
+    few = rows_of(summary(make(tmp_path / "few"))[2])
+    assert {row["Verdict"] for row in few} == {"undecided"} and "claim of 2 takes 7 seeds" in few[0]["Why"]
 
 
 def test_a_diverged_seed_ranks_worst_and_is_named(tmp_path):
-    record = make(tmp_path, groups=("mlp", "kan-spline"), diverged=(("mlp", 0), ("mlp", 1), ("mlp", 2)))
+    record = make(tmp_path, groups=("mlp", "kan-spline"), seeds=6, diverged=(("mlp", 0), ("mlp", 1), ("mlp", 2)))
     accuracy, _, verdict = summary(record)
     (row,) = rows_of(verdict)
-    assert row["Verdict"] == "undecided"  # two good seeds and three failures against five fair ones
-    assert any("MLP: 3 of 5 seeds diverged" in note for note in accuracy.notes)
-    assert rows_of(accuracy)[0]["max"] == pytest.approx(87)  # seeds 3 and 4 are left
+    assert row["Verdict"] == "undecided"  # three good seeds and three failures against six fair ones
+    assert any("MLP: 3 of 6 seeds diverged" in note for note in accuracy.notes)
+    assert rows_of(accuracy)[0]["max"] == pytest.approx(87)  # seeds 3 to 5 are left
 
 
 def test_without_mlps_there_is_no_verdict_and_no_ratio(tmp_path):

@@ -1,0 +1,68 @@
+"""What the comparison on functions says of claims that the paper makes or quotes of small problems and of formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kansciml.analysis.comparison import REFUTED, SUPPORTED, UNDECIDED
+from kansciml.experiments.functions.record import FunctionsRecord, Verdict
+from kansciml.experiments.functions.report import budget
+from kansciml.reporting.judging import VERDICT
+from kansciml.runs.findings import Finding
+from kansciml.runs.records import Record
+
+LEAST_SEEDS = 12
+MAJORITY = 0.5
+"""Share of the decided functions that one side has to win for a claim on most of them."""
+
+
+def findings(record: Record) -> list[Finding]:
+    """On formulas at equal FLOPs, and on all functions at equal parameters.
+
+    Raises:
+        KansciError: the record holds no trainings.
+    """
+    found = FunctionsRecord.read(record)
+    if not {"kan", "mlp"} <= set(found.variants()):
+        return []
+    told = (
+        (
+            '"KANs have demonstrated promise in small-scale problems by achieving similar or better performance with'
+            ' fewer parameters" (abstract)',
+            "params",
+            ("feynman", "special", "rough"),
+        ),
+        (
+            '"When FLOPs were controlled, MLPs generally outperformed KANs across tasks, excluding symbolic formula'
+            ' representation" (section 1, of Yu, Yu and Wang 2024): KANs are better at formulas',
+            "flops",
+            ("feynman", "special"),
+        ),
+    )
+    made = []
+    for claim, equal, kinds in told:
+        for noise in found.noises:
+            own = [one for one in found.verdicts("kan", "mlp", equal) if one.kind in kinds and one.noise == noise]
+            if own:
+                made.append(_finding(found, claim, own, noise))
+    return made
+
+
+def _finding(found: FunctionsRecord, claim: str, own: Sequence[Verdict], noise: float) -> Finding:
+    won = [one.winner for one in own]
+    kan, mlp, n = won.count("kan"), won.count("mlp"), len(own)
+    # more functions are won, and the undecided ones could not turn that round
+    said = SUPPORTED if kan > MAJORITY * n else REFUTED if mlp > MAJORITY * n else UNDECIDED
+    verdict = VERDICT[said if found.n_seeds >= LEAST_SEEDS else UNDECIDED]
+    short = "" if found.n_seeds >= LEAST_SEEDS else f"{found.n_seeds} seeds instead of {LEAST_SEEDS}; "
+    return Finding(
+        item="Section 1",
+        claim=claim,
+        case=f"noise {100 * noise:g} %" if noise else "no noise",
+        printed="no number",
+        measured=f"of {n} functions the KAN is better on {kan}, the MLP on {mlp}, {n - kan - mlp} are undecided",
+        verdict=verdict,
+        evidence=f"{short}exact signed-rank tests over {found.n_seeds} paired seeds, after Holm's correction; a claim"
+        f" stands if one side wins more than half of all functions. {budget(found)}",
+        figures=("functions",),
+    )

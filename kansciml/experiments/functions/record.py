@@ -1,0 +1,213 @@
+"""Trainings on functions as a record holds them, and the comparisons of their errors, paired by seed.
+
+``result["targets"]``: `TargetRow` rows; ``result["runs"]``: `Run` rows without their curves, which are the array
+``curves`` (R, K, 5), NaN after the end of a shorter one: evaluations, seconds, FLOPs, training error and error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from kansciml.analysis.comparison import ALPHA
+from kansciml.analysis.paired import UNDECIDED, PairedComparison, compare_pairs, holm
+from kansciml.runs.experiment import Result
+from kansciml.runs.records import DamagedRecord, Record, reading
+from kansciml.runs.typed import read, write
+
+VARIANTS = {
+    "kan": "KAN",
+    "kan-refined": "KAN, refined",
+    "mlp": "MLP",
+    "spline-mlp": "spline MLP",
+}
+"""Kinds of networks, in the order of tables; a spline MLP has learnable B-splines for activations."""
+CURVE = ("evaluations", "seconds", "flops", "train", "error")
+"""Columns of `Run.curve`; both errors are root mean squares in standard deviations of the function."""
+CONVERGED = "converged"
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """A function: see `kansciml.tasks.functions.target.Target`."""
+
+    name: str
+    kind: str
+    formula: str
+    inputs: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Args:
+        variant: a key of `VARIANTS`. match: of its size: ``params`` or ``flops``. label: of the network at the end.
+        n_parameters: at the end. flops: of one evaluation at one point, the mean over its grids.
+        error: root mean square error on fresh points without noise, in standard deviations of the function; infinite if
+            the training diverged.
+        ended: ``converged`` on a plateau, ``capped``, ``at the noise floor``.
+        curve: by the names of `CURVE`, after some of the iterations.
+    """
+
+    id: str
+    target: str
+    noise: float
+    variant: str
+    match: str
+    seed: int
+    label: str
+    n_parameters: int
+    flops: float
+    error: float
+    status: str
+    ended: str
+    iterations: int
+    curve: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the processor that it took."""
+        return self.curve["seconds"][-1]
+
+    def error_at(self, limit: float, of: str) -> float:
+        """The error when so many evaluations, seconds or FLOPs were spent; infinite if it diverged."""
+        if self.status != "finished":
+            return math.inf
+        before = np.flatnonzero(np.asarray(self.curve[of]) <= limit * (1 + 1e-9))
+        return float(self.curve["error"][before[-1] if len(before) else 0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(PairedComparison):
+    """Two variants on one function at one noise, equal in something; `ratio`: of the first's error to the other's.
+
+    Args:
+        a, b: variants. equal: a key of `PROTOCOLS`. errors: medians. converged: how many trainings of each ended on a
+            plateau.
+        adjusted_p: after Holm's correction over all functions and noises of the two variants with this `equal`.
+        confirmed: whether the verdict stands then.
+    """
+
+    target: str
+    kind: str
+    noise: float
+    a: str
+    b: str
+    equal: str
+    errors: tuple[float, float]
+    converged: tuple[int, int]
+    adjusted_p: float = math.nan
+    confirmed: bool = False
+
+    @property
+    def decided(self) -> bool:
+        return self.verdict != UNDECIDED
+
+    @property
+    def winner(self) -> str:
+        """The variant that is better after the correction; empty where that is open."""
+        if not self.confirmed:
+            return ""
+        return self.a if self.verdict == f"{VARIANTS[self.a]} better" else self.b
+
+
+PROTOCOLS = {"params": "equal parameters", "flops": "equal FLOPs", "time": "equal time"}
+PAIRS = (("kan", "mlp"), ("kan-refined", "mlp"), ("spline-mlp", "mlp"), ("kan", "spline-mlp"))
+
+
+@dataclass(frozen=True)
+class FunctionsRecord:
+    """The functions and all finished trainings on them."""
+
+    targets: tuple[TargetRow, ...]
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def read(cls, record: Record) -> FunctionsRecord:
+        """Raises DamagedRecord where the record holds no trainings."""
+        with reading(record):
+            targets = tuple(read(TargetRow, row) for row in record.result["targets"])
+            runs = []
+            for row, curve in zip(record.result["runs"], record.arrays["curves"], strict=True):
+                run = read(Run, row)
+                known = curve[np.isfinite(curve[:, 0])].T
+                error = run.error if run.status == "finished" else math.inf
+                runs.append(replace(run, error=error, curve=dict(zip(CURVE, known))))
+        if not runs:
+            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
+        return cls(targets, tuple(runs))
+
+    @property
+    def noises(self) -> list[float]:
+        return sorted({run.noise for run in self.runs})
+
+    @property
+    def kinds(self) -> list[str]:
+        return list(dict.fromkeys(target.kind for target in self.targets))
+
+    @property
+    def n_seeds(self) -> int:
+        return len({run.seed for run in self.runs})
+
+    def of(self, target: str, noise: float, variant: str, match: str) -> list[Run]:
+        """The seeds of one kind of network; those with the parameters of the others where there are none of `match`."""
+        own = [run for run in self.runs if (run.target, run.noise, run.variant) == (target, noise, variant)]
+        found = [run for run in own if run.match == match] or [run for run in own if run.match == "params"]
+        return sorted(found, key=lambda run: run.seed)
+
+    def variants(self) -> list[str]:
+        return [variant for variant in VARIANTS if any(run.variant == variant for run in self.runs)]
+
+    def verdicts(self, a: str, b: str, equal: str, share: float = 1.0) -> list[Verdict]:
+        """The two variants on every function at every noise, corrected for their number.
+
+        Args:
+            share: of the budget after which errors are compared: of the evaluations, or of the time.
+        """
+        found = [self._verdict(target, noise, a, b, equal, share) for target in self.targets for noise in self.noises]
+        adjusted = holm([one.p_value for one in found])
+        return [replace(one, adjusted_p=p, confirmed=one.decided and p <= ALPHA) for one, p in zip(found, adjusted)]
+
+    def _verdict(self, target: TargetRow, noise: float, a: str, b: str, equal: str, share: float) -> Verdict:
+        match = "flops" if equal == "flops" else "params"
+        sides = self.of(target.name, noise, a, match), self.of(target.name, noise, b, match)
+        errors: list[list[float]] = [[], []]
+        for pair in zip(*sides, strict=True):
+            of = "seconds" if equal == "time" else "evaluations"
+            limit = share * min(run.curve[of][-1] for run in pair)
+            for own, run in zip(errors, pair):
+                whole = share == 1 and equal != "time"
+                own.append(run.error if whole else run.error_at(limit, of))
+        return Verdict(
+            **vars(compare_pairs(errors[0], errors[1], (VARIANTS[a], VARIANTS[b]))),
+            target=target.name,
+            kind=target.kind,
+            noise=noise,
+            a=a,
+            b=b,
+            equal=equal,
+            errors=(float(np.median(errors[0])), float(np.median(errors[1]))),
+            converged=(_converged(sides[0]), _converged(sides[1])),
+        )
+
+
+def _converged(runs: Sequence[Run]) -> int:
+    return sum(run.ended == CONVERGED for run in runs)
+
+
+def functions_result(targets: Iterable[TargetRow], runs: Sequence[Mapping[str, Any]]) -> Result:
+    """What the record holds, from `Run` rows in JSON types."""
+    longest = max(len(run["curve"]["error"]) for run in runs)
+    curves = np.full((len(runs), longest, len(CURVE)), np.nan)
+    for own, run in zip(curves, runs):
+        columns = np.array([run["curve"][name] for name in CURVE], dtype=np.float64).T  # None, not finite, becomes NaN
+        own[: len(columns)] = columns
+    rows = [{name: value for name, value in run.items() if name != "curve"} for run in runs]
+    return Result(
+        {"targets": [write(target) for target in targets], "runs": rows}, {"curves": curves.astype(np.float32)}
+    )

@@ -1,0 +1,234 @@
+"""Report of the comparison on functions (``kansciml run functions``): reads the record only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kansciml.analysis.comparison import ALPHA
+from kansciml.experiments.functions.record import PAIRS, PROTOCOLS, VARIANTS, FunctionsRecord, Run, Verdict
+from kansciml.reporting.legends import legend_below
+from kansciml.reporting.ratios import Ratio, height_of, limits, ratio_keys, ratio_panel, sides
+from kansciml.reporting.style import VariantStyle, new_figure, save_report
+from kansciml.runs.records import Record
+from kansciml.runs.tables import Table, format_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = {"feynman": "Feynman formulas", "special": "special functions", "rough": "rough functions"}
+STANDS = " *"
+SHARES = (0.125, 0.25, 0.5, 1.0)
+"""Shares of the budget at which verdicts are told."""
+STYLES = {
+    "params": VariantStyle("equal parameters", "#009E73", "-", "D"),
+    "flops": VariantStyle("equal FLOPs", "#E69F00", "-", "^"),
+    "time": VariantStyle("equal time", "#0072B2", "-", "o"),
+}
+PAIR_STYLES = {
+    ("kan", "mlp"): VariantStyle("KAN / MLP", "#D55E00", "-", "s"),
+    ("kan-refined", "mlp"): VariantStyle("refined KAN / MLP", "#CC79A7", "-", "v"),
+    ("spline-mlp", "mlp"): VariantStyle("spline MLP / MLP", "#0072B2", "-", "o"),
+    ("kan", "spline-mlp"): VariantStyle("KAN / spline MLP", "#009E73", "-", "D"),
+}
+"""Colours of Okabe and Ito (2008)."""
+
+
+def pairs_of(found: FunctionsRecord) -> list[tuple[str, str]]:
+    """Pairs of variants that the record has."""
+    return [pair for pair in PAIRS if set(pair) <= set(found.variants())]
+
+
+def budget(found: FunctionsRecord) -> str:
+    """``at most 750 iterations``, and how many trainings ended on a plateau."""
+    ended = sum(run.ended == "converged" for run in found.runs)
+    most = max(run.iterations for run in found.runs)
+    return (
+        f"{ended} of {len(found.runs)} trainings ended on a plateau, the others at their cap of {most} iterations:"
+        " verdicts hold at this budget, and where the trainings would end is open."
+    )
+
+
+def wins_table(found: FunctionsRecord) -> Table:
+    """How many functions each of two networks wins, by kind of function and noise."""
+    groups = [(kind, noise) for kind in found.kinds for noise in found.noises]
+    rows = []
+    for a, b in pairs_of(found):
+        for equal, title in PROTOCOLS.items():
+            verdicts = found.verdicts(a, b, equal)
+            cells = [_count([one for one in verdicts if (one.kind, one.noise) == group], a, b) for group in groups]
+            rows.append([f"{VARIANTS[a]} : {VARIANTS[b]}", title, *cells, _count(verdicts, a, b)])
+    heads = [f"{KINDS[kind]}, {_noise(noise)}" for kind, noise in groups]
+    notes = (
+        "Cell: functions on which the first is better : on which the second is : undecided. Exact signed-rank test on"
+        f" errors paired by {found.n_seeds} seeds, after Holm's correction over the functions and noises of a row, at"
+        f" {ALPHA:g}.",
+        budget(found),
+    )
+    return Table("Functions won", ["Networks", "Held equal", *heads, "all"], rows, notes)
+
+
+def _count(verdicts: Sequence[Verdict], a: str, b: str) -> str:
+    won = [one.winner for one in verdicts]
+    return f"{won.count(a)} : {won.count(b)} : {won.count('')}"
+
+
+def _noise(noise: float) -> str:
+    return f"noise {100 * noise:g} %" if noise else "no noise"
+
+
+def errors_table(found: FunctionsRecord) -> Table:
+    """Median errors of all networks with equal parameters, and of the MLP with the KAN's FLOPs."""
+    variants = found.variants()
+    extra = [variant for variant in variants if variant not in ("kan", "kan-refined")]
+    rows = []
+    for target in found.targets:
+        for noise in found.noises:
+            same = [_median(found.of(target.name, noise, variant, "params")) for variant in variants]
+            more = [_median(found.of(target.name, noise, variant, "flops")) for variant in extra]
+            rows.append([target.name, target.kind, target.inputs, noise, *same, *more])
+    columns = ["Function", "Kind", "Inputs", "Noise", *(VARIANTS[one] for one in variants)]
+    columns += [f"{VARIANTS[one]}, KAN's FLOPs" for one in extra]
+    notes = [
+        "Root mean square error on fresh points without noise, in standard deviations of the function; median over"
+        f" {found.n_seeds} seeds.",
+        *(f"{target.name}: {target.formula}" for target in found.targets),
+    ]
+    return Table("Errors", columns, rows, notes)
+
+
+def _median(runs: Sequence[Run]) -> float:
+    return float(np.median([run.error for run in runs]))
+
+
+def verdict_tables(found: FunctionsRecord) -> list[Table]:
+    """A table for each two networks: a row per function and noise."""
+    tables = []
+    for a, b in pairs_of(found):
+        columns = {equal: found.verdicts(a, b, equal) for equal in PROTOCOLS}
+        rows = []
+        for place, one in enumerate(columns["params"]):
+            ended = " / ".join(map(str, one.converged))
+            rows.append([one.target, one.noise, ended, *(_cell(own[place]) for own in columns.values())])
+        title = f"Error of the {VARIANTS[a]} over that of the {VARIANTS[b]}"
+        notes = (
+            f"Cell: ratio, its interval of {100 * (1 - ALPHA):g} %, and the verdict by itself; with {STANDS.strip()} it"
+            " stands after Holm's correction over the column. Converged: trainings of each that ended on a plateau, at"
+            " equal parameters.",
+        )
+        tables.append(Table(title, ["Function", "Noise", "Converged", *PROTOCOLS.values()], rows, notes))
+    return tables
+
+
+def _cell(one: Verdict) -> str:
+    ratio, low, high = (format_number(value, 2) for value in (one.ratio, one.low, one.high))
+    return f"{ratio} ({low} to {high}) {one.verdict}{STANDS * one.confirmed}"
+
+
+def budget_table(found: FunctionsRecord) -> Table:
+    """How the functions won move with the budget, at equal parameters."""
+    rows = []
+    for a, b in pairs_of(found):
+        for equal, title in (("params", "equal evaluations"), ("time", "equal time")):
+            cells = [_count(found.verdicts(a, b, equal, share), a, b) for share in SHARES]
+            rows.append([f"{VARIANTS[a]} : {VARIANTS[b]}", title, *cells])
+    heads = [f"{share:.1%} of it" if share < 1 else "whole budget" for share in SHARES]
+    notes = (
+        "As in the table of functions won, all kinds and noises, at equal parameters: where the errors of a seed are"
+        " compared after a share of what the first of the two had spent when it ended.",
+    )
+    return Table("Functions won, by budget", ["Networks", "Held equal", *heads], rows, notes)
+
+
+def models_table(found: FunctionsRecord) -> Table:
+    """Sizes of the networks and what their training took."""
+    rows = []
+    for inputs in sorted({target.inputs for target in found.targets}):
+        names = [target.name for target in found.targets if target.inputs == inputs]
+        for variant, match in ((variant, match) for variant in found.variants() for match in ("params", "flops")):
+            own = [run for run in found.runs if (run.variant, run.match) == (variant, match) and run.target in names]
+            if own:
+                first = own[0]
+                spent = [float(np.median([value(run) for run in own])) for value in (_evaluations, _seconds)]
+                title = PROTOCOLS[match]
+                rows.append([inputs, VARIANTS[variant], title, first.label, first.n_parameters, first.flops, *spent])
+    columns = ["Inputs", "Network", "Held equal", "Widths", "Parameters", "FLOPs", "Evaluations", "Seconds"]
+    notes = (
+        "FLOPs: of one evaluation at one point, the mean over its grids. Evaluations of loss and gradient, and seconds"
+        " of the processor: medians.",
+    )
+    return Table("Networks, and what their training took", columns, rows, notes)
+
+
+def _evaluations(run: Run) -> float:
+    return run.curve["evaluations"][-1]
+
+
+def _seconds(run: Run) -> float:
+    return run.seconds
+
+
+def functions_figure(found: FunctionsRecord) -> Figure:
+    """KAN against MLP on every function, a panel per noise, a mark per protocol."""
+    series = [(STYLES[equal], found.verdicts("kan", "mlp", equal)) for equal in PROTOCOLS]
+    return _figure(found, series, "error of the KAN / error of the MLP", ("KAN better", "MLP better"))
+
+
+def models_figure(found: FunctionsRecord) -> Figure:
+    """All pairs of networks at equal parameters."""
+    series = [(PAIR_STYLES[pair], found.verdicts(*pair, "params")) for pair in pairs_of(found)]
+    return _figure(found, series, "ratio of errors, equal parameters", ("first better", "second better"))
+
+
+def _figure(
+    found: FunctionsRecord,
+    series: Sequence[tuple[VariantStyle, Sequence[Verdict]]],
+    title: str,
+    ends: tuple[str, str],
+) -> Figure:
+    span = limits([one for _, verdicts in series for one in verdicts])
+    panels = []
+    for noise in found.noises:
+        rows = []
+        for target in found.targets:
+            own = [
+                Ratio(one, style, one.confirmed)
+                for style, verdicts in series
+                for one in verdicts
+                if (one.target, one.noise) == (target.name, noise)
+            ]
+            rows.append((target.name, own))
+        panels.append(rows)
+    figure = new_figure(height_of(panels[0]) + 1.1)
+    shape = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, noise, rows in zip(shape, found.noises, panels):
+        ratio_panel(axes, rows, span)
+        sides(axes, *ends)
+        axes.set_title(_noise(noise), pad=12)
+        axes.set_xlabel(title)
+    n = found.n_seeds
+    note = f"{100 * (1 - ALPHA):g} % intervals over {n} seed{'s' * (n != 1)}"
+    legend_below(figure, ratio_keys([style for style, _ in series]), note, most=4)
+    return figure
+
+
+def summary(record: Record) -> list[Table]:
+    """Functions won, errors, how the verdicts move with the budget, every verdict, and the networks."""
+    found = FunctionsRecord.read(record)
+    tables = [wins_table(found), errors_table(found), budget_table(found)]
+    return [*tables, *verdict_tables(found), models_table(found)]
+
+
+def render(record: Record, folder: Path) -> list[Path]:
+    """Write ``functions``, ``functions_models`` (SVG, PNG, PDF) and ``tables`` into `folder`; returns their paths."""
+    found = FunctionsRecord.read(record)
+    drawings = {}
+    if ("kan", "mlp") in pairs_of(found):
+        drawings["functions"] = partial(functions_figure, found)
+    if pairs_of(found):
+        drawings["functions_models"] = partial(models_figure, found)
+    return save_report(folder, summary(record), drawings)

@@ -1,0 +1,128 @@
+"""Records in one small file each, from which their tables and pictures can be made anew.
+
+``<experiment>-<config hash>.zip`` holds ``config.json``, ``record.json`` and ``arrays.npz``, compressed together.
+Arrays of floating-point numbers are rounded to single precision, but for trained parameters, and of the histories of
+trainings `HISTORY` rows are kept: as many as a picture can show. ``record.json`` stays as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from kansciml._errors import KansciError
+from kansciml._files import file_failure, list_folder, make_folder, write_bytes
+from kansciml.runs.records import Record, find_record, record_json
+
+HISTORY = 300
+"""Rows that are kept of a longer history: the first and the last, those where a phase ends, others evenly in log."""
+MEMBERS = ("config.json", "record.json", "arrays.npz")
+EXACT = (".params",)
+"""What the names of arrays end in that keep double precision."""
+STEPS = (".phase", ".rung")
+"""Columns of a history whose changes are kept."""
+FIXED_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def pack(record: Record, folder: Path) -> Path:
+    """Write a finished record into `folder` as one file, and return its path.
+
+    Raises:
+        KansciError: it is not finished, or a file cannot be read or written.
+    """
+    if record.status != "finished":
+        raise KansciError(f"{record.folder} is {record.status}: only finished runs can be packed; resume it first")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        for name in MEMBERS:
+            content = {"arrays.npz": _arrays, "record.json": _json}.get(name, _settings)(record)
+            if content:
+                info = zipfile.ZipInfo(name, FIXED_TIME)  # so that equal records give equal files
+                info.compress_type = zipfile.ZIP_LZMA
+                archive.writestr(info, content)
+    path = make_folder(folder) / f"{record.experiment}-{record.config_hash}.zip"
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def unpack(archives: Path, results: Path) -> list[Path]:
+    """Put the records of all files in `archives` into the folder of results, where they are not already.
+
+    Returns their folders. A run that is there, finished or not, is left as it is.
+
+    Raises:
+        KansciError: no such files, or one that is none of `pack`.
+    """
+    found = [path for path in list_folder(archives) if path.suffix == ".zip"]
+    if not found:
+        raise KansciError(f"{archives} holds no packed records: expected files such as fig2-0123456789ab.zip")
+    folders = []
+    for path in sorted(found):
+        experiment, _, digest = path.stem.rpartition("-")
+        folder = results / experiment / digest
+        folders.append(folder)
+        if (folder / "record.json").exists():
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                content = {name: archive.read(name) for name in archive.namelist() if name in MEMBERS}
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, EOFError) as error:
+            raise KansciError(f"{path} is no packed record: {error}") from error
+        if not experiment or "record.json" not in content:
+            raise KansciError(f"{path} is no packed record: it lacks record.json, or experiment and hash in its name")
+        make_folder(folder)
+        for name in sorted(content, key=MEMBERS.index, reverse=True):  # record.json after its arrays
+            if name != "record.json":
+                write_bytes(folder / name, content[name])
+        write_bytes(folder / "record.json", content["record.json"])
+        find_record(folder)
+    return folders
+
+
+def _settings(record: Record) -> bytes:
+    try:
+        return (record.folder / "config.json").read_bytes()
+    except OSError as error:
+        raise file_failure("read", record.folder / "config.json", error) from error
+
+
+def _json(record: Record) -> bytes:
+    """The record without the version of the operating system, which tells of a machine and not of the run."""
+    machine = {**record.machine, "platform": str(record.machine.get("platform", "")).partition("-")[0]}
+    return json.dumps(record_json(replace(record, machine=machine)), indent=1).encode()
+
+
+def _arrays(record: Record) -> bytes:
+    """The arrays as an npz that is not compressed itself, thinned and rounded; empty if there are none."""
+    kept, arrays = {}, record.arrays
+    for name, array in arrays.items():
+        rows = _rows(arrays, name)
+        array = array if rows is None else array[rows]
+        single = array.dtype == np.float64 and not name.endswith(EXACT)
+        kept[name] = np.ascontiguousarray(array, dtype=np.float32) if single else array
+    if not kept:
+        return b""
+    buffer = io.BytesIO()
+    np.savez(buffer, **kept)  # type: ignore[arg-type]  # its own flag comes after the arrays
+    return buffer.getvalue()
+
+
+def _rows(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:
+    """Which rows are kept of an array that is a column of a history, as ``<id>.iteration`` is; None: all."""
+    owner, array = name.rpartition(".")[0], arrays[name]
+    length = len(arrays.get(f"{owner}.iteration", ()))
+    if array.ndim != 1 or len(array) != length or length <= HISTORY:
+        return None
+    rows = set(np.geomspace(1, length, HISTORY).round().astype(int) - 1)
+    for column in STEPS:
+        steps = arrays.get(f"{owner}{column}")
+        if steps is not None and len(steps) == length:
+            last = np.flatnonzero(np.diff(steps))
+            rows |= {*last.tolist(), *(last + 1).tolist()}
+    return np.array(sorted(map(int, rows)))

@@ -1,0 +1,75 @@
+"""Packed records: small, complete, equal wherever they are made, and never written over a run."""
+
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kansciml import KansciError
+from kansciml._files import write_json
+from kansciml.runs.archive import HISTORY, pack, unpack
+from kansciml.runs.records import Record, load_record, save_record
+
+LENGTH = 5000
+
+
+@pytest.fixture
+def record(tmp_path):
+    steps = np.arange(LENGTH)
+    phase = (steps >= 1234).astype(np.int8)
+    arrays = {
+        "m.0.iteration": steps, "m.0.loss": np.exp(-steps / 700.0), "m.0.phase": phase,
+        "m.0.params": np.full(3, 1 / 3), "m.0.line": np.full((LENGTH, 2), 1 / 3),
+    }  # fmt: skip
+    made = Record(
+        tmp_path / "results" / "demo" / "0123456789ab", "demo", {"seeds": 2}, "0123456789ab", "finished",
+        result={"loss": 1 / 3}, arrays=arrays, machine={"platform": "Linux-6.1-x86_64", "cores": 2},
+    )  # fmt: skip
+    save_record(made)
+    write_json(made.folder / "config.json", made.config)
+    return load_record(made.folder)
+
+
+def test_numbers_return_and_histories_keep_their_turning_points(record, tmp_path):
+    path = pack(record, tmp_path / "packed")
+    (folder,) = unpack(path.parent, tmp_path / "other")
+    found = load_record(folder)
+    assert folder == tmp_path / "other" / "demo" / "0123456789ab"
+    assert (found.result, found.config, found.status) == (record.result, record.config, "finished")
+    assert found.machine == {"platform": "Linux", "cores": 2}
+    kept = found.arrays["m.0.iteration"]
+    assert len(kept) <= HISTORY + 4 and {0, 1233, 1234, LENGTH - 1} <= {*kept.tolist()}
+    np.testing.assert_allclose(found.arrays["m.0.loss"], record.arrays["m.0.loss"][kept], rtol=1e-7)
+    np.testing.assert_array_equal(found.arrays["m.0.phase"], record.arrays["m.0.phase"][kept])
+    np.testing.assert_array_equal(found.arrays["m.0.params"], record.arrays["m.0.params"])
+    assert found.arrays["m.0.line"].shape == (LENGTH, 2)
+    assert (folder / "config.json").exists()
+
+
+def test_equal_records_give_equal_files(record, tmp_path):
+    assert pack(record, tmp_path / "a").read_bytes() == pack(record, tmp_path / "b").read_bytes()
+
+
+def test_a_run_that_is_there_is_left_as_it_is(record, tmp_path):
+    path = pack(record, tmp_path / "packed")
+    save_record(replace(record, result={"loss": 2.0}))
+    unpack(path.parent, tmp_path / "results")
+    assert load_record(record.folder).result == {"loss": 2.0}
+
+
+def test_a_run_that_is_not_finished_is_refused(record, tmp_path):
+    with pytest.raises(KansciError, match="only finished runs"):
+        pack(replace(record, status="interrupted"), tmp_path)
+
+
+def test_what_is_no_packed_record_is_one_line(tmp_path):
+    with pytest.raises(KansciError, match="no packed records"):
+        unpack(tmp_path / "nothing", tmp_path)
+    (tmp_path / "fig2-abc.zip").write_bytes(b"PK no")
+    with pytest.raises(KansciError, match=r"fig2-abc\.zip is no packed record"):
+        unpack(tmp_path, tmp_path)
+    with zipfile.ZipFile(tmp_path / "fig2-abc.zip", "w") as archive:
+        archive.writestr("../record.json", "{}")
+    with pytest.raises(KansciError, match="lacks record"):
+        unpack(tmp_path, tmp_path / "out")
