@@ -26,7 +26,6 @@ import numpy as np
 from torch import nn
 
 from kansciml._errors import check_seed
-from kansciml.analysis.matching import pass_flops
 from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Times
 from kansciml.backends.select import BACKENDS, OdeBackend, open_backend, open_for
 from kansciml.backends.torch import ModuleField
@@ -97,7 +96,7 @@ class OdeRun:
     Args:
         system: what was learned. field: by which vector field. problem: with which settings.
         seed: of the initial parameters. backend, method: how it was solved and differentiated.
-        fit: parameters, loss history, status (see `FlatResult`).
+        fit: parameters, loss history, status (see `FlatResult`); its history's ``work`` is evaluations of the field.
         metrics: errors re-evaluated at tolerance 1e-10 (see `evaluate`); ``metrics.missing`` says why of each that is
             None.
         states: states (T, n) at ``system.test_saveat``.
@@ -167,18 +166,6 @@ class OdeRun:
             UsageError: the folder holds something else. KansciError: it cannot be written.
         """
         return save_model(self.model, Path(folder), source_file(self.system))
-
-
-def step_flops(field: Spec | ModuleField) -> float:
-    """FLOPs of the network in a field, forward and backward, at one state; NaN for a torch module.
-
-    A training is counted as so many for each evaluation of the field by the solver: `analysis.cost` says what counts.
-    Known terms, the steps themselves and the optimiser are not counted.
-    """
-    if isinstance(field, ModuleField):
-        return float("nan")
-    network = field.network if isinstance(field, HybridSpec) else field
-    return sum(pass_flops(network.model, network.widths, network.grid, network.spline_order))
 
 
 def load(
@@ -311,7 +298,7 @@ def train(
         for one in checked_ladder(ladder)
     ]
     initial, count = windows.initial_parameters(seed), len(windows.series)
-    per_state, counted = step_flops(spec), [*solvers, *(one.solver for one in tighter)]
+    counted = [*solvers, *(one.solver for one in tighter)]
     try:
         fit = train_flat(
             objective,
@@ -324,7 +311,7 @@ def train(
             checkpoint=checkpoint,
             identity=run_identity(objective, seed, ladder) if checkpoint else "",
             cpu=lambda: time.process_time() + opened.cpu_seconds(),
-            flops=lambda: per_state * sum(one.evaluations for one in counted),
+            work=lambda: sum(one.evaluations for one in counted),
             progress=progress,
             log=log,
         )

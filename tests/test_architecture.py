@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "kansciml"
 # Floors from the bottom; a room may import the rooms named, those of its own floor never unless named.
 FLOOR = {"_discovery", "_errors", "_files", "_streams", "_workers"}
 LEARNING = {"layers", "models", "tasks", "training", "analysis", "backends"}
-SHARED = {f"experiments.{name}" for name in ("minibatch", "memory", "ode", "vision", "fno", "hessian")}
+SHARED = {f"experiments.{name}" for name in ("minibatch", "memory", "ode", "vision", "fno", "hessian", "functions")}
 RUNS = {"ode", "crosscheck", "runs", "reporting", *LEARNING, *FLOOR}
 MAY = {
     "_discovery": {"_errors"},
@@ -36,6 +36,7 @@ MAY = {
     "experiments.vision": {"experiments.minibatch", "experiments.memory", *RUNS},
     "experiments.fno": {"experiments.minibatch", *RUNS},
     "experiments.hessian": {"experiments.minibatch", "experiments.ode", *RUNS},
+    "experiments.functions": RUNS,
     "experiments": {*SHARED, *RUNS},  # fig1 ... fair: none of these may import another
     "sweep": {"experiments", *SHARED, *RUNS},
     "reproduce": {"experiments", *SHARED, *RUNS},

@@ -5,7 +5,9 @@ using ADTypes: AutoReverseDiff
 using KanSciML: KanSciML, blocks_of, flatten!, unpack
 using ReverseDiff: ReverseDiff
 
-ReverseDiff.@grad_from_chainrules KanSciML.bspline_basis(x::ReverseDiff.TrackedArray, knots, pieces)
+ReverseDiff.@grad_from_chainrules KanSciML.bspline_basis(
+    x::ReverseDiff.TrackedArray, knots, pieces, outside::Symbol
+)
 
 function KanSciML.state_jacobians!(jacobians, ::AutoReverseDiff, f, x)
     for i in axes(jacobians, 1)

@@ -69,7 +69,7 @@ function into(units::StateUnits, inputs::Inputs)
 end
 
 function in_units(spec::FieldSpec, units::StateUnits)
-    (; model, widths, activation, grid, spline_order, grid_range, squash, input_power, inputs, time) = spec
+    (; model, widths, activation, grid, spline_order, grid_range, outside, squash, input_power, inputs, time) = spec
     n = state_size(spec)
     center, scale = copy(spec.center), copy(spec.scale)
     center[1:n] .= (center[1:n] .- units.origin) ./ units.state
@@ -80,8 +80,8 @@ function in_units(spec::FieldSpec, units::StateUnits)
     end
     rate = spec.rate .* units.time ./ units.state
     return FieldSpec(
-        model, widths; activation, grid, spline_order, grid_range, center, scale, rate, squash, input_power, inputs,
-        time,
+        model, widths; activation, grid, spline_order, grid_range, outside, center, scale, rate, squash, input_power,
+        inputs, time,
     )
 end
 
@@ -104,6 +104,7 @@ function described_network(told; options...)
     return FieldSpec(
         Symbol(told["model"]), widths; activation = Symbol(told["activation"]), grid = told["grid"],
         spline_order = told["spline_order"], grid_range = Tuple(told["grid_range"]),
+        outside = Symbol(get(told, "outside", "zero")),
         center = filled("center", zeros(widths[1])), scale = filled("scale", ones(widths[1])),
         rate = filled("rate", ones(widths[end])), squash = told["squash"], input_power = told["input_power"],
         options...,

@@ -23,12 +23,24 @@ end
     @test narrow([2.0], ps, st)[1] == wide([2.0], ps, st)[1] != narrow([2.0], ps, unmoved)[1]
 end
 
-# An array that is not plain memory, as one of a GPU or a tape: it is broadcast, and never written to.
-struct Readonly{T,N} <: AbstractArray{T,N}
+# An array as one of a GPU or of a tracer: it is sliced, reshaped, multiplied and broadcast as a whole; a single number
+# is neither read nor written.
+struct Device{T,N} <: AbstractArray{T,N}
     values::Array{T,N}
 end
-Base.size(array::Readonly) = size(array.values)
-Base.getindex(array::Readonly, i::Int...) = array.values[i...]
+on_device(array::AbstractArray) = Device(collect(array))
+on_device(tree::NamedTuple) = map(on_device, tree)
+const Whole = Union{Colon,AbstractRange}
+Base.size(array::Device) = size(array.values)
+Base.getindex(array::Device, places::Whole...) = Device(array.values[places...])
+Base.getindex(::Device, ::Int...) = error("a single number of an array on a device was read")
+Base.reshape(array::Device, dims::Dims) = Device(reshape(array.values, dims))
+Base.:*(a::Device{<:Any,2}, b::Device{<:Any,2}) = Device(a.values * b.values)
+Base.BroadcastStyle(::Type{<:Device}) = Broadcast.ArrayStyle{Device}()
+plain(x) = x
+plain(array::Device) = array.values
+plain(tree::Broadcast.Broadcasted) = Broadcast.broadcasted(tree.f, map(plain, tree.args)...)
+Base.copy(tree::Broadcast.Broadcasted{Broadcast.ArrayStyle{Device}}) = Device(copy(Broadcast.instantiate(plain(tree))))
 
 @testset "knots anywhere, and the way without mutation: order $order" for order in (1, 2, 3, 5)
     rng = Xoshiro(4)
@@ -38,20 +50,60 @@ Base.getindex(array::Readonly, i::Int...) = array.values[i...]
     for (knots, pieces) in ((uniform, uniform_pieces(order)), (uneven, KanSciML.knot_pieces(uneven, order)))
         expected = stack([stack([de_boor(x[i, b], knots[:, i], order) for i in 1:3]) for b in axes(x, 2)])
         @test bspline_basis(x, knots, pieces) ≈ expected atol = 1e-12
-        @test bspline_basis(Readonly(x), knots, pieces) ≈ expected atol = 1e-12
+        @test plain(bspline_basis(Device(x), Device(knots), Device(pieces))) ≈ expected atol = 1e-12
         @test bspline_basis(Float32.(x[:, 1:40]), knots, pieces) isa Array{Float32,3}
         weights = randn(rng, size(expected)...)
-        slopes = KanSciML.weighted_basis(x, knots, pieces, 1, weights)
+        slopes = KanSciML.weighted_basis(x, knots, pieces, :zero, 1, weights)
         along = ForwardDiff.derivative(e -> sum(weights .* bspline_basis(x .+ e, knots, pieces)), 0.0)
         @test sum(slopes) ≈ along rtol = 1e-9
     end
 end
 
-@testset "derivatives of derivatives" begin
-    layer = SplineKANLayer(2 => 2; grid = 4)
+@testset "splines outside the grid, $outside: order $order" for outside in (:clamp, :linear), order in (1, 2, 3, 5)
+    rng = Xoshiro(4)
+    uniform = uniform_knots(4, order, (-0.7, 1.1))
+    uneven = cumsum(0.1 .+ rand(rng, length(uniform))) .- 2
+    for (t, pieces) in ((uniform, uniform_pieces(order)), (uneven, KanSciML.knot_pieces(reshape(uneven, :, 1), order)))
+        low, high = t[order + 1], t[end - order]
+        x = [4 .* randn(rng, 1, 30) low high 1e3 -1e3]
+        ends = (low, high - 1e-14)                            # hats have a corner at the end
+        slopes = [ForwardDiff.derivative(x -> de_boor(x, t, order), at) for at in ends]
+        expected = stack(vec(x)) do x
+            at = clamp(x, ends...)
+            de_boor(at, t, order) .+ (outside === :linear) .* (x - at) .* slopes[1 + (x > low)]
+        end
+        basis = bspline_basis(x, reshape(t, :, 1), pieces, outside)
+        @test basis[:, 1, :] ≈ expected rtol = 1e-12
+        on = on_device((; x, knots = reshape(t, :, 1), pieces))
+        @test plain(bspline_basis(on.x, on.knots, on.pieces, outside)) ≈ basis rtol = 1e-12
+        @test bspline_basis(vec(x), t, pieces, outside) == basis[:, 1, :]
+    end
+    @test iszero(bspline_basis([NaN;;], reshape(uniform, :, 1), uniform_pieces(order), :clamp))
+end
+
+@testset "a layer and a field run on a device: $outside" for outside in KanSciML.OUTSIDE
+    layer = SplineKANLayer(2 => 3; grid = 4, outside)
     ps, st = Lux.f64(Lux.setup(Xoshiro(0), layer))
     _, uneven, _ = update_grid(layer, ps, st, randn(Xoshiro(1), 2, 30))
-    u = [0.3 -0.2 0.7; 0.1 0.6 -0.5]
+    x = randn(Xoshiro(2), 2, 3, 4)
+    for st in (st, uneven)
+        y = layer(on_device(x), on_device(ps), on_device(st))[1]
+        @test y isa Device
+        @test plain(y) ≈ layer(x, ps, st)[1] rtol = 1e-12
+    end
+    field = kan_field([2, 3, 2]; outside, squash = true, input_power = 3, scale = [1.0, 0.5])
+    ps, st = Lux.f64(Lux.setup(Xoshiro(0), field))
+    y = field(on_device(x), on_device(ps), on_device(st))[1]
+    @test y isa Device
+    @test plain(y) ≈ field(x, ps, st)[1] rtol = 1e-12
+    @test occursin("outside=", string(field)) == occursin("outside=", string(layer)) == (outside !== :zero)
+end
+
+@testset "derivatives of derivatives: $outside" for outside in (:zero, :linear)
+    layer = SplineKANLayer(2 => 2; grid = 4, outside)
+    ps, st = Lux.f64(Lux.setup(Xoshiro(0), layer))
+    _, uneven, _ = update_grid(layer, ps, st, randn(Xoshiro(1), 2, 30))
+    u = [0.3 -0.2 0.7; 0.1 3.6 -0.5]
     for st in (st, uneven)
         loss(u) = sum(abs2, layer(u, ps, st)[1])
         gradient = ForwardDiff.gradient(loss, u)
@@ -60,7 +112,7 @@ end
     # Second ones of the splines alone: of a whole layer they take minutes to compile.
     weights, v = randn(Xoshiro(2), 7, 2, 3), [1.0 2 -1; 0.5 -2 1]
     for st in (st, uneven)
-        splines(u) = sum(weights .* bspline_basis(u, st.knots, st.pieces))
+        splines(u) = sum(weights .* bspline_basis(u, st.knots, st.pieces, outside))
         hessian = ForwardDiff.hessian(splines, u)
         @test ForwardDiff.jacobian(u -> vec(Zygote.gradient(splines, u)[1]), u) ≈ hessian rtol = 1e-10
         st === uneven && continue
@@ -69,8 +121,8 @@ end
     end
 end
 
-@testset "Tracker" begin
-    layer = SplineKANLayer(2 => 2; grid = 4)
+@testset "Tracker: $outside" for outside in (:zero, :linear)
+    layer = SplineKANLayer(2 => 2; grid = 4, outside)
     ps, st = Lux.f64(Lux.setup(Xoshiro(0), layer))
     _, uneven, _ = update_grid(layer, ps, st, randn(Xoshiro(1), 2, 30))
     u = [0.3 -0.2 0.7; 0.1 0.6 -0.5]
@@ -100,6 +152,9 @@ end
     ps, st = Lux.setup(Xoshiro(0), layer)
     @test_throws DimensionMismatch layer(ones(3), ps, st)
     @test_throws "expected two finite numbers" SplineKANLayer(1 => 1; grid_range = (0, Inf))
+    @test_throws "expected one of zero, clamp, linear" SplineKANLayer(2 => 3; outside = :wrap)
+    @test_throws "expected one of zero, clamp, linear" kan_field([2, 2]; outside = :wrap)
+    @test_throws "takes no outside" mlp_field([2, 5, 2]; outside = :clamp)
     @test_throws "takes no activation" kan_field([2, 5, 2]; activation = :tanh)
     @test_throws "takes no grid" mlp_field([2, 5, 2]; grid = 5)
     @test_throws "scale" mlp_field([2, 5, 2]; scale = [1.0, 0.0])

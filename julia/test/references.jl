@@ -55,6 +55,8 @@ example_fields() = [
     kan_field([2, 3, 2]; grid = 3, spline_order = 2, grid_range = (-0.5, 1.0)),
     kan_field([2, 4, 3, 2]; grid = 8, spline_order = 5, squash = true),
     kan_field([2, 2]; grid = 4, spline_order = 1, input_power = 3),
+    kan_field([2, 3, 2]; grid_range = (-0.3, 0.4), outside = :clamp),
+    kan_field([2, 3, 2]; grid = 3, grid_range = (-0.3, 0.4), outside = :linear),
 ]
 
 function example_parameters(field)
@@ -71,6 +73,6 @@ function example_problem(field; tolerance = 1e-9)
 end
 
 function label(field)
-    (; model, widths, activation, grid, spline_order) = field.spec
-    return "$model $(join(widths, "-")) " * (model === :mlp ? "$activation" : "G=$grid S=$spline_order")
+    (; model, widths, activation, grid, spline_order, outside) = field.spec
+    return "$model $(join(widths, "-")) " * (model === :mlp ? "$activation" : "G=$grid S=$spline_order $outside")
 end

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.analysis.paired import PairedComparison
+from kansciml.analysis.paired import UNDECIDED, Comparison
 from kansciml.reporting.legends import hollow, key, log_ticks
 from kansciml.reporting.style import FAINT, TRUTH, VariantStyle
 
@@ -27,16 +27,15 @@ FARTHEST = 30.0
 
 @dataclass(frozen=True)
 class Ratio:
-    """A comparison with its look; `confirmed`: whether its verdict stands after correction."""
+    """The outcome of a claim on a ratio, and how it looks: filled where it is decided after correction."""
 
-    comparison: PairedComparison
+    outcome: Comparison
     style: VariantStyle
-    confirmed: bool
 
 
-def limits(ratios: Sequence[PairedComparison]) -> tuple[float, float]:
+def limits(ratios: Sequence[Comparison]) -> tuple[float, float]:
     """Ends of an axis: around all ratios and 1, and the intervals' ends that are not too far from them."""
-    known = [one.ratio for one in ratios if 0 < one.ratio < math.inf]
+    known = [one.effect for one in ratios if 0 < one.effect < math.inf]
     low, high = min([1.0, *known]), max([1.0, *known])
     ends = [end for one in ratios for end in (one.low, one.high) if low / FARTHEST < end < high * FARTHEST]
     return min([low, *ends]) / 1.5, max([high, *ends]) * 1.5
@@ -69,7 +68,7 @@ def height_of(rows: Sequence[tuple[str, Sequence[Ratio]]]) -> float:
 
 
 def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float]) -> None:
-    found, colour = one.comparison, one.style.colour
+    found, colour = one.outcome, one.style.colour
     if found.n_pairs == 0:
         return
     low, high = (float(np.clip(end, *ends)) for end in (found.low, found.high))
@@ -77,10 +76,10 @@ def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float]) -> None:
     for whole, end in ((found.low, low), (found.high, high)):
         if whole != end:  # 4 and 5 are matplotlib's caretleft and caretright
             axes.plot(end, y, marker=4 if end == ends[0] else 5, color=colour, markersize=4, clip_on=False, zorder=2)
-    ratio = float(np.clip(found.ratio, *ends))
+    ratio = float(np.clip(found.effect, *ends))
     axes.plot(
         ratio, y, one.style.marker, color=colour, markersize=3.6, markeredgewidth=0.9, zorder=4,
-        markerfacecolor=colour if one.confirmed else "white",
+        markerfacecolor=colour if found.corrected != UNDECIDED else "white",
     )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class FlatResult:
             empty for one that diverged.
         history: arrays of equal length: ``iteration``, ``loss`` (over the points fitted then), ``phase`` (0 Adam,
             1 L-BFGS), ``rung`` of the ladder of tolerances; and until then, over all sessions: ``seconds``,
-            ``evaluations``, ``cpu_s`` seconds of processor time, ``flops`` (see `train_flat`).
+            ``evaluations``, ``cpu_s`` seconds of processor time, ``work`` (see `train_flat`).
         evaluations: calls of value_and_grad.
         wall_s, cpu_s: seconds, of the clock and of processors, spent over all sessions of a resumed run.
         validation_loss: of these parameters, where there is validation.
@@ -147,7 +147,7 @@ class Row(NamedTuple):
     evaluations: int
     rung: int
     cpu_s: float
-    flops: float
+    work: float
 
 
 _INTEGERS = {"iteration": np.int64, "phase": np.int8, "evaluations": np.int64, "rung": np.int8}
@@ -170,7 +170,7 @@ class FlatState:
     evaluations: int = 0
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    flops: float = 0.0
+    work: float = 0.0
     status: str = "running"
     message: str = ""
     ended: str = ""
@@ -224,7 +224,7 @@ class FlatState:
             header = json.loads(arrays["header"].tobytes())
             found = header.pop("identity")
             own = [int if name in _INTEGERS else float for name in Row._fields]
-            rows = [Row(*(kind(x) for kind, x in zip(own, row, strict=True))) for row in arrays["rows"]]
+            rows = [Row._make(kind(x) for kind, x in zip(own, row, strict=True)) for row in arrays["rows"]]
             moments = arrays["exp_avg"], arrays["exp_avg_sq"]
             iterate = Iterate(header.pop("step"), arrays["params"], *moments, header.pop("updates"))
             best, validated = (

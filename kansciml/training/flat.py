@@ -66,7 +66,7 @@ def train_flat(
     checkpoint_every: float = 15.0,
     identity: str | Mapping[str, Any] = "",
     cpu: Callable[[], float] = time.process_time,
-    flops: Callable[[], float] = lambda: 0.0,
+    work: Callable[[], float] = lambda: 0.0,
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
 ) -> FlatResult:
@@ -89,8 +89,8 @@ def train_flat(
         checkpoint_every: seconds between two writes (default 15); on Ctrl-C it is written too.
         identity: what the problem is, as text or part by part in JSON types; a checkpoint with another one, with other
             settings or other first parameters is refused, and the parts that differ are named.
-        cpu, flops: processor time in seconds, and floating-point operations of value_and_grad, since any moment
-            (defaults: of this process; none are counted).
+        cpu, work: processor time in seconds, and a count of the work that value_and_grad does, since any moment
+            (defaults: of this process; none is counted).
         progress, log: called after every iteration, and with one line at each event worth telling.
 
     The loss is expected to be of order one, as those of `kansciml.backends` are: Adam's eps (1e-8) and the gradient at
@@ -126,7 +126,7 @@ def train_flat(
         checkpoint_every,
         identity,
         cpu,
-        flops,
+        work,
     ).finish()
 
 
@@ -146,12 +146,12 @@ class _Run:
     every: float
     identity: Mapping[str, Any]
     cpu: Callable[[], float]
-    flops: Callable[[], float]
+    work: Callable[[], float]
 
     def __post_init__(self) -> None:
         self.last_save = time.monotonic()
         self.began, self.cpu_began = self.last_save - self.state.wall_s, self.cpu() - self.state.cpu_s
-        self.flops_began = self.flops() - self.state.flops
+        self.work_began = self.work() - self.state.work
 
     def finish(self) -> FlatResult:
         state = self.state
@@ -182,8 +182,8 @@ class _Run:
         state = self.state
         if state.phase == ADAM:  # a row is written before its step counts: an interruption in between drops it
             del state.rows[state.iterate.step :]
-            state.evaluations, state.flops = (
-                (state.rows[-1].evaluations, state.rows[-1].flops) if state.rows else (0, 0.0)
+            state.evaluations, state.work = (
+                (state.rows[-1].evaluations, state.rows[-1].work) if state.rows else (0, 0.0)
             )
         state.wall_s, state.cpu_s = time.monotonic() - self.began, self.cpu() - self.cpu_began
         if self.checkpoint:
@@ -193,7 +193,7 @@ class _Run:
     def _evaluate(self, params: np.ndarray, subset: Any) -> tuple[float, np.ndarray]:
         self.state.evaluations += 1
         loss, gradient = self.rungs[self.state.rung](params, subset)
-        self.state.flops = self.flops() - self.flops_began
+        self.state.work = self.work() - self.work_began
         if not (np.isfinite(loss) and np.all(np.isfinite(gradient))):
             raise SolveError("the loss or its gradient is not finite")
         if subset is None and loss < self.state.best.loss:
@@ -209,7 +209,7 @@ class _Run:
 
     def _record(self, loss: float, phase: int) -> None:
         state, seconds = self.state, time.monotonic() - self.began
-        spent = state.evaluations, state.rung, self.cpu() - self.cpu_began, state.flops
+        spent = state.evaluations, state.rung, self.cpu() - self.cpu_began, state.work
         state.rows.append(Row(len(state.rows), loss, phase, seconds, *spent))
         if self.progress:
             total = self.settings.adam_steps + self.settings.lbfgs_steps
@@ -264,7 +264,7 @@ class _Run:
         settings, state = self.settings, self.state
         while (step := state.iterate.step) < settings.lbfgs_steps:
             chunk = min(settings.lbfgs_chunk, settings.lbfgs_steps - step)
-            rows, evaluations, flops = len(state.rows), state.evaluations, state.flops
+            rows, evaluations, work = len(state.rows), state.evaluations, state.work
             try:
                 params, done, stuck = self._lbfgs_chunk(state.iterate.params, chunk)
             except SolveError as error:
@@ -273,7 +273,7 @@ class _Run:
                 return
             except BaseException:
                 del state.rows[rows:]  # a resumed run does this chunk again from its start
-                state.evaluations, state.flops = evaluations, flops
+                state.evaluations, state.work = evaluations, work
                 raise
             self._judge(params)
             state.iterate = state.iterate._replace(step=step + done, params=params)

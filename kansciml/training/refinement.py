@@ -148,7 +148,8 @@ def fit_flat(
     Args:
         network: with `grids`, it has ``extend_grid(grid)``, as `kansciml.KAN` does.
         loss: computes the loss of the network as it is now, a scalar tensor.
-        settings: with `grids`, Adam trains on the first one, and each takes an equal part of the L-BFGS iterations.
+        settings: with `grids`, Adam trains on the first one, and each takes an equal part of the L-BFGS iterations; or
+            of Adam's, with its own annealing, where there are none of L-BFGS.
         grids: increasing numbers of intervals to train on in turn; the first may be the network's own.
         watch: an error of the network as it is now, on data that it is not trained on.
     """
@@ -187,8 +188,10 @@ def fit_flat(
             if counts["iterations"] >= due:
                 look()
 
-        steps = settings.lbfgs_steps // len(grids or (0,))
-        own = replace(settings, adam_steps=0 if stage else settings.adam_steps, lbfgs_steps=steps)
+        parts = len(grids or (0,))
+        adam = settings.adam_steps // (1 if settings.lbfgs_steps else parts)
+        lbfgs = settings.lbfgs_steps // parts
+        own = replace(settings, adam_steps=0 if stage and lbfgs else adam, lbfgs_steps=lbfgs)
         first = torch.cat([parameter.detach().reshape(-1) for parameter in parameters]).double().numpy()
         result = train_flat(value_and_grad, first, own, progress=progress)
         _load(parameters, result.params)

@@ -110,16 +110,16 @@ def test_processor_time_and_operations_add_up_over_kill_and_resume(tmp_path, at)
     def session(last):
         """With clocks of its own, of 2 s and 5 operations a call."""
         function = Interrupted(last)
-        spent = {"cpu": lambda: 100 + 2.0 * function.calls, "flops": lambda: 5.0 * function.calls}
+        spent = {"cpu": lambda: 100 + 2.0 * function.calls, "work": lambda: 5.0 * function.calls}
         return train_flat(function, START, settings, checkpoint=tmp_path / f"{at}" if last else None, **spent)
 
     whole = session(0)
-    np.testing.assert_array_equal(whole.history["flops"], 5 * whole.history["evaluations"])
+    np.testing.assert_array_equal(whole.history["work"], 5 * whole.history["evaluations"])
     np.testing.assert_array_equal(whole.history["cpu_s"], 2 * whole.history["evaluations"])
     with pytest.raises(KeyboardInterrupt):
         session(at)
     resumed = session(1000)
-    np.testing.assert_array_equal(resumed.history["flops"], whole.history["flops"])  # what was lost is done again
+    np.testing.assert_array_equal(resumed.history["work"], whole.history["work"])  # what was lost is done again
     assert np.all(np.diff(resumed.history["cpu_s"]) > 0)
     assert 2 * whole.evaluations <= resumed.cpu_s <= 2 * (whole.evaluations + 12)  # and its time counts twice
 

@@ -100,130 +100,188 @@ function knot_pieces(knots::AbstractMatrix, order::Integer)
     return pieces
 end
 
-# The polynomials of the derivatives by r.
-function derived(pieces)
+# The polynomials of the derivatives of that order by r.
+function derived(pieces, derivative::Int)
+    derivative == 0 && return pieces
     slopes = zero(pieces)
     for p in 1:(size(pieces, 1) - 1)
         selectdim(slopes, 1, p) .= p .* selectdim(pieces, 1, p + 1)
     end
-    return slopes
+    return derived(slopes, derivative - 1)
 end
 
+# What splines do outside the grid, as the Python layer names it.
+const OUTSIDE = (:zero, :clamp, :linear)
+
 """
-    bspline_basis(x, knots, pieces)
+    bspline_basis(x, knots, pieces, outside = :zero)
 
 The `G + S` B-splines at every entry of `x`: an array of size `(G + S, size(x)...)`. Uniform `knots (K,)` are those of
 every entry, `knots (K, I)` those of every entry along the first axis of `x (I, ...)`. `pieces (S + 1, S + 1)` of
-uniform knots come from [`uniform_pieces`](@ref), those `(S + 1, S + 1, K - 1, I)` of others from `knot_pieces`. Zero
-outside the knots; at a knot the cell to its right counts, as in the recursion of Cox and de Boor on half-open
-intervals.
+uniform knots come from [`uniform_pieces`](@ref), those `(S + 1, S + 1, K - 1, I)` of others from `knot_pieces`. At a
+knot the cell to its right counts, as in the recursion of Cox and de Boor on half-open intervals.
+
+`outside` the grid of G cells, `:zero` lets the splines fade to zero over S knots, `:clamp` keeps their value at its end,
+and `:linear` goes on straight; there the right end of the grid belongs to its last cell.
 
 Arrays of numbers in memory are read cell by cell, and derivatives of any order are written out. Others, of a GPU or of
 a tape, go through broadcasts without mutation.
 """
-bspline_basis(x::PlainArray, knots, pieces) = plain_basis(x, knots, pieces, 0)
+bspline_basis(x::AbstractArray, knots, pieces) = bspline_basis(x, knots, pieces, :zero)
 
-bspline_slopes(x::PlainArray, knots, pieces) = plain_basis(x, knots, pieces, 1)
+bspline_basis(x::PlainArray, knots, pieces, outside::Symbol) = plain_basis(x, knots, pieces, outside, 0)
 
 # The derivatives of that order of the splines.
-function plain_basis(x, knots, pieces, derivative::Int)
-    knots, pieces = in_type_of(x, knots), in_type_of(x, pieces)
-    for _ in 1:derivative
-        pieces = derived(pieces)
-    end
+function plain_basis(x, knots, pieces, outside::Symbol, derivative::Int)
+    knots, pieces = in_type_of(x, knots), derived(in_type_of(x, pieces), derivative)
     order, cells = size(pieces, 1) - 1, size(knots, 1) - 1
     basis = zeros(eltype(x), cells - order, size(x)...)
     columns = reshape(basis, cells - order, :)
     for (column, position) in enumerate(x)
         i = mod1(column, size(knots, 2))
-        cell, r, per_unit = locate(knots, pieces, i, position)
+        cell, r, per_unit, beyond = locate(knots, pieces, i, position, outside)
         cell < 0 && continue
-        factor = per_unit^derivative
+        factor, own = per_unit^derivative, pieces_of(pieces, cell, i)
         for q in max(0, order - cell):min(order, cells - 1 - cell)
-            @inbounds columns[cell - order + q + 1, column] = factor * piece_value(pieces_of(pieces, cell, i), q, r)
+            value = spline_derivative(own, q, r, factor, beyond * per_unit, outside, derivative)
+            @inbounds columns[cell - order + q + 1, column] = value
         end
     end
     return basis
 end
 
 # The products of the derivatives of that order with weights of the same size, summed over the splines.
-function weighted_basis(x, knots, pieces, derivative::Int, weights)
-    knots, pieces = in_type_of(x, knots), in_type_of(x, pieces)
-    for _ in 1:derivative
-        pieces = derived(pieces)
-    end
+function weighted_basis(x, knots, pieces, outside::Symbol, derivative::Int, weights)
+    knots, pieces = in_type_of(x, knots), derived(in_type_of(x, pieces), derivative)
     order, cells = size(pieces, 1) - 1, size(knots, 1) - 1
     columns = reshape(weights, cells - order, :)
     sums = similar(x, promote_type(eltype(x), eltype(weights)))
     for (column, position) in enumerate(x)
         i = mod1(column, size(knots, 2))
-        cell, r, per_unit = locate(knots, pieces, i, position)
+        cell, r, per_unit, beyond = locate(knots, pieces, i, position, outside)
         total = zero(eltype(sums))
         if cell >= 0
+            factor, own = per_unit^derivative, pieces_of(pieces, cell, i)
             for q in max(0, order - cell):min(order, cells - 1 - cell)
                 @inbounds weight = columns[cell - order + q + 1, column]
-                total = muladd(weight, piece_value(pieces_of(pieces, cell, i), q, r), total)
+                value = spline_derivative(own, q, r, factor, beyond * per_unit, outside, derivative)
+                total = muladd(weight, value, total)
             end
         end
-        sums[column] = total * per_unit^derivative
+        sums[column] = total
     end
     return sums
 end
 
-# Cell of input i that x lies in, the place in it, and cells per unit there; the cell is -1 outside the knots.
-@inline function locate(knots, ::AbstractMatrix, i, x)
+# Of `pieces` that are derived as often; r and `beyond` are in cells.
+@inline function spline_derivative(pieces, q, r, factor, beyond, outside, derivative)
+    value = factor * piece_value(pieces, q, r)
+    iszero(beyond) && return value
+    outside === :linear && derivative == 0 && return muladd(beyond, piece_slope(pieces, q, r), value)
+    return derivative > (outside === :linear) ? zero(value) : value
+end
+
+# Cell of input i that x lies in, the place in it, cells per unit there, and how far x is beyond the grid. The cell is -1
+# where all splines are zero, and where x is not a number.
+@inline function locate(knots, pieces, i, x, outside)
+    cells, margin = size(knots, 1) - 1, outside === :zero ? 0 : size(pieces, 1) - 1
+    @inbounds low, high = knots[margin + 1, i], knots[cells + 1 - margin, i]
+    is_there = outside === :zero ? low <= x < high : !isnan(x)
+    is_there || return -1, zero(x), one(low), zero(x)
+    at = clamp(x, low, high)
+    return place(knots, pieces, i, at, margin, cells - 1 - margin)..., x - at
+end
+
+@inline function place(knots, ::AbstractMatrix, i, x, first_cell, last_cell)
     cells = size(knots, 1) - 1
     @inbounds first_knot, last_knot = knots[1, i], knots[cells + 1, i]
     per_cell = cells / (last_knot - first_knot)
     u = (x - first_knot) * per_cell
-    0 <= u < cells || return -1, zero(u), per_cell
-    cell = cell_index(u)
+    cell = clamp(cell_index(u), first_cell, last_cell)
     return cell, u - cell, per_cell
 end
 
-@inline function locate(knots, ::AbstractArray{<:Any,4}, i, x)
+@inline function place(knots, ::AbstractArray{<:Any,4}, i, x, first_cell, last_cell)
     t = view(knots, :, i)
-    at = searchsortedlast(t, x)
-    1 <= at < length(t) || return -1, zero(x), one(eltype(t))
-    per_cell = 1 / (t[at + 1] - t[at])
-    return at - 1, (x - t[at]) * per_cell, per_cell
+    cell = clamp(searchsortedlast(t, x) - 1, first_cell, last_cell)
+    per_cell = 1 / (t[cell + 2] - t[cell + 1])
+    return cell, (x - t[cell + 1]) * per_cell, per_cell
 end
 
 @inline pieces_of(pieces::AbstractMatrix, cell, i) = pieces
 @inline pieces_of(pieces, cell, i) = view(pieces, :, :, cell + 1, min(i, size(pieces, 4)))
 
-function ChainRulesCore.rrule(::typeof(bspline_basis), x::PlainArray, knots, pieces)
-    basis, pullback = ChainRulesCore.rrule(plain_basis, x, knots, pieces, 0)
-    return basis, cotangent -> pullback(cotangent)[1:4]
+function ChainRulesCore.rrule(::typeof(bspline_basis), x::PlainArray, knots, pieces, outside::Symbol)
+    basis, pullback = ChainRulesCore.rrule(plain_basis, x, knots, pieces, outside, 0)
+    return basis, cotangent -> pullback(cotangent)[1:5]
 end
 
-function ChainRulesCore.rrule(::typeof(plain_basis), x, knots, pieces, derivative::Int)
+# Of what is no parameter.
+const CONSTANTS = ntuple(_ -> NoTangent(), 4)
+
+function ChainRulesCore.rrule(::typeof(plain_basis), x, knots, pieces, outside::Symbol, derivative::Int)
     project = ProjectTo(x)
     function basis_pullback(cotangent)
-        by_x = weighted_basis(x, knots, pieces, derivative + 1, unthunk(cotangent))
-        return NoTangent(), project(by_x), NoTangent(), NoTangent(), NoTangent()
+        by_x = weighted_basis(x, knots, pieces, outside, derivative + 1, unthunk(cotangent))
+        return NoTangent(), project(by_x), CONSTANTS...
     end
-    return plain_basis(x, knots, pieces, derivative), basis_pullback
+    return plain_basis(x, knots, pieces, outside, derivative), basis_pullback
 end
 
-function ChainRulesCore.rrule(::typeof(weighted_basis), x, knots, pieces, derivative::Int, weights)
+function ChainRulesCore.rrule(::typeof(weighted_basis), x, knots, pieces, outside::Symbol, derivative::Int, weights)
     project, project_weights = ProjectTo(x), ProjectTo(weights)
     function weighted_pullback(cotangent)
         cotangent = unthunk(cotangent)
-        by_x = cotangent .* weighted_basis(x, knots, pieces, derivative + 1, weights)
-        by_weights = reshape(cotangent, 1, size(cotangent)...) .* plain_basis(x, knots, pieces, derivative)
-        return NoTangent(), project(by_x), NoTangent(), NoTangent(), NoTangent(), project_weights(by_weights)
+        by_x = cotangent .* weighted_basis(x, knots, pieces, outside, derivative + 1, weights)
+        basis = plain_basis(x, knots, pieces, outside, derivative)
+        by_weights = reshape(cotangent, 1, size(cotangent)...) .* basis
+        return NoTangent(), project(by_x), CONSTANTS..., project_weights(by_weights)
     end
-    return weighted_basis(x, knots, pieces, derivative, weights), weighted_pullback
+    return weighted_basis(x, knots, pieces, outside, derivative, weights), weighted_pullback
 end
 
 # The same by broadcasts, x (I, B) and knots (K, I) or (K,).
-function bspline_basis(x::AbstractArray, knots, pieces)
-    order, inputs = size(pieces, 1) - 1, size(knots, 2)
-    t = in_type_of(x, reshape(knots, size(knots, 1), inputs, 1))
-    columns = reshape(x, 1, inputs, length(x) ÷ inputs)
+function bspline_basis(x::AbstractArray, knots, pieces, outside::Symbol)
+    outside === :zero && return broadcast_basis(x, knots, pieces)
+    columns = reshape(x, size(knots, 2), :)
+    low, high = grid_ends(x, knots, size(pieces, 1) - 1)
+    at = clamp.(columns, low, high)
+    basis = broadcast_basis(at, knots, pieces)
+    if outside === :linear
+        basis = basis .+ reshape(columns .- at, 1, size(at)...) .* broadcast_slopes(at, knots, pieces)
+    end
+    return reshape(basis, size(basis, 1), size(x)...)
+end
+
+# Ends of the grid (1 or I, 1). Hats have a corner there, so that they are evaluated a rounding error before it.
+function grid_ends(x, knots, order)
+    t = in_type_of(x, knots)
+    low, high = t[(order + 1):(order + 1), :], t[(end - order):(end - order), :]
+    margin = order > 1 ? zero(low) : 16eps(eltype(t)) .* max.(abs.(t[1:1, :]), abs.(t[end:end, :]))
+    return reshape(low .+ margin, :, 1), reshape(high .- margin, :, 1)
+end
+
+ChainRulesCore.@non_differentiable grid_ends(::Any, ::Any, ::Any)
+
+function broadcast_basis(x, knots, pieces)
+    columns, t, order = for_broadcast(x, knots, pieces)
     basis = ndims(pieces) == 2 ? uniform_broadcast(columns, t, Val(order)) : recursion_broadcast(columns, t, order)
     return reshape(basis, size(basis, 1), size(x)...)
+end
+
+# A derivative of splines comes from those an order lower, each over its width (de Boor 1978, chapter X).
+function broadcast_slopes(x, knots, pieces)
+    columns, t, order = for_broadcast(x, knots, pieces)
+    last = size(t, 1) - order
+    weighted = recursion_broadcast(columns, t, order - 1) .* (order ./ (t[(order + 1):end, :, :] .- t[1:last, :, :]))
+    slopes = weighted[1:(last - 1), :, :] .- weighted[2:last, :, :]
+    return reshape(slopes, size(slopes, 1), size(x)...)
+end
+
+function for_broadcast(x, knots, pieces)
+    inputs = size(knots, 2)
+    t = in_type_of(x, reshape(knots, size(knots, 1), inputs, 1))
+    return reshape(x, 1, inputs, length(x) ÷ inputs), t, size(pieces, 1) - 1
 end
 
 function uniform_broadcast(x, t, ::Val{order}) where {order}

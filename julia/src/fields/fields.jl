@@ -9,6 +9,7 @@ struct FieldSpec
     grid::Int
     spline_order::Int
     grid_range::Tuple{Float64,Float64}
+    outside::Symbol
     center::Vector{Float64}
     scale::Vector{Float64}
     rate::Vector{Float64}
@@ -18,7 +19,7 @@ struct FieldSpec
     time::Bool
 
     function FieldSpec(
-        model, widths; activation = :tanh, grid = 5, spline_order = 3, grid_range = (-1, 1),
+        model, widths; activation = :tanh, grid = 5, spline_order = 3, grid_range = (-1, 1), outside = :zero,
         center = zeros(widths[1]), scale = ones(widths[1]), rate = ones(widths[end]), squash = false, input_power = 1,
         inputs = 0, time = false, free_ends = false,
     )
@@ -41,8 +42,8 @@ struct FieldSpec
             throw(ArgumentError("got input_power $input_power: expected an odd positive integer"))
         end
         return new(
-            model, widths, activation, grid, spline_order, Float64.(grid_range), center, scale, rate, squash,
-            input_power, inputs, time,
+            model, widths, activation, grid, spline_order, Float64.(grid_range), checked_outside(outside), center, scale,
+            rate, squash, input_power, inputs, time,
         )
     end
 end
@@ -101,7 +102,7 @@ function Field(spec::FieldSpec)
         if spec.model === :mlp
             Dense(mapping, i + 1 < length(spec.widths) ? ACTIVATIONS[spec.activation] : identity)
         else
-            SplineKANLayer(mapping; spec.grid, spec.spline_order, spec.grid_range)
+            SplineKANLayer(mapping; spec.grid, spec.spline_order, spec.grid_range, spec.outside)
         end
     end
     model = Chain(layers...)
@@ -135,12 +136,12 @@ function mlp_field(
 end
 
 """
-    kan_field(widths; grid = 5, spline_order = 3, grid_range = (-1, 1), center, scale, rate,
+    kan_field(widths; grid = 5, spline_order = 3, grid_range = (-1, 1), outside = :zero, center, scale, rate,
               squash = false, input_power = 1, inputs = 0, time = false)
 
-Vector field with a spline KAN: [`SplineKANLayer`](@ref)s of the given widths, e.g. `[2, 6, 2]`. `center` and `scale`
-normalise the state (choose them so that it stays inside `grid_range`), `squash` applies tanh after that,
-`input_power` raises the result to an odd power, `rate` multiplies the output.
+Vector field with a spline KAN: [`SplineKANLayer`](@ref)s of the given widths, e.g. `[2, 6, 2]`, and their policy
+`outside` of the grid. `center` and `scale` normalise the state (choose them so that it stays inside `grid_range`),
+`squash` applies tanh after that, `input_power` raises the result to an odd power, `rate` multiplies the output.
 
 `inputs` is the number of inputs ([`Inputs`](@ref)) that the network sees beside the state, `time` whether it sees the
 time, last: `widths[1]` is `widths[end] + inputs + time`, as are the lengths of `center` and `scale`.
@@ -148,14 +149,15 @@ time, last: `widths[1]` is `widths[end] + inputs + time`, as are the lengths of 
 Throws an `ArgumentError` if a value is out of range.
 """
 function kan_field(
-    widths; grid = 5, spline_order = 3, grid_range = (-1, 1), center = zeros(widths[1]), scale = ones(widths[1]),
-    rate = ones(widths[end]), squash = false, input_power = 1, inputs = 0, time = false, others...,
+    widths; grid = 5, spline_order = 3, grid_range = (-1, 1), outside = :zero, center = zeros(widths[1]),
+    scale = ones(widths[1]), rate = ones(widths[end]), squash = false, input_power = 1, inputs = 0, time = false,
+    others...,
 )
     isempty(others) || refuse("a spline KAN", others)
     return Field(
         FieldSpec(
-            :kan, collect(Int, widths); grid, spline_order, grid_range, center, scale, rate, squash, input_power,
-            inputs, time,
+            :kan, collect(Int, widths); grid, spline_order, grid_range, outside, center, scale, rate, squash,
+            input_power, inputs, time,
         )
     )
 end
@@ -230,8 +232,8 @@ function (field::AbstractField)(x::AbstractVecOrMat, params::AbstractVector)
 end
 
 function Base.show(io::IO, field::Field)
-    (; model, widths, activation, grid, spline_order) = field.spec
-    detail = model === :mlp ? "$activation" : "grid=$grid, spline_order=$spline_order"
+    (; model, widths, activation, grid, spline_order, outside) = field.spec
+    detail = model === :mlp ? "$activation" : "grid=$grid, spline_order=$spline_order$(shown_outside(outside))"
     print(io, model === :mlp ? "MLP" : "KAN", " field ", join(widths, "-"), " ($detail), ")
     return print(io, parameter_count(field), " parameters")
 end

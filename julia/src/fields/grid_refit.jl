@@ -36,9 +36,10 @@ function extend_grid(layer::SplineKANLayer, ps, st, grid::Integer; x = nothing)
     grid >= layer.grid || throw(ArgumentError("got grid $grid: expected at least $(layer.grid), the present one"))
     samples = isnothing(x) ? nothing : layer_samples(layer, x)
     knots = reduce(hcat, extended_knots(column, layer.spline_order, grid) for column in eachcol(all_knots(layer, st)))
-    (; in_dims, out_dims, spline_order, grid_range, base_activation, init_weight, init_spline, init_scale) = layer
+    (; in_dims, out_dims, spline_order, grid_range, base_activation, outside) = layer
     finer = SplineKANLayer(
-        in_dims => out_dims; grid, spline_order, grid_range, base_activation, init_weight, init_spline, init_scale
+        in_dims => out_dims; grid, spline_order, grid_range, base_activation, outside, layer.init_weight,
+        layer.init_spline, layer.init_scale,
     )
     return finer, refit(layer, ps, st, knots, samples)...
 end
@@ -105,13 +106,13 @@ function refit(layer, ps, st, knots, samples)
             inside = low .<= row .<= high
             points, weights = [points; row[inside]], [SPREAD * (2order + 2) .* weights; ones(sum(inside))]
         end
-        wanted = splines_at(points, old, order) * weight[:, :, i]'                  # (points, out)
-        splines = splines_at(points, new, order)
+        wanted = splines_at(points, old, layer) * weight[:, :, i]'                  # (points, out)
+        splines = splines_at(points, new, layer)
         found = (sqrt.(weights) .* splines) \ (sqrt.(weights) .* wanted)            # (G + S, out)
         new_weight[:, :, i] = found'
         at, counts = isnothing(samples) ? (points, weights) : (samples[i, :], ones(size(samples, 2)))
-        before = splines_at(at, old, order) * weight[:, :, i]' .* scale[:, i]'
-        change = splines_at(at, new, order) * found .* scale[:, i]' .- before
+        before = splines_at(at, old, layer) * weight[:, :, i]' .* scale[:, i]'
+        change = splines_at(at, new, layer) * found .* scale[:, i]' .- before
         largest = max(largest, maximum(abs, change))
         squares += sum(counts .* abs2.(change))
         power += sum(counts .* abs2.(before))
@@ -123,8 +124,8 @@ function refit(layer, ps, st, knots, samples)
     return parameters, (; knots, pieces = knot_pieces(knots, order)), error
 end
 
-splines_at(points, knots, order) =
-    permutedims(bspline_basis(points, knots, knot_pieces(reshape(knots, :, 1), order)))
+splines_at(points, knots, (; spline_order, outside)) =
+    permutedims(bspline_basis(points, knots, knot_pieces(reshape(knots, :, 1), spline_order), outside))
 
 # Points and weights for which sums of polynomials of degree 2S over them are means over each new interval.
 function spread_points(old, new, order)

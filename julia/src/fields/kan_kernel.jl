@@ -3,6 +3,7 @@
 mutable struct SplineKernel{T}
     const order::Int
     const cells::Int
+    const outside::Symbol
     const first_knot::Float64
     const per_cell::Float64
     const pieces::Matrix{Float64}
@@ -24,7 +25,7 @@ function SplineKernel(::Type{T}, spec::FieldSpec, n_in, n_out, block) where {T}
     knots = uniform_knots(spec.grid, order, spec.grid_range)
     cells = length(knots) - 1
     return SplineKernel{T}(
-        order, cells, knots[1], cells / (knots[end] - knots[1]), uniform_pieces(order),
+        order, cells, spec.outside, knots[1], cells / (knots[end] - knots[1]), uniform_pieces(order),
         (block.base_weight.range, block.spline_weight.range, block.spline_scale.range),
         zeros(T, n_out, n_in), zeros(T, n_out, n_basis, n_in), zeros(T, n_out, n_in),
         zeros(T, n_out, n_basis + 2order, n_in),
@@ -70,12 +71,26 @@ function bind!(layer::SplineKernel, params)
     return layer
 end
 
-# Cell that x lies in and the place in it; the cell is -1 outside the knots, and where x is not a number.
+# Cell that x lies in, the place in it, how far x is beyond the grid where splines go on straight, both in cells, and
+# what a slope by the place is multiplied with. The cell is -1 where there is no spline, and where x is not a number.
 @inline function locate(layer::SplineKernel, x)
     u = (x - layer.first_knot) * layer.per_cell
-    0 <= u < layer.cells || return -1, zero(u)
-    cell = cell_index(u)
-    return cell, u - cell
+    if layer.outside === :zero
+        0 <= u < layer.cells || return -1, zero(u), zero(u), layer.per_cell
+        cell = cell_index(u)
+        return cell, u - cell, zero(u), layer.per_cell
+    end
+    isnan(u) && return -1, u, u, layer.per_cell
+    last_cell = layer.cells - layer.order - 1
+    at = clamp(u, layer.order, last_cell + 1)
+    cell = min(cell_index(at), last_cell)                    # the right end belongs to the last cell
+    layer.outside === :linear && return cell, at - cell, u - at, layer.per_cell
+    return cell, at - cell, zero(u), u == at ? layer.per_cell : 0.0
+end
+
+@inline function spline_value(pieces, q, r, beyond)
+    value = piece_value(pieces, q, r)
+    return iszero(beyond) ? value : muladd(beyond, piece_slope(pieces, q, r), value)
 end
 
 # Offset of the spline in place q = 0 to S of a cell, in `padded`.
@@ -114,9 +129,9 @@ function forward!(y, layer::SplineKernel, x)
     fill!(y, zero(eltype(y)))
     for i in eachindex(x)
         add_one!(y, swish(x[i]), layer.base, length(y) * (i - 1))
-        cell, r = locate(layer, x[i])
+        cell, r, beyond, _ = locate(layer, x[i])
         cell < 0 && continue
-        add_splines!(q -> piece_value(layer.pieces, q, r), y, layer, i, cell)
+        add_splines!(q -> spline_value(layer.pieces, q, r, beyond), y, layer, i, cell)
     end
     return y
 end
@@ -159,11 +174,11 @@ function keep_basis!(layer::SplineKernel, inputs, columns)
     @inbounds for b in 1:columns, i in axes(inputs, 1)
         x = inputs[i, b]
         silu[i, b], silu_slopes[i, b] = value_and_slope(swish, x)
-        cell[i, b], r = locate(layer, x)
+        cell[i, b], r, beyond, per_cell = locate(layer, x)
         cell[i, b] < 0 && continue
         for q in 0:layer.order
-            basis[q + 1, i, b] = piece_value(pieces, q, r)
-            basis_slopes[q + 1, i, b] = layer.per_cell * piece_slope(pieces, q, r)
+            basis[q + 1, i, b] = spline_value(pieces, q, r, beyond)
+            basis_slopes[q + 1, i, b] = per_cell * piece_slope(pieces, q, r)
         end
     end
     return nothing

@@ -1,6 +1,6 @@
 @doc raw"""
     SplineKANLayer(in => out; grid = 5, spline_order = 3, grid_range = (-1, 1), base_activation = swish,
-                   init_weight = glorot_uniform, init_spline, init_scale = ones32)
+                   outside = :zero, init_weight = glorot_uniform, init_spline, init_scale = ones32)
 
 Kolmogorov-Arnold layer with a learnable univariate function on every edge (Liu et al. 2024; Pal & Das 2024,
 section 3):
@@ -14,9 +14,10 @@ y_o = \sum_i w_{oi}\,\mathrm{act}(x_i) + s_{oi} \sum_{m=1}^{G+S} c_{omi} B_m(x_i
   - `in`, `out`: number of inputs and outputs, at least 1.
   - `grid`: number of grid intervals G.
   - `spline_order`: polynomial order S (3: cubic).
-  - `grid_range`: interval that the grid covers. Outside, the splines fade to zero over S knots and only the base
-    branch is left.
+  - `grid_range`: interval that the grid covers.
   - `base_activation`: function of one number (default: SiLU).
+  - `outside`: the splines outside the grid: `:zero` (they fade to zero over S knots, and only the base branch is left),
+    `:clamp` (they keep their value at its end) or `:linear` (they go on straight).
   - `init_weight`, `init_spline`, `init_scale`: functions of `(rng, dims...)` that draw the parameters below.
 
 ## Input and output
@@ -45,6 +46,7 @@ In all `in * out * (2 + G + S)`, as the paper counts them.
     spline_order <: Int
     grid_range <: Tuple{Float64,Float64}
     base_activation
+    outside <: Symbol
     init_weight
     init_spline
     init_scale
@@ -56,6 +58,7 @@ function SplineKANLayer(
     spline_order::Integer = 3,
     grid_range = (-1, 1),
     base_activation = swish,
+    outside::Symbol = :zero,
     init_weight = glorot_uniform,
     init_spline = small_normal,
     init_scale = ones32,
@@ -69,17 +72,24 @@ function SplineKANLayer(
         throw(ArgumentError("got grid_range $grid_range: expected two finite numbers, the lower first"))
     range = (Float64(low), Float64(high))
     return SplineKANLayer(
-        Int(n_in), Int(n_out), Int(grid), Int(spline_order), range, base_activation, init_weight, init_spline,
-        init_scale,
+        Int(n_in), Int(n_out), Int(grid), Int(spline_order), range, base_activation, checked_outside(outside),
+        init_weight, init_spline, init_scale,
     )
+end
+
+function checked_outside(outside)
+    outside in OUTSIDE || throw(ArgumentError("got outside $outside: expected one of $(join(OUTSIDE, ", "))"))
+    return outside
 end
 
 small_normal(rng, n_out, n_basis, n_in) = 0.1f0 / sqrt(Float32(n_in)) .* randn(rng, Float32, n_out, n_basis, n_in)
 
 function Base.show(io::IO, l::SplineKANLayer)
     print(io, "SplineKANLayer($(l.in_dims) => $(l.out_dims), grid=$(l.grid), spline_order=$(l.spline_order), ")
-    return print(io, "grid_range=$(l.grid_range))")
+    return print(io, "grid_range=$(l.grid_range)$(shown_outside(l.outside)))")
 end
+
+shown_outside(outside) = outside === :zero ? "" : ", outside=$outside"
 
 function LuxCore.initialparameters(rng::AbstractRNG, l::SplineKANLayer)
     return (
@@ -106,7 +116,7 @@ function (l::SplineKANLayer)(x::AbstractArray, ps, st::NamedTuple)
         throw(DimensionMismatch("got an input of size $(size(x)): expected ($n_in, ...)"))
     end
     columns = reshape(x, n_in, :)                                             # (I, B)
-    basis = bspline_basis(columns, st.knots, st.pieces)                       # (M, I, B), M = G + S
+    basis = bspline_basis(columns, st.knots, st.pieces, l.outside)            # (M, I, B), M = G + S
     spline = ps.spline_weight .* reshape(ps.spline_scale, n_out, 1, n_in)     # (O, M, I)
     y = ps.base_weight * l.base_activation.(columns) .+ reshape(spline, n_out, :) * reshape(basis, :, size(columns, 2))
     return reshape(y, n_out, Base.tail(size(x))...), st

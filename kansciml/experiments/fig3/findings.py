@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from kansciml.experiments.fig3.report import Fig3Record, MixerClaim, claims
+from kansciml.experiments.fig3.report import Fig3Record, claims
+from kansciml.experiments.hessian.claims import MEASURES, SharpnessClaim, sharper
 from kansciml.experiments.vision.record import VisionGroup, top1
 from kansciml.reporting.claims import POINTS, effect_text
 from kansciml.reporting.judging import NO_NUMBER, VERDICT, diverged, judged, resized, shortfalls
-from kansciml.runs.findings import UNDECIDED, Finding
+from kansciml.runs.findings import Finding
 from kansciml.runs.records import Record
 
 ITEM = "Figure 3"
@@ -16,16 +17,11 @@ AT_LEAST = {"epochs": 100}
 SAME = {"dataset": "cifar10", "subset": None}
 SHARP = '"KAN variants converge to sharp minima (large number of positive eigenvalues)" (Figure 3)'
 SHARPNESS = {
-    "positive_count": (SHARP, "positive eigenvalues"),
-    "positive_share": (f"{SHARP}, as a share of all", "share of positive eigenvalues"),
-    "count_above_0.01_top": (
-        'sharp minima by "a significant number of large positive eigenvalues" (section 2.2)',
-        "eigenvalues above 1 % of the largest",
-    ),
+    "positive_count": SHARP,
+    "positive_share": f"{SHARP}, as a share of all",
+    "count_above_0.01_top": 'sharp minima by "a significant number of large positive eigenvalues" (section 2.2)',
 }
-"""Measure -> claim, and the measure in words."""
-MOST_UNRESOLVED = 0.5
-"""Least share of the pairs of seeds whose difference must exceed the errors of probes and quadrature."""
+"""Measure -> claim."""
 
 
 def findings(record: Record) -> list[Finding]:
@@ -34,7 +30,7 @@ def findings(record: Record) -> list[Finding]:
     return [_finding(record, fig3, claim) for claim in claims(fig3)]
 
 
-def _finding(record: Record, fig3: Fig3Record, claim: MixerClaim) -> Finding:
+def _finding(record: Record, fig3: Fig3Record, claim: SharpnessClaim) -> Finding:
     kan, mlp, outcome = claim.group, claim.reference, claim.outcome
     short = _short(record, kan)
     figures: tuple[str, ...] = ("figure3",)
@@ -51,26 +47,15 @@ def _finding(record: Record, fig3: Fig3Record, claim: MixerClaim) -> Finding:
         verdict, evidence = judged(claim, short)
         figures += (f"curves{fig3.suffix(kan.task)}",)
     else:
-        text, what = SHARPNESS[claim.name]
+        text = SHARPNESS[claim.name]
         values = [fig3.measured(side, claim.name) for side in (kan, mlp)]
         measured = (
-            f"{what}: KAN {values[0]}, MLP {values[1]} (mean over seeds +- error); KAN - MLP {effect_text(outcome)}"
+            f"{MEASURES[claim.name]}: KAN {values[0]}, MLP {values[1]} (mean over seeds +- error); KAN - MLP"
+            f" {effect_text(outcome)}"
         )
-        verdict, evidence = _sharper(claim, short)
+        verdict, evidence = sharper(claim, short)
     where = f"{fig3.title(kan.task)}, {kan.label}"
     return Finding(ITEM, text, NO_NUMBER, measured, verdict, evidence, figures, where)
-
-
-def _sharper(claim: MixerClaim, short: list[str]) -> tuple[str, str]:
-    verdict, evidence = judged(claim, short)
-    if claim.tested and claim.resolved is not None and claim.resolved < MOST_UNRESOLVED:
-        some = f"Only {100 * claim.resolved:.0f} % of the pairs of models differ"
-        share = some if claim.resolved else "No pair of models differs"
-        evidence += f". {share} by more than 2 standard errors of probes and quadrature: it takes more Lanczos steps"
-        verdict = UNDECIDED
-    if claim.name == "positive_count":
-        evidence += ". Such a number grows with the number of parameters by itself; the share of all does not"
-    return verdict, evidence
 
 
 def _short(record: Record, group: VisionGroup) -> list[str]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED
+from kansciml.analysis.paired import REFUTED, SUPPORTED
 from kansciml.experiments.hessian import report as hessian
-from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord
+from kansciml.experiments.hessian.claims import SharpnessClaim, family, sharpness_claims
+from kansciml.experiments.hessian.record import HessianRecord
 from kansciml.experiments.vision.record import VisionGroup, VisionRecord
 from kansciml.experiments.vision.report import claims as accuracy_claims
 from kansciml.experiments.vision.report import drawings
 from kansciml.experiments.vision.report import summary as vision_summary
-from kansciml.reporting.claims import Claim, claim_table, counted, in_families
+from kansciml.reporting.claims import claim_table, counted, in_families
 from kansciml.reporting.groups import mean_error, plus_minus
 from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
@@ -36,26 +36,8 @@ COLUMNS = {
     "negative_mass": "Negative mass",
 }
 """Measure -> heading."""
-CLAIMED = {
-    "positive_count": "more positive eigenvalues",
-    "positive_share": "more positive eigenvalues, of all",
-    "count_above_0.01_top": "more eigenvalues above 1 % of the largest",
-}
 LINE_HEIGHT = 0.13
 """Inches of a line of text below a panel."""
-
-
-@dataclass(frozen=True)
-class MixerClaim(Claim[VisionGroup]):
-    """A claim of the paper on a KAN against its MLP; `found` are both medians, of the MLPs first; effects KAN - MLP.
-
-    Args:
-        name: a key of `CLAIMED`, ``"accuracy"`` or ``"parameters"``.
-        resolved: of the pairs of one KAN and one MLP, the share in which an eigenvalue measure differs in the
-            verdict's direction by more than the errors of its probes and of the quadrature; None of the others.
-    """
-
-    resolved: float | None = None
 
 
 def overview_table(fig3: Fig3Record) -> Table:
@@ -77,30 +59,22 @@ def overview_table(fig3: Fig3Record) -> Table:
     return Table("Figure 3: accuracy, parameters and spectra", columns, body, notes)
 
 
-def claims(fig3: Fig3Record) -> list[MixerClaim]:
-    """The paper's claims on its Figure 3, decided by the seeds of this run; all on sharpness are one family."""
+def claims(fig3: Fig3Record) -> list[SharpnessClaim[VisionGroup]]:
+    """The paper's claims on its Figure 3, decided by the seeds of this run; `found` are medians, effects KAN - MLP.
+
+    Their names: those of `sharpness_claims`, ``"accuracy"`` and ``"parameters"``.
+    """
     found = []
     for claim in accuracy_claims(fig3):
         kans, mlps = claim.group, claim.reference
-        own = [one for one in fig3.hessian.verdicts if (one.task, one.group) == (kans.task, kans.name)]
-        found += [_sharpness(one, kans, mlps) for one in own if one.outcome.measure in CLAIMED]
+        found += sharpness_claims(fig3.hessian, kans, mlps)
         tops = [side.median(lambda row: row.percent) for side in (mlps, kans)]
-        found.append(MixerClaim(claim.name, claim.text, kans, mlps, claim.outcome, tuple(tops)))
+        found.append(SharpnessClaim(claim.name, claim.text, kans, mlps, claim.outcome, tuple(tops)))
         few, many = mlps.first.parameters, kans.first.parameters
         reason = f"counted: {format_number(many / few)} times as many"
         more = counted(SUPPORTED if many > few else REFUTED, reason)
-        found.append(MixerClaim("parameters", "more parameters", kans, mlps, more, (few, many)))
-    return in_families(found, lambda claim: "sharpness" if claim.name in CLAIMED else claim.name)
-
-
-def _sharpness(verdict: GroupVerdict, kans: VisionGroup, mlps: VisionGroup) -> MixerClaim:
-    one = verdict.outcome
-    decided = one.outcome.verdict != UNDECIDED
-    apart = one.pairs_sharper if one.outcome.verdict == SUPPORTED else one.pairs_flatter
-    return MixerClaim(
-        one.measure, CLAIMED[one.measure], kans, mlps, one.outcome, (one.b, one.a),
-        resolved=apart / one.pairs if decided else None,
-    )  # fmt: skip
+        found.append(SharpnessClaim("parameters", "more parameters", kans, mlps, more, (few, many)))
+    return in_families(found, family)
 
 
 def claims_table(fig3: Fig3Record) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kansciml.analysis.comparison import REFUTED, SUPPORTED, UNDECIDED
+from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED
 from kansciml.experiments.functions.record import FunctionsRecord, Verdict
 from kansciml.experiments.functions.report import budget
 from kansciml.reporting.judging import VERDICT

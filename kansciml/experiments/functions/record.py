@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kansciml.analysis.comparison import ALPHA
-from kansciml.analysis.paired import UNDECIDED, PairedComparison, compare_pairs, holm
+from kansciml.analysis.paired import SUPPORTED, UNDECIDED, Comparison, compare, corrected
 from kansciml.runs.experiment import Result
 from kansciml.runs.records import DamagedRecord, Record, reading
 from kansciml.runs.typed import read, write
@@ -29,6 +28,8 @@ VARIANTS = {
 CURVE = ("evaluations", "seconds", "flops", "train", "error")
 """Columns of `Run.curve`; both errors are root mean squares in standard deviations of the function."""
 CONVERGED = "converged"
+Errors = dict[int, "float | None"]
+"""Error by seed."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,14 @@ class Run:
         return float(self.curve["error"][before[-1] if len(before) else 0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict(PairedComparison):
-    """Two variants on one function at one noise, equal in something; `ratio`: of the first's error to the other's.
+@dataclass(frozen=True)
+class Verdict:
+    """Two variants on one function at one noise, equal in something.
 
     Args:
-        a, b: variants. equal: a key of `PROTOCOLS`. errors: medians. converged: how many trainings of each ended on a
-            plateau.
-        adjusted_p: after Holm's correction over all functions and noises of the two variants with this `equal`.
-        confirmed: whether the verdict stands then.
+        a, b: variants. errors: their medians. converged: how many trainings of each ended on a plateau.
+        outcome: of the claim that a's error is lower, by itself and after Holm's correction over all functions and
+            noises of the two variants, equal in the same.
     """
 
     target: str
@@ -98,22 +98,25 @@ class Verdict(PairedComparison):
     noise: float
     a: str
     b: str
-    equal: str
     errors: tuple[float, float]
     converged: tuple[int, int]
-    adjusted_p: float = math.nan
-    confirmed: bool = False
+    outcome: Comparison
 
     @property
-    def decided(self) -> bool:
-        return self.verdict != UNDECIDED
+    def confirmed(self) -> bool:
+        """Whether it is decided after the correction."""
+        return self.outcome.corrected != UNDECIDED
 
     @property
     def winner(self) -> str:
         """The variant that is better after the correction; empty where that is open."""
-        if not self.confirmed:
-            return ""
-        return self.a if self.verdict == f"{VARIANTS[self.a]} better" else self.b
+        return "" if not self.confirmed else self.a if self.outcome.corrected == SUPPORTED else self.b
+
+    @property
+    def told(self) -> str:
+        """``KAN better``, by itself."""
+        verdict = self.outcome.verdict
+        return verdict if verdict == UNDECIDED else f"{VARIANTS[self.a if verdict == SUPPORTED else self.b]} better"
 
 
 PROTOCOLS = {"params": "equal parameters", "flops": "equal FLOPs", "time": "equal time"}
@@ -170,33 +173,48 @@ class FunctionsRecord:
             share: of the budget after which errors are compared: of the evaluations, or of the time.
         """
         found = [self._verdict(target, noise, a, b, equal, share) for target in self.targets for noise in self.noises]
-        adjusted = holm([one.p_value for one in found])
-        return [replace(one, adjusted_p=p, confirmed=one.decided and p <= ALPHA) for one, p in zip(found, adjusted)]
+        return [replace(one, outcome=own) for one, own in zip(found, corrected([one.outcome for one in found]))]
 
     def _verdict(self, target: TargetRow, noise: float, a: str, b: str, equal: str, share: float) -> Verdict:
         match = "flops" if equal == "flops" else "params"
         sides = self.of(target.name, noise, a, match), self.of(target.name, noise, b, match)
-        errors: list[list[float]] = [[], []]
-        for pair in zip(*sides, strict=True):
-            of = "seconds" if equal == "time" else "evaluations"
-            limit = share * min(run.curve[of][-1] for run in pair)
-            for own, run in zip(errors, pair):
-                whole = share == 1 and equal != "time"
-                own.append(run.error if whole else run.error_at(limit, of))
+        of = "seconds" if equal == "time" else "evaluations" if share < 1 else None
+        errors = errors_at(*sides, of, share)
         return Verdict(
-            **vars(compare_pairs(errors[0], errors[1], (VARIANTS[a], VARIANTS[b]))),
             target=target.name,
             kind=target.kind,
             noise=noise,
             a=a,
             b=b,
-            equal=equal,
-            errors=(float(np.median(errors[0])), float(np.median(errors[1]))),
+            errors=(_median(errors[0]), _median(errors[1])),
             converged=(_converged(sides[0]), _converged(sides[1])),
+            outcome=compare(*errors, below=1, text=f"{VARIANTS[a]} lower"),
         )
 
 
-def _converged(runs: Sequence[Run]) -> int:
+def errors_at(a: Iterable[Run], b: Iterable[Run], of: str | None, share: float = 1.0) -> tuple[Errors, Errors]:
+    """Errors by seed of two kinds of networks at equal cost.
+
+    Args:
+        of: cost that is equal within a seed, ``evaluations``, ``seconds`` or ``flops``: what the one had spent that
+            ended on less; None: each as it ended.
+        share: of that cost.
+    """
+    first, second = ({run.seed: run for run in side} for side in (a, b))
+    errors: tuple[Errors, Errors] = ({}, {})
+    for seed in first.keys() & second.keys():
+        pair = first[seed], second[seed]
+        limit = None if of is None else share * min(run.curve[of][-1] for run in pair)
+        for own, run in zip(errors, pair):
+            own[seed] = run.error if of is None or limit is None else run.error_at(limit, of)
+    return errors
+
+
+def _median(errors: Errors) -> float:
+    return float(np.median(np.array(list(errors.values()), dtype=np.float64)))
+
+
+def _converged(runs: Iterable[Run]) -> int:
     return sum(run.ended == CONVERGED for run in runs)
 
 

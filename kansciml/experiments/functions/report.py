@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.analysis.comparison import ALPHA
+from kansciml.analysis.exact_tests import ALPHA
 from kansciml.experiments.functions.record import PAIRS, PROTOCOLS, VARIANTS, FunctionsRecord, Run, Verdict
 from kansciml.reporting.legends import legend_below
 from kansciml.reporting.ratios import Ratio, height_of, limits, ratio_keys, ratio_panel, sides
@@ -125,8 +125,8 @@ def verdict_tables(found: FunctionsRecord) -> list[Table]:
 
 
 def _cell(one: Verdict) -> str:
-    ratio, low, high = (format_number(value, 2) for value in (one.ratio, one.low, one.high))
-    return f"{ratio} ({low} to {high}) {one.verdict}{STANDS * one.confirmed}"
+    ratio, low, high = (format_number(value, 2) for value in (one.outcome.effect, one.outcome.low, one.outcome.high))
+    return f"{ratio} ({low} to {high}) {one.told}{STANDS * one.confirmed}"
 
 
 def budget_table(found: FunctionsRecord) -> Table:
@@ -190,13 +190,13 @@ def _figure(
     title: str,
     ends: tuple[str, str],
 ) -> Figure:
-    span = limits([one for _, verdicts in series for one in verdicts])
+    span = limits([one.outcome for _, verdicts in series for one in verdicts])
     panels = []
     for noise in found.noises:
         rows = []
         for target in found.targets:
             own = [
-                Ratio(one, style, one.confirmed)
+                Ratio(one.outcome, style)
                 for style, verdicts in series
                 for one in verdicts
                 if (one.target, one.noise) == (target.name, noise)

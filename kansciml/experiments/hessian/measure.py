@@ -125,7 +125,7 @@ def measure(
             _measure_one(one, settings, context, folder, run, f"{one.name} ({number}/{len(models)})")
         if ranks.rank() == 0:
             row, own = _read(_done(folder, one))
-            found.append(row)
+            found.append(replace(row, against=one.against))  # it may have been measured apart from the others
             arrays |= own
     return HessianRecord(tuple(found), arrays)
 

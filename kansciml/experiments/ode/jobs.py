@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kansciml._errors import UsageError
 from kansciml.backends.base import OdeProblem
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
+from kansciml.experiments.ode.record import ROLES
 from kansciml.models.hybrid_spec import HybridSpec, Spec
 from kansciml.runs.settings import seed_range
 from kansciml.tasks.ode.fingerprint import fingerprint
@@ -24,6 +25,7 @@ class Job:
     Args:
         system: where its system is read from. variant: of the model, such as ``mlp`` or ``kan-params``.
         spec: the field. seed: of its first parameters. backend: torch or julia. config: solver and optimiser.
+        shown: roles of the trajectories whose curves the record is to hold; errors are measured on all.
     """
 
     system: SystemConfig
@@ -32,6 +34,7 @@ class Job:
     seed: int
     backend: str
     config: RunConfig
+    shown: tuple[str, ...] = tuple(ROLES)
 
     @property
     def group(self) -> str:
@@ -90,9 +93,13 @@ class Plan:
 
     @classmethod
     def of(
-        cls, sources: Iterable[SystemConfig], fields: Callable[[System], Mapping[str, Spec]], config: RunConfig
+        cls,
+        sources: Iterable[SystemConfig],
+        fields: Callable[[System], Mapping[str, Spec]],
+        config: RunConfig,
+        shown: tuple[str, ...] = tuple(ROLES),
     ) -> Plan:
-        """Train every variant of every system; `fields`: variant -> field.
+        """Train every variant of every system; `fields`: variant -> field; `shown`: see `Job`.
 
         Raises:
             UsageError: whatever is wrong with the request.
@@ -106,7 +113,7 @@ class Plan:
                 told = ", ".join(f"{name} {value}" for name, value in own.items())
                 notes.append(f"{system.name}: settings of its own in place of the defaults: {told}")
         jobs = [
-            Job(source, variant, spec, seed, backend, config.suited_to(systems[source]))
+            Job(source, variant, spec, seed, backend, config.suited_to(systems[source]), shown)
             for source in sources
             for backend in config.backends
             for variant, spec in fields(systems[source]).items()

@@ -94,8 +94,10 @@ class OdeSystem:
 
     @property
     def roles(self) -> set[str]:
-        """What its trajectories are for."""
-        return {one.role for one in self.series}
+        """What trajectories are for whose errors were measured, also of those that are not among `series`."""
+        runs = [run for group in self.groups for run in group.rows]
+        unseen = any(run.unseen_mse is not None or "unseen_mse" in run.not_computed for run in runs)
+        return {one.role for one in self.series} | ({"unseen"} if unseen else set())
 
     @property
     def bodies(self) -> list[tuple[str, int, int]]:

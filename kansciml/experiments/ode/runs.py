@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +21,10 @@ from kansciml._workers import WorkerPool, stopping, tell, worker_count
 from kansciml.backends.select import OdeBackend
 from kansciml.experiments.ode.backends import shared_backend
 from kansciml.experiments.ode.jobs import Job, Plan, read_again
-from kansciml.experiments.ode.record import OdeSeries, OdeSystem, ode_result
+from kansciml.experiments.ode.record import ROLES, OdeSeries, OdeSystem, ode_result
 from kansciml.experiments.ode.run_rows import Run, numbered, run_json
 from kansciml.experiments.ode.trained import model_folder
+from kansciml.experiments.ode.variants import training_flops
 from kansciml.ode import OdeRun, train
 from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.progress import Task
@@ -64,7 +65,8 @@ def run_jobs(plan: Plan, context: RunContext) -> Result:
             runs[job.id] = run
             context.metrics(run_json(run))
             board.finish(job)
-    return ode_result([describe(system) for system in plan.systems.values()], [runs[job.id] for job in jobs])
+    shown = jobs[0].shown
+    return ode_result([describe(system, shown) for system in plan.systems.values()], [runs[job.id] for job in jobs])
 
 
 class _Board:
@@ -163,9 +165,10 @@ def run_job(
         log=report,
     )
     run.save(model_folder(checkpoint.parents[1], job.id))
-    arrays = {name: values for name, values in run.fit.history.items() if name != "seconds"}
+    arrays = {name: values for name, values in run.fit.history.items() if name not in ("seconds", "work")}
+    arrays["flops"] = run.fit.history["work"] * training_flops(job.spec)
     arrays |= {"params": run.params, "trajectory": run.states}
-    arrays |= {numbered("line", place): _line(run, k) for place, (k, _) in enumerate(roles(system))}
+    arrays |= {numbered("line", place): _line(run, k) for place, (k, _) in enumerate(roles(system, job.shown))}
     if (states := plane(system)) is not None:
         arrays["slopes"] = run(states)
     return Run(
@@ -194,10 +197,11 @@ def run_job(
     )
 
 
-def roles(system: System) -> list[tuple[int, str]]:
-    """Index and role of each trajectory, those that are trained on first; without data, of the one from `u0`."""
+def roles(system: System, shown: Collection[str] = tuple(ROLES)) -> list[tuple[int, str]]:
+    """Index and role of each trajectory, those that are trained on first; without data, of the one from `u0`.
+    `shown`: which roles."""
     kinds = {"train": system.training or (0,), "validation": system.validation, "unseen": system.unseen}
-    return [(k, role) for role, own in kinds.items() for k in own]
+    return [(k, role) for role, own in kinds.items() if role in shown for k in own]
 
 
 def line_times(system: System, k: int) -> np.ndarray:
@@ -240,14 +244,14 @@ def _truth(system: System, times: np.ndarray, k: int) -> np.ndarray | None:
     return None
 
 
-def describe(system: System) -> OdeSystem:
-    """A system as the record holds it."""
+def describe(system: System, shown: Collection[str]) -> OdeSystem:
+    """A system as the record holds it, with its trajectories of these roles."""
     states, first = plane(system), roles(system)[0][0]
     return OdeSystem(
         **attributes(system, "title labels train_end test_end phase_plane name log_time time_label"),
         n=system.state_size,
         loss_scale=tuple(np.asarray(system.loss_scale).tolist()),
-        series=tuple(_series(system, k, role) for k, role in roles(system)),
+        series=tuple(_series(system, k, role) for k, role in roles(system, shown)),
         t=system.test_saveat,
         truth=_truth(system, system.test_saveat, first),
         plane=states,

@@ -46,7 +46,7 @@ def loss_table(ode: OdeRecord) -> Table:
             is_reference = group.variant == "mlp" and len(system.groups) > 1
             about = [system.title, group.label, group.said("reference") if is_reference else group.comparison]
             errors = [group.middle(), *group.range(), group.middle("train_relative_mse")]
-            test = group.middle("test_relative_mse") if _extrapolates(system) else None
+            test = group.middle("test_relative_mse") if extrapolates(system) else None
             held = [group.middle(f"{kind}_relative_mse") if kind in system.roles else None for kind in kinds]
             wall = sum(run.wall_s for run in group.rows) / len(group.rows)
             told = (
@@ -89,7 +89,7 @@ def estimate_tables(ode: OdeRecord) -> list[Table]:
     return [Table("Estimated parameters", columns, rows, [note])] if rows else []
 
 
-def _extrapolates(system: OdeSystem) -> bool:
+def extrapolates(system: OdeSystem) -> bool:
     """Whether one of the trajectories that are trained on goes on beyond its training span."""
     return any(one.role == "train" and one.end > one.train_end for one in system.series)
 
@@ -100,7 +100,7 @@ def _not_computed(ode: OdeRecord) -> list[str]:
     for system in ode.systems:
         runs = [run for group in system.groups for run in group.rows]
         held = [kind for kind in ("validation", "unseen") if kind in system.roles]
-        for span in ("train", *["test"] * _extrapolates(system), *held):
+        for span in ("train", *["test"] * extrapolates(system), *held):
             failed = [run for run in runs if f"{span}_mse" in run.not_computed]
             undefined = [run for run in runs if run not in failed and f"{span}_relative_mse" in run.not_computed]
             for name, lacking in ((f"{span}_mse", failed), (f"{span}_relative_mse", undefined)):
@@ -167,7 +167,8 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
     """One table per claim, with a verdict per system and kind of comparison. Nothing to compare, no table."""
     paper = "Paper: whether Pal & Das (2024, Figure 2 and section 4.1) claim it; a dash where they say nothing."
     finished = (
-        f"Nothing is decided where less than {100 * LEAST_CONVERGED:g} % of a side's trainings ended on a plateau."
+        f"Nothing is decided where less than {100 * LEAST_CONVERGED:g} % of a side's trainings ended on a plateau, or"
+        " at the noise floor of the last tolerance of a ladder."
     )
     grid = "Beyond its grid a spline fades to zero over S knots; base branch and hidden layer may make up for it."
     tables: list[Table] = []

@@ -40,5 +40,17 @@ def field_flops(spec: Spec) -> float:
     evaluations, fewer than a solve takes. The normalisation of states and known terms, the same for all fields, are not
     counted.
     """
+    return _pass_flops(spec)[0]
+
+
+def training_flops(spec: Spec) -> float:
+    """Operations, forward and backward, that a training is counted as for each evaluation of a field by its solver.
+
+    Of the network alone, as in `field_flops`: known terms, what steps cost besides, and the optimiser are left out.
+    """
+    return sum(_pass_flops(spec))
+
+
+def _pass_flops(spec: Spec) -> tuple[float, float]:
     spec = spec.network if isinstance(spec, HybridSpec) else spec
-    return pass_flops(spec.model, spec.widths, spec.grid, spec.spline_order)[0]
+    return pass_flops(spec.model, spec.widths, spec.grid, spec.spline_order)

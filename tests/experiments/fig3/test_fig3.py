@@ -11,6 +11,7 @@ import torch
 from support.minibatch import assert_same
 
 from kansciml import UsageError
+from kansciml.analysis.hessian import EXACT_LIMIT
 from kansciml.experiments.fig3.experiment import EXPERIMENT, Fig3Config, check, jobs
 from kansciml.experiments.hessian import experiment as hessian
 from kansciml.experiments.hessian import measure
@@ -34,8 +35,10 @@ TINY = with_settings(
 )  # fmt: skip
 
 
-def run(config, folder, **options):
-    return run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None, **options)
+def run(config, folder, workers="1", **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KANSCIML_WORKERS", workers)
+        return run_experiment(EXPERIMENT, config, results=folder, log=lambda line: None, **options)
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +130,33 @@ def test_the_paper_preset_has_the_published_mixers():
         ("conv-mixer-256-8", "mlp"): 594_186,
         ("conv-mixer-256-8", "kan-spline"): 5_837_066,
     }
-    assert setting(config, "seeds") == 5 and {job.training.epochs for job in found.values()} == {100}
+    assert setting(config, "seeds") == 12 and {job.training.epochs for job in found.values()} == {100}
     decays = {key[0]: job.training.weight_decay for key, job in found.items()}
     assert decays == {"mixer-nano": 5e-5, "conv-mixer-256-8": 5e-3}
     instead = jobs(with_settings(config, {"placement": "replace", "seeds": 1}))[-1]
     assert find(instead.model)[0].count(instead.network).active == 5_310_730
+
+
+def test_several_processes_train_and_measure_the_same(record, tmp_path):
+    found = run(TINY, tmp_path, workers="2")
+    assert_same(record, found)
+    for one, other in zip(record.result["models"], found.result["models"]):
+        assert json.dumps(one["sharpness"]) == json.dumps(other["sharpness"]) and one["against"] == other["against"]
+    assert record.result["verdicts"] == found.result["verdicts"]
+
+
+def test_the_small_preset_has_equal_widths_equal_parameters_placements_and_two_sizes_of_batches():
+    small = with_settings(EXPERIMENT.preset("small"), {"seeds": 1})
+    found = {job.id: find(job.model)[0].count(job.network).active for job in jobs(small)}
+    assert len(found) == 15 and max(found.values()) <= EXACT_LIMIT
+    for batch in (25, 250):
+        for model in ("mixer-nano", "conv-mixer-128-4"):
+            task = f"cifar10-{model}-batch{batch}"
+            few, many, equal = (found[f"{task}.{kind}.0"] for kind in ("mlp", "kan-spline", "kan-spline-params"))
+            assert few < 0.6 * many and equal == pytest.approx(few, rel=0.1)
+    rates = {job.training.batch_size: job.training.learning_rate for job in jobs(small)}
+    assert rates[250] == pytest.approx(rates[25] * 10**0.5)
+    assert {"replace", "head", "grouped"} == {job.trait for job in jobs(small)} - {""}
 
 
 @pytest.mark.parametrize("name", ["smoke", "small"])
@@ -147,6 +172,9 @@ def test_presets_are_sound(name):
         ({"models": ()}, "got models .none."),
         ({"variants": ("mlp", "mlp")}, "got variants mlp, mlp"),
         ({"variants": ("kan",)}, "unknown variant 'kan'"),
+        ({"placements": ("append",), "placement": "append"}, "got placements append, append"),
+        ({"large_batch": 32}, "got large_batch 32: expected at least 33"),
+        ({"narrow": True, "width": 1}, "no width gives mixer-nano"),
         ({"models": ("conv-mixer-128-4",), "placement": "before"}, "unknown placement 'before'"),
     ],
 )

@@ -80,7 +80,9 @@ def test_verdicts_follow_the_paired_errors_and_a_diverged_training_is_worst(reco
     assert by["KAN : spline MLPequal parameters"]["all"] == "0 : 4 : 0"
     one = found.verdicts("kan", "mlp", "params")[0]
     assert (
-        one.ratio == pytest.approx(0.5) and one.p_value == 2 / 2**12 and one.adjusted_p == pytest.approx(4 * 2 / 2**12)
+        one.outcome.effect == pytest.approx(0.5)
+        and one.outcome.p_value == 2 / 2**12
+        and one.outcome.adjusted_p == pytest.approx(4 * 2 / 2**12)
     )
 
 

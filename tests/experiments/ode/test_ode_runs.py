@@ -66,7 +66,7 @@ def test_a_system_is_read_once(tmp_path, monkeypatch):
 
 def test_hashes_are_those_of_earlier_versions():
     assert config_hash("ode", ode.OdeConfig()) == "edac6a609236"
-    assert config_hash("fig2", choices(fig2.Fig2Config())[-1]) == "b3674e32af5e"  # on torch
+    assert config_hash("fig2", choices(fig2.Fig2Config())[-1]) == "365992b97ff7"  # on torch
 
 
 def test_the_record_holds_what_the_figures_need(tmp_path, monkeypatch):
@@ -124,7 +124,10 @@ def test_fig2_compares_at_equal_width_and_at_equal_parameters_and_studies_the_gr
     per_system = {name: {job.variant for job in jobs if job.system.name == name} for name in fig2.SYSTEMS}
     assert per_system["lotka"] == {"mlp", "kan-width", "kan-params"}
     assert per_system["spiral"] == {"mlp", "kan-width", "kan-params", "kan-unscaled", "kan-tanh"}
-    assert len(jobs) == 5 * (4 * 3 + 5)
+    assert len(jobs) == 12 * (4 * 3 + 5)
+    assert {job.config.training.lbfgs_steps for job in jobs if job.system.name == "pleiades"} == {
+        6000
+    }  # the others: 60,000
     assert fig2.EXPERIMENT.presets["paper"] == fig2.Fig2Config()
 
 

@@ -1,0 +1,125 @@
+"""Report of the study of refinement (``kansciml run refine``): reads the record only."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kansciml.analysis.exact_tests import ALPHA
+from kansciml.analysis.paired import SUPPORTED, UNDECIDED
+from kansciml.experiments.functions.record import FunctionsRecord, Run
+from kansciml.experiments.refine.record import COSTS, OPTIMISERS, Matched, RefineRecord, title
+from kansciml.reporting.legends import key, legend_below
+from kansciml.reporting.style import VariantStyle, new_figure, save_report
+from kansciml.runs.records import Record
+from kansciml.runs.tables import Table, format_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STANDS = " *"
+SEQUENCE = ("#B3CDE3", "#6BAED6", "#3182BD", "#08519C", "#08306B", "#041C42")
+"""Colours of fixed grids, from coarse to fine."""
+POINTS = 60
+"""Costs at which medians over seeds are drawn."""
+
+
+def errors_table(found: RefineRecord) -> Table:
+    """Median errors at the end, and what the trainings took."""
+    rows = []
+    for variant in found.variants:
+        for how, name in OPTIMISERS.items():
+            runs = [found.of(target, (variant, how)) for target in found.targets]
+            every = [run for own in runs for run in own]
+            spent = [float(np.median([run.curve[of][-1] for run in every])) for of in ("flops", "seconds")]
+            errors = [float(np.median([run.error for run in own])) for own in runs]
+            rows.append([title(variant), name, every[0].n_parameters, *errors, *spent])
+    columns = ["Network", "Optimiser", "Parameters", *found.targets, "FLOPs of training", "Seconds"]
+    n = found.found.n_seeds
+    note = f"Root mean square error on fresh points, in standard deviations of the function, after the same number of\
+ iterations; median over {n} seeds. Parameters: at the end, on the first function."
+    return Table("Errors at the end of training", columns, rows, [note])
+
+
+def verdict_tables(found: RefineRecord) -> list[Table]:
+    """A table per question, a row per pair of trainings, a column per function and cost."""
+    tables = []
+    for question, pairs in found.pairs().items():
+        by = {cost: found.matched(question, cost) for cost in COSTS}
+        rows = []
+        for a, b in pairs:
+            how = OPTIMISERS[a[1]] if a[1] == b[1] else "L-BFGS : Adam"
+            names = f"{title(a[0])} : {title(b[0])}" if a[0] != b[0] else title(a[0])
+            own = [one for cost in COSTS for one in by[cost] if (one.a, one.b) == (a, b)]
+            rows.append([names, how, *map(_cell, own)])
+        columns = [question, "Optimiser", *(f"{name}, {said}" for said in COSTS.values() for name in found.targets)]
+        notes = (
+            "Cell: ratio of the errors, first over second, when both have cost as much as the one that ended on less;"
+            f" its interval of {100 * (1 - ALPHA):g} % over {found.found.n_seeds} paired seeds; < or >: lower or higher"
+            f" by itself, with {STANDS.strip()} after Holm's correction over the table's columns of that cost.",
+        )
+        tables.append(Table(f"{question}?", columns, rows, notes))
+    return tables
+
+
+def _cell(one: Matched) -> str:
+    ratio, low, high = (format_number(value, 2) for value in (one.outcome.effect, one.outcome.low, one.outcome.high))
+    mark = {SUPPORTED: " <", UNDECIDED: ""}.get(one.outcome.verdict, " >")
+    return f"{ratio} ({low} to {high}){mark}{STANDS * (one.outcome.corrected != UNDECIDED)}"
+
+
+def styles(found: RefineRecord) -> dict[str, VariantStyle]:
+    """Look of each network: fixed grids from pale to dark."""
+    made = {"refined": VariantStyle(title("refined"), "#D55E00", "-", "s")}
+    for variant, colour in zip(found.fixed, SEQUENCE * 3):
+        made[variant] = VariantStyle(title(variant), colour, (0, (5, 1.5)), "o")
+    return {**made, "mlp": VariantStyle("MLP", "#000000", (0, (1.2, 1.2)), "^")}
+
+
+def refine_figure(found: RefineRecord) -> Figure:
+    """Median error against FLOPs of training, a column per function, a row per optimiser."""
+    looks = styles(found)
+    figure = new_figure(4.6)
+    grid = figure.subplots(len(OPTIMISERS), len(found.targets), sharex=True, sharey="col", squeeze=False)
+    for row, (how, name) in zip(grid, OPTIMISERS.items()):
+        for axes, target in zip(row, found.targets):
+            for variant in found.variants:
+                cost, error = median_curve(found.of(target, (variant, how)))
+                width = 1.8 if variant == "refined" else 1.1
+                axes.plot(cost, error, color=looks[variant].colour, linestyle=looks[variant].line, linewidth=width)
+            axes.set(xscale="log", yscale="log")
+            if how == "lbfgs":
+                axes.set_title(target)
+            if how == list(OPTIMISERS)[-1]:
+                axes.set_xlabel("FLOPs of training")
+        row[0].set_ylabel(f"error, {name}")
+    handles = [key(looks[variant], mark=False) for variant in found.variants]
+    legend_below(figure, handles, f"medians over {found.found.n_seeds} seeds", most=6)
+    return figure
+
+
+def median_curve(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
+    """Costs (K,) that all seeds have reached, and the median error (K,) then of those that did not diverge."""
+    first, last = max(run.curve["flops"][0] for run in runs), min(run.curve["flops"][-1] for run in runs)
+    costs = np.geomspace(first, last, POINTS)
+    logs = [
+        np.interp(np.log(costs), np.log(run.curve["flops"]), np.log(run.curve["error"]))
+        for run in runs
+        if run.status == "finished"
+    ]
+    return costs, np.exp(np.median(logs, axis=0))
+
+
+def summary(record: Record) -> list[Table]:
+    """Errors at the end, then the answers at equal cost."""
+    found = RefineRecord(FunctionsRecord.read(record))
+    return [errors_table(found), *verdict_tables(found)]
+
+
+def render(record: Record, folder: Path) -> list[Path]:
+    """Write ``refine`` (SVG, PNG, PDF) and ``tables`` (Markdown and JSON) into `folder`; returns their paths."""
+    found = RefineRecord(FunctionsRecord.read(record))
+    return save_report(folder, summary(record), {"refine": partial(refine_figure, found)})

@@ -1,0 +1,115 @@
+"""Errors of networks of several sizes as a record holds them, and the exponents of power laws fitted to them.
+
+``result["titles"]``: task -> title; ``result["points"]``: `Point` rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kansciml.analysis.paired import DIFFERENCE, Comparison, compare, corrected
+from kansciml.runs.experiment import Result
+from kansciml.runs.records import DamagedRecord, Record, reading
+from kansciml.runs.typed import read, write
+
+MODELS = {"kan": "KAN", "mlp": "MLP"}
+LEAST_SIZES = 3
+"""Sizes from which an exponent is fitted."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training.
+
+    Args:
+        task: function or system. kind: ``function`` or ``system``. model: a key of `MODELS`.
+        limit: parameters that it may have. n_parameters: that it has. label: of the network.
+        error: root mean square, relative to the standard deviation of the function on fresh points, or to the variation
+            of the data on the training span of a system, solved again at tolerance 1e-10; infinite if it diverged.
+        ended: how its training did, see `kansciml.training.flat.FlatResult`.
+    """
+
+    task: str
+    kind: str
+    model: str
+    limit: int
+    n_parameters: int
+    label: str
+    seed: int
+    error: float
+    ended: str
+
+
+@dataclass(frozen=True)
+class ScalingRecord:
+    """All trainings, and the titles of their tasks."""
+
+    titles: Mapping[str, str]
+    points: tuple[Point, ...]
+
+    @classmethod
+    def read(cls, record: Record) -> ScalingRecord:
+        """Raises DamagedRecord where the record holds no trainings."""
+        with reading(record):
+            rows = [read(Point, row) for row in record.result["points"]]
+            titles = dict(record.result["titles"])
+        if not rows:
+            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
+        return cls(titles, tuple(replace(row, error=math.inf) if math.isnan(row.error) else row for row in rows))
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(point.task for point in self.points))
+
+    @property
+    def n_seeds(self) -> int:
+        return len({point.seed for point in self.points})
+
+    def of(self, task: str, model: str) -> list[Point]:
+        """The trainings of one kind of network on a task."""
+        return [point for point in self.points if (point.task, point.model) == (task, model)]
+
+    def medians(self, task: str, model: str) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters (K,) of each size, and the median error (K,) over seeds, diverged ones counted as infinite."""
+        own = self.of(task, model)
+        sizes = sorted({point.n_parameters for point in own})
+        errors = [np.median([point.error for point in own if point.n_parameters == size]) for size in sizes]
+        return np.array(sizes), np.array(errors)
+
+    def exponents(self, task: str, model: str) -> dict[int, float]:
+        """Seed -> exponent a of the power law error ~ P^-a, least squares on logarithms.
+
+        Sizes whose training diverged are left out; so is a seed with fewer than three sizes, or with an error of zero.
+        """
+        found = {}
+        for seed in sorted({point.seed for point in self.points}):
+            own = [one for one in self.of(task, model) if one.seed == seed and math.isfinite(one.error)]
+            if len({point.n_parameters for point in own}) >= LEAST_SIZES and all(point.error > 0 for point in own):
+                size, error = np.log([[point.n_parameters, point.error] for point in own]).T
+                found[seed] = -float(np.polyfit(size, error, 1)[0])
+        return found
+
+    def exponent(self, task: str, model: str) -> Comparison:
+        """Estimate of the exponent with its interval, by the signed-rank test that it is above 0."""
+        own = self.exponents(task, model)
+        return compare(own, dict.fromkeys(own, 0.0), above=0, scale=DIFFERENCE, text="error falls with size")
+
+    def faster(self) -> dict[str, Comparison]:
+        """Task -> the claim that the KAN's exponent is the larger one, corrected for the number of tasks."""
+        made = [
+            compare(
+                self.exponents(task, "kan"), self.exponents(task, "mlp"), above=0, scale=DIFFERENCE,
+                text="KAN's exponent larger",
+            )
+            for task in self.tasks
+        ]  # fmt: skip
+        return dict(zip(self.tasks, corrected(made)))
+
+
+def scaling_result(titles: Mapping[str, str], points: Sequence[Point]) -> Result:
+    """What the record holds."""
+    return Result({"titles": dict(titles), "points": [write(point) for point in points]})

@@ -1,0 +1,89 @@
+"""Tables and pictures of the README, made from the packed records in ``examples/results``.
+
+A table of the README that stands below a line such as
+
+    <!-- from fig2-0123456789ab: Final loss; System, Model, Train MSE -->
+
+is that table of this record, with these columns. ``examples/pictures/sources.json`` says of which record, and of which
+of its files, a picture is made. ``PYTHONPATH=tests python -m support.evidence`` writes both anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from kansciml.runs.archive import unpack
+from kansciml.runs.records import Record, load_record
+from kansciml.runs.registry import get_experiment
+from kansciml.runs.tables import Table
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "examples" / "results"
+PICTURES = ROOT / "examples" / "pictures"
+SOURCES = PICTURES / "sources.json"
+MARK = re.compile(r"^<!-- from (\S+): ([^;]+); (.+?) -->\n((?:\|.*\n)*)", re.MULTILINE)
+
+
+@cache
+def records() -> dict[str, Record]:
+    """The packed records by the name of their file, unpacked into a temporary folder."""
+    folder = Path(tempfile.mkdtemp(prefix="kansciml-evidence-"))
+    return {f"{one.parent.name}-{one.name}": load_record(one) for one in unpack(RESULTS, folder)}
+
+
+@cache
+def tables(name: str) -> dict[str, Table]:
+    """The tables of a packed record by their titles."""
+    record = records()[name]
+    return {table.title: table for table in get_experiment(record.experiment).tables(record)}
+
+
+def excerpt(name: str, title: str, columns: str) -> str:
+    """Some columns of a record's table, in Markdown."""
+    table = tables(name)[title.strip()]
+    wanted = [column.strip() for column in columns.split(",")]
+    places = [list(table.columns).index(column) for column in wanted]
+    rows = [wanted, ["---"] * len(wanted), *([cells[place] for place in places] for cells in table.cells())]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def marked(text: str) -> Iterator[tuple[re.Match[str], str]]:
+    """Every marked table of a text, and what it should be."""
+    for match in MARK.finditer(text):
+        yield match, excerpt(*match.groups()[:3])
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def written(text: str) -> str:
+    """The text with its marked tables made anew."""
+    for match, table in reversed(list(marked(text))):
+        text = text[: match.start(4)] + table + text[match.end(4) :]
+    return text
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    readme.write_text(written(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    sources = json.loads(SOURCES.read_text())
+    for name, source in sources.items():
+        record = records()[source["record"]]
+        drawn = get_experiment(record.experiment).draw(record)
+        (path,) = [path for path in drawn if path.name == source["file"]]
+        shutil.copyfile(path, PICTURES / name)
+        source |= {"sha256": digest(PICTURES / name), "record_sha256": digest(RESULTS / f"{source['record']}.zip")}
+    SOURCES.write_text(json.dumps(sources, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
