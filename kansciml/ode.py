@@ -27,11 +27,12 @@ from torch import nn
 
 from kansciml._errors import check_seed
 from kansciml.backends.base import MAX_STEPS, OdeProblem, OdeSolver, Times
-from kansciml.backends.select import BACKENDS, OdeBackend, open_backend, open_for
+from kansciml.backends.select import BACKENDS, OdeBackend, open_backend, open_for, read_by
 from kansciml.backends.torch import ModuleField
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec, Physics, Spec
 from kansciml.models.inputs import Inputs
+from kansciml.models.lux_field import ENDING, LuxField
 from kansciml.tasks.ode.data import (
     Trajectory,
     hardly_varying,
@@ -46,7 +47,15 @@ from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.fitting.identity import run_identity
 from kansciml.tasks.ode.fitting.objective import Measurements, Objective, OwnLoss
 from kansciml.tasks.ode.fitting.windows import in_windows, prepared, uncut, weighted
-from kansciml.tasks.ode.problem import FieldConfig, field_of, hybrid_field, make_field, make_problem, validation_problem
+from kansciml.tasks.ode.problem import (
+    FieldConfig,
+    field_of,
+    hybrid_field,
+    lux_field,
+    make_field,
+    make_problem,
+    validation_problem,
+)
 from kansciml.tasks.ode.reference import reference_solution
 from kansciml.tasks.ode.registry import Data, available_systems, get_system, resolve_system, source_file
 from kansciml.tasks.ode.sampling import sampled
@@ -105,7 +114,7 @@ class OdeRun:
     """
 
     system: System
-    field: Spec | ModuleField
+    field: Spec | LuxField | ModuleField
     problem: OdeProblem
     seed: int
     backend: str
@@ -174,7 +183,8 @@ def load(
     backend: str | OdeBackend = "torch",
     log: Callable[[str], None] | None = None,
 ) -> OdeModel:
-    """A trained model that `OdeRun.save` kept, as it was: see `kansciml.tasks.ode.trained.saved`.
+    """A trained model that `OdeRun.save` kept, as it was: see `kansciml.tasks.ode.trained.saved`. That of a layer of
+    Lux wants ``backend="julia"``, which runs the file that defined it.
 
         model = ode.load("lotka-kan")
         model.trajectory([0.0, 1.0, 2.0], u0=[2.0, 1.0])
@@ -193,7 +203,7 @@ def load(
 
 def train(
     system: Data = "lotka",
-    model: str | nn.Module | Spec = "kan",
+    model: str | Path | nn.Module | Spec | LuxField = "kan",
     *,
     match: str = "width",
     seed: int = 0,
@@ -227,9 +237,10 @@ def train(
             whose name ends as one of `TABLES`, or a `Path` of another ending, a pandas DataFrame, an xarray Dataset),
             or a `Trajectory` of your own or a list of them. Tables of several trajectories, inputs or weights:
             `read_table`; held-out trajectories: `system_from_trajectories`; synthetic ones and noise: `sampled`.
-        model: ``"mlp"``, ``"kan"``, a `FieldSpec`, or a torch module called as ``module(t, u)`` (torch only). The first
-            two learn the same in any unit of the data; a module or a `FieldSpec` of your own is in these units itself,
-            so scale states, times and slopes in it. What a module must be: `kansciml.backends.torch.ModuleField`.
+        model: ``"mlp"``, ``"kan"``, a `FieldSpec`, a torch module called as ``module(t, u)`` (torch only), or a Julia
+            file that defines a layer of Lux, ``"my_field.jl"`` (Julia only). The first two learn the same in any unit
+            of the data; a module, layer or `FieldSpec` of your own is in these units itself, so scale states, times and
+            slopes in it. What it must be: `kansciml.backends.torch.ModuleField`, `kansciml.models.lux_field.LuxField`.
         match: see `make_field`.
         seed: of the initial parameters; the same for every backend.
         backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or a backend that `open_backend` gave.
@@ -270,13 +281,17 @@ def train(
     if log and (names := hardly_varying(system)):
         told = "varying by less than 1e-9 of its size counts as constant; subtract the mean to learn the rest"
         log(f"{', '.join(names)}: {told}")
-    if isinstance(model, (FieldSpec, HybridSpec)):
-        spec: Spec | ModuleField = model
+    if isinstance(model, (FieldSpec, HybridSpec, LuxField)):
+        spec: Spec | LuxField | ModuleField = model
     elif isinstance(model, nn.Module):
         spec = ModuleField(model, system.state_size)
+    elif isinstance(model, Path) or model.endswith(ENDING):
+        spec = lux_field(system, Path(model))
     else:
         spec = field_of(system, model, match=match, **settings)
     opened = open_for(spec, backend, log=log)
+    if isinstance(spec, LuxField):
+        spec = read_by(opened, spec)
     training = training or FlatTraining(**system.training_settings)
     weights = tuple(np.atleast_1d(np.asarray(continuity, dtype=np.float64)).tolist())
     of_components = tuple(map(float, component_weights))

@@ -64,6 +64,7 @@ include("solving/solving.jl")
 include("solving/replay.jl")
 include("gradients.jl")
 include("json.jl")
+include("fields/lux_file.jl")
 include("saved_models.jl")
 include("bridge.jl")
 

@@ -10,8 +10,9 @@ numbers of them (of save times, of knots, indices) are float64 as well.
 module Bridge
 
 using ..KanSciML:
-    EVALUATIONS, Field, FitProblem, Inputs, Piece, Series, checked, described_spec, each_piece, gradient_method, is_start,
-    loss_and_gradient!, pull_piece!, read_json, recall!, record!, save!, state_size
+    AutoForwardDiff, EVALUATIONS, FitProblem, Inputs, Piece, Random, Series, StateUnits, checked, described_field,
+    each_piece, field_of_file, gradient_method, initial_parameters, is_start, loss_and_gradient!, parameter_count,
+    pull_piece!, read_json, recall!, record!, save!, state_size, with_quickest
 
 # What the pieces of the last request for states left, for the gradient that may be asked for next.
 struct Tape
@@ -60,17 +61,38 @@ method_of(problem, message) =
     gradient_method(Symbol(message["sensealg"]), problem.spec, problem.solver, problem.tableau)
 
 """
+    define(message)
+
+The number of `parameters` of the layer of Lux in `field`.
+"""
+define(message) = "{\"parameters\": $(parameter_count(field_of_file(message["field"])))}"
+
+"""
+    draw(message)
+
+The initial parameters by a `seed` of the layer of Lux in `field`, as `Lux.setup` draws them, into `params (P,)`.
+"""
+function draw(message)
+    field = field_of_file(message["field"])
+    vector(message, "params") .= initial_parameters(Random.Xoshiro(message["seed"]::Int), field)
+    return "{}"
+end
+
+"""
     setup(message)
 
-The number of a new problem, `problem`. Values: `field` as in a saved model, `solver`, `continuity`, `rtol`, `atol`,
-`max_steps`. Arrays: `starts (n, K)`, `t0s (K,)`, `counts (K,)` of save times, `saveat (T,)`, `knot_counts (K,)`, `held
+The number of a new problem, `problem`. Values: `field` as in a saved model (of a layer of Lux with its `source`, and
+`units`), `solver`, `continuity`, `rtol`, `atol`, `max_steps`, and `lux`, whether a built-in field is to be evaluated and
+differentiated by its Lux model instead of by kernels. Arrays: `starts (n, K)`, `t0s (K,)`, `counts (K,)` of save times, `saveat (T,)`, `knot_counts (K,)`, `held
 (K,)`, `knots`, `values (m, knots)`, `data (n, T)`, `weights (n, T)`, `follows (K,)` (-1: none), `loss_scale (n,)`.
 """
 function setup(message)
-    spec = described_spec(message["field"])
+    told = message["field"]
+    units = get(told, "units", nothing)
+    field = described_field(told, isnothing(units) ? nothing : StateUnits(units, told["state_size"]))
     u0, t0, t = matrix(message, "starts"), vector(message, "t0s"), vector(message, "saveat")
     u, w, before = matrix(message, "data"), matrix(message, "weights"), integers(message, "follows")
-    signals = read_inputs(message, length(t0), spec.inputs)
+    signals = read_inputs(message, length(t0), field.spec.inputs)
     series = map(eachindex(t0), ranges(integers(message, "counts")), signals) do k, range, signal
         Series(
             u0[:, k], t[range], u[:, range]; t0 = t0[k], weights = w[:, range], inputs = signal, learned = true,
@@ -78,13 +100,24 @@ function setup(message)
         )
     end
     problem = FitProblem(
-        Field(spec), series; solver = Symbol(message["solver"]), continuity = number(message, "continuity"),
+        field, series; solver = Symbol(message["solver"]), continuity = number(message, "continuity"),
         loss_scale = copy(vector(message, "loss_scale")), rtol = number(message, "rtol"),
         atol = number(message, "atol"), maxiters = message["max_steps"]::Int,
+        sensealg = get(message, "lux", false) ? AutoForwardDiff() : nothing,
     )
     LAST[] += 1
     PROBLEMS[LAST[]] = problem
     return "{\"problem\": $(LAST[])}"
+end
+
+"""
+    choose(message)
+
+Have a `problem` differentiate its model, a layer of Lux, by the quickest package that can.
+"""
+function choose(message)
+    PROBLEMS[message["problem"]::Int] = with_quickest(problem_of(message))
+    return "{}"
 end
 
 """
@@ -170,22 +203,28 @@ end
     value_and_grad(message)
 
 The `loss` over the first save points, `rows (J,)`, of some `series (J,)`, by `params` and `starts (n, K)`; its gradients
-go into `by_params (P,)` and `by_starts (n, K)`. `evaluations`: of the field, at one state each, while it was solved.
+go into `by_params (P,)` and `by_starts (n, K)`. `evaluations`: of the field, at one state each, while it was solved;
+`seconds`: what all that took.
 """
 function value_and_grad(message)
-    problem, before = problem_of(message), EVALUATIONS[]
+    problem, before, began = problem_of(message), EVALUATIONS[], time_ns()
     loss::Float64 = loss_and_gradient!(
         vector(message, "by_params"), matrix(message, "by_starts"), problem, vector(message, "params"),
         matrix(message, "starts"), integers(message, "series") .+ 1, integers(message, "rows"),
         method_of(problem, message),
     )
     told = isnan(loss) ? "NaN" : isinf(loss) ? "Infinity" : repr(loss)
-    return "{\"loss\": $told, \"evaluations\": $(EVALUATIONS[] - before)}"
+    seconds = (time_ns() - began) / 1e9
+    return "{\"loss\": $told, \"evaluations\": $(EVALUATIONS[] - before), \"seconds\": $seconds}"
 end
 
 const REQUESTS = Dict{String,Function}(
-    string(nameof(request)) => request for request in (setup, release, rhs, states, pull, value_and_grad)
+    string(nameof(request)) => request for request in (choose, define, draw, setup, release, rhs, states, pull, value_and_grad)
 )
+
+# Messages as they were read: in a training one comes again and again.
+const READ = Dict{String,Message}()
+const MOST_READ = 64
 
 """
     answer(text)
@@ -193,9 +232,14 @@ const REQUESTS = Dict{String,Function}(
 The answer to a message, in JSON; it has written into the arrays that are to be written.
 """
 function answer(text::String)
-    message = read_json(text)::Message
+    message = get(READ, text, nothing)
+    if isnothing(message)
+        message = read_json(text)::Message
+        length(READ) < MOST_READ || empty!(READ)
+        message["do"] == "value_and_grad" && (READ[text] = message)
+    end
     haskey(REQUESTS, message["do"]) || throw(ArgumentError("unknown request $(message["do"])"))
-    return REQUESTS[message["do"]](message)::String
+    return Base.invokelatest(REQUESTS[message["do"]], message)::String     # a layer of a file is of a newer world
 end
 
 end

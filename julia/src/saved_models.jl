@@ -13,6 +13,8 @@ field, in the user's units:
 
 A model of known terms and a network has `KanSciML.estimates(model)`, the values of its known parameters by name.
 
+A model that is a layer of Lux runs `field.jl` in the folder, the file that defined it: load those that you trust.
+
 Throws an `ArgumentError` if there is no model, it is damaged, or its field is a module of torch.
 """
 function load(folder::AbstractString; solver::Union{Nothing,Symbol} = nothing)
@@ -22,14 +24,15 @@ function load(folder::AbstractString; solver::Union{Nothing,Symbol} = nothing)
     told = read_json(read(path, String))
     told["schema"] == 1 || throw(ArgumentError("$path has schema $(told["schema"]), this version reads 1"))
     field = told["field"]
-    field["kind"] in ("spec", "hybrid") || throw(
-        ArgumentError("the model in $folder is of kind $(field["kind"]): KanSciML reads the kinds spec and hybrid")
+    field["kind"] in ("spec", "hybrid", "lux") || throw(
+        ArgumentError("the model in $folder is of kind $(field["kind"]): KanSciML reads the kinds spec, hybrid and lux")
     )
+    field["kind"] == "lux" && (field["source"] = read(joinpath(folder, "field.jl"), String))
     arrays = read_safetensors(joinpath(folder, "model.safetensors"))
-    spec = described_spec(field)
+    plain = described_field(field)
     params = arrays["params"]
-    units = StateUnits(told["units"], state_size(spec))
-    own = Field(described_spec(field, units))
+    units = StateUnits(told["units"], state_size(plain.spec))
+    own = described_field(field, units)
     check_parameters(own, params)
     all(isfinite, params) || throw(ArgumentError("$path is damaged: its parameters are not finite"))
     starts = arrays["starts"]                                  # (n, K)
@@ -41,8 +44,8 @@ function load(folder::AbstractString; solver::Union{Nothing,Symbol} = nothing)
     end
     (; name, rtol, atol, max_steps) = (; (Symbol(key) => value for (key, value) in told["solver"])...)
     solver = something(solver, get(SOLVER_OF_SAME_KIND, name, Symbol(name)))
-    problem = FitProblem(own, series; solver, rtol, atol, maxiters = max_steps)
-    return TrainedModel(Field(spec), params, problem, units, String[told["labels"]...], String[told["input_labels"]...])
+    problem = Base.invokelatest(FitProblem, own, series; solver, rtol, atol, maxiters = max_steps)
+    return TrainedModel(plain, params, problem, units, String[told["labels"]...], String[told["input_labels"]...])
 end
 
 # Of general names, and of those that only torch knows.
@@ -86,6 +89,10 @@ function in_units(spec::FieldSpec, units::StateUnits)
 end
 
 # The field that a saved model describes, of v and tau where there are units.
+function described_field(told, units = nothing)
+    return told["kind"] == "lux" ? field_of_file(told, units) : Field(described_spec(told, units))
+end
+
 function described_spec(told, units = nothing)
     if told["kind"] == "spec"
         spec = described_network(told; inputs = told["inputs"], time = told["time"])

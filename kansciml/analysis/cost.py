@@ -29,6 +29,12 @@ CONV_BLOCK, CONV_TEMPORARIES = 1 << 16, 14
 """Of `KANConv2d`: splines that it evaluates at a time, and at most so many numbers alive for each."""
 
 
+def _require_sizes(sizes: object) -> None:
+    for name, value in vars(sizes).items():
+        if value < 1:
+            raise UsageError(f"got {name} {value}: expected at least 1")
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of one layer, each at least 1; else a UsageError."""
@@ -40,9 +46,7 @@ class Sizes:
     spline_order: int = 3
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise UsageError(f"got {name} {value}: expected at least 1")
+        _require_sizes(self)
 
     @property
     def products(self) -> tuple[int, int, int]:
@@ -261,7 +265,8 @@ class ConvSizes:
     grid: int = 5
     spline_order: int = 3
 
-    __post_init__ = Sizes.__post_init__
+    def __post_init__(self) -> None:
+        _require_sizes(self)
 
     @property
     def edges(self) -> int:

@@ -42,6 +42,13 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         EOFError: the stream ended before a frame began.
         FrameError: it ended inside a frame, or holds something else.
     """
+    header, arrays = unfolded(read_header(stream))
+    read_into(arrays, stream)
+    return header, arrays
+
+
+def read_header(stream: BinaryIO) -> bytes:
+    """The text of the header with which a frame begins; raises as `read_frame`."""
     start = stream.read(8)
     if not start:
         raise EOFError("the stream ended")
@@ -50,28 +57,32 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     (length,) = struct.unpack("<I", _exactly(start[4:] + stream.read(8 - len(start)), 4))
     if length > MAX_HEADER:
         raise FrameError(f"got a header of {length} bytes")
+    return _exactly(stream.read(length), length)
+
+
+def unfolded(text: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A header, and memory for the arrays that it tells of. Raises FrameError: malformed."""
     try:
-        header = json.loads(_exactly(stream.read(length), length))
+        header = json.loads(text)
         shapes = {name: tuple(int(size) for size in shape) for name, shape in header.pop("arrays").items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FrameError(f"got a malformed header: {error}") from error
-    return header, {name: _read_array(stream, shape) for name, shape in shapes.items()}
+    for shape in shapes.values():
+        if min(shape, default=0) < 0 or math.prod(shape) > MAX_NUMBERS:
+            raise FrameError(f"got an array of shape {shape}")
+    return header, {name: np.empty(shape, dtype="<f8") for name, shape in shapes.items()}
 
 
-def _read_array(stream: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
-    size = math.prod(shape)
-    if min(shape, default=0) < 0 or size > MAX_NUMBERS:
-        raise FrameError(f"got an array of shape {shape}")
-    array = np.empty(shape, dtype="<f8")
-    if size:
-        view = array.reshape(-1).data.cast("B")
+def read_into(arrays: Mapping[str, np.ndarray], stream: BinaryIO) -> None:
+    """Read the arrays behind a header; raises FrameError."""
+    for array in arrays.values():
+        view = array.reshape(-1).data.cast("B") if array.size else b""
         done = 0
         while done < len(view):
             count = stream.readinto(view[done:])  # type: ignore[attr-defined]
             if not count:
                 raise FrameError("the stream ended inside an array")
             done += count
-    return array
 
 
 def _exactly(data: bytes, length: int) -> bytes:

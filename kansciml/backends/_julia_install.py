@@ -190,16 +190,17 @@ THREADS = ("PYTHON_JULIACALL_THREADS", "JULIA_NUM_THREADS")
 """Variables with the number of Julia's threads, the first that is set; default: all processors that may be used."""
 
 
-def worker_environment() -> dict[str, str]:
+def worker_environment(threads: int | None = None) -> dict[str, str]:
     """What a worker's environment has to have beside, or in place of, that of this process."""
     missing = {name: value for name, value in (ENVIRONMENT | _threads()).items() if name not in os.environ}
-    return missing | _absolute_project()
+    return missing | _absolute_project() | (_threads(threads) if threads else {})
 
 
-def _threads() -> dict[str, str]:
-    """One thread for each processor. With several, Julia has to handle signals, by which its threads stop for its
-    garbage collector; then it must not be left to Python, nor to Ctrl-C, which the worker does not see."""
-    count = next((value for name in THREADS if (value := os.environ.get(name))), str(processors()))
+def _threads(wanted: int | None = None) -> dict[str, str]:
+    """So many threads, or one for each processor. With several, Julia has to handle signals, by which its threads stop
+    for its garbage collector; then it must not be left to Python, nor to Ctrl-C, which the worker does not see."""
+    told = next((value for name in THREADS if (value := os.environ.get(name))), str(processors()))
+    count = str(wanted or told)
     return {
         "PYTHON_JULIACALL_THREADS": count,
         "JULIA_NUM_THREADS": count,

@@ -12,14 +12,33 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from kansciml.backends._julia_frames import read_frame, write_frame
+from kansciml.backends._julia_frames import read_header, read_into, unfolded, write_frame
 from kansciml.backends._julia_install import package_path
 
 Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+REPEATED, MOST_KEPT = "value_and_grad", 64
+
+
+class Request:
+    """A request that was read: in a training the same one comes again and again, with other numbers in its arrays."""
+
+    def __init__(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.arrays, self.do = arrays, header["do"]
+        self.results = {name: np.empty(shape) for name, shape in header.pop("results", {}).items()}
+        self.header = header
+
+    @cached_property
+    def message(self) -> str:
+        """What Julia is told, with the addresses of all arrays."""
+        places = {name: [one.ctypes.data, *one.shape] for name, one in (self.arrays | self.results).items()}
+        return json.dumps(self.header | {"arrays": places})
 
 
 class Worker:
@@ -48,16 +67,14 @@ class Worker:
             "threads": int(julia.seval("Threads.nthreads()")),
         }
 
-    def answer(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Answer:
+    def answer(self, request: Request) -> Answer:
         """The reply to one request: what Julia says, and the arrays that it was to write, ``results`` in the header, by
         name and shape. An error becomes a header with ``error`` and ``kind``."""
         try:
-            if header["do"] == "load":  # a package of solvers or gradients
-                self.julia.seval(f"import {header['package']}")
+            if request.do == "load":  # a package of solvers or gradients
+                self.julia.seval(f"import {request.header['package']}")
                 return {}, {}
-            results = {name: np.empty(shape) for name, shape in header.pop("results", {}).items()}
-            header["arrays"] = {name: [one.ctypes.data, *one.shape] for name, one in (arrays | results).items()}
-            return json.loads(self.ask(json.dumps(header))), results
+            return json.loads(self.ask(request.message)), request.results
         except self.julia_error as error:
             kind = "solve" if self.julia.isa(error.exception, self.failure) else "julia"
             text = str(self.julia.sprint(self.julia.showerror, error.exception))
@@ -77,12 +94,19 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         write_frame(replies, {"error": lines[0], "kind": "start"})
         return
+    kept: dict[bytes, Request] = {}
     while True:
         try:
-            header, arrays = read_frame(requests)
+            text = read_header(requests)
         except EOFError:
             return
-        write_frame(replies, *worker.answer(header, arrays))
+        request = kept.get(text) or Request(*unfolded(text))
+        if request.do == REPEATED:
+            if text not in kept and len(kept) >= MOST_KEPT:
+                kept.clear()
+            kept[text] = request
+        read_into(request.arrays, requests)
+        write_frame(replies, *worker.answer(request))
 
 
 def main() -> None:

@@ -6,10 +6,9 @@ tells what there is without starting it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -33,9 +32,11 @@ from kansciml.backends._julia_install import (
     worker_environment,
 )
 from kansciml.backends._julia_process import COMMAND, Answer, WorkerProcess
-from kansciml.backends.base import OdeProblem, OdeSolver, Part, Piece, Solved
+from kansciml.backends._julia_solver import JuliaOdeSolver, layer_told, packed
+from kansciml.backends.base import OdeProblem, Piece
 from kansciml.models.field_spec import FieldSpec
-from kansciml.models.hybrid_spec import HybridSpec, Spec, described
+from kansciml.models.hybrid_spec import HybridSpec, described
+from kansciml.models.lux_field import LuxField
 
 __all__ = [
     "DEFAULT_SENSEALG",
@@ -49,6 +50,8 @@ __all__ = [
 START_TIMEOUT_S = 3600.0
 """The first use of all downloads and compiles packages."""
 REQUEST_TIMEOUT_S = 900.0
+FEW_PARAMETERS = 64
+"""Layers of Lux with more are differentiated by Zygote, see KanSciML's SENSEALGS."""
 
 
 class JuliaCallError(KansciError):
@@ -61,6 +64,7 @@ class JuliaBackend:
     Args:
         sensealg: gradient method of its solvers, one of `SENSEALGS`.
         may_download: let juliacall download Julia or its packages where they are missing.
+        threads: of Julia; None: as many as its variable says, else one for each processor.
         start_timeout, request_timeout: seconds after which a worker that does not answer is ended.
         command: what to run as the worker (for tests).
 
@@ -77,12 +81,13 @@ class JuliaBackend:
         sensealg: str = DEFAULT_SENSEALG,
         *,
         may_download: bool = True,
+        threads: int | None = None,
         start_timeout: float = START_TIMEOUT_S,
         request_timeout: float = REQUEST_TIMEOUT_S,
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.sensealg = checked_sensealg(sensealg)
-        self.may_download = may_download
+        self.may_download, self.threads = may_download, threads
         self.start_timeout, self.request_timeout = start_timeout, request_timeout
         self.command = command
         self.versions: dict[str, Any] = {}
@@ -112,7 +117,7 @@ class JuliaBackend:
         progress(f"julia: {installation.describe()}")
         if not installation.ready:
             progress("julia: downloading and compiling packages, once; this takes 10 to 20 minutes")
-        process = WorkerProcess(self.command, progress, worker_environment())
+        process = WorkerProcess(self.command, progress, worker_environment(self.threads))
         try:
             self.versions = self._follow_start(process, progress)
             self._process = process
@@ -140,47 +145,90 @@ class JuliaBackend:
             else:
                 raise BackendUnavailable(f"Julia does not start: {header.get('error', 'it said nothing')}")
 
-    def solver(self, problem: OdeProblem, sensealg: str | None = None) -> JuliaOdeSolver:
+    def solver(self, problem: OdeProblem, sensealg: str | None = None, *, lux: bool = False) -> JuliaOdeSolver:
         """The problem made ready in the worker.
 
+        Args:
+            problem: what to solve. sensealg: gradient method (default: the backend's).
+            lux: evaluate and differentiate a built-in field by its Lux model, instead of by kernels written for it.
+
         Raises:
-            UsageError: unknown sensealg or solver, two that do not go together, or a field that is not built in.
+            UsageError: unknown sensealg or solver, two that do not go together, a module of torch, or a layer of Lux
+                that was not `read`.
             BackendUnavailable: a Julia package is needed and not installed.
             KansciError: the backend is not started, or the worker died.
         """
         sensealg = checked_sensealg(sensealg or self.sensealg)
         inner = problem.in_own_units()
-        if not isinstance(inner.field, (FieldSpec, HybridSpec)):
+        field = inner.field
+        if not isinstance(field, (FieldSpec, HybridSpec, LuxField)):
             raise UsageError(f"got a field of type {type(problem.field).__name__}: the Julia backend needs a FieldSpec")
-        solver, sensealg = solved_by(problem.solver, sensealg, inner.field.inputs)
+        solver, sensealg = solved_by(problem.solver, sensealg, field.inputs)
         self._load(sensealg, solver)
+        if isinstance(field, LuxField) and (count := self.read(field).n_parameters) != field.n_parameters:
+            known = field.n_parameters or "it to be read first, see JuliaBackend.read"
+            raise UsageError(f"{field.name} defines a layer of {count} parameters: expected {known}")
         limits = {"max_steps": inner.max_steps} | {
             name: float(getattr(inner, name)) for name in ("rtol", "atol", "continuity")
         }
         series = inner.series
         weights = [np.ones(one.data.shape) if one.weights is None else one.weights for one in series]
-        arrays = packed([Piece(one.u0, one.t0, one.saveat, one.inputs) for one in series], inner.field.inputs) | {
+        arrays = packed([Piece(one.u0, one.t0, one.saveat, one.inputs) for one in series], field.inputs) | {
             "data": np.concatenate([one.data for one in series]),
             "weights": np.concatenate(weights),
             "follows": np.array([-1 if one.follows is None else one.follows for one in series]),
             "loss_scale": inner.loss_scale,
         }
-        request = {"do": "setup", "field": described(inner.field), "solver": solver, **limits}
+        told = layer_told(field) if isinstance(field, LuxField) else described(field)
+        request = {"do": "setup", "field": told, "solver": solver, "lux": lux, **limits}
         answer, _ = self.request(request, arrays, "setting up the problem")
-        return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]))
+        return JuliaOdeSolver(self, problem, sensealg, int(answer["problem"]), lux)
+
+    def read(self, field: LuxField) -> LuxField:
+        """A layer of Lux with its parameters, and what draws them.
+
+        Raises:
+            UsageError: its file fails, or ends in no layer of these sizes.
+        """
+        told = layer_told(field)
+        try:
+            answer, _ = self.request({"do": "define", "field": told}, waiting_for=f"reading {field.name}")
+        except JuliaCallError as error:
+            text = str(error).removeprefix("Julia: ").removeprefix("ArgumentError: ")
+            raise UsageError(text if text.startswith(field.name) else f"{field.name}: {text}") from error
+        count = int(answer["parameters"])
+        if count == 0:
+            raise UsageError(f"{field.name} defines a layer without parameters: there is nothing to train")
+
+        def draw(seed: int) -> np.ndarray:
+            request = {"do": "draw", "field": told, "seed": seed, "results": {"params": (count,)}}
+            return self.request(request, waiting_for=f"drawing parameters of {field.name}")[1]["params"]
+
+        return replace(field, n_parameters=count, draw=draw)
+
+    def choose_for(self, field: LuxField, problem: int) -> None:
+        """Have a problem of the worker differentiate a layer by the package that is quickest."""
+        if field.n_parameters > FEW_PARAMETERS:
+            try:
+                self._load_package("Zygote")
+            except JuliaCallError as error:
+                self._running().log(f"julia: gradients of {field.label()} by ForwardDiff, slower ({error})")
+            self.request({"do": "choose", "problem": problem}, waiting_for=f"compiling gradients of {field.label()}")
 
     def _load(self, sensealg: str, solver: str = "Tsit5") -> None:
         """Load the packages of a gradient method and a solver."""
         for what, package in needed_packages(sensealg, solver):
-            if package in self._loaded:
-                continue
             try:
-                self.request({"do": "load", "package": package}, NONE, f"loading {package}", self.start_timeout)
+                self._load_package(package)
             except JuliaCallError as error:
                 raise BackendUnavailable(
                     f"{what} needs the Julia package {package}, which does not load ({error}): add it to"
                     f" {self.versions.get('project', 'the Julia environment')}, or take the default"
                 ) from error
+
+    def _load_package(self, package: str) -> None:
+        if package not in self._loaded:
+            self.request({"do": "load", "package": package}, NONE, f"loading {package}", self.start_timeout)
             self._loaded.add(package)
 
     def request(
@@ -232,92 +280,6 @@ class JuliaBackend:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-class JuliaOdeSolver(OdeSolver):
-    """An `OdeProblem` in the Julia worker: see `kansciml.backends.base.OdeSolver`."""
-
-    backend = "julia"
-
-    def __init__(self, owner: JuliaBackend, problem: OdeProblem, sensealg: str, number: int) -> None:
-        super().__init__(problem)
-        self.method = sensealg
-        self._owner, self._number = owner, number
-        self._field = cast(Spec, self.inner.field)
-        self._closed = False
-
-    def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
-        """By the Lux model."""
-        if isinstance(self._field, FieldSpec):
-            x = self._field.network_input(v, tau, w)
-        else:
-            x = np.column_stack([v, *([] if w is None else [w]), tau])
-        return self._ask("rhs", {"x": x, "params": params}, {"slopes": v.shape})[1]["slopes"]
-
-    def _solve(self, params: np.ndarray, pieces: Sequence[Piece], rtol: float, atol: float, gradient: bool) -> Solved:
-        request = {"rtol": float(rtol), "atol": float(atol), "sensealg": self.method if gradient else ""}
-        arrays = packed(pieces, self._field.inputs)
-        shape = len(arrays["saveat"]), self._field.state_size
-        states = self._ask("states", {"params": params, **arrays}, {"states": shape}, **request)[1]["states"]
-        cuts = np.cumsum([len(piece.saveat) for piece in pieces])[:-1]
-        return _JuliaSolved(np.split(states, cuts), lambda cotangents: self._pull(params, cotangents))
-
-    def _pull(self, params: np.ndarray, cotangents: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        results = {"by_params": params.shape, "by_starts": (len(cotangents), self._field.state_size)}
-        found = self._ask("pull", {"params": params, "cotangents": np.concatenate(cotangents)}, results)[1]
-        return found["by_params"], found["by_starts"]
-
-    def _value_and_grad(
-        self, params: np.ndarray, starts: np.ndarray, part: Part
-    ) -> tuple[float, np.ndarray, np.ndarray]:
-        part.check_measured()
-        began = time.monotonic()
-        arrays = {"params": params, "starts": starts}
-        arrays |= {"series": np.asarray(part.picked), "rows": np.asarray(part.counts)}
-        results = {"by_params": params.shape, "by_starts": starts.shape}
-        told, found = self._ask("value_and_grad", arrays, results, sensealg=self.method)
-        self._owner.tell_first_gradient(self.method, time.monotonic() - began)
-        return float(told["loss"]), found["by_params"], found["by_starts"]
-
-    def _ask(self, do: str, arrays: Mapping[str, np.ndarray], results: Mapping[str, Any], **values: Any) -> Answer:
-        waiting_for = f"computing {do}" if do in ("rhs", "states") else f"computing the gradient by {self.method}"
-        header = {"do": do, "problem": self._number, "results": results, **values}
-        told, found = self._owner.request(header, arrays, waiting_for)
-        self.evaluations += told.get("evaluations", 0)
-        return told, found
-
-    def close(self) -> None:
-        """Free the problem in the worker; calling it twice is allowed."""
-        if not self._closed:
-            self._closed = True
-            try:
-                self._owner.request({"do": "release", "problem": self._number})
-            except KansciError:  # the worker is gone, and the problem with it
-                pass
-
-
-def packed(pieces: Sequence[Piece], n_inputs: int) -> dict[str, np.ndarray]:
-    """Pieces as the worker takes them, with the arrays of all lying one after the other: starts (K, n), initial times,
-    numbers of save times and of knots (K,), save times, knots and their values (knots, m), and which are held (K,)."""
-    inputs = [piece.inputs for piece in pieces if piece.inputs is not None]
-    return {
-        "starts": np.stack([piece.start for piece in pieces]),
-        "t0s": np.array([piece.t0 for piece in pieces]),
-        "counts": np.array([len(piece.saveat) for piece in pieces]),
-        "saveat": np.concatenate([piece.saveat for piece in pieces]),
-        "knot_counts": np.array([len(one.t) for one in inputs]),
-        "held": np.array([one.kind == "held" for one in inputs]),
-        "knots": np.concatenate([np.empty(0), *(one.t for one in inputs)]),
-        "values": np.concatenate([np.empty((0, n_inputs)), *(one.values for one in inputs)]),
-    }
-
-
-@dataclass(frozen=True)
-class _JuliaSolved:
-    """States in the worker; only those of a solver's last request can be pulled back."""
-
-    states: Sequence[np.ndarray]
-    pull: Callable[[Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
 def _why_not(installation: JuliaInstallation, error: KansciError) -> str:

@@ -14,6 +14,7 @@ from kansciml.backends._engines.relaxing import EXPLICIT, relaxing
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import Spec
 from kansciml.models.inputs import Inputs
+from kansciml.models.lux_field import LuxField
 from kansciml.models.units import Units, to_digits, to_places
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class OdeProblem:
         UsageError: wrong shape, non-finite numbers, non-positive tolerance or max_steps, nothing measured.
     """
 
-    field: Spec | ModuleField
+    field: Spec | LuxField | ModuleField
     series: tuple[Series, ...]
     loss_scale: np.ndarray = cast(np.ndarray, None)
     rtol: float = 1e-7
@@ -155,8 +156,8 @@ class OdeProblem:
 
     @classmethod
     def single(
-        cls, field: Spec | ModuleField, u0: Any, saveat: Any, data: Any, t0: float = 0.0, loss_scale: Any = None,
-        rtol: float = 1e-7, atol: float = 1e-7, **settings: Any,
+        cls, field: Spec | LuxField | ModuleField, u0: Any, saveat: Any, data: Any, t0: float = 0.0,
+        loss_scale: Any = None, rtol: float = 1e-7, atol: float = 1e-7, **settings: Any,
     ) -> OdeProblem:  # fmt: skip
         """The problem of one trajectory: see `Series` and `OdeProblem`."""
         return cls(field, (Series(u0, saveat, data, t0),), loss_scale, rtol, atol, **settings)

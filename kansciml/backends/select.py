@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from kansciml._errors import BackendUnavailable, UsageError, unknown_name
 from kansciml.backends.base import OdeProblem, OdeSolver
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec, Spec
+from kansciml.models.lux_field import LuxField
 
 if TYPE_CHECKING:
+    from kansciml.backends.julia import JuliaBackend
     from kansciml.backends.module_field import ModuleField
 
 BACKENDS = ("auto", "torch", "julia")
@@ -69,12 +71,13 @@ def open_backend(
 
 
 def open_for(
-    field: Spec | ModuleField,
+    field: Spec | LuxField | ModuleField,
     backend: str | OdeBackend,
     gradient: str | None = None,
     log: Callable[[str], None] | None = None,
 ) -> OdeBackend:
-    """`backend`, started if it is a name. A module of torch is for torch alone: ``"auto"`` is torch then.
+    """`backend`, started if it is a name. A module of torch is for torch alone: ``"auto"`` is torch then. A layer
+    of Lux is for Julia alone: ``"auto"`` is Julia then.
 
     Args:
         gradient, log: see `open_backend`; the former is for torch.
@@ -83,13 +86,27 @@ def open_for(
         UsageError: the backend does not solve such fields; and as `open_backend`. BackendUnavailable: as that.
     """
     name = backend if isinstance(backend, str) else backend.name
-    if not isinstance(field, (FieldSpec, HybridSpec)) and name != "torch":
+    if isinstance(field, LuxField):
+        if name == "torch":
+            raise UsageError(f"got a layer of Lux, {field.name}, and backend 'torch': it needs backend 'julia'")
+        if name == "auto":
+            backend = name = "julia"
+    elif not isinstance(field, (FieldSpec, HybridSpec)) and name != "torch":
         if name != "auto":
             raise UsageError(f"got a torch module and backend {name!r}: a module of your own needs backend 'torch'")
         backend = name = "torch"
     if not isinstance(backend, str):
         return backend
     return open_backend(name, gradient=gradient if name == "torch" else None, log=log or (lambda line: None))
+
+
+def read_by(backend: OdeBackend, field: LuxField) -> LuxField:
+    """A layer of Lux with its parameters, as the backend that `open_for` gave for it reads them.
+
+    Raises:
+        UsageError: its file fails, or defines no layer of these sizes.
+    """
+    return cast("JuliaBackend", backend).read(field)
 
 
 def check_methods(gradient: str | None, sensealg: str | None, solver: str | None = None, backend: str = "auto") -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from kansciml.backends.base import Engine, OdeProblem, OdeSolver, Part, Piece, S
 from kansciml.backends.module_field import ModuleField, ModuleKernel, eager
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec
+from kansciml.models.lux_field import LuxField
 
 __all__ = ["DEFAULT_GRADIENT", "GRADIENTS", "ModuleField", "TorchBackend", "TorchOdeSolver", "solver_name"]
 
@@ -51,6 +53,8 @@ class TorchOdeSolver(OdeSolver):
         super().__init__(problem)
         self.method = gradient
         field, one = self.inner.field, self.inner.series[0]
+        if isinstance(field, LuxField):
+            raise UsageError(f"got a layer of Lux, {field.name}: it needs backend 'julia'")
         self._field: SpecField | ModuleField | None = None  # as torchdiffeq is given it
         if not isinstance(field, HybridSpec):
             self._field = SpecField(field) if isinstance(field, FieldSpec) else field
@@ -87,7 +91,7 @@ class TorchOdeSolver(OdeSolver):
         field = self.inner.field
         if isinstance(field, HybridSpec):
             return HybridKernel(field, params)
-        return bind(field, params) if isinstance(field, FieldSpec) else ModuleKernel(field, params)
+        return ModuleKernel(field, params) if isinstance(field, ModuleField) else bind(cast(FieldSpec, field), params)
 
     def _rhs(self, v: np.ndarray, tau: np.ndarray, w: np.ndarray | None, params: np.ndarray) -> np.ndarray:
         with eager():

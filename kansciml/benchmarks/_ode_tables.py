@@ -17,6 +17,7 @@ DIFFRAX = "diffrax Dopri5, RecursiveCheckpointAdjoint"
 TORCH, JULIA = f"torch {DEFAULT_GRADIENT}", f"julia {DEFAULT_SENSEALG}"
 SLOW_S, BUDGET_S = 1.0, 12.0
 """A method that takes longer is timed once; the rounds of a table end after so long, but for the first three."""
+MOST_BRIDGE_MS = 0.3
 FINE = 1e-12
 """Tolerance at which the gradients of torch and of diffrax are compared."""
 
@@ -33,6 +34,9 @@ def target_rows(document: Row) -> list[dict[str, Any]]:
             found.append(
                 measuring.at_most(f"{of}: {method} over diffrax", most, ours / theirs if ours and theirs else None)
             )
+        if "bridge_ms" in result:
+            what = f"{of}: {JULIA} called from Python, beyond its computation [ms]"
+            found.append(measuring.at_most(what, MOST_BRIDGE_MS, result["bridge_ms"]))
         for row in result.get("many", ()):
             if (result["system"], row["trajectories"]) == ("lotka", 64) and row["method"] != DIFFRAX:
                 most = 12.0 if row["method"] == TORCH else 64 / row["threads"]

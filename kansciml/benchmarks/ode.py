@@ -56,6 +56,7 @@ from kansciml.training.flat import FlatTraining, train_flat
 
 SHORTEST_S = 0.01
 """Of the methods side by side, shorter calls are repeated in a round, as a training repeats them."""
+BRIDGE_CALLS = 200
 WARM_UP = FlatTraining(adam_steps=150, final_learning_rate=1e-3, lbfgs_steps=100)
 """Brings the parameters near the solution, where most evaluations of a training happen."""
 
@@ -142,10 +143,21 @@ def relative(gradient: np.ndarray, exact: np.ndarray) -> float:
     return float(np.max(np.abs(gradient - exact)) / np.max(np.abs(exact)))
 
 
+def bridge_ms(julia: Any, problem: OdeProblem, params: np.ndarray) -> float:
+    """What a call to Julia costs beyond the computation there: median on the wall, in ms."""
+    solver, beyond = julia.solver(problem), []
+    for _ in range(BRIDGE_CALLS):
+        began = time.perf_counter()
+        solver.value_and_grad(params)
+        beyond.append(time.perf_counter() - began - solver.seconds)
+    return 1e3 * float(np.median(beyond))
+
+
 def measure(
     system: System, model: str, options: Options, julia: Any, report: Report
-) -> tuple[FieldSpec, list[dict[str, Any]]]:
-    """Rows of one system and model: name, median and quartiles in ms, ratio to the baseline, gradient difference."""
+) -> tuple[FieldSpec, list[dict[str, Any]], dict[str, float]]:
+    """Rows of one system and model: name, median and quartiles in ms, ratio to the baseline, gradient difference. And
+    with Julia its `bridge_ms`."""
     spec = make_field(system, model, match="params")
     problem = make_problem(system, spec, options.tolerance, options.tolerance)
     report("going near the solution")
@@ -169,7 +181,7 @@ def measure(
         {"method": name, **timing(values, seconds[BASELINE]), "gradient_difference": differences[name]}
         for name, values in seconds.items()
     ]
-    return spec, rows + failures
+    return spec, rows + failures, {} if julia is None else {"bridge_ms": bridge_ms(julia, problem, params)}
 
 
 def measure_many(system: System, model: str, options: Options, julia: Any, report: Report) -> list[dict[str, Any]]:
@@ -286,8 +298,9 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
                 def report(text: str, of: str = f"{system.name} {model}") -> None:
                     bar(f"{of}: {text}")
 
-                spec, rows = measure(system, model, options, julia, report)
-                result: dict[str, Any] = {"system": system.name, "model": model, "label": spec.label(), "rows": rows}
+                spec, rows, bridge = measure(system, model, options, julia, report)
+                label = spec.label()
+                result: dict[str, Any] = {"system": system.name, "model": model, "label": label, "rows": rows, **bridge}
                 tables.append(table(system.name, spec, rows, options.tolerance))
                 if options.trajectories and system.box is not None:
                     result["many"] = measure_many(system, model, options, julia, report)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
 
 from kansciml._errors import UsageError, check_name
 from kansciml.commands._output import JsonFlag, Output, parse
 
-SUMMARY = "six gates between the backends: right-hand side, trajectory, loss, gradient, training"
+SUMMARY = "gates between the backends: right-hand side, trajectory, loss, gradient, training, threads"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Arguments(JsonFlag):
 def main(arguments: Sequence[str], out: Output) -> int:
     import torch
 
+    from kansciml.backends.julia import DEFAULT_SENSEALG, JuliaBackend
     from kansciml.backends.select import check_methods, open_backend
-    from kansciml.crosscheck import crosscheck_field
+    from kansciml.crosscheck import crosscheck_field, gates_in_julia
     from kansciml.models.field_spec import MODELS
     from kansciml.runs.progress import Progress
     from kansciml.runs.tables import Table, format_number
@@ -48,26 +51,30 @@ def main(arguments: Sequence[str], out: Output) -> int:
     check_name("backend", options.backend, ("auto", "torch", "julia"))
     check_methods(None, options.sensealg)
     torch.set_num_threads(1)  # these tensors hold a few numbers: threads only cost time
-    julia, why = None, "not asked for"
+    julia, other, why = None, None, "not asked for"
     if options.backend != "torch":
         opened = open_backend(options.backend, sensealg=options.sensealg, log=out.log)
-        julia = opened if opened.name == "julia" else None
+        julia = opened if isinstance(opened, JuliaBackend) else None
         why = "Julia does not start here; kansciml doctor says why"
     if not 0 < options.tolerance < 1:
         raise UsageError(f"got tolerance {options.tolerance}: expected a number between 0 and 1, such as 1e-10")
     gates = []
     try:
+        if julia is not None:
+            threads = 2 if julia.versions["threads"] == 1 else 1
+            other = JuliaBackend(options.sensealg or DEFAULT_SENSEALG, threads=threads).start()
         with Progress() as progress, progress.task("crosscheck", len(fields)) as bar:
             for system, field in fields:
-                for gate in crosscheck_field(
-                    system, field, julia=julia, seed=options.seed, tolerance=options.tolerance
-                ):
+                settings: dict[str, Any] = {"seed": options.seed, "tolerance": options.tolerance}
+                within = gates_in_julia(system, field, julia, other, **settings) if julia and other else ()
+                for gate in chain(crosscheck_field(system, field, julia=julia, **settings), within):
                     gates.append(gate)
                     bar.update(advance=0, now=f"{system.name} {gate.pair}")
                 bar.update(advance=1)
     finally:
-        if julia is not None:
-            julia.close()
+        for backend in (julia, other):
+            if backend is not None:
+                backend.close()
     failed = [gate for gate in gates if not gate.passed]
     rows = [
         [g.system, g.model, g.pair, g.number, g.quantity, format_number(g.measured, 2), format_number(g.allowed, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,22 @@ class VectorField(nn.Module):
     def to_flat(self, gradient: bool = False) -> Float64[np.ndarray, " parameters"]:
         """The parameters, or their gradients, as a flat vector in the order of `FieldSpec.layout()`."""
         return torch.cat([a.reshape(-1) for a in self._named_in_order(gradient)]).to(torch.float64).numpy()
+
+
+def refined_field(
+    spec: FieldSpec, params: Float64[np.ndarray, " parameters"], grid: int
+) -> tuple[FieldSpec, np.ndarray]:
+    """A KAN field on a finer grid, and its flat parameters (Q,), with which it is the same function.
+
+    Exactly where `grid` is a multiple of the present one; else refitted by least squares, see `SplineKAN.extend_grid`.
+
+    Raises:
+        ValueError: a coarser `grid`.
+    """
+    field = VectorField(spec).load_flat(params)
+    layers: Any = field.net
+    for layer in layers:
+        layer.extend_grid(grid)
+    finer = VectorField(replace(spec, grid=grid))
+    finer.load_state_dict(field.state_dict())
+    return finer.spec, finer.to_flat()

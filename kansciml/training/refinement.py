@@ -148,8 +148,7 @@ def fit_flat(
     Args:
         network: with `grids`, it has ``extend_grid(grid)``, as `kansciml.KAN` does.
         loss: computes the loss of the network as it is now, a scalar tensor.
-        settings: with `grids`, Adam trains on the first one, and each takes an equal part of the L-BFGS iterations; or
-            of Adam's, with its own annealing, where there are none of L-BFGS.
+        settings: with `grids`, they are `shared_out` among them.
         grids: increasing numbers of intervals to train on in turn; the first may be the network's own.
         watch: an error of the network as it is now, on data that it is not trained on.
     """
@@ -158,7 +157,7 @@ def fit_flat(
     watching = 0.0
     began, due = time.process_time(), 0.0
     result = None
-    for stage, grid in enumerate(grids or (0,)):
+    for grid, own in zip(grids or (0,), shared_out(settings, len(grids or (0,)))):
         if grid:
             extend: Any = network.extend_grid
             extend(grid)
@@ -188,10 +187,6 @@ def fit_flat(
             if counts["iterations"] >= due:
                 look()
 
-        parts = len(grids or (0,))
-        adam = settings.adam_steps // (1 if settings.lbfgs_steps else parts)
-        lbfgs = settings.lbfgs_steps // parts
-        own = replace(settings, adam_steps=0 if stage and lbfgs else adam, lbfgs_steps=lbfgs)
         first = torch.cat([parameter.detach().reshape(-1) for parameter in parameters]).double().numpy()
         result = train_flat(value_and_grad, first, own, progress=progress)
         _load(parameters, result.params)
@@ -199,6 +194,18 @@ def fit_flat(
         look()
     assert result is not None
     return FlatFit(result.loss, result.status, result.ended, Curve(*np.array(rows, dtype=np.float64).T))
+
+
+def shared_out(settings: FlatTraining, stages: int) -> list[FlatTraining]:
+    """Settings of each of several stages of a training.
+
+    Adam trains in the first one, and each takes an equal part of the L-BFGS iterations; or of Adam's, with an annealing
+    of its own, where there are none of L-BFGS.
+    """
+    if not settings.lbfgs_steps:
+        return [replace(settings, adam_steps=settings.adam_steps // stages)] * stages
+    first = replace(settings, lbfgs_steps=settings.lbfgs_steps // stages)
+    return [first] + [replace(first, adam_steps=0)] * (stages - 1)
 
 
 @torch.no_grad()

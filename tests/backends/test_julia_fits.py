@@ -7,8 +7,9 @@ import pytest
 
 from kansciml import ode
 from kansciml.backends.base import Subset
+from kansciml.backends.julia import JuliaBackend
 from kansciml.backends.torch import TorchOdeSolver
-from kansciml.crosscheck import cases_of, crosscheck_case
+from kansciml.crosscheck import cases_of, crosscheck_case, gates_in_julia
 from kansciml.tasks.ode.fitting.config import FitConfig, Part
 from kansciml.tasks.ode.fitting.objective import Objective
 from kansciml.tasks.ode.problem import make_field, make_problem
@@ -40,6 +41,18 @@ def test_all_gates_of_a_case_pass(julia, name):
     gates = list(crosscheck_case(CASES[name], name, julia))
     assert [gate for gate in gates if not gate.passed] == []
     assert {gate.number for gate in gates if "julia" in gate.pair} == {1, 2, 3, 4, 5, 6}
+
+
+def test_the_lux_model_and_other_threads_give_the_loss_and_gradient_of_the_kernels(julia):
+    with JuliaBackend(may_download=False, threads=3 - min(julia.versions["threads"], 2)) as other:
+        assert other.versions["threads"] != julia.versions["threads"]
+        gates = [
+            gate
+            for model in ("mlp", "kan")
+            for gate in gates_in_julia(LOTKA, make_field(LOTKA, model, match="params"), julia, other)
+        ]
+    assert [gate for gate in gates if not gate.passed] == []
+    assert [gate.number for gate in gates] == 2 * [7, 7, 8, 8]
 
 
 def test_a_training_by_windows_with_learned_starts_takes_the_steps_of_torch(julia):

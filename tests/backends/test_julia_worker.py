@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import io
 import json
 import re
 import signal
@@ -22,7 +21,6 @@ import pytest
 from kansciml import BackendUnavailable, KansciError, SolveError, UsageError
 from kansciml._errors import WorkerDied
 from kansciml.backends import _julia_install, julia
-from kansciml.backends._julia_frames import MAGIC, FrameError, read_frame, write_frame
 from kansciml.backends._julia_install import package_path
 from kansciml.backends.base import OdeProblem
 from kansciml.backends.julia import JuliaBackend, JuliaInstallation, find_julia
@@ -30,56 +28,6 @@ from kansciml.models.field_spec import FieldSpec
 from kansciml.training.flat import FlatTraining, train_flat
 
 ROOT = Path(__file__).resolve().parents[2]
-
-# ---- frames ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (0, 4), (2, 1, 2)])
-def test_frame_comes_back_as_it_was_sent(shape):
-    array = np.random.default_rng(0).normal(size=shape)
-    stream = io.BytesIO()
-    write_frame(stream, {"do": "it", "text": "größer"}, {"x": array, "y": np.array([np.nan, np.inf, -0.0])})
-    stream.seek(0)
-    header, arrays = read_frame(stream)
-    first, second = arrays["x"], arrays["y"]
-    assert header == {"do": "it", "text": "größer"}
-    assert first.shape == shape and np.array_equal(first, array)
-    assert second.tobytes() == np.array([np.nan, np.inf, -0.0]).tobytes()
-    with pytest.raises(EOFError):
-        read_frame(stream)
-
-
-def test_frame_of_a_transposed_array_holds_its_values():
-    array = np.arange(6.0).reshape(2, 3).T
-    stream = io.BytesIO()
-    write_frame(stream, {}, {"x": array})
-    stream.seek(0)
-    assert np.array_equal(read_frame(stream)[1]["x"], array)
-
-
-def _frame(header: bytes) -> bytes:
-    return MAGIC + len(header).to_bytes(4, "little") + header
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"Julia says hello",
-        b"KS",
-        MAGIC + b"\xff\xff\xff\xff",
-        _frame(b"no json"),
-        _frame(b"[1]"),
-        _frame(b"{}"),
-        _frame(b'{"arrays": [[2]]}'),
-        _frame(b'{"arrays": {"x": [-1]}}'),
-        _frame(b'{"arrays": {"x": [2]}}') + b"12345678",
-        _frame(b'{"arrays": {}}')[:-3],
-    ],
-)
-def test_malformed_frame_is_an_error(data):
-    with pytest.raises(FrameError):
-        read_frame(io.BytesIO(data))
-
 
 # ---- what is installed ----------------------------------------------------------------------------------------------
 

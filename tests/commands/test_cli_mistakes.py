@@ -28,6 +28,10 @@ def test_help_names_the_flags(capsys, command):
 MISTAKES = [
     ("ode --system lorenz", "unknown system 'lorenz': expected one of fitzhugh, lotka, pleiades, rigid, robertson"),
     ("ode --model cnn", "unknown model 'cnn': expected one of mlp, kan, both"),
+    ("ode --model none", "got model none without --field: expected mlp, kan, or both"),
+    ("ode --field f.jl --backend torch", "got field f.jl with backend torch: a layer of Lux is trained in Julia"),
+    ("ode --field f.jl --backend julia", "f.jl does not exist: expected a Julia file that ends in a layer of Lux"),
+    ("ode --field f.py --backend julia", "got field f.py: expected a Julia file, whose name ends in .jl"),
     ("ode --backend jax", "unknown backend 'jax': expected one of auto, torch, julia, both"),
     ("ode --backend torch --gradient magic", "unknown gradient 'magic': expected one of replay, backprop, adjoint"),
     ("ode --sensealg Magic", "unknown sensealg 'Magic': expected one of"),

@@ -88,6 +88,40 @@ def test_derivatives_are_differences_of_values_and_of_derivatives(shape, options
     assert gradgradcheck(call, arguments, fast_mode=True)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_products_with_a_kept_graph_are_those_of_the_composite(keep):
+    layer, x = conv(groups=2, kernel_size=2, base_activation="gelu"), normal(2, 4, 4, 4).requires_grad_()
+    layer.keep_basis = keep
+    weights = [x, *layer.parameters()]
+    along = [normal(*t.shape, seed=9) for t in weights]
+
+    def products(y):
+        first = torch.autograd.grad(y.square().sum(), weights, create_graph=True)
+        return [torch.autograd.grad(first, weights, along, retain_graph=True) for _ in range(3)]
+
+    with torch.autograd.forward_ad.dual_level():  # where the layer is in plain operations
+        truth = products(layer(x))[0]
+    for found in products(layer(x)):
+        torch.testing.assert_close(found, truth, rtol=1e-11, atol=1e-11)
+
+
+def test_third_derivatives_are_differences_of_second_ones():
+    layer, x = conv(n_in=1, n_out=1, kernel_size=2, spline_order=4), normal(1, 1, 2, 2)
+
+    def second(at):
+        at = at.requires_grad_()
+        first = torch.autograd.grad(layer(at).square().sum(), at, create_graph=True)[0]
+        return torch.autograd.grad(first.sum(), at, create_graph=True)[0].sum()
+
+    at = x.clone().requires_grad_()
+    first = torch.autograd.grad(layer(at).square().sum(), at, create_graph=True)[0]
+    third = torch.autograd.grad(torch.autograd.grad(first.sum(), at, create_graph=True)[0].sum(), at)[0]
+    step, one = 1e-5, torch.zeros_like(x)
+    one[0, 0, 1, 0] = step
+    truth = (second(x + one) - second(x - one)) / (2 * step)
+    assert third[0, 0, 1, 0].item() == pytest.approx(truth.item(), rel=1e-6)
+
+
 def test_transforms_and_compiled_calls_see_the_same_values():
     layer, x = conv(groups=4, kernel_size=3, padding=1), normal(3, 4, 5, 5)
     weights = {name: torch.stack([p, 2 * p]) for name, p in layer.named_parameters()}

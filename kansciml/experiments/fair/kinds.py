@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class NeuralOdes(Domain[Job]):
             label=job.spec.label(),
             message=row.not_computed.get("train_mse") or row.message,
             parameters=job.spec.n_parameters,
-            flops=field_flops(job.spec),
+            flops=field_flops(cast(Spec, job.spec)),
             steps=len(arrays[f"{job.id}.iteration"]),
             seconds=row.wall_s,
             losses={metric.name: None if row.diverged else metric.of(row) for metric in self.metrics[task]},

@@ -147,7 +147,8 @@ def _networks(config: Fig3Config, model: str, how: ClassifierConfig, large: bool
             mlp = VisionRunConfig(model, VariantChoice("mlp"), classifier=how).network("mlp")
             found.append(("params", narrowed(model, whole, find(model)[0].count(mlp).active)))
         if not large and find(model)[0].name == "conv-mixer" and variant == "kan-spline":
-            found += [(one, replace(whole, **{"placement": one})) for one in config.placements]
+            elsewhere = [with_settings(how, {"placement": one}) for one in config.placements]
+            found += [(one.sizes.placement or "", one.network(model, variant)) for one in elsewhere]
     return found
 
 

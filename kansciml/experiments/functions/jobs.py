@@ -139,7 +139,10 @@ def train_job(job: Job) -> dict[str, Any]:
 def run_all(jobs: Sequence[Job], context: RunContext) -> Result:
     """Train all, or the rest of them, and collect the record."""
     found = run_kept(train_job, {job.id: job for job in jobs}, context)
-    targets = [get_target(name) for name in dict.fromkeys(job.target for job in jobs)]
-    return functions_result(
-        [TargetRow(**attributes(one, "name kind formula inputs")) for one in targets], list(found.values())
-    )
+    targets = [target_row(name) for name in dict.fromkeys(job.target for job in jobs)]
+    return functions_result(targets, list(found.values()))
+
+
+def target_row(name: str) -> TargetRow:
+    """A function as the record has it."""
+    return TargetRow(**attributes(get_target(name), "name kind formula inputs"))

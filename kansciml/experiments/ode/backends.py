@@ -34,10 +34,12 @@ def closing_backends() -> Iterator[None]:
 
 
 def choices(config: Any) -> Sequence[Any]:
-    """What a configuration with backend ``auto`` may stand for: Julia's, else torch's; any other for itself."""
+    """What a configuration with backend ``auto`` may stand for: Julia's, else torch's, unless it has a field of
+    Julia's; any other for itself."""
     if setting(config, "backend") != "auto":
         return (config,)
-    return [with_settings(config, {"backend": backend}) for backend in ("julia", "torch")]
+    backends = ("julia", "torch") if setting(config, "field") is None else ("julia",)
+    return [with_settings(config, {"backend": backend}) for backend in backends]
 
 
 def resolve(config: Any, log: Callable[[str], None]) -> Any:
@@ -49,5 +51,6 @@ def resolve(config: Any, log: Callable[[str], None]) -> Any:
     backend = setting(config, "backend")
     if backend == "torch":
         return config
-    opened = shared_backend("auto" if backend == "auto" else "julia", setting(config, "sensealg"), log)
+    either = backend == "auto" and setting(config, "field") is None
+    opened = shared_backend("auto" if either else "julia", setting(config, "sensealg"), log)
     return with_settings(config, {"backend": opened.name}) if backend == "auto" else config

@@ -99,6 +99,14 @@ class SystemConfig:
 
 
 @dataclass(frozen=True)
+class OwnField:
+    """A vector field of the user's own."""
+
+    field: Path | None = field(default=None, metadata=COUNTS_IF_SET)
+    """Julia file that ends in a layer of Lux, which is trained beside --model; backend julia."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How each field is trained: seeds, solver, optimiser."""
 

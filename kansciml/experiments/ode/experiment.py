@@ -1,6 +1,7 @@
 """Trains KAN and MLP neural ODEs on one system: the main job of the package.
 
-Command: ``kansciml ode --system lotka`` (or ``--system path/to/file.py``, or ``--data file.csv``).
+Command: ``kansciml ode --system lotka`` (or ``--system path/to/file.py``, or ``--data file.csv``). A layer of Lux of
+the user's is trained too with ``--backend julia --field my_field.jl``: see `kansciml.models.lux_field`.
 Expected on Lotka-Volterra, training MSE at tolerance 1e-10: MLP 2-50-2 at most 4e-5, KAN with at most 260 parameters at
 most 1e-5 (KAN-ODEs, Koenig et al. 2024, report 4.1e-5 and 8.3e-7 after 1e5 epochs of Adam).
 """
@@ -9,17 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kansciml._errors import unknown_name
+from kansciml._errors import UsageError, unknown_name
 from kansciml.experiments.ode.backends import choices, closing_backends, resolve
-from kansciml.experiments.ode.config import RunConfig, SystemConfig
+from kansciml.experiments.ode.config import OwnField, RunConfig, SystemConfig
 from kansciml.experiments.ode.gates import run_on_backends
 from kansciml.experiments.ode.jobs import Plan
 from kansciml.experiments.ode.report import render, summary
 from kansciml.experiments.ode.scores import SCORING
 from kansciml.experiments.ode.trained import trained_fields
-from kansciml.experiments.ode.variants import variant_fields
+from kansciml.experiments.ode.variants import own_field, variant_fields
 from kansciml.models.field_spec import MODELS
 from kansciml.models.hybrid_spec import Spec
+from kansciml.models.lux_field import LuxField
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.settings import part
 from kansciml.tasks.ode.problem import MATCHES, FieldConfig
@@ -33,26 +35,35 @@ class OdeConfig:
 
     system: SystemConfig = part(SystemConfig())
     model: str = "both"
-    """mlp, kan, or both."""
+    """mlp, kan, both, or none (--field alone)."""
     match: str = "both"
     """KAN at the MLP's hidden width (width), with at most its parameters (params), both of these, or with at most its
     operations per evaluation (flops)."""
     field: FieldConfig = part(FieldConfig())
     run: RunConfig = part(RunConfig())
+    own: OwnField = part(OwnField())
 
     def __post_init__(self) -> None:
-        for kind, value, valid in (("model", self.model, MODELS), ("match", self.match, (*MATCHES, "flops"))):
-            if value not in (*valid, "both"):
-                raise unknown_name(kind, value, (*valid, "both"))
+        kinds = ("model", self.model, (*MODELS, "both", "none")), ("match", self.match, (*MATCHES, "flops", "both"))
+        for kind, value, valid in kinds:
+            if value not in valid:
+                raise unknown_name(kind, value, valid)
+        if self.own.field is None and self.model == "none":
+            raise UsageError("got model none without --field: expected mlp, kan, or both")
+        if self.own.field is not None and self.run.backend in ("torch", "both"):
+            told = f"got field {self.own.field} with backend {self.run.backend}"
+            raise UsageError(f"{told}: a layer of Lux is trained in Julia, take backend julia")
 
     def inputs(self) -> list[str]:
         """What a system's file defines: the data that it reads count, not only its text."""
         return file_fingerprints([self.system.source])
 
-    def fields(self, system: System) -> dict[str, Spec]:
+    def fields(self, system: System) -> dict[str, Spec | LuxField]:
         """Variant name -> field."""
         models = MODELS if self.model == "both" else (self.model,)
-        return variant_fields(system, models, MATCHES if self.match == "both" else (self.match,), self.field)
+        matches = MATCHES if self.match == "both" else (self.match,)
+        own = own_field(system, self.own.field)
+        return {**variant_fields(system, models, matches, self.field), **own}
 
 
 def plan(config: OdeConfig) -> Plan:

@@ -10,12 +10,16 @@ from kansciml.backends.base import OdeProblem
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.record import ROLES
 from kansciml.models.hybrid_spec import HybridSpec, Spec
+from kansciml.models.lux_field import LuxField
 from kansciml.runs.settings import seed_range
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.fitting.windows import prepared
 from kansciml.tasks.ode.problem import make_problem, validation_problem
 from kansciml.tasks.ode.system import System
+
+UNREAD = 1000
+"""Parameters that a layer of Lux counts as having until Julia has read its file."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Job:
 
     system: SystemConfig
     variant: str
-    spec: Spec
+    spec: Spec | LuxField
     seed: int
     backend: str
     config: RunConfig
@@ -70,7 +74,7 @@ class Job:
     @property
     def cost(self) -> int:
         """Roughly proportional to the time of the training."""
-        return self.steps * self.spec.state_size * self.spec.n_parameters
+        return self.steps * self.spec.state_size * (self.spec.n_parameters or UNREAD)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Plan:
     def of(
         cls,
         sources: Iterable[SystemConfig],
-        fields: Callable[[System], Mapping[str, Spec]],
+        fields: Callable[[System], Mapping[str, Spec | LuxField]],
         config: RunConfig,
         shown: tuple[str, ...] = tuple(ROLES),
     ) -> Plan:

@@ -3,11 +3,11 @@
 ``result["runs"]``: `Run` rows; ``result["systems"]``: `OdeSystem` by name, with their `OdeSeries`; on two backends
 ``result["gates"]``: `Gate` rows, and variants are named ``variant@backend``. Arrays per run: ``<id>.iteration``,
 ``.loss``, ``.phase`` (0 Adam, 1 L-BFGS), ``.rung`` of the ladder, ``.evaluations``, ``.cpu_s`` and ``.flops`` until
-then, all (K,), ``.params`` (P,), ``.trajectory`` (Td, n) at the times of the system, ``.line`` (L, n) of the first
-trajectory and ``.line.1`` of the next, NaN after a blow-up, and ``.slopes`` (G, G, 2) on the system's plane. Per
-system: ``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown); ``.line_t`` (L,), dense, ``.line_truth`` (L, n),
-``.data_t`` (T,), ``.data`` and, of weight 0, ``.unused`` (T, n, NaN: none) of the first trajectory, ``.line_t.1`` and
-so on of the next; of two components, ``.plane`` (G, G, 2) and its true ``.slopes``.
+then, all (K,), some rows of a long training; ``.params`` (P,), ``.trajectory`` (Td, n) at the times of the system,
+``.line`` (L, n) of the first trajectory and ``.line.1`` of the next, NaN after a blow-up, and ``.slopes`` (G, G, 2) on
+the system's plane. Per system: ``<system>.t`` (Td,), ``.truth`` (Td, n, absent if unknown); ``.line_t`` (L,), dense,
+``.line_truth`` (L, n), ``.data_t`` (T,), ``.data`` and, of weight 0, ``.unused`` (T, n, NaN: none) of the first
+trajectory, ``.line_t.1`` and so on of the next; of two components, ``.plane`` (G, G, 2) and its true ``.slopes``.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from kansciml.runs.typed import read, write
 CONVERGED, NOISE = "converged", "at the noise floor"
 """How a training ended on a plateau, and where noise of its solver keeps it from lower losses: see `FlatResult`."""
 
+OWN = "lux"
+"""The model of a run whose field is a layer of Lux of the user's."""
+
 COMPARISONS = {
     "mlp": "as given",
     "kan": "as given",

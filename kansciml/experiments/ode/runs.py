@@ -37,6 +37,7 @@ from kansciml.tasks.ode.system import System
 REPORT_EVERY_S = 0.25
 LINE = 501
 """Times of a curve, with which its corners cannot be seen."""
+ROWS = 4000
 PLANE = 25
 """States along each side of the plane on which fields are compared."""
 Steps = tuple[int, float, str]
@@ -165,8 +166,9 @@ def run_job(
         log=report,
     )
     run.save(model_folder(checkpoint.parents[1], job.id))
-    arrays = {name: values for name, values in run.fit.history.items() if name not in ("seconds", "work")}
-    arrays["flops"] = run.fit.history["work"] * training_flops(job.spec)
+    history = shortened(run.fit.history)
+    arrays = {name: values for name, values in history.items() if name not in ("seconds", "work")}
+    arrays["flops"] = history["work"] * training_flops(job.spec)
     arrays |= {"params": run.params, "trajectory": run.states}
     arrays |= {numbered("line", place): _line(run, k) for place, (k, _) in enumerate(roles(system, job.shown))}
     if (states := plane(system)) is not None:
@@ -178,7 +180,7 @@ def run_job(
         variant=job.variant,
         group=job.group,
         label=job.spec.label(),
-        n_parameters=job.spec.n_parameters,
+        n_parameters=run.field.n_parameters,
         seed=job.seed,
         backend=run.backend,
         method=run.method,
@@ -195,6 +197,16 @@ def run_job(
         cpu_s=run.fit.cpu_s,
         arrays={f"{job.id}.{name}": array for name, array in arrays.items()},
     )
+
+
+def shortened(history: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The history of a training, of a long one `ROWS` at most, evenly in log, and those where phase and rung change."""
+    count = len(history["iteration"])
+    if count <= ROWS:
+        return history
+    changes = np.flatnonzero(np.diff(history["rung"]) | np.diff(history["phase"]))
+    kept = np.unique(np.concatenate([np.geomspace(1, count, ROWS).astype(int) - 1, changes, changes + 1]))
+    return {name: values[kept] for name, values in history.items()}
 
 
 def roles(system: System, shown: Collection[str] = tuple(ROLES)) -> list[tuple[int, str]]:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kansciml._errors import SolveError, UsageError
+from kansciml._errors import SolveError, UsageError, check_name
+from kansciml.backends.select import BACKENDS
+from kansciml.experiments.ode.backends import closing_backends, shared_backend
 from kansciml.experiments.ode.trained import model_folder, models_named
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
@@ -38,6 +40,8 @@ class OdeScoring(ScoringOptions):
     """Columns of --data that are the components of the state, in the model's order, where they have other names."""
     inputs: tuple[str, ...] = ()
     """Columns of --data that are the inputs, in the model's order, where they have other names."""
+    backend: str = "torch"
+    """torch, julia, or auto; a layer of Lux wants julia, which runs the file that defined it."""
 
 
 def score(record: Record, options: OdeScoring, progress: Progress) -> tuple[dict[str, Any], list[Table]]:
@@ -57,9 +61,11 @@ def score(record: Record, options: OdeScoring, progress: Progress) -> tuple[dict
             progress.log(line)
         told.add(line)
 
-    with progress.task("evaluating", len(runs)) as bar:
+    check_name("backend", options.backend, BACKENDS)
+    with closing_backends(), progress.task("evaluating", len(runs)) as bar:
+        backend = "torch" if options.backend == "torch" else shared_backend(options.backend, None, log)
         for run in runs:
-            model = load_model(model_folder(record.folder, run.id))
+            model = load_model(model_folder(record.folder, run.id), backend=backend)
             data = _data(options, model, log)
             about = {"id": run.id, "system": run.system, "group": run.group, "label": run.label, "seed": run.seed}
             found.append({**about, "parameters": run.n_parameters, **errors_on(model, data)})

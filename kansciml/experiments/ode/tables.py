@@ -9,7 +9,7 @@ import numpy as np
 
 from kansciml.analysis.paired import DIFFERENCE, UNDECIDED, Comparison, compare, corrected
 from kansciml.experiments.ode.record import OdeRecord, OdeSystem
-from kansciml.experiments.ode.run_rows import COMPARISONS, OdeGroup, Run
+from kansciml.experiments.ode.run_rows import COMPARISONS, OWN, OdeGroup, Run
 from kansciml.reporting.claims import RATIO, Claim, claim_table, in_families
 from kansciml.runs.tables import Table, format_number
 
@@ -119,26 +119,28 @@ def _not_computed(ode: OdeRecord) -> list[str]:
 def claims(ode: OdeRecord) -> list[OdeClaim]:
     """What the seeds say of each claim, per system and kind of comparison; after Holm's correction per name.
 
-    Their names: ``lower``, that the MLP ends at a lower train MSE than the KAN; ``close``, that the two differ by less
-    than `LIMIT`, on the system of which that is said; ``struggle``, that the KAN's relative MSE is `STRUGGLE_FACTOR`
-    times the MLP's, on the systems that KANs are said to struggle with; ``scaling``, that a KAN whose state is scaled
-    into its grid ends lower than one of the same size with another input. Effects: KAN / MLP, KAN - MLP of ``close``,
-    and other / scaled.
+    Their names: ``lower``, that the MLP ends at a lower train MSE than the KAN; ``own``, than a layer of the user's;
+    ``close``, that the two differ by less than `LIMIT`, on the system of which that is said; ``struggle``, that the
+    KAN's relative MSE is `STRUGGLE_FACTOR` times the MLP's, on the systems that KANs are said to struggle with;
+    ``scaling``, that a KAN whose state is scaled into its grid ends lower than one of the same size with another input.
+    Effects: KAN / MLP, KAN - MLP of ``close``, layer / MLP, and other / scaled.
     """
     found = []
     for system in ode.systems:
         mlps = {group.first.backend: group for group in system.groups if group.variant == "mlp"}
         for group in system.groups:
             mlp = None if group.variant == "mlp" else mlps.get(group.first.backend)
+            own = group.first.model == OWN
             if mlp is not None and group.variant not in INPUT_VARIANTS:  # those have a claim of their own
                 says = "yes" if system.name in LOWER_ON else "no" if system.name in NOT_LOWER_ON else None
                 outcome = compare(group.by_seed(), mlp.by_seed(), above=1, text="MLP lower")
-                found.append(OdeClaim("lower", "", group, mlp, outcome, paper=says, system=system))
+                name, says = ("own", None) if own else ("lower", says)
+                found.append(OdeClaim(name, "", group, mlp, outcome, paper=says, system=system))
                 if says == "no":
                     sides = group.by_seed(), mlp.by_seed()
                     outcome = compare(*sides, above=-LIMIT, below=LIMIT, scale=DIFFERENCE, text="so close")
                     found.append(OdeClaim("close", "", group, mlp, outcome, system=system))
-            if mlp is not None and system.name in STRUGGLE_ON:
+            if mlp is not None and system.name in STRUGGLE_ON and not own:
                 high, low = (side.by_seed(_relative) for side in (group, mlp))
                 if not np.isnan([*low.values(), *high.values()]).any():
                     text = f"{STRUGGLE_FACTOR:g} times as high"
@@ -175,12 +177,14 @@ def verdict_tables(ode: OdeRecord) -> list[Table]:
     found = claims(ode)
     for name, title, effect, notes in (
         ("lower", "Claim: the MLP ends at a lower train MSE than the KAN", RATIO, [paper, finished]),
+        ("own", "Claim: the MLP ends at a lower train MSE than a layer of Lux of your own", "layer / MLP", []),
         ("close", f"Claim: the train MSEs differ by less than {LIMIT:.1e}", "KAN - MLP", []),
         ("struggle", f"Claim: KANs struggle (train relative MSE {STRUGGLE_FACTOR:g} times the MLP's)", RATIO, []),
         ("scaling", "Claim: a KAN ends lower with its state scaled into the grid", "other / scaled", [grid]),
     ):
         own = [claim for claim in found if claim.name == name]
-        rows = [([claim.system.title, claim.group.comparison, claim.paper], claim) for claim in own]
+        about = [claim.group.label if name == "own" else claim.group.comparison for claim in own]
+        rows = [([claim.system.title, what, claim.paper], claim) for what, claim in zip(about, own)]
         if rows:
             tables.append(claim_table(title, ["System", "Comparison", "Paper"], effect, rows, notes))
     return tables

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from kansciml._errors import UsageError
+from kansciml._files import short_name
 from kansciml.analysis.matching import pass_flops
 from kansciml.models.hybrid_spec import HybridSpec, Spec
-from kansciml.tasks.ode.problem import FieldSizes, field_of, shrunk_kan
+from kansciml.models.lux_field import LuxField
+from kansciml.tasks.ode.problem import FieldSizes, field_of, lux_field, shrunk_kan
 from kansciml.tasks.ode.system import System
 
 
@@ -23,6 +28,20 @@ def variant_fields(
         else:
             fields[f"kan-{match}"] = field_of(system, "kan", match=match, config=config)
     return fields
+
+
+def own_field(system: System, path: Path | None) -> dict[str, LuxField]:
+    """Variant, named as the Julia file, -> the layer of Lux that it defines; none without a file.
+
+    Raises:
+        UsageError: no such file, or one with the name of another variant.
+    """
+    if path is None:
+        return {}
+    name = short_name(path.stem)
+    if name == "mlp" or name.startswith("kan") or "@" in name:
+        raise UsageError(f"got field {path}: expected another name, as built-in fields are named {name}")
+    return {name: lux_field(system, path)}
 
 
 def flops_field(system: System, config: FieldSizes) -> Spec:
@@ -43,12 +62,13 @@ def field_flops(spec: Spec) -> float:
     return _pass_flops(spec)[0]
 
 
-def training_flops(spec: Spec) -> float:
+def training_flops(spec: Spec | LuxField) -> float:
     """Operations, forward and backward, that a training is counted as for each evaluation of a field by its solver.
 
-    Of the network alone, as in `field_flops`: known terms, what steps cost besides, and the optimiser are left out.
+    Of the network alone, as in `field_flops`: known terms, what steps cost besides, and the optimiser are left out. NaN
+    of a layer of Lux, whose operations nobody knows.
     """
-    return sum(_pass_flops(spec))
+    return math.nan if isinstance(spec, LuxField) else sum(_pass_flops(spec))
 
 
 def _pass_flops(spec: Spec) -> tuple[float, float]:

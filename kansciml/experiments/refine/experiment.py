@@ -1,30 +1,41 @@
 """Grid refinement and L-BFGS: what the paper leaves out, on functions and at equal cost.
 
 Command: ``kansciml run refine --preset small``.
-Paper, section 5, on what it did not do: others "progressively refine the grid to improve the fitting of the model",
+Paper, section 5.1, on what it did not do: others "progressively refine the grid to improve the fitting of the model",
 but "the parameter growth w.r.t. a finer grid prohibitively increases the parameter count"; and "we don't consider
 optimizers like L-BFGS in our experiments (except for Neural ODEs)".
 KANs of one width on fixed grids, the same KAN refined from the coarsest grid to the finest (its function is kept, the
 coefficients refitted), and an MLP with as many parameters as the KAN on the grid `middle`; each by Adam alone, and by
 L-BFGS after a tenth of Adam. Errors are compared when both have cost as much, in FLOPs and in seconds of the processor.
+So are neural ODEs of a system, by their training errors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, TypeVar
 
-from kansciml._errors import UsageError, check_names
+from kansciml._errors import UsageError, check_name, check_names
 from kansciml.analysis.regressor_sizes import regressor_size, widest
-from kansciml.experiments.functions.jobs import Job, run_all
+from kansciml.experiments.functions.jobs import Job, target_row, train_job
+from kansciml.experiments.functions.record import functions_result
 from kansciml.experiments.refine.findings import findings
 from kansciml.experiments.refine.record import OPTIMISERS
 from kansciml.experiments.refine.report import render, summary
+from kansciml.experiments.refine.systems import SystemJob, described, train_system
+from kansciml.models.field_spec import FieldSpec
 from kansciml.models.regressors import Regressor
-from kansciml.runs.experiment import Experiment
+from kansciml.runs.experiment import Experiment, Result, RunContext
+from kansciml.runs.pool import run_kept
 from kansciml.runs.settings import seed_range
 from kansciml.tasks.functions.registry import TARGETS, get_target
+from kansciml.tasks.ode.problem import FieldSizes, make_field
+from kansciml.tasks.ode.registry import available_systems, get_system
 from kansciml.training.flat import FlatTraining
+
+N = TypeVar("N")
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,8 @@ class RefineConfig:
 
     targets: tuple[str, ...] = ("I.16.6", "I.30.3", "jv", "wave")
     """Functions to learn, by name."""
+    systems: tuple[str, ...] = ("lotka",)
+    """Systems to learn by neural ODEs on torch, by name."""
     grids: tuple[int, ...] = (3, 5, 10, 20)
     """Grid intervals, each fixed, and all of them in turn."""
     middle: int = 5
@@ -57,7 +70,10 @@ class RefineConfig:
     """The first of those seeds."""
 
     def __post_init__(self) -> None:
-        check_names("function", self.targets, TARGETS)
+        if self.targets or not self.systems:
+            check_names("function", self.targets, TARGETS)
+        for system in self.systems:
+            check_name("system", system, available_systems())
         if len(self.grids) < 2 or list(self.grids) != sorted(set(self.grids)) or self.middle not in self.grids:
             raise UsageError(
                 f"got grids {self.grids}, middle {self.middle}: expected two or more increasing grids, middle one of"
@@ -79,36 +95,66 @@ class RefineConfig:
         widths = (inputs, self.hidden, 1)
         limit = regressor_size("kan", widths, "params", self.middle, self.spline_order)
         mlp = widest(inputs, self.hidden_layers, lambda own: regressor_size("mlp", own, "params"), limit)
-        fixed = {
-            f"fixed-{grid}": (Regressor("kan", widths, grid=grid, spline_order=self.spline_order), ())
-            for grid in self.grids
+        return self._each(lambda grid: Regressor("kan", widths, grid=grid, spline_order=self.spline_order)) | {
+            "mlp": (Regressor("mlp", mlp), ())
         }
-        start = fixed[f"fixed-{self.grids[0]}"][0]
-        return {"refined": (start, self.grids), **fixed, "mlp": (Regressor("mlp", mlp), ())}
+
+    def fields(self, name: str) -> dict[str, tuple[FieldSpec, tuple[int, ...]]]:
+        """The same for a system; its MLP has one hidden layer, as those of Figure 2 have."""
+        system = get_system(name)
+
+        def kan(grid: int) -> FieldSpec:
+            return make_field(system, "kan", config=FieldSizes((self.hidden,), grid, self.spline_order))
+
+        def mlp(hidden: int) -> FieldSpec:
+            return make_field(system, "mlp", config=FieldSizes((hidden,)))
+
+        limit = kan(self.middle).n_parameters
+        widths = widest(system.state_size, 1, lambda own: mlp(own[1]).n_parameters, limit)
+        return self._each(kan) | {"mlp": (mlp(widths[1]), ())}
+
+    def _each(self, kan: Callable[[int], N]) -> dict[str, tuple[N, tuple[int, ...]]]:
+        """The KAN that is refined, and those on fixed grids."""
+        fixed = {f"fixed-{grid}": (kan(grid), ()) for grid in self.grids}
+        return {"refined": (kan(self.grids[0]), self.grids), **fixed}
 
 
-def plan(config: RefineConfig) -> list[Job]:
-    """One job per function, network, optimiser and seed."""
-    return [
-        Job(name, 0.0, variant, optimiser, network, seed, training, grids, config.n_train, config.n_test)
-        for name in config.targets
-        for optimiser, seed in product(OPTIMISERS, seed_range(config))
-        for training in (config.training(optimiser),)
-        for variant, (network, grids) in config.networks(get_target(name).inputs).items()
-    ]
+def plan(config: RefineConfig) -> dict[str, Job | SystemJob]:
+    """One job, by its id, per function or system, network, optimiser and seed."""
+    jobs: list[Job | SystemJob] = []
+    for optimiser, seed in product(OPTIMISERS, seed_range(config)):
+        training = config.training(optimiser)
+        points = config.n_train, config.n_test
+        for name in config.targets:
+            for variant, (network, grids) in config.networks(get_target(name).inputs).items():
+                jobs.append(Job(name, 0.0, variant, optimiser, network, seed, training, grids, *points))
+        for name in config.systems:
+            for variant, (field, grids) in config.fields(name).items():
+                jobs.append(SystemJob(name, variant, optimiser, field, seed, training, grids))
+    return {job.id: job for job in jobs}
+
+
+def train_any(job: Job | SystemJob) -> dict[str, Any]:
+    """A `Run` in JSON types."""
+    return train_job(job) if isinstance(job, Job) else train_system(job)
+
+
+def run(config: RefineConfig, context: RunContext) -> Result:
+    targets = [target_row(name) for name in config.targets] + [described(name) for name in config.systems]
+    return functions_result(targets, list(run_kept(train_any, context.plan, context).values()))
 
 
 EXPERIMENT = Experiment(
     name="refine",
     title="Refinement of the grid against fixed grids, and L-BFGS against Adam, at equal cost",
-    item="Section 5",
+    item="Section 5.1",
     config=RefineConfig,
     presets={
         "smoke": RefineConfig(targets=("jv",), grids=(3, 6), middle=3, steps=40, n_train=200, n_test=200, seeds=2),
         "small": RefineConfig(steps=1000),
         "paper": RefineConfig(),
     },
-    run=lambda config, context: run_all(context.plan, context),
+    run=run,
     render=render,
     summary=summary,
     check=plan,

@@ -23,7 +23,7 @@ def findings(record: Record) -> list[Finding]:
     found = RefineRecord(FunctionsRecord.read(record))
     made = []
     finest = found.fixed[-1]
-    claim = '"[10] progressively refine the grid to improve the fitting of the model" (section 5)'
+    claim = '"[10] progressively refine the grid to improve the fitting of the model" (section 5.1)'
     for how, name in OPTIMISERS.items():
         own = [
             one
@@ -32,7 +32,7 @@ def findings(record: Record) -> list[Finding]:
         ]
         case = f"against {title(finest)} from the start, {COSTS['flops']}, {name}"
         made.append(_finding(found, claim, case, own, ("refined KAN", "fixed grid")))
-    claim = '"We don\'t consider optimizers like L-BFGS in our experiments" (section 5): KANs against MLPs with it'
+    claim = '"We don\'t consider optimizers like L-BFGS in our experiments" (section 5.1): KANs against MLPs with it'
     middle = _middle(found)
     for how, name in OPTIMISERS.items():
         own = [one for one in found.matched("KAN or MLP", "flops") if (one.a, one.b) == ((middle, how), ("mlp", how))]
@@ -54,7 +54,7 @@ def _finding(found: RefineRecord, claim: str, case: str, own: Sequence[Matched],
     seeds = found.found.n_seeds
     short = "" if seeds >= LEAST_SEEDS else f"{seeds} seeds instead of {LEAST_SEEDS}; "
     return Finding(
-        item="Section 5",
+        item="Section 5.1",
         claim=claim,
         case=case,
         printed="not tried",
@@ -72,8 +72,8 @@ def _growth(found: RefineRecord) -> Finding:
     coarse, fine = first[found.fixed[0]], first[found.fixed[-1]]
     ratio = fine.n_parameters / coarse.n_parameters
     return Finding(
-        item="Section 5",
-        claim='"The parameter growth w.r.t. a finer grid prohibitively increases the parameter count" (section 5)',
+        item="Section 5.1",
+        claim='"the parameter growth w.r.t. a finer grid prohibitively increases the parameter count" (section 5.1)',
         printed="no number",
         measured=f"{coarse.n_parameters} parameters with {title(found.fixed[0])}, {fine.n_parameters} with"
         f" {title(found.fixed[-1])}: {ratio:.2g} times, linear in G + S + 2",

@@ -40,7 +40,8 @@ def errors_table(found: RefineRecord) -> Table:
     columns = ["Network", "Optimiser", "Parameters", *found.targets, "FLOPs of training", "Seconds"]
     n = found.found.n_seeds
     note = f"Root mean square error on fresh points, in standard deviations of the function, after the same number of\
- iterations; median over {n} seeds. Parameters: at the end, on the first function."
+ iterations; median over {n} seeds. Of a system: of its training data, relative to their scale. Parameters: at the end,\
+ on the first function."
     return Table("Errors at the end of training", columns, rows, [note])
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from kansciml.layers._kernels.activations import activate, slope
-from kansciml.layers._kernels.autograd import autocast_dtype, gradient, plain_wanted
+from kansciml.layers._kernels.activations import activate, curvature, slope
+from kansciml.layers._kernels.autograd import autocast_dtype, gradient, graph_is_kept, plain_wanted, watched
 from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers._kernels.plain import Weights
 from kansciml.layers.bspline import SplineSpec
@@ -108,7 +108,7 @@ class KANConv2d(SplineKAN):
         n, c, height, width = x.shape
         spec, cells = self._read(self._weight("spline_weight"))
         flat = x.transpose(0, 1).reshape(c, -1)  # (C, N H W)
-        found = (_whole if plain_wanted() else _Maps.apply)(flat, cells, spec)
+        found = _whole(flat, cells, spec) if plain_wanted() else _Maps.apply(flat, cells, spec, self.keep_basis)
         return found.reshape(-1, n, height, width).transpose(0, 1)
 
     def _filters(self) -> Tensor:
@@ -145,12 +145,12 @@ class KANConv2d(SplineKAN):
 
 
 def _whole(x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int = 0) -> Tensor:
-    """act and the splines at x (C, n), or their slopes, (C, 1 + G + S, n), in operations that any recorder follows."""
+    """act and the splines at x (C, n), or a derivative, (C, 1 + G + S, n), in operations that any recorder follows."""
     found = evaluate(spec, x.to(cells.dtype), cells, derivative)[derivative].to(x.dtype)
     if spec.activation is None:
         return found
-    base = slope(spec.activation, x) if derivative else activate(spec.activation, x)
-    return torch.cat([base.unsqueeze(1), found], 1)
+    base = (activate, slope, curvature)[derivative](spec.activation, x)
+    return torch.cat([torch.zeros_like(x).unsqueeze(1) if base is None else base.unsqueeze(1), found], 1)
 
 
 def _blocks(spec: SplineSpec, x: Tensor) -> Iterator[slice]:
@@ -159,27 +159,61 @@ def _blocks(spec: SplineSpec, x: Tensor) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, x.shape[1], step))
 
 
+def _times_derivative(cotangent: Tensor, x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int) -> Tensor:
+    """The cotangents (C, 1 + G + S, n) of the maps times their first or second derivative, summed: (C, n)."""
+    found = torch.empty_like(x)
+    for block in _blocks(spec, x):
+        found[:, block] = (cotangent[..., block] * _whole(x[:, block], cells, spec, derivative)).sum(1)
+    return found
+
+
 class _Maps(torch.autograd.Function):
-    """`_whole` that keeps x alone, block by block; gradients that are differentiated go through `_whole` itself."""
+    """`_whole` that keeps x alone, block by block."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cells: Tensor, spec: SplineSpec) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cells: Tensor, spec: SplineSpec, keep: bool) -> Tensor:
         ctx.save_for_backward(x, cells)
-        ctx.spec = spec
+        ctx.options = spec, keep
         maps = x.new_empty(len(x), spec.grid + spec.spline_order + (spec.activation is not None), x.shape[1])
         for block in _blocks(spec, x):
             maps[..., block] = _whole(x[:, block], cells, spec)
         return maps
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, None, None]:
-        (x, cells), spec, (cotangent,) = ctx.saved_tensors, ctx.spec, cotangents
-        if torch.is_grad_enabled():
-            return gradient(lambda at: _whole(at, cells, spec), [True], cotangent, [x], True)[0], None, None
-        found = torch.empty_like(x)
-        for block in _blocks(spec, x):
-            found[:, block] = (cotangent[..., block] * _whole(x[:, block], cells, spec, 1)).sum(1)
-        return found, None, None
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, None, None, None]:
+        x, cells = ctx.saved_tensors
+        if watched(*cotangents):
+            return _first(x, cells, ctx.options[0], cotangents[0]), None, None, None
+        return _Gradient.apply(cotangents[0], x, cells, *ctx.options), None, None, None
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient of `_Maps` in x; its own gradients in closed form, the third derivative through `_whole`."""
+
+    @staticmethod
+    def forward(ctx: Any, cotangent: Tensor, x: Tensor, cells: Tensor, spec: SplineSpec, keep: bool) -> Tensor:
+        ctx.save_for_backward(cotangent, x, cells)
+        ctx.options, ctx.kept = (spec, keep), None
+        return _times_derivative(cotangent, x, cells, spec, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *along: Tensor) -> tuple[Tensor | None, ...]:
+        (cotangent, x, cells), (spec, keep) = ctx.saved_tensors, ctx.options
+        if torch.is_grad_enabled() or watched(*along):
+            found = gradient(lambda one, at: _first(at, cells, spec, one), [True, True], along[0], [cotangent, x], True)
+            return *found, None, None, None
+        shared = ctx.kept
+        if shared is None:
+            shared = _whole(x, cells, spec, 1), _times_derivative(cotangent, x, cells, spec, 2)
+            if keep and graph_is_kept():  # the same for all products to come
+                ctx.kept = shared
+        return along[0].unsqueeze(1) * shared[0], along[0] * shared[1], None, None, None
+
+
+def _first(x: Tensor, cells: Tensor, spec: SplineSpec, cotangent: Tensor) -> Tensor:
+    found = gradient(lambda at: _whole(at, cells, spec), [True], cotangent, [x], True)[0]
+    assert found is not None
+    return found
 
 
 def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from kansciml.backends._hybrid import HybridKernel
 from kansciml.backends.base import MAX_STEPS, OdeProblem, Series
 from kansciml.models.field_spec import INPUT_SCALINGS, MODELS, FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec, NetworkSpec, Physics, Spec
+from kansciml.models.lux_field import LuxField, read_source
 from kansciml.tasks.ode.data import first_state
 from kansciml.tasks.ode.fitting.windows import with_learned_starts
 from kansciml.tasks.ode.scaling import column_scaling, input_normalisation, training_trajectories, with_normalisation
@@ -84,10 +86,7 @@ def make_field(
     Raises:
         UsageError: unknown name or a value out of range; a system with known terms, which wants `hybrid_field`.
     """
-    if system.physics is not None:
-        raise UsageError(
-            f"system {system.name} has known terms, physics: a field that learns all of du/dt ignores them"
-        )
+    _refuse_known_terms(system)
     given = _given(system, model, match, config, settings)
     affine, n, m = given.is_affine, system.state_size, system.input_size
     center, scale = input_normalisation(system)
@@ -138,6 +137,26 @@ def field_of(
     """`hybrid_field` of a system with known terms, else `make_field`."""
     make = make_field if system.physics is None else hybrid_field
     return make(system, model, match=match, config=config, **settings)
+
+
+def lux_field(system: System, path: Path) -> LuxField:
+    """The layer of Lux that a Julia file defines as a field for a system, fed and normalised as `make_field` says.
+
+    Raises:
+        UsageError: no such file; a system with known terms.
+    """
+    _refuse_known_terms(system)
+    n, m = system.state_size, system.input_size
+    center, scale = input_normalisation(system)
+    normalisation = system.center + center, system.scale + scale, system.rate
+    return LuxField(path.name, read_source(path), n, m, system.time_dependent, *normalisation)
+
+
+def _refuse_known_terms(system: System) -> None:
+    if system.physics is not None:
+        raise UsageError(
+            f"system {system.name} has known terms, physics: a field that learns all of du/dt ignores them"
+        )
 
 
 def _given(system: System, model: str, match: str, config: FieldSizes | None, settings: dict[str, Any]) -> FieldConfig:
@@ -203,7 +222,7 @@ def shrunk_kan(mlp: Network, size: Callable[[FieldSpec], float]) -> Network:
 
 def make_problem(
     system: System,
-    field: Spec | ModuleField,
+    field: Spec | LuxField | ModuleField,
     rtol: float = 1e-7,
     atol: float = 1e-7,
     max_steps: int = MAX_STEPS,

@@ -64,6 +64,16 @@ def test_a_system_is_read_once(tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
+def test_long_histories_keep_their_ends_and_where_they_change():
+    count = 50_000
+    rung = (np.arange(count) > 40_000).astype(np.int8)
+    history = {"iteration": np.arange(count), "rung": rung, "phase": (np.arange(count) > 100).astype(np.int8)}
+    short = runs.shortened(history)
+    assert len(short["iteration"]) <= runs.ROWS + 4
+    assert {0, 100, 101, 40_000, 40_001, count - 1} <= set(short["iteration"])
+    assert runs.shortened(short | {"iteration": np.arange(9)})["rung"] is short["rung"]
+
+
 def test_hashes_are_those_of_earlier_versions():
     assert config_hash("ode", ode.OdeConfig()) == "edac6a609236"
     assert config_hash("fig2", choices(fig2.Fig2Config())[-1]) == "365992b97ff7"  # on torch

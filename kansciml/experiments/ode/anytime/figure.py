@@ -35,8 +35,9 @@ def anytime(ode: OdeRecord) -> Figure | None:
     panels = figure.subplots(len(systems), len(costs), sharex="col", sharey="row", squeeze=False)
     for row, system in zip(panels, systems):
         for axes, cost in zip(row, costs):
-            for group in _groups(shown[system.name]):
-                spent = grid([group], cost)
+            own = _groups(shown[system.name])
+            spent = grid(own, cost)
+            for group in own:
                 low, middle, high = quartiles(group, cost, spent)
                 style = styles[group.name]
                 axes.plot(spent, middle, color=style.colour, linestyle=style.line, linewidth=1.1)
@@ -46,12 +47,17 @@ def anytime(ode: OdeRecord) -> Figure | None:
                 for crossing in leads(pair, cost)[1:]:
                     axes.axvline(crossing.begin, color=FAINT, linewidth=0.7, linestyle=":")
             axes.set(xscale="log", yscale="log")
-            axes.minorticks_off()
+            low_end, high_end = axes.get_ylim()
+            if high_end > 1e3 * low_end:  # minor ticks of many decades run into one another
+                axes.minorticks_off()
         row[0].set_ylabel(as_is(system.title))
     for axes, cost in zip(panels[-1], costs):
         axes.set_xlabel(COSTS[cost])
     figure.supylabel("best training loss so far", fontsize=8)
-    note = "line: median over seeds, band: quartiles; dotted: the medians cross; a step up: a tighter tolerance"
+    note = (
+        "line: median over seeds, level after their end; band: quartiles; dotted: the medians cross;"
+        " a step up: a tighter tolerance"
+    )
     legend_below(figure, [key(style, mark=False) for style in styles.values()], note, most=len(styles))
     return figure
 

@@ -9,6 +9,7 @@ from typing import Any
 from kansciml.backends.base import OdeProblem
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import HybridSpec
+from kansciml.models.lux_field import LuxField
 from kansciml.tasks.ode.fingerprint import fingerprint
 from kansciml.tasks.ode.fitting.config import FitConfig
 from kansciml.tasks.ode.fitting.objective import Objective
@@ -27,6 +28,8 @@ def run_identity(objective: Objective, seed: int = 0, ladder: Sequence[float] = 
     field: dict[str, Any]
     if isinstance(spec, (FieldSpec, HybridSpec)):
         field = {"field": asdict(spec)}
+    elif isinstance(spec, LuxField):
+        field = {"field": {**spec.described(), "source": spec.source}}
     else:
         parameters = list(spec.module.parameters())
         shapes = [[name, list(p.shape), p.requires_grad] for name, p in spec.module.named_parameters()]

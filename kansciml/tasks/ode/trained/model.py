@@ -15,6 +15,7 @@ from kansciml._errors import UsageError
 from kansciml.backends.base import OdeProblem, OdeSolver, Times
 from kansciml.models.hybrid_spec import HybridSpec, Spec
 from kansciml.models.inputs import Inputs
+from kansciml.models.lux_field import LuxField
 from kansciml.tasks.ode.evaluation import EVALUATION_TOLERANCE, Metrics
 from kansciml.tasks.ode.trajectory import Clock
 
@@ -43,7 +44,7 @@ class OdeModel:
     _solver: OdeSolver = dataclasses.field(repr=False)
 
     @property
-    def field(self) -> Spec | ModuleField:
+    def field(self) -> Spec | LuxField | ModuleField:
         return self.problem.field
 
     @property

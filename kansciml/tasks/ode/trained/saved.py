@@ -22,10 +22,12 @@ torch module of the user's own its state, ``module.<name>``. ``model.json`` hold
 
 ``field``, in the user's units: of kind ``spec`` the arguments of `FieldSpec`, so that du/dt = rate * net((x - center) /
 scale); of kind ``hybrid`` those of `HybridSpec`: ``network`` those of a `FieldSpec` of any ends, ``equations`` its
-operations, ``parameters`` with null for no bound; of kind ``module`` names and shapes of its parameters. ``units``: of
-solver tolerances, see `Units`; null: the states as they are. ``inputs`` of a series: null, ``"linear"``, ``"held"``.
+operations, ``parameters`` with null for no bound; of kind ``lux`` those of `LuxField`, whose file is ``field.jl``; of
+kind ``module`` names and shapes of its parameters. ``units``: of solver tolerances, see `Units`; null: the states as
+they are. ``inputs`` of a series: null, ``"linear"``, ``"held"``.
 ``clock``: what times of the table that was trained on were, see `Clock`. ``files`` are all others of the folder.
-``system.py``, where it is there, is the file that defined the system: for the reader, nothing runs it.
+``system.py``, where it is there, is the file that defined the system: for the reader, nothing runs it. ``field.jl``
+runs where the model of a layer of Lux is loaded on the Julia backend: ask for that of models that you trust.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ from kansciml.models.equations import Equations
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.hybrid_spec import Bounds, HybridSpec, NetworkSpec, Spec, described
 from kansciml.models.inputs import Inputs
+from kansciml.models.lux_field import LuxField
 from kansciml.models.units import Units
 from kansciml.tasks.ode.evaluation import Metrics
 from kansciml.tasks.ode.trained.model import OdeModel
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
     from kansciml.backends.module_field import ModuleField
 
 SCHEMA = 1
-DESCRIPTION, ARRAYS, SOURCE = "model.json", "model.safetensors", "system.py"
+DESCRIPTION, ARRAYS, SOURCE, LAYER = "model.json", "model.safetensors", "system.py", "field.jl"
 
 
 def save_model(model: OdeModel, folder: Path, source: Path | None = None) -> Path:
@@ -85,6 +88,8 @@ def save_model(model: OdeModel, folder: Path, source: Path | None = None) -> Pat
     data = {ARRAYS: save({name: np.ascontiguousarray(array) for name, array in {**arrays, **state}.items()})}
     if source is not None:
         data[SOURCE] = _bytes(source)
+    if isinstance(problem.field, LuxField):
+        data[LAYER] = problem.field.source.encode()
     units = problem.units
     content = {
         "schema": SCHEMA,
@@ -121,7 +126,7 @@ def load_model(
         backend: ``"torch"`` (default), ``"julia"``, ``"auto"``, or one that `open_backend` gave. log: see there.
 
     Raises:
-        UsageError: there is no model, or it needs another module or none.
+        UsageError: there is no model, it needs another module or none, or it is a layer of Lux and the backend torch.
         KansciError: damaged files, another schema.
         BackendUnavailable: Julia was asked for and does not start.
     """
@@ -137,7 +142,8 @@ def load_model(
         raise KansciError(f"{path} has schema {schema!r}, this version reads {SCHEMA}: save the model again with it")
     arrays = _read_arrays(folder, content)
     try:
-        field = _field_of(content["field"], arrays, module)
+        layer = _kept(folder, content, LAYER).decode() if content["field"]["kind"] == "lux" else ""
+        field = _field_of(content["field"], arrays, module, layer)
         problem, params = _problem_of(content, arrays, field)
         metrics = Metrics()
         metrics.update(content["metrics"])
@@ -151,6 +157,9 @@ def load_model(
         if isinstance(error, _WrongModule):
             raise
         raise _damaged(path, error) from error
+    if isinstance(field, LuxField) and "torch" in (backend, getattr(backend, "name", "")):
+        what = f"a layer of Lux, {field.name}: take backend julia (backend='julia', --backend julia)"
+        raise UsageError(f"the model in {folder} is {what}, which runs {folder / LAYER}")
     opened = open_for(field, backend, gradient, log)
     problem = replace(problem, solver=solver_on(opened, problem.solver))
     return OdeModel(problem, params, metrics, labels, input_labels, about, opened.solver(problem))
@@ -174,7 +183,7 @@ def _series_of(k: int, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 
 
 def _problem_of(
-    content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], field: Spec | ModuleField
+    content: Mapping[str, Any], arrays: Mapping[str, np.ndarray], field: Spec | LuxField | ModuleField
 ) -> tuple[OdeProblem, np.ndarray]:
     series = tuple(_series_of(k, told, arrays) for k, told in enumerate(content["series"]))
     told, solver = content["units"], dict(content["solver"])
@@ -188,10 +197,12 @@ def _problem_of(
     return problem, params
 
 
-def _field_told(field: Spec | ModuleField) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _field_told(field: Spec | LuxField | ModuleField) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What ``field`` of the description says, and further arrays."""
     if isinstance(field, (FieldSpec, HybridSpec)):
         return described(field), {}
+    if isinstance(field, LuxField):
+        return field.described(), {}
     module = _unwrapped(field.module)
     state = {f"module.{name}": value.detach().numpy() for name, value in module.state_dict().items()}
     sizes = {"state_size": field.state_size, "inputs": field.inputs}
@@ -200,12 +211,13 @@ def _field_told(field: Spec | ModuleField) -> tuple[dict[str, Any], dict[str, np
 
 
 def _field_of(
-    told: Mapping[str, Any], arrays: Mapping[str, np.ndarray], module: nn.Module | None
-) -> Spec | ModuleField:
+    told: Mapping[str, Any], arrays: Mapping[str, np.ndarray], module: nn.Module | None, layer: str
+) -> Spec | LuxField | ModuleField:
     values: dict[str, Any] = _tuples(told)
     kind = values.pop("kind")
     if kind != "module" and module is not None:
-        raise _WrongModule(f"got a module for a model that is a built-in field ({kind}): leave it out")
+        what = "a layer of Lux" if kind == "lux" else f"a built-in field ({kind})"
+        raise _WrongModule(f"got a module for a model that is {what}: leave it out")
     if kind == "spec":
         return FieldSpec(**values)
     if kind == "hybrid":
@@ -216,6 +228,8 @@ def _field_of(
         )
         network, equations = NetworkSpec(**values["network"]), Equations(**values["equations"])
         return HybridSpec(network, equations, sought, values["inputs"])
+    if kind == "lux":
+        return LuxField(source=layer, **values)
     if kind == "module":
         return _module_of(told, arrays, module)
     raise ValueError(f"unknown kind of field {kind!r}")
@@ -264,14 +278,22 @@ def _shapes(module: nn.Module) -> list[list[Any]]:
 
 
 def _read_arrays(folder: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    path = folder / ARRAYS
-    data = _bytes(path)
+    data = _kept(folder, content, ARRAYS)
     try:
-        if hashlib.sha256(data).hexdigest() != content["files"][ARRAYS]:
-            raise ValueError(f"it is not the file that {DESCRIPTION} was written with")
         return load(data)
-    except (LookupError, TypeError, ValueError, SafetensorError) as error:
-        raise _damaged(path, error) from error
+    except (TypeError, ValueError, SafetensorError) as error:
+        raise _damaged(folder / ARRAYS, error) from error
+
+
+def _kept(folder: Path, content: Mapping[str, Any], name: str) -> bytes:
+    """What a file of the folder holds."""
+    data = _bytes(folder / name)
+    try:
+        if hashlib.sha256(data).hexdigest() != content["files"][name]:
+            raise ValueError(f"it is not the file that {DESCRIPTION} was written with")
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(folder / name, error) from error
+    return data
 
 
 def _bytes(path: Path) -> bytes:
