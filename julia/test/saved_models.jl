@@ -1,9 +1,10 @@
 # A folder as Python writes it, written here by hand.
 
 function write_model(folder, field, params, starts; units = "null", extra = Dict(), time = false, solver = "5")
-    (; model, widths, center, scale, rate, inputs) = field.spec
+    (; model, widths, center, scale, rate, inputs, outside) = field.spec
     list(x) = "[" * join(x, ", ") * "]"
     signal = inputs == 0 ? "null" : "\"linear\""
+    time = outside === :zero ? "$time" : "$time, \"outside\": \"$outside\""
     fixed = "\"name\": \"\", \"t0\": 1.0, \"t_end\": 3.0, \"learned\": false, \"follows\": null"
     series = join(("{$fixed, \"u0\": $(list(start)), \"inputs\": $signal}" for start in eachcol(starts)), ", ")
     write(joinpath(folder, "model.json"), """
@@ -27,8 +28,8 @@ function write_model(folder, field, params, starts; units = "null", extra = Dict
     return write(joinpath(folder, "model.safetensors"), htol(UInt64(ncodeunits(header))), header, data)
 end
 
-@testset "a saved model is the field and its trajectories" begin
-    field = kan_field([2, 3, 2]; center = [0.1, 0.2], scale = [2.0, 3.0], rate = [1.0, 2.0])
+@testset "a saved model is the field and its trajectories: $outside" for outside in (:zero, :clamp)
+    field = kan_field([2, 3, 2]; center = [0.1, 0.2], scale = [2.0, 3.0], rate = [1.0, 2.0], outside)
     params, starts = example_parameters(field), [0.1 0.2; 0.3 -0.4]
     problem = FitProblem(field, [0.5, -0.2], [2.0, 4.0], zeros(2, 2); t0 = 1.5, rtol = 1e-10, atol = 1e-10)
     expected = trajectory(problem, params)
@@ -59,6 +60,26 @@ end
         @test trajectory(model; saveat = [2.5]) ≈ trajectory(problem, params) rtol = 1e-9
         @test_throws DimensionMismatch model([0.1, 0.2], 1.5)
         @test_throws "expected all of" trajectory(model; saveat = [3.5])
+    end
+end
+
+@testset "a saved layer of Lux is what its file says" begin
+    field = mlp_field([2, 3, 2]; center = [0.1, 0.2])
+    params, start = example_parameters(field), [0.5, -0.2]
+    problem = FitProblem(field, start, [2.0, 4.0], zeros(2, 2); t0 = 1.0, rtol = 1e-10, atol = 1e-10)
+    sizes = "\"state_size\": 2, \"inputs\": 0, \"time\": false, \"scale\": [1, 1], \"rate\": [1, 1]"
+    told = "\"field\": {\"kind\": \"lux\", \"name\": \"field.jl\", \"center\": [0.1, 0.2], $sizes}"
+    mktempdir() do folder
+        path = joinpath(folder, "model.json")
+        units = "{\"origin\": [0.3, -2.0], \"state\": [0.5, 10.0], \"t0\": -1.0, \"time\": 3.0}"
+        write_model(folder, field, params, reshape((start .- [0.3, -2.0]) ./ [0.5, 10.0], 2, 1); units)
+        write(path, replace(read(path, String), r"\"field\": \{[^}]*\}" => told))
+        write(joinpath(folder, "field.jl"), "using KanSciML\nscaling -> mlp_field([2, 3, 2]; scaling.center)")
+        model = KanSciML.load(folder)
+        @test model([0.3, 0.4], 0.0) ≈ field([0.3, 0.4], params)
+        @test trajectory(model; saveat = [2.0, 4.0]) ≈ trajectory(problem, params) rtol = 1e-7
+        write(joinpath(folder, "field.jl"), "using KanSciML\nmlp_field([2, 3, 2]")
+        @test_throws r"field.jl:2:\d+: syntax error" KanSciML.load(folder)
     end
 end
 

@@ -16,6 +16,7 @@ from kansciml._errors import KansciError, check_name
 from kansciml._files import to_jsonable
 from kansciml._workers import call_in_process
 from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Entry, Page, PaperError, Setting
+from kansciml.reproduce.sentences import sentences
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment
 from kansciml.runs.records import Record, find_record
@@ -91,7 +92,7 @@ def reproduce(
         errors, problem = _attempt(_errors_of_paper)
         made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         ordered = [entries[name] for name in known]
-        return Page(preset, ordered, errors, problem, made, __version__)
+        return Page(preset, ordered, errors, problem, made, __version__, sentences())
 
     for number, name in enumerate(names, 1):
         if run is None or entries[name].status == FINISHED:

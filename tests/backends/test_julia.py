@@ -183,6 +183,24 @@ def test_initial_state_alone_has_no_gradient(backend):
 
 
 @pytest.mark.julia
+def test_evaluations_of_the_field_are_counted_with_losses_and_states(backend):
+    """Tsit5: six in each step, and three to begin with."""
+    spec = FieldSpec("mlp", (2, 5, 2))
+    params, times = spec.initial_parameters(0), np.linspace(0.5, 2.0, 4)
+    solver = backend.solver(OdeProblem.single(spec, [1.0, 0.5], times, np.ones((4, 2)), t0=0.0))
+    counts = [0]
+    for ask in (solver.value_and_grad, solver.value_and_grad, lambda p: solver.value_and_grad_of(_sum_of, p)):
+        ask(params)
+        counts.append(solver.evaluations)
+    first, *others = np.diff(counts)
+    assert others == [first, first] and first % 6 == 3
+
+
+def _sum_of(states):
+    return sum(float(one.sum()) for one in states), [np.ones_like(one) for one in states]
+
+
+@pytest.mark.julia
 def test_trajectory_takes_times_and_tolerances_of_its_own(backend):
     problem, params = _problem(FIELDS[0], rtol=1e-3)
     solver = backend.solver(problem)

@@ -100,7 +100,7 @@ def test_a_saved_layer_says_what_it_wants_and_sees_damage(tmp_path):
 
 
 @pytest.mark.julia
-@pytest.mark.parametrize("solver", ["5", "stiff"])
+@pytest.mark.parametrize("solver", ["5", pytest.param("stiff", marks=pytest.mark.slow)])
 def test_a_file_of_a_built_in_field_has_the_numbers_of_that_field(julia, solver):
     spec = FieldSpec("mlp", (2, 5, 2), center=(0.2, 0.1), scale=(2.0, 1.5), rate=(1.0, 0.5))
     text = "using KanSciML\ns -> mlp_field([2, 5, 2]; center = s.center, scale = s.scale, rate = s.rate)"

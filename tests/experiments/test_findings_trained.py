@@ -11,6 +11,7 @@ from support.table1_records import BASE
 from kansciml.experiments.fig2 import findings as fig2_findings
 from kansciml.experiments.fig3 import findings as fig3_findings
 from kansciml.experiments.fig5 import findings as fig5_findings
+from kansciml.experiments.mnist import findings as mnist_findings
 from kansciml.experiments.table1 import findings as table1_findings
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from kansciml.runs.tables import format_number
@@ -244,6 +245,38 @@ def test_a_count_that_is_not_the_printed_one_is_not_reproduced(tmp_path):
     record = table1_records.make(tmp_path, {("tiny", "mlp"): BASE})
     record.result["published"][0]["parameters"] += 200_000
     assert about(table1_findings.findings(record), "Number of Params", "Tiny, MLP").verdict == NOT_REPRODUCED
+
+
+@pytest.mark.parametrize("count, verdict", [(300, REPRODUCED), (500, NOT_REPRODUCED), (400, UNDECIDED)])
+def test_the_minima_of_deit_are_no_sharper_if_its_kans_have_fewer_positive_eigenvalues(tmp_path, count, verdict):
+    """Of the paper "this issue of sharper minima doesn't seem to occur for larger models like DeiT"."""
+    found = images(tmp_path, 0.11, spectra={"mlp": 400, "kan-spline": count})
+    one = about(found, "sharper minima", "positive eigenvalues", "Tiny, KAN, splines")
+    assert one.verdict == verdict and f"KAN - MLP {format_number(float(count - 400))}" in one.measured
+    assert about(images(tmp_path, 0.11), "by 10 - 12%", "Tiny") and not any(
+        "sharper" in one.claim for one in images(tmp_path, 0.11)
+    )
+    small = images(tmp_path, 0.11, spectra={"mlp": 400, "kan-spline": count}, deviations=("epochs 2 instead of 300",))
+    assert about(small, "sharper minima").verdict == UNDECIDED
+
+
+def on_mnist(folder, seeds=8, **config):
+    record = fig3_records.make(folder, seeds=seeds, tasks=("mixer-nano",), dataset="mnist")
+    record.config.update({"dataset": "mnist", "subset": None, "epochs": 30} | config)
+    return mnist_findings.findings(record)
+
+
+def test_footnote_3_is_each_observation_on_mnist(tmp_path):
+    found = {one.case.partition(", KAN")[0]: one for one in on_mnist(tmp_path)}
+    verdicts = {case: one.verdict for case, one in found.items()}
+    assert verdicts == {
+        "more positive eigenvalues": REPRODUCED, "more positive eigenvalues, of all": UNDECIDED,
+        "more eigenvalues above 1 % of the largest": UNDECIDED, "lower final accuracy (%)": REPRODUCED,
+        "more parameters": REPRODUCED,
+    }  # fmt: skip
+    assert "KAN - MLP (points) -5.00" in found["lower final accuracy (%)"].measured
+    for smaller in (on_mnist(tmp_path, subset=2000), on_mnist(tmp_path, dataset="digits"), on_mnist(tmp_path, seeds=5)):
+        assert [one.verdict for one in smaller].count(REPRODUCED) == 1  # the number of parameters
 
 
 def test_equal_terms_stand_beside_the_papers_claim(tmp_path):

@@ -19,7 +19,7 @@ from kansciml.runs import findings
 from kansciml.runs.records import Record
 from kansciml.runs.settings import setting
 
-EXPERIMENTS = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "fig5", "table1")
+EXPERIMENTS = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "fig5", "mnist", "table1")
 
 
 def experiment(name):
@@ -32,10 +32,15 @@ def make(name, folder, make_record):
         "fig1": lambda: fig1_records.make(folder),
         "fig2": lambda: make_record(folder, systems=("pleiades",), seeds=2),
         "fig3": lambda: fig3_records.make(folder, seeds=1),
+        "mnist": lambda: fig3_records.make(folder, seeds=1, tasks=("mixer-nano",), dataset="mnist"),
         "fig4a": lambda: fig4_records.make(folder),
         "fig4b": lambda: fig4_records.make(folder, models=("whole-85", "ends-85"), experiment="fig4b"),
         "fig5": lambda: fig5_records.make(folder, seeds=1),
-        "table1": lambda: table1_records.make(folder, {("tiny", "mlp"): table1_records.BASE}),
+        "table1": lambda: table1_records.make(
+            folder,
+            {("tiny", group): table1_records.BASE for group in ("mlp", "kan-spline")},
+            spectra={"mlp": 400, "kan-spline": 500},
+        ),
     }
     return makers[name]()
 

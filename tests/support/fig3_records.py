@@ -11,21 +11,21 @@ SIZES = {"mlp": 673_418, "kan-spline": 6_565_514}
 LABELS = {"mlp": "MLP", "kan-spline": "KAN, splines (G=5, S=3)"}
 
 
-def make(folder, seeds=8, tasks=("mixer-nano", "conv-mixer-256-8"), half=0.0, share_error=0.5):
+def make(folder, seeds=8, tasks=("mixer-nano", "conv-mixer-256-8"), half=0.0, share_error=0.5, dataset="cifar10"):
     rng = np.random.default_rng(3)
     runs, models, arrays = [], [], {}
     for model in tasks:
         for group, size in SIZES.items():
             for seed in range(seeds):
-                name = f"cifar10-{model}.{group}.{seed}"
+                name = f"{dataset}-{model}.{group}.{seed}"
                 top1 = (0.90 if group == "mlp" else 0.85) - 0.01 * seed
                 arrays |= {f"{name}.epoch": np.arange(1, 4), f"{name}.train_s": np.arange(1.0, 4.0)}
                 arrays |= {f"{name}.loss": np.array([2.0, 1.0, 0.5]), f"{name}.test_top1": np.full(3, top1)}
-                shared = {"task": f"cifar10-{model}", "group": group, "label": LABELS[group], "seed": seed}
+                shared = {"task": f"{dataset}-{model}", "group": group, "label": LABELS[group], "seed": seed}
                 runs.append(
                     shared
                     | {
-                        "id": name, "dataset": "cifar10", "model": model, "variant": group, "status": "finished",
+                        "id": name, "dataset": dataset, "model": model, "variant": group, "status": "finished",
                         "parameters": size, "mixing_flops": 1e6, "top1": top1, "top5": 0.9, "loss": 0.4,
                         "train_loss": 0.3, "best_top1": top1, "minimum_loss": 0.1, "epochs": 3, "images_per_s": 100.0,
                         "seconds_per_step": 0.6, "peak_memory_mb": 9.0, "wall_s": 1.0, "batch_size": 64,
@@ -42,6 +42,6 @@ def make(folder, seeds=8, tasks=("mixer-nano", "conv-mixer-256-8"), half=0.0, sh
                 models.append(measured(name, shared["task"], group, LABELS[group], seed, size, measures))
                 for spectrum in ("plain", "adaptive"):
                     arrays |= quadrature(f"run.{name}.{spectrum}", rng, top)
-    data = {"cifar10": {"title": "CIFAR-10", "n_test": 10_000}}
+    data = {dataset: {"title": {"cifar10": "CIFAR-10"}.get(dataset, dataset.upper()), "n_test": 10_000}}
     result = {"data": data, "runs": runs, "models": [one.to_json() for one in models]}
     return Record(folder, "fig3", {}, "0" * 12, "finished", result=result, arrays=arrays)

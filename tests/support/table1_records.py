@@ -6,6 +6,7 @@ import numpy as np
 
 from kansciml.experiments.table1.record import SCRATCH
 from kansciml.runs.records import Record
+from support.hessian_records import estimate, measured, quadrature
 
 # size, variant: parameters in use, dead, printed, top-1 and top-5 printed
 PRINTED = {
@@ -36,9 +37,9 @@ def published():
     return rows
 
 
-def make(folder, errors, deviations=("dataset digits instead of cifar100",), diverged=()):
-    """A record; `errors`: (size, group) -> error of each seed."""
-    runs, arrays = [], {}
+def make(folder, errors, deviations=("dataset digits instead of cifar100",), diverged=(), spectra=None):
+    """A record; `errors`: (size, group) -> error of each seed; `spectra`: group -> its positive eigenvalues."""
+    runs, arrays, models, rng = [], {}, [], np.random.default_rng(3)
     for (size, group), values in errors.items():
         for seed, error in enumerate(values):
             name = f"digits-deit-{size}.{group}.{seed}"
@@ -46,6 +47,10 @@ def make(folder, errors, deviations=("dataset digits instead of cifar100",), div
             arrays |= {f"{name}.loss": np.array([2.0, 1.0, 0.5]), f"{name}.test_top1": np.full(3, 1 - error)}
             variant = "mlp" if group == SCRATCH else "-".join(group.split("-")[:2])
             label = "MLP, from scratch" if group == SCRATCH else LABELS.get(group, group)
+            if spectra:
+                measures = {"top": estimate(10.0), "positive_count": estimate(spectra[group] + seed, 0.1)}
+                models.append(measured(name, f"digits-deit-{size}", group, label, seed, 15_000, measures))
+                arrays |= quadrature(f"run.{name}.plain", rng, 10.0)
             runs.append(
                 {
                     "id": name, "task": f"digits-deit-{size}", "dataset": "digits", "model": f"deit-{size}",
@@ -59,6 +64,7 @@ def make(folder, errors, deviations=("dataset digits instead of cifar100",), div
             )  # fmt: skip
     data = {"digits": {"title": "Digits", "n_train": 320, "n_test": 360}}
     result = {"data": data, "runs": runs, "published": published(), "deviations": list(deviations)}
+    result |= {"models": [one.to_json() for one in models]} if models else {}
     return Record(folder, "table1", {}, "0" * 12, "finished", result=result, arrays=arrays)
 
 

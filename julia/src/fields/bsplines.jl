@@ -121,8 +121,8 @@ every entry, `knots (K, I)` those of every entry along the first axis of `x (I, 
 uniform knots come from [`uniform_pieces`](@ref), those `(S + 1, S + 1, K - 1, I)` of others from `knot_pieces`. At a
 knot the cell to its right counts, as in the recursion of Cox and de Boor on half-open intervals.
 
-`outside` the grid of G cells, `:zero` lets the splines fade to zero over S knots, `:clamp` keeps their value at its end,
-and `:linear` goes on straight; there the right end of the grid belongs to its last cell.
+`outside` the grid of G cells, `:zero` lets the splines fade to zero over S knots, `:clamp` keeps their value at its
+end, `:linear` goes on straight. With the latter two, the right end of the grid belongs to its last cell.
 
 Arrays of numbers in memory are read cell by cell, and derivatives of any order are written out. Others, of a GPU or of
 a tape, go through broadcasts without mutation.
@@ -181,8 +181,8 @@ end
     return derivative > (outside === :linear) ? zero(value) : value
 end
 
-# Cell of input i that x lies in, the place in it, cells per unit there, and how far x is beyond the grid. The cell is -1
-# where all splines are zero, and where x is not a number.
+# Cell of input i that x lies in, the place in it, cells per unit there, and how far x is beyond the grid. The cell is
+# -1 where all splines are zero, and where x is not a number.
 @inline function locate(knots, pieces, i, x, outside)
     cells, margin = size(knots, 1) - 1, outside === :zero ? 0 : size(pieces, 1) - 1
     @inbounds low, high = knots[margin + 1, i], knots[cells + 1 - margin, i]

@@ -42,8 +42,8 @@ struct FieldSpec
             throw(ArgumentError("got input_power $input_power: expected an odd positive integer"))
         end
         return new(
-            model, widths, activation, grid, spline_order, Float64.(grid_range), checked_outside(outside), center, scale,
-            rate, squash, input_power, inputs, time,
+            model, widths, activation, grid, spline_order, Float64.(grid_range), checked_outside(outside), center,
+            scale, rate, squash, input_power, inputs, time,
         )
     end
 end

@@ -25,6 +25,7 @@ from typing import Any
 from kansciml._errors import UsageError
 from kansciml.experiments.fair.config import DARCY, IMAGES, FairConfig
 from kansciml.experiments.fair.domain import MLP, Domain, Metric, Pair, equal_time, kan_of, pairs, stored
+from kansciml.experiments.fair.findings import findings
 from kansciml.experiments.fair.kinds import NeuralOdes, darcy, images
 from kansciml.experiments.fair.record import Comparison, FairRecord, FairRun, Side, StepTimes, judged
 from kansciml.experiments.fair.report import render, summary
@@ -164,6 +165,7 @@ EXPERIMENT = Experiment(
     check=check,
     choices=choices,
     resolve=resolve,
+    findings=findings,
     order=100,
     captions={
         "fair": "Error of the KAN over that of the MLP, by task and by what the two are made equal in: left of 1 the"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,10 @@ from kansciml.analysis.hessian._product.plan import SHARE
 from kansciml.analysis.hessian.sharpness import DEFLATE, EXACT, EXACT_LIMIT, exact_bytes, exact_seconds
 from kansciml.experiments.hessian.record import HessianRecord, MeasuredModel
 from kansciml.runs import ranks
-from kansciml.runs.experiment import RunContext
+from kansciml.runs.experiment import Result, RunContext
+from kansciml.runs.records import Record
+from kansciml.runs.registry import trained_models
+from kansciml.runs.settings import settings_json
 from kansciml.runs.trained import FirstSamples, InFloat64, LoadedModel, TrainedModel
 from kansciml.runs.typed import attributes, read
 
@@ -128,6 +131,26 @@ def measure(
             found.append(replace(row, against=one.against))  # it may have been measured apart from the others
             arrays |= own
     return HessianRecord(tuple(found), arrays)
+
+
+def with_spectra(
+    experiment: str,
+    config: Any,
+    result: Result,
+    settings: HessianSettings,
+    context: RunContext,
+    chosen: Callable[[TrainedModel], bool] = lambda model: True,
+) -> Result:
+    """The result of a run's trainings with measurements of those models of it that are `chosen`.
+
+    Raises:
+        KansciError, KeyboardInterrupt: as for `measure`.
+    """
+    own = ranks.agree(result.result)
+    record = Record(context.folder, experiment, settings_json(config), context.folder.name, "finished", result=own)
+    models = [model for model in trained_models(record) if chosen(model)]
+    measured = measure(models, settings, context, context.checkpoints / "spectra", record.config_hash).to_result()
+    return Result(own | measured.result, result.arrays | measured.arrays)
 
 
 def is_measured(folder: Path, model: TrainedModel) -> bool:

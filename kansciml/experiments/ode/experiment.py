@@ -8,10 +8,12 @@ most 1e-5 (KAN-ODEs, Koenig et al. 2024, report 4.1e-5 and 8.3e-7 after 1e5 epoc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kansciml._errors import UsageError, unknown_name
-from kansciml.experiments.ode.backends import choices, closing_backends, resolve
+from kansciml.backends.select import read_by
+from kansciml.experiments.ode.backends import choices, closing_backends, resolve, shared_backend
 from kansciml.experiments.ode.config import OwnField, RunConfig, SystemConfig
 from kansciml.experiments.ode.gates import run_on_backends
 from kansciml.experiments.ode.jobs import Plan
@@ -78,6 +80,15 @@ def run(config: OdeConfig, context: RunContext) -> Result:
         return run_on_backends(context.plan, context)
 
 
+def resolve_and_read(config: OdeConfig, log: Callable[[str], None]) -> OdeConfig:
+    """`resolve`; a file that defines no layer is told before anything is trained."""
+    config = resolve(config, log)
+    if config.own.field is not None:
+        for field in own_field(config.system.resolve(), config.own.field).values():
+            read_by(shared_backend("julia", config.run.sensealg, log), field)
+    return config
+
+
 EXPERIMENT = Experiment(
     name="ode",
     title="Neural ODE: KAN against MLP on one system or on your own data",
@@ -93,7 +104,7 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=plan,
     choices=choices,
-    resolve=resolve,
+    resolve=resolve_and_read,
     scoring=SCORING,
     trained=lambda record: trained_fields(record, OdeConfig, plan),
 )

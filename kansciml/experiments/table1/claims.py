@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kansciml.analysis.paired import DIFFERENCE, REFUTED, SUPPORTED, compare
+from kansciml.experiments.hessian.claims import SharpnessClaim, family, sharpness_claims
 from kansciml.experiments.table1.record import PAPER, Row, Table1Record, Trainings
 from kansciml.experiments.vision.report import points
 from kansciml.reporting.claims import Claim, claim_table, counted, in_families
@@ -69,6 +70,26 @@ def claims(table1: Table1Record) -> list[TableClaim]:
                 )
             )  # fmt: skip
     return in_families(found)
+
+
+def flatness_claims(table1: Table1Record) -> list[SharpnessClaim[Trainings]]:
+    """That KANs end in sharper minima than the MLP of their size, which the paper denies; none if not measured."""
+    found: list[SharpnessClaim[Trainings]] = []
+    for row in table1.published if table1.hessian else ():
+        mlp = table1.mlps[row.size].trained
+        if row.trained is not None and mlp is not None and row.protocol == PAPER and table1.hessian:
+            found += [replace(one, paper="no") for one in sharpness_claims(table1.hessian, row.trained, mlp)]
+    return in_families(found, family)
+
+
+def flatness_table(table1: Table1Record) -> Table | None:
+    """`flatness_claims` as a table."""
+    rows = [([one.group.first.size, one.group.label, one.text, one.paper], one) for one in flatness_claims(table1)]
+    if not rows:
+        return None
+    columns = ["Size", "Model", "Claim: than the MLP", "Paper"]
+    notes = ["All are one family. Paper: section 4.2 says that sharper minima do not occur for models like DeiT."]
+    return claim_table("Claims: sharper minima", columns, "KAN - MLP", rows, notes, ["MLP", "KAN "])
 
 
 def claims_table(table1: Table1Record) -> Table:

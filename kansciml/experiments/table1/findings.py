@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kansciml.experiments.table1.claims import BETTER, FEWER, MARGIN, MARGINS, TableClaim, claims
+from kansciml.experiments.hessian.claims import SharpnessClaim, measured_text, sharper
+from kansciml.experiments.table1.claims import BETTER, FEWER, MARGIN, MARGINS, TableClaim, claims, flatness_claims
 from kansciml.experiments.table1.record import FAIR, PAPER, Row, Table1Record
 from kansciml.experiments.vision.record import top1
 from kansciml.reporting.claims import effect_text
@@ -28,7 +29,22 @@ def findings(record: Record) -> list[Finding]:
             tested = [one for one in every if one.name == BETTER and one.tested]
             fair = [one for one in tested if (one.row.protocol, one.row.size, one.row.variant) == same]
             found.append(_fewer(claim) if claim.name == FEWER else _accuracy(table1, claim, fair))
-    return found
+    return found + [_flat(table1, claim) for claim in flatness_claims(table1)]
+
+
+def _flat(table1: Table1Record, claim: SharpnessClaim) -> Finding:
+    """The paper's claim is the opposite: that the KAN is not sharper."""
+    verdict, evidence = sharper(claim, table1.deviations, f"not {claim.text}", opposite=True)
+    return Finding(
+        item="Section 4.2",
+        claim='"this issue of sharper minima doesn\'t seem to occur for larger models like DeiT" (section 4.2)',
+        printed="no number",
+        measured=measured_text(claim),
+        verdict=verdict,
+        evidence=evidence,
+        figures=("spectra",),
+        case=f"DeiT-{claim.group.first.size.capitalize()}, {claim.group.label}, {claim.text}",
+    )
 
 
 def _count(row: Row) -> Finding:

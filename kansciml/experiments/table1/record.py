@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from kansciml.analysis.matching import MEASURES
+from kansciml.experiments.hessian.record import HessianRecord
 from kansciml.experiments.minibatch.record import TrainedRecord
 from kansciml.experiments.vision.record import ImagesRow, VisionRow
 from kansciml.reporting.groups import Group
@@ -107,6 +108,11 @@ class Table1Record(TrainedRecord[Table1Row, ImagesRow]):
             found = [typed.read(Row, row) for row in self.record.result["published"]]
         found.sort(key=lambda row: row.protocol != PAPER)
         return tuple(replace(row, trained=groups.get((row.size, row.group))) for row in found)
+
+    @cached_property
+    def hessian(self) -> HessianRecord | None:
+        """What was measured where the trainings end; None in records of before there was that."""
+        return HessianRecord.read(self.record) if "models" in self.record.result else None
 
     @property
     def mlps(self) -> dict[str, Row]:

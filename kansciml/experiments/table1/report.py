@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kansciml.experiments.table1.claims import claims_table
+from kansciml.experiments.hessian import report as hessian
+from kansciml.experiments.table1.claims import claims_table, flatness_table
 from kansciml.experiments.table1.record import FAIR, PAPER, Row, Table1Record
 from kansciml.experiments.vision.report import drawings
 from kansciml.reporting.groups import diverged_notes, mean_error, over, plus_minus
@@ -151,12 +152,15 @@ def _legend(figure: Figure) -> None:
 
 
 def summary(record: Record) -> list[Table]:
-    """Sizes, accuracies and claims. Raises KansciError: the record is no finished run of table1."""
+    """Sizes, accuracies and claims; on minima, where they were measured. KansciError: it is no finished run."""
     table1 = Table1Record.read(record)
-    return [size_table(table1), accuracy_table(table1), claims_table(table1)]
+    sharper = [one for one in (flatness_table(table1),) if one]
+    sharper += hessian.verdict_tables(table1.hessian) if table1.hessian else []
+    return [size_table(table1), accuracy_table(table1), claims_table(table1), *sharper]
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write ``table1`` and the curves of each size (SVG, PNG and PDF), and ``tables`` (Markdown and JSON)."""
+    """Write ``table1``, the curves of each size, ``spectra`` (SVG, PNG and PDF), ``tables`` (Markdown and JSON)."""
     table1 = Table1Record.read(record)
-    return save_report(folder, summary(record), {"table1": partial(overview, table1), **drawings(table1)})
+    spectra = {"spectra": partial(hessian.spectra, table1.hessian)} if table1.hessian else {}
+    return save_report(folder, summary(record), {**drawings(table1), **spectra, "table1": partial(overview, table1)})

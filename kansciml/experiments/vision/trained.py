@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from kansciml.experiments.vision.jobs import VisionData, images_hash
 from kansciml.experiments.vision.record import VisionRecord, VisionRow
 from kansciml.experiments.vision.runs import EVALUATION_FACTOR, plain_batches, score_images
 from kansciml.runs.progress import Progress
+from kansciml.runs.ranks import device_of
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
 from kansciml.runs.trained import LoadedModel, NetworkScoringOptions, Scoring, TrainedModel, chosen_device
@@ -81,6 +82,17 @@ def trained_networks(record: Record) -> list[TrainedModel]:
         return LoadedModel(network, plain_loss, [(batch.inputs.to(dtype), batch.labels) for batch in source.epoch()])
 
     return trained_models(vision.rows, load, "top1 top5 loss train_loss")
+
+
+def trained_where(record: Record) -> list[TrainedModel]:
+    """`trained_networks`, on the GPU where they were trained on one."""
+    device, models = device_of(record.config["accelerator"]), trained_networks(record)
+
+    def load(model: TrainedModel) -> LoadedModel:
+        loaded = model.load()
+        return replace(loaded, module=loaded.module.to(device))  # batches follow their module
+
+    return [replace(one, load=partial(load, one)) for one in models] if device.type == "cuda" else models
 
 
 def plain_loss(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -174,13 +174,44 @@ class PaperError:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Findings of an experiment by a part of their claim, which no other claim of that experiment has."""
+
+    experiment: str
+    claim: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of the paper that says something which is true or false.
+
+    Args:
+        section: where it stands, such as ``"4.1"``, ``"Figure 2"`` or ``"Footnote 3"``.
+        text: quoted, up to a formula or its end.
+        by: what tells whether it holds. why: what of it, or why all of it, cannot be checked; empty if all can.
+
+    Raises:
+        ValueError: neither findings nor a reason.
+    """
+
+    section: str
+    text: str
+    by: Sequence[Reference] = ()
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.by and not self.why:
+            raise ValueError(f"got no findings on {self.text!r}: expected some, or why it cannot be checked")
+
+
+@dataclass(frozen=True)
 class Page:
     """All of a page.
 
     Args:
         preset: of the runs. entries: in the paper's order, those beyond the paper last.
         errors: of the paper. errors_problem: why those could not be computed, or empty.
-        made: when, UTC. version: of kansciml.
+        made: when, UTC. version: of kansciml. sentences: of the paper, in its order.
     """
 
     preset: str
@@ -189,6 +220,7 @@ class Page:
     errors_problem: str = ""
     made: str = ""
     version: str = ""
+    sentences: Sequence[Sentence] = ()
 
     @property
     def of_paper(self) -> list[Entry]:
@@ -203,6 +235,20 @@ class Page:
     def findings(self) -> list[tuple[Entry, Finding]]:
         """All findings with the entry they come from."""
         return [(entry, finding) for entry in self.entries for finding in entry.findings]
+
+    def checked(self, sentence: Sentence) -> list[tuple[Entry, Sequence[Finding]]]:
+        """Each experiment that checks a sentence, with its findings on it; none where it was not run."""
+        found: list[tuple[Entry, Sequence[Finding]]] = []
+        for entry in self.entries:
+            parts = [one.claim for one in sentence.by if one.experiment == entry.name]
+            if parts:
+                found.append((entry, [one for one in entry.findings if any(part in one.claim for part in parts)]))
+        return found
+
+    def told(self, sentence: Sentence) -> dict[str, int]:
+        """How many findings on a sentence have each verdict that occurs."""
+        counts = count_by_verdict([one for _, findings in self.checked(sentence) for one in findings])
+        return {verdict: count for verdict, count in counts.items() if count}
 
     @property
     def n_claims(self) -> int:

@@ -119,6 +119,17 @@ def findings_table(page: Page) -> Table:
     return Table("All findings", ["Item", "Claim", "The paper", "Here", "Verdict"], rows)
 
 
+def sentences_table(page: Page) -> Table:
+    """The paper, sentence by sentence."""
+    rows = []
+    for one in page.sentences:
+        items = [entry.title if entry.beyond else entry.item for entry, _ in page.checked(one)]
+        by = "; ".join([*items, *[one.why] * bool(one.why)])
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in page.told(one).items())
+        rows.append([one.section, one.text, by, verdicts or ("not run yet" if items else "not checked")])
+    return Table("The paper, sentence by sentence", ["Where", "Sentence", "Checked by", "Verdicts"], rows)
+
+
 def settings_table(settings: Sequence[Setting]) -> Table:
     """The settings that are not the paper's; the others in a note."""
     rows = [[one.name, one.here, one.paper] for one in settings if one.differs]

@@ -69,7 +69,7 @@ def markdown_page(page: Page) -> str:
 
 
 def findings_document(page: Page) -> dict[str, Any]:
-    """All findings, and how each run stands, in JSON types."""
+    """All findings, how each run stands, and what tells of each sentence of the paper, in JSON types."""
     runs = [
         {
             "experiment": entry.name, "item": entry.item, "status": entry.status, "message": entry.message,
@@ -83,9 +83,20 @@ def findings_document(page: Page) -> dict[str, Any]:
         {"experiment": entry.name, **dataclasses.asdict(one), "claim": one.text, "figures": list(one.figures)}
         for entry, one in page.findings
     ]
+    sentences = [
+        {
+            "section": one.section, "text": one.text, "why": one.why,
+            "experiments": [entry.name for entry, _ in page.checked(one)],
+            "findings": [
+                {"experiment": entry.name, "claim": finding.text, "verdict": finding.verdict}
+                for entry, found in page.checked(one) for finding in found
+            ],
+        }
+        for one in page.sentences
+    ]  # fmt: skip
     return {
         "preset": page.preset, "answer": words.answer(page), "verdicts": page.counts, "runs": runs,
-        "findings": findings,
+        "findings": findings, "sentences": sentences,
     }  # fmt: skip
 
 
@@ -132,7 +143,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = "answer cost_facts findings_table markdown prose settings_table table_view unbroken"
+    named = "answer cost_facts findings_table markdown prose sentences_table settings_table table_view unbroken"
     environment.filters |= {"pictures": pictures, "slug": slug, **attributes(words, named)}
     environment.globals |= {"MARKS": MARKS} | {
         name: getattr(words, name) for name in ("PAPER", "TITLE", "STATUS_WORDS")

@@ -8,8 +8,10 @@ import pytest
 
 from kansciml import KansciError
 from kansciml._files import to_jsonable
+from kansciml.experiments.fair.findings import CLAIMS, findings
 from kansciml.experiments.fair.record import Comparison, FairRecord, Side, StepTimes, judged
 from kansciml.experiments.fair.report import limits, render, summary
+from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from kansciml.runs.records import Record
 
 TITLES = {
@@ -28,7 +30,7 @@ def side(name, factor, seconds, losses):
 def row(task, protocol, kan, mlp, primary=True, layer="spline"):
     metric = ("train_mse", "training MSE") if primary else ("test_mse", "MSE beyond training")
     return Comparison(
-        task=task, title=TITLES[task], kind="ode", layer=layer,
+        task=task, title=TITLES[task], kind={"images": "images", "darcy": "darcy"}.get(task, "ode"), layer=layer,
         protocol=protocol, adapted="KAN shrunk", metric=metric[0], metric_title=metric[1], primary=primary,
         kan=side("kan", 6, 40.0, kan), mlp=side("mlp", 50, 10.0, mlp), seeds=tuple(range(len(kan))),
         kan_losses=tuple(kan), mlp_losses=tuple(mlp),
@@ -105,6 +107,21 @@ def test_statistics_are_made_of_the_losses_whatever_the_record_says(record):
         told = again[row.task, row.protocol, row.metric]
         assert (told["verdict"], told["confirmed"]) == (row.verdict, row.confirmed)
         assert told["p_value"] == row.outcome.p_value and row.outcome.family == (16 if row.primary else 1)
+
+
+def test_findings_are_verdicts_on_what_is_said_in_general(record):
+    found = findings(record)
+    by = {(one.claim, one.case): one for one in found}
+    assert len(found) == len(by) == 2 * 4 + 1
+    fair = FairRecord.read(record)
+    for protocol, claim in CLAIMS.items():
+        for task, title in TITLES.items():
+            row, one = fair.of(task, "spline", protocol), by[claim, title]
+            words = {"KAN better": NOT_REPRODUCED, "MLP better": REPRODUCED}
+            known = row.confirmed and task in ("lotka", "pleiades")  # of neural ODEs: the others' sizes are not known
+            assert one.verdict == (words[row.verdict] if known else UNDECIDED), title
+    (longer,) = (one for one in found if one.item == "Section 3")
+    assert longer.verdict == REPRODUCED and longer.measured.startswith("KAN / MLP 4.00; parameters 0.120 times")
 
 
 def test_pictures_and_tables_are_written_and_say_who_wins(record, tmp_path):

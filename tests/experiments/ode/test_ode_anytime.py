@@ -108,6 +108,7 @@ def test_errors_beyond_the_data_are_told_where_unseen_states_were_measured(cross
         run["test_mse"] = run["test_relative_mse"] = None if kan else 0.3  # the KAN's blows up
     (table,) = tables.generalisation_tables(OdeRecord.read(crossing))
     rows = {row["Errors at"]: row for row in (dict(zip(table.columns, values)) for values in table.rows)}
+    assert list(rows) == ["the training span", "later times", "unseen initial states"]
     assert rows["unseen initial states"]["Verdict"] == "refuted"
     assert rows["unseen initial states"]["KAN / MLP"] == pytest.approx(0.5)
     assert rows["later times"]["Verdict"] == "supported" and rows["later times"]["KAN, median"] == np.inf

@@ -47,13 +47,11 @@ def anytime(ode: OdeRecord) -> Figure | None:
                 for crossing in leads(pair, cost)[1:]:
                     axes.axvline(crossing.begin, color=FAINT, linewidth=0.7, linestyle=":")
             axes.set(xscale="log", yscale="log")
-            low_end, high_end = axes.get_ylim()
-            if high_end > 1e3 * low_end:  # minor ticks of many decades run into one another
-                axes.minorticks_off()
+            axes.minorticks_off()  # of many decades they run into one another
         row[0].set_ylabel(as_is(system.title))
     for axes, cost in zip(panels[-1], costs):
         axes.set_xlabel(COSTS[cost])
-    figure.supylabel("best training loss so far", fontsize=8)
+    figure.supylabel("best loss so far", fontsize=8)
     note = (
         "line: median over seeds, level after their end; band: quartiles; dotted: the medians cross;"
         " a step up: a tighter tolerance"
