@@ -8,29 +8,30 @@ using KanSciML, KolmogorovArnold, LinearAlgebra, Lux, Random, Zygote
 
 BLAS.set_num_threads(1)
 
-# Milliseconds, the least of many calls one after the other.
-function least_time(f; seconds = 3)
-    f()
-    best, stop = Inf, time() + seconds
+# Median milliseconds of each of several calls, made in turn, so that what else the machine does slows all of them alike.
+function median_times(calls; seconds = 20)
+    foreach(call -> call(), calls)
+    samples, stop = [Float64[] for _ in calls], time() + seconds
     while time() < stop
-        best = min(best, @elapsed f())
+        for (call, sample) in zip(calls, samples)
+            push!(sample, 1e3 * @elapsed call())
+        end
     end
-    return 1e3best
+    return [sort(sample)[cld(length(sample), 2)] for sample in samples]
 end
 
-function times(layer, n_in, batch)
+# The output of a layer, and the gradient of its squares by input and parameters.
+function calls(layer, x)
     ps, st = Lux.setup(Xoshiro(0), layer)
-    x = rand(Xoshiro(1), Float32, n_in, batch) .- 0.5f0
     loss(x, ps) = sum(abs2, first(layer(x, ps, st)))
-    return least_time(() -> layer(x, ps, st)), least_time(() -> Zygote.gradient(loss, x, ps))
+    return () -> layer(x, ps, st), () -> Zygote.gradient(loss, x, ps)
 end
 
 for (n_in, n_out, batch) in ((64, 64, 256), (256, 256, 1024))
+    x = rand(Xoshiro(1), Float32, n_in, batch) .- 0.5f0
+    ours, other = calls(SplineKANLayer(n_in => n_out; grid = 5), x), calls(KDense(n_in, n_out, 8), x)
+    a, b, c, d = round.(median_times((ours[1], other[1], ours[2], other[2])); sigdigits = 3)
     println("$n_in x $n_out, batch $batch: output, output and gradient in ms")
-    for (name, layer) in (
-        ("SplineKANLayer, G = 5, S = 3", SplineKANLayer(n_in => n_out; grid = 5)),
-        ("KDense, 8 basis functions", KDense(n_in, n_out, 8)),
-    )
-        println("  ", rpad(name, 30), join(round.(times(layer, n_in, batch); sigdigits = 3), ", "))
-    end
+    println("  SplineKANLayer, G = 5, S = 3  $a, $c")
+    println("  KDense, 8 basis functions     $b, $d")
 end

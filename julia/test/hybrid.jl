@@ -116,20 +116,18 @@ end
     @test other(v, params) ≈ 3 .* field(x, params) ./ [2.0, 0.5] rtol = 1e-13
 end
 
-function hybrid_problem(field; solver = :Tsit5, tolerance = 1e-10)
+function hybrid_problem(field; solver = :Tsit5)
     rng = Xoshiro(2)
     series = map((:linear, :held)) do kind
         inputs = Inputs([0.0, 0.4, 0.9, 2.0], randn(rng, 1, 4); kind)
         Series(0.4 .* randn(rng, 2), [0.0, 0.3, 0.9, 1.2], randn(rng, 2, 4); inputs, learned = kind === :held)
     end
-    return FitProblem(field, [series...]; solver, rtol = tolerance, atol = tolerance)
+    return FitProblem(field, [series...]; solver, rtol = 1e-10, atol = 1e-10)
 end
 
-@testset "the gradient of known terms by $solver is that of the loss" for solver in
-    (:Tsit5, :BS3, :Vern8, :Rodas5P, :FBDF)
-
+@testset "the gradient of known terms by $solver is that of the loss" for solver in (:Tsit5, :Rodas5P)
     field = everything_field(:mlp)
-    problem = hybrid_problem(field; solver, tolerance = solver in (:Tsit5, :Vern8, :Rodas5P) ? 1e-10 : 1e-8)
+    problem = hybrid_problem(field; solver)
     params = vcat(example_parameters(field), problem.series[2].u0)
     loss, gradient = loss_and_gradient(problem, params)
     fine = hybrid_problem(field)
@@ -139,7 +137,6 @@ end
     else
         @test gradient ≈ loss_and_gradient(fine, params)[2] rtol = 1e-3
     end
-    solver in (:Tsit5, :Rodas5P) || continue
     forward_loss, forward = loss_and_gradient(problem, params; sensealg = :ForwardDiff)
     @test loss ≈ forward_loss rtol = 1e-9
     @test gradient ≈ forward rtol = 1e-6
@@ -173,7 +170,8 @@ end
 end
 
 if !isnothing(Base.find_package("SciMLSensitivity"))
-    @testset "$sensealg differentiates known terms" for sensealg in (:GaussAdjoint, :ForwardDiffSensitivity)
+    @eval using SciMLSensitivity
+    @testset "$sensealg differentiates known terms" for sensealg in (:InterpolatingAdjoint, :ForwardDiffSensitivity)
         known(t, (x, y), w, network, (a,)) = [a * x - network([x, y])[1] * y, cos(t) * x^2 - 2.0 * y]
         field = hybrid_field(known, ((a,),) -> [a + 1.0], network_spec(:kan, 2, 1), 2; trained = 1)
         problem, params = FitProblem(field, [0.3, 0.2], [0.5, 1.0], ones(2, 2); rtol = 1e-10, atol = 1e-10), nothing

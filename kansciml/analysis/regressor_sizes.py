@@ -1,4 +1,4 @@
-"""Sizes of the networks of `kansciml.models.regressors`, and the widest ones within a budget. No torch."""
+"""Sizes of the networks of `kansciml.models.regressors.regressor`, and the widest ones within a budget. No torch."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ from kansciml.training.flat import FlatTraining, train_flat
 
 SHORTEST_S = 0.01
 """Of the methods side by side, shorter calls are repeated in a round, as a training repeats them."""
-BRIDGE_CALLS = 200
+BRIDGE_CALLS = 500
 WARM_UP = FlatTraining(adam_steps=150, final_learning_rate=1e-3, lbfgs_steps=100)
 """Brings the parameters near the solution, where most evaluations of a training happen."""
 
@@ -144,13 +144,20 @@ def relative(gradient: np.ndarray, exact: np.ndarray) -> float:
 
 
 def bridge_ms(julia: Any, problem: OdeProblem, params: np.ndarray) -> float:
-    """What a call to Julia costs beyond the computation there: median on the wall, in ms."""
-    solver, beyond = julia.solver(problem), []
+    """Processor time of a call to Julia in both processes, beyond what the computation takes there, in ms."""
+    solver, inside = julia.solver(problem), []
+    solver.value_and_grad(params)
+    began = clock(julia)[0]
     for _ in range(BRIDGE_CALLS):
-        began = time.perf_counter()
         solver.value_and_grad(params)
-        beyond.append(time.perf_counter() - began - solver.seconds)
-    return 1e3 * float(np.median(beyond))
+        inside.append(solver.seconds)
+    return 1e3 * float((clock(julia)[0] - began) / BRIDGE_CALLS - np.median(inside))
+
+
+def clock(julia: Any) -> np.ndarray:
+    """Seconds (2,): of processors, Julia's included, and on the wall."""
+    elsewhere = 0.0 if julia is None else julia.cpu_seconds()
+    return np.array([time.process_time() + elsewhere, time.perf_counter()])
 
 
 def measure(
@@ -250,14 +257,10 @@ def fine_gradient(problem: OdeProblem, params: np.ndarray, subset: Subset | None
 def in_turns(
     calls: dict[str, Any], options: Options, julia: Any, report: Report, shortest_s: float = 0.0
 ) -> dict[str, np.ndarray]:
-    """Seconds of every call in every round, (rounds, 2): of processors, Julia's included, and on the wall."""
-
-    def clock() -> np.ndarray:
-        elsewhere = 0.0 if julia is None else julia.cpu_seconds()
-        return np.array([time.process_time() + elsewhere, time.perf_counter()])
-
+    """Seconds of every call in every round, (rounds, 2): see `clock`."""
+    now = functools.partial(clock, julia)
     return measuring.in_turns(
-        calls, options.rounds, report, clock=clock, slow_s=SLOW_S, budget_s=BUDGET_S, shortest_s=shortest_s
+        calls, options.rounds, report, clock=now, slow_s=SLOW_S, budget_s=BUDGET_S, shortest_s=shortest_s
     )
 
 

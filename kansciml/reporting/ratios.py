@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LEFT_SIDE, RIGHT_SIDE = "#fbe9df", "#e2eef7"
 """Where the first model is better, and where the second is."""
-STEP, GAP = 0.115, 0.10
+STEP, GAP = 0.095, 0.07
 """Inches of height per ratio, and between rows."""
 FARTHEST = 30.0
 """An interval's end so many times beyond the ratios is drawn as an arrow, not waited for."""

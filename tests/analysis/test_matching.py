@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from kansciml import KAN, UsageError
-from kansciml.analysis.matching import kan_size, matched, matched_hidden, mixing_size, mlp_size
+from kansciml.analysis.matching import kan_size, matched, matched_hidden, mixing_size, mlp_size, pass_flops
 from kansciml.models.registry import find
 
 
@@ -28,6 +28,15 @@ def test_sizes_by_hand():
     assert kan_size((6, 3, 4), 10, "rswaf", "params", grid=8) == (6 * 3 + 3 * 4) * 8 + 2 * (6 + 3)
     rswaf = 10 * (6 * (8 + 5 * 8) + 2 * 6 * 3 * 8 + 3 * (8 + 5 * 8) + 2 * 3 * 4 * 8)
     assert kan_size((6, 3, 4), 10, "rswaf", "flops", grid=8) == rswaf
+
+
+def test_operations_of_both_passes_by_hand():
+    forward, backward = pass_flops("mlp", (6, 20, 4))
+    assert forward == mlp_size(Slot("one", (6, 20, 4), rows=1), "flops")
+    # products for both gradients, one addition for each bias, and 9 for every SiLU between the layers
+    assert backward == 4 * (6 * 20 + 20 * 4) + 20 + 4 + 9 * 20
+    forward, backward = pass_flops("kan", (6, 3, 4), 7, 2)
+    assert forward == kan_size((6, 3, 4), 1, "spline", "flops", 7, 2) < backward
 
 
 @pytest.mark.parametrize("by", ["params", "flops"])

@@ -4,7 +4,7 @@ import pytest
 
 from kansciml import UsageError
 from kansciml.analysis.regressor_sizes import regressor_size, widest
-from kansciml.models.regressors import MODELS, Regressor
+from kansciml.models.regressors.regressor import MODELS, Regressor
 
 
 @pytest.mark.parametrize("model", MODELS)

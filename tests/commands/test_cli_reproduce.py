@@ -29,7 +29,7 @@ from kansciml.runs.records import load_record
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.training.flat import FlatTraining
 
-PAPER = ("fig1", "fig2", "fig3", "fig4a", "fig4b", "table1", "fig5")
+PAPER = ("fig1", "fig2", "fig3", "mnist", "fig4a", "fig4b", "table1", "fig5")
 
 
 def run(capsys, *arguments):
@@ -49,7 +49,8 @@ def test_all_is_the_paper_in_its_order_and_what_is_beyond_it_last():
     assert names == chosen_names([]) and tuple(names[: len(PAPER)]) == PAPER
     assert {"ode", "vision", "fno"} <= set(available_experiments()) - set(names)  # of no one item
     items = [get_experiment(name).item for name in PAPER]
-    assert items == ["Figure 1", "Figure 2", "Figure 3", "Figure 4a", "Figure 4b", "Table 1", "Figure 5"]
+    figures = ["Figure 1", "Figure 2", "Figure 3", "Footnote 3", "Figure 4a", "Figure 4b", "Table 1", "Figure 5"]
+    assert items == figures
     assert chosen_names(["table1", "fig1", "table1"]) == ["fig1", "table1"]  # in the paper's order, and once
     with pytest.raises(UsageError, match="unknown item 'ode': expected one of all, fig1, fig2"):
         chosen_names(["fig1", "ode"])
@@ -155,7 +156,7 @@ class TestGoingOn:
 def test_settings_that_differ_are_told_from_those_of_the_paper():
     here = changed(Fig2Config(), seeds=2, training=FlatTraining(20))
     found = {one.name: (one.here, one.paper, one.differs) for one in settings(here, Fig2Config())}
-    assert found["seeds"] == ("2", "10", True) and found["training.adam_steps"] == ("20", "5000", True)
+    assert found["seeds"] == ("2", "20", True) and found["training.adam_steps"] == ("20", "5000", True)
     assert found["grid"] == ("5", "5", False) and found["rtol"] == ("1e-07", "1e-07", False)
     assert found["hidden"] == ("default", "default", False)
 

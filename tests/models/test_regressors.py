@@ -6,7 +6,8 @@ from torch.func import functional_call
 
 from kansciml import UsageError
 from kansciml.layers.spline_kan import SplineKAN
-from kansciml.models.regressors import MODELS, Regressor, SplineUnits
+from kansciml.models.regressors.regressor import MODELS, Regressor
+from kansciml.models.regressors.spline_units import SplineUnits
 
 
 def test_spline_units_are_activations_before_a_linear_layer():

@@ -153,7 +153,7 @@ def test_weights_that_are_gone_are_one_line(capsys, record, tmp_path):
 
 def test_what_keeps_its_models_is_scored_and_the_rest_is_refused(record):
     kinds = {name for name in available_experiments() if get_experiment(name).scoring is not None}
-    assert kinds == {"vision", "fig3", "table1", "fno", "fig2", "fig5", "ode"}
+    assert kinds == {"vision", "fig3", "mnist", "table1", "fno", "fig2", "fig5", "ode", "tune"}
     assert fig5.EXPERIMENT.scoring is EXPERIMENT.scoring
     with pytest.raises(
         KansciError, match=r"is a run of fig1, which keeps no weights .* expected a run of fig2, fig3, fig5"

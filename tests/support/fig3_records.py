@@ -20,7 +20,7 @@ def make(folder, seeds=8, tasks=("mixer-nano", "conv-mixer-256-8"), half=0.0, sh
                 name = f"{dataset}-{model}.{group}.{seed}"
                 top1 = (0.90 if group == "mlp" else 0.85) - 0.01 * seed
                 arrays |= {f"{name}.epoch": np.arange(1, 4), f"{name}.train_s": np.arange(1.0, 4.0)}
-                arrays |= {f"{name}.loss": np.array([2.0, 1.0, 0.5]), f"{name}.test_top1": np.full(3, top1)}
+                arrays |= {f"{name}.loss": np.array([2.0, 0.5, 0.499]), f"{name}.test_top1": np.full(3, top1)}
                 shared = {"task": f"{dataset}-{model}", "group": group, "label": LABELS[group], "seed": seed}
                 runs.append(
                     shared

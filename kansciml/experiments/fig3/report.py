@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from kansciml.analysis.paired import REFUTED, SUPPORTED
+from kansciml.experiments.fig3.generalisation import accuracy_against_sharpness, batch_table, correlation_table
+from kansciml.experiments.fig3.record import Fig3Record
 from kansciml.experiments.hessian import report as hessian
-from kansciml.experiments.hessian.claims import SharpnessClaim, family, sharpness_claims
-from kansciml.experiments.hessian.record import HessianRecord
-from kansciml.experiments.vision.record import VisionGroup, VisionRecord
+from kansciml.experiments.hessian.claims import EXACT, SharpnessClaim, family, sharpness_claims
+from kansciml.experiments.vision.record import VisionGroup
 from kansciml.experiments.vision.report import claims as accuracy_claims
 from kansciml.experiments.vision.report import drawings
 from kansciml.experiments.vision.report import summary as vision_summary
 from kansciml.reporting.claims import claim_table, counted, in_families
-from kansciml.reporting.groups import mean_error, plus_minus
+from kansciml.reporting.groups import plus_minus
 from kansciml.reporting.style import save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
@@ -28,8 +26,9 @@ if TYPE_CHECKING:
 
 
 COLUMNS = {
-    "positive_count": "Positive eigenvalues",
-    "positive_share": "of all",
+    "positive_exact": "Positive eigenvalues",
+    "positive_exact_share": "of all",
+    "zero_exact": "Zero",
     "count_above_0.01_top": "> 1 % of the largest",
     "top": "Largest",
     "adaptive_top": "largest of |w| H |w|",
@@ -45,18 +44,26 @@ def overview_table(fig3: Fig3Record) -> Table:
     body = [
         [fig3.title(group.task), group.label, group.first.parameters, len(group.rows),
          plus_minus(group.values(lambda row: row.percent)), group.median(lambda row: row.minimum_loss),
-         *(fig3.measured(group, name) for name in COLUMNS)]
+         100 * fig3.flattened(group), *(_cell(fig3, group, name) for name in COLUMNS)]
         for group in fig3.groups
     ]  # fmt: skip
-    columns = ["Task", "Model", "Parameters", "Seeds", "Top-1 (%)", "Loss", *COLUMNS.values()]
+    columns = ["Task", "Model", "Parameters", "Seeds", "Top-1 (%)", "Loss", "Flattened (%)", *COLUMNS.values()]
     notes = [
         "Top-1: test images, mean over seeds +- standard error. Loss: median, mean cross-entropy over at most 512"
-        " training images, of which the spectra take all or the first. Positive: above 1e-6 of the largest. Measures:"
+        " training images, of which the spectra take all or the first. Flattened: trainings whose loss fell by less"
+        " than 1 % over the last fifth of the epochs. Positive, zero: of all eigenvalues where they are known, beyond"
+        " and within rounding (`model tables`), else by quadrature, above 1e-6 of the largest. Measures:"
         " mean over seeds +- standard error, of a single seed over its probes, and half the width of what the"
         " quadrature leaves open. Negative mass: share of sum |eigenvalue| below zero. Largest of |w| H |w|: does not"
         " change when layers of a ReLU network are rescaled.",
+        "Over n images of c classes the Gauss-Newton part of a Hessian has a rank of at most n (c - 1): numbers of"
+        " positive eigenvalues belong to the images that they were counted over.",
     ]
     return Table("Figure 3: accuracy, parameters and spectra", columns, body, notes)
+
+
+def _cell(fig3: Fig3Record, group: VisionGroup, name: str) -> str | None:
+    return fig3.measured(group, name) or (fig3.measured(group, EXACT[name]) if name in EXACT else None)
 
 
 def claims(fig3: Fig3Record) -> list[SharpnessClaim[VisionGroup]]:
@@ -99,7 +106,9 @@ def summary(record: Record) -> list[Table]:
     """Overview, claims, cost of the trainings, and the verdicts of all measures of sharpness."""
     fig3 = Fig3Record.read(record)
     cost = vision_summary(record)[1]
-    return [overview_table(fig3), claims_table(fig3), cost, *hessian.verdict_tables(fig3.hessian)]
+    further = [batch_table(fig3), correlation_table(fig3)]
+    kept = [table for table in further if table is not None and table.rows]
+    return [overview_table(fig3), claims_table(fig3), *kept, cost, *hessian.verdict_tables(fig3.hessian)]
 
 
 def figure3(fig3: Fig3Record) -> Figure:
@@ -128,7 +137,7 @@ def _accuracy(group: VisionGroup) -> str:
 
 
 def _count(fig3: Fig3Record, group: VisionGroup) -> str:
-    count = fig3.measured(group, "positive_count", 3)
+    count = fig3.measured(group, "positive_exact", 4) or fig3.measured(group, "positive_count", 3)
     return f"{count or 'none measured'} of {group.first.parameters:,} positive"
 
 
@@ -136,29 +145,5 @@ def render(record: Record, folder: Path) -> list[Path]:
     """Write ``figure3``, the curves of each task (SVG, PNG, PDF), and ``tables`` (Markdown and JSON) into `folder`."""
     fig3 = Fig3Record.read(record)
     tables = [*summary(record), *map(hessian.model_table, fig3.hessian.models)]
-    return save_report(folder, tables, {"figure3": partial(figure3, fig3), **drawings(fig3)})
-
-
-class Fig3Record(VisionRecord):
-    """Trainings, and spectra of what they ended at; the name of a measured model is the id of its training."""
-
-    @cached_property
-    def hessian(self) -> HessianRecord:
-        """What was measured. Raises DamagedRecord: the record has none of it."""
-        return HessianRecord.read(self.record)
-
-    def measured(self, group: VisionGroup, name: str, digits: int = 4) -> str | None:
-        """A measure's mean +- standard error over the seeds, or over the probes of one; None where there is none.
-
-        The error includes what the quadrature leaves open; one of nothing but rounding is left out.
-        """
-        ids = {row.id for row in group.rows}
-        models = [one.sharpness.measures for one in self.hessian.models if one.name in ids]
-        found = [measures[name] for measures in models if name in measures]
-        if not found:
-            return None
-        value, error = mean_error([one.value for one in found])
-        error = math.hypot(error, float(np.mean([one.upper - one.lower for one in found])) / 2)
-        if len(found) == 1:  # whose standard error includes that
-            error = found[0].standard_error
-        return format_number(value, digits) + (f" +- {format_number(error, 2)}" if error > 1e-6 * abs(value) else "")
+    own = {draw.__name__: partial(draw, fig3) for draw in (figure3, accuracy_against_sharpness)}
+    return save_report(folder, tables, own | drawings(fig3))

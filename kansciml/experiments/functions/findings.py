@@ -42,27 +42,39 @@ def findings(record: Record) -> list[Finding]:
     made = []
     for claim, equal, kinds in told:
         for noise in found.noises:
-            own = [one for one in found.verdicts("kan", "mlp", equal) if one.kind in kinds and one.noise == noise]
-            if own:
-                made.append(_finding(found, claim, own, noise))
+            half, whole = (
+                [one for one in found.verdicts("kan", "mlp", equal, share) if one.kind in kinds and one.noise == noise]
+                for share in (0.5, 1.0)
+            )
+            if whole:
+                made.append(_finding(found, claim, half, whole, noise))
     return made
 
 
-def _finding(found: FunctionsRecord, claim: str, own: Sequence[Verdict], noise: float) -> Finding:
+def _majority(own: Sequence[Verdict]) -> tuple[str, str]:
+    """The verdict on a claim that the KAN is better, and the counts of functions that it rests on."""
     won = [one.winner for one in own]
     kan, mlp, n = won.count("kan"), won.count("mlp"), len(own)
-    # more functions are won, and the undecided ones could not turn that round
+    # more functions are won than the undecided ones could turn round
     said = SUPPORTED if kan > MAJORITY * n else REFUTED if mlp > MAJORITY * n else UNDECIDED
-    verdict = VERDICT[said if found.n_seeds >= LEAST_SEEDS else UNDECIDED]
+    return said, f"of {n} functions the KAN is better on {kan}, the MLP on {mlp}, {n - kan - mlp} are undecided"
+
+
+def _finding(
+    found: FunctionsRecord, claim: str, half: Sequence[Verdict], whole: Sequence[Verdict], noise: float
+) -> Finding:
+    (early, before), (said, measured) = _majority(half), _majority(whole)
+    verdict = VERDICT[said if found.n_seeds >= LEAST_SEEDS and early == said else UNDECIDED]
     short = "" if found.n_seeds >= LEAST_SEEDS else f"{found.n_seeds} seeds instead of {LEAST_SEEDS}; "
     return Finding(
         item="Section 1",
         claim=claim,
         case=f"noise {100 * noise:g} %" if noise else "no noise",
         printed="no number",
-        measured=f"of {n} functions the KAN is better on {kan}, the MLP on {mlp}, {n - kan - mlp} are undecided",
+        measured=measured,
         verdict=verdict,
         evidence=f"{short}exact signed-rank tests over {found.n_seeds} paired seeds, after Holm's correction; a claim"
-        f" stands if one side wins more than half of all functions. {budget(found)}",
+        f" stands if one side wins more than half of all functions, after half of the budget ({before}) as after the"
+        f" whole. {budget(found)}",
         figures=("functions",),
     )

@@ -12,7 +12,7 @@ import torch
 
 from kansciml.analysis.regressor_sizes import regressor_size, widest
 from kansciml.experiments.functions.record import CURVE, Run, TargetRow, functions_result
-from kansciml.models.regressors import Regressor
+from kansciml.models.regressors.regressor import Regressor
 from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.pool import run_kept
 from kansciml.runs.typed import attributes, write

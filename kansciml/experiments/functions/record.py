@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -76,11 +78,11 @@ class Run:
         return self.curve["seconds"][-1]
 
     def error_at(self, limit: float, of: str) -> float:
-        """The error when so many evaluations, seconds or FLOPs were spent; infinite if it diverged."""
+        """The error when so many evaluations, seconds or FLOPs were spent, between those watched by its logarithm;
+        infinite if the training diverged."""
         if self.status != "finished":
             return math.inf
-        before = np.flatnonzero(np.asarray(self.curve[of]) <= limit * (1 + 1e-9))
-        return float(self.curve["error"][before[-1] if len(before) else 0])
+        return float(np.exp(np.interp(limit, self.curve[of], np.log(self.curve["error"]))))
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,21 @@ class FunctionsRecord:
 
     def of(self, target: str, noise: float, variant: str, match: str) -> list[Run]:
         """The seeds of one kind of network; those with the parameters of the others where there are none of `match`."""
-        own = [run for run in self.runs if (run.target, run.noise, run.variant) == (target, noise, variant)]
-        found = [run for run in own if run.match == match] or [run for run in own if run.match == "params"]
-        return sorted(found, key=lambda run: run.seed)
+        return self._groups.get((target, noise, variant, match)) or self._groups.get(
+            (target, noise, variant, "params"), []
+        )
+
+    @functools.cached_property
+    def _groups(self) -> dict[tuple[str, float, str, str], list[Run]]:
+        found: dict[tuple[str, float, str, str], list[Run]] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            found.setdefault((run.target, run.noise, run.variant, run.match), []).append(run)
+        return found
+
+    @functools.cached_property
+    def _verdicts(self) -> dict[tuple[str, str, str, float], list[Verdict]]:
+        """What `verdicts` has given: tables and pictures ask for the same."""
+        return {}
 
     def variants(self) -> list[str]:
         return [variant for variant in VARIANTS if any(run.variant == variant for run in self.runs)]
@@ -172,8 +186,13 @@ class FunctionsRecord:
         Args:
             share: of the budget after which errors are compared: of the evaluations, or of the time.
         """
-        found = [self._verdict(target, noise, a, b, equal, share) for target in self.targets for noise in self.noises]
-        return [replace(one, outcome=own) for one, own in zip(found, corrected([one.outcome for one in found]))]
+        key = a, b, equal, share
+        if key not in self._verdicts:
+            pairs = product(self.targets, self.noises)
+            found = [self._verdict(target, noise, a, b, equal, share) for target, noise in pairs]
+            outcomes = corrected([one.outcome for one in found])
+            self._verdicts[key] = [replace(one, outcome=own) for one, own in zip(found, outcomes)]
+        return self._verdicts[key]
 
     def _verdict(self, target: TargetRow, noise: float, a: str, b: str, equal: str, share: float) -> Verdict:
         match = "flops" if equal == "flops" else "params"

@@ -158,8 +158,9 @@ def models_table(found: FunctionsRecord) -> Table:
                 rows.append([inputs, VARIANTS[variant], title, first.label, first.n_parameters, first.flops, *spent])
     columns = ["Inputs", "Network", "Held equal", "Widths", "Parameters", "FLOPs", "Evaluations", "Seconds"]
     notes = (
-        "FLOPs: of one evaluation at one point, the mean over its grids. Evaluations of loss and gradient, and seconds"
-        " of the processor: medians.",
+        "FLOPs: of one evaluation at one point, the mean over its grids; all G + S splines of an input are counted, of"
+        " which kernels may skip those that are zero: equal FLOPs favour the MLP, equal time does not. Evaluations of"
+        " loss and gradient, and seconds of the processor: medians.",
     )
     return Table("Networks, and what their training took", columns, rows, notes)
 

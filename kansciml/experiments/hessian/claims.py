@@ -15,12 +15,18 @@ from kansciml.runs import findings
 from kansciml.runs.tables import format_number
 
 CLAIMED = {
+    "positive_exact": "more positive eigenvalues",
+    "positive_exact_share": "more positive eigenvalues, of all",
     "positive_count": "more positive eigenvalues",
     "positive_share": "more positive eigenvalues, of all",
     "count_above_0.01_top": "more eigenvalues above 1 % of the largest",
 }
 """Measure -> the claim that a model has more of it than another."""
+EXACT = {"positive_exact": "positive_count", "positive_exact_share": "positive_share"}
+"""Counts of all eigenvalues, and what the quadrature can tell, which gives way to them."""
 MEASURES = {
+    "positive_exact": "positive eigenvalues",
+    "positive_exact_share": "share of positive eigenvalues",
     "positive_count": "positive eigenvalues",
     "positive_share": "share of positive eigenvalues",
     "count_above_0.01_top": "eigenvalues above 1 % of the largest",
@@ -47,10 +53,11 @@ class SharpnessClaim(Claim[G]):
 
 def sharpness_claims(measured: HessianRecord, group: G, reference: G) -> list[SharpnessClaim[G]]:
     """One claim per measure of `CLAIMED` on a group of trainings that the record compares with `reference`."""
-    found = []
-    for verdict in measured.verdicts:
+    found, own = [], [one for one in measured.verdicts if (one.task, one.group) == (group.task, group.name)]
+    less = {EXACT[one.outcome.measure] for one in own if one.outcome.measure in EXACT}
+    for verdict in own:
         one = verdict.outcome
-        if (verdict.task, verdict.group) == (group.task, group.name) and one.measure in CLAIMED:
+        if one.measure in CLAIMED and one.measure not in less:
             apart = one.pairs_sharper if one.outcome.verdict == SUPPORTED else one.pairs_flatter
             resolved = apart / one.pairs if one.outcome.verdict != UNDECIDED and one.pairs else None
             medians, text = (one.b, one.a), CLAIMED[one.measure]
@@ -78,6 +85,6 @@ def sharper(claim: SharpnessClaim, short: Sequence[str], what: str = "", opposit
         share = some if claim.resolved else "No pair of models differs"
         evidence += f". {share} by more than 2 standard errors of probes and quadrature: it takes more Lanczos steps"
         verdict = findings.UNDECIDED
-    if claim.name == "positive_count":
+    if claim.name in ("positive_exact", "positive_count"):
         evidence += ". Such a number grows with the number of parameters by itself; the share of all does not"
     return verdict, evidence

@@ -84,8 +84,9 @@ def spectra(
     for row, task in zip(panels, tasks):
         for axes, name in zip(row, shown):
             drawn |= _panel(axes, measured, [one for one in models if one.task == task], name, styles)
-            title = f"{task}: {TITLES[name]}" if task and titles is None else TITLES[name]
-            axes.set_title(f"{titles[task]}\n{title}" if titles and axes is row[0] else title)
+            axes.set_title(f"{task}: {TITLES[name]}" if task and titles is None else TITLES[name])
+        if titles:  # above the panel's own title, and not beyond the edge of the figure
+            row[0].set_title(f"{titles[task]}\n", loc="left")
         row[0].set_ylabel("share of eigenvalues per decade")
     for axes in panels[-1]:
         axes.set_xlabel("eigenvalue")

@@ -158,12 +158,8 @@ class RunConfig:
     def to_plateau(cls, adam_steps: int, lbfgs_steps: int, seeds: int) -> RunConfig:
         """A preset: L-BFGS goes on to a plateau at the last of three tolerances, 1e-7, 1e-9 and 1e-11, or for so many
         steps.
-
-        Its memory is emptied every 1000 iterations: after 200, the default, MLPs of Figure 2 end ten times as high.
         """
-        training = FlatTraining(
-            adam_steps, final_learning_rate=1e-3, lbfgs_steps=lbfgs_steps, lbfgs_chunk=1000, plateau=0.01
-        )
+        training = FlatTraining(adam_steps, final_learning_rate=1e-3, lbfgs_steps=lbfgs_steps, plateau=0.01)
         return cls(seeds, ladder=(1e-2, 1e-4), training=training)
 
     def suited_to(self, system: System) -> RunConfig:

@@ -75,10 +75,11 @@ def _growth(found: RefineRecord) -> Finding:
         item="Section 5.1",
         claim='"the parameter growth w.r.t. a finer grid prohibitively increases the parameter count" (section 5.1)',
         printed="no number",
+        case="that it grows",
         measured=f"{coarse.n_parameters} parameters with {title(found.fixed[0])}, {fine.n_parameters} with"
         f" {title(found.fixed[-1])}: {ratio:.2g} times, linear in G + S + 2",
         verdict=VERDICT[SUPPORTED],
         evidence=f"counted; a forward pass takes {fine.flops / coarse.flops:.2g} times the FLOPs; whether that is"
-        " prohibitive depends on the errors at equal cost",
+        " prohibitive is a matter of the errors at equal cost",
         figures=("refine",),
     )

@@ -12,7 +12,7 @@ from kansciml.analysis.exact_tests import ALPHA
 from kansciml.analysis.paired import SUPPORTED, UNDECIDED
 from kansciml.experiments.functions.record import FunctionsRecord, Run
 from kansciml.experiments.refine.record import COSTS, OPTIMISERS, Matched, RefineRecord, title
-from kansciml.reporting.legends import key, legend_below
+from kansciml.reporting.legends import key, legend_below, log_ticks
 from kansciml.reporting.style import VariantStyle, new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
@@ -94,11 +94,12 @@ def refine_figure(found: RefineRecord) -> Figure:
             axes.set(xscale="log", yscale="log")
             if how == "lbfgs":
                 axes.set_title(target)
-            if how == list(OPTIMISERS)[-1]:
-                axes.set_xlabel("FLOPs of training")
         row[0].set_ylabel(f"error, {name}")
+    for axes in grid.flat:
+        log_ticks(axes.yaxis, axes.get_ylim(), few=30.0)
+    grid[-1, len(found.targets) // 2].set_xlabel("FLOPs of training")
     handles = [key(looks[variant], mark=False) for variant in found.variants]
-    legend_below(figure, handles, f"medians over {found.found.n_seeds} seeds", most=6)
+    legend_below(figure, handles, f"medians over {found.found.n_seeds} seeds", most=6, columnspacing=1.2)
     return figure
 
 

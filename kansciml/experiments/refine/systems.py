@@ -54,10 +54,6 @@ def described(name: str) -> TargetRow:
     return TargetRow(name, "system", f"{system.title}, learned by a neural ODE", system.state_size)
 
 
-def _counted(solver: TorchOdeSolver, each: float) -> float:
-    return each * solver.evaluations
-
-
 def train_system(job: SystemJob) -> dict[str, Any]:
     """Train one neural ODE on torch: a `Run` in JSON types; its error is that of the data that it is trained on."""
     system, spec = get_system(job.target), job.field
@@ -71,12 +67,12 @@ def train_system(job: SystemJob) -> dict[str, Any]:
         solver = TorchOdeSolver(make_problem(system, spec, TOLERANCE, TOLERANCE))
         each = sum(pass_flops(spec.model, spec.widths, spec.grid, spec.spline_order))
         began = time.process_time()
-        result = train_flat(solver.value_and_grad, params, settings, work=partial(_counted, solver, each))
+        result = train_flat(solver.value_and_grad, params, settings, work=partial(getattr, solver, "evaluations"))
         params, own = result.params, result.history
         losses = np.minimum.accumulate(own["loss"])
-        counts = np.stack([own["evaluations"], own["cpu_s"], own["work"]], axis=1) + spent
+        counts = np.stack([own["evaluations"], own["cpu_s"], each * own["work"]], axis=1) + spent
         rows.append(np.column_stack([counts, losses, losses]))
-        spent = spent + np.array([result.evaluations, time.process_time() - began, own["work"][-1]])
+        spent = spent + np.array([result.evaluations, time.process_time() - began, each * own["work"][-1]])
     table = np.concatenate(rows)
     table[:, 3:] = np.sqrt(np.minimum.accumulate(table[:, 3:], axis=0))
     kept = np.unique(np.round(np.geomspace(1, len(table), ROWS)).astype(int)) - 1

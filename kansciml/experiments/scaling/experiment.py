@@ -6,6 +6,8 @@ speak of "the potential for improved parameter efficiency, as shown in small-sca
 in sizes over two decades, on functions and on systems learned by neural ODEs; the exponent of a power law is fitted
 seed by seed. KANs grow in width, as MLPs do, at one grid: in the KAN paper they grow by their grid, which ``refine``
 studies. All sizes have the same budget of iterations, so that an exponent says what size brings within it.
+Cost: ``smoke`` 5 s on one core; ``small`` 960 trainings of 0.4 s (60 parameters) to 20 s (6000), about 45 minutes on
+two cores with torch (estimated from a part of them); ``paper`` seven times as long.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Errors of networks of several sizes as a record holds them, and the exponents of power laws fitted to them.
 
-``result["titles"]``: task -> title; ``result["points"]``: `Point` rows.
+``result["titles"]``: task -> title; ``result["runs"]``: `Point` rows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ScalingRecord:
     def read(cls, record: Record) -> ScalingRecord:
         """Raises DamagedRecord where the record holds no trainings."""
         with reading(record):
-            rows = [read(Point, row) for row in record.result["points"]]
+            rows = [read(Point, row) for row in record.result["runs"]]
             titles = dict(record.result["titles"])
         if not rows:
             raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
@@ -112,4 +112,4 @@ class ScalingRecord:
 
 def scaling_result(titles: Mapping[str, str], points: Sequence[Point]) -> Result:
     """What the record holds."""
-    return Result({"titles": dict(titles), "points": [write(point) for point in points]})
+    return Result({"titles": dict(titles), "runs": [write(point) for point in points]})

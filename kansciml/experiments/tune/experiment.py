@@ -19,10 +19,11 @@ from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.jobs import Job, Plan
 from kansciml.experiments.ode.runs import run_jobs
 from kansciml.experiments.ode.scores import SCORING
+from kansciml.experiments.tune.choice import Choice
 from kansciml.experiments.tune.record import TUNED, Trial, best
 from kansciml.experiments.tune.report import render, summary
 from kansciml.experiments.tune.search import ROUND, Search
-from kansciml.experiments.tune.space import Choice, allowed, field_for, optuna, trained_by
+from kansciml.experiments.tune.space import allowed, field_for, optuna, trained_by
 from kansciml.models.field_spec import MODELS
 from kansciml.models.hybrid_spec import Spec
 from kansciml.runs.experiment import BEYOND, Experiment, Result, RunContext

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from kansciml.experiments.ode.record import OdeRecord, OdeSystem
 from kansciml.experiments.ode.run_rows import OdeGroup
-from kansciml.experiments.tune.space import Choice
+from kansciml.experiments.tune.choice import Choice
 from kansciml.runs.records import Record, reading
 from kansciml.runs.typed import read
 

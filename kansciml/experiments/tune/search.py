@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from kansciml.experiments.tune.choice import Choice
 from kansciml.experiments.tune.record import Trial
-from kansciml.experiments.tune.space import Choice, optuna, space
+from kansciml.experiments.tune.space import optuna, space
 
 ROUND = 4
 """Trials that are chosen together, before any of them is known."""

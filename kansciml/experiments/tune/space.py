@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kansciml._errors import UsageError
 from kansciml.experiments.ode.config import RunConfig
+from kansciml.experiments.tune.choice import Choice
 from kansciml.models.hybrid_spec import Spec
 from kansciml.tasks.ode.problem import FieldConfig, FieldSizes, field_of
 from kansciml.tasks.ode.system import System
@@ -22,32 +23,6 @@ SCALINGS = ("affine", "affine+tanh")
 GRIDS, ORDERS, REACHES = (2, 12), (2, 4), (0.8, 2.0)
 LEAST_UNITS = 2
 """Of a hidden layer: a choice with fewer is no network to compare."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Settings of one trial; those that a model does not have stay at their defaults and mean nothing.
-
-    Args:
-        depth: hidden layers, all of one width, the largest with which the field has no more parameters than allowed.
-        learning_rate: Adam's first one; its last is a tenth of it. scaling: how the state enters the network.
-        activation: of an MLP. grid, spline_order: G and S of a KAN. reach: its grids cover [-reach, reach].
-    """
-
-    depth: int = 1
-    learning_rate: float = 1e-2
-    scaling: str = "affine"
-    activation: str = "tanh"
-    grid: int = 5
-    spline_order: int = 3
-    reach: float = 1.0
-
-    def said(self, model: str) -> str:
-        """``2 layers, tanh, learning rate 0.013``: what of it concerns a model."""
-        own = [self.activation] if model == "mlp" else [f"G={self.grid}", f"S={self.spline_order}"]
-        own += [f"grid to {self.reach:.3g}"] if model == "kan" else []
-        layers = f"{self.depth} hidden layer{'s' if self.depth > 1 else ''}"
-        return ", ".join([layers, *own, self.scaling, f"learning rate {self.learning_rate:.2g}"])
 
 
 def space(model: str) -> dict[str, BaseDistribution]:

@@ -123,7 +123,7 @@ def sentences_table(page: Page) -> Table:
     """The paper, sentence by sentence."""
     rows = []
     for one in page.sentences:
-        items = [entry.title if entry.beyond else entry.item for entry, _ in page.checked(one)]
+        items = [entry.name if entry.beyond else entry.item for entry, _ in page.checked(one)]
         by = "; ".join([*items, *[one.why] * bool(one.why)])
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in page.told(one).items())
         rows.append([one.section, one.text, by, verdicts or ("not run yet" if items else "not checked")])

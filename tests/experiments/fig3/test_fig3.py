@@ -149,13 +149,13 @@ def test_the_small_preset_has_equal_widths_equal_parameters_placements_and_two_s
     small = with_settings(EXPERIMENT.preset("small"), {"seeds": 1})
     found = {job.id: find(job.model)[0].count(job.network).active for job in jobs(small)}
     assert len(found) == 15 and max(found.values()) <= EXACT_LIMIT
-    for batch in (25, 250):
+    for batch in (50, 500):
         for model in ("mixer-nano", "conv-mixer-128-4"):
             task = f"cifar10-{model}-batch{batch}"
             few, many, equal = (found[f"{task}.{kind}.0"] for kind in ("mlp", "kan-spline", "kan-spline-params"))
             assert few < 0.6 * many and equal == pytest.approx(few, rel=0.1)
     rates = {job.training.batch_size: job.training.learning_rate for job in jobs(small)}
-    assert rates[250] == pytest.approx(rates[25] * 10**0.5)
+    assert rates[500] == pytest.approx(rates[50] * 10**0.5)
     assert {"replace", "head", "grouped"} == {job.trait for job in jobs(small)} - {""}
 
 

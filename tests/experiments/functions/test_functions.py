@@ -96,6 +96,13 @@ def test_equal_time_compares_when_the_first_of_two_has_ended(record):
     assert all(kan[i].error_at(kan[i].seconds, "seconds") == pytest.approx(kan[i].error, rel=1e-5) for i in range(2))
 
 
+def test_an_error_between_two_that_were_watched_is_interpolated_by_its_logarithm(record):
+    run = replace(FunctionsRecord.read(record).runs[0], curve={"seconds": [1.0, 3.0, 5.0], "error": [1.0, 0.01, 0.005]})
+    found = [run.error_at(limit, "seconds") for limit in (0.5, 1.0, 2.0, 3.0, 9.0)]
+    assert found == pytest.approx([1.0, 1.0, 0.1, 0.01, 0.005])
+    assert replace(run, status="diverged").error_at(2.0, "seconds") == np.inf
+
+
 def test_tables_and_the_picture_tell_of_every_function(record, tmp_path):
     found = FunctionsRecord.read(made_up(record, lambda variant, match, seed: (1.0 + (variant == "mlp")) * (1 + seed)))
     assert {row["whole budget"] for row in rows_of(budget_table(found))} <= {"4 : 0 : 0", "0 : 4 : 0", "0 : 0 : 4"}

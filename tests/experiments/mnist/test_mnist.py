@@ -11,7 +11,7 @@ from kansciml.runs.settings import setting
 
 TINY = {
     "subset": 60, "epochs": 1, "batch_size": 30, "width": 8, "token_hidden": 8, "accelerator": "cpu",
-    "spectra.steps": 3, "spectra.probes": 2, "spectra.deflate": 1, "spectra.samples": 8,
+    "spectra.steps": 3, "spectra.probes": 2, "spectra.deflate": 1, "spectra.samples": 8, "spectra.exact": "never",
 }  # fmt: skip
 
 

@@ -210,6 +210,15 @@ class TestVerdicts:
         assert rows(record, "scaled into the grid")["Spiral", "tanh of the state"]["Verdict"] == "undecided"
         assert ("Spiral", "unscaled state") not in rows(record, "MLP ends at a lower")
 
+    def test_a_layer_of_the_users_own_is_compared_in_a_table_of_its_own(self, make_record, tmp_path):
+        record = self.record(make_record, tmp_path, **{"kan-width": self.LOW, "rswaf": self.HIGH})
+        for run in record.result["runs"]:
+            run["model"] = {"rswaf": "lux"}.get(run["variant"], "")
+        row = rows(record, "a layer of Lux of your own")["Spiral", "RSWAF 2-50-2"]
+        assert (row["Verdict"], row["Paper"], row["layer / MLP"]) == ("supported", None, pytest.approx(100))
+        assert set(rows(record, "than the KAN")) == {(s, "equal width") for s in ("Spiral", "FitzHugh-Nagumo")}
+        assert set(rows(record, "struggle")) == {("Spiral", "equal width")}
+
     def test_too_few_seeds_are_undecided(self, make_record, tmp_path):
         record = make_record(tmp_path, ("lotka",), ("mlp", "kan-params"), seeds=1)
         row = rows(record, "MLP ends at a lower")["Lotka-Volterra", "equal parameters"]

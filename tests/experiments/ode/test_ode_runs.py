@@ -139,6 +139,10 @@ def test_fig2_compares_at_equal_width_and_at_equal_parameters_and_studies_the_gr
         6000
     }  # the others: 60,000
     assert fig2.EXPERIMENT.presets["paper"] == fig2.Fig2Config()
+    noisy = fig2.plan(changed(fig2.EXPERIMENT.presets["smoke"], noise=0.05, systems=("spiral",)))
+    assert {(job.system.noise, job.system.test_trajectories, job.shown) for job in noisy.jobs} == {
+        (0.05, 4, ("train",))
+    }
 
 
 @pytest.mark.slow
@@ -149,6 +153,8 @@ def test_fig2_keeps_the_order_of_systems(tmp_path, monkeypatch):
     assert list(record.result["systems"]) == ["spiral", "lotka"]
     assert list(dict.fromkeys(row["system"] for row in record.result["runs"])) == ["spiral", "lotka"]
     assert fig2.EXPERIMENT.tables(record)
+    assert all(row["unseen_relative_mse"] > 0 for row in record.result["runs"])
+    assert len(record.result["systems"]["lotka"]["series"]) == 1 and "lotka.line_t.1" not in record.arrays
 
 
 def test_both_backends_make_jobs_of_both():

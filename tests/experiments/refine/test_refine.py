@@ -67,6 +67,7 @@ def test_the_refined_network_ends_on_the_finest_grid_and_costs_less_than_on_it_f
         assert each[0] < each[1] or target == "lotka"  # there an evaluation is a solve, of as many steps as it takes
         for run in (refined, fine):
             assert all((np.diff(run.curve[name]) >= 0).all() for name in ("evaluations", "seconds", "flops"))
+            assert run.curve["flops"][-1] > 20 * run.flops * run.curve["evaluations"][-1]
             assert run.iterations <= 20 and run.curve["error"][-1] == pytest.approx(run.error, rel=1e-5)
 
 

@@ -82,7 +82,7 @@ def test_the_record_holds_functions_and_systems_alike(record):
 def test_findings_decide_with_twelve_seeds_alone(record, tmp_path):
     points = power_laws().points
     full = Record(
-        tmp_path, "scaling", {}, "0", "finished", result={"titles": {"jv": "jv"}, "points": [vars(p) for p in points]}
+        tmp_path, "scaling", {}, "0", "finished", result={"titles": {"jv": "jv"}, "runs": [vars(p) for p in points]}
     )
     (found,) = EXPERIMENT.findings(full)
     assert found.verdict == "reproduced" and "2.0 for the KAN and 1.0 for the MLP" in found.measured

@@ -9,10 +9,11 @@ import pytest
 from support.settings import changed
 
 from kansciml import UsageError
+from kansciml.experiments.tune.choice import Choice
 from kansciml.experiments.tune.experiment import EXPERIMENT, TuneConfig
 from kansciml.experiments.tune.record import Trial, best, read_tuned
 from kansciml.experiments.tune.search import ROUND, Search
-from kansciml.experiments.tune.space import Choice, allowed, field_for
+from kansciml.experiments.tune.space import allowed, field_for
 from kansciml.ode import get_system
 from kansciml.runs.runner import run_experiment
 from kansciml.tasks.ode.problem import FieldSizes

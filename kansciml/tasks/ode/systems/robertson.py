@@ -56,7 +56,7 @@ SYSTEM = System(
     field_settings={"input_scaling": "affine+tanh"},
     training_settings={
         **{"learning_rate": 3e-3, "final_learning_rate": 3e-4},
-        **{"lbfgs_steps": 6000, "lbfgs_memory": 100, "lbfgs_chunk": 1000},
+        **{"lbfgs_steps": 6000, "lbfgs_memory": 100},
     },
     box=(np.array([0.5, 0.0, 0.0]), np.array([1.0, 2e-5, 0.5])),
 )

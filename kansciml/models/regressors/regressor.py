@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 
 from kansciml._errors import UsageError, check_name
 from kansciml.layers.kan import KAN
 from kansciml.layers.mlp import ACTIVATIONS, MLP
 from kansciml.layers.spline_kan import SplineKAN
+from kansciml.models.regressors.spline_units import SplineUnits, begin_linear
 
 MODELS = {"mlp": "MLP", "kan": "KAN", "spline-mlp": "MLP, B-spline activations"}
 
@@ -61,7 +60,7 @@ class Regressor:
         generator = torch.Generator().manual_seed(seed)
         for module in network.modules():
             if isinstance(module, nn.Linear):
-                _begin_linear(module.weight, module.bias, module.in_features, generator)
+                begin_linear(module.weight, module.bias, module.in_features, generator)
             elif isinstance(module, (SplineKAN, SplineUnits)):
                 module.reset_parameters(generator)
         return network
@@ -74,48 +73,3 @@ class Regressor:
         pairs = zip(self.widths[1:-1], self.widths[2:])
         units = [SplineUnits(n_in, n_out, self.grid, self.spline_order) for n_in, n_out in pairs]
         return nn.Sequential(nn.Linear(self.widths[0], self.widths[1], dtype=torch.float64), *units)
-
-
-class SplineUnits(nn.Module):
-    """Learnable activations, one per input, then a linear layer: z -> W phi(z) + b.
-
-    phi_j(z) = a_j silu(z) + sum_i c_ji B_i(z), B_i the G + S B-splines on [-1, 1], as on the edges of a KAN layer, of
-    which this is the one whose edges from an input all have one function, up to a factor W. Float64.
-
-    Weights: `weight` (I, O), `bias` (O,), `base` (I, 1), `splines` (I, G + S, 1).
-    """
-
-    def __init__(self, in_features: int, out_features: int, grid: int = 5, spline_order: int = 3) -> None:
-        super().__init__()
-
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.zeros(shape, dtype=torch.float64))
-
-        self.weight, self.bias = parameter(in_features, out_features), parameter(out_features)
-        self.base, self.splines = parameter(in_features, 1), parameter(in_features, grid + spline_order, 1)
-        layer = SplineKAN(in_features, out_features, grid, spline_order, bias=True, dtype=torch.float64)
-        self._layer = (layer,)  # in a tuple its weights are none of this module's: it is called with these
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Begin near an MLP with SiLUs: a = 1, c of N(0, 0.01), W and b as in `torch.nn.Linear`."""
-        _begin_linear(self.weight, self.bias, len(self.weight), generator)
-        self.base.fill_(1.0)
-        self.splines.normal_(0.0, 0.1, generator=generator)
-
-    def forward(self, z: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        shared = {
-            "base_weight": self.base * self.weight,
-            "spline_weight": self.splines.expand(-1, -1, self.weight.shape[1]),
-            "spline_scale": self.weight,
-            "bias": self.bias,
-        }
-        return functional_call(self._layer[0], shared, (z,))
-
-
-@torch.no_grad()
-def _begin_linear(weight: Tensor, bias: Tensor, inputs: int, generator: torch.Generator | None) -> None:
-    bound = inputs**-0.5
-    weight.uniform_(-bound, bound, generator=generator)
-    bias.uniform_(-bound, bound, generator=generator)
