@@ -8,7 +8,8 @@ using KanSciML, KolmogorovArnold, LinearAlgebra, Lux, Random, Zygote
 
 BLAS.set_num_threads(1)
 
-# Median milliseconds of each of several calls, made in turn, so that what else the machine does slows all of them alike.
+# Median milliseconds of each of several calls, made in turn, so that what else the machine does slows all of them
+# alike.
 function median_times(calls; seconds = 20)
     foreach(call -> call(), calls)
     samples, stop = [Float64[] for _ in calls], time() + seconds

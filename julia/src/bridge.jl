@@ -3,9 +3,9 @@ Requests of the Python worker, which owns the memory: each is one message of nam
 
 A message is a JSON object: `do` names the request, `arrays` gives the address and the sizes of each float64 array, of
 what is read as well as of what is to be written; all else is values. Sizes are those of NumPy, the last one running
-fastest, so that they are turned round here. Nothing is copied, and all of it is compiled ahead, as a message is a string.
-Problems are known by a number, series by theirs counted from 0. Arrays of several series lie one after the other;
-numbers of them (of save times, of knots, indices) are float64 as well.
+fastest, so that they are turned round here. Nothing is copied, and all of it is compiled ahead, as a message is a
+string. Problems are known by a number, series by theirs counted from 0. Arrays of several series lie one after the
+other; numbers of them (of save times, of knots, indices) are float64 as well.
 """
 module Bridge
 
@@ -82,9 +82,10 @@ end
     setup(message)
 
 The number of a new problem, `problem`. Values: `field` as in a saved model (of a layer of Lux with its `source`, and
-`units`), `solver`, `continuity`, `rtol`, `atol`, `max_steps`, and `lux`, whether a built-in field is to be evaluated and
-differentiated by its Lux model instead of by kernels. Arrays: `starts (n, K)`, `t0s (K,)`, `counts (K,)` of save times, `saveat (T,)`, `knot_counts (K,)`, `held
-(K,)`, `knots`, `values (m, knots)`, `data (n, T)`, `weights (n, T)`, `follows (K,)` (-1: none), `loss_scale (n,)`.
+`units`), `solver`, `continuity`, `rtol`, `atol`, `max_steps`, and `lux`, whether a built-in field is to be evaluated
+and differentiated by its Lux model instead of by kernels. Arrays: `starts (n, K)`, `t0s (K,)`, `counts (K,)` of save
+times, `saveat (T,)`, `knot_counts (K,)`, `held (K,)`, `knots`, `values (m, knots)`, `data (n, T)`, `weights (n, T)`,
+`follows (K,)` (-1: none), `loss_scale (n,)`.
 """
 function setup(message)
     told = message["field"]
@@ -202,9 +203,9 @@ end
 """
     value_and_grad(message)
 
-The `loss` over the first save points, `rows (J,)`, of some `series (J,)`, by `params` and `starts (n, K)`; its gradients
-go into `by_params (P,)` and `by_starts (n, K)`. `evaluations`: of the field, at one state each, while it was solved;
-`seconds`: what all that took.
+The `loss` over the first save points, `rows (J,)`, of some `series (J,)`, by `params` and `starts (n, K)`; its
+gradients go into `by_params (P,)` and `by_starts (n, K)`. `evaluations`: of the field, at one state each, while it was
+solved; `seconds`: what all that took.
 """
 function value_and_grad(message)
     problem, before, began = problem_of(message), EVALUATIONS[], time_ns()
@@ -219,7 +220,8 @@ function value_and_grad(message)
 end
 
 const REQUESTS = Dict{String,Function}(
-    string(nameof(request)) => request for request in (choose, define, draw, setup, release, rhs, states, pull, value_and_grad)
+    string(nameof(request)) => request for
+    request in (choose, define, draw, setup, release, rhs, states, pull, value_and_grad)
 )
 
 # Messages as they were read: in a training one comes again and again.

@@ -13,7 +13,8 @@ field, in the user's units:
 
 A model of known terms and a network has `KanSciML.estimates(model)`, the values of its known parameters by name.
 
-A model that is a layer of Lux runs `field.jl` in the folder, the file that defined it: load those that you trust.
+A model that is a layer of Lux runs `field.jl` in the folder, the file that defined it: load those that you trust. The
+function that loads such a model calls it by `Base.invokelatest(model, u, t)`, as its code is newer than the function's.
 
 Throws an `ArgumentError` if there is no model, it is damaged, or its field is a module of torch.
 """

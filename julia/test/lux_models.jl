@@ -139,6 +139,9 @@ end
     @test_throws "expected a model that maps a batch (2, B) to (2, B)" fit(Dense(2 => 3))
     @test_throws "expected a model that maps a batch (2, B) to (2, B)" fit(Dense(3 => 2))
     @test_throws "other columns" fit(WrappedFunction(x -> x .- sum(x)))
+    roots = Chain(x -> sqrt.(x .- 2), Dense(2 => 2))         # defined where the data are
+    @test_throws "it failed: DomainError" fit(roots)
+    @test FitProblem(roots, [2.5, 3.0], [0.5, 1.0], ones(2, 2)) isa FitProblem
     @test_throws DimensionMismatch fit(Dense(2 => 2); ps = zeros(5))
     @test_throws "made with time = false" fit(mlp_field([2, 2]); time = true)
     @test_throws "expected (n, K) and (n, T, K)" FitProblem(Dense(2 => 2), ones(2, 3), [0.5, 1.0], ones(2, 2))
@@ -166,9 +169,13 @@ end
     @test remake(problem; sensealg = :ForwardDiff).sensealg == remake(remake(problem; sensealg = :ForwardDiff)).sensealg
     other = remake(problem; series = [Series([0.1, 0.2], [1.0], zeros(2, 1))], model = kan_field([2, 2]))
     @test occursin("KAN field 2-2", string(other)) && other.rtol == 1e-9
-    limited = remake(problem; solver = Tsit5(; step_limiter! = (u, integrator, p, t) -> nothing))
+    step_limiter!(u, integrator, p, t) = nothing
+    limited = remake(problem; solver = Tsit5(; step_limiter!))
     @test trajectory(limited, params) ≈ trajectory(problem, params) rtol = 1e-7
-    @test_throws "does not know the solver Tsit5" loss_and_gradient(limited, params; sensealg = :Replay)
+    for (name, solver) in ("Tsit5" => Tsit5(; step_limiter!), "Rodas5P" => Rodas5P(; step_limiter!))
+        other = remake(problem; solver)
+        @test_throws "does not know the solver $name" loss_and_gradient(other, params; sensealg = :Replay)
+    end
     @test_throws "expected an algorithm" remake(problem; solver = "Tsit5")
     @test_throws "expected a name" loss_and_gradient(problem, params; sensealg = 1)
 end

@@ -20,7 +20,7 @@ from kansciml._errors import KansciError
 from kansciml._files import file_failure, list_folder, make_folder, write_bytes
 from kansciml.runs.records import Record, find_record, record_json
 
-HISTORY = 300
+HISTORY = 1000
 """Rows that are kept of a longer history: the first and the last, those where a phase ends, others evenly in log."""
 MEMBERS = ("config.json", "record.json", "arrays.npz")
 EXACT = (".params",)

@@ -157,6 +157,14 @@ def test_a_file_that_defines_no_field_is_one_clear_line(julia, text, told):
 
 
 @pytest.mark.julia
+def test_a_layer_is_tried_where_the_data_are(julia):
+    text = "using Lux\nChain(x -> sqrt.(x .- 2), Dense(2 => 2))"
+    assert julia.read(a_layer(text, center=(2.5, 3.0))).n_parameters == 6
+    with pytest.raises(UsageError, match=r"^field.jl: expected a model .* it failed: DomainError"):
+        julia.read(a_layer(text, center=(1.0, 3.0)))
+
+
+@pytest.mark.julia
 def test_a_layer_is_trained_resumed_saved_and_loaded(julia, tmp_path):
     settings = {
         "training": ode.FlatTraining(adam_steps=20, lbfgs_steps=10), "backend": julia, "seed": 2,

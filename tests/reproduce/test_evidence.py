@@ -16,10 +16,6 @@ def test_a_table_of_the_readme_is_that_of_its_record(mark):
     assert shown == evidence.excerpt(name, title, columns)
 
 
-def test_the_main_table_is_marked():
-    assert any(name.startswith("fig2-") for name, *_ in evidence.MARK.findall(TEXT))
-
-
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_picture_is_of_the_record_that_is_there(name):
     source = SOURCES[name]

@@ -239,4 +239,4 @@ function Base.show(io::IO, field::Field)
 end
 
 # Lux prints the layers of a Chain by this.
-Base.show(io::IO, ::MIME"text/plain", field::Field) = show(io, field)
+Base.show(io::IO, ::MIME"text/plain", field::AbstractField) = show(io, field)

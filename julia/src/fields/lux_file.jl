@@ -54,25 +54,27 @@ end
 function field_of_file(told, units = nothing)
     n, inputs, time = told["state_size"]::Int, told["inputs"]::Int, told["time"]::Bool
     scaling = (; center = told["center"], scale = told["scale"], rate = told["rate"])
-    layer = layer_of_file(told["source"], told["name"], map(values -> Float64[values...], scaling))
-    return Base.invokelatest(field_of_layer, layer, n, inputs, time, units)
+    scaling = map(values -> Float64[values...], scaling)
+    layer = layer_of_file(told["source"], told["name"], scaling)
+    at = isempty(scaling.center) ? nothing : scaling.center
+    return Base.invokelatest(field_of_layer, layer, at, n, inputs, time, units)
 end
 
-function field_of_layer(layer, n, inputs, time, units)
+function field_of_layer(layer, at, n, inputs, time, units)
     ps, st = LuxCore.setup(Random.Xoshiro(0), layer)
-    field = LuxField(layer, n, ps, st; inputs, time)      # checked in the user's own units
+    field = LuxField(layer, n, ps, st; inputs, time, at)  # checked in the user's own units
     isnothing(units) && return field
     shift = [units.origin; zeros(inputs); fill(units.t0, time)]
     factor = [units.state; ones(inputs); fill(units.time, time)]
-    return LuxField(InUnits(layer, shift, factor, units.time ./ units.state), n, ps, st; inputs, time)
+    own = isnothing(at) ? nothing : (at .- shift) ./ factor
+    return LuxField(InUnits(layer, shift, factor, units.time ./ units.state), n, ps, st; inputs, time, at = own)
 end
 
 # The problem of a layer of Lux with Zygote, or, where that fails on it, with ForwardDiff, which takes any.
 function with_quickest(problem)
     (; spec, series, params) = problem
     spec isa LuxSpec && default_differentiator(spec.n_parameters) isa AutoZygote || return problem
-    (; u0, t0, inputs) = first(series)
-    x = [u0; isnothing(inputs) ? Float64[] : inputs(t0); fill(t0, spec.time)]
+    x = seen_first(first(series), spec.time)
     try
         quick = remake(problem; sensealg = AutoZygote())
         kernel = linearise!(bind!(FieldKernel(Float64, quick.spec), params), [x x], 2)

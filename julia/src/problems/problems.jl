@@ -103,7 +103,7 @@ function FitProblem(
 )
     isempty(series) && throw(ArgumentError("got no series: expected at least one"))
     n = length(series[1].u0)
-    field = as_field(model, n, ps, st, input_count(series[1].inputs), time, sensealg)
+    field = as_field(model, series[1], ps, st, time, sensealg)
     (; spec) = field
     check_series(series, spec)
     scales = isnothing(loss_scale) ? ones(n) : loss_scale
@@ -137,7 +137,7 @@ function FitProblem(model::AbstractLuxLayer, u0s::AbstractMatrix, saveat, data; 
 end
 
 # A built-in field is kept as it is, for its kernel, unless other states or a package for its derivatives are asked for.
-function as_field(field::AbstractField, n, ps, st, inputs, time, sensealg)
+function as_field(field::AbstractField, one, ps, st, time, sensealg)
     isnothing(time) || time == field.spec.time ||
         throw(ArgumentError("got time = $time for a field that was made with time = $(field.spec.time)"))
     differentiator = sensealg isa AbstractADType ? sensealg : nothing
@@ -149,17 +149,19 @@ function as_field(field::AbstractField, n, ps, st, inputs, time, sensealg)
     )
 end
 
-function as_field(model::AbstractLuxLayer, n, ps, st, inputs, time, sensealg)
+function as_field(model::AbstractLuxLayer, one, ps, st, time, sensealg)
     rng = Random.Xoshiro(0)
     ps = @something ps LuxCore.initialparameters(rng, model)
     differentiator = sensealg isa AbstractADType ? sensealg : nothing
     state = @something st LuxCore.initialstates(rng, model)
-    return LuxField(model, n, ps, state; inputs, time = something(time, false), differentiator)
+    timed, inputs = something(time, false), input_count(one.inputs)
+    at = seen_first(one, timed)
+    return LuxField(model, length(one.u0), ps, state; inputs, time = timed, differentiator, at)
 end
 
-as_field(field::LuxField, n, ps, st, inputs, time, sensealg) = as_field(
-    field.spec.model, n, @something(ps, initial_parameters(Random.Xoshiro(0), field)), @something(st, field.spec.state),
-    inputs, something(time, field.spec.time), sensealg,
+as_field(field::LuxField, one, ps, st, time, sensealg) = as_field(
+    field.spec.model, one, @something(ps, initial_parameters(Random.Xoshiro(0), field)),
+    @something(st, field.spec.state), something(time, field.spec.time), sensealg,
 )
 
 """

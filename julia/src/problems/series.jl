@@ -85,3 +85,8 @@ function check_series(series, spec)
 end
 
 follows_nothing(one::Series) = one.follows == 0
+
+# What a field sees at the start of a series: (u, w, t).
+function seen_first((; u0, t0, inputs)::Series, time)
+    return [u0; isnothing(inputs) ? Float64[] : inputs(t0); fill(t0, time)]
+end

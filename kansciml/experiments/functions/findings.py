@@ -13,7 +13,7 @@ from kansciml.runs.records import Record
 
 LEAST_SEEDS = 12
 MAJORITY = 0.5
-"""Share of the decided functions that one side has to win for a claim on most of them."""
+"""Share of all functions that one side has to win for a claim on most of them: the undecided ones cannot turn it."""
 
 
 def findings(record: Record) -> list[Finding]:
@@ -55,7 +55,6 @@ def _majority(own: Sequence[Verdict]) -> tuple[str, str]:
     """The verdict on a claim that the KAN is better, and the counts of functions that it rests on."""
     won = [one.winner for one in own]
     kan, mlp, n = won.count("kan"), won.count("mlp"), len(own)
-    # more functions are won than the undecided ones could turn round
     said = SUPPORTED if kan > MAJORITY * n else REFUTED if mlp > MAJORITY * n else UNDECIDED
     return said, f"of {n} functions the KAN is better on {kan}, the MLP on {mlp}, {n - kan - mlp} are undecided"
 

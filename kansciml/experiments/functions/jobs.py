@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kansciml._errors import UsageError
 from kansciml.analysis.regressor_sizes import regressor_size, widest
 from kansciml.experiments.functions.record import CURVE, Run, TargetRow, functions_result
 from kansciml.models.regressors.regressor import Regressor
@@ -41,6 +42,11 @@ class Networks:
     """Order S of the splines."""
     grids: tuple[int, ...] = (3, 5, 10)
     """Grids of the KAN that is refined, each for an equal part of the L-BFGS iterations."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_layers", "kan_hidden_layers"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"got {name} {getattr(self, name)}: expected at least 1")
 
     def regressor(self, variant: str, inputs: int, limit: float, by: str) -> Regressor:
         """The widest network of a variant within a limit, as it begins.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
 
-from kansciml._errors import UsageError, check_name, check_names
+from kansciml._errors import UsageError, check_names
 from kansciml.analysis.regressor_sizes import regressor_size, widest
 from kansciml.experiments.functions.jobs import Job, target_row, train_job
 from kansciml.experiments.functions.record import functions_result
@@ -74,8 +74,8 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if self.targets or not self.systems:
             check_names("function", self.targets, TARGETS)
-        for system in self.systems:
-            check_name("system", system, available_systems())
+        if self.systems:
+            check_names("system", self.systems, available_systems())
         if len(self.grids) < 2 or list(self.grids) != sorted(set(self.grids)) or self.middle not in self.grids:
             raise UsageError(
                 f"got grids {self.grids}, middle {self.middle}: expected two or more increasing grids, middle one of"

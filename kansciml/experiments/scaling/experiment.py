@@ -62,6 +62,10 @@ class ScalingConfig:
             raise UsageError("got no functions and no systems: expected at least one of them")
         if self.targets:
             check_names("function", self.targets, TARGETS)
+        if self.systems:
+            check_names("system", self.systems)
+        if self.run.backend == "both":
+            raise UsageError("got backend both: scaling takes one, torch, julia or auto")
         if len(self.parameters) < 3 or list(self.parameters) != sorted(set(self.parameters)):
             raise UsageError(f"got parameters {self.parameters}: expected three or more increasing sizes")
         if min(self.n_train, self.n_test) < 2 or self.function_steps < 1:
@@ -125,7 +129,7 @@ def run(config: ScalingConfig, context: RunContext) -> Result:
             found = run_jobs(trainings.odes, context).result
         titles |= {name: system["title"] for name, system in found["systems"].items()}
         for row in found["runs"]:
-            model, limit = row["variant"].split("@")[0].split("-")
+            model, limit = row["variant"].split("-")
             squared = row["train_relative_mse"]
             error = None if squared is None or row["status"] != "finished" else math.sqrt(squared)
             points.append(_point(row, row["system"], model, limit, error))

@@ -83,14 +83,15 @@ class ScalingRecord:
     def exponents(self, task: str, model: str) -> dict[int, float]:
         """Seed -> exponent a of the power law error ~ P^-a, least squares on logarithms.
 
-        Sizes whose training diverged are left out; so is a seed with fewer than three sizes, or with an error of zero.
+        Minus infinity, the worst, where a training of the seed diverged. A seed with fewer than three sizes is left
+        out, and so is one with an error of zero.
         """
         found = {}
         for seed in sorted({point.seed for point in self.points}):
-            own = [one for one in self.of(task, model) if one.seed == seed and math.isfinite(one.error)]
+            own = [one for one in self.of(task, model) if one.seed == seed]
             if len({point.n_parameters for point in own}) >= LEAST_SIZES and all(point.error > 0 for point in own):
                 size, error = np.log([[point.n_parameters, point.error] for point in own]).T
-                found[seed] = -float(np.polyfit(size, error, 1)[0])
+                found[seed] = -float(np.polyfit(size, error, 1)[0]) if np.isfinite(error).all() else -math.inf
         return found
 
     def exponent(self, task: str, model: str) -> Comparison:

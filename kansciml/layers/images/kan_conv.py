@@ -30,7 +30,7 @@ class KANConv2d(SplineKAN):
 
     The same as `SplineKAN` on unfolded patches whose knots are shared by the taps of a channel. So the splines are
     evaluated once per pixel and not once per tap, and an ordinary grouped convolution over them, and over act(x), does
-    the rest. For backward that keeps G + S + 1 numbers per padded pixel and channel, where patches would be k^2.
+    the rest. For backward that keeps G + S + 2 numbers per padded pixel and channel, where patches would be k^2.
 
     Parameters: C (O / groups) k^2 (2 + G + S) with the defaults: 2 + G + S times those of `torch.nn.Conv2d`.
 

@@ -133,6 +133,8 @@ def test_findings_decide_with_twelve_seeds_alone(record):
         ({"noise": (-0.1,)}, "noise -0.1"),
         ({"grids": (5, 3)}, "expected increasing ones"),
         ({"parameters": 20}, "has at most 20 parameters"),
+        ({"hidden_layers": 0}, "got hidden_layers 0"),
+        ({"kan_hidden_layers": 0}, "got kan_hidden_layers 0"),
         ({"n_train": 1}, "n_train 1"),
     ],
 )

@@ -113,6 +113,7 @@ def test_tables_and_the_picture_name_every_training(record):
         ({"steps": 0}, "steps 0"),
         ({"targets": (), "systems": ()}, "one or more"),
         ({"systems": ("moon",)}, "unknown system 'moon'"),
+        ({"systems": ("lotka", "lotka")}, "different ones"),
     ],
 )
 def test_what_cannot_be_studied_is_refused(settings, words):

@@ -59,12 +59,21 @@ def test_exponents_are_those_of_power_laws_and_the_larger_one_is_told():
     assert rows_of(exponents_table(found))[0]["Verdict"] == "KAN's error falls faster *"
 
 
-def test_a_seed_without_enough_sizes_has_no_exponent():
+def test_a_seed_of_which_a_training_diverged_counts_against_the_model():
     found = power_laws(lost={("kan", 100, 3)})
-    assert set(found.exponents("jv", "kan")) == set(range(12)) - {3} and len(found.exponents("jv", "mlp")) == 12
-    assert found.faster()["jv"].n_pairs == 11
+    assert found.exponents("jv", "kan") == pytest.approx(dict.fromkeys(range(12), 2.0) | {3: -math.inf})
+    one = found.faster()["jv"]
+    assert (one.n_pairs, one.n_true) == (12, 11) and one.p_value > power_laws().faster()["jv"].p_value
+    assert found.exponent("jv", "kan").n_true == 11
     sizes, errors = found.medians("jv", "kan")
     assert sizes.tolist() == [10, 100, 1000] and np.isfinite(errors).all()
+
+
+def test_a_seed_without_enough_sizes_has_no_exponent():
+    whole = power_laws()
+    fewer = tuple(one for one in whole.points if (one.model, one.limit, one.seed) != ("kan", 100, 3))
+    found = replace(whole, points=fewer)
+    assert set(found.exponents("jv", "kan")) == set(range(12)) - {3} and found.faster()["jv"].n_pairs == 11
 
 
 def test_the_record_holds_functions_and_systems_alike(record):
@@ -107,6 +116,8 @@ def test_the_picture_has_a_panel_per_task_with_both_exponents(record):
         ({"parameters": (5, 100, 200)}, "at most 5 parameters"),
         ({"function_steps": 0}, "function_steps 0"),
         ({"systems": ("moon",)}, "moon"),
+        ({"systems": ("lotka", "lotka")}, "different ones"),
+        ({"backend": "both"}, "takes one, torch, julia or auto"),
     ],
 )
 def test_what_cannot_be_studied_is_refused(settings, words):
