@@ -167,6 +167,9 @@ end
     @test loss_and_gradient(remake(problem; solver = Tsit5()), params) == loss_and_gradient(problem, params)
     @test remake(problem; rtol = 1e-3).rtol == 1e-3 && remake(problem; rtol = 1e-3).loss_scale == problem.loss_scale
     @test remake(problem; sensealg = :ForwardDiff).sensealg == remake(remake(problem; sensealg = :ForwardDiff)).sensealg
+    loose = remake(problem; reltol = 1e-3, abstol = 1e-4)
+    @test (loose.rtol, loose.atol) == (1e-3, 1e-4)
+    @test trajectory(problem, params; reltol = 1e-3, abstol = 1e-4) == trajectory(loose, params)
     other = remake(problem; series = [Series([0.1, 0.2], [1.0], zeros(2, 1))], model = kan_field([2, 2]))
     @test occursin("KAN field 2-2", string(other)) && other.rtol == 1e-9
     step_limiter!(u, integrator, p, t) = nothing

@@ -1,16 +1,18 @@
 """Records in one small file each, from which their tables and pictures can be made anew.
 
 ``<experiment>-<config hash>.zip`` holds ``config.json``, ``record.json`` and ``arrays.npz``, compressed together.
-Arrays of floating-point numbers are rounded to single precision, but for trained parameters, and of the histories of
-trainings `HISTORY` rows are kept: as many as a picture can show. ``record.json`` stays as it is.
+Arrays of floating-point numbers are rounded to single precision, but for parameters and losses, and of the histories of
+trainings `HISTORY` rows are kept, as many as a picture can show, and those where the least loss so far has fallen by
+`FALL` since the last of these: what has been reached at any cost is known as exactly. ``record.json`` stays as it is.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import lzma
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +24,10 @@ from kansciml.runs.records import Record, find_record, record_json
 
 HISTORY = 1000
 """Rows that are kept of a longer history: the first and the last, those where a phase ends, others evenly in log."""
+FALL = 0.02
+"""Share of the least loss so far by which it may be too high between two rows that are kept."""
 MEMBERS = ("config.json", "record.json", "arrays.npz")
-EXACT = (".params",)
+EXACT = (".params", ".loss")
 """What the names of arrays end in that keep double precision."""
 STEPS = (".phase", ".rung")
 """Columns of a history whose changes are kept."""
@@ -72,7 +76,7 @@ def unpack(archives: Path, results: Path) -> list[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 content = {name: archive.read(name) for name in archive.namelist() if name in MEMBERS}
-        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, EOFError) as error:
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, lzma.LZMAError, EOFError) as error:
             raise KansciError(f"{path} is no packed record: {error}") from error
         if not experiment or "record.json" not in content:
             raise KansciError(f"{path} is no packed record: it lacks record.json, or experiment and hash in its name")
@@ -120,9 +124,24 @@ def _rows(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:
     if array.ndim != 1 or len(array) != length or length <= HISTORY:
         return None
     rows = set(np.geomspace(1, length, HISTORY).round().astype(int) - 1)
+    starts: set[int] = set()
     for column in STEPS:
         steps = arrays.get(f"{owner}{column}")
         if steps is not None and len(steps) == length:
             last = np.flatnonzero(np.diff(steps))
-            rows |= {*last.tolist(), *(last + 1).tolist()}
-    return np.array(sorted(map(int, rows)))
+            starts |= {*(last + 1).tolist()}
+            rows |= {*last.tolist(), *starts}
+    loss = arrays.get(f"{owner}.loss", ())
+    return np.array(sorted(map(int, rows | _falls(loss, starts))))
+
+
+def _falls(loss: Iterable[float], starts: Collection[int]) -> set[int]:
+    """Rows where the least loss since the last start, or from the first row on, has fallen by `FALL` since the last."""
+    kept, best, last = set(), np.inf, np.inf
+    for row, value in enumerate(loss):
+        best, last = (np.inf, np.inf) if row in starts else (best, last)
+        best = min(best, value)  # of NaN the first
+        if best < (1 - FALL) * last:
+            kept.add(row)
+            last = best
+    return kept

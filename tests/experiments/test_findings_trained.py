@@ -127,6 +127,13 @@ def test_figure_3_is_decided_at_the_sources_size(tmp_path):
     assert about(fig3_findings.findings(better), "lower final accuracy").verdict == NOT_REPRODUCED
 
 
+def test_figure_3_a_correlation_over_models_of_several_kinds_decides_nothing(tmp_path):
+    found = [one for one in fig3_findings.findings(mixers(tmp_path)) if "strongly correlates" in one.claim]
+    over_all = [one for one in found if "seeds of each kind" not in one.case]
+    assert over_all and {one.verdict for one in over_all} == {UNDECIDED}
+    assert all("takes all models for independent" in one.evidence for one in over_all)
+
+
 def test_figure_3_smaller_runs_decide_nothing_but_the_parameters(tmp_path):
     sizes = [mixers(tmp_path, epochs=12), mixers(tmp_path, subset=2000), mixers(tmp_path, seeds=3)]
     sizes.append(mixers(tmp_path))

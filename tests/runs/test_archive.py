@@ -8,7 +8,7 @@ import pytest
 
 from kansciml import KansciError
 from kansciml._files import write_json
-from kansciml.runs.archive import HISTORY, pack, unpack
+from kansciml.runs.archive import FALL, HISTORY, pack, unpack
 from kansciml.runs.records import Record, load_record, save_record
 
 LENGTH = 5000
@@ -39,12 +39,28 @@ def test_numbers_return_and_histories_keep_their_turning_points(record, tmp_path
     assert (found.result, found.config, found.status) == (record.result, record.config, "finished")
     assert found.machine == {"platform": "Linux", "cores": 2}
     kept = found.arrays["m.0.iteration"]
-    assert len(kept) <= HISTORY + 4 and {0, 1233, 1234, LENGTH - 1} <= {*kept.tolist()}
+    assert len(kept) <= HISTORY + 4 + LENGTH / 700 / FALL
+    assert {0, 1233, 1234, LENGTH - 1} <= {*kept.tolist()}
     np.testing.assert_allclose(found.arrays["m.0.loss"], record.arrays["m.0.loss"][kept], rtol=1e-7)
     np.testing.assert_array_equal(found.arrays["m.0.phase"], record.arrays["m.0.phase"][kept])
     np.testing.assert_array_equal(found.arrays["m.0.params"], record.arrays["m.0.params"])
     assert found.arrays["m.0.line"].shape == (LENGTH, 2)
     assert (folder / "config.json").exists()
+
+
+def test_the_least_loss_so_far_is_known_at_every_row(record, tmp_path):
+    loss = np.exp(-np.arange(LENGTH) / 300.0 + np.random.default_rng(0).normal(size=LENGTH))
+    loss[[10, 4000]] = np.nan, np.inf
+    save_record(replace(record, arrays={**record.arrays, "m.0.loss": loss}))
+    (folder,) = unpack(pack(load_record(record.folder), tmp_path / "packed").parent, tmp_path / "other")
+    found = load_record(folder).arrays
+    kept, phase = found["m.0.iteration"], record.arrays["m.0.phase"]
+    for own in (0, 1):
+        whole = np.fmin.accumulate(loss[phase == own])
+        rows = kept[phase[kept] == own]
+        least = np.fmin.accumulate(found["m.0.loss"][phase[kept] == own])
+        at = np.searchsorted(rows, np.flatnonzero(phase == own), side="right") - 1
+        assert (at >= 0).all() and (least[at] <= whole / (1 - FALL) * (1 + 1e-6)).all()
 
 
 def test_equal_records_give_equal_files(record, tmp_path):
@@ -61,6 +77,17 @@ def test_a_run_that_is_there_is_left_as_it_is(record, tmp_path):
 def test_a_run_that_is_not_finished_is_refused(record, tmp_path):
     with pytest.raises(KansciError, match="only finished runs"):
         pack(replace(record, status="interrupted"), tmp_path)
+
+
+@pytest.mark.parametrize("place", [0.2, 0.6])
+def test_a_file_that_was_damaged_is_one_line(record, tmp_path, place):
+    path = pack(record, tmp_path / "packed")
+    content = bytearray(path.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 64] = bytes(64)
+    path.write_bytes(content)
+    with pytest.raises(KansciError, match="is no packed record"):
+        unpack(path.parent, tmp_path / "other")
 
 
 def test_what_is_no_packed_record_is_one_line(tmp_path):

@@ -4,8 +4,9 @@ A table of the README that stands below a line such as
 
     <!-- from fig2-0123456789ab: Final loss; System, Model, Train MSE -->
 
-is that table of this record, with these columns. ``examples/pictures/sources.json`` says of which record, and of which
-of its files, a picture is made. ``PYTHONPATH=tests python -m support.evidence`` writes both anew.
+is that table of this record, with these columns; of several records, parted by blanks, the rows follow each other.
+``examples/pictures/sources.json`` says of which record, and of which of its files, a picture is made.
+``PYTHONPATH=tests python -m support.evidence`` writes both anew.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples" / "results"
 PICTURES = ROOT / "examples" / "pictures"
 SOURCES = PICTURES / "sources.json"
-MARK = re.compile(r"^<!-- from (\S+): ([^;]+); (.+?) -->\n((?:\|.*\n)*)", re.MULTILINE)
+MARK = re.compile(r"^<!-- from ([^:]+): ([^;]+); (.+?) -->\n((?:\|.*\n)*)", re.MULTILINE)
 
 
 @cache
@@ -46,12 +47,14 @@ def tables(name: str) -> dict[str, Table]:
     return {table.title: table for table in get_experiment(record.experiment).tables(record)}
 
 
-def excerpt(name: str, title: str, columns: str) -> str:
-    """Some columns of a record's table, in Markdown."""
-    table = tables(name)[title.strip()]
+def excerpt(names: str, title: str, columns: str) -> str:
+    """Some columns of a table of one record or several, in Markdown."""
     wanted = [column.strip() for column in columns.split(",")]
-    places = [list(table.columns).index(column) for column in wanted]
-    rows = [wanted, ["---"] * len(wanted), *([cells[place] for place in places] for cells in table.cells())]
+    rows = [wanted, ["---"] * len(wanted)]
+    for name in names.split():
+        table = tables(name)[title.strip()]
+        places = [list(table.columns).index(column) for column in wanted]
+        rows += [[cells[place] for place in places] for cells in table.cells()]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

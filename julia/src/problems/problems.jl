@@ -70,6 +70,7 @@ and `data (n, T, K)` of several.
     `Xoshiro(0)`). They are taken in Float64, and `st` in test mode.
   - `solver`: an algorithm of OrdinaryDiffEq, or one of [`SOLVERS`](@ref).
   - `sensealg`: how the gradient is computed, see [`SENSEALGS`](@ref).
+  - `rtol`, `atol`: tolerances of the solver; `reltol` and `abstol`, as `solve` names them, are taken as well.
 
 Parameters of the problem are one flat vector: the model's, then the learned initial states, in the order of the series.
 `remake(problem; ...)` gives the problem with other options.
@@ -99,7 +100,7 @@ end
 function FitProblem(
     model::AbstractLuxLayer, series::AbstractVector{Series}; ps = nothing, st = nothing, time = nothing,
     solver = Tsit5(), sensealg = nothing, continuity = 1.0, loss_scale = nothing, rtol = 1e-7, atol = 1e-7,
-    maxiters = 20_000,
+    reltol = rtol, abstol = atol, maxiters = 20_000,
 )
     isempty(series) && throw(ArgumentError("got no series: expected at least one"))
     n = length(series[1].u0)
@@ -108,7 +109,7 @@ function FitProblem(
     check_series(series, spec)
     scales = isnothing(loss_scale) ? ones(n) : loss_scale
     length(scales) == n || throw(DimensionMismatch("got $(length(scales)) loss scales: expected $n"))
-    check_tolerances(rtol, atol)
+    check_tolerances(reltol, abstol)
     all(scale -> 0 < scale < Inf, scales) ||
         throw(ArgumentError("got loss_scale $scales: expected positive, finite numbers"))
     0 <= continuity < Inf || throw(ArgumentError("got continuity $continuity: expected a finite number, 0 or more"))
@@ -119,7 +120,7 @@ function FitProblem(
     workspaces = Workspaces(Workspace(spec, stage_count(table)))
     return FitProblem(
         field, spec, params, collect(series), algorithm, table, gradient_method(sensealg, spec, algorithm, table),
-        Float64(continuity), collect(Float64, scales), Float64(rtol), Float64(atol), Int(maxiters), workspaces,
+        Float64(continuity), collect(Float64, scales), Float64(reltol), Float64(abstol), Int(maxiters), workspaces,
     )
 end
 

@@ -111,10 +111,12 @@ covered by the inputs, or a tolerance is not positive, a `DimensionMismatch` for
 function trajectory(
     problem::FitProblem, params; series::Integer = 1, saveat = problem.series[series].saveat, u0 = nothing,
     t0 = problem.series[series].t0, inputs = problem.series[series].inputs, rtol = problem.rtol, atol = problem.atol,
+    reltol = rtol, abstol = atol,
 )
     by_field, starts = split_parameters(problem, flat_or_tree(problem, params))
     start = isnothing(u0) ? starts[:, series] : collect(Float64, u0)
-    piece = checked(Piece(start, Float64(t0), collect(Float64, saveat), inputs, Float64(rtol), Float64(atol)), problem)
+    times, tolerances = collect(Float64, saveat), Float64.((reltol, abstol))
+    piece = checked(Piece(start, Float64(t0), times, inputs, tolerances...), problem)
     states = Matrix{Float64}(undef, length(start), length(saveat))
     each_piece((workspace, _) -> save!(states, workspace, problem, piece), problem, by_field, 1)
     return states

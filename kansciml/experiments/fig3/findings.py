@@ -102,9 +102,11 @@ def _correlated(record: Record, fig3: Fig3Record, one: Correlation) -> Finding:
     short = sorted({line for group in fig3.groups for line in _short(record, fig3, group)})
     evidence = f"accuracy is {decided or 'neither lower nor higher'}, p = {one.adjusted_p:.2g} after Holm's correction"
     verdict = UNDECIDED
-    if decided and not short:
+    if not one.within:
+        evidence += "; that takes all models for independent, which those of one kind are not: it decides nothing"
+    elif decided and not short:
         verdict = REPRODUCED if found.tau < 0 else NOT_REPRODUCED
-    elif short:
+    if short:
         evidence = f"at this size: {evidence}; it does not decide the paper's claim: {listed(short)}"
     case = f"{one.text}, {one.models}"
     return Finding(SECTION, CORRELATES, "", measured, verdict, evidence, ("accuracy_against_sharpness",), case)

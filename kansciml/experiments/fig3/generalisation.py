@@ -19,6 +19,7 @@ from kansciml.analysis.paired import DIFFERENCE, compare
 from kansciml.experiments.fig3.record import Fig3Record
 from kansciml.experiments.hessian.claims import CLAIMED, EXACT, SharpnessClaim, family
 from kansciml.experiments.vision.record import VisionGroup
+from kansciml.experiments.vision.report import points
 from kansciml.reporting.claims import claim_table, in_families
 from kansciml.reporting.legends import key, legend_below, log_ticks
 from kansciml.reporting.style import new_figure
@@ -62,10 +63,10 @@ def correlations(fig3: Fig3Record) -> list[Correlation]:
     rows: list[tuple[str, str, str, bool, RankCorrelation]] = []
     for name in measures_of(fig3):
         text = MEASURES.get(name, MEASURES["positive_exact_share"])
-        points = {(group.task, group.name): pairs(fig3, group, name) for group in fig3.groups}
-        tasks = {task: [own for (of, _), own in points.items() if of == task] for task in fig3.tasks}
+        known = {(group.task, group.name): pairs(fig3, group, name) for group in fig3.groups}
+        tasks = {task: [own for (of, _), own in known.items() if of == task] for task in fig3.tasks}
         sets = [(fig3.title(task), False, np.concatenate(own)) for task, own in tasks.items()]
-        ranked = [_ranks(own) for own in points.values() if len(own) > 1]
+        ranked = [_ranks(own) for own in known.values() if len(own) > 1]
         sets += [("seeds of each kind", True, np.concatenate(ranked))] if ranked else []
         for models, within, both in sets:
             if len(both) >= FEWEST and np.ptp(both[:, 0]) > 0 and np.ptp(both[:, 1]) > 0:
@@ -126,7 +127,7 @@ def batch_claims(fig3: Fig3Record) -> list[SharpnessClaim[VisionGroup]]:
             if one.measure in names:
                 text = CLAIMED[one.measure]
                 found.append(SharpnessClaim(one.measure, text, large, small, one.outcome, (one.b, one.a)))
-        scores = [{row.seed: -100 * row.error for row in side.rows} for side in (large, small)]
+        scores = [side.by_seed(points) for side in (large, small)]
         outcome = compare(*scores, below=0, scale=DIFFERENCE, text="lower with large batches")
         tops = tuple(side.median(lambda row: row.percent) for side in (small, large))
         found.append(SharpnessClaim("accuracy", "lower final accuracy (%)", large, small, outcome, tops))
@@ -170,8 +171,8 @@ def accuracy_against_sharpness(fig3: Fig3Record) -> Figure | None:
     for line, task in zip(panels, fig3.tasks):
         for axes, name in zip(line, shown):
             for group in fig3.of(task):
-                style, points = fig3.styles[group.first.look], pairs(fig3, group, name)
-                axes.plot(*points.T, style.marker, color=style.colour, markersize=4, alpha=0.8, markeredgewidth=0)
+                style, drawn = fig3.styles[group.first.look], pairs(fig3, group, name)
+                axes.plot(*drawn.T, style.marker, color=style.colour, markersize=4, alpha=0.8, markeredgewidth=0)
                 labels.setdefault(group.first.look, group.first.plain_label)
             if not name.startswith("positive"):
                 axes.set_xscale("log")

@@ -58,7 +58,7 @@ class SystemConfig:
         what = "without data: it says how to read --data" if self.data is None else "with data: it is for a --system"
         for item in fields(self):
             if item.name in names and (value := getattr(self, item.name)) != item.default:
-                raise UsageError(f"got {item.name} {value!r} {what}")
+                raise UsageError(f"got {item.name} {value!r} {what}; leave it at {item.default!r}")
 
     @property
     def source(self) -> str | Path:

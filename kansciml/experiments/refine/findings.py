@@ -33,18 +33,11 @@ def findings(record: Record) -> list[Finding]:
         case = f"against {title(finest)} from the start, {COSTS['flops']}, {name}"
         made.append(_finding(found, claim, case, own, ("refined KAN", "fixed grid")))
     claim = '"We don\'t consider optimizers like L-BFGS in our experiments" (section 5.1): KANs against MLPs with it'
-    middle = _middle(found)
+    middle = f"fixed-{record.config['middle']}"
     for how, name in OPTIMISERS.items():
         own = [one for one in found.matched("KAN or MLP", "flops") if (one.a, one.b) == ((middle, how), ("mlp", how))]
         made.append(_finding(found, claim, f"{title(middle)}, {COSTS['flops']}, {name}", own, ("KAN", "MLP")))
     return [_growth(found), *made]
-
-
-def _middle(found: RefineRecord) -> str:
-    """The fixed grid with as many parameters as the MLP, or the next larger one."""
-    target = found.targets[0]
-    mlp = found.of(target, ("mlp", "lbfgs"))[0].n_parameters
-    return next(one for one in found.fixed if found.of(target, (one, "lbfgs"))[0].n_parameters >= mlp)
 
 
 def _finding(found: RefineRecord, claim: str, case: str, own: Sequence[Matched], names: tuple[str, str]) -> Finding:

@@ -104,15 +104,16 @@ def refine_figure(found: RefineRecord) -> Figure:
 
 
 def median_curve(runs: list[Run]) -> tuple[np.ndarray, np.ndarray]:
-    """Costs (K,) that all seeds have reached, and the median error (K,) then of those that did not diverge."""
-    first, last = max(run.curve["flops"][0] for run in runs), min(run.curve["flops"][-1] for run in runs)
+    """Costs (K,) that all seeds that did not diverge have reached, and the median error (K,) over all seeds then,
+    infinite of one that diverged; K = 0 if all did."""
+    known = [run for run in runs if run.status == "finished"]
+    if not known:
+        return np.empty(0), np.empty(0)
+    first, last = max(run.curve["flops"][0] for run in known), min(run.curve["flops"][-1] for run in known)
     costs = np.geomspace(first, last, POINTS)
-    logs = [
-        np.interp(np.log(costs), np.log(run.curve["flops"]), np.log(run.curve["error"]))
-        for run in runs
-        if run.status == "finished"
-    ]
-    return costs, np.exp(np.median(logs, axis=0))
+    logs = [np.interp(np.log(costs), np.log(run.curve["flops"]), np.log(run.curve["error"])) for run in known]
+    lost = [np.full(POINTS, np.inf)] * (len(runs) - len(known))
+    return costs, np.exp(np.median([*logs, *lost], axis=0))
 
 
 def summary(record: Record) -> list[Table]:

@@ -66,6 +66,14 @@ class TuneConfig:
             raise UsageError("got backend both: tune takes one, torch, julia or auto")
         if self.run.seeds + self.run.first_seed > TRIAL_SEED:
             raise UsageError(f"got seeds up to {self.run.seeds + self.run.first_seed}: expected less than {TRIAL_SEED}")
+        default = Choice()
+        for name, given, own in (
+            ("learning_rate", self.run.training.learning_rate, default.learning_rate),
+            ("grid", self.sizes.grid, default.grid),
+            ("spline_order", self.sizes.spline_order, default.spline_order),
+        ):
+            if given != own:
+                raise UsageError(f"got {name} {given:g}: trials choose it, leave it at {own:g}")
         if not self.system.validation_trajectories:
             raise UsageError("got no validation_trajectories: trials are scored by the error on them, so give some")
 
@@ -164,9 +172,10 @@ def _tried(
                 jobs[trial] = [config.job(source, name, spec, trial.choice, system, seed) for seed in seeds]
             found[source, model].append(trial)
     plan = Plan([job for own in jobs.values() for job in own], systems)
-    rows = {row["id"]: row["validation_relative_mse"] for row in run_jobs(plan, context).result["runs"]}
+    finished = [row for row in run_jobs(plan, context).result["runs"] if row["status"] == "finished"]
+    rows = {row["id"]: row["validation_relative_mse"] for row in finished}
     return {
-        key: [replace(one, errors=tuple(rows[job.id] for job in jobs.get(one, ()))) for one in trials]
+        key: [replace(one, errors=tuple(rows.get(job.id) for job in jobs.get(one, ()))) for one in trials]
         for key, trials in found.items()
     }
 

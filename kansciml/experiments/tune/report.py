@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kansciml.analysis.paired import Comparison, compare, corrected
-from kansciml.experiments.ode.figures import final_losses, panels_of
-from kansciml.experiments.ode.record import OdeRecord
-from kansciml.experiments.ode.run_rows import OdeGroup
+from kansciml.experiments.ode.figures import SPANS, final_losses, panels_of
+from kansciml.experiments.ode.record import OdeRecord, OdeSystem
 from kansciml.experiments.ode.tables import loss_table
 from kansciml.experiments.tune.record import Tuned, read_tuned
 from kansciml.reporting.legends import key, legend_below
@@ -24,8 +22,6 @@ from kansciml.runs.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ERRORS = ("unseen_relative_mse", "train_relative_mse")
-"""What decides: the error on unseen trajectories, or, where a run has none, on those trained on."""
 NAMES = {"mlp": "MLP", "kan": "KAN"}
 
 
@@ -42,9 +38,8 @@ def summary(record: Record) -> list[Table]:
 def render(record: Record, folder: Path) -> list[Path]:
     """Write the pictures ``search`` and ``tuned`` (SVG, PNG and PDF) and ``tables`` into `folder`."""
     ode, tuned = OdeRecord.read(record), read_tuned(record)
-    unseen = any("unseen" in system.roles for system in ode.systems)
     drawings: dict[str, Callable[[], Figure | None]] = {
-        "tuned": partial(final_losses, ode, "unseen" if unseen else "train"),
+        "tuned": partial(final_losses, ode, span_of(ode.systems)),
         "search": partial(trials_of, tuned),
     }
     return save_report(folder, summary(record), drawings)
@@ -74,6 +69,7 @@ def comparisons(tuned: list[Tuned]) -> list[tuple[str, str, Comparison]]:
     for one in tuned:
         systems.setdefault(one.system.name, {})[one.model] = one
     about, found = [], []
+    metric = f"{span_of(one.system for one in tuned)}_relative_mse"
     for models in systems.values():
         for claim, sides in (
             ("KAN below MLP, untuned", (("kan", False), ("mlp", False))),
@@ -84,14 +80,14 @@ def comparisons(tuned: list[Tuned]) -> list[tuple[str, str, Comparison]]:
             first, second = (models[model].group(how) if model in models else None for model, how in sides)
             if first is not None and second is not None and first is not second:
                 about.append((models["kan"].system.title, claim))
-                found.append(_compared(first, second))
+                a, b = (group.by_seed(lambda run: run.ranked(metric)) for group in (first, second))
+                found.append(compare(a, b, below=1))
     return [(*of, one) for of, one in zip(about, corrected(found))]
 
 
-def _compared(first: OdeGroup, second: OdeGroup) -> Comparison:
-    metric = next((one for one in ERRORS if math.isfinite(min(first.losses(one) + second.losses(one)))), ERRORS[-1])
-    a, b = ({run.seed: run.ranked(metric) for run in group.rows} for group in (first, second))
-    return compare(a, b, below=1)
+def span_of(systems: Iterable[OdeSystem]) -> str:
+    """Whose errors decide, a key of `SPANS`: of unseen trajectories, or, where there are none, of those trained on."""
+    return "unseen" if any("unseen" in system.roles for system in systems) else "train"
 
 
 def verdict_table(tuned: list[Tuned]) -> Table:
@@ -102,7 +98,10 @@ def verdict_table(tuned: list[Tuned]) -> Table:
         for title, claim, one in comparisons(tuned)
     ]  # fmt: skip
     columns = ["System", "Claim", "Verdict", "before Holm", "Ratio", "low", "high", "p", "p (Holm)", "Seeds", "Why"]
-    note = "Errors on unseen trajectories, paired by seed; exact signed-rank test, Holm's correction over this table."
+    note = (
+        f"Errors on {SPANS[span_of(one.system for one in tuned)]}, paired by seed; exact signed-rank test, Holm's"
+        " correction over this table."
+    )
     return Table("Tuned and untuned", columns, rows, [note])
 
 

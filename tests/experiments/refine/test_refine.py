@@ -80,6 +80,7 @@ def test_answers_are_of_paired_errors_at_equal_cost_and_decide_the_findings_with
         assert [one.effect for one in outcomes] == pytest.approx([0.25] * 8) and outcomes[0].family == 8
     verdicts = {(one.claim[:20], one.case): one.verdict for one in EXPERIMENT.findings(better)}
     assert list(verdicts.values()) == ["reproduced"] * 3 + ["not decidable at this budget"] * 2
+    assert list(verdicts)[-1][1].startswith("KAN, G = 2, ")  # the grid `middle`
     few = [one.verdict for one in EXPERIMENT.findings(record)]
     assert few == ["reproduced"] + ["not decidable at this budget"] * 4
 
@@ -89,6 +90,10 @@ def test_medians_are_drawn_where_all_seeds_have_been(record):
     costs, errors = median_curve(runs)
     assert costs[-1] == pytest.approx(min(run.curve["flops"][-1] for run in runs)) and np.isfinite(errors).all()
     assert errors[-1] == pytest.approx(np.median([run.error for run in runs]), rel=0.2)
+    first, lost = runs[0], replace(runs[1], status="diverged")
+    assert np.isinf(median_curve([first, lost, lost])[1]).all()  # most diverged: there is no median error
+    np.testing.assert_allclose(median_curve([first, first, lost])[1], median_curve([first])[1])
+    assert len(median_curve([lost])[0]) == 0
 
 
 def test_tables_and_the_picture_name_every_training(record):

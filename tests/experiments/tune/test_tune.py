@@ -12,16 +12,19 @@ from kansciml import UsageError
 from kansciml.experiments.tune.choice import Choice
 from kansciml.experiments.tune.experiment import EXPERIMENT, TuneConfig
 from kansciml.experiments.tune.record import Trial, best, read_tuned
+from kansciml.experiments.tune.report import comparisons, verdict_table
 from kansciml.experiments.tune.search import ROUND, Search
 from kansciml.experiments.tune.space import allowed, field_for
 from kansciml.ode import get_system
 from kansciml.runs.runner import run_experiment
+from kansciml.runs.typed import write
 from kansciml.tasks.ode.problem import FieldSizes
 from kansciml.training.flat import FlatTraining
 
 SMALL = changed(
     TuneConfig(), trials=ROUND + 1, trial_seeds=1, system="lotka", trajectories=2, validation_trajectories=1,
-    test_trajectories=1, backend="torch", seeds=1, hidden=(24,), training=FlatTraining(3, lbfgs_steps=2),
+    test_trajectories=1, backend="torch", seeds=1, hidden=(24,),
+    training=FlatTraining(3, lbfgs_steps=2),
 )  # fmt: skip
 
 
@@ -66,6 +69,31 @@ def test_a_trial_that_diverged_is_never_chosen():
     assert best([replace(one, errors=()) for one in trials]).number == 0  # none is better than the default
 
 
+@pytest.fixture
+def untuned(make_record, tmp_path):
+    """Models of which no trial was better than the default; all their solutions from other states blow up."""
+    record = make_record(tmp_path, ("lotka",), ("mlp", "kan-params"), seeds=7, diverged=())
+    for run in record.result["runs"]:
+        run["variant"] = run["group"] = run["model"]
+        run["not_computed"] = {f"unseen_{name}": "it blows up" for name in ("mse", "relative_mse")}
+    trials = [Trial("lotka", model, 0, Choice(), "2-6-2", 252, (0.1,)) for model in ("mlp", "kan")]
+    record.result["trials"] = [write(one) for one in trials]
+    return record
+
+
+def test_errors_on_unseen_trajectories_decide_even_where_all_of_them_blow_up(untuned):
+    for _, claim, one in comparisons(read_tuned(untuned)):
+        assert claim.startswith("KAN below MLP") and one.verdict == "undecided" and "7 pairs diverged" in one.reason
+    assert "unseen initial states" in verdict_table(read_tuned(untuned)).notes[0]
+
+
+def test_without_unseen_trajectories_the_table_says_that_training_errors_decide(untuned):
+    for run in untuned.result["runs"]:
+        run["not_computed"] = {}
+    assert all(one.n_pairs == 7 for *_, one in comparisons(read_tuned(untuned)))
+    assert "the training span" in verdict_table(read_tuned(untuned)).notes[0]
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, monkeypatch):
     monkeypatch.setenv("KANSCIML_WORKERS", "1")
@@ -99,6 +127,8 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, monkeypatch):
         ({"validation_trajectories": 0}, "scored by the error on them"),
         ({"backend": "both"}, "one, torch, julia or auto"),
         ({"seeds": 1001}, "expected less than 1000"),
+        ({"training": FlatTraining(3, learning_rate=0.05)}, "got learning_rate 0.05: trials choose it"),
+        ({"grid": 8}, "got grid 8: trials choose it"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(settings, message):
