@@ -77,7 +77,7 @@ class _Silent(Progress):
     """Shows nothing, and interrupts what reports to it once the pool is left."""
 
     def __init__(self) -> None:
-        super().__init__(stream=open(os.devnull, "w"), live=False)  # noqa: SIM115: as long as the process
+        super().__init__(stream=open(os.devnull, "w"), live=False)  # open as long as the process
 
     def task(self, description: str, total: float) -> Task:
         return _Watched(self, description, total)
