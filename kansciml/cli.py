@@ -51,6 +51,13 @@ def run(arguments: Sequence[str], out: Output) -> int:
     if arguments[0] == "--version":
         print(f"kansciml {__version__}")
         return 0
+    if arguments[0] == "--print-completion":
+        from kansciml.commands._completion import INSTALL, completion_script
+
+        if len(arguments) != 2:
+            raise UsageError(f"--print-completion wants a shell: one of {', '.join(INSTALL)}")
+        print(completion_script(arguments[1], command_names()), end="")
+        return 0
     for flag, argument in zip(("", *arguments), arguments):
         if not argument or (argument.startswith("--") and argument.endswith("=")):
             given = argument[:-1] or (flag if flag.startswith("--") else "")

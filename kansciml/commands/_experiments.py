@@ -16,6 +16,7 @@ from kansciml.runs.experiment import Experiment, RunContext
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
 from kansciml.runs.runner import resolved, result_folder, run_experiment
+from kansciml.runs.tables import Table
 
 
 def run_from_flags(experiment: Experiment, arguments: Sequence[str], out: Output, command: str) -> int:
@@ -44,9 +45,16 @@ def use_workers(workers: int | None) -> None:
     os.environ[WORKERS_VARIABLE] = str(worker_count(workers, "--workers"))
 
 
-def report(experiment: Experiment, record: Record, out: Output, render: bool = False) -> int:
-    """Write the pictures that are missing (all with `render`), and print the tables and where everything is."""
-    written, tables = experiment.draw(record, anew=render), experiment.tables(record)
+def report(
+    experiment: Experiment,
+    record: Record,
+    out: Output,
+    render: bool = False,
+    show: Callable[[Record], list[Table]] | None = None,
+) -> int:
+    """Write the pictures that are missing (all with `render`), and print the tables (of `show`, if given) and where
+    everything is."""
+    written, tables = experiment.draw(record, anew=render), (show or experiment.tables)(record)
     document = record.to_json()
     document["files"] = [str(path) for path in written]
     shown = [path.name for path in written if path.suffix in (".svg", ".md")]

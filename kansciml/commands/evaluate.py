@@ -6,9 +6,10 @@ Each kind of experiment has its own scores and flags: see `kansciml.runs.trained
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from kansciml.commands._output import JsonFlag, Output, flags_of, named_first, parse
+from kansciml.commands._output import Output, flags_of, named_first, parse, take_option
 
 SUMMARY = "scores of the trained models of a run: kansciml evaluate results/ode/... --data other.csv"
 
@@ -21,20 +22,19 @@ DOC = (
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    wanted = "evaluate wants the folder of a finished run first, such as results/vision/1a2b3c4d5e6f"
-    run, rest = named_first(arguments, wanted)
+    run, rest = named_first(arguments, "evaluate wants a finished run first: its folder, or its name, such as fig2")
+    from kansciml.commands._named import NamedFlags, run_named
     from kansciml.runs.progress import Progress
-    from kansciml.runs.records import load_record, reading
+    from kansciml.runs.records import reading
     from kansciml.runs.registry import scoring_of
     from kansciml.runs.trained import ScoringOptions
 
     if not run:
-        parse(
-            flags_of(DOC, options=ScoringOptions(), output=JsonFlag()), ["--help"], "evaluate RUN"
-        )  # ends the program
-    record = load_record(run)
+        parse(flags_of(DOC, options=ScoringOptions(), where=NamedFlags()), ["--help"], "evaluate RUN")  # ends here
+    results = take_option(rest, "--results")[0] or NamedFlags.results
+    record = run_named(run, Path(results), out.log)
     scoring = scoring_of(record)
-    parsed: Any = parse(flags_of(DOC, options=scoring.options(), output=JsonFlag()), rest, "evaluate RUN")
+    parsed: Any = parse(flags_of(DOC, options=scoring.options(), where=NamedFlags()), rest, "evaluate RUN")
     with Progress() as progress, reading(record):
         document, tables = scoring.score(record, parsed.options, progress)
     out.result({"folder": str(record.folder), **document}, tables)

@@ -29,7 +29,7 @@ MOST = 1_000_000
 @dataclass(frozen=True)
 class Arguments(JsonFlag):
     """Solve a trained neural ODE. RUN: a folder that a model was saved in, or a run of kansciml ode: its folder, or its
-    name in the folder of all results."""
+    name in the folder of all results: ode (its latest finished run), ode-00476e, or 00476e alone."""
 
     series: str | None = None
     """Trajectory of the training data, by its name, that gives initial state, times and inputs where they are not given
@@ -60,7 +60,9 @@ class Arguments(JsonFlag):
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    name, rest = named_first(arguments, "predict wants a trained model or a run of kansciml ode first, by its folder")
+    name, rest = named_first(
+        arguments, "predict wants a trained model or a finished run first: its folder, or its name"
+    )
     options = parse(Arguments, rest, "predict RUN")
     if options.output is not None and options.output.suffix not in OUTPUTS:
         raise UsageError(f"got output {options.output}: expected a name that ends in {', '.join(OUTPUTS)}")
@@ -106,8 +108,9 @@ def _picked(options: Arguments, model: OdeModel, out: Output) -> list[int]:
 
 def _folder(name: str, options: Arguments, out: Output) -> Path:
     """The folder of the model that is asked for."""
+    from kansciml.commands._named import run_named
     from kansciml.experiments.ode.trained import model_folder, models_named
-    from kansciml.runs.records import load_record, reading
+    from kansciml.runs.records import reading
     from kansciml.tasks.ode.trained.saved import DESCRIPTION
 
     places = [Path(name), options.results / name, *sorted(options.results.glob(f"*/{name}"))]
@@ -118,16 +121,14 @@ def _folder(name: str, options: Arguments, out: Output) -> Path:
             if options.model is not None:
                 raise UsageError(f"got --model {options.model} for {place}, which holds one model: leave it out")
             return place
-        if (place / "record.json").is_file():
-            record = load_record(place)
-            with reading(record):
-                runs = models_named(record, options.model)
-                best = min(runs, key=lambda run: run.error)
-            if len(runs) > 1:
-                told = f"of {len(runs)} the one with the lowest training error (--model takes another)"
-                out.log(f"model: {best.id}, {told}")
-            return model_folder(place, best.id)
-    raise UsageError(f"no model and no run at {' or '.join(map(str, places[:2]))}: expected the folder of one")
+    record = run_named(name, options.results, out.log)
+    with reading(record):
+        runs = models_named(record, options.model)
+        best = min(runs, key=lambda run: run.error)
+    if len(runs) > 1:
+        told = f"of {len(runs)} the one with the lowest training error (--model takes another)"
+        out.log(f"model: {best.id}, {told}")
+    return model_folder(record.folder, best.id)
 
 
 def _times(options: Arguments, model: OdeModel, series: int) -> tuple[np.ndarray, float | None]:

@@ -1,21 +1,27 @@
-"""``kansciml rerun RECORD``: run a record again from itself, and compare every number."""
+"""``kansciml rerun RUN``: run a record again from itself, and compare every number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kansciml._errors import UsageError
 from kansciml.commands._output import JsonFlag, Output, named_first, parse
+
+if TYPE_CHECKING:
+    from kansciml.runs.records import Record
 
 SUMMARY = "run a record again from itself and compare every number: kansciml rerun results/ode/..."
 
 
 @dataclass(frozen=True)
 class Arguments(JsonFlag):
-    """Run the experiment of a record again, in a fresh folder. Exit code 0 if every number is the same, else 1."""
+    """Run the experiment of a record again, in a fresh folder. Exit code 0 if every number is the same, else 1.
+
+    RUN: its folder, or its name in the folder results: fig2 (its latest finished run), fig2-cf9c65, or cf9c65 alone.
+    """
 
     results: Path | None = None
     """Results folder of the new run (default: rerun-HASH here, with a number where there is one)."""
@@ -26,26 +32,25 @@ class Arguments(JsonFlag):
 
 
 def main(arguments: Sequence[str], out: Output) -> int:
-    wanted = "rerun wants a record first: a folder such as results/ode/1a2b3c4d5e6f, or its record.json"
-    record, rest = named_first(arguments, wanted)
-    options = parse(Arguments, rest, "rerun RECORD")
+    name, rest = named_first(arguments, "rerun wants a finished run first: its folder, or its name, such as fig2")
+    options = parse(Arguments, rest, "rerun RUN")
     if not 0 <= options.rtol < 1:
         raise UsageError(f"got --rtol {options.rtol}: expected a number from 0 on and below 1")
-    return rerun(Path(record), options, out)
+    from kansciml.commands._named import RESULTS, run_named
+
+    return rerun(run_named(name, RESULTS, out.log), options, out)
 
 
-def rerun(path: Path, options: Arguments, out: Output, package: str = "kansciml.experiments") -> int:
-    """Run the record at `path` again and print what differs; the exit code.
+def rerun(recorded: Record, options: Arguments, out: Output, package: str = "kansciml.experiments") -> int:
+    """Run a record again and print what differs; the exit code.
 
     Args:
         package: where the experiment is found.
     """
     from kansciml.reporting.compare_records import compare_records, differences_table, provenance_differences
-    from kansciml.runs.records import load_record
     from kansciml.runs.registry import get_experiment
     from kansciml.runs.runner import result_folder, run_experiment
 
-    recorded = load_record(path.parent if path.name == "record.json" else path)
     if recorded.status != "finished":
         raise UsageError(f"the run in {recorded.folder} is not finished ({recorded.status}): resume it first")
     experiment = get_experiment(recorded.experiment, package)

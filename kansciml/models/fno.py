@@ -125,6 +125,18 @@ class FNOConfig(VariantConfig):
         return (self.slots()[0].widths, (self.width, *hidden, self.out_channels))
 
 
+class Pointwise(nn.Conv2d):
+    """1x1 convolution as a matrix product: on a CPU a narrow one takes a tenth of the time of torch's convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 1)
+
+    def forward(self, z: Features) -> Features:
+        assert self.bias is not None
+        weight = self.weight[:, :, 0, 0].expand(z.shape[0], -1, -1)
+        return torch.baddbmm(self.bias[:, None], weight, z.flatten(2)).view(z.shape)
+
+
 class FourierLayer(nn.Module):
     """MLP(spectral convolution of z) + 1x1 convolution of z + injection."""
 
@@ -132,8 +144,8 @@ class FourierLayer(nn.Module):
         super().__init__()
         d = config.width
         self.spectral = SpectralConv2d(d, d, config.modes)
-        self.mlp = nn.Sequential(nn.Conv2d(d, d, 1), nn.GELU(), nn.Conv2d(d, d, 1)) if config.channel_mlp else None
-        self.pointwise = nn.Conv2d(d, d, 1)
+        self.mlp = nn.Sequential(Pointwise(d), nn.GELU(), Pointwise(d)) if config.channel_mlp else None
+        self.pointwise = Pointwise(d)
 
     def forward(self, z: Features, basis: FourierBasis, injection: Features | None = None) -> Features:
         y = self.spectral(z, basis)

@@ -51,11 +51,10 @@ def ratio_panel(axes: Axes, rows: Sequence[tuple[str, Sequence[Ratio]]], ends: t
     for place, (_, ratios) in enumerate(rows):
         if place:
             axes.axhline(y - GAP / 2 - STEP / 2, color="white", linewidth=1.2, zorder=1)
-        ticks.append(y + STEP * (len(ratios) - 1) / 2)
-        for one in ratios:
-            _mark(axes, one, y, ends)
-            y += STEP
-        y += GAP
+        ticks.append(y + STEP * (max(len(ratios), 1) - 1) / 2)
+        for line, one in enumerate(ratios):
+            _mark(axes, one, y + STEP * line, ends)
+        y += STEP * max(len(ratios), 1) + GAP
     axes.set_ylim(y - GAP / 2 - STEP / 2, -(STEP + GAP) / 2)
     axes.set_yticks(ticks, [name for name, _ in rows])
     axes.tick_params(axis="y", length=0)
@@ -64,17 +63,17 @@ def ratio_panel(axes: Axes, rows: Sequence[tuple[str, Sequence[Ratio]]], ends: t
 
 def height_of(rows: Sequence[tuple[str, Sequence[Ratio]]]) -> float:
     """Inches that the rows take."""
-    return sum(STEP * len(ratios) + GAP for _, ratios in rows)
+    return sum(STEP * max(len(ratios), 1) + GAP for _, ratios in rows)
 
 
 def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float]) -> None:
     found, colour = one.outcome, one.style.colour
-    if found.n_pairs == 0:
+    if math.isnan(found.effect):
         return
     low, high = (float(np.clip(end, *ends)) for end in (found.low, found.high))
     axes.plot((low, high), (y, y), color=colour, linewidth=1.1, solid_capstyle="butt", zorder=2)
     for whole, end in ((found.low, low), (found.high, high)):
-        if whole != end:  # 4 and 5 are matplotlib's caretleft and caretright
+        if whole != end and not math.isnan(whole):  # 4 and 5 are matplotlib's caretleft and caretright
             axes.plot(end, y, marker=4 if end == ends[0] else 5, color=colour, markersize=4, clip_on=False, zorder=2)
     ratio = float(np.clip(found.effect, *ends))
     axes.plot(

@@ -12,7 +12,7 @@ import numpy as np
 
 from kansciml._errors import UsageError, check_name
 from kansciml._files import append_json_line
-from kansciml.runs.findings import Finding
+from kansciml.runs.findings import Finding, KanOverMlp
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record, drawn_files, note_drawn, reading
 from kansciml.runs.settings import check_numbers
@@ -86,6 +86,7 @@ class Experiment:
         scoring: how ``kansciml evaluate`` scores the weights that a run kept; None where none are kept.
         findings: what a finished run says about the paper's claims, from the record alone; None where the paper
             claims nothing of it.
+        comparisons: what a finished run says of KANs against MLPs, from the record alone; None where it has not both.
         order: place on the page of all results; those of equal order stand by name. None: it is not on the page.
         captions: of its pictures there, the most important first, by the stem of the file; ``*`` in a stem stands for
             any name, and braces in its caption for that name.
@@ -106,6 +107,7 @@ class Experiment:
     trained: Callable[[Record], Sequence[TrainedModel]] | None = None
     scoring: Scoring | None = None
     findings: Callable[[Record], Sequence[Finding]] | None = None
+    comparisons: Callable[[Record], Sequence[KanOverMlp]] | None = None
     order: int | None = None
     captions: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,9 +1,12 @@
-"""What a finished run says about a claim of the paper: one line each, the same for every experiment."""
+"""What a finished run says: of claims of the paper, and of KANs against MLPs; the same for every experiment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from kansciml.analysis.paired import UNDECIDED as OPEN
+from kansciml.analysis.paired import Comparison
 
 REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
@@ -46,3 +49,61 @@ class Finding:
     def text(self) -> str:
         """The claim with its case."""
         return f"{self.claim}: {self.case}" if self.case else self.claim
+
+
+EQUAL = {
+    "params": "equal parameters",
+    "width": "equal width",
+    "evaluations": "equal evaluations",
+    "flops": "equal FLOPs",
+    "time": "equal time",
+}
+"""What a KAN and an MLP are made equal in, the one that decides first."""
+ERROR, BEYOND_TRAINING, COST = "error", "error beyond training", "cost"
+"""What a `KanOverMlp` compares: the error of its task, errors on other data than the task's own, or a cost."""
+KAN_BETTER, MLP_BETTER = "KAN better", "MLP better"
+
+
+@dataclass(frozen=True)
+class KanOverMlp:
+    """The error (or cost) of KANs over that of MLPs on one task with something held equal; below 1 the KAN is better.
+
+    Args:
+        kind: of task, such as ``"Neural ODEs"``. task: such as ``"Lotka-Volterra"``.
+        measure: what the ratio is of, such as ``"training loss"``. equal: a key of `EQUAL`.
+        outcome: of a claim on that ratio, after Holm's correction; of a cost that was counted without p-value.
+        about: `ERROR`, `BEYOND_TRAINING` or `COST`.
+        parameters: of KAN and MLP. ended: shares of the KANs' and of the MLPs' trainings that ended on a plateau or at
+            their noise floor. Each None where it is not known.
+        budget: what a training may take at most, in words.
+    """
+
+    kind: str
+    task: str
+    measure: str
+    equal: str
+    outcome: Comparison
+    about: str = ERROR
+    parameters: tuple[int, int] | None = None
+    ended: tuple[float, float] | None = None
+    budget: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What two runs of the same comparison share."""
+        return self.kind, self.task, self.measure, self.equal
+
+    @property
+    def verdict(self) -> str:
+        """`KAN_BETTER`, `MLP_BETTER` or ``"undecided"``, after Holm's correction."""
+        return _better(self.outcome.corrected, self.outcome.effect)
+
+    @property
+    def uncorrected(self) -> str:
+        """The same, of this comparison by itself."""
+        return _better(self.outcome.verdict, self.outcome.effect)
+
+
+def _better(verdict: str, ratio: float) -> str:
+    """A signed-rank test that decides, and its estimate, lie on the same side of 1."""
+    return OPEN if verdict == OPEN else KAN_BETTER if ratio < 1 else MLP_BETTER

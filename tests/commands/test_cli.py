@@ -95,7 +95,7 @@ def test_a_file_named_as_the_results_folder_is_one_line_and_exit_code_2(capsys, 
 
 def test_render_without_a_run_says_how_to_make_one(capsys):
     code, _, err = run(capsys, "render", "fig2")
-    assert code == 1 and "kansciml run fig2 makes one" in err
+    assert code == 2 and err == "error: no finished run of fig2 in results: kansciml run fig2 makes one\n"
 
 
 def test_list_names_both_experiments(capsys):

@@ -73,11 +73,17 @@ def test_other_models_are_added_to_those_measured(capsys, folder, monkeypatch, n
     names = []
     original = measure.sharpness
     monkeypatch.setattr(measure, "sharpness", lambda *a, **o: names.append(o["checkpoints"].name) or original(*a, **o))
-    code, out, err = hessian(capsys, folder, *QUICK)
+    code, out, err = hessian(capsys, folder, *QUICK, "--all")
     assert code == 0 and names == ["spiral.kan-params.torch.0"] and "1 of 2 models were measured before" in err
     assert out.index("spiral.mlp.torch.0: MLP") < out.index("spiral.kan-params.torch.0: KAN")
     assert out.count("Lanczos quadrature") == 2 and "+-" in out and f"results: {folder}" in out
     assert "sharper than MLP 2-3-2?" in out
+    code, out, _ = hessian(capsys, folder, *QUICK)
+    first, rows = out.splitlines()[0], [line for line in out.splitlines() if "eigenvalue" in line or "trace" in line]
+    assert code == 0 and "is sharper than MLP 2-3-2 by" in first and "of those that scaling layers leaves" in first
+    assert 4 <= len(rows) <= 12 and "--all prints every measure" in out and "Lanczos quadrature" not in out
+    _, out, _ = hessian(capsys, folder, *QUICK, "--models", "mlp", "--out", folder / "alone")
+    assert out.startswith("Nothing to compare") and "spiral.mlp.torch.0" in out
 
 
 def test_ctrl_c_keeps_the_probes_that_are_done(capsys, folder, monkeypatch, no_pictures):
@@ -118,7 +124,7 @@ def test_fewer_samples_are_another_measurement(capsys, folder, no_pictures):
 @pytest.mark.parametrize(
     "flags, code, message",
     [
-        (["{missing}"], 1, "no record at"),
+        (["{missing}"], 2, "expected the folder of one, or its name or hash"),
         (["{run}", "--models", "cnn"], 2, "unknown model 'cnn': expected one of mlp, kan-params"),
         (["{run}", "--steps", "0"], 2, "got steps 0"),
         (["{run}", "--threshold", "-1"], 2, "threshold"),

@@ -101,7 +101,7 @@ def test_the_time_itself_can_be_an_input_of_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "predict wants a trained model or a run"),
+        ((), "predict wants a trained model or a finished run"),
         (("{saved}", "--u0", "1"), "got 1 numbers for u0: expected 2, x, y"),
         (("{saved}", "--t", "0", "1"), "got 2 numbers for --t: expected three"),
         (("{saved}", "--t", "0", "1", "-0.1"), "a positive step, and at most 1000000 times"),
@@ -113,7 +113,7 @@ def test_the_time_itself_can_be_an_input_of_a_table(tmp_path):
         (("{saved}", "--output", "a.xyz"), "got output a.xyz: expected a name that ends in .csv"),
         (("{saved}", "--model", "mlp"), "which holds one model: leave it out"),
         (("{saved}", "--tolerance", "0"), "expected positive tolerances"),
-        (("gone",), "no model and no run at gone or results/gone"),
+        (("gone",), "no run gone: expected the folder of one, or its name or hash"),
         (("{run}", "--model", "rnn"), "unknown model 'rnn': expected one of mlp, lotka.mlp.torch.0"),
         (("{run}", "--inputs", "a.csv", "--model", "mlp"), "got --inputs a.csv for a model without inputs"),
     ],

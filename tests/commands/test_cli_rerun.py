@@ -18,7 +18,7 @@ FIG1 = "--preset smoke --widths 8 --batches 8".split()
 
 def test_what_is_not_there_is_one_line(capsys):
     code, _, err = run(capsys, "rerun", "x")
-    assert code == 1 and "no record at x" in err and err.count("\n") == 1
+    assert code == 2 and err.startswith("error: no run x: expected the folder of one") and err.count("\n") == 1
 
 
 def test_a_rerun_gives_the_same_numbers_and_a_doctored_record_is_caught(capsys, swept):

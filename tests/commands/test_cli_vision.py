@@ -62,9 +62,9 @@ def test_train_then_evaluate_gives_the_numbers_of_the_record(capsys, folder):
     assert code == 0 and model["sharpness"]["measures"]["top"]["value"] > 0
 
 
-def test_evaluate_of_another_run_is_one_line_and_exit_code_1(capsys, folder):
+def test_evaluate_of_another_run_is_one_line(capsys, folder):
     code, _, err = run(capsys, "evaluate", "nothing")
-    assert code == 1 and err.count("\n") == 1 and "no record at" in err
+    assert code == 2 and err.count("\n") == 1 and "no run nothing: expected" in err
     settings = settings_json(get_experiment("fig1").presets["smoke"])
     save_record(Record(folder / "other", "fig1", settings, "0" * 12, "finished"))
     code, out, err = run(capsys, "evaluate", str(folder / "other"))

@@ -1,4 +1,4 @@
-"""What the README shows is what the records in examples/results say."""
+"""What README and guide show is what the records in examples/results say."""
 
 import json
 
@@ -6,13 +6,15 @@ import pytest
 from support import evidence
 
 MOST_MB = 10.0
-TEXT = (evidence.ROOT / "README.md").read_text(encoding="utf-8")
+TEXTS = {path.name: path.read_text(encoding="utf-8") for path in evidence.TEXTS}
+MARKS = [
+    pytest.param(*mark, id=f"{name}: {mark[1]}") for name, text in TEXTS.items() for mark in evidence.MARK.findall(text)
+]
 SOURCES = json.loads(evidence.SOURCES.read_text())
 
 
-@pytest.mark.parametrize("mark", evidence.MARK.findall(TEXT), ids=lambda mark: f"{mark[0]}: {mark[1]}")
-def test_a_table_of_the_readme_is_that_of_its_record(mark):
-    name, title, columns, shown = mark
+@pytest.mark.parametrize(("name", "title", "columns", "shown"), MARKS)
+def test_a_table_is_that_of_its_record(name, title, columns, shown):
     assert shown == evidence.excerpt(name, title, columns)
 
 
@@ -24,9 +26,10 @@ def test_a_picture_is_of_the_record_that_is_there(name):
 
 
 def test_a_stale_number_would_be_noticed():
-    (match, table), *_ = evidence.marked(TEXT)
-    stale = TEXT.replace(match[4], match[4].replace("1", "2", 1))
-    assert stale != TEXT and evidence.written(stale) == TEXT and table == match[4]
+    text = TEXTS["README.md"]
+    (match, table), *_ = evidence.marked(text)
+    stale = text.replace(match[4], match[4].replace("1", "2", 1))
+    assert stale != text and evidence.written(stale) == text and table == match[4]
 
 
 def test_records_are_small_enough_to_be_kept():

@@ -1,6 +1,6 @@
-"""Tables and pictures of the README, made from the packed records in ``examples/results``.
+"""Tables and pictures of README and guide, made from the packed records in ``examples/results``.
 
-A table of the README that stands below a line such as
+A table of these texts that stands below a line such as
 
     <!-- from fig2-0123456789ab: Final loss; System, Model, Train MSE -->
 
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples" / "results"
 PICTURES = ROOT / "examples" / "pictures"
 SOURCES = PICTURES / "sources.json"
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "examples" / "guide").glob("*.md"))]
 MARK = re.compile(r"^<!-- from ([^:]+): ([^;]+); (.+?) -->\n((?:\|.*\n)*)", re.MULTILINE)
 
 
@@ -76,8 +77,8 @@ def written(text: str) -> str:
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(written(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in TEXTS:
+        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
     sources = json.loads(SOURCES.read_text())
     for name, source in sources.items():
         record = records()[source["record"]]

@@ -23,6 +23,7 @@ from itertools import product
 from typing import Any
 
 from kansciml._errors import UsageError
+from kansciml.experiments.fair.comparisons import comparisons
 from kansciml.experiments.fair.config import DARCY, IMAGES, FairConfig
 from kansciml.experiments.fair.domain import MLP, Domain, Metric, Pair, equal_time, kan_of, pairs, stored
 from kansciml.experiments.fair.findings import findings
@@ -166,6 +167,7 @@ EXPERIMENT = Experiment(
     choices=choices,
     resolve=resolve,
     findings=findings,
+    comparisons=comparisons,
     order=100,
     captions={
         "fair": "Error of the KAN over that of the MLP, by task and by what the two are made equal in: left of 1 the"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from kansciml._errors import UsageError
 from kansciml.experiments.fig2.findings import findings
+from kansciml.experiments.ode.anytime.comparisons import comparisons
 from kansciml.experiments.ode.backends import choices, closing_backends, resolve
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.gates import run_on_backends
@@ -108,6 +109,7 @@ EXPERIMENT = Experiment(
     scoring=SCORING,
     trained=lambda record: trained_fields(record, Fig2Config, plan),
     findings=findings,
+    comparisons=comparisons,
     order=2,
     captions={
         "loss_curves": "Training loss against iteration, for each system.",

@@ -12,7 +12,7 @@ smoothing. Models of up to 10,000 parameters get all eigenvalues of the float64 
 and negative ones have no error but that of rounding, which is stated. Larger ones are measured by Lanczos quadrature,
 in the precision of the training; errors are those of the probes and of the seeds. ``kansciml hessian`` on the run's
 folder measures the same models with other settings.
-Cost: ``smoke`` half a minute on one core. ``small`` (10,000 images of CIFAR-10 at 16 x 16, mixers of 665 to 3,410
+Cost: ``smoke`` half a minute on one core. ``small`` (4000 images of CIFAR-10 at 16 x 16, mixers of 665 to 3,410
 parameters, 12 seeds, small and large batches: 180 trainings to a plateau, and all eigenvalues over 128 images) two
 hours of one core, an hour on two: it uses all, or KANSCIML_WORKERS. ``paper`` is for a GPU, where the spectra are
 measured too.
@@ -26,9 +26,11 @@ from functools import partial
 from kansciml.experiments.fig3.ahead import NAME, SPECTRA, in_parallel, record_of
 from kansciml.experiments.fig3.config import Fig3Config, jobs
 from kansciml.experiments.fig3.findings import findings
+from kansciml.experiments.fig3.record import Fig3Record
 from kansciml.experiments.fig3.report import render, summary
 from kansciml.experiments.hessian.measure import measure
 from kansciml.experiments.minibatch.jobs import check_jobs
+from kansciml.experiments.vision.comparisons import of_images
 from kansciml.experiments.vision.experiment import check as check_vision
 from kansciml.experiments.vision.report import CAPTIONS
 from kansciml.experiments.vision.runs import ImageTrainer
@@ -79,7 +81,7 @@ SMOKE = {
     "token_hidden": 4, "channel_hidden": 4, "kernel": 3, "placements": ("grouped",), "spectra.samples": 64,
 }  # fmt: skip
 SMALL = {
-    **NARROW, "seeds": 12, "subset": 10_000, "image_size": 16, "patch": 4, "width": 8, "depth": 1, "token_hidden": 6,
+    **NARROW, "seeds": 12, "subset": 4000, "image_size": 16, "patch": 4, "width": 8, "depth": 1, "token_hidden": 6,
     "channel_hidden": 6, "kernel": 3, "augmentation": "none", "learning_rate": 5e-3, "epochs": 20, "batch_size": 50,
     "large_batch": 500, "large_epochs": 30, "narrow": True, "placements": ("replace", "head", "grouped"),
     "spectra.samples": 128,
@@ -102,6 +104,7 @@ EXPERIMENT = Experiment(
     trained=trained,
     scoring=SCORING,
     findings=findings,
+    comparisons=lambda record: of_images(Fig3Record.read(record)),
     order=3,
     captions={
         "figure3": "Accuracy in training, and densities of the Hessian's eigenvalues where the trainings end.",

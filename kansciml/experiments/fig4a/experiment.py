@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from kansciml._errors import check_names
+from kansciml.experiments.memory.comparisons import comparisons
 from kansciml.experiments.memory.findings import findings
 from kansciml.experiments.memory.report import render, summary
 from kansciml.experiments.memory.steps import IMAGES, Measured, MemoryConfig, measure_models
@@ -69,6 +70,7 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     findings=findings,
+    comparisons=comparisons,
     order=4,
     captions={
         "memory": "Memory of a training step against batch size; the line marks the limit, beyond which the paper's"

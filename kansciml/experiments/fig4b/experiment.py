@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from kansciml._errors import UsageError, check_names
+from kansciml.experiments.memory.comparisons import comparisons
 from kansciml.experiments.memory.findings import findings
 from kansciml.experiments.memory.record import operator_name
 from kansciml.experiments.memory.report import render, summary
@@ -119,6 +120,7 @@ EXPERIMENT = Experiment(
     render=render,
     summary=summary,
     findings=findings,
+    comparisons=comparisons,
     order=5,
     captions={
         "memory": "Memory of a training step of the neural operator against batch size; the line marks the limit."

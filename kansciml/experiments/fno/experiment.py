@@ -11,6 +11,7 @@ Cost on one core: ``smoke`` seconds; ``small`` about 20 minutes; ``paper`` is fo
 
 from __future__ import annotations
 
+from kansciml.experiments.fno.comparisons import comparisons
 from kansciml.experiments.fno.config import FnoRunConfig
 from kansciml.experiments.fno.jobs import jobs
 from kansciml.experiments.fno.report import render, summary
@@ -47,4 +48,5 @@ EXPERIMENT = Experiment(
     check=lambda config: check_jobs(jobs(config)),
     trained=trained_networks,
     scoring=SCORING,
+    comparisons=comparisons,
 )

@@ -23,6 +23,7 @@ from itertools import product
 
 from kansciml._errors import UsageError, check_names
 from kansciml.analysis.regressor_sizes import regressor_size
+from kansciml.experiments.functions.comparisons import comparisons
 from kansciml.experiments.functions.findings import findings
 from kansciml.experiments.functions.jobs import Job, Networks, run_all
 from kansciml.experiments.functions.record import VARIANTS
@@ -116,6 +117,7 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=plan,
     findings=findings,
+    comparisons=comparisons,
     order=101,
     captions={
         "functions": "Error of the KAN over that of the MLP on each function, at equal parameters, FLOPs and time: left"

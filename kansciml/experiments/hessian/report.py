@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +32,10 @@ RESOLVED = 1e-6
 WIDTH_DECADES = 0.12
 """Standard deviation of the kernel that smooths the densities."""
 POINTS = 600
+BRIEF = 12
+"""Rows of a first look."""
+HEADLINES = ("top", "adaptive_top", "trace", "adaptive_trace", "filter_top", "positive_share")
+"""Measures of a first look: of the Hessian, and of the forms that scaling layers leaves unchanged."""
 NOTE = "band: lowest to highest seed, or 2 standard errors over the probes of one; mark: largest eigenvalue"
 VERDICT_NOTES = (
     "Sharper: the measure is larger. A pair of models is decided if it differs by more than 2 standard errors (a"
@@ -49,12 +54,52 @@ def tables(record: Record) -> list[Table]:
     return [*map(model_table, measured.models), *verdict_tables(measured)]
 
 
+def brief(record: Record) -> list[Table]:
+    """What `tables` say first, in at most `BRIEF` rows: of each two groups compared a table under the line that sums up
+    its verdicts, with the measures of `HEADLINES`; without two groups, a row per model."""
+    measured = HessianRecord.read(record)
+    pairs = _compared(measured)
+    rest = "; --all prints every measure of every model, as does tables.md"
+    if not pairs:
+        body = [_first_measures(row) for row in measured.models[:BRIEF]]
+        note = f"{len(body)} of {len(measured.models)} models{rest}"
+        columns = ["Model", "Parameters", "Loss", "Largest eigenvalue", "Trace"]
+        return [Table("Nothing to compare: models of one group", columns, body, [note])]
+    found = [_brief_table(rows, max(1, BRIEF // len(pairs))) for rows in pairs[:BRIEF]]
+    shown, every = sum(len(table.rows) for table in found), sum(map(len, pairs))
+    return [*found[:-1], replace(found[-1], notes=[f"{shown} of {every} verdicts{rest}"])]
+
+
+def _first_measures(row: MeasuredModel) -> list[Any]:
+    known = row.sharpness.measures
+    return [row.name, row.n_parameters, row.sharpness.loss, *(known[name].value for name in ("top", "trace"))]
+
+
+def _brief_table(rows: Sequence[GroupVerdict], most: int) -> Table:
+    """The first `most` of `HEADLINES`, under the line that sums up all verdicts on two groups."""
+    by_name = {one.outcome.measure: one.outcome for one in rows}
+    chosen = [by_name[name] for name in HEADLINES if name in by_name][:most]
+    several = max(chosen[0].n_a, chosen[0].n_b) > 1
+    body = [
+        [one.text, TITLES[one.spectrum], one.a, one.b, one.ratio, one.verdict, *[one.corrected] * several]
+        for one in chosen
+    ]
+    columns = ["Measure", "Of", rows[0].label, rows[0].against_label, "Ratio", "Verdict", *["After Holm"] * several]
+    task = f"{rows[0].task}: " if rows[0].task else ""
+    return Table(task + _summed_up(rows), columns, body)
+
+
 def verdict_tables(measured: HessianRecord) -> list[Table]:
     """All verdicts on each two groups compared."""
+    return [_verdict_table(rows) for rows in _compared(measured)]
+
+
+def _compared(measured: HessianRecord) -> list[list[GroupVerdict]]:
+    """The verdicts on each two groups compared."""
     pairs: dict[tuple[str, str], list[GroupVerdict]] = {}
     for one in measured.verdicts:
         pairs.setdefault((one.task, one.group), []).append(one)
-    return [_verdict_table(rows) for rows in pairs.values()]
+    return list(pairs.values())
 
 
 def render(record: Record, folder: Path) -> list[Path]:
@@ -203,6 +248,23 @@ def _plus_minus(estimate: Estimate) -> str:
     return text
 
 
+def _summed_up(rows: Sequence[GroupVerdict]) -> str:
+    """How many verdicts on two groups say what, in a line."""
+    outcomes = [row.outcome for row in rows]
+    words = ("sharper", "flatter", "undecided")
+    every = [sum(one.verdict == word for one in outcomes) for word in words]
+    robust = [sum(one.verdict == word for one in outcomes if "layers" in one.invariant) for word in words]
+    told = (
+        f"{rows[0].label} is sharper than {rows[0].against_label} by {every[0]} measures, flatter by {every[1]},"
+        f" undecided by {every[2]}; of those that scaling layers leaves unchanged: {robust[0]}, {robust[1]},"
+        f" {robust[2]}."
+    )
+    if max(outcomes[0].n_a, outcomes[0].n_b) > 1:
+        stand = sum(one.corrected in words[:2] for one in outcomes)
+        told += f" {stand} of these verdicts stand after Holm's correction."
+    return told
+
+
 def _verdict_table(rows: Sequence[GroupVerdict]) -> Table:
     first, outcomes = rows[0], [row.outcome for row in rows]
     label, against = first.label, first.against_label
@@ -219,15 +281,5 @@ def _verdict_table(rows: Sequence[GroupVerdict]) -> Table:
     columns = ["Measure", "Of", "Unchanged by", label, against, "Ratio"]
     columns += ["Difference", "from", "to", "p", "p after Holm", "Pairs"] * several
     columns += ["Verdict", *["After Holm"] * several, "Why"]
-    words = ("sharper", "flatter", "undecided")
-    every = [sum(one.verdict == word for one in outcomes) for word in words]
-    robust = [sum(one.verdict == word for one in outcomes if "layers" in one.invariant) for word in words]
-    stand = sum(one.corrected in words[:2] for one in outcomes)
-    line = (
-        f"{label} is sharper by {every[0]} measures, flatter by {every[1]}, undecided by {every[2]}; of those that"
-        f" scaling layers leaves unchanged: {robust[0]}, {robust[1]}, {robust[2]}."
-        + f" {stand} of these verdicts stand after Holm's correction."
-        * several
-    )
     title = f"{first.task}: is {label} sharper than {against}?" if first.task else f"Is {label} sharper than {against}?"
-    return Table(title, columns, body, [line, *VERDICT_NOTES[: 3 if several else 2]])
+    return Table(title, columns, body, [_summed_up(rows), *VERDICT_NOTES[: 3 if several else 2]])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml.backends.select import read_by
+from kansciml.experiments.ode.anytime.comparisons import comparisons
 from kansciml.experiments.ode.backends import choices, closing_backends, resolve, shared_backend
 from kansciml.experiments.ode.config import OwnField, RunConfig, SystemConfig
 from kansciml.experiments.ode.gates import run_on_backends
@@ -106,5 +107,6 @@ EXPERIMENT = Experiment(
     choices=choices,
     resolve=resolve_and_read,
     scoring=SCORING,
+    comparisons=comparisons,
     trained=lambda record: trained_fields(record, OdeConfig, plan),
 )

@@ -25,6 +25,7 @@ from kansciml.experiments.ode.backends import choices, closing_backends, resolve
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.jobs import Plan
 from kansciml.experiments.ode.runs import run_jobs
+from kansciml.experiments.scaling.comparisons import comparisons
 from kansciml.experiments.scaling.findings import findings
 from kansciml.experiments.scaling.record import MODELS, Point, scaling_result
 from kansciml.experiments.scaling.report import render, summary
@@ -164,6 +165,7 @@ EXPERIMENT = Experiment(
     choices=choices,
     resolve=resolve,
     findings=findings,
+    comparisons=comparisons,
     order=103,
     captions={
         "scaling": "Error against number of parameters: a mark per seed, medians joined, and exponents of power laws"

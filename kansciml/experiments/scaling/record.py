@@ -110,6 +110,16 @@ class ScalingRecord:
         ]  # fmt: skip
         return dict(zip(self.tasks, corrected(made)))
 
+    def largest(self) -> dict[str, Comparison]:
+        """Task -> the claim that of the largest networks the KAN has the lower error, corrected for the number of
+        tasks."""
+        limit = max(point.limit for point in self.points)
+        sides = [
+            [{one.seed: one.error for one in self.of(task, model) if one.limit == limit} for model in MODELS]
+            for task in self.tasks
+        ]
+        return dict(zip(self.tasks, corrected([compare(*both, below=1, text="KAN lower") for both in sides])))
+
 
 def scaling_result(titles: Mapping[str, str], points: Sequence[Point]) -> Result:
     """What the record holds."""

@@ -31,6 +31,7 @@ from kansciml.experiments.table1.costs import PRINTED, SIZES, costs, published_r
 from kansciml.experiments.table1.findings import findings
 from kansciml.experiments.table1.record import FAIR, PAPER, PROTOCOLS, SCRATCH, Table1Record, Table1Row
 from kansciml.experiments.table1.report import render, summary
+from kansciml.experiments.vision.comparisons import of_images
 from kansciml.experiments.vision.config import ClassifierConfig, VisionRunConfig
 from kansciml.experiments.vision.experiment import check as check_vision
 from kansciml.experiments.vision.experiment import recipe
@@ -231,6 +232,7 @@ EXPERIMENT = Experiment(
     trained=trained,
     scoring=SCORING,
     findings=findings,
+    comparisons=lambda record: of_images(Table1Record.read(record)),
     order=6,
     captions={
         "table1": "Parameters (hatched: never called by the forward pass) and accuracies of Table 1's models, printed"

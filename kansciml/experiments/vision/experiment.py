@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from kansciml.experiments.minibatch.jobs import check_jobs
+from kansciml.experiments.vision.comparisons import comparisons
 from kansciml.experiments.vision.config import FIRST_LOOK, FIRST_LOOK_MODEL, VisionRunConfig
 from kansciml.experiments.vision.jobs import jobs
 from kansciml.experiments.vision.report import render, summary
@@ -78,4 +79,5 @@ EXPERIMENT = Experiment(
     check=check,
     trained=trained_networks,
     scoring=SCORING,
+    comparisons=comparisons,
 )

@@ -29,14 +29,26 @@ SHARES = (FIRST, 0.1, 1.0)
 Row = tuple[list[object], Claim[OdeGroup]]
 
 
+def cost_claims(ode: OdeRecord) -> list[tuple[Pair, str, Claim[OdeGroup]]]:
+    """That the MLP has the lower loss for what the cheaper of two trainings cost, with the pair and a key of `COSTS`;
+    corrected over each kind of cost."""
+    found = [(pair, cost) for pair in pairs(ode) for cost in COSTS if pair.known(cost)]
+    claims = []
+    for pair, cost in found:
+        mlp, kan = paired_at_equal(pair, cost)
+        outcome = compare(kan, mlp, above=1, text="MLP lower")
+        claims.append(Claim(f"equal {COSTS[cost]}", "", pair.kan, pair.mlp, outcome, paper=None))
+    return [(*key, claim) for key, claim in zip(found, in_families(claims))]
+
+
 def anytime_tables(ode: OdeRecord) -> list[Table]:
     """Who leads at which cost and where the curves cross, and claims at equal cost; none where costs are not known."""
-    found = [(pair, cost) for pair in pairs(ode) for cost in COSTS if pair.known(cost)]
+    found = cost_claims(ode)
     if not found:
         return []
     rows = [
         [*_about(pair), COSTS[cost], _told(pair, cost), *(ratio_at(pair, cost, s) for s in SHARES)]
-        for pair, cost in found
+        for pair, cost, _ in found
     ]
     columns = ["System", "Comparison", "Cost", "Lower median loss", *(f"KAN / MLP at {100 * s:g} %" for s in SHARES)]
     note = (
@@ -46,12 +58,7 @@ def anytime_tables(ode: OdeRecord) -> list[Table]:
         " seconds: of the training and, on Julia, its worker. FLOPs: of the network, forward and backward, for each"
         " evaluation of the field by the solver."
     )
-    claims = []
-    for pair, cost in found:
-        mlp, kan = paired_at_equal(pair, cost)
-        outcome = compare(kan, mlp, above=1, text="MLP lower")
-        claims.append(Claim(f"equal {COSTS[cost]}", "", pair.kan, pair.mlp, outcome, paper=None))
-    rows_of = [([*_about(pair), COSTS[cost]], claim) for (pair, cost), claim in zip(found, in_families(claims))]
+    rows_of = [([*_about(pair), COSTS[cost]], claim) for pair, cost, claim in found]
     about = ["System", "Comparison", "Equal"]
     equal = (
         "Losses, seed by seed, for what the cheaper of the two trainings cost in all, whether or not the other goes on."
@@ -106,12 +113,18 @@ def _done(run: Run, k: int) -> bool:
     return run.rung > k or run.ended in (CONVERGED, NOISE)
 
 
-def generalisation_tables(ode: OdeRecord) -> list[Table]:
-    """True errors of MLP and KAN where they were trained and beyond, where unseen initial states were measured."""
-    spans = {"train": "the training span", "test": "later times", "unseen": "unseen initial states"}
-    rows: list[Row] = []
+SPANS = {"train": "the training span", "test": "later times", "unseen": "unseen initial states"}
+"""Where true errors are taken, by the names that a run has of them."""
+
+
+def span_claims(ode: OdeRecord) -> list[tuple[Pair, str, Claim[OdeGroup]]]:
+    """That the MLP errs less, with the pair and a key of `SPANS`; all one family.
+
+    None where no errors at unseen initial states were measured.
+    """
+    found, claims = [], []
     for pair in pairs(ode):
-        for span, text in spans.items():
+        for span in SPANS:
             if span in {"train", *pair.system.roles} or (span == "test" and extrapolates(pair.system)):
                 name = f"{span}_relative_mse"
                 mlp, kan = ({run.seed: run.ranked(name) for run in side.rows} for side in pair.sides)
@@ -119,12 +132,18 @@ def generalisation_tables(ode: OdeRecord) -> list[Table]:
                     continue
                 outcome = compare(kan, mlp, above=1, text="MLP lower")
                 medians = tuple(side.middle(name) for side in pair.sides)
-                claim = Claim("true errors", "", pair.kan, pair.mlp, outcome, medians, paper=None)
-                rows.append(([*_about(pair), text], claim))
-    if not any("unseen" in system.roles for system in ode.systems) or not rows:
+                claims.append(Claim("true errors", "", pair.kan, pair.mlp, outcome, medians, paper=None))
+                found.append((pair, span))
+    if not any("unseen" in system.roles for system in ode.systems):
         return []
-    claims = in_families([claim for _, claim in rows])
-    rows = [(cells, claim) for (cells, _), claim in zip(rows, claims)]
+    return [(*key, claim) for key, claim in zip(found, in_families(claims))]
+
+
+def generalisation_tables(ode: OdeRecord) -> list[Table]:
+    """True errors of MLP and KAN where they were trained and beyond, where unseen initial states were measured."""
+    rows: list[Row] = [([*_about(pair), SPANS[span]], claim) for pair, span, claim in span_claims(ode)]
+    if not rows:
+        return []
     note = (
         "Squared error over the variation of the true states, which carry no noise: 1 is what their mean over time"
         " reaches. Later times: from the end of the training span on. Unseen: from states drawn from the system's box,"

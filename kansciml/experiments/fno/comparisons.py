@@ -1,0 +1,24 @@
+"""Neural operators with KANs against those with MLPs."""
+
+from __future__ import annotations
+
+from kansciml.experiments.fno.record import RESIDUALS, FnoRecord, OperatorGroup
+from kansciml.experiments.fno.report import LOWER, claims
+from kansciml.experiments.minibatch.comparisons import compared
+from kansciml.runs.findings import KanOverMlp
+from kansciml.runs.records import Record
+
+
+def comparisons(record: Record) -> list[KanOverMlp]:
+    """Relative L2 errors on the test samples, with and without residual connections.
+
+    Raises:
+        KansciError: the record holds no trained operators.
+    """
+    fno = FnoRecord.read(record)
+
+    def title(group: OperatorGroup) -> str:
+        several = len({one.first.residual for one in fno.of(group.task)}) > 1
+        return fno.title(group.task) + f", {RESIDUALS[group.first.residual]}" * several
+
+    return compared("Operators", "test error", [one for one in claims(fno) if one.name == LOWER], title)

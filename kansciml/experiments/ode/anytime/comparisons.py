@@ -1,0 +1,70 @@
+"""KANs against MLPs on neural ODEs: where trainings end, at equal cost, and beyond the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kansciml.experiments.ode.anytime.tables import SPANS, cost_claims, span_claims
+from kansciml.experiments.ode.record import OdeRecord
+from kansciml.experiments.ode.run_rows import OdeGroup
+from kansciml.experiments.ode.tables import claims
+from kansciml.reporting.claims import Claim
+from kansciml.runs.findings import BEYOND_TRAINING, ERROR, KanOverMlp
+from kansciml.runs.records import Record
+
+KIND = "Neural ODEs"
+LOSS = "training loss"
+HELD = {"kan-params": "params", "kan-width": "width", "kan-flops": "flops"}
+"""Variant -> what it has as much of as the MLP."""
+COSTS = {"evaluations": "evaluations", "cpu_s": "time", "flops": "flops"}
+"""Cost of a training -> what is equal of a KAN and an MLP with as many parameters, the dearer of which is cut short."""
+
+
+def comparisons(record: Record) -> list[KanOverMlp]:
+    """Losses at the end and at equal cost, and errors at later times and unseen initial states.
+
+    Raises:
+        KansciError: the record holds no finished run of a neural ODE.
+    """
+    ode = OdeRecord.read(record)
+    noise = f", noise {100 * record.config['noise']:g} %" if record.config.get("noise") else ""
+    budget = _budget(record.config.get("training", {}))
+
+    def made(claim: Claim[OdeGroup], title: str, equal: str, measure: str, about: str, ends: bool) -> KanOverMlp:
+        kan, mlp = claim.group, claim.reference
+        return KanOverMlp(
+            kind=KIND,
+            task=kan.said(title) + noise,
+            measure=measure,
+            equal=equal,
+            outcome=claim.outcome,
+            about=about,
+            parameters=(kan.n_parameters, mlp.n_parameters),
+            ended=_ended(kan, mlp) if ends else None,
+            budget=budget,
+        )
+
+    found = []
+    for one in claims(ode):
+        if one.name == "lower" and one.group.variant in HELD:
+            found.append(made(one, one.system.title, HELD[one.group.variant], LOSS, ERROR, True))
+    for pair, cost, claim in cost_claims(ode):
+        if pair.kan.variant == "kan-params":
+            found.append(made(claim, pair.system.title, COSTS[cost], LOSS, ERROR, False))
+    for pair, span, claim in span_claims(ode):
+        if span != "train":
+            found.append(made(claim, pair.system.title, HELD[pair.kan.variant], SPANS[span], BEYOND_TRAINING, True))
+    return found
+
+
+def _ended(*sides: OdeGroup) -> Any:
+    """Share of each side's trainings that ended, if the record knows."""
+    counts = [(side.converged, side.at_floor, len(side.rows)) for side in sides]
+    known = [(converged + floor) / n for converged, floor, n in counts if converged is not None]
+    return tuple(known) if len(known) == len(sides) else None
+
+
+def _budget(training: dict[str, Any]) -> str:
+    steps: Iterable[tuple[str, Any]] = (("L-BFGS", training.get("lbfgs_steps")), ("Adam", training.get("adam_steps")))
+    return " after ".join(f"{count:,} iterations of {name}" for name, count in steps if count)

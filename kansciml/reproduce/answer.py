@@ -1,0 +1,80 @@
+"""When is a KAN worth its cost against an MLP? All comparisons of finished runs, and what follows from them.
+
+Usage::
+
+    found = answer(page.entries)               # or records
+    found.sentences, found.limits              # text, by rules, from
+    found.rows                                 # ratios of errors, KAN over MLP, with intervals and verdicts
+    kansciml.reproduce.answer_figure.draw(found, folder)
+
+Nothing is tested here: every ratio, interval and verdict after Holm's correction is that of the experiment's own claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kansciml._errors import KansciError
+from kansciml.reproduce.answer_words import limits, sentences
+from kansciml.reproduce.page.content import FINISHED, Entry
+from kansciml.reproduce.paper import known_names
+from kansciml.runs.findings import KanOverMlp
+from kansciml.runs.records import Record
+from kansciml.runs.registry import get_experiment
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What finished runs say of KANs against MLPs.
+
+    Args:
+        rows: one per task, measure and kind of equality. sentences: a paragraph, at most five.
+        limits: what the rows hold for, and what would change the answer; one line each.
+    """
+
+    rows: Sequence[KanOverMlp]
+    sentences: Sequence[str]
+    limits: Sequence[str]
+
+
+def answer(runs: Iterable[Entry | Record]) -> Answer | None:
+    """The answer that these runs give; None where none of those that are finished compares KANs with MLPs.
+
+    Of the same comparison in two runs that with more seeds counts, or else the first.
+    """
+    best: dict[tuple[str, ...], KanOverMlp] = {}
+    records, problems = _records(runs), []
+    for record in records:
+        try:
+            comparisons = get_experiment(record.experiment).comparisons
+            rows = comparisons(record) if comparisons else []
+        except KansciError as error:
+            problems.append(f"The run {record.experiment}/{record.config_hash} is left out: {error}.")
+            continue
+        for row in rows:
+            if row.key not in best or row.outcome.n_pairs > best[row.key].outcome.n_pairs:
+                best[row.key] = row
+    if not best:
+        return None
+    rows = list(best.values())
+    return Answer(rows, sentences(rows), [*limits(rows), *_missing(records), *problems])
+
+
+def _records(runs: Iterable[Entry | Record]) -> list[Record]:
+    found = [run.record if isinstance(run, Entry) else run for run in runs]
+    return [record for record in found if record is not None and record.status == FINISHED]
+
+
+def _missing(records: Sequence[Record]) -> list[str]:
+    """Experiments that compare KANs with MLPs and were not run."""
+    run = {record.experiment for record in records}
+    found = []
+    for name in known_names():
+        try:
+            experiment = get_experiment(name)
+        except KansciError:
+            continue
+        if experiment.comparisons and name not in run:
+            found.append(f"{name} ({experiment.item})" if experiment.item[:6] in ("Figure", "Table ") else name)
+    return [f"Not run, and so without a say: {', '.join(found)}."] if found else []
