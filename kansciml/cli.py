@@ -37,9 +37,13 @@ def command_names() -> tuple[str, ...]:
 
 def usage() -> str:
     """The overview that ``kansciml --help`` prints."""
-    lines = ["usage: kansciml COMMAND [flags]     (kansciml COMMAND --help for its flags; --json for one document)", ""]
+    lines = ["usage: kansciml COMMAND [flags]     (kansciml COMMAND --help: flags, presets, examples)", ""]
     for name in command_names():
         lines.append(f"  {name:<12}{importlib.import_module(f'kansciml.commands.{name}').SUMMARY}")
+    lines += ["", "  --json in any command: one JSON document on standard output; --version"]
+    lines.append(
+        "  --print-completion bash|zsh|fish|tcsh: a script for the shell, whose first line says where to put it"
+    )
     return "\n".join([*lines, "", "Start with: kansciml ode --system lotka"])
 
 
@@ -65,7 +69,13 @@ def run(arguments: Sequence[str], out: Output) -> int:
     name, *rest = arguments
     if name not in command_names():
         raise unknown_name("command", name, command_names())
-    return importlib.import_module(f"kansciml.commands.{name}").main(rest, out)
+    command = importlib.import_module(f"kansciml.commands.{name}")
+    if not {"-h", "--help"} & set(rest):
+        return command.main(rest, out)
+    with contextlib.suppress(SystemExit):
+        command.main(rest, out)
+    print("\n".join(["", "examples:", *(f"  {line}" for line in command.EXAMPLES)]))
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kansciml.runs.experiment import Experiment, RunContext
 from kansciml.runs.progress import Progress
 from kansciml.runs.records import Record
 from kansciml.runs.runner import resolved, result_folder, run_experiment
+from kansciml.runs.settings import settings_json
 from kansciml.runs.tables import Table
 
 
@@ -32,8 +34,37 @@ def flags_and_config(experiment: Experiment, arguments: Sequence[str], command: 
     """What the arguments say; the settings that they leave out are those of ``--preset``, or the defaults."""
     preset, rest = take_option(arguments, "--preset")
     config = experiment.preset(preset) if preset else experiment.config()
-    parsed: Any = parse(flags_of(None, config=config, flags=RunFlags()), rest, command)
+    kind: Any = flags_of(None, config=config, flags=RunFlags())
+    try:
+        parsed = parse(kind, rest, command)
+    except SystemExit:  # help was asked for
+        print(f"\n{presets_told(experiment)}")
+        raise
     return parsed.flags, parsed.config
+
+
+def presets_told(experiment: Experiment) -> str:
+    """What each preset takes, and the flags that it stands for; for the help."""
+    defaults = dict(_flat(settings_json(experiment.config())))
+    lines = ["presets (--preset NAME; flags beside it change single settings):"]
+    for name, config in experiment.presets.items():
+        own = [(key, value) for key, value in _flat(settings_json(config)) if value != defaults[key]]
+        flags = " ".join(f"--{key.replace('_', '-')} {value}".rstrip() for key, value in own) or "the defaults"
+        cost = experiment.costs.get(name, "seconds" if name == "smoke" else "")
+        told = f"{cost}: {flags}" if cost else flags
+        lines += textwrap.wrap(
+            told, 98, initial_indent=f"  {name:<7} ", subsequent_indent=" " * 10, break_on_hyphens=False
+        )
+    return "\n".join(lines)
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and value of every setting, as a flag has them."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield name, " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def use_workers(workers: int | None) -> None:

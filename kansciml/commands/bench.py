@@ -12,6 +12,11 @@ from kansciml._errors import UsageError, check_name
 from kansciml.commands._output import JsonFlag, Output, flags_of, parse
 
 SUMMARY = "measure speed and memory: kansciml bench ode, layers, hessian, vision, fno"
+EXAMPLES = (
+    "kansciml bench layers  # layers of KANs against nn.Linear and the peers that are installed",
+    "kansciml bench ode --systems lotka --rounds 3",
+    "kansciml bench layers --help  # flags of one benchmark",
+)
 
 
 def benchmark_names() -> tuple[str, ...]:

@@ -13,6 +13,10 @@ from typing import Annotated, Any
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "parameters, operations and memory of a KAN layer, by the paper and in truth; --model: of a vision model"
+EXAMPLES = (
+    "kansciml cost --in 64 --out 64 --batch 128  # one layer, by the paper's equations and in truth",
+    "kansciml cost --model deit-tiny --variant kan-spline  # a whole vision model",
+)
 FIGURES = (
     ("parameters", "parameters"),
     ("FLOPs, forward", "forward_flops"),

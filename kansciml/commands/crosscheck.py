@@ -11,6 +11,10 @@ from kansciml._errors import UsageError, check_name
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "gates between the backends: right-hand side, trajectory, loss, gradient, training, threads"
+EXAMPLES = (
+    "kansciml crosscheck --system lotka --backend torch  # gradient methods of torch, a minute",
+    "kansciml crosscheck --backend julia  # every system, torch against Julia",
+)
 
 
 @dataclass(frozen=True)

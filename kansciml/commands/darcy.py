@@ -11,6 +11,10 @@ from kansciml._errors import UsageError
 from kansciml.commands._output import JsonFlag, Output, flags_of, parse
 
 SUMMARY = "generate Darcy flow data: kansciml darcy --n-train 1024 --n-test 500 --resolution 421"
+EXAMPLES = (
+    "kansciml darcy  # the data of Figure 5, 421 x 421",
+    "kansciml darcy --resolution 57 --subsample 4 --n-train 64 --n-test 16 --out data  # a small set",
+)
 
 
 @dataclasses.dataclass(frozen=True)

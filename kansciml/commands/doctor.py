@@ -14,6 +14,10 @@ from kansciml._errors import BackendUnavailable, KansciError
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "what was found (versions, paths, device, threads) and a verdict per backend"
+EXAMPLES = (
+    "kansciml doctor",
+    "kansciml doctor --start  # also starts Julia and computes a gradient",
+)
 
 
 @dataclass(frozen=True)

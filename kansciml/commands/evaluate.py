@@ -12,6 +12,11 @@ from typing import Any
 from kansciml.commands._output import Output, flags_of, named_first, parse, take_option
 
 SUMMARY = "scores of the trained models of a run: kansciml evaluate results/ode/... --data other.csv"
+EXAMPLES = (
+    "kansciml evaluate ode  # the latest run of kansciml ode, on the data it was tested on",
+    "kansciml evaluate ode-00476e --data later.csv --model kan-params",
+    "kansciml evaluate results/vision/1a2b3c4d5e6f --split train",
+)
 
 
 DOC = (

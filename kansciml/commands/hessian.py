@@ -13,6 +13,11 @@ from typing import Any
 from kansciml.commands._output import Output, flags_of, named_first, parse
 
 SUMMARY = "sharpness of a run's minima, KAN against MLP, by many measures: kansciml hessian ode"
+EXAMPLES = (
+    "kansciml hessian ode  # the latest run of kansciml ode: its summary and the first measures",
+    "kansciml hessian ode-00476e --all  # every measure of every model",
+    "kansciml hessian vision --models mlp --samples 64 --steps 20 --probes 2  # a quick look",
+)
 
 
 def _flags() -> Any:

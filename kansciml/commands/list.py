@@ -11,6 +11,10 @@ from kansciml._files import list_folder
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "list the experiments and their finished runs"
+EXAMPLES = (
+    "kansciml list",
+    "kansciml list --results elsewhere --json",
+)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from kansciml.tasks.ode.trained.model import OdeModel
 
 SUMMARY = "states of a trained model from any initial state: kansciml predict RUN --u0 1 1 --t 0 10 0.1"
+EXAMPLES = (
+    "kansciml predict ode --u0 1 1 --t 0 10 0.1  # the best model of the latest run of kansciml ode",
+    "kansciml predict ode-00476e --model kan-params --output forecast.png",
+)
 OUTPUTS = (".csv", ".json", ".png", ".svg", ".pdf")
 POINTS = 101
 MOST = 1_000_000

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from kansciml.commands._output import JsonFlag, Output, named_first, parse
 
 SUMMARY = "print the true state of a system at any time (SciPy DOP853 at 1e-12)"
+EXAMPLES = (
+    "kansciml reference lotka --t 3.5",
+    "kansciml reference my_system.py --t 0 1 2",
+)
 
 
 @dataclass(frozen=True)

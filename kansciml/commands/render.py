@@ -8,6 +8,11 @@ from kansciml._errors import KansciError
 from kansciml.commands._output import Output, named_first, parse
 
 SUMMARY = "write pictures and tables of a finished run anew"
+EXAMPLES = (
+    "kansciml render fig2  # the latest finished run of fig2",
+    "kansciml render fig2-cf9c65",
+    "kansciml render results/ode/00476e93b59b",
+)
 
 
 def main(arguments: Sequence[str], out: Output) -> int:

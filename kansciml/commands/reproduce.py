@@ -12,6 +12,12 @@ from kansciml.commands._experiments import use_workers
 from kansciml.commands._output import JsonFlag, Output, parse
 
 SUMMARY = "the whole paper: run what is missing, and write one page of claims beside findings"
+EXAMPLES = (
+    "kansciml reproduce all --preset smoke  # shows that all of it runs: minutes",
+    "kansciml reproduce fig2 fig5 --preset small",
+    "kansciml reproduce all --page-only  # runs nothing: the page of what there is",
+    "kansciml reproduce all --from examples/results  # of packed records",
+)
 
 FROM = (
     "Folder of packed records (kansciml results pack), which are put into --results where they are not; runs nothing."

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from kansciml.runs.records import Record
 
 SUMMARY = "run a record again from itself and compare every number: kansciml rerun results/ode/..."
+EXAMPLES = (
+    "kansciml rerun fig1  # the latest finished run of fig1",
+    "kansciml rerun ode-00476e --moved data=/new/place/my.csv",
+)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SUMMARY = "all results as a table with queries; results export --csv FILE | --json FILE; results pack --to FOLDER"
+EXAMPLES = (
+    'kansciml results --experiment ode --query "grid == 5 and final_loss < 1e-3" --sort final_loss',
+    "kansciml results export --csv all.csv",
+    "kansciml results pack --experiment fig2 --to packed",
+)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from kansciml.commands._output import Output, named_first
 
 SUMMARY = "reproduce a figure or table: kansciml run fig2 --preset smoke|small|paper"
+EXAMPLES = (
+    "kansciml run fig1 --preset smoke",
+    "kansciml run fig2 --preset small --backend torch",
+    "kansciml run fig2 --help  # its flags, and what each preset is",
+    "kansciml list  # what the experiments are",
+)
 
 
 def main(arguments: Sequence[str], out: Output) -> int:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from kansciml.sweep.plan import SweepPlan, SweepState
 
 SUMMARY = "settings times seeds, resumable: kansciml sweep fig2 --seeds 20 --set grid=3,5,10"
+EXAMPLES = (
+    "kansciml sweep ode --preset smoke --set grid=3,5,10 --seeds 4 --set backend=torch",
+    'kansciml sweep fig2 --seeds 20 --set "hidden=50;10,10" --dry-run  # lists the tasks',
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,10 @@ from kansciml.commands._experiments import run_from_flags
 from kansciml.commands._output import Output
 
 SUMMARY = "tune KAN and MLP neural ODEs with equally many trials, and compare them tuned and untuned"
+EXAMPLES = (
+    "kansciml tune --preset smoke",
+    "kansciml tune --systems lotka --trials 24",
+)
 
 
 def main(arguments: Sequence[str], out: Output) -> int:

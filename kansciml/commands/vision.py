@@ -8,6 +8,11 @@ from dataclasses import replace
 from kansciml.commands._output import Output, take_option
 
 SUMMARY = "train image classifiers (mixer, ConvMixer, DeiT) with MLPs and with KANs"
+EXAMPLES = (
+    "kansciml vision  # an MLP-Mixer and its KAN on scikit-learn's digits: a minute",
+    "kansciml vision --dataset cifar10 --model conv-mixer-128-4 --preset small",
+    "torchrun --nproc-per-node 4 -m kansciml vision --model deit-tiny --preset paper",
+)
 
 
 def main(arguments: Sequence[str], out: Output) -> int:

@@ -90,6 +90,7 @@ class Experiment:
         order: place on the page of all results; those of equal order stand by name. None: it is not on the page.
         captions: of its pictures there, the most important first, by the stem of the file; ``*`` in a stem stands for
             any name, and braces in its caption for that name.
+        costs: what presets take, in words; of ``smoke`` seconds.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Experiment:
     comparisons: Callable[[Record], Sequence[KanOverMlp]] | None = None
     order: int | None = None
     captions: Mapping[str, str] = field(default_factory=dict)
+    costs: Mapping[str, str] = field(default_factory=dict)
 
     def preset(self, name: str) -> Any:
         """The configuration of preset `name`; UsageError if there is none of that name."""

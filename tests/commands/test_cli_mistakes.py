@@ -1,6 +1,7 @@
 """What every command says to a wrong request, in one line and one document, and what its help names."""
 
 import json
+import re
 
 import pytest
 from support.command_line import run
@@ -23,6 +24,21 @@ HELP = {
 def test_help_names_the_flags(capsys, command):
     code, out, _ = run(capsys, *command.split(), "--help")
     assert code == 0 and "usage" in out and all(flag in out for flag in HELP[command])
+    shown, _, examples = out.partition("\nexamples:\n")
+    name, *rest = command.split()
+    lines = [line.partition("#")[0] for line in examples.splitlines()]
+    assert len(lines) > 1 and all("kansciml " in line for line in lines) and f"kansciml {name}" in lines[0]
+    if not rest and name not in ("cost", "results"):  # what the examples of a command use, it has
+        assert all(
+            flag in shown for line in lines for flag in re.findall(r" (--[a-z-]+)", line.partition("kansciml")[2])
+        )
+
+
+def test_a_preset_is_told_as_the_flags_that_it_stands_for(capsys):
+    _, out, _ = run(capsys, "run", "ode", "--help")
+    text = " ".join(out.partition("presets (")[2].split())
+    assert "smoke seconds: --seeds 2 --adam-steps 30 --lbfgs-steps 20 small half a minute of two cores" in text
+    assert "the defaults paper --adam-steps 5000 --lbfgs-steps 20000 examples:" in text
 
 
 MISTAKES = [

@@ -98,6 +98,7 @@ EXPERIMENT = Experiment(
         "small": Fig1Config(widths=(16, 32, 64, 128, 256), batches=(16, 64, 256, 1024)),
         "paper": Fig1Config(),
     },
+    costs={"small": "a minute"},
     run=run,
     render=render,
     summary=summary,

@@ -100,6 +100,7 @@ EXPERIMENT = Experiment(
         "small": Fig2Config(run=RunConfig.to_plateau(1000, 60_000, 12)),
         "paper": Fig2Config(),
     },
+    costs={"small": "two hours of two cores (estimate)"},
     run=run,
     render=render,
     summary=summary,

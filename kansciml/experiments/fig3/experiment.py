@@ -97,6 +97,7 @@ EXPERIMENT = Experiment(
         "small": with_settings(Fig3Config(), SMALL),
         "paper": Fig3Config(),
     },
+    costs={"small": "an hour of two cores (estimate)"},
     run=run,
     render=render,
     summary=summary,

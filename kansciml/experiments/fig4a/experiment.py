@@ -66,6 +66,7 @@ EXPERIMENT = Experiment(
         "small": Fig4aConfig(batches=(1, 16, 128, 1024, 4096, 8192)),
         "paper": Fig4aConfig(),
     },
+    costs={"small": "a minute"},
     run=lambda config, context: measure_models("fig4a", map(measured, config.models), IMAGES, config, context),
     render=render,
     summary=summary,

@@ -116,6 +116,7 @@ EXPERIMENT = Experiment(
         "small": Fig4bConfig(batches=(1, 2, 16, 64, 512, 2048)),
         "paper": Fig4bConfig(),
     },
+    costs={"small": "two minutes"},
     run=run,
     render=render,
     summary=summary,

@@ -90,6 +90,7 @@ EXPERIMENT = Experiment(
         "small": with_settings(MnistConfig(), SMALL),
         "paper": MnistConfig(),
     },
+    costs={"small": "an hour of two cores (estimate)"},
     run=run,
     render=render,
     summary=summary,

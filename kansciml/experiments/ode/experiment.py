@@ -100,6 +100,7 @@ EXPERIMENT = Experiment(
         "small": OdeConfig(run=RunConfig.of_steps(1000, 1000, 5)),
         "paper": OdeConfig(run=RunConfig.of_steps(5000, 20000, 5)),
     },
+    costs={"small": "half a minute of two cores, of Lotka-Volterra"},
     run=run,
     render=render,
     summary=summary,

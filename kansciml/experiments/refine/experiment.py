@@ -156,6 +156,7 @@ EXPERIMENT = Experiment(
         "small": RefineConfig(steps=1000),
         "paper": RefineConfig(),
     },
+    costs={"small": "ten minutes of two cores (estimate)"},
     run=run,
     render=render,
     summary=summary,

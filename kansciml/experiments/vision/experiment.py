@@ -73,6 +73,7 @@ EXPERIMENT = Experiment(
     item="Section 4.2",
     config=VisionRunConfig,
     presets=presets(),
+    costs={"small": "a minute, of the digits"},
     run=lambda config, context: ImageTrainer(context).run(jobs(config)).result,
     render=render,
     summary=summary,
