@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +52,7 @@ API = {
     ),
 }
 """Page of the reference -> its title and modules below kansciml."""
+FORMULA = re.compile(r"^ *\.\. math:: (.+(?:\n +.+)*)|:math:`([^`]+)`", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -124,6 +126,39 @@ def notebook(name: str, outputs: bool) -> tuple[str, dict[str, bytes]]:
                 text.append(f"```text\n{words.rstrip()}\n```")
     text.append(f"This page is [`examples/{name}.py`](../{name}.py): a script and, by jupytext, a notebook.\n")
     return "\n\n".join(text), pictures
+
+
+def with_formulas(text: str, keep: Callable[[str], str] = str) -> str:
+    """Text with the formulas that docstrings write as ``.. math::`` and ``:math:`` as MathML, which needs no script.
+
+    Args:
+        keep: takes each formula as HTML, and gives what stands for it.
+    """
+    from latex2mathml.converter import convert
+
+    def typeset(match: re.Match[str]) -> str:
+        block, inline = match.groups()
+        html = convert(" ".join((block or inline).split()), display="block" if block else "inline")
+        return f"\n{keep(html)}\n" if block else keep(html)
+
+    return FORMULA.sub(typeset, text)
+
+
+def on_config(config: Any) -> Any:
+    """Formulas are typeset before Markdown reads their backslashes and underscores."""
+    from markdown import Extension
+    from markdown.preprocessors import Preprocessor
+
+    class Typeset(Preprocessor):
+        def run(self, lines: list[str]) -> list[str]:
+            return with_formulas("\n".join(lines), self.md.htmlStash.store).split("\n")
+
+    class Formulas(Extension):
+        def extendMarkdown(self, md: Any) -> None:
+            md.preprocessors.register(Typeset(md), "formulas", 5)  # after code was put away
+
+    config.markdown_extensions.append(Formulas())
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:

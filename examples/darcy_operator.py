@@ -50,5 +50,5 @@ with torch.no_grad():
         print(f"relative L2 of held-out samples, {name}: {relative_l2(guess, u[part]).item():.3f}")
 figure, panels = plt.subplots(1, 3, figsize=(8, 2.8), layout="constrained")
 for axes, field, title in zip(panels, (a, u, guess), ("permeability", "pressure", "predicted, 41 x 41")):
-    axes.imshow(field[-1, 0], origin="lower")
+    axes.imshow(field[-1, 0].numpy(), origin="lower")
     axes.set(title=title, xticks=[], yticks=[])

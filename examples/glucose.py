@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from kansciml import ode
+from kansciml.reporting.palette import SERIES, SHADE
 
 DATA = Path(__file__).parent / "data" / "glucose.csv"
 WIDTHS = 2, 3, 5
@@ -42,12 +43,12 @@ def main(picture: Path = Path("glucose.png"), adam_steps: int = 300, lbfgs_steps
     print(f"{run.field.label()}: glucose after {system.train_end:.0f} min, held out, to {error:.1f} mg/dl (RMS)")
     minutes = np.linspace(mixed.t[0], mixed.t[-1], 401)
     figure, (above, below) = plt.subplots(2, figsize=(7, 4.5), sharex=True, height_ratios=(2, 1), layout="constrained")
-    (line,) = above.plot(minutes, run.trajectory(minutes, inputs=mixed.forcing), label="model")
-    above.plot(blood.t, blood.states, "o", color=line.get_color(), markersize=4, label="measured")
-    above.axvspan(system.train_end, mixed.t[-1], color="0.92", label="held out")
+    above.plot(minutes, run.trajectory(minutes, inputs=mixed.forcing), color=SERIES[0], label="model")
+    above.plot(blood.t, blood.states, "o", color=SERIES[0], markersize=4, label="measured")
+    above.axvspan(system.train_end, mixed.t[-1], color=SHADE, label="held out")
     above.set(ylabel="glucose (mg/dl)", xlim=(0, 186))
-    above.legend()
-    below.plot(blood.t, blood.inputs, "o-", color="C1", markersize=4)
+    figure.legend(loc="outside right center", frameon=False)
+    below.plot(blood.t, blood.inputs, "o-", color=SERIES[1], markersize=4)
     below.set(xlabel="minutes after the injection", ylabel="insulin (µU/ml)")
     figure.savefig(picture, dpi=110)
     return float(error)

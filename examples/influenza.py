@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from kansciml import ode
+from kansciml.reporting.palette import SERIES, SHADE
 
 DATA = Path(__file__).parent / "data" / "influenza.csv"
 SETTINGS = [(width, l1) for width in (3, 6) for l1 in (1e-4, 1e-3, 1e-2)]
@@ -43,12 +44,12 @@ def main(picture: Path = Path("influenza.png"), adam_steps: int = 500, lbfgs_ste
     print(f"{run.field.label()}: held-out days after day {system.train_end:.0f} to {error:.1f} boys (RMS)")
     days = np.linspace(0, 13, 401)
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    for label, measured, model in zip(boys.labels, boys.states.T, np.expm1(run.trajectory(days)).T):
-        (line,) = axes.plot(days, model, label=label.replace("_", " "))
-        axes.plot(boys.t, measured, "o", color=line.get_color(), markersize=4)
-    axes.axvspan(system.train_end, 13, color="0.92", label="held out")
+    for label, measured, model, colour in zip(boys.labels, boys.states.T, np.expm1(run.trajectory(days)).T, SERIES):
+        axes.plot(days, model, color=colour, label=f"{label.replace('_', ' ')}, model")
+        axes.plot(boys.t, measured, "o", color=colour, markersize=4)
+    axes.axvspan(system.train_end, 13, color=SHADE, label="held out")
     axes.set(xlabel="days after 22 January 1978", ylabel="boys")
-    axes.legend()
+    figure.legend(loc="outside right center", frameon=False)
     figure.savefig(picture, dpi=110)
     return float(error)
 

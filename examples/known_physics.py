@@ -68,10 +68,12 @@ def draw(run: ode.OdeRun, picture: Path) -> None:
     """The states, also beyond the training data, and what was learned of the predators' appetite."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 2.6), layout="constrained")
+    from kansciml.reporting.palette import KAN, SERIES
+
+    figure = Figure(figsize=(7.0, 2.8), layout="constrained")
     states, response = figure.subplots(1, 2)
     t, data = np.linspace(0.0, 12.0, 601), run.problem.data
-    for i, (label, colour) in enumerate(zip(SYSTEM.labels, ("#0072B2", "#D55E00"))):
+    for i, (label, colour) in enumerate(zip(SYSTEM.labels, SERIES)):
         states.plot(t, ode.reference_solution(SYSTEM, t)[:, i], color="black", linewidth=2.6)
         states.plot(t, run.trajectory(t)[:, i], color=colour, label=f"{label}, model")
         states.plot(
@@ -85,15 +87,15 @@ def draw(run: ode.OdeRun, picture: Path) -> None:
         )
     states.axvline(4.0, color="grey", linewidth=0.7, linestyle=":")
     states.set(xlabel="t", ylabel="states", title="trained on t < 4; black: the truth")
-    states.legend(frameon=False, fontsize=7, loc="upper right")
+    states.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     x = np.linspace(data[:, 0].min(), data[:, 0].max(), 201)
     birth, capacity = run.estimates["birth"], run.estimates["capacity"]
     prey_slope = run(np.column_stack([x, np.ones_like(x)]))[:, 0]  # with one predator
     learned = birth * x * (1.0 - x / capacity) - prey_slope
     response.plot(x, eaten_by_one(x), color="black", linewidth=2.2, label="truth")
-    response.plot(x, learned, color="#009E73", linestyle="--", label="learned by the KAN")
+    response.plot(x, learned, color=KAN, linestyle="--", label="learned by the KAN")
     response.set(xlabel="prey", ylabel="eaten by one predator", title="the unknown term")
-    response.legend(frameon=False, fontsize=7)
+    response.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     figure.savefig(picture, dpi=150)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 import kansciml
 from kansciml import ode
+from kansciml.reporting.palette import SERIES, SHADE
 
 ADAM_STEPS, WIDTHS = 600, (4, 6, 10)
 pelts = ode.read_csv(Path(kansciml.__file__).parents[1] / "examples" / "data" / "hare_lynx.csv", time_column="year")
@@ -49,10 +50,10 @@ print(f"{run.field.label()}: the held-out years, 1916 to 1920, to {error:.1f} th
 # %%
 years = np.linspace(1900, 1920, 401)
 figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-for label, measured, model in zip(pelts.labels, pelts.states.T, np.exp(run.trajectory(years)).T):
-    (line,) = axes.plot(years, model, label=label)
-    axes.plot(pelts.t, measured, "o", color=line.get_color(), markersize=4)
-axes.axvspan(run.system.train_end, 1920, color="0.92", label="held out")
+for label, measured, model, colour in zip(pelts.labels, pelts.states.T, np.exp(run.trajectory(years)).T, SERIES):
+    axes.plot(years, model, color=colour, label=f"{label}, model")
+    axes.plot(pelts.t, measured, "o", color=colour, markersize=4)
+axes.axvspan(run.system.train_end, 1920, color=SHADE, label="held out")
 axes.set(xlabel="year", ylabel="pelts, thousands", xticks=range(1900, 1921, 4))
-axes.legend()
+figure.legend(loc="outside right center", frameon=False)
 figure.savefig("hare_lynx.png", dpi=110)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from kansciml import KAN
 from kansciml.analysis.hessian import HessianOperator, sharpness, supervised
 
-STEPS = 150
+STEPS, WIDTHS = 150, (28, 3)  # of the MLP, of the KAN: as many parameters
 digits = load_digits()
 x = torch.nn.functional.avg_pool2d(torch.tensor(digits.images / 8 - 1)[:, None], 2).flatten(1)[:300]  # 4 x 4 pixels
 y = torch.tensor(digits.target[:300])
@@ -20,8 +20,10 @@ y = torch.tensor(digits.target[:300])
 # %%
 torch.manual_seed(0)
 models = {
-    "MLP": torch.nn.Sequential(torch.nn.Linear(16, 28), torch.nn.GELU(), torch.nn.Linear(28, 10)).double(),
-    "KAN": KAN((16, 3, 10), outside="linear").double(),
+    "MLP": torch.nn.Sequential(
+        torch.nn.Linear(16, WIDTHS[0]), torch.nn.GELU(), torch.nn.Linear(WIDTHS[0], 10)
+    ).double(),
+    "KAN": KAN((16, WIDTHS[1], 10), outside="linear").double(),
 }
 criterion = torch.nn.CrossEntropyLoss()
 for name, model in models.items():

@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from kansciml import ode
+from kansciml.reporting.palette import SERIES
 
 DATA = Path(__file__).parent / "data" / "theophylline.csv"
 SETTINGS = [(width, l1) for width in (4, 8) for l1 in (1e-4, 1e-3, 1e-2)]
@@ -51,11 +52,12 @@ def main(picture: Path = Path("theophylline.png"), adam_steps: int = 300, lbfgs_
     for k, axes in zip(system.unseen, panels):
         one = system.trajectories[k]
         hours = np.linspace(one.t[0], one.t[-1], 401)
-        axes.plot(hours, run.trajectory(hours, u0=one.states[0], t0=one.t[0], inputs=one.forcing), label="model")
-        axes.plot(one.t, one.states, "o", color="C0", markersize=4, label="measured")
+        model = run.trajectory(hours, u0=one.states[0], t0=one.t[0], inputs=one.forcing)
+        axes.plot(hours, model, color=SERIES[0], label="model")
+        axes.plot(one.t, one.states, "o", color=SERIES[0], markersize=4, label="measured")
         axes.set(title=f"unseen subject {one.name}, {one.inputs[0, 0]:g} mg/kg", xlabel="hours")
     panels[0].set(ylabel="theophylline (mg/l)")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(picture, dpi=110)
     return float(error)
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kansciml.reporting.style import FAINT, new_figure
+from kansciml.reporting import palette
+from kansciml.reporting.legends import place_legend
+from kansciml.reporting.palette import FAINT
+from kansciml.reporting.style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by the colour-blind; hatching tells a layer's variants apart in grey.
 COLOURS = {
-    "textbook KAN": "#D55E00",
-    "SplineKAN, torch": "#56B4E9",
-    "SplineKAN, C++": "#0072B2",
-    "RSWAFKAN": "#009E73",
-    "InKAN": "#CC79A7",
-    "pykan KANLayer": "#7A4FBF",
-    "fast-kan": "#E69F00",
-    "the GEMMs alone": "#8a8a8a",
+    "textbook KAN": palette.TEXTBOOK,
+    "SplineKAN, torch": palette.SEQUENCE[0],
+    "SplineKAN, C++": palette.KAN,
+    "RSWAFKAN": palette.RSWAF,
+    **dict(zip(("InKAN", "pykan KANLayer", "fast-kan", "the GEMMs alone"), palette.SERIES)),
 }
 HATCHES = {", no edge scale": "////", ", compiled": "...."}
 GROUP = 0.84
@@ -62,7 +61,7 @@ def layer_ratios(document: Mapping[str, Any]) -> Figure:
     upper.set_title(
         f"One layer, forward + backward: G = {document['grid']}, {document['dtype']}, one thread; dashes: MLP"
     )
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(len(handles), 1)))
+    place_legend(figure, handles)
     return figure
 
 
@@ -83,7 +82,7 @@ def _bars(axes: Axes, results: Sequence[Mapping[str, Any]], names: Sequence[str]
         for ending in HATCHES:
             plain = plain.removesuffix(ending)
         bars = axes.bar(
-            x, heights, 0.9 * width, label=name, color=COLOURS.get(plain, "#666666"), hatch=hatch,
+            x, heights, 0.9 * width, label=name, color=COLOURS.get(plain, FAINT), hatch=hatch,
             edgecolor="white", linewidth=0.3,
         )  # fmt: skip
         handles.append(bars)

@@ -47,7 +47,8 @@ class SplineKAN(KANLayer):
         outside: the splines outside the grid: ``zero`` (default: they fade to zero over S knots, as in the paper's
             sources), ``clamp`` (constant), ``linear`` (go on straight).
         init: ``glorot`` (default), ``noise``, ``variance`` or ``zero``; see `reset_parameters`.
-        backend: ``auto`` (default: C++ on a CPU where it was built), ``torch``, ``cpp``.
+        backend: ``auto`` (default: C++ on a CPU where it was built, Triton on a CUDA device), ``torch``, ``cpp``,
+            ``triton`` (orders 1 to 5; in float64 it leaves the layer to PyTorch).
         device, dtype: as in `torch.nn.Linear`.
 
     Attribute `keep_basis` (False): keep what follows from the input once a gradient's graph serves several backward
@@ -336,7 +337,7 @@ class SplineKAN(KANLayer):
 
 
 def set_backend(module: nn.Module, backend: str) -> None:
-    """Have all `SplineKAN` layers of a network computed by ``torch``, ``cpp`` or ``auto``."""
+    """Have all `SplineKAN` layers of a network computed by ``torch``, ``cpp``, ``triton`` or ``auto``."""
     for layer in module.modules():
         if isinstance(layer, SplineKAN):
             layer.backend = backend

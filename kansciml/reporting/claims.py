@@ -14,6 +14,8 @@ from kansciml.runs.tables import Table, format_number
 TEST = "exact two-sided signed-rank test over runs paired by seed"
 RATIO, POINTS = "KAN / MLP", "KAN - MLP (points)"
 """Headings of effects."""
+STANDS = " *"
+"""What a verdict in a cell ends with that stands after the correction."""
 
 G = TypeVar("G")
 C = TypeVar("C", bound="Claim[Any]")
@@ -61,9 +63,9 @@ def in_families(claims: Iterable[C], family: Callable[[C], str] = lambda claim: 
     return found
 
 
-def effect_text(outcome: Comparison) -> str:
+def effect_text(outcome: Comparison, digits: int = 3) -> str:
     """``0.31 (0.22 to 0.48)``: the effect and its interval."""
-    effect, low, high = (format_number(value) for value in (outcome.effect, outcome.low, outcome.high))
+    effect, low, high = (format_number(value, digits) for value in (outcome.effect, outcome.low, outcome.high))
     return f"{effect} ({low} to {high})"
 
 

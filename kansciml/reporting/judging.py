@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED
+from kansciml.analysis.paired import RECOMMENDED_SEEDS, REFUTED, SUPPORTED, UNDECIDED, Comparison
 from kansciml.reporting.claims import TEST, Claim
 from kansciml.runs import findings
 
@@ -40,6 +40,24 @@ def judged(claim: Claim[Any], short: Sequence[str], what: str = "", opposite: bo
     if not short:
         return VERDICT[last], said
     return findings.UNDECIDED, f"at this size: {said}; it does not decide the paper's claim: {listed(short)}"
+
+
+def majority(outcomes: Sequence[Comparison], first: str, second: str) -> tuple[str, str]:
+    """What more than half of the claims that `first` has the lower error say after their correction, and the counts.
+
+    Of all of them: those that are undecided cannot turn it.
+    """
+    said = [one.corrected for one in outcomes]
+    yes, no, n = said.count(SUPPORTED), said.count(REFUTED), len(said)
+    counts = f"of {n} functions the {first} has the lower error on {yes}, the {second} on {no}"
+    verdict = SUPPORTED if yes > n / 2 else REFUTED if no > n / 2 else UNDECIDED
+    return verdict, f"{counts}, {n - yes - no} are undecided"
+
+
+def by_seeds(verdict: str, seeds: int) -> tuple[str, str]:
+    """The finding's verdict for one of a comparison, and what its evidence begins with: of few seeds, that they are."""
+    few = seeds < RECOMMENDED_SEEDS
+    return VERDICT[UNDECIDED if few else verdict], f"{seeds} seeds instead of {RECOMMENDED_SEEDS}; " * few
 
 
 def listed(short: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kansciml._errors import UsageError
-from kansciml.reporting.style import FAINT, SHADE, TRUTH, WIDTH, new_figure, publication_style
+from kansciml.reporting.palette import FAINT, SHADE, TRUTH
+from kansciml.reporting.style import WIDTH, new_figure, publication_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kansciml.reporting.style import FAINT, VariantStyle
+from kansciml.reporting.palette import FAINT, VariantStyle
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+
+SHARE = 0.25
+"""Of a figure's height, up to which a legend is below it."""
+NOTE_CHARACTERS = 19
+"""Of a note, per inch of width."""
+BESIDE = 5.0
+"""Inches of width up to which a figure has room beside it."""
+FEW_DECADES = 0.7
+"""Decades of a logarithmic axis below which its ticks are evenly spaced."""
+PLAIN = 1e-3, 1e4
+"""Between which numbers at ticks are written out."""
 
 
 def key(style: VariantStyle, label: str | None = None, line: bool = True, mark: bool = True, **look: Any) -> Line2D:
@@ -30,26 +42,54 @@ def hollow(label: str, **look: Any) -> Line2D:
     return Line2D([], [], linestyle="", label=label, **shown)
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], note: str = "", most: int = 3, **look: Any) -> None:
-    """A legend below the panels, in as many columns (up to `most`) as the figure is wide enough for, under a note."""
-    for columns in range(min(most, len(handles)), 0, -1):
-        legend = figure.legend(
-            handles=handles, loc="outside lower center", ncols=columns, title=note or None, title_fontsize=6.5,
-            **{"handlelength": 2.6, **look},
-        )  # fmt: skip
+def place_legend(figure: Figure, handles: Sequence[Artist], note: str = "", **look: Any) -> None:
+    """A legend under a note, below the panels, or beside them where it would take more than a quarter of the height.
+
+    The figure grows by it: panels stay as large as they are.
+    """
+    look = {"handles": handles, "title_fontsize": 6.5, "handlelength": 2.6, **look}
+    width, height = figure.get_size_inches()
+    title = textwrap.fill(note, int(NOTE_CHARACTERS * width)) or None
+    count = max(len(handles), 1)
+    for columns in sorted({-(-count // rows) for rows in range(1, count + 1)}, reverse=True):
+        legend = figure.legend(loc="outside lower center", ncols=columns, title=title, **look)
+        size = legend.get_window_extent()
         # text is up to a tenth wider in the files than in the figure's own coarse pixels
-        if columns == 1 or legend.get_window_extent().width <= 0.9 * figure.bbox.width:
+        if columns == 1 or size.width <= 0.9 * figure.bbox.width:
             break
         legend.remove()
+    if size.height > SHARE * figure.bbox.height and width < BESIDE:
+        legend.remove()
+        title = textwrap.fill(note, 32) or None
+        legend = figure.legend(loc="outside right center", title=title, alignment="left", **look)
+        figure.set_size_inches(width + legend.get_window_extent().width / figure.dpi, height)
+    else:
+        figure.set_size_inches(width, height + size.height / figure.dpi)
     legend.get_title().set_color(FAINT)
 
 
-def log_ticks(
-    axis: Axis, ends: tuple[float, float], text: Callable[[float], str] = "{:g}".format, few: float = 100.0
-) -> None:
-    """Plain numbers on a logarithmic axis between `ends`: at 1, 2, 5 up to a factor `few`, else at powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def uniform_ticks(figure: Figure) -> None:
+    """The same kind of ticks on all logarithmic axes of base 10 of a figure: decades, at 1, 2, 5 where there are fewer
+    than two, and no minor ones; plain numbers where all are between 0.001 and 10,000, else powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ends[1] < few * ends[0] else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
-    axis.set_minor_formatter(NullFormatter())
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if not isinstance(axis.get_major_locator(), LogLocator) or getattr(axis.get_transform(), "base", 10) != 10:
+            continue
+        low, high = sorted(axis.get_view_interval())
+        decades = math.log10(high / low)
+        plain = low > 0.5 * PLAIN[0] and high < 2 * PLAIN[1]
+        if decades < FEW_DECADES:
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        else:
+            within = (1.0,) if decades >= 2 else (1.0, 2.0, 5.0) if plain else (1.0, 3.0)
+            axis.set_major_locator(LogLocator(subs=within))
+        axis.set_major_formatter(FuncFormatter(lambda value, _, plain=plain: f"{value:g}" if plain else power(value)))
+        axis.set_minor_locator(NullLocator())
+
+
+def power(value: float) -> str:
+    """``10^-3`` or ``5 x 10^-3``, as mathematics."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    factor = f"{value / 10.0**exponent:.2g}"
+    return rf"$10^{{{exponent}}}$" if factor == "1" else rf"${factor}\times10^{{{exponent}}}$"

@@ -1,97 +1,137 @@
-"""Pictures of ratios with intervals, a row for each task: the side of 1 on which they lie says which model leads."""
+"""Pictures of ratios with intervals, a row for each task: the side of 1 on which they lie says which network leads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kansciml.analysis.paired import UNDECIDED, Comparison
-from kansciml.reporting.legends import hollow, key, log_ticks
-from kansciml.reporting.style import FAINT, TRUTH, VariantStyle
+from kansciml.reporting import palette
+from kansciml.reporting.legends import hollow
+from kansciml.reporting.palette import NETWORKS, PAPER, TRUTH
+from kansciml.runs.tables import format_number
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-LEFT_SIDE, RIGHT_SIDE = "#fbe9df", "#e2eef7"
-"""Where the first model is better, and where the second is."""
-STEP, GAP = 0.095, 0.07
-"""Inches of height per ratio, and between rows."""
-FARTHEST = 30.0
-"""An interval's end so many times beyond the ratios is drawn as an arrow, not waited for."""
+FARTHEST = 1000.0
+"""A ratio so many times from 1 is written at the edge: the others have to be read beside it."""
+BEYOND = 5.0
+"""An interval's end so many times beyond the ratios is drawn as an arrow."""
+Rows = Sequence[tuple[str, Sequence["Ratio"]]]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """The outcome of a claim on a ratio, and how it looks: filled where it is decided after correction."""
+    """The outcome of a claim that the first of two networks is lower: in the colour of the winner, filled where it
+    stands after correction, hollow where it is decided by itself alone, and grey where it is not.
+
+    Args:
+        marker: of the way in which they are made equal. first, second: keys of `palette.NETWORKS`.
+        note: written beside it.
+    """
 
     outcome: Comparison
-    style: VariantStyle
+    marker: str
+    first: str = "kan"
+    second: str = "mlp"
+    note: str = ""
+
+    @property
+    def colour(self) -> str:
+        if self.outcome.verdict == UNDECIDED:
+            return palette.UNDECIDED
+        return NETWORKS[self.first if self.outcome.effect < 1 else self.second]
 
 
 def limits(ratios: Sequence[Comparison]) -> tuple[float, float]:
-    """Ends of an axis: around all ratios and 1, and the intervals' ends that are not too far from them."""
-    known = [one.effect for one in ratios if 0 < one.effect < math.inf]
+    """Ends of an axis: around 1 and the ratios that are not too far from it, and the intervals' ends not far beyond."""
+    known = [min(max(one.effect, 1 / FARTHEST), FARTHEST) for one in ratios if 0 < one.effect < math.inf]
     low, high = min([1.0, *known]), max([1.0, *known])
-    ends = [end for one in ratios for end in (one.low, one.high) if low / FARTHEST < end < high * FARTHEST]
-    return min([low, *ends]) / 1.5, max([high, *ends]) * 1.5
+    ends = [end for one in ratios for end in (one.low, one.high) if low / BEYOND < end < high * BEYOND]
+    return min([low, *ends]) / 1.4, max([high, *ends]) * 1.4
 
 
-def ratio_panel(axes: Axes, rows: Sequence[tuple[str, Sequence[Ratio]]], ends: tuple[float, float]) -> None:
-    """Draw named rows of ratios, one below the other, on a log axis between `ends`."""
+def ratio_panel(
+    axes: Axes, rows: Rows, ends: tuple[float, float], step: float = 0.1, sides: tuple[str, str] = ("kan", "mlp")
+) -> None:
+    """Draw named rows of ratios, one below the other, on a log axis between `ends`.
+
+    Args:
+        step: inches of height per ratio. sides: networks of whose colours the two sides have a breath, or empty.
+    """
     axes.set(xscale="log", xlim=ends)
-    axes.axvspan(ends[0], 1, color=LEFT_SIDE, linewidth=0, zorder=0)
-    axes.axvspan(1, ends[1], color=RIGHT_SIDE, linewidth=0, zorder=0)
+    for side, span in zip(sides, ((ends[0], 1), (1, ends[1]))):
+        axes.axvspan(*span, color=NETWORKS.get(side, palette.SHADE), alpha=0.12, linewidth=0, zorder=0)
     axes.axvline(1, color=TRUTH, linewidth=0.8, zorder=1)
     y, ticks = 0.0, []
     for place, (_, ratios) in enumerate(rows):
         if place:
-            axes.axhline(y - GAP / 2 - STEP / 2, color="white", linewidth=1.2, zorder=1)
-        ticks.append(y + STEP * (max(len(ratios), 1) - 1) / 2)
+            axes.axhline(y - 0.9 * step, color=PAPER, linewidth=1.4, zorder=1)
+        ticks.append(y + step * (max(len(ratios), 1) - 1) / 2)
         for line, one in enumerate(ratios):
-            _mark(axes, one, y + STEP * line, ends)
-        y += STEP * max(len(ratios), 1) + GAP
-    axes.set_ylim(y - GAP / 2 - STEP / 2, -(STEP + GAP) / 2)
+            _mark(axes, one, y + step * line, ends, 26 * step + 1)
+        y += step * (max(len(ratios), 1) + 0.8)
+    axes.set_ylim(y - 0.9 * step, -0.9 * step)
     axes.set_yticks(ticks, [name for name, _ in rows])
     axes.tick_params(axis="y", length=0)
-    log_ticks(axes.xaxis, ends, few=30.0)
 
 
-def height_of(rows: Sequence[tuple[str, Sequence[Ratio]]]) -> float:
+def height_of(rows: Rows, step: float = 0.1) -> float:
     """Inches that the rows take."""
-    return sum(STEP * max(len(ratios), 1) + GAP for _, ratios in rows)
+    return step * sum(max(len(ratios), 1) + 0.8 for _, ratios in rows)
 
 
-def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float]) -> None:
-    found, colour = one.outcome, one.style.colour
+def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float], size: float) -> None:
+    found, colour = one.outcome, one.colour
     if math.isnan(found.effect):
         return
     low, high = (float(np.clip(end, *ends)) for end in (found.low, found.high))
-    axes.plot((low, high), (y, y), color=colour, linewidth=1.1, solid_capstyle="butt", zorder=2)
+    axes.plot((low, high), (y, y), color=colour, linewidth=0.3 * size, solid_capstyle="butt", zorder=2)
     for whole, end in ((found.low, low), (found.high, high)):
         if whole != end and not math.isnan(whole):  # 4 and 5 are matplotlib's caretleft and caretright
-            axes.plot(end, y, marker=4 if end == ends[0] else 5, color=colour, markersize=4, clip_on=False, zorder=2)
-    ratio = float(np.clip(found.effect, *ends))
-    axes.plot(
-        ratio, y, one.style.marker, color=colour, markersize=3.6, markeredgewidth=0.9, zorder=4,
-        markerfacecolor=colour if found.corrected != UNDECIDED else "white",
-    )  # fmt: skip
-
-
-def sides(axes: Axes, left: str, right: str) -> None:
-    """Say above a panel who is better on which side."""
-    for text, x, side in ((left, 0.0, "left"), (right, 1.0, "right")):
+            axes.plot(end, y, marker=4 if end == ends[0] else 5, color=colour, markersize=size, clip_on=False, zorder=2)
+    inside = ends[0] <= found.effect <= ends[1]
+    ratio, side = float(np.clip(found.effect, *ends)), "left" if found.effect < 1 else "right"
+    if inside:
+        axes.plot(
+            ratio, y, one.marker, color=colour, markersize=size, markeredgewidth=1.0, zorder=4,
+            markerfacecolor=colour if found.corrected != UNDECIDED else PAPER,
+        )  # fmt: skip
+    if one.note or not inside:
+        text = one.note or format_number(found.effect, 2)
         axes.annotate(
-            text, (x, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha=side, fontsize=7,
-            fontweight="bold", color="#A04000" if side == "left" else "#005A8D",
+            text, (ratio, y), xytext=(5 if side == "left" else -5, 0), textcoords="offset points", va="center", ha=side,
+            fontsize=6, color=colour, zorder=5, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
 
 
-def ratio_keys(styles: Sequence[VariantStyle]) -> list[Artist]:
-    """Entries of a legend for the series, and for filled and hollow marks."""
-    filled = hollow("decided, after Holm's correction", marker="o", markerfacecolor=FAINT, markersize=4)
-    return [*(key(style, markersize=4) for style in styles), filled, hollow("undecided", markersize=4)]
+def name_sides(axes: Axes, left: str, right: str, sides: tuple[str, str] = ("kan", "mlp")) -> None:
+    """Say above a panel who is better on which side."""
+    for text, x, where, network in ((left, 0.0, "left", sides[0]), (right, 1.0, "right", sides[1])):
+        axes.annotate(
+            text, (x, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha=where, fontsize=7,
+            fontweight="bold", color=NETWORKS.get(network, TRUTH),
+        )  # fmt: skip
+
+
+def ratio_keys(markers: Mapping[str, str]) -> list[Artist]:
+    """Entries of a legend for the series, by their titles."""
+    return [
+        hollow(title, marker=marker, markersize=4, color=TRUTH, markerfacecolor=TRUTH)
+        for title, marker in markers.items()
+    ]
+
+
+def ratio_note(alpha: float, n_seeds: int | None = None) -> str:
+    """What is written above the legend."""
+    over = "paired seeds" if n_seeds is None else f"{n_seeds} seed{'s' * (n_seeds != 1)}"
+    return (
+        "filled: decided after Holm's correction, hollow: by itself, grey: undecided;"
+        f" line: {100 * (1 - alpha):g} % interval over {over}, arrow: it goes on"
+    )

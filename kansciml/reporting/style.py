@@ -1,4 +1,4 @@
-"""How pictures look: one publication style, one colour and line style per model variant, and files that are repeatable.
+"""How pictures look, but for colours (`palette`): one publication style, uniform ticks, and files that are repeatable.
 
 matplotlib is imported inside functions and only through `Figure` objects: no pyplot, no global state, no display.
 """
@@ -10,13 +10,14 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kansciml._files import write_bytes
+from kansciml.reporting.legends import uniform_ticks
+from kansciml.reporting.palette import dark_css
 from kansciml.runs.tables import Table, save_tables
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ FORMATS = (
     ("pdf", {"CreationDate": None, "Creator": "kansciml"}),
 )
 """Files of every picture, with metadata that do not depend on the day."""
-TRUTH = "#000000"
-SHADE = "#e9e9e9"
-FAINT = "#8a8a8a"
-
 RC = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that pictures agree between machines
@@ -57,55 +54,6 @@ RC = {
     "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
     "svg.hashsalt": "kansciml",  # element ids do not depend on the run
 }
-
-
-@dataclass(frozen=True)
-class VariantStyle:
-    """Name in legends, colour, line style, and marker of one model variant."""
-
-    name: str
-    colour: str
-    line: str | tuple[int, tuple[float, ...]]
-    marker: str
-
-    def on(self, backend: str) -> VariantStyle:
-        """The same variant on one of two backends: dotted on Julia."""
-        style = replace(self, name=f"{self.name} ({backend.capitalize()})")
-        return replace(style, line=(0, (1, 1)), marker="X") if backend == "julia" else style
-
-
-# Colours of Okabe and Ito (2008), told apart by the colour-blind; line styles tell them apart in grey.
-_KNOWN = {
-    "mlp": VariantStyle("MLP", "#0072B2", "-", "o"),
-    "kan": VariantStyle("KAN", "#D55E00", (0, (5, 1.5)), "s"),
-    "kan-width": VariantStyle("KAN, equal width", "#D55E00", (0, (5, 1.5)), "s"),
-    "kan-params": VariantStyle("KAN, equal parameters", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
-    "kan-spline": VariantStyle("KAN, splines", "#D55E00", (0, (5, 1.5)), "s"),
-    "kan-rswaf": VariantStyle("KAN, RSWAF", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
-    "kan-spline-params": VariantStyle("KAN, splines, equal parameters", "#CC79A7", (0, (1.2, 1.2)), "^"),
-    "kan-spline-flops": VariantStyle("KAN, splines, equal FLOPs", "#E69F00", (0, (3, 1, 1, 1, 1, 1)), "P"),
-    "kan-spline-replace": VariantStyle("KAN, splines, replace", "#009E73", (0, (3, 1.5)), "P"),
-    "kan-spline-head": VariantStyle("KAN, splines, head", "#56B4E9", (0, (7, 1.5, 1.5, 1.5)), "X"),
-    "kan-spline-grouped": VariantStyle("KAN, splines, grouped", "#7A4FBF", (0, (3, 1, 1, 1, 1, 1)), "<"),
-    "kan-rswaf-params": VariantStyle("KAN, RSWAF, equal parameters", "#56B4E9", (0, (7, 2)), "v"),
-    "kan-rswaf-flops": VariantStyle("KAN, RSWAF, equal FLOPs", "#666666", (0, (7, 1.5, 1.5, 1.5)), "X"),
-    "kan-unscaled": VariantStyle("KAN, unscaled state", "#CC79A7", (0, (1.2, 1.2)), "^"),
-    "mlp-tuned": VariantStyle("MLP, tuned", "#56B4E9", "-", "v"),
-    "kan-tuned": VariantStyle("KAN, tuned", "#E69F00", (0, (5, 1.5)), "^"),
-    "kan-tanh": VariantStyle("KAN, tanh of the state", "#56B4E9", (0, (7, 2)), "v"),
-}
-_OTHERS = (
-    ("#E69F00", (0, (3, 1.5)), "P"),
-    ("#666666", (0, (7, 1.5, 1.5, 1.5)), "X"),
-    ("#7A4FBF", (0, (3, 1, 1, 1, 1, 1)), "<"),
-    ("#8C6D31", (0, (2, 2.5)), ">"),
-)
-
-
-def variant_styles(variants: Iterable[str]) -> Mapping[str, VariantStyle]:
-    """A style for each of `variants`, in their order: the known ones always look the same, others take what is left."""
-    others = iter(_OTHERS * 8)
-    return {one: _KNOWN[one] if one in _KNOWN else VariantStyle(one, *next(others)) for one in dict.fromkeys(variants)}
 
 
 @contextlib.contextmanager
@@ -145,7 +93,8 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def save_figure(figure: Figure, folder: Path, stem: str, only: str | None = None) -> list[Path]:
-    """Write ``stem.svg`` (text as text), ``stem.png`` (200 dpi) and ``stem.pdf``, the same bytes each time.
+    """Write ``stem.svg`` (text as text; dark where the screen is), ``stem.png`` (200 dpi) and ``stem.pdf``, the same
+    bytes each time, with `uniform_ticks`.
 
     Args:
         only: the one kind among these that is wanted.
@@ -155,10 +104,14 @@ def save_figure(figure: Figure, folder: Path, stem: str, only: str | None = None
     """
     paths = []
     with publication_style():
+        uniform_ticks(figure)
         for kind, metadata in [one for one in FORMATS if only in (None, one[0])]:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
-            paths.append(write_bytes(folder / f"{stem}.{kind}", buffer.getvalue()))
+            data = buffer.getvalue()
+            if kind == "svg":
+                data = data.replace(b"</style>", dark_css().encode() + b"</style>", 1)
+            paths.append(write_bytes(folder / f"{stem}.{kind}", data))
     return paths
 
 

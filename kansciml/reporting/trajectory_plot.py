@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.reporting.legends import legend_below
-from kansciml.reporting.style import FAINT, WIDTH, as_is, new_figure
+from kansciml.reporting.legends import place_legend
+from kansciml.reporting.palette import FAINT, SERIES
+from kansciml.reporting.style import WIDTH, as_is, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
-COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
 
 def draw_trajectories(
@@ -33,13 +33,13 @@ def draw_trajectories(
     """
     columns = min(len(labels), COLUMNS)
     rows = -(-len(labels) // columns)
-    few = len(found) <= len(COLOURS)
-    figure = new_figure(1.9 * rows + 0.2 + 0.3 * (few and bool(names)), width=min(WIDTH, 3.2 * columns))
+    few = len(found) <= len(SERIES)
+    figure = new_figure(1.9 * rows + 0.2, width=min(WIDTH, 3.2 * columns))
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     for index, (axes, label) in enumerate(zip(panels, labels)):
         for k, (t, states) in enumerate(found):
             axes.plot(
-                t, states[:, index], color=COLOURS[k if few else 0], marker="o" if len(t) == 1 else None,
+                t, states[:, index], color=SERIES[k if few else 0], marker="o" if len(t) == 1 else None,
                 label=as_is(names[k]) if names else None, linewidth=1.1 if few else 0.6,
             )  # fmt: skip
             if trained_until is not None and t.min() < trained_until < t.max():
@@ -51,5 +51,5 @@ def draw_trajectories(
     for axes in panels[len(labels) :]:
         axes.set_axis_off()
     if names and few:
-        legend_below(figure, panels[0].get_lines(), "", most=len(names))
+        place_legend(figure, panels[0].get_lines())
     return figure

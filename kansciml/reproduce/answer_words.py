@@ -7,94 +7,96 @@ from collections.abc import Callable, Iterable, Sequence
 
 from kansciml.analysis.paired import UNDECIDED
 from kansciml.experiments.ode.tables import LEAST_CONVERGED
-from kansciml.runs.findings import BEYOND_TRAINING, COST, EQUAL, ERROR, KAN_BETTER, MLP_BETTER, KanOverMlp
+from kansciml.runs.findings import ASIDE, COST, ELSEWHERE, EQUAL, ERROR, KAN_BETTER, MLP_BETTER, KanOverMlp
 from kansciml.runs.tables import format_number
 
 NAMED = 3
 """Tasks of one kind that a sentence names; of more it tells how many."""
+COSTS = ("time", "flops", "evaluations", "width", "params")
+"""Keys of `EQUAL` as the sentence on other kinds of equality names them."""
 Rows = Sequence[KanOverMlp]
 
 
 def leading(rows: Rows) -> list[KanOverMlp]:
     """One comparison of errors per task: the first of those that are equal in what stands first in `EQUAL`."""
-    order = list(EQUAL)
+    order, places = list(EQUAL), list(dict.fromkeys(map(_task, rows)))
     found: dict[tuple[str, str], KanOverMlp] = {}
     for row in sorted((row for row in rows if row.about == ERROR), key=lambda row: order.index(row.equal)):
-        found.setdefault((row.kind, row.task), row)
-    places = list(dict.fromkeys((row.kind, row.task) for row in rows))
-    return sorted(found.values(), key=lambda row: places.index((row.kind, row.task)))
+        found.setdefault(_task(row), row)
+    return sorted(found.values(), key=lambda row: places.index(_task(row)))
 
 
 def sentences(rows: Rows) -> list[str]:
-    """At most five: where KANs are better, where MLPs are, where it is open, at equal cost, and beyond the training."""
+    """At most five: where KANs are better, where MLPs are, where it is open, at equal cost, and elsewhere."""
     first = leading(rows)
-    found = [_where(first, verdict, text) for verdict, text in WORTH.items()] if first else []
-    return [text for text in [*found, _at_equal_cost(rows, first), _beyond(rows)] if text]
+    return [_sentence(text) for text in (*_where(first), _at_equal_cost(rows, first), _elsewhere(rows)) if text]
 
 
-WORTH = {
-    KAN_BETTER: "a KAN has the lower error on {}",
-    MLP_BETTER: "an MLP has the lower error on {}",
-    UNDECIDED: "it is undecided on {}",
-}
+def _where(first: Rows) -> list[str]:
+    """Up to three sentences, one for each verdict."""
+    kan, mlp, neither = (of(first, verdict) for verdict in (KAN_BETTER, MLP_BETTER, UNDECIDED))
+    if not first:
+        return []
+    equal = dict.fromkeys(row.equal for row in first)
+    held = EQUAL[next(iter(equal))] + ", or what is named instead," * (len(equal) > 1)
+    found = [f"with {held} a KAN has the lower error on {len(kan) or 'none'} of {_number(first, 'task')}"]
+    found[0] += f" (KAN / MLP): {_named(kan, first)}" if kan else ""
+    found.append(f"an MLP has it on {len(mlp)}: {_named(mlp, first)}" if mlp else "an MLP has it on none")
+    verb = "is" if len(neither) == 1 else "are"
+    return [*found, *[f"{len(neither)} {verb} undecided: {_named(neither, first)}"] * bool(neither)]
 
 
-def _where(rows: Rows, verdict: str, text: str) -> str:
-    own, equal = of(rows, verdict), {row.equal for row in rows}
-    start = "" if verdict != KAN_BETTER else f"With {EQUAL[rows[0].equal]} "
-    if len(equal) > 1 and start:
-        start = "With equal parameters (where that was not run, as named) "
-    count = f"{len(own) or 'none'} of {_number(rows, 'task')}"
-    told = text.format(count) + (f": {_named(own, rows, verdict == UNDECIDED)}" if own else "")
-    return f"{(start + told)[:1].upper()}{(start + told)[1:]}."
-
-
-def _named(own: Rows, among: Rows, bare: bool) -> str:
+def _named(own: Rows, among: Rows) -> str:
     """``Spiral (0.31, 0.2 to 0.5)``; of many of a kind ``7 of 10 Feynman formulas (0.01 to 0.6)``."""
     parts = []
     for kind in dict.fromkeys(row.kind for row in own):
         rows, every = ([row for row in some if row.kind == kind] for some in (own, among))
         how = "" if rows[0].equal == "params" else f", {EQUAL[rows[0].equal]}"
         if len(rows) <= NAMED:
-            parts += [f"{row.task}{how}{'' if bare else f' ({ratio(row)})'}" for row in rows]
+            parts += [f"{row.task}{how} ({ratio(row)}{_why(row)})" for row in rows]
         else:
-            parts.append(f"{len(rows)} of {len(every)} {kind}{how}{'' if bare else f' ({_spread(rows)})'}")
+            parts.append(f"{len(rows)} of {len(every)} {kind}{how} ({_spread(rows)})")
     return "; ".join(parts)
+
+
+def _why(row: KanOverMlp) -> str:
+    return ", not trained to the end" if row.verdict == UNDECIDED and _capped(row) else ""
 
 
 def _at_equal_cost(rows: Rows, first: Rows) -> str:
     """How often either side has the lower error with other things equal, and where that turns the verdict."""
-    parts, turned = [], []
-    main = {(row.kind, row.task): row for row in first}
-    for equal, name in EQUAL.items():
-        own = {(row.kind, row.task): row for row in reversed(rows) if row.about == ERROR and row.equal == equal}
-        other = {key: row for key, row in own.items() if main[key].equal != equal}
+    main = {_task(row): row for row in first}
+    parts: list[str] = []
+    turned: dict[str, list[str]] = {}
+    for equal in COSTS:
+        own = {_task(row): row for row in reversed(rows) if row.about == ERROR and row.equal == equal}
+        other = {task: row for task, row in own.items() if main[task].equal != equal}
         if other:
-            found = [len(of(list(other.values()), verdict)) for verdict in (KAN_BETTER, MLP_BETTER)]
-            parts.append(f"at {name} KANs lead on {found[0]} and MLPs on {found[1]} of {_number(other, 'task')}")
-        turned += [
-            f"{row.task} ({row.verdict} at {name}, {main[key].verdict} at {EQUAL[main[key].equal]})"
-            for key, row in other.items()
-            if UNDECIDED not in (row.verdict, main[key].verdict) and row.verdict != main[key].verdict
-        ]
-    told = f"; the verdict turns on {_some(turned)}" if turned else ""
-    return f"{'; '.join(parts)}{told}."[:1].upper() + f"{'; '.join(parts)}{told}."[1:] if parts else ""
+            parts.append(f"at {EQUAL[equal]} {_score(list(other.values()))}")
+        for task, row in other.items():
+            if {row.verdict, main[task].verdict} == {KAN_BETTER, MLP_BETTER}:
+                turned.setdefault(row.task, []).append(EQUAL[equal].removeprefix("equal "))
+    told = [f"{task} (with equal {', '.join(equals)})" for task, equals in turned.items()]
+    return "; ".join([*parts, *[f"the verdict turns on {_some(told, NAMED)}"] * bool(told)])
 
 
-def _beyond(rows: Rows) -> str:
-    """Errors on other data than the task's own, and costs."""
+def _elsewhere(rows: Rows) -> str:
+    """Errors on other data than the task's own, with noise or other settings, and costs."""
     parts = []
-    for measure in dict.fromkeys(row.measure for row in rows if row.about == BEYOND_TRAINING):
+    for measure in dict.fromkeys(row.measure for row in rows if row.about in (ELSEWHERE, ASIDE)):
         own = [row for row in rows if row.measure == measure]
-        least = [row for row in own if row.equal == min((one.equal for one in own), key=list(EQUAL).index)]
-        found = [len(of(least, verdict)) for verdict in (KAN_BETTER, MLP_BETTER)]
-        at = measure if measure.startswith("with") else f"at {measure}"
-        parts.append(f"{at} KANs err less on {found[0]} and MLPs on {found[1]} of {_number(least, 'task')}")
-    for measure in dict.fromkeys(row.measure for row in rows if row.about == COST):
-        own = [row for row in rows if row.measure == measure]
-        parts.append(f"the {measure} of KANs is {_spread(own)} times the MLPs' in {_number(own, 'model')}")
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+        first = min((row.equal for row in own), key=list(EQUAL).index)
+        least = [row for row in own if row.equal == first]
+        parts.append(f"{'at ' * (not measure.startswith('with '))}{measure} {_score(least)}")
+    for kind in dict.fromkeys(row.kind for row in rows if row.about == COST):
+        own = [row for row in rows if row.kind == kind]
+        parts.append(f"the {kind} of KANs is {_spread(own)} times the MLPs' in {_number(own, 'model')}")
+    return "; ".join(parts)
+
+
+def _score(rows: Rows) -> str:
+    kan, mlp = (len(of(rows, verdict)) or "none" for verdict in (KAN_BETTER, MLP_BETTER))
+    return f"KANs lead on {kan} and MLPs on {mlp} of {_number(rows, 'task')}"
 
 
 def limits(rows: Rows) -> list[str]:
@@ -115,19 +117,26 @@ def _sizes(rows: Rows) -> list[str]:
 
 def _unfinished(rows: Rows) -> list[str]:
     known = [row for row in rows if row.ended and row.about == ERROR]
-    capped = [row for row in known if min(row.ended or ()) < LEAST_CONVERGED]
-    if not known:
-        return []
     least = f"{100 * LEAST_CONVERGED:g} %"
-    if not capped:
-        return [
-            f"In all {len(known)} comparisons at least {least} of the trainings of either side had ended by itself."
-        ]
-    named = _some([_shares(row) for row in capped])
+    parts: list[str] = []
+    for kind in dict.fromkeys(row.kind for row in known):
+        every = [row for row in known if row.kind == kind]
+        capped = [row for row in every if _capped(row)]
+        if 0 < len(capped) <= NAMED:
+            parts += map(_shares, capped)
+        elif capped:
+            parts.append(f"{len(capped)} of {len(every)} comparisons of {kind}")
+    if not parts:
+        told = f"In all {_number(known, 'comparison')} of ends at least {least} of either side's trainings had ended."
+        return [told] if known else []
     return [
-        f"In {len(capped)} of {len(known)} comparisons less than {least} of one side's trainings had ended on a plateau"
-        f" or at their noise floor, and a larger budget may change who is better: {named}."
+        f"A larger budget may change who is better where less than {least} of one side's trainings had ended on a"
+        f" plateau or at their noise floor: {'; '.join(parts)}."
     ]
+
+
+def _capped(row: KanOverMlp) -> bool:
+    return row.ended is not None and min(row.ended) < LEAST_CONVERGED
 
 
 def _shares(row: KanOverMlp) -> str:
@@ -136,31 +145,25 @@ def _shares(row: KanOverMlp) -> str:
 
 
 def _open(rows: Rows) -> list[str]:
-    """Which undecided comparisons more seeds, or nothing, would decide."""
+    """What more seeds would decide of what is undecided, but for trainings that had not ended."""
     tested = [row for row in rows if row.verdict == UNDECIDED and not math.isnan(row.outcome.p_value)]
-    finished = [row for row in tested if not row.ended or min(row.ended) >= LEAST_CONVERGED]
-    few = [row for row in finished if row.outcome.n_pairs < row.outcome.needed]
-    alone = [row for row in finished if row.uncorrected != UNDECIDED and row not in few]
-    found = []
+    rest, found = [row for row in tested if not _capped(row)], []
+    few = [row for row in rest if row.outcome.n_pairs < row.outcome.needed]
     if few:
         most = max(row.outcome.needed for row in few)
-        found.append(
-            f"{len(few)} undecided comparisons have too few seeds to be decided after Holm's correction: {most} can."
-        )
+        found.append(f"{_number(few, 'comparison')} would take {most} seeds to be decided after Holm's correction.")
+        rest = [row for row in rest if row not in few]
+    alone = [row for row in rest if row.uncorrected != UNDECIDED]
     if alone:
-        found.append(f"More seeds may decide what only Holm's correction leaves open: {_some(map(_short, alone))}.")
-    rest = [row for row in finished if row not in few and row not in alone]
+        told = [f"{row.task}, {row.measure}, {EQUAL[row.equal]} ({ratio(row)})" for row in alone]
+        found.append(f"More seeds may decide what only Holm's correction leaves open: {_some(told, NAMED)}.")
+        rest = [row for row in rest if row not in alone]
     if rest:
-        low, high = min(row.outcome.low for row in rest), max(row.outcome.high for row in rest)
-        found.append(
-            f"In {_number(rest, 'further undecided comparison')} the intervals hold both sides of 1, from"
-            f" {format_number(low, 2)} to {format_number(high, 2)} in all: there the seeds differ more than the models."
-        )
+        ends = min(row.outcome.low for row in rest), max(row.outcome.high for row in rest)
+        low, high = (format_number(end, 2) for end in ends)
+        many = _number(rest, "comparison")
+        found.append(f"In {many} seeds differ more than models: a ratio between {low} and {high} is not ruled out.")
     return found
-
-
-def _short(row: KanOverMlp) -> str:
-    return f"{row.task}, {row.measure}, {EQUAL[row.equal]} ({ratio(row)})"
 
 
 def of(rows: Iterable[KanOverMlp], verdict: str) -> list[KanOverMlp]:
@@ -174,6 +177,14 @@ def ratio(row: KanOverMlp) -> str:
     return effect if math.isnan(row.outcome.low) else f"{effect}, {low} to {high}"
 
 
+def _task(row: KanOverMlp) -> tuple[str, str]:
+    return row.kind, row.task
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _spread(rows: Rows) -> str:
     return _range([row.outcome.effect for row in rows], lambda value: format_number(value, 2))
 
@@ -183,12 +194,10 @@ def _range(values: Sequence[float], text: Callable[[float], str] = "{:,}".format
     return low if low == high else f"{low} to {high}"
 
 
-def _number(rows: Iterable[object], what: str) -> str:
-    count = len(list(rows))
-    return f"{count} {what}{'s' * (count != 1)}"
+def _number(rows: Sequence[object], what: str) -> str:
+    return f"{len(rows)} {what}{'s' * (len(rows) != 1)}"
 
 
-def _some(texts: Iterable[str], most: int = 6) -> str:
-    found = list(texts)
-    rest = [f"and {len(found) - most} more"] if len(found) > most + 1 else found[most:]
-    return "; ".join([*found[:most], *rest])
+def _some(texts: Sequence[str], most: int) -> str:
+    rest = [f"and {len(texts) - most} more"] if len(texts) > most + 1 else list(texts[most:])
+    return "; ".join([*texts[:most], *rest])

@@ -92,7 +92,15 @@ def reproduce(
         errors, problem = _attempt(_errors_of_paper)
         made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         ordered = [entries[name] for name in known]
-        return Page(preset, ordered, errors, problem, made, __version__, sentences())
+        return Page(
+            preset,
+            ordered,
+            errors=errors,
+            errors_problem=problem,
+            made=made,
+            version=__version__,
+            sentences=sentences(),
+        )
 
     for number, name in enumerate(names, 1):
         if run is None or entries[name].status == FINISHED:
@@ -144,7 +152,7 @@ def _state(record: Record | None, failure: str) -> tuple[str, str]:
         why = failure or (record.message if record is not None else "")
         return FAILED, f"The run failed: {why.rstrip('.')}. The command below resumes it."
     if record is None:
-        return MISSING, "There is no run of this preset yet: the command below makes one."
+        return MISSING, ""
     if record.status != "finished":
         state = "another process is at work on it, or it was stopped; the command resumes it"
         return UNFINISHED, f"The run is not finished: {state}."

@@ -42,6 +42,16 @@ def pack(record: Record, folder: Path) -> Path:
     """
     if record.status != "finished":
         raise KansciError(f"{record.folder} is {record.status}: only finished runs can be packed; resume it first")
+    return write_bytes(make_folder(folder) / packed_name(record), packed(record))
+
+
+def packed_name(record: Record) -> str:
+    """Name of the file that a record is packed into."""
+    return f"{record.experiment}-{record.config_hash}.zip"
+
+
+def packed(record: Record) -> bytes:
+    """The bytes of that file. Raises KansciError: a file of the record cannot be read."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
         for name in MEMBERS:
@@ -50,9 +60,7 @@ def pack(record: Record, folder: Path) -> Path:
                 info = zipfile.ZipInfo(name, FIXED_TIME)  # so that equal records give equal files
                 info.compress_type = zipfile.ZIP_LZMA
                 archive.writestr(info, content)
-    path = make_folder(folder) / f"{record.experiment}-{record.config_hash}.zip"
-    write_bytes(path, buffer.getvalue())
-    return path
+    return buffer.getvalue()
 
 
 def unpack(archives: Path, results: Path) -> list[Path]:

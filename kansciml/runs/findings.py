@@ -59,8 +59,9 @@ EQUAL = {
     "time": "equal time",
 }
 """What a KAN and an MLP are made equal in, the one that decides first."""
-ERROR, BEYOND_TRAINING, COST = "error", "error beyond training", "cost"
-"""What a `KanOverMlp` compares: the error of its task, errors on other data than the task's own, or a cost."""
+ERROR, ELSEWHERE, ASIDE, COST = "error", "error elsewhere", "error, told and not drawn", "cost"
+"""What a `KanOverMlp` compares: the error of its task; that on other data, of other sizes or settings, drawn or told
+alone; a cost."""
 KAN_BETTER, MLP_BETTER = "KAN better", "MLP better"
 
 
@@ -69,10 +70,10 @@ class KanOverMlp:
     """The error (or cost) of KANs over that of MLPs on one task with something held equal; below 1 the KAN is better.
 
     Args:
-        kind: of task, such as ``"Neural ODEs"``. task: such as ``"Lotka-Volterra"``.
+        kind: of task, such as ``"neural ODEs"``. task: such as ``"Lotka-Volterra"``.
         measure: what the ratio is of, such as ``"training loss"``. equal: a key of `EQUAL`.
         outcome: of a claim on that ratio, after Holm's correction; of a cost that was counted without p-value.
-        about: `ERROR`, `BEYOND_TRAINING` or `COST`.
+        about: `ERROR`, `ELSEWHERE`, `ASIDE` or `COST`.
         parameters: of KAN and MLP. ended: shares of the KANs' and of the MLPs' trainings that ended on a plateau or at
             their noise floor. Each None where it is not known.
         budget: what a training may take at most, in words.

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from kansciml._errors import KansciError
 from kansciml._files import file_failure, list_folder, to_jsonable, write_bytes, write_json
 from kansciml.runs.typed import read
 
+T = TypeVar("T")
 SCHEMA = 1
 STATUSES = ("running", "finished", "interrupted", "failed")
 DRAWN = "pictures.json"
@@ -172,6 +173,15 @@ def reading(record: Record) -> Iterator[None]:
         path = record.folder / "record.json"
         what = f"no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise _corrupt(path, f"it lacks what a run of {record.experiment} has: {what}") from error
+
+
+def finished_rows(record: Record, kind: type[T], name: str = "runs") -> list[T]:
+    """The rows of a finished run, as dataclasses. Raises DamagedRecord: it has none, or others."""
+    with reading(record):
+        rows = [read(kind, row) for row in record.result[name]]
+    if not rows:
+        raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
+    return rows
 
 
 def drawn_files(record: Record) -> list[Path] | None:

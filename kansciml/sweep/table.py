@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kansciml._files import write_text
-from kansciml.reporting import style
+from kansciml.reporting import palette, style
+from kansciml.reporting.legends import place_legend
 from kansciml.reporting.results_table import TRAINED_LISTS, flatten, is_list_of_objects
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, save_tables
@@ -147,21 +148,26 @@ def _drawn(frame: pd.DataFrame, name: str, loss: str) -> Figure:
     panels = list(frame.groupby("panel", sort=False))[:MAX_PANELS]
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure = style.new_figure(2.3 * rows + 0.4)
-    styles = style.variant_styles(frame["curve"].unique())
+    figure = style.new_figure(2.3 * rows)
+    styles = palette.variant_styles(frame["curve"].unique())
     handles: dict[str, Any] = {}
     for index, (title, panel) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
         for curve, points in panel.groupby("curve", sort=False):
             spread, look = points.groupby("x")["value"].agg(["min", "median", "max"]), styles[str(curve)]
             (handles[look.name],) = axes.plot(
-                spread.index, spread["median"], color=look.colour, linestyle=look.line, marker=look.marker
+                spread.index,
+                spread["median"],
+                color=look.colour,
+                linestyle=look.line,
+                marker=look.marker,
+                label=look.name,
             )
             axes.fill_between(spread.index, spread["min"], spread["max"], color=look.colour, alpha=0.15, linewidth=0)
         _scale(axes, sorted(panel["x"].unique()), list(panel["value"]))
         axes.set(xlabel=name, ylabel=loss if index % columns == 0 else "")
         axes.set_title("\n".join(textwrap.wrap(str(title), 100 // columns)))
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))
+    place_legend(figure, list(handles.values()), "line: median; band: lowest to highest")
     return figure
 
 

@@ -252,20 +252,21 @@ class Run:
         return stop > 0
 
     def _row(self, totals: Mapping[str, float], window: list[float]) -> dict[str, Any]:
-        samples, seconds = window
-        window[:] = 0.0, 0.0
+        samples, seconds, cpu = window
+        window[:] = 0.0, 0.0, 0.0
         self.state.peak_memory = max(self.state.peak_memory, _devices.peak_memory(self.fabric.device))
         return {
             "step": self.state.step,
             **means(totals),
             "learning_rate": self._rate(self.state.step - 1),
             "samples_per_s": samples / seconds if seconds > 0 else 0.0,
+            "cpu_s": cpu * totals["count"] / samples if samples else 0.0,  # also of what earlier sessions did
             "peak_memory_mb": self.state.peak_memory / 1e6,
             "wall_s": time.monotonic() - self.began,
         }
 
     def _log(self, row: dict[str, Any]) -> None:
-        hidden = ("kind", "epoch", "step", "gradient_norm", "learning_rate", "wall_s")
+        hidden = ("kind", "epoch", "step", "gradient_norm", "learning_rate", "cpu_s", "wall_s")
         shown = {name: value for name, value in row.items() if name not in hidden}
         last = self.state.history[-1] if self.state.history else {}
         evaluated = {name: value for name, value in last.items() if name.startswith("eval_")}

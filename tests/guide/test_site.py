@@ -18,7 +18,7 @@ REMOTE = re.compile(
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The built site, its notebooks as they are written."""
-    for needed in ("mkdocs", "mkdocstrings_handlers.python", "material", "jupytext"):
+    for needed in ("mkdocs", "mkdocstrings_handlers.python", "material", "jupytext", "latex2mathml"):
         pytest.importorskip(needed, reason="the site needs pip install 'kansciml[docs]'")
     guide.hooks()
     folder = tmp_path_factory.mktemp("site")
@@ -39,6 +39,7 @@ def test_the_site_is_built_strictly_and_works_offline(site):
         assert not REMOTE.search(path.read_text(encoding="utf-8")), path
     reference = (site / "api" / "index.html").read_text(encoding="utf-8") + (site / "api" / "layers.html").read_text()
     assert 'id="kansciml.UsageError"' in reference and 'id="kansciml.layers.spline_kan.SplineKAN"' in reference
+    assert "<math" in (site / "api" / "layers.html").read_text(encoding="utf-8")
     assert not list(site.rglob("*.zip")) and (site / "pictures" / "lotka_anytime.png").exists()
 
 

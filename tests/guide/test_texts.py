@@ -48,6 +48,8 @@ def dead(path, text: str) -> list[str]:
 
 @pages([path for path in LINKED if path.exists()])
 def test_links_and_anchors_resolve(path):
+    if not guide.CONFIG.exists():
+        pytest.skip("a source distribution lacks some of the files")
     assert not dead(path, guide.prose(path))
 
 

@@ -8,10 +8,11 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+from matplotlib.lines import Line2D
 
 from kansciml import KansciError
-from kansciml.reporting.legends import legend_below
-from kansciml.reporting.style import new_figure, publication_style, save_figure, variant_styles
+from kansciml.reporting.legends import place_legend, uniform_ticks
+from kansciml.reporting.style import new_figure, publication_style, save_figure
 
 
 def draw():
@@ -48,15 +49,6 @@ def test_unwritable_folder(tmp_path):
         save_figure(draw(), tmp_path / "file", "figure")
 
 
-def test_every_variant_looks_different_and_known_ones_always_the_same():
-    names = ["mlp", "kan-width", "kan-params", "kan-unscaled", "rswaf", "wavelet"]
-    styles = variant_styles(names)
-    assert list(styles) == names
-    for attribute in ("colour", "line", "marker", "name"):
-        assert len({getattr(style, attribute) for style in styles.values()}) == len(names)
-    assert variant_styles(["rswaf", "mlp"])["mlp"] == styles["mlp"]
-
-
 def test_only_drawing_loads_matplotlib():
     code = (
         "import sys; import kansciml.experiments.ode.report, kansciml.reporting.style, kansciml.runs.records;"
@@ -67,19 +59,49 @@ def test_only_drawing_loads_matplotlib():
 
 @pytest.mark.parametrize("label", ["MLP", "KAN, splines (G=5, S=3)", "KAN, splines (G=5, S=3), equal parameters, fair"])
 def test_a_legend_below_takes_as_many_columns_as_fit(label):
-    from matplotlib.lines import Line2D
-
     with publication_style():
         figure = new_figure(3.0)
         figure.subplots(1, 2)
-        legend_below(figure, [Line2D([], [], label=label) for _ in range(5)], "line: median")
+        place_legend(figure, [Line2D([], [], label=label) for _ in range(5)], "line: median")
         figure.set_dpi(200)
         figure.draw_without_rendering()
         (legend,) = figure.legends
         box = legend.get_window_extent()
     assert 0 <= box.x0 and box.x1 <= figure.bbox.width and legend.get_title().get_text() == "line: median"
     lefts = {round(text.get_window_extent().x0) for text in legend.get_texts()}
-    assert len(lefts) == (3 if len(label) < 40 else 2)
+    assert len(lefts) == (5 if len(label) < 10 else 3 if len(label) < 40 else 2)
+
+
+@pytest.mark.parametrize("size", [(2.3, 3.2), (2.0, 7.0), (8.0, 7.0)])
+@pytest.mark.parametrize("count, note", [(2, "mark: one seed"), (6, ""), (0, "a long note " * 20)])
+def test_a_legend_takes_less_than_a_third_and_the_panels_keep_their_size(size, count, note):
+    with publication_style():
+        figure = new_figure(*size)
+        axes = figure.subplots()
+        figure.draw_without_rendering()
+        before = axes.get_window_extent()
+        place_legend(figure, [Line2D([], [], label="KAN, equal parameters") for _ in range(count)], note)
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box, after = legend.get_window_extent(), axes.get_window_extent()
+    assert box.width * box.height < figure.bbox.width * figure.bbox.height / 3
+    assert not box.overlaps(axes.get_tightbbox()) and box.x1 <= figure.bbox.width and box.y0 >= 0
+    assert after.width == pytest.approx(before.width, rel=0.05) and after.height == pytest.approx(
+        before.height, rel=0.05
+    )
+
+
+def test_logarithmic_axes_have_the_same_kind_of_ticks():
+    with publication_style():
+        figure = new_figure(2.0)
+        shown = []
+        for ends, axes in zip([(0.5, 12), (2e-9, 3), (0.08, 0.11), (20, 9000)], figure.subplots(1, 4)):
+            axes.set(yscale="log", ylim=ends)
+            uniform_ticks(figure)
+            shown.append([text.get_text() for text in axes.get_yticklabels() if text])
+            assert len(axes.yaxis.get_minorticklocs()) == 0
+    assert {"0.5", "1", "2", "5", "10"} <= set(shown[0]) and {"100", "1000"} <= set(shown[3])
+    assert "$10^{-6}$" in shown[1] and {"0.09", "0.1"} <= set(shown[2])
 
 
 @pytest.mark.parametrize("backend", ["nonsense", "module://none.such"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ def test_figures_are_named_by_item_in_every_kind_there_is(written):
     folder, _, page = written
     names = {path.name for path in (folder / "figures").iterdir()}
     assert names == {
-        "figure-2-loss-curves.svg", "figure-2-orbits-pleiades.svg", "fair-loss-curves.svg", "fair-loss-curves.pdf",
-        "figure-2-tables.md", "figure-2-tables.json", "fair-tables.md", "fair-tables.json",
+        "answer.svg", "figure-2-loss-curves.svg", "figure-2-orbits-pleiades.svg", "fair-loss-curves.svg",
+        "fair-loss-curves.pdf", "figure-2-tables.md", "figure-2-tables.json", "fair-tables.md", "fair-tables.json",
     }  # fmt: skip
     source = page.entries[0].pictures[0]
     assert (folder / "figures" / "figure-2-loss-curves.svg").read_bytes() == source.read_bytes()
@@ -45,9 +46,24 @@ def test_a_second_time_leaves_the_same_figures_alone(written):
     assert write_page(page, folder) == paths and picture.stat().st_mtime_ns == before
 
 
+def test_the_records_are_in_one_file_of_packed_ones(written):
+    folder, _, page = written
+    with zipfile.ZipFile(folder / "records.zip") as archive:
+        archive.extractall(folder.parent / "packed")
+        assert archive.namelist() == ["fig2-0123456789ab.zip", "fair-0123456789ab.zip"]
+    with zipfile.ZipFile(folder.parent / "packed" / "fig2-0123456789ab.zip") as archive:
+        assert json.loads(archive.read("record.json"))["wall_s"] == 4000
+    before = (folder / "records.zip").read_bytes()
+    (page.entries[0].record.folder / "config.json").unlink()  # nor is it needed: what is packed is kept
+    write_page(page, folder)
+    assert (folder / "records.zip").read_bytes() == before
+    (page.entries[0].record.folder / "config.json").write_text("{}")
+
+
 def test_findings_as_json(written):
     folder, _, page = written
     document = json.loads((folder / "findings.json").read_text())
+    assert document["answer"] == list(page.answer.sentences) and document["limits"] == list(page.answer.limits)
     assert document["verdicts"] == {"reproduced": 1, "not reproduced": 1, "not decidable at this budget": 1}
     assert [one["claim"] for one in document["findings"]] == [finding.text for _, finding in page.findings]
     assert [run["status"] for run in document["runs"]] == [entry.status for entry in page.entries]
@@ -60,18 +76,19 @@ def test_markdown_holds_the_same(written):
     for entry in page.entries:
         assert entry.title in text and entry.command in text and entry.message in text
     for _, finding in page.findings:
-        assert finding.text in text and f"**{finding.verdict}**" in text
+        assert finding.text in text and text.count(finding.evidence) == 1
+    assert text.index(page.answer.sentences[0]) < text.index("(figures/answer.svg)") < text.index("## Claims and")
     for shown in (
         "| seeds | 2 | 10 |",
         "As in the preset paper: systems lotka.",
-        "### 1. A misprint",
+        "### A misprint",
         "wall time: 1 h",
     ):
         assert shown in text
-    block = re.search(r"## All findings\n\n((?:\|.*\n)+)", text)
+    block = re.search(r"## Claims and verdicts\n\n((?:\|.*\n)+)", text)
     assert block is not None and {len(re.findall(r"(?<!\\)\|", line)) for line in block[1].splitlines()} == {6}
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
-    assert len(pictures) == 3 and all((folder / name).is_file() for name in pictures)
+    assert len(pictures) == 4 and all((folder / name).is_file() for name in pictures)
 
 
 def test_captions_name_what_the_file_is_about(written):
@@ -89,7 +106,8 @@ def test_cases_of_one_claim_come_together_and_none_is_lost(written):
     entry = written[2].entries[0]
     first, second = entry.claims
     assert first.text == '"MLPs converge lower" (Figure 2)' and first.cases[0].case == "Spiral, equal width"
-    assert first.counts == {"reproduced": 1, "not reproduced": 1} and first.measured == "2 cases"
+    assert first.counts == {"reproduced": 1, "not reproduced": 1}
+    assert "Not reproduced: Spiral, equal width." in first.measured
     assert first.printed == ""  # not the same for both
-    assert second.text == "It holds" and second.printed == "36800"
+    assert second.text == "It holds" and second.printed == "I (O + 1)"
     assert [finding for claim in (first, second) for finding in claim.cases] == entry.findings

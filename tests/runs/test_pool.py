@@ -2,11 +2,13 @@
 
 import json
 import math
+import time
 
 import pytest
 
+from kansciml._workers import tell
 from kansciml.runs.experiment import RunContext
-from kansciml.runs.pool import KEPT, run_kept
+from kansciml.runs.pool import KEPT, each, run_kept
 from kansciml.runs.progress import Progress
 
 
@@ -14,6 +16,12 @@ def halved(number):
     if number < 0:
         raise KeyboardInterrupt
     return {"half": number / 2, "never": math.nan}
+
+
+def telling(number):
+    tell(("at", number))
+    time.sleep(0.2)  # what a job told is sent by a thread of its own
+    return number
 
 
 @pytest.fixture
@@ -38,3 +46,16 @@ def test_what_was_finished_before_an_interruption_is_kept_and_half_a_line_is_not
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a"]
     path.write_text(path.read_text() + '{"id": "c", "fou')
     assert run_kept(halved, {"a": -1, "c": 2}, context)["c"]["half"] == 1.0
+
+
+def test_a_pool_starts_the_dearest_first_and_hears_what_jobs_tell(monkeypatch):
+    monkeypatch.setenv("KANSCIML_WORKERS", "2")
+    heard = []
+    jobs = {str(number): number for number in (1, 3, 2)}
+    assert dict(each(telling, jobs, told=heard.append, cost=float)) == jobs
+    assert sorted(heard) == [("at", 1), ("at", 2), ("at", 3)]
+
+
+def test_one_process_does_the_jobs_here_in_their_order(monkeypatch):
+    monkeypatch.setenv("KANSCIML_WORKERS", "1")
+    assert list(each(telling, {"a": 1, "b": 2}, cost=float, alone=lambda number: -number)) == [("a", -1), ("b", -2)]

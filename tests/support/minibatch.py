@@ -17,7 +17,7 @@ OPERATORS = changed(
     FnoRunConfig(), resolution=57, subsample=4, eval_subsamples=(8, 2), n_train=10, n_test=5, epochs=3, batch_size=4,
     width=4, modes=(3, 3), iterations=2, projection=6, precision="64", accelerator="cpu",
 )  # fmt: skip
-TIMES = ("images_per_s", "samples_per_s", "seconds_per_step", "peak_memory_mb", "wall_s", "train_s")
+TIMES = ("images_per_s", "samples_per_s", "seconds_per_step", "peak_memory_mb", "wall_s", "train_s", "cpu_s")
 
 
 def run(experiment, config, folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,14 @@ from kansciml.runs.tables import Table
 
 HOSTILE = "<script>alert(\"x\")</script> & 'y'"
 """Text that must arrive as text."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as runs give it."""
+
+    sentences: Sequence[str]
+    limits: Sequence[str]
 
 
 def draw(folder: Path, stem: str, bars: bool = False) -> Path:
@@ -31,7 +41,10 @@ def draw(folder: Path, stem: str, bars: bool = False) -> Path:
 
 
 def make_record(folder: Path, name: str) -> Record:
-    """A finished record."""
+    """A finished record, whose folder holds its settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("config", "record"):
+        (folder / f"{kind}.json").write_text("{}")
     return Record(
         folder, name, {}, "0123456789ab", "finished", seeds=(0, 1), finished="2026-01-02T03:04:05+00:00", wall_s=4000.0,
         versions={"python": "3.11.7", "torch": "2.13.0", "juliacall": None}, commit="f" * 40, sessions=2,
@@ -57,10 +70,11 @@ def make_page(folder: Path) -> Page:
     """The page; its pictures lie in `folder`."""
     pictures = [draw(folder / "fig2", "loss_curves"), draw(folder / "fig2", "orbits_pleiades", bars=True)]
     findings = [
-        Finding("Figure 2", '"MLPs converge lower" (Figure 2)', "lower", "3e-7 +- 1e-8",
-                NOT_REPRODUCED, "p = 0.01, 5 seeds", ["loss_curves"], "Spiral, equal width"),
-        Finding("Figure 2", '"MLPs converge lower" (Figure 2)', "", "12 x", REPRODUCED, HOSTILE, case=HOSTILE),
-        Finding("Equation (1)", "It holds", "36800", "36800 parameters", UNDECIDED, "counted with `kansciml cost`"),
+        Finding("Figure 2", '"MLPs converge lower" (Figure 2)', "lower", "half of it",
+                NOT_REPRODUCED, "paired over 5 seeds", ["loss_curves"], "Spiral, equal width"),
+        Finding("Figure 2", '"MLPs converge lower" (Figure 2)', "", "12 times", REPRODUCED, "paired over 4",
+                case=HOSTILE),
+        Finding("Equation (1)", "It holds", "I (O + 1)", "36800 parameters", UNDECIDED, "counted with `kansciml cost`"),
     ]  # fmt: skip
     settings = [
         Setting("seeds", "2", "10"), Setting("training.adam_steps", "20", "5000"), Setting("systems", "lotka", "lotka"),
@@ -72,7 +86,7 @@ def make_page(folder: Path) -> Page:
             make_record(folder / "fig2", "fig2"), [TABLE], findings, pictures, settings, captions=captions,
         ),
         Entry("fig3", "Figure 3", "Spectra", "kansciml run fig3 --preset smoke", FAILED, f"It broke: {HOSTILE}"),
-        Entry("fig4a", "Figure 4a", "Memory", "kansciml run fig4a --preset smoke", MISSING, "There is no run yet."),
+        Entry("fig4a", "Figure 4a", "Memory", "kansciml run fig4a --preset smoke", MISSING),
         Entry("fig5", "Figure 5", "Darcy flow", "kansciml run fig5 --preset smoke", UNFINISHED, "It was stopped.",
               make_record(folder / "fig5", "fig5")),
         Entry("fair", "Beyond the paper", "Fair comparisons", "kansciml run fair --preset smoke", FINISHED, "",
@@ -83,4 +97,6 @@ def make_page(folder: Path) -> Page:
         PaperError("A misprint", ["It says `I (O + 1)`.", HOSTILE], [TABLE], "kansciml cost"),
         PaperError("B", []),
     ]
-    return Page("smoke", entries, errors, "", "2026-01-02 03:04 UTC", "0.1.0")
+    said = Answer(["KANs end lower on 2 of 3 tasks, p = 0.01.", "Nothing else is decided."], ["More seeds <than 3>"])
+    answer = draw(folder / "answer", "answer", bars=True)
+    return Page("smoke", entries, said, answer, errors, "", "2026-01-02 03:04 UTC", "0.1.0")

@@ -17,8 +17,8 @@ def pooled(folder: Path, number: int) -> None:
 
 
 def called(folder: str) -> None:
-    Path(folder, "0.began").touch()
     try:
+        Path(folder, "0.began").touch()
         time.sleep(60)
     finally:
         Path(folder, "0.saved").touch()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from kansciml.benchmarks._hessian import accuracy
 from kansciml.benchmarks._hessian.cases import LOADER, SINGLE, TEXTBOOK
 from kansciml.benchmarks._measuring import Row, table_of, targets_table
-from kansciml.reporting.style import FAINT, new_figure
+from kansciml.reporting.legends import place_legend
+from kansciml.reporting.palette import FAINT, SERIES
+from kansciml.reporting.style import new_figure
 from kansciml.runs.tables import Table
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ COLUMNS = {
     "peak_bytes": "peak [MB]",
     "peak_gradients": "peak [gradients]",
 }
-# Okabe and Ito (2008): told apart by the colour-blind; hatching tells the recurrence from the product in grey.
-COLOURS = ("#D55E00", "#0072B2", "#56B4E9")
+COLOURS = SERIES[1], SERIES[0], SERIES[2]
+"""Of PyHessian and of both ways here; hatching tells the recurrence from the product."""
 GROUP = 0.8
 """Part of the space between two quantities that their bars fill."""
 FLOOR = 1e-8
@@ -112,7 +114,7 @@ def iterations_and_errors(document: Mapping[str, Any]) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
     _iterations(left, document)
     _errors(right, errors["rows"])
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    place_legend(figure, right.get_legend_handles_labels()[0])
     return figure
 
 

@@ -6,7 +6,7 @@ from kansciml.experiments.fair.record import FairRecord
 from kansciml.runs.findings import KanOverMlp
 from kansciml.runs.records import Record
 
-KINDS = {"ode": "Neural ODEs", "images": "Images", "darcy": "Operators"}
+KINDS = {"ode": "neural ODEs", "images": "images", "darcy": "operators"}
 
 
 def comparisons(record: Record) -> list[KanOverMlp]:

@@ -9,40 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from kansciml.analysis.exact_tests import seeds_needed
 from kansciml.experiments.fair.record import PROTOCOLS, Comparison, FairRecord, StepTimes
+from kansciml.reporting.claims import STANDS
 from kansciml.reporting.groups import over
-from kansciml.reporting.legends import hollow, key, legend_below, log_ticks
-from kansciml.reporting.style import FAINT, TRUTH, VariantStyle, new_figure, save_report
+from kansciml.reporting.legends import place_legend
+from kansciml.reporting.palette import PROTOCOL_MARKS
+from kansciml.reporting.ratios import Ratio, height_of, limits, name_sides, ratio_keys, ratio_note, ratio_panel
+from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import MISSING, Table, format_number
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-STANDS = " *"
-"""What a verdict ends with that stands after the correction for the whole table."""
-KAN_SIDE, MLP_SIDE = "#fbe9df", "#e2eef7"
-"""Pale forms of the colours of KAN and MLP."""
-STYLES = {
-    "width": ("#D55E00", "s"),
-    "params": ("#009E73", "D"),
-    "params-up": ("#56B4E9", "v"),
-    "flops": ("#E69F00", "^"),
-    "flops-up": ("#666666", "P"),
-    "time": ("#0072B2", "o"),
-}
-"""Colour and marker of each protocol, after Okabe and Ito (2008)."""
-LINE, GAP = 0.17, 0.16
-"""Inches of height per comparison, and between tasks."""
-OUTSIDE = 3.0
-"""Factor by which the axis reaches beyond the ratios and the ends of intervals that it shows."""
-LARGEST = 1e4
-"""An interval's end so many times beyond the ratios is drawn as an arrow, not waited for."""
+KINDS = {"ode": "Neural ODEs", "images": "Images", "darcy": "Darcy flow"}
+"""Titles of the kinds of tasks: a panel each."""
+STEP = 0.16
+"""Inches of height per comparison."""
 
 
 def answer_table(fair: FairRecord) -> Table:
@@ -156,91 +141,44 @@ def _median(losses: Sequence[float | None]) -> float:
 
 
 def ratio_figure(fair: FairRecord) -> Figure:
-    """Ratios with intervals on a log axis, the protocols of a task one below the other; within `publication_style`.
-
-    A filled mark is a verdict, a ringed one stands after the correction over the table, a hollow one is undecided. An
-    arrow is an interval that goes on beyond the picture.
-    """
-    n, lines = len(fair.protocols), fair.lines
-    figure = new_figure(1.25 + (LINE * n + GAP) * len(lines))
-    axes = figure.subplots()
-    low, high = limits(fair)
-    axes.set(xscale="log", xlim=(low, high))
-    axes.axvspan(low, 1, color=KAN_SIDE, linewidth=0, zorder=0)
-    axes.axvspan(1, high, color=MLP_SIDE, linewidth=0, zorder=0)
-    axes.axvline(1, color=TRUTH, linewidth=0.8, zorder=1)
-    ticks, height = [], LINE * n + GAP
-    for place, (task, layer) in enumerate(lines):
-        ticks.append(place * height + LINE * (n - 1) / 2)
-        if place:
-            axes.axhline(place * height - (LINE + GAP) / 2, color="white", linewidth=1.6, zorder=1)
-        for index, protocol in enumerate(fair.protocols):
-            row = fair.of(task, layer, protocol)
-            if row and row.outcome.n_pairs:
-                _mark(axes, row, place * height + index * LINE, (low, high))
-    axes.set_ylim((len(lines) - 1) * height + LINE * (n - 1) + (LINE + GAP) / 2, -(LINE + GAP) / 2)
-    axes.set_yticks(ticks, [fair.title(task, layer).replace(", ", "\n", 1) for task, layer in lines])
-    axes.tick_params(axis="y", length=0)
-    log_ticks(axes.xaxis, (low, high), few=1000.0)
-    seeds = max(len(row.seeds) for row in fair.rows)
-    axes.set_xlabel(
-        f"error of the KAN / error of the MLP, with {100 * (1 - fair.alpha):g} % intervals over {seeds}"
-        f" seed{'s' * (seeds != 1)}"
-    )
-    for text, x, side in (("KAN better", 0.0, "left"), ("MLP better", 1.0, "right")):
-        axes.annotate(
-            text, (x, 1), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points", ha=side,
-            fontsize=8.5, fontweight="bold", color=STYLES["width" if side == "left" else "time"][0],
-        )  # fmt: skip
-    _legend(figure, fair)
+    """Ratios with intervals on log axes, a panel for each kind of task; within `publication_style`."""
+    kinds = {
+        kind: [one for one in fair.lines if _kind(fair, one) == kind] for kind in map(partial(_kind, fair), fair.lines)
+    }
+    panels = {kind: [(_row_title(fair, line), _ratios(fair, line)) for line in lines] for kind, lines in kinds.items()}
+    heights = [height_of(rows, STEP) for rows in panels.values()]
+    figure = new_figure(sum(heights) + 0.5 * len(panels) + 0.2)
+    shape = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (kind, rows) in zip(shape, panels.items()):
+        sides = (fair.lines[0][1] if len(fair.layers) == 1 else "kan", "mlp")
+        ratio_panel(axes, rows, limits([one.outcome for _, own in rows for one in own]), STEP, sides)
+        name_sides(axes, "KAN better", "MLP better", sides)
+        axes.set_title(KINDS.get(kind, kind))
+    shape[-1].set_xlabel("error of the KAN / error of the MLP")
+    note = ratio_note(fair.alpha, max(len(row.seeds) for row in fair.rows))
+    place_legend(figure, ratio_keys({PROTOCOLS[one]: PROTOCOL_MARKS[one] for one in fair.protocols}), note)
     return figure
 
 
-def limits(fair: FairRecord) -> tuple[float, float]:
-    """Ends of the axis: around all ratios and 1, and the intervals' ends that are not too far from them."""
-    ratios = [row.ratio for row in fair.rows if 0 < row.ratio < math.inf]
-    around = min([1.0, *ratios]), max([1.0, *ratios])
-    ends = [end for row in fair.rows for end in (row.outcome.low, row.outcome.high)]
-    ends = [end for end in ends if around[0] / LARGEST < end < around[1] * LARGEST]
-    return min([around[0], *ends]) / OUTSIDE, max([around[1], *ends]) * OUTSIDE
+def _kind(fair: FairRecord, line: tuple[str, str]) -> str:
+    return next(row.kind for row in fair.rows if (row.task, row.layer) == line)
 
 
-def _mark(axes: Axes, row: Comparison, y: float, ends: tuple[float, float]) -> None:
-    colour, marker = STYLES[row.protocol]
-    low, high = (float(np.clip(end, *ends)) for end in (row.outcome.low, row.outcome.high))
-    ratio = float(np.clip(row.ratio, ends[0] * 1.2, ends[1] / 1.2))
-    axes.plot((low, high), (y, y), color=colour, linewidth=1.4, solid_capstyle="butt", zorder=2)
-    for whole, end in ((row.outcome.low, low), (row.outcome.high, high)):
-        if whole == end:
-            axes.plot(end, y, marker="|", color=colour, markersize=5, zorder=2)
-        else:  # 4 and 5 are matplotlib's caretleft and caretright
-            axes.plot(end, y, marker=4 if end == ends[0] else 5, color=colour, markersize=5, clip_on=False, zorder=2)
-    if row.confirmed:
-        axes.plot(ratio, y, "o", markersize=8.5, markerfacecolor="none", markeredgecolor=colour, zorder=3)
-    axes.plot(
-        ratio, y, marker, color=colour, markersize=5, markerfacecolor=colour if row.decided else "white",
-        markeredgewidth=1.1, zorder=4,
-    )  # fmt: skip
-    if not 0 < row.ratio < math.inf:
-        higher, lower, losses = ("KAN", "MLP", row.kan_losses) if row.ratio else ("MLP", "KAN", row.mlp_losses)
-        axes.annotate(
-            f"{higher} diverged" if None in losses else f"{lower} without error", (ratio, y),
-            xytext=(0, 3.5), textcoords="offset points", va="bottom", fontsize=6,
-            ha="right" if row.ratio else "left", color=colour,
-        )  # fmt: skip
+def _row_title(fair: FairRecord, line: tuple[str, str]) -> str:
+    return fair.title(*line).replace(", ", "\n", 1)
 
 
-def _legend(figure: Figure, fair: FairRecord) -> None:
-    handles = [
-        key(VariantStyle(PROTOCOLS[protocol], STYLES[protocol][0], "-", STYLES[protocol][1]), markersize=5)
-        for protocol in fair.protocols
-    ]
-    handles.append(hollow("undecided", markersize=5))
-    if any(row.decided for row in fair.rows):
-        handles.append(hollow("decided by itself", markersize=5, markerfacecolor=FAINT))
-    if any(row.confirmed for row in fair.rows):
-        handles.append(hollow("and after Holm's correction", markersize=8.5, markerfacecolor="none"))
-    legend_below(figure, handles, columnspacing=1.4, handlelength=2.0)
+def _ratios(fair: FairRecord, line: tuple[str, str]) -> list[Ratio]:
+    found = [row for protocol in fair.protocols if (row := fair.of(*line, protocol))]
+    return [Ratio(row.outcome, PROTOCOL_MARKS[row.protocol], row.layer, "mlp", _extreme(row)) for row in found]
+
+
+def _extreme(row: Comparison) -> str:
+    """``KAN diverged`` or ``KAN without error`` where there is no ratio."""
+    if 0 < row.ratio < math.inf:
+        return ""
+    higher, lower, losses = ("KAN", "MLP", row.kan_losses) if row.ratio else ("MLP", "KAN", row.mlp_losses)
+    return f"{higher} diverged" if None in losses else f"{lower} without error"
 
 
 def summary(record: Record) -> list[Table]:

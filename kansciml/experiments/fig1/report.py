@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kansciml.experiments.fig1.record import MEASURED, Maps, Spread
+from kansciml.reporting.palette import FAINT, SHADE
 from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 PANELS = {"equation_2": "Equation (2), as printed"} | {kind: f"measured: {name}" for kind, name in MEASURED.items()}
 AXES = {"size": ("output size O", "input size I"), "batch": ("batch size B", "width I = O")}
-UNDER = "#d0d0d0"
+UNDER = SHADE
 """Cells where the KAN layer needs no more than the fully connected one: a logarithm has no place for them."""
 
 
@@ -101,7 +102,7 @@ def heat_maps(maps: Maps) -> Figure:
     bar.set_label("extra memory over a fully connected layer [MiB, float32]")
     bar.outline.set_linewidth(0.6)
     note = f"above: B = {config.batch}, below: I = O; G = {config.grid}, S = {config.spline_order}"
-    figure.supxlabel(f"{note}; number in a cell: measured over Equation (2)", fontsize=6.5, color="#666666")
+    figure.supxlabel(f"{note}; number in a cell: measured over Equation (2)", fontsize=6.5, color=FAINT)
     return figure
 
 

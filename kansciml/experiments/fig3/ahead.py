@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import as_completed
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kansciml._workers import WorkerPool, stopping, worker_count
+from kansciml._workers import worker_count
 from kansciml.experiments.fig3.config import Fig3Config, MixerJob, jobs
 from kansciml.experiments.hessian.measure import is_measured, measure
 from kansciml.experiments.vision.runs import ImageTrainer
 from kansciml.experiments.vision.trained import trained_networks
 from kansciml.runs import ranks
 from kansciml.runs.experiment import RunContext
+from kansciml.runs.pool import check_stop, each
 from kansciml.runs.progress import Progress, Task
 from kansciml.runs.records import Record
 from kansciml.runs.settings import settings_json
@@ -33,13 +33,13 @@ def in_parallel(config: Fig3Config, context: RunContext) -> None:
     """
     every = jobs(config)
     left = [job for job in every if not _is_done(context, job)]
-    workers = min(worker_count(), len(left))
-    if workers < 2 or ranks.size() > 1 or ranks.device_of(config.classifier.accelerator).type != "cpu":
+    device = ranks.device_of(config.classifier.accelerator)
+    if min(worker_count(), len(left)) < 2 or ranks.size() > 1 or device.type != "cpu":
         return
-    with WorkerPool(workers) as pool, context.progress.task("training and measuring", len(every)) as bar:
+    with context.progress.task("training and measuring", len(every)) as bar:
         bar.update(completed=len(every) - len(left))
-        for future in as_completed([pool.submit(_work, config, context.folder, job.id) for job in left]):
-            bar.update(advance=1, model=future.result())
+        for name, _ in each(_work, {job.id: (config, context.folder, job) for job in left}):
+            bar.update(advance=1, model=name)
 
 
 def record_of(config: Fig3Config, folder: Path, result: dict[str, Any]) -> Record:
@@ -51,16 +51,15 @@ def _is_done(context: RunContext, job: MixerJob) -> bool:
     return (context.checkpoints / SPECTRA / f"{job.id}.json").is_file()
 
 
-def _work(config: Fig3Config, folder: Path, name: str) -> str:
-    """In a worker: one training and the spectrum of its minimum; the name of the model."""
+def _work(asked: tuple[Fig3Config, Path, MixerJob]) -> None:
+    """In a worker: one training and the spectrum of its minimum."""
+    config, folder, job = asked
     context = _context(folder)
-    job = next(job for job in jobs(config) if job.id == name)
     found = _trainer(folder).run([job]).result
     models: list[TrainedModel] = trained_networks(record_of(config, folder, found.result))
     spectra = context.checkpoints / SPECTRA
     if not all(is_measured(spectra, one) for one in models):
         measure(models, config.spectra, context, spectra, folder.name)
-    return name
 
 
 @cache
@@ -85,5 +84,4 @@ class _Silent(Progress):
 
 class _Watched(Task):
     def update(self, *arguments: Any, **values: Any) -> None:
-        if stopping():
-            raise KeyboardInterrupt
+        check_stop()

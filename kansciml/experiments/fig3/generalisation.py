@@ -21,7 +21,7 @@ from kansciml.experiments.hessian.claims import CLAIMED, EXACT, SharpnessClaim, 
 from kansciml.experiments.vision.record import VisionGroup
 from kansciml.experiments.vision.report import points
 from kansciml.reporting.claims import claim_table, in_families
-from kansciml.reporting.legends import key, legend_below, log_ticks
+from kansciml.reporting.legends import key, place_legend
 from kansciml.reporting.style import new_figure
 from kansciml.runs.tables import Table
 
@@ -160,12 +160,13 @@ def batch_table(fig3: Fig3Record) -> Table | None:
 
 
 def accuracy_against_sharpness(fig3: Fig3Record) -> Figure | None:
-    """Test accuracy of every model against its sharpness: a row per task, a column per measure; None without any."""
+    """Test accuracy of every model against its sharpness: a row per task, a column per measure; None without any, or
+    of fewer models than could show anything."""
     known = measures_of(fig3)
     shown = [name for name in (one if one in known else EXACT.get(one, one) for one in DRAWN) if name in known]
-    if not shown:
+    if not shown or sum(len(group.rows) for group in fig3.groups) < FEWEST * len(fig3.tasks):
         return None
-    figure = new_figure(0.8 + 2.0 * len(fig3.tasks))
+    figure = new_figure(0.3 + 2.0 * len(fig3.tasks))
     panels = figure.subplots(len(fig3.tasks), len(shown), sharex="col", squeeze=False)
     labels: dict[str, str] = {}
     for line, task in zip(panels, fig3.tasks):
@@ -176,11 +177,10 @@ def accuracy_against_sharpness(fig3: Fig3Record) -> Figure | None:
                 labels.setdefault(group.first.look, group.first.plain_label)
             if not name.startswith("positive"):
                 axes.set_xscale("log")
-                log_ticks(axes.xaxis, axes.get_xlim())
         line[0].set_ylabel("test accuracy (%)")
         line[len(shown) // 2].set_title(fig3.title(task))
     for axes, name in zip(panels[-1], shown):
         axes.set_xlabel(MEASURES.get(name, MEASURES["positive_exact_share"]))
     handles: Sequence = [key(fig3.styles[look], label, line=False) for look, label in labels.items()]
-    legend_below(figure, handles, "mark: one seed")
+    place_legend(figure, handles, "mark: one seed")
     return figure

@@ -22,6 +22,7 @@ from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -35,8 +36,6 @@ COLUMNS = {
     "negative_mass": "Negative mass",
 }
 """Measure -> heading."""
-LINE_HEIGHT = 0.13
-"""Inches of a line of text below a panel."""
 
 
 def overview_table(fig3: Fig3Record) -> Table:
@@ -112,33 +111,26 @@ def summary(record: Record) -> list[Table]:
 
 
 def figure3(fig3: Fig3Record) -> Figure:
-    """The spectra of every task (`hessian.report.spectra`), and below them accuracies, parameters, counts.
+    """The spectra of every task (`hessian.report.spectra`), and beside them the accuracy of every seed against
+    parameters, where there are several.
 
     Call it within `publication_style`.
     """
     titles = {task: fig3.title(task) for task in fig3.tasks}
-    figure = hessian.spectra(fig3.hessian, titles, {group.name: group.label for group in fig3.groups})
-    per_task = len(figure.axes) // len(fig3.tasks)
-    for number, task in enumerate(fig3.tasks):
-        names = {fig3.styles[group.first.look].name: group for group in fig3.of(task)}
-        left, *others = figure.axes[number * per_task : (number + 1) * per_task]
-        left.set_xlabel("\n".join(["eigenvalue", *(f"{name}: {_accuracy(one)}" for name, one in names.items())]))
-        for axes in others:
-            axes.set_xlabel("\n".join(["eigenvalue", *(f"{name}: {_count(fig3, one)}" for name, one in names.items())]))
-    width, height = figure.get_size_inches()
-    lines = len(fig3.groups) + 2 * len(fig3.tasks)
-    figure.set_size_inches(width, height + LINE_HEIGHT * lines)
-    return figure
+    labels = {group.name: group.label for group in fig3.groups}
+    several = any(len(group.rows) > 1 for group in fig3.groups)
+    return hessian.spectra(fig3.hessian, titles, labels, partial(_accuracies, fig3) if several else None)
 
 
-def _accuracy(group: VisionGroup) -> str:
-    top1 = plus_minus(group.values(lambda row: row.percent))
-    return f"{top1 + ' %' if top1 else 'diverged'}, {group.first.parameters:,} parameters"
-
-
-def _count(fig3: Fig3Record, group: VisionGroup) -> str:
-    count = fig3.measured(group, "positive_exact", 4) or fig3.measured(group, "positive_count", 3)
-    return f"{count or 'none measured'} of {group.first.parameters:,} positive"
+def _accuracies(fig3: Fig3Record, axes: Axes, task: str) -> None:
+    for group in fig3.of(task):
+        style, top1 = fig3.styles[group.first.look], group.values(lambda row: row.percent)
+        at = [group.first.parameters] * len(top1)
+        axes.plot(at, top1, style.marker, color=style.colour, markersize=3.5, alpha=0.6, markeredgewidth=0)
+    axes.set(xscale="log", ylabel="test accuracy (%)", title="Accuracy")
+    axes.margins(x=0.25)
+    if task == fig3.tasks[-1]:
+        axes.set_xlabel("parameters")
 
 
 def render(record: Record, folder: Path) -> list[Path]:

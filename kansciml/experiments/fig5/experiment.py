@@ -80,7 +80,7 @@ EXPERIMENT = Experiment(
         "small": with_settings(Fig5Config(), SMALL),
         "paper": Fig5Config(),
     },
-    costs={"small": "an hour and a half of one core (estimate)"},
+    costs={"small": "two hours of one core (estimate)"},
     run=lambda config, context: OperatorTrainer(context).run(jobs(config)).result,
     render=lambda record, folder: render(record, folder, curves_by_residual),
     summary=lambda record: sorted(summary(record), key=lambda table: not table.title.startswith("Claims")),

@@ -18,7 +18,8 @@ def comparisons(record: Record) -> list[KanOverMlp]:
     fno = FnoRecord.read(record)
 
     def title(group: OperatorGroup) -> str:
-        several = len({one.first.residual for one in fno.of(group.task)}) > 1
-        return fno.title(group.task) + f", {RESIDUALS[group.first.residual]}" * several
+        data, several = fno.data_of(group).title, len({one.first.residual for one in fno.of(group.task)}) > 1
+        alone = len(fno.tasks) == 1
+        return (data if alone else fno.title(group.task)) + f", {RESIDUALS[group.first.residual]}" * several
 
-    return compared("Operators", "test error", [one for one in claims(fno) if one.name == LOWER], title)
+    return compared("operators", "test error", [one for one in claims(fno) if one.name == LOWER], title)

@@ -2,9 +2,10 @@
 
 Of the record's result, ``data`` holds `SamplesRow` by name and ``runs`` `OperatorRow`. Arrays of a run, (epochs,):
 ``<id>.epoch``, ``.step``, ``.loss``, ``.test_error``, ``.learning_rate``, ``.samples_per_s``, ``.train_s`` (seconds
-without evaluations); ``.errors.<size>`` (test samples,) at each resolution; ``.prediction`` (k, s, s) of the first test
-samples. Arrays of the data: ``<data>.a``, ``<data>.u`` (k, s, s) of the same samples, and ``<data>.normaliser``
-(4, s, s): mean and deviation of a, and of u, over the training samples.
+without evaluations), ``.cpu_s`` (those of the processor, on one alone); ``.errors.<size>`` (test samples,) at each
+resolution; ``.prediction`` (k, s, s) of the first test samples. Arrays of the data: ``<data>.a``, ``<data>.u``
+(k, s, s) of the same samples, and ``<data>.normaliser`` (4, s, s): mean and deviation of a, and of u, over the training
+samples.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from kansciml.experiments.minibatch.figures import TITLE, Column, Curve
 from kansciml.experiments.minibatch.record import cost_table
 from kansciml.reporting.claims import Claim, claim_table, in_families
 from kansciml.reporting.groups import diverged_notes
+from kansciml.reporting.palette import FAINT
 from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 LOWER, HELPS = "lower", "helps"
 """Names of claims: on KANs against MLPs, and on residual connections."""
 ROWS = (
-    Curve("loss", "training error\n(relative L2)", span=4, ticks=True),
-    Curve("test_error", "test error\n(relative L2)", span=4, ticks=True),
+    Curve("loss", "training error\n(relative L2)", log=True),
+    Curve("test_error", "test error\n(relative L2)", log=True),
 )
 
 
@@ -173,7 +175,7 @@ def prediction_maps(fno: FnoRecord, task: str, sample: int) -> Figure | None:
         bar.ax.ticklabel_format(scilimits=(-2, 3))
         bar.ax.tick_params(labelsize=6)
         bar.ax.yaxis.get_offset_text().set_fontsize(6)
-    own.axes.set_xlabel(f"{a.min():g} white, {a.max():g} black", fontsize=6.5, color="#555555")
+    own.axes.set_xlabel(f"{a.min():g} white, {a.max():g} black", fontsize=6.5, color=FAINT)
     figure.suptitle(f"{fno.title(task)}, test sample {sample + 1}", fontsize=TITLE)
     return figure
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from kansciml.experiments.functions.record import CONVERGED, PROTOCOLS, FunctionsRecord, Run
+from kansciml.experiments.functions.record import CONVERGED, PROTOCOLS, FunctionsRecord, Run, Verdict
 from kansciml.experiments.functions.report import KINDS
-from kansciml.runs.findings import BEYOND_TRAINING, ERROR, KanOverMlp
+from kansciml.runs.findings import ASIDE, ERROR, KanOverMlp
 from kansciml.runs.records import Record
+
+REFINED = "with a refined grid"
 
 
 def comparisons(record: Record) -> list[KanOverMlp]:
@@ -15,27 +17,33 @@ def comparisons(record: Record) -> list[KanOverMlp]:
         KansciError: the record holds no trainings.
     """
     found = FunctionsRecord.read(record)
-    if not {"kan", "mlp"} <= set(found.variants()):
+    if "mlp" not in found.variants():
         return []
-    made = []
-    for equal in PROTOCOLS:
-        for one in found.verdicts("kan", "mlp", equal):
-            match = "flops" if equal == "flops" else "params"
-            kans, mlps = (found.of(one.target, one.noise, model, match) for model in ("kan", "mlp"))
-            made.append(
-                KanOverMlp(
-                    kind=KINDS.get(one.kind, one.kind).capitalize().replace("feynman", "Feynman"),
-                    task=one.target,
-                    measure=f"with {100 * one.noise:g} % noise" if one.noise else "error on fresh points",
-                    equal=equal,
-                    outcome=one.outcome,
-                    about=BEYOND_TRAINING if one.noise else ERROR,
-                    parameters=(kans[0].n_parameters, mlps[0].n_parameters),
-                    ended=(_ended(kans), _ended(mlps)),
-                    budget=f"{max(run.iterations for run in found.runs):,} iterations",
-                )
-            )
-    return made
+    return [
+        _row(found, one, equal)
+        for kan in ("kan", "kan-refined")
+        for equal in PROTOCOLS
+        for one in found.verdicts(kan, "mlp", equal)
+        if kan in found.variants() and (kan == "kan" or not one.noise)
+    ]
+
+
+def _row(found: FunctionsRecord, one: Verdict, equal: str) -> KanOverMlp:
+    match = "flops" if equal == "flops" else "params"
+    kans, mlps = (found.of(one.target, one.noise, model, match) for model in (one.a, one.b))
+    plain = one.a == "kan" and not one.noise
+    other = f"with {100 * one.noise:g} % noise" if one.noise else REFINED
+    return KanOverMlp(
+        kind=KINDS.get(one.kind, one.kind),
+        task=one.target,
+        measure="error on fresh points" if plain else other,
+        equal=equal,
+        outcome=one.outcome,
+        about=ERROR if plain else ASIDE,
+        parameters=(kans[0].n_parameters, mlps[0].n_parameters),
+        ended=(_ended(kans), _ended(mlps)),
+        budget=f"{max(run.iterations for run in found.runs):,} iterations",
+    )
 
 
 def _ended(runs: list[Run]) -> float:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED
-from kansciml.experiments.functions.record import FunctionsRecord, Verdict
+from kansciml.analysis.paired import UNDECIDED
+from kansciml.experiments.functions.record import VARIANTS, FunctionsRecord, Verdict
 from kansciml.experiments.functions.report import budget
-from kansciml.reporting.judging import VERDICT
+from kansciml.reporting.judging import by_seeds, majority
 from kansciml.runs.findings import Finding
 from kansciml.runs.records import Record
-
-LEAST_SEEDS = 12
-MAJORITY = 0.5
-"""Share of all functions that one side has to win for a claim on most of them: the undecided ones cannot turn it."""
 
 
 def findings(record: Record) -> list[Finding]:
@@ -51,20 +47,13 @@ def findings(record: Record) -> list[Finding]:
     return made
 
 
-def _majority(own: Sequence[Verdict]) -> tuple[str, str]:
-    """The verdict on a claim that the KAN is better, and the counts of functions that it rests on."""
-    won = [one.winner for one in own]
-    kan, mlp, n = won.count("kan"), won.count("mlp"), len(own)
-    said = SUPPORTED if kan > MAJORITY * n else REFUTED if mlp > MAJORITY * n else UNDECIDED
-    return said, f"of {n} functions the KAN is better on {kan}, the MLP on {mlp}, {n - kan - mlp} are undecided"
-
-
 def _finding(
     found: FunctionsRecord, claim: str, half: Sequence[Verdict], whole: Sequence[Verdict], noise: float
 ) -> Finding:
-    (early, before), (said, measured) = _majority(half), _majority(whole)
-    verdict = VERDICT[said if found.n_seeds >= LEAST_SEEDS and early == said else UNDECIDED]
-    short = "" if found.n_seeds >= LEAST_SEEDS else f"{found.n_seeds} seeds instead of {LEAST_SEEDS}; "
+    (early, before), (said, measured) = (
+        majority([one.outcome for one in own], VARIANTS["kan"], VARIANTS["mlp"]) for own in (half, whole)
+    )
+    verdict, short = by_seeds(said if early == said else UNDECIDED, found.n_seeds)
     return Finding(
         item="Section 1",
         claim=claim,

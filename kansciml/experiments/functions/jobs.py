@@ -12,7 +12,7 @@ import torch
 
 from kansciml._errors import UsageError
 from kansciml.analysis.regressor_sizes import regressor_size, widest
-from kansciml.experiments.functions.record import CURVE, Run, TargetRow, functions_result
+from kansciml.experiments.functions.record import Run, TargetRow, curve_of, functions_result
 from kansciml.models.regressors.regressor import Regressor
 from kansciml.runs.experiment import Result, RunContext
 from kansciml.runs.pool import run_kept
@@ -127,7 +127,6 @@ def train_job(job: Job) -> dict[str, Any]:
     curve = fit.curve
     each = np.array([job.size("flops", int(grid)) for grid in curve.grid])
     flops = np.cumsum(np.diff(curve.evaluations, prepend=0.0) * each) * PASSES * job.n_train
-    columns = dict(zip(CURVE, (curve.evaluations, curve.seconds, flops, np.sqrt(curve.losses), curve.watched)))
     run = Run(
         **attributes(job, "id target noise variant match seed"),
         label=job.last.label,
@@ -137,7 +136,7 @@ def train_job(job: Job) -> dict[str, Any]:
         status=fit.status,
         ended=fit.ended,
         iterations=int(curve.iterations[-1]),
-        curve={name: tuple(float(f"{value:.6g}") for value in column) for name, column in columns.items()},
+        curve=curve_of((curve.evaluations, curve.seconds, flops, np.sqrt(curve.losses), curve.watched)),
     )  # fmt: skip
     return write(run)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from kansciml.analysis.paired import SUPPORTED, UNDECIDED, Comparison, compare, corrected
 from kansciml.runs.experiment import Result
-from kansciml.runs.records import DamagedRecord, Record, reading
+from kansciml.runs.records import Record, finished_rows, reading
 from kansciml.runs.typed import read, write
 
 VARIANTS = {
@@ -135,16 +135,13 @@ class FunctionsRecord:
     @classmethod
     def read(cls, record: Record) -> FunctionsRecord:
         """Raises DamagedRecord where the record holds no trainings."""
+        runs, rows = [], finished_rows(record, Run)
         with reading(record):
             targets = tuple(read(TargetRow, row) for row in record.result["targets"])
-            runs = []
-            for row, curve in zip(record.result["runs"], record.arrays["curves"], strict=True):
-                run = read(Run, row)
+            for run, curve in zip(rows, record.arrays["curves"], strict=True):
                 known = curve[np.isfinite(curve[:, 0])].T
                 error = run.error if run.status == "finished" else math.inf
                 runs.append(replace(run, error=error, curve=dict(zip(CURVE, known))))
-        if not runs:
-            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return cls(targets, tuple(runs))
 
     @property
@@ -227,6 +224,11 @@ def errors_at(a: Iterable[Run], b: Iterable[Run], of: str | None, share: float =
         for own, run in zip(errors, pair):
             own[seed] = run.error if of is None or limit is None else run.error_at(limit, of)
     return errors
+
+
+def curve_of(columns: Iterable[np.ndarray]) -> dict[str, tuple[float, ...]]:
+    """`Run.curve` from arrays (K,) in the order of `CURVE`, to six digits."""
+    return {name: tuple(float(f"{value:.6g}") for value in column) for name, column in zip(CURVE, columns)}
 
 
 def _median(errors: Errors) -> float:

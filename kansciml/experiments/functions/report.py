@@ -11,31 +11,22 @@ import numpy as np
 
 from kansciml.analysis.exact_tests import ALPHA
 from kansciml.experiments.functions.record import PAIRS, PROTOCOLS, VARIANTS, FunctionsRecord, Run, Verdict
-from kansciml.reporting.legends import legend_below
-from kansciml.reporting.ratios import Ratio, height_of, limits, ratio_keys, ratio_panel, sides
-from kansciml.reporting.style import VariantStyle, new_figure, save_report
+from kansciml.reporting.claims import STANDS, effect_text
+from kansciml.reporting.legends import place_legend
+from kansciml.reporting.palette import NETWORKS, PROTOCOL_MARKS
+from kansciml.reporting.ratios import Ratio, height_of, limits, name_sides, ratio_keys, ratio_note, ratio_panel
+from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
-from kansciml.runs.tables import Table, format_number
+from kansciml.runs.tables import Table
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 KINDS = {"feynman": "Feynman formulas", "special": "special functions", "rough": "rough functions"}
-STANDS = " *"
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of the budget at which verdicts are told."""
-STYLES = {
-    "params": VariantStyle("equal parameters", "#009E73", "-", "D"),
-    "flops": VariantStyle("equal FLOPs", "#E69F00", "-", "^"),
-    "time": VariantStyle("equal time", "#0072B2", "-", "o"),
-}
-PAIR_STYLES = {
-    ("kan", "mlp"): VariantStyle("KAN / MLP", "#D55E00", "-", "s"),
-    ("kan-refined", "mlp"): VariantStyle("refined KAN / MLP", "#CC79A7", "-", "v"),
-    ("spline-mlp", "mlp"): VariantStyle("spline MLP / MLP", "#0072B2", "-", "o"),
-    ("kan", "spline-mlp"): VariantStyle("KAN / spline MLP", "#009E73", "-", "D"),
-}
-"""Colours of Okabe and Ito (2008)."""
+PAIR_MARKS = dict(zip(PAIRS, "sPoD"))
 
 
 def pairs_of(found: FunctionsRecord) -> list[tuple[str, str]]:
@@ -125,8 +116,7 @@ def verdict_tables(found: FunctionsRecord) -> list[Table]:
 
 
 def _cell(one: Verdict) -> str:
-    ratio, low, high = (format_number(value, 2) for value in (one.outcome.effect, one.outcome.low, one.outcome.high))
-    return f"{ratio} ({low} to {high}) {one.told}{STANDS * one.confirmed}"
+    return f"{effect_text(one.outcome, 2)} {one.told}{STANDS * one.confirmed}"
 
 
 def budget_table(found: FunctionsRecord) -> Table:
@@ -175,45 +165,47 @@ def _seconds(run: Run) -> float:
 
 def functions_figure(found: FunctionsRecord) -> Figure:
     """KAN against MLP on every function, a panel per noise, a mark per protocol."""
-    series = [(STYLES[equal], found.verdicts("kan", "mlp", equal)) for equal in PROTOCOLS]
-    return _figure(found, series, "error of the KAN / error of the MLP", ("KAN better", "MLP better"))
+    series = [(PROTOCOL_MARKS[equal], found.verdicts("kan", "mlp", equal)) for equal in PROTOCOLS]
+    keys = ratio_keys({title: PROTOCOL_MARKS[equal] for equal, title in PROTOCOLS.items()})
+    return _figure(
+        found, series, keys, "error of the KAN / error of the MLP", ("KAN better", "MLP better"), ("kan", "mlp")
+    )
 
 
 def models_figure(found: FunctionsRecord) -> Figure:
-    """All pairs of networks at equal parameters."""
-    series = [(PAIR_STYLES[pair], found.verdicts(*pair, "params")) for pair in pairs_of(found)]
-    return _figure(found, series, "ratio of errors, equal parameters", ("first better", "second better"))
+    """All pairs of networks at equal parameters, in the colour of the winner."""
+    from matplotlib.patches import Patch
+
+    series = [(PAIR_MARKS[pair], found.verdicts(*pair, "params")) for pair in pairs_of(found)]
+    marks = {f"{VARIANTS[a]} / {VARIANTS[b]}": PAIR_MARKS[a, b] for a, b in pairs_of(found)}
+    better = [Patch(color=NETWORKS[one], label=f"{VARIANTS[one]} better") for one in found.variants()]
+    ends = "first better", "second better"
+    return _figure(found, series, [*ratio_keys(marks), *better], "ratio of errors, equal parameters", ends, ("", ""))
 
 
 def _figure(
     found: FunctionsRecord,
-    series: Sequence[tuple[VariantStyle, Sequence[Verdict]]],
+    series: Sequence[tuple[str, Sequence[Verdict]]],
+    keys: Sequence[Artist],
     title: str,
     ends: tuple[str, str],
+    colours: tuple[str, str],
 ) -> Figure:
-    span = limits([one.outcome for _, verdicts in series for one in verdicts])
-    panels = []
-    for noise in found.noises:
-        rows = []
-        for target in found.targets:
-            own = [
-                Ratio(one.outcome, style)
-                for style, verdicts in series
-                for one in verdicts
-                if (one.target, one.noise) == (target.name, noise)
-            ]
-            rows.append((target.name, own))
-        panels.append(rows)
-    figure = new_figure(height_of(panels[0]) + 1.1)
+    """A panel per noise, a row per function."""
+    every = [(one, Ratio(one.outcome, marker, one.a, one.b)) for marker, verdicts in series for one in verdicts]
+    panels = [
+        [(target.name, [ratio for one, ratio in every if (one.target, one.noise) == (target.name, noise)])
+         for target in found.targets]
+        for noise in found.noises
+    ]  # fmt: skip
+    figure = new_figure(height_of(panels[0]) + 0.6)
     shape = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, noise, rows in zip(shape, found.noises, panels):
-        ratio_panel(axes, rows, span)
-        sides(axes, *ends)
+        ratio_panel(axes, rows, limits([ratio.outcome for _, ratio in every]), sides=colours)
+        name_sides(axes, *ends, colours)
         axes.set_title(_noise(noise), pad=12)
         axes.set_xlabel(title)
-    n = found.n_seeds
-    note = f"{100 * (1 - ALPHA):g} % intervals over {n} seed{'s' * (n != 1)}"
-    legend_below(figure, ratio_keys([style for style, _ in series]), note, most=4)
+    place_legend(figure, keys, ratio_note(ALPHA, found.n_seeds))
     return figure
 
 

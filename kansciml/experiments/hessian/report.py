@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,9 @@ import numpy as np
 from kansciml.analysis.hessian import Estimate, kinds
 from kansciml.experiments.hessian.record import GroupVerdict, HessianRecord, MeasuredModel
 from kansciml.reporting.claims import TEST
-from kansciml.reporting.legends import legend_below
-from kansciml.reporting.style import VariantStyle, new_figure, save_report, variant_styles
+from kansciml.reporting.legends import place_legend
+from kansciml.reporting.palette import VariantStyle, variant_styles
+from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
@@ -32,6 +33,8 @@ RESOLVED = 1e-6
 WIDTH_DECADES = 0.12
 """Standard deviation of the kernel that smooths the densities."""
 POINTS = 600
+NARROW = 0.55
+"""Width of a panel beside the spectra, over theirs."""
 BRIEF = 12
 """Rows of a first look."""
 HEADLINES = ("top", "adaptive_top", "trace", "adaptive_trace", "filter_top", "positive_share")
@@ -108,7 +111,10 @@ def render(record: Record, folder: Path) -> list[Path]:
 
 
 def spectra(
-    measured: HessianRecord, titles: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None
+    measured: HessianRecord,
+    titles: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    beside: Callable[[Axes, str], None] | None = None,
 ) -> Figure:
     """Densities of eigenvalues on a symlog axis, of H and of its adaptive form: a row per task, a line per group.
 
@@ -117,14 +123,16 @@ def spectra(
 
     Args:
         titles: of tasks, on a line of their own above the first panel (default: the task, above every panel).
+        beside: draws one more, narrow panel of a task.
         labels: of groups in the legend (default: the name of the style, and the label that all models share).
     """
     models = measured.models
     shown = [name for name in DRAWN if any(measured.spectrum(one, name) is not None for one in models)]
     tasks = list(dict.fromkeys(one.task for one in models))
     styles = variant_styles(one.group for one in models)
-    figure = new_figure(0.7 + 2.2 * len(tasks))
-    panels = figure.subplots(len(tasks), len(shown), squeeze=False)
+    figure = new_figure(0.2 + 2.2 * len(tasks))
+    widths = [1.0] * len(shown) + [NARROW] * (beside is not None)
+    panels = figure.subplots(len(tasks), len(widths), squeeze=False, width_ratios=widths)
     drawn: dict[str, Line2D] = {}
     for row, task in zip(panels, tasks):
         for axes, name in zip(row, shown):
@@ -133,18 +141,20 @@ def spectra(
         if titles:  # above the panel's own title, and not beyond the edge of the figure
             row[0].set_title(f"{titles[task]}\n", loc="left")
         row[0].set_ylabel("share of eigenvalues per decade")
-    for axes in panels[-1]:
+        if beside is not None:
+            beside(row[-1], task)
+    for axes in panels[-1, : len(shown)]:
         axes.set_xlabel("eigenvalue")
     for group, line in drawn.items():
         line.set_label(labels[group] if labels else _label(styles[group], models, group))
-    legend_below(figure, list(drawn.values()), NOTE, most=4)
+    place_legend(figure, list(drawn.values()), NOTE)
     return figure
 
 
 def _label(style: VariantStyle, models: Sequence[MeasuredModel], group: str) -> str:
     """``MLP: 2-50-2``: what the style is called, and the label of the models where they have one in common."""
-    labels = {one.label for one in models if one.group == group}
-    return f"{style.name}: {labels.pop().removeprefix(style.name).strip()}" if len(labels) == 1 else style.name
+    labels = {one.label.removeprefix(style.name).strip() for one in models if one.group == group} - {""}
+    return f"{style.name}: {labels.pop()}" if len(labels) == 1 else style.name
 
 
 def _panel(
@@ -201,7 +211,7 @@ def symlog(values: np.ndarray, unit: float) -> np.ndarray:
 
 def _ticks(axes: Axes, ends: np.ndarray, unit: float) -> None:
     first = round(math.log10(unit))
-    step = max(1, math.ceil((ends[1] - min(ends[0], 0)) / 9))
+    step = max(1, math.ceil((ends[1] - min(ends[0], 0)) / 6))
     powers = [first + k for k in range(step, 40, step)]
     ticks = [(0.0, "0")]
     ticks += [(float(symlog(np.array(10.0**p), unit)), f"$10^{{{p}}}$") for p in powers]

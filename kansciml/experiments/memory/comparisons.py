@@ -25,7 +25,7 @@ def comparisons(record: Record) -> list[KanOverMlp]:
         outcome = counted(SUPPORTED if ratio > 1 else REFUTED, "counted")
         name = memory.titles[curve.model].partition(":")[0]
         made[name] = KanOverMlp(
-            kind="Memory",
+            kind="memory per sample",
             task=f"operator, {name}" if memory.experiment == "fig4b" else name,
             measure="memory per sample",
             equal="width",

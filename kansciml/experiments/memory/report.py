@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +20,10 @@ from kansciml.experiments.memory.record import (
     Curve,
     MemoryRecord,
 )
-from kansciml.reporting.legends import hollow, key, legend_below, log_ticks
-from kansciml.reporting.style import FAINT, SHADE, VariantStyle, new_figure, save_report
-from kansciml.reporting.style import variant_styles as general_styles
+from kansciml.reporting.legends import hollow, key, place_legend
+from kansciml.reporting.palette import FAINT, SHADE, TRUTH, VariantStyle
+from kansciml.reporting.palette import variant_styles as general_styles
+from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
 
@@ -29,11 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES = {
-    "textbook": VariantStyle("KAN, textbook recursion", "#444444", (0, (3, 1, 1, 1, 1, 1)), "^"),
-    "kan-spline": VariantStyle("KAN, SplineKAN", "#D55E00", (0, (5, 1.5)), "s"),
-    "kan-rswaf": VariantStyle("KAN, RSWAFKAN", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "D"),
-}
+NAMES = {"kan-spline": "KAN, SplineKAN", "kan-rswaf": "KAN, RSWAFKAN"}
 KERNELS = {
     "cpu": "SplineKAN and RSWAFKAN: kernels in plain PyTorch, in the blocks that suit a CPU. On a GPU the blocks are "
     "larger: --device gpu counts those.",
@@ -43,8 +41,8 @@ KERNELS = {
 
 
 def variant_styles(variants: Sequence[str]) -> Mapping[str, VariantStyle]:
-    """A style for each variant; those without one here look as elsewhere."""
-    return {**general_styles(variants), **{name: STYLES[name] for name in variants if name in STYLES}}
+    """A style for each variant, as elsewhere, under the names of the layers that are measured."""
+    return {name: replace(style, name=NAMES.get(name, style.name)) for name, style in general_styles(variants).items()}
 
 
 def summary(record: Record) -> list[Table]:
@@ -135,7 +133,7 @@ def memory_figure(memory: MemoryRecord) -> Figure:
     styles, titles = variant_styles(memory.variants), memory.titles
     columns = min(len(titles), 3)
     lines = -(-len(titles) // columns)
-    figure = new_figure(0.55 + 2.55 * lines)
+    figure = new_figure(0.2 + 2.55 * lines)
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(titles) :]:
         axes.set_visible(False)
@@ -151,7 +149,6 @@ def memory_figure(memory: MemoryRecord) -> Figure:
             _draw(axes, curve, styles[curve.variant], memory.limit_gb)
         _slopes(axes, memory.of(model), styles)
         axes.xaxis.set_major_formatter("{x:g}")
-        log_ticks(axes.yaxis, axes.get_ylim())
         axes.set_title(title.replace(": ", "\n", 1))
     for axes in panels[:, 0]:
         axes.set_ylabel("memory [GB]")
@@ -160,7 +157,7 @@ def memory_figure(memory: MemoryRecord) -> Figure:
         axes.tick_params(labelbottom=True)
     handles = [key(style, markersize=3.4, linewidth=1.1) for style in styles.values()]
     handles.append(hollow("out of memory", markersize=4.6))
-    legend_below(figure, handles, most=len(handles), columnspacing=1.4)
+    place_legend(figure, handles, columnspacing=1.4)
     return figure
 
 
@@ -168,8 +165,8 @@ def _limit(axes: Axes, limit: float) -> None:
     axes.axhspan(limit, axes.get_ylim()[1], color=SHADE, linewidth=0, zorder=0)
     axes.axhline(limit, color=FAINT, linewidth=0.8, zorder=1)
     axes.annotate(
-        f"{limit:g} GB", (0, limit), xycoords=("axes fraction", "data"), xytext=(3, 2.5), textcoords="offset points",
-        fontsize=6.5, color="#555555",
+        f"above {limit:g} GB", (0, 1), xycoords="axes fraction", xytext=(3, -3), textcoords="offset points", va="top",
+        fontsize=6.5, color=FAINT,
     )  # fmt: skip
 
 
@@ -188,7 +185,7 @@ def _draw(axes: Axes, curve: Curve, style: VariantStyle, limit: float) -> None:
 
 def _slopes(axes: Axes, curves: Sequence[Curve], styles: Mapping[str, VariantStyle]) -> None:
     """MB per sample of each variant, in its colour, in the corner that growing curves leave free."""
-    lines = [("MB per sample", "#333333")]
+    lines = [("MB per sample", TRUTH)]
     for curve in curves:
         style = styles[curve.variant]
         lines.append((f"{_short(style)}  {format_number(curve.mb_per_sample)}", style.colour))

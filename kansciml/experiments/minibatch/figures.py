@@ -10,8 +10,9 @@ import numpy as np
 
 from kansciml.experiments.minibatch.record import TrainedRecord
 from kansciml.reporting.groups import Group
-from kansciml.reporting.legends import key, legend_below, log_ticks
-from kansciml.reporting.style import VariantStyle, new_figure
+from kansciml.reporting.legends import key, place_legend
+from kansciml.reporting.palette import VariantStyle
+from kansciml.reporting.style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 TITLE = 8.5
 """Size of the text above a figure."""
-MOST_MARKED = 12
-"""Points of a curve up to which each has its mark."""
+TIMES = {"cpu_s": "processor time (s)", "train_s": "time (s)"}
+"""Names of the curves of seconds, and of their axes."""
+MARKS = 8
+"""About how many marks a curve has."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,13 @@ class Curve:
 
     Args:
         name: of the curve in the record. label: of the axis. scale: what values are multiplied by.
-        span: largest over smallest value from which on the axis is logarithmic; None: never.
-        ticks: plain numbers on a logarithmic axis.
+        log: whether the axis is logarithmic.
     """
 
     name: str
     label: str
     scale: float = 1.0
-    span: float | None = None
-    ticks: bool = False
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,31 +52,34 @@ class Column:
 
 def curves(record: TrainedRecord[Any, Any], task: str, rows: Sequence[Curve], columns: Sequence[Column]) -> Figure:
     """A panel for every row and column: medians over seeds, and bands from the lowest to the highest."""
-    figure = new_figure(4.3)
+    figure = new_figure(3.9)
+    clock = time_of(record.of(task))
     panels = figure.subplots(len(rows), len(columns), sharex="col", sharey="row", squeeze=False)
     for place, column in enumerate(columns):
         bottom = panels[-1, place]
         for axes, row in zip(panels[:, place], rows):
             for group in column.groups:
-                at = group.curves("train_s" if column.over_time else "epoch")
+                at = group.curves(clock if column.over_time else "epoch")
                 _band(axes, at, row.scale * group.curves(row.name), record.styles[group.first.look])
             axes.margins(x=0.02)
         panels[0, place].set_title(column.title)
-        bottom.set_xlabel("training time (s)" if column.over_time else "epoch")
+        bottom.set_xlabel(TIMES[clock] if column.over_time else "epoch")
         if not column.over_time:
             bottom.xaxis.get_major_locator().set_params(nbins=6, integer=True)
     for axes, row in zip(panels[:, 0], rows):
         axes.set_ylabel(row.label)
-        values = np.concatenate([group.curves(row.name).ravel() for group in record.of(task)])
-        values = values[np.isfinite(values) & (values > 0)]
-        if row.span is not None and len(values) and values.max() > row.span * values.min():
+        if row.log:
             axes.set_yscale("log")
-            if row.ticks:
-                log_ticks(axes.yaxis, (values.min(), values.max()))
     figure.suptitle(record.title(task), fontsize=TITLE)
     several = any(len(group.rows) > 1 for group in record.of(task))
     legend(figure, record, task, "line: median over seeds, band: lowest to highest" if several else "")
     return figure
+
+
+def time_of(groups: Sequence[Group[Any]]) -> str:
+    """Which curve tells time: that of the processor, which other programs do not lengthen, where all groups have it."""
+    known = all(f"{row.id}.cpu_s" in group.arrays for group in groups for row in group.rows)
+    return "cpu_s" if known else "train_s"
 
 
 def _band(axes: Axes, at: np.ndarray, values: np.ndarray, style: VariantStyle) -> None:
@@ -87,8 +91,10 @@ def _band(axes: Axes, at: np.ndarray, values: np.ndarray, style: VariantStyle) -
     if not kept.any():
         return
     at, values = np.nanmedian(at[:, kept], axis=0), values[:, kept]
-    marker = style.marker if len(at) <= MOST_MARKED else ""
-    axes.plot(at, np.nanmedian(values, axis=0), color=style.colour, linestyle=style.line, marker=marker)
+    axes.plot(
+        at, np.nanmedian(values, axis=0), color=style.colour, linestyle=style.line, marker=style.marker,
+        markevery=-(-len(at) // MARKS),
+    )  # fmt: skip
     if len(values) > 1:
         low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
         axes.fill_between(at, low, high, color=style.colour, alpha=0.18, linewidth=0)
@@ -97,4 +103,4 @@ def _band(axes: Axes, at: np.ndarray, values: np.ndarray, style: VariantStyle) -
 def legend(figure: Figure, record: TrainedRecord[Any, Any], task: str, note: str, line: bool = True) -> None:
     """A legend of the kinds of network of a task."""
     labels = {group.first.look: group.first.plain_label for group in record.of(task)}
-    legend_below(figure, [key(record.styles[look], label, line) for look, label in labels.items()], note)
+    place_legend(figure, [key(record.styles[look], label, line) for look, label in labels.items()], note)

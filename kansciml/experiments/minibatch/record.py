@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from kansciml.reporting.groups import Group, grouped, over
 from kansciml.reporting.judging import shown
-from kansciml.reporting.style import VariantStyle, variant_styles
+from kansciml.reporting.palette import VariantStyle, variant_styles
 from kansciml.runs import typed
 from kansciml.runs.records import DamagedRecord, Record
 from kansciml.runs.tables import Table

@@ -202,7 +202,10 @@ class Trainer(ABC, Generic[J, D, R]):
             name: np.array([line.get(column) for line in result.history], float) for name, column in names.items()
         }
         save_tensors(folder / WEIGHTS, entries(network), {"id": job.id, "epoch": row["epochs"]})
-        _save_arrays(folder / ARRAYS, curves | arrays | {"train_s": _training_seconds(job, result)})
+        arrays |= {"train_s": _training_seconds(job, result)}
+        if device.type == "cpu" and ranks.size() == 1 and all("cpu_s" in line for line in result.history):
+            arrays |= {"cpu_s": _running([line["cpu_s"] for line in result.history])}
+        _save_arrays(folder / ARRAYS, curves | arrays)
         _save_arrays(folder.parent / f"{job.task}.safetensors", data.arrays)
         write_json(folder / DONE, {"row": row, "data": typed.write(described)})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # optimiser states of a training that has ended
@@ -257,7 +260,14 @@ def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def _training_seconds(job: TrainingJob[Any, Any], result: TrainResult) -> np.ndarray:
     """Seconds of training until the end of each epoch, without evaluations and checkpoints."""
     samples = np.diff([0, *(line["step"] for line in result.history)]) * job.training.batch_size
-    return np.cumsum([n / max(line["samples_per_s"], 1e-9) for n, line in zip(samples, result.history)])
+    rates = [line["samples_per_s"] for line in result.history]
+    return _running([n / rate if rate else 0.0 for n, rate in zip(samples, rates)])
+
+
+def _running(seconds: Sequence[float]) -> np.ndarray:
+    """Running sum, with the median for epochs of which an interruption within their evaluation left nothing."""
+    spent = np.array(seconds, float)
+    return np.cumsum(np.where(spent > 0, spent, np.median(spent[spent > 0]) if spent.any() else 0.0))
 
 
 class TrainingBoard:

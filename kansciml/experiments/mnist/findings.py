@@ -25,7 +25,7 @@ def findings(record: Record) -> list[Finding]:
 def _finding(record: Record, claim: SharpnessClaim) -> Finding:
     kan, mlp = claim.group, claim.reference
     short = resized(kan.first.resized) + shortfalls(record.config, AT_LEAST, SAME)
-    figures = ["accuracy_against_cost"]
+    figures = ["curves"]
     if claim.name in CLAIMED:
         figures, measured = ["spectra"], measured_text(claim)
         verdict, evidence = sharper(claim, short)

@@ -10,8 +10,9 @@ import numpy as np
 
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.run_rows import OdeGroup, Run
-from kansciml.reporting.legends import hollow, key, legend_below
-from kansciml.reporting.style import FAINT, SHADE, TRUTH, VariantStyle, as_is, new_figure, variant_styles
+from kansciml.reporting.legends import hollow, key, place_legend
+from kansciml.reporting.palette import FAINT, SHADE, TRUTH, VariantStyle, variant_styles
+from kansciml.reporting.style import WIDTH, as_is, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def loss_curves(ode: OdeRecord) -> Figure:
                 "L-BFGS", (float(np.median(switches)), 1), xycoords=("data", "axes fraction"), xytext=(2, -1),
                 textcoords="offset points", va="top", fontsize=6, color=FAINT,
             )  # fmt: skip
-        _log_axis(axes)
+        axes.set_yscale("log")
         axes.set_title(as_is(system.title))
         axes.margins(x=0.02)
         axes.locator_params(axis="x", nbins=4, integer=True)
@@ -68,15 +69,16 @@ SPANS = {"train": "the training span", "unseen": "unseen initial states"}
 def final_losses(ode: OdeRecord, span: str = "train") -> Figure | None:
     """Relative error after training, one mark per seed: systems side by side, bar at the median, diverged on top.
 
-    The mean squared error where no system has a relative one, as its data are constant in time. None for one run.
+    The mean squared error where no system has a relative one, as its data are constant in time. None of one seed on
+    one system, which a table tells better.
     `span`: a key of `SPANS`.
     """
-    if sum(len(group.rows) for group in ode.groups) == 1:
+    if len(ode.systems) == 1 and max(len(group.rows) for group in ode.groups) == 1:
         return None
     defined = any(not math.isnan(group.middle(f"{span}_relative_mse")) for group in ode.groups)
     metric = f"{span}_relative_mse" if defined else f"{span}_mse"
     styles = styles_of(ode.groups)
-    figure = new_figure(2.6, width=max(3.2, min(7.0, 1.6 + 1.3 * len(ode.systems))))
+    figure = new_figure(2.3, width=max(3.2, min(7.0, 1.6 + 1.3 * len(ode.systems))))
     axes = figure.subplots()
     for position, system in enumerate(ode.systems):
         step = 0.8 / len(system.groups)
@@ -85,7 +87,7 @@ def final_losses(ode: OdeRecord, span: str = "train") -> Figure | None:
             _strip(axes, group, styles[group.name], x, step, metric)
         if position:
             axes.axvline(position - 0.5, color=SHADE, linewidth=0.8, zorder=0)
-    _log_axis(axes)
+    axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.12)  # room for the row of diverged seeds
     axes.set_xlim(-0.5, len(ode.systems) - 0.5)
@@ -149,20 +151,13 @@ def _strip(axes: Axes, group: OdeGroup, style: VariantStyle, x: float, step: flo
 
 def panels_of(height: float, count: int) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of up to three, `height` inches each."""
-    columns = min(count, 3)
+    columns = 2 if count == 4 else min(count, 3)
     rows = -(-count // columns)
-    figure = new_figure(0.45 + height * rows, width=7.0 if columns > 1 else 3.6)
+    figure = new_figure(0.1 + height * rows, width=WIDTH if columns > 1 else 3.6)
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]
-
-
-def _log_axis(axes: Axes) -> None:
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    if high > 1e3 * low:  # minor ticks of many decades run into one another
-        axes.minorticks_off()
 
 
 def legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: bool = False) -> None:
@@ -178,4 +173,4 @@ def legend(figure: Figure, styles: Styles, extras: list[str], note: str, marks: 
         "training span": Patch(color=SHADE, linewidth=0, label="training span"),
     }
     handles = [made[name] for name in extras] + [key(style, line=not marks, mark=marks) for style in styles.values()]
-    legend_below(figure, handles, note, most=len(handles))
+    place_legend(figure, handles, note)

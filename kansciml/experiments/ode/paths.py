@@ -13,7 +13,8 @@ import numpy as np
 from kansciml.experiments.ode.figures import TRUTH_WIDTH, Styles, legend, panels_of, styles_of
 from kansciml.experiments.ode.record import ROLES, OdeRecord, OdeSeries, OdeSystem
 from kansciml.experiments.ode.run_rows import OdeGroup
-from kansciml.reporting.style import FAINT, SHADE, TRUTH, as_is, new_figure
+from kansciml.reporting.palette import FAINT, SHADE, TRUTH
+from kansciml.reporting.style import as_is, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def trajectories(ode: OdeRecord, system: OdeSystem) -> Figure:
     fan = len(system.series) > SIDE_BY_SIDE and bool(_representatives(system))
     columns = [(as_is(styles[group.name].name), [group]) for group, _ in _representatives(system)] if fan else []
     columns = columns or [(_caption(one), list(system.groups)) for one in system.series]
-    figure = new_figure(0.55 + 1.15 * len(shown))
+    figure = new_figure(0.3 + 1.15 * len(shown))
     panels = figure.subplots(len(shown), len(columns), sharex="col", sharey="row", squeeze=False)
     for place, (caption, groups) in enumerate(columns):
         parts = list(enumerate(system.series))[slice(None) if fan else slice(place, place + 1)]
@@ -95,7 +96,7 @@ def errors(ode: OdeRecord, system: OdeSystem) -> Figure | None:
     if not found:
         return None
     scale = np.array(system.loss_scale) if len(system.loss_scale) == len(system.labels) else 1.0
-    figure = new_figure(2.3)
+    figure = new_figure(2.1)
     axes = figure.subplots()
     for k, one in enumerate(system.series):
         times, states = one.reference
@@ -181,7 +182,7 @@ def orbits(ode: OdeRecord, system: OdeSystem) -> Figure:
     low, high = zip(*(_limits(states[:, both]) for both in columns))
     width = max(3.2, min(7.0, 2.35 * len(shown)))
     aspect = (high[1] - low[1]) / (high[0] - low[0])
-    figure = new_figure(1.0 + min((width - 0.6) / len(shown) * aspect, 5.0), width)
+    figure = new_figure(0.6 + min((width - 0.6) / len(shown) * aspect, 5.0), width)
     panels = np.atleast_1d(figure.subplots(1, len(shown), sharex=True, sharey=True))
     for axes, (title, colour, path) in zip(panels, shown):
         inside = system.first.t[: len(path)] <= system.train_end

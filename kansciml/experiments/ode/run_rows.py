@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kansciml.reporting.groups import Group
-from kansciml.reporting.style import VariantStyle
+from kansciml.reporting.palette import VariantStyle
 from kansciml.runs.records import Record
 from kansciml.runs.typed import read, write
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kansciml._errors import KansciError, SolveError, UsageError
-from kansciml._workers import WorkerPool, stopping, tell, worker_count
+from kansciml._errors import SolveError, UsageError
+from kansciml._workers import tell
 from kansciml.backends.select import OdeBackend
 from kansciml.experiments.ode.backends import shared_backend
 from kansciml.experiments.ode.jobs import Job, Plan, read_again
@@ -27,6 +27,7 @@ from kansciml.experiments.ode.trained import model_folder
 from kansciml.experiments.ode.variants import training_flops
 from kansciml.ode import OdeRun, train
 from kansciml.runs.experiment import Result, RunContext
+from kansciml.runs.pool import check_stop, each
 from kansciml.runs.progress import Task
 from kansciml.runs.typed import attributes
 from kansciml.tasks.ode.data import training_data, training_trajectories
@@ -61,11 +62,11 @@ def run_jobs(plan: Plan, context: RunContext) -> Result:
             read_again(source, fingerprint(system))
     runs = {}
     with context.progress.task("training", sum(job.steps for job in jobs)) as bar:
-        board = _Board(bar, context.log, len(jobs))
-        for job, run in _run_all(plan, context, board):
-            runs[job.id] = run
+        board = _Board(bar, context.log, jobs)
+        for name, run in _run_all(plan, context, board):
+            runs[name] = run
             context.metrics(run_json(run))
-            board.finish(job)
+            board.finish(name)
     shown = jobs[0].shown
     return ode_result([describe(system, shown) for system in plan.systems.values()], [runs[job.id] for job in jobs])
 
@@ -73,9 +74,9 @@ def run_jobs(plan: Plan, context: RunContext) -> Result:
 class _Board:
     """Adds up the progress of all jobs into one bar."""
 
-    def __init__(self, bar: Task, log: Callable[[str], None], n_jobs: int) -> None:
-        self.bar, self.log, self.n_jobs, self.n_done = bar, log, n_jobs, 0
-        self.done: dict[str, int] = {}
+    def __init__(self, bar: Task, log: Callable[[str], None], jobs: Sequence[Job]) -> None:
+        self.bar, self.log, self.n_done = bar, log, 0
+        self.steps, self.done = {job.id: job.steps for job in jobs}, dict.fromkeys((job.id for job in jobs), 0)
 
     def tell(self, job_id: str, message: str | Steps) -> None:
         """Take what a job has to say: a line for the user, or where it is."""
@@ -85,63 +86,49 @@ class _Board:
             self.done[job_id], loss, phase = message
             self._update(loss=loss, now=f"{job_id} {phase}")
 
-    def finish(self, job: Job) -> None:
+    def finish(self, job_id: str) -> None:
         self.n_done += 1
-        self.done[job.id] = job.steps
+        self.done[job_id] = self.steps[job_id]
         self._update()
 
     def _update(self, **values: Any) -> None:
-        self.bar.update(completed=sum(self.done.values()), **values, runs=f"{self.n_done}/{self.n_jobs}")
+        self.bar.update(completed=sum(self.done.values()), **values, runs=f"{self.n_done}/{len(self.steps)}")
 
 
-def _run_all(plan: Plan, context: RunContext, board: _Board) -> Iterator[tuple[Job, Run]]:
-    n_workers = min(worker_count(), len(plan.jobs))
-    if n_workers > 1:
-        yield from _run_pool(plan, n_workers, context, board)
-        return
-    for job in plan.jobs:
-        backend = shared_backend(job.backend, job.method, context.log)
-        report = functools.partial(board.tell, job.id)
-        yield job, run_job(job, plan.systems[job.system], backend, context.checkpoints / f"{job.id}.npz", report)
+@dataclass(frozen=True)
+class _Asked:
+    """A job for a worker, with the fingerprint of its system, which is read there: equations cannot be sent."""
+
+    job: Job
+    digest: str
+    checkpoint: Path
 
 
-def _run_pool(plan: Plan, n_workers: int, context: RunContext, board: _Board) -> Iterator[tuple[Job, Run]]:
+def _run_all(plan: Plan, context: RunContext, board: _Board) -> Iterator[tuple[str, Run]]:
     digests = {source: fingerprint(system) for source, system in plan.systems.items()}
-    with WorkerPool(n_workers) as pool:
-        pending = {}
-        for job in sorted(plan.jobs, key=lambda job: -job.cost):  # lest the pool wait for a long one at the end
-            pending[pool.submit(_work, job, digests[job.system], context.checkpoints / f"{job.id}.npz")] = job
-        while pending:
-            finished, _ = wait(pending, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)
-            for message in pool.told():
-                board.tell(*message)
-            for future in finished:
-                yield pending.pop(future), future.result()
+
+    def alone(asked: _Asked) -> Run:
+        job, report = asked.job, functools.partial(board.tell, asked.job.id)
+        backend = shared_backend(job.backend, job.method, context.log)
+        return run_job(job, plan.systems[job.system], backend, asked.checkpoint, report)
+
+    asked = {job.id: _Asked(job, digests[job.system], context.checkpoints / f"{job.id}.npz") for job in plan.jobs}
+    return each(_work, asked, told=lambda one: board.tell(*one), cost=lambda one: one.job.cost, alone=alone)
 
 
-class _Stopped(KeyboardInterrupt):
-    """The parent asked this worker to stop; the training has written its state."""
-
-
-def _work(job: Job, digest: str, checkpoint: Path) -> Run:
-    """In a worker: `run_job`, of a system that is read here, as a user's equations cannot be sent."""
-    last = 0.0
+def _work(asked: _Asked) -> Run:
+    """In a worker: `run_job`."""
+    job, last = asked.job, 0.0
 
     def report(message: str | Steps) -> None:
         nonlocal last
-        if stopping():
-            raise _Stopped
+        check_stop()
         if isinstance(message, str) or time.monotonic() - last > REPORT_EVERY_S:
             last = time.monotonic()
             tell((job.id, message))
 
-    try:
-        if stopping():
-            raise _Stopped
-        backend = shared_backend(job.backend, job.method, report)
-        return run_job(job, read_once(job.system, digest), backend, checkpoint, report)
-    except _Stopped:
-        raise KansciError("a worker process was told to end: the same command resumes the runs") from None
+    backend = shared_backend(job.backend, job.method, report)
+    return run_job(job, read_once(job.system, asked.digest), backend, asked.checkpoint, report)
 
 
 def run_job(

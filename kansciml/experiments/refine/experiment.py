@@ -8,8 +8,8 @@ KANs of one width on fixed grids, the same KAN refined from the coarsest grid to
 coefficients refitted), and an MLP with as many parameters as the KAN on the grid `middle`; each by Adam alone, and by
 L-BFGS after a tenth of Adam. Errors are compared when both have cost as much, in FLOPs and in seconds of the processor.
 So are neural ODEs of a system, by their training errors.
-Cost: ``smoke`` 5 s on one core; ``small`` 720 trainings of 1 to 2 s, about 10 minutes on two cores (estimated from a
-tenth of them); ``paper`` ten times as long.
+Cost: ``smoke`` 5 s on one core; ``small`` 720 trainings of 1 to 2 s, about 10 minutes on two cores (estimated from 3
+of them); ``paper`` ten times as long.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from kansciml._errors import UsageError, check_names
 from kansciml.analysis.regressor_sizes import regressor_size, widest
 from kansciml.experiments.functions.jobs import Job, target_row, train_job
 from kansciml.experiments.functions.record import functions_result
+from kansciml.experiments.refine.comparisons import comparisons
 from kansciml.experiments.refine.findings import findings
 from kansciml.experiments.refine.record import OPTIMISERS
 from kansciml.experiments.refine.report import render, summary
@@ -162,6 +163,7 @@ EXPERIMENT = Experiment(
     summary=summary,
     check=plan,
     findings=findings,
+    comparisons=comparisons,
     order=102,
     captions={
         "refine": "Error against the operations that training took, median over seeds: KANs on fixed grids, one whose"

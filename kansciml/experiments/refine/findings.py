@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED
+from kansciml.analysis.paired import SUPPORTED
 from kansciml.experiments.functions.record import FunctionsRecord
 from kansciml.experiments.refine.record import COSTS, OPTIMISERS, Matched, RefineRecord, title
-from kansciml.reporting.judging import VERDICT
+from kansciml.reporting.judging import VERDICT, by_seeds, majority
 from kansciml.runs.findings import Finding
 from kansciml.runs.records import Record
-
-LEAST_SEEDS = 12
 
 
 def findings(record: Record) -> list[Finding]:
@@ -41,19 +39,16 @@ def findings(record: Record) -> list[Finding]:
 
 
 def _finding(found: RefineRecord, claim: str, case: str, own: Sequence[Matched], names: tuple[str, str]) -> Finding:
-    said = [one.outcome.corrected for one in own]
-    first, second, n = said.count(SUPPORTED), said.count(REFUTED), len(own)
-    decided = SUPPORTED if first > n / 2 else REFUTED if second > n / 2 else UNDECIDED
     seeds = found.found.n_seeds
-    short = "" if seeds >= LEAST_SEEDS else f"{seeds} seeds instead of {LEAST_SEEDS}; "
+    decided, measured = majority([one.outcome for one in own], *names)
+    verdict, short = by_seeds(decided, seeds)
     return Finding(
         item="Section 5.1",
         claim=claim,
         case=case,
         printed="not tried",
-        measured=f"of {n} functions the {names[0]} has the lower error on {first}, the {names[1]} on {second},"
-        f" {n - first - second} are undecided",
-        verdict=VERDICT[decided if seeds >= LEAST_SEEDS else UNDECIDED],
+        measured=measured,
+        verdict=verdict,
         evidence=f"{short}exact signed-rank tests over {seeds} paired seeds, after Holm's correction; a claim stands if"
         " one side wins more than half of the functions; errors when both had cost as much, not where they would end",
         figures=("refine",),

@@ -12,17 +12,16 @@ from kansciml.analysis.exact_tests import ALPHA
 from kansciml.analysis.paired import SUPPORTED, UNDECIDED
 from kansciml.experiments.functions.record import FunctionsRecord, Run
 from kansciml.experiments.refine.record import COSTS, OPTIMISERS, Matched, RefineRecord, title
-from kansciml.reporting.legends import key, legend_below, log_ticks
-from kansciml.reporting.style import VariantStyle, new_figure, save_report
+from kansciml.reporting.claims import STANDS, effect_text
+from kansciml.reporting.legends import key, place_legend
+from kansciml.reporting.palette import REFINED, SEQUENCE, VariantStyle, variant_styles
+from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
-from kansciml.runs.tables import Table, format_number
+from kansciml.runs.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STANDS = " *"
-SEQUENCE = ("#B3CDE3", "#6BAED6", "#3182BD", "#08519C", "#08306B", "#041C42")
-"""Colours of fixed grids, from coarse to fine."""
 POINTS = 60
 """Costs at which medians over seeds are drawn."""
 
@@ -67,23 +66,23 @@ def verdict_tables(found: RefineRecord) -> list[Table]:
 
 
 def _cell(one: Matched) -> str:
-    ratio, low, high = (format_number(value, 2) for value in (one.outcome.effect, one.outcome.low, one.outcome.high))
     mark = {SUPPORTED: " <", UNDECIDED: ""}.get(one.outcome.verdict, " >")
-    return f"{ratio} ({low} to {high}){mark}{STANDS * (one.outcome.corrected != UNDECIDED)}"
+    return f"{effect_text(one.outcome, 2)}{mark}{STANDS * (one.outcome.corrected != UNDECIDED)}"
 
 
 def styles(found: RefineRecord) -> dict[str, VariantStyle]:
     """Look of each network: fixed grids from pale to dark."""
-    made = {"refined": VariantStyle(title("refined"), "#D55E00", "-", "s")}
-    for variant, colour in zip(found.fixed, SEQUENCE * 3):
-        made[variant] = VariantStyle(title(variant), colour, (0, (5, 1.5)), "o")
-    return {**made, "mlp": VariantStyle("MLP", "#000000", (0, (1.2, 1.2)), "^")}
+    made = {"refined": VariantStyle(title("refined"), REFINED, "-", "v")}
+    tones = np.linspace(0, len(SEQUENCE) - 1, len(found.fixed)).round().astype(int)
+    for variant, tone in zip(found.fixed, tones):
+        made[variant] = VariantStyle(title(variant), SEQUENCE[tone], (0, (5, 1.5)), "o")
+    return {**made, **variant_styles(["mlp"])}
 
 
 def refine_figure(found: RefineRecord) -> Figure:
     """Median error against FLOPs of training, a column per function, a row per optimiser."""
     looks = styles(found)
-    figure = new_figure(4.6)
+    figure = new_figure(3.9)
     grid = figure.subplots(len(OPTIMISERS), len(found.targets), sharex=True, sharey="col", squeeze=False)
     for row, (how, name) in zip(grid, OPTIMISERS.items()):
         for axes, target in zip(row, found.targets):
@@ -95,11 +94,9 @@ def refine_figure(found: RefineRecord) -> Figure:
             if how == "lbfgs":
                 axes.set_title(target)
         row[0].set_ylabel(f"error, {name}")
-    for axes in grid.flat:
-        log_ticks(axes.yaxis, axes.get_ylim(), few=30.0)
     grid[-1, len(found.targets) // 2].set_xlabel("FLOPs of training")
     handles = [key(looks[variant], mark=False) for variant in found.variants]
-    legend_below(figure, handles, f"medians over {found.found.n_seeds} seeds", most=6, columnspacing=1.2)
+    place_legend(figure, handles, f"medians over {found.found.n_seeds} seeds", columnspacing=1.2)
     return figure
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kansciml.analysis.matching import pass_flops
 from kansciml.backends.torch import TorchOdeSolver
-from kansciml.experiments.functions.record import CURVE, Run, TargetRow
+from kansciml.experiments.functions.record import Run, TargetRow, curve_of
 from kansciml.models.field_spec import FieldSpec
 from kansciml.models.fields import refined_field
 from kansciml.runs.typed import attributes, write
@@ -85,6 +85,6 @@ def train_system(job: SystemJob) -> dict[str, Any]:
         status=result.status,
         ended=result.ended,
         iterations=len(table),
-        curve={name: tuple(float(f"{value:.6g}") for value in table[kept, k]) for k, name in enumerate(CURVE)},
+        curve=curve_of(table[kept].T),
     )
     return write(run)

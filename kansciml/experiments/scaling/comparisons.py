@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kansciml.experiments.scaling.record import MODELS, ScalingRecord
-from kansciml.runs.findings import KanOverMlp
+from kansciml.runs.findings import ELSEWHERE, KanOverMlp
 from kansciml.runs.records import Record
 
 
@@ -18,11 +18,12 @@ def comparisons(record: Record) -> list[KanOverMlp]:
         kan, mlp = (found.medians(task, model)[0].max() for model in MODELS)
         made.append(
             KanOverMlp(
-                kind="Largest networks",
+                kind="largest networks",
                 task=found.titles[task],
-                measure="error of the largest networks",
+                measure="the largest sizes",
                 equal="params",
                 outcome=outcome,
+                about=ELSEWHERE,
                 parameters=(int(kan), int(mlp)),
             )
         )

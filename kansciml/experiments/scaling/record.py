@@ -13,8 +13,8 @@ import numpy as np
 
 from kansciml.analysis.paired import DIFFERENCE, Comparison, compare, corrected
 from kansciml.runs.experiment import Result
-from kansciml.runs.records import DamagedRecord, Record, reading
-from kansciml.runs.typed import read, write
+from kansciml.runs.records import Record, finished_rows, reading
+from kansciml.runs.typed import write
 
 MODELS = {"kan": "KAN", "mlp": "MLP"}
 LEAST_SIZES = 3
@@ -54,11 +54,9 @@ class ScalingRecord:
     @classmethod
     def read(cls, record: Record) -> ScalingRecord:
         """Raises DamagedRecord where the record holds no trainings."""
+        rows = finished_rows(record, Point)
         with reading(record):
-            rows = [read(Point, row) for row in record.result["runs"]]
             titles = dict(record.result["titles"])
-        if not rows:
-            raise DamagedRecord(f"{record.folder} holds no finished run: resume the experiment first")
         return cls(titles, tuple(replace(row, error=math.inf) if math.isnan(row.error) else row for row in rows))
 
     @property

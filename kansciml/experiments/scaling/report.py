@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kansciml.analysis.exact_tests import ALPHA
-from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED, Comparison
+from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED
 from kansciml.experiments.scaling.record import MODELS, ScalingRecord
-from kansciml.reporting.legends import key, legend_below, log_ticks
-from kansciml.reporting.style import VariantStyle, new_figure, save_report, variant_styles
+from kansciml.reporting.claims import STANDS, effect_text
+from kansciml.reporting.legends import key, place_legend
+from kansciml.reporting.palette import VariantStyle, variant_styles
+from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
-from kansciml.runs.tables import Table, format_number
+from kansciml.runs.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,9 +31,9 @@ def exponents_table(found: ScalingRecord) -> Table:
     """Exponents of both networks on every task, and which is larger."""
     rows = []
     for task, outcome in found.faster().items():
-        own = [_interval(found.exponent(task, model)) for model in MODELS]
-        said = WHO[outcome.verdict] + " *" * (outcome.corrected != UNDECIDED)
-        rows.append([found.titles[task], *own, _interval(outcome), outcome.p_value, outcome.adjusted_p, said])
+        own = [effect_text(found.exponent(task, model), 2) for model in MODELS]
+        said = WHO[outcome.verdict] + STANDS * (outcome.corrected != UNDECIDED)
+        rows.append([found.titles[task], *own, effect_text(outcome, 2), outcome.p_value, outcome.adjusted_p, said])
     columns = ["Task", *(f"{name}, exponent" for name in MODELS.values()), "KAN - MLP", "p", "p adjusted", "Verdict"]
     n = found.n_seeds
     notes = (
@@ -46,11 +48,6 @@ def exponents_table(found: ScalingRecord) -> Table:
 def _ended(found: ScalingRecord) -> str:
     ended = sum(point.ended == "converged" for point in found.points)
     return f"{ended} of {len(found.points)} trainings ended on a plateau, the others at their cap or in noise."
-
-
-def _interval(one: Comparison) -> str:
-    effect, low, high = (format_number(value, 2) for value in (one.effect, one.low, one.high))
-    return f"{effect} ({low} to {high})"
 
 
 def errors_table(found: ScalingRecord) -> Table:
@@ -74,7 +71,7 @@ def scaling_figure(found: ScalingRecord) -> Figure:
     """A panel per task: errors against parameters."""
     columns = min(COLUMNS, len(found.tasks))
     rows = -(-len(found.tasks) // columns)
-    figure = new_figure(0.6 + 1.9 * rows)
+    figure = new_figure(0.3 + 1.9 * rows)
     panels = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
     for axes, task in zip(panels, found.tasks):
         _panel(axes, found, task)
@@ -86,7 +83,7 @@ def scaling_figure(found: ScalingRecord) -> Figure:
         axes.set_ylabel("relative error")
     n = found.n_seeds
     note = f"marks: {n} seed{'s' * (n != 1)}; lines: medians; a: exponent with its {100 * (1 - ALPHA):g} % interval"
-    legend_below(figure, [key(style) for style in _styles().values()], note)
+    place_legend(figure, [key(style) for style in _styles().values()], note)
     return figure
 
 
@@ -106,14 +103,12 @@ def _panel(axes: Axes, found: ScalingRecord, task: str) -> None:
         said = found.exponent(task, model)
         if said.n_pairs:
             axes.annotate(
-                f"a = {_interval(said)}", (0.03, 0.03 + 0.1 * (1 - place)), xycoords="axes fraction", fontsize=6,
+                f"a = {effect_text(said, 2)}", (0.03, 0.03 + 0.1 * (1 - place)), xycoords="axes fraction", fontsize=6,
                 color=style.colour,
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", title=found.titles[task])
     low, high = axes.get_ylim()
     axes.set_ylim(low / (high / low) ** 0.3, high)  # room for the exponents
-    log_ticks(axes.xaxis, axes.get_xlim(), few=30.0)
-    log_ticks(axes.yaxis, axes.get_ylim(), few=30.0)
 
 
 def summary(record: Record) -> list[Table]:

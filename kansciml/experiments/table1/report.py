@@ -12,8 +12,9 @@ from kansciml.experiments.table1.claims import claims_table, flatness_table
 from kansciml.experiments.table1.record import FAIR, PAPER, Row, Table1Record
 from kansciml.experiments.vision.report import drawings
 from kansciml.reporting.groups import diverged_notes, mean_error, over, plus_minus
-from kansciml.reporting.legends import legend_below
-from kansciml.reporting.style import FAINT, TRUTH, VariantStyle, new_figure, save_report, variant_styles
+from kansciml.reporting.legends import place_legend
+from kansciml.reporting.palette import FAINT, TRUTH, VariantStyle, variant_styles
+from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
 
@@ -84,7 +85,7 @@ def overview(table1: Table1Record) -> Figure:
     sizes = list(dict.fromkeys(row.size for row in table1.published))
     rows = sorted(table1.published, key=lambda row: (sizes.index(row.size), row.protocol != PAPER))
     styles = variant_styles(row.group for row in rows)
-    figure = new_figure(1.15 + ROW_HEIGHT * len(rows))
+    figure = new_figure(0.7 + ROW_HEIGHT * len(rows))
     panels = figure.subplots(1, 4, sharey=True, width_ratios=(1.25, 1, 0.8, 1.25))
     places = [-place - 0.6 * sizes.index(row.size) for place, row in enumerate(rows)]
     for place, row in zip(places, rows):
@@ -148,7 +149,7 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], **MARK, label="printed"),
         Line2D([], [], color=FAINT, marker="o", linestyle="-", label="mean +- standard error; faint: seeds"),
     ]
-    legend_below(figure, handles, most=4, handlelength=1.8)
+    place_legend(figure, handles, handlelength=1.8)
 
 
 def summary(record: Record) -> list[Table]:

@@ -14,8 +14,9 @@ from kansciml.experiments.ode.figures import SPANS, final_losses, panels_of
 from kansciml.experiments.ode.record import OdeRecord, OdeSystem
 from kansciml.experiments.ode.tables import loss_table
 from kansciml.experiments.tune.record import Tuned, read_tuned
-from kansciml.reporting.legends import key, legend_below
-from kansciml.reporting.style import as_is, save_report, variant_styles
+from kansciml.reporting.legends import key, place_legend
+from kansciml.reporting.palette import variant_styles
+from kansciml.reporting.style import as_is, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMES = {"mlp": "MLP", "kan": "KAN"}
+TUNED = "KAN below MLP, tuned"
+"""Claim on both models with their chosen settings."""
 
 
 def summary(record: Record) -> list[Table]:
@@ -73,7 +76,7 @@ def comparisons(tuned: list[Tuned]) -> list[tuple[str, str, Comparison]]:
     for models in systems.values():
         for claim, sides in (
             ("KAN below MLP, untuned", (("kan", False), ("mlp", False))),
-            ("KAN below MLP, tuned", (("kan", True), ("mlp", True))),
+            (TUNED, (("kan", True), ("mlp", True))),
             ("KAN tuned below untuned", (("kan", True), ("kan", False))),
             ("MLP tuned below untuned", (("mlp", True), ("mlp", False))),
         ):
@@ -121,7 +124,7 @@ def trials_of(tuned: list[Tuned]) -> Figure:
         axes.set_xlabel("trial")
         axes.locator_params(axis="x", nbins=5, integer=True)
     figure.supylabel("validation relative MSE", fontsize=8)
-    legend_below(
+    place_legend(
         figure, [key(style) for style in styles.values()], "line: the lowest so far; trial 1: default settings"
     )
     return figure

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from kansciml.experiments.minibatch.record import KANS, DataRow, TrainedRecord, TrainedRow
 from kansciml.reporting.groups import Group, plus_minus
-from kansciml.reporting.style import variant_styles
+from kansciml.reporting.palette import variant_styles
 
 STYLES = variant_styles(KANS)
 """How each kind of KAN is drawn, in the order of tables."""

@@ -2,7 +2,8 @@
 
 Of the record's result, ``data`` holds `ImagesRow` by name and ``runs`` `VisionRow`. Arrays of a run, (epochs,):
 ``<id>.epoch``, ``.step``, ``.loss``, ``.accuracy`` (training), ``.test_loss``, ``.test_top1``, ``.test_top5``,
-``.learning_rate``, ``.images_per_s``, ``.train_s`` (seconds without evaluations); and ``.confusion`` (classes,
+``.learning_rate``, ``.images_per_s``, ``.train_s`` (seconds without evaluations), ``.cpu_s`` (those of the
+processor, on one alone); and ``.confusion`` (classes,
 classes), rows true.
 """
 
@@ -18,11 +19,10 @@ import numpy as np
 from kansciml.analysis.paired import DIFFERENCE, compare
 from kansciml.experiments.minibatch import figures as drawn
 from kansciml.experiments.minibatch import record as minibatch
-from kansciml.experiments.minibatch.figures import TITLE, Column, Curve, legend
+from kansciml.experiments.minibatch.figures import TIMES, TITLE, Column, Curve, legend, time_of
 from kansciml.experiments.vision.record import ImagesRecord, V, VisionRecord, VisionRow
 from kansciml.reporting.claims import POINTS, Claim, claim_table, in_families
 from kansciml.reporting.groups import Group, diverged_notes, over
-from kansciml.reporting.legends import log_ticks
 from kansciml.reporting.style import new_figure, save_report
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
@@ -38,7 +38,9 @@ CAPTIONS = {
     "accuracy_against_cost_*": "Test accuracy against what the models cost ({}).",
 }
 """Of the pictures of `drawings`."""
-ROWS = (Curve("loss", "training loss", span=10), Curve("test_top1", "test accuracy (%)", scale=100))
+FEWEST = 6
+"""Trained networks of which a scatter is drawn."""
+ROWS = (Curve("loss", "training loss", log=True), Curve("test_top1", "test accuracy (%)", scale=100))
 
 
 def accuracy_table(vision: ImagesRecord[V]) -> Table:
@@ -108,42 +110,35 @@ def curves(vision: ImagesRecord[V], task: str) -> Figure:
     """Training loss and test accuracy, against epochs and against seconds of training."""
     groups = vision.of(task)
     figure = drawn.curves(vision, task, ROWS, [Column("", groups), Column("", groups, over_time=True)])
-    ends = [np.nanmax(seconds) for seconds in (group.curves("train_s") for group in groups) if seconds.size]
+    ends = [np.nanmax(seconds) for seconds in (group.curves(time_of(groups)) for group in groups) if seconds.size]
     if ends and max(ends) > 8 * min(ends):
         figure.axes[-1].set_xscale("log")
     return figure
 
 
 def accuracy_against_cost(vision: ImagesRecord[V], task: str) -> Figure | None:
-    """Test accuracy of every seed against parameters, and against seconds of training in all; None if all diverged."""
-    groups = vision.of(task)
-    if all(group.n_diverged == len(group.rows) for group in groups):
+    """Test accuracy of every seed against parameters, and against seconds of training in all; None of fewer than three
+    kinds of networks or of a few of them, which a table tells better."""
+    groups = [group for group in vision.of(task) if group.n_diverged < len(group.rows)]
+    if len(groups) < 3 or sum(len(group.rows) for group in groups) < FEWEST:
         return None
-    figure = new_figure(2.6)
+    clock = time_of(groups)
+    figure = new_figure(2.3)
     panels = figure.subplots(1, 2, sharey=True)
     for group in groups:
         style = vision.styles[group.first.look]
         top1, parameters = group.values(lambda row: row.percent), group.values(lambda row: row.parameters)
-        seconds = [group.arrays[f"{row.id}.train_s"][-1] for row in group.rows if not row.diverged]
+        seconds = [group.arrays[f"{row.id}.{clock}"][-1] for row in group.rows if not row.diverged]
         for axes, costs in zip(panels, (parameters, seconds)):
             axes.plot(costs, top1, style.marker, color=style.colour, markersize=4, alpha=0.8, markeredgewidth=0)
-    for axes, name in zip(panels, ("parameters", "training time (s)")):
+    for axes, name in zip(panels, ("parameters", TIMES[clock])):
         axes.set_xscale("log")
-        log_ticks(axes.xaxis, axes.get_xlim(), _short)
         axes.margins(x=0.15, y=0.12)
         axes.set_xlabel(name)
     panels[0].set_ylabel("test accuracy (%)")
     figure.suptitle(vision.title(task), fontsize=TITLE)
     legend(figure, vision, task, "mark: one seed", line=False)
     return figure
-
-
-def _short(value: float) -> str:
-    """``200k`` or ``5M`` for a number."""
-    for unit, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:g}{letter}"
-    return f"{value:g}"
 
 
 def summary(record: Record) -> list[Table]:

@@ -16,24 +16,25 @@ Four doors to the same function, chosen by `apply`:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kansciml.layers._kernels import autograd, cpp, cpp_library, plain, spline_second
+from kansciml.layers._kernels._triton import library as triton_library
 from kansciml.layers._kernels.activations import activate
 from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers._kernels.knots import read
 from kansciml.layers._kernels.plain import Given, Known, Parts, Weights
 from kansciml.layers.bspline import SplineSpec
 
-BACKENDS = ("auto", "torch", "cpp")
+BACKENDS = ("auto", "torch", "cpp", "triton")
 
 
 class Kernels(NamedTuple):
-    """What runs a layer: the functions of those names in `plain` and `spline_second`, or in `cpp`."""
+    """What runs a layer: the functions of those names in `plain` and `spline_second`, in `cpp`, or of Triton's."""
 
     forward: Callable[..., Tensor]
     backward: Callable[..., Parts]
@@ -44,6 +45,14 @@ class Kernels(NamedTuple):
 
 PLAIN = Kernels(plain.forward, plain.backward, spline_second.double_backward, spline_second.known, plain.keep)
 CPP = Kernels(cpp.forward, cpp.backward, cpp.double_backward, cpp.known, cpp.keep)
+
+
+@cache
+def _triton() -> Kernels:
+    """Loaded when first used: Triton takes a while."""
+    from kansciml.layers._kernels._triton import backend
+
+    return Kernels(backend.forward, backend.backward, backend.double_backward, backend.known, backend.keep)
 
 
 class _Keeper:
@@ -69,15 +78,24 @@ def composite(
     return y if base_weight is None else y + activate(spec.activation, x).to(weight.dtype) @ base_weight
 
 
-def kernels(backend: str, x: Tensor, weight: Tensor) -> Kernels:
-    """Those that run this layer.
+def kernels(backend: str, order: int, x: Tensor, weight: Tensor) -> Kernels:
+    """Those that run this layer: on a CPU C++, on a CUDA device Triton, where they can.
 
     Raises:
-        ValueError: C++ was asked for and cannot run this.
+        ValueError: C++ or Triton was asked for and cannot run this.
     """
     if backend == "torch":
         return PLAIN
+    if (backend == "triton" or x.is_cuda) and triton_library.runs(order, x, weight):
+        return _triton()
     ordinary = x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter)
+    if backend == "triton":
+        if ordinary or not triton_library.available():
+            raise ValueError(
+                f"backend 'triton' cannot run this layer ({triton_library.reason()}; {x.device.type} tensors, order"
+                f" {order}): use a CUDA device and orders 1 to {triton_library.MAX_ORDER}, or backend 'auto'"
+            )
+        return PLAIN
     if ordinary and weight.dtype in (torch.float32, torch.float64) and cpp_library.available():
         return CPP
     if backend == "cpp" and ordinary:
@@ -154,7 +172,7 @@ def _read(options: Sequence[Any], x: Tensor, knots: Tensor, weight: Tensor) -> t
     """What runs an operator of a compiled program, which is given the knots in place of cells."""
     _, order, _, outside, activation, backend = options
     spec, cells = read(knots, order, outside, activation, torch.promote_types(x.dtype, weight.dtype))
-    return spec, cells, kernels(backend, x, weight)
+    return spec, cells, kernels(backend, order, x, weight)
 
 
 def _compiled_forward(options: Sequence[Any], x: Tensor, knots: Tensor, *weights: Any) -> Tensor:
@@ -194,4 +212,4 @@ def apply(
         return composite(spec, *tensors)
     if torch.compiler.is_compiling():
         return COMPILED(*tensors, *spec, backend)
-    return _Spline.apply(spec, kernels(backend, x, spline_weight), keep_basis, *tensors)
+    return _Spline.apply(spec, kernels(backend, spec.spline_order, x, spline_weight), keep_basis, *tensors)

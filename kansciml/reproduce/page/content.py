@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from kansciml.runs.experiment import BEYOND
 from kansciml.runs.findings import VERDICTS, Finding
@@ -15,6 +16,8 @@ from kansciml.runs.tables import Table
 
 FINISHED, FAILED, UNFINISHED, MISSING = "finished", "failed", "unfinished", "missing"
 STATUSES = (FINISHED, FAILED, UNFINISHED, MISSING)
+NAMED = 160
+"""Characters that the cases of a claim may take where they are named by verdict; more of them are only counted."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,12 @@ class Claim:
 
     @property
     def measured(self) -> str:
-        return f"{len(self.cases)} cases" if len(self.cases) > 1 else self.cases[0].measured
-
-    @property
-    def figures(self) -> set[str]:
-        """Stems of the pictures that show it."""
-        return {stem for finding in self.cases for stem in finding.figures}
+        """What was measured; of several cases which have which verdict."""
+        if len(self.cases) == 1:
+            return self.cases[0].measured
+        named = {verdict: [one.case for one in self.cases if one.verdict == verdict] for verdict in self.counts}
+        text = ". ".join(f"{verdict.capitalize()}: {'; '.join(cases)}" for verdict, cases in named.items())
+        return f"{text}." if len(text) <= NAMED else f"{len(self.cases)} cases"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -112,11 +115,6 @@ class Entry:
     def went_wrong(self) -> bool:
         """Whether the run failed, or a part of it cannot be shown."""
         return self.status == FAILED or bool(self.problems)
-
-    @property
-    def said(self) -> list[str]:
-        """Lines on how the run stands, and on what cannot be shown of it."""
-        return [self.message] * (self.status != FINISHED and bool(self.message)) + [*self.problems]
 
     @cached_property
     def claims(self) -> list[Claim]:
@@ -204,18 +202,30 @@ class Sentence:
             raise ValueError(f"got no findings on {self.text!r}: expected some, or why it cannot be checked")
 
 
+class Answer(Protocol):
+    """When a KAN is worth its cost, in sentences that are true of the runs, and what would change that."""
+
+    @property
+    def sentences(self) -> Sequence[str]: ...
+    @property
+    def limits(self) -> Sequence[str]: ...
+
+
 @dataclass(frozen=True)
 class Page:
     """All of a page.
 
     Args:
         preset: of the runs. entries: in the paper's order, those beyond the paper last.
+        answer: None where the runs give none. picture: of the answer, as SVG; None where there is none.
         errors: of the paper. errors_problem: why those could not be computed, or empty.
         made: when, UTC. version: of kansciml. sentences: of the paper, in its order.
     """
 
     preset: str
     entries: Sequence[Entry]
+    answer: Answer | None = None
+    picture: Path | None = None
     errors: Sequence[PaperError] = ()
     errors_problem: str = ""
     made: str = ""
@@ -224,12 +234,23 @@ class Page:
 
     @property
     def of_paper(self) -> list[Entry]:
-        return [entry for entry in self.entries if not entry.beyond]
+        """Finished runs of what the paper shows."""
+        return [entry for entry in self.entries if entry.status == FINISHED and not entry.beyond]
 
     @property
     def beyond(self) -> list[Entry]:
-        """Comparisons that the paper does not have."""
-        return [entry for entry in self.entries if entry.beyond]
+        """Finished comparisons that the paper does not have."""
+        return [entry for entry in self.entries if entry.status == FINISHED and entry.beyond]
+
+    @property
+    def lacking(self) -> list[Entry]:
+        """Those without results."""
+        return [entry for entry in self.entries if entry.status != FINISHED]
+
+    @property
+    def records(self) -> list[Record]:
+        """Of finished runs."""
+        return [entry.record for entry in self.entries if entry.record and entry.status == FINISHED]
 
     @property
     def findings(self) -> list[tuple[Entry, Finding]]:
@@ -251,13 +272,9 @@ class Page:
         return {verdict: count for verdict, count in counts.items() if count}
 
     @property
-    def n_claims(self) -> int:
-        return sum(len(entry.claims) for entry in self.entries)
-
-    @property
     def counts(self) -> dict[str, int]:
         """How many findings on the paper have each of the verdicts."""
-        return count_by_verdict([finding for entry in self.of_paper for finding in entry.findings])
+        return count_by_verdict([one for entry, one in self.findings if not entry.beyond])
 
 
 def count_by_verdict(findings: Sequence[Finding]) -> dict[str, int]:

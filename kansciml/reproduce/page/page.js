@@ -36,13 +36,13 @@
 
   if (matchMedia("(max-width: 68rem)").matches) document.querySelector(".contents details").open = false;
 
-  // Paper cannot unfold anything.
-  let folded = [];
-  addEventListener("beforeprint", () => {
-    folded = Array.from(document.querySelectorAll("main details:not([open], .folded)"));
-    for (const one of folded) one.open = true;
-  });
-  addEventListener("afterprint", () => {
-    for (const one of folded) one.open = false;
-  });
+  // What a link leads to may be folded away.
+  const reveal = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    if (!target) return;
+    for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
 })();

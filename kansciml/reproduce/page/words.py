@@ -1,18 +1,18 @@
-"""Words, numbers and tables of the page: its first paragraph, what a run took, and what templates turn into text."""
+"""Words, numbers and tables of the page: how the runs stand, what they took, and what templates turn into text."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Page, Setting
+from kansciml.reproduce.page.content import FAILED, MISSING, UNFINISHED, Page, Setting
+from kansciml.reproduce.page.mathml import with_formulas
 from kansciml.runs import tables
-from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from kansciml.runs.progress import duration
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table, format_number
@@ -37,40 +37,18 @@ SHORT = 16
 """A column of numbers is aligned right if no cell has more characters."""
 LONG = 28
 """Text of more characters may be broken into lines; shorter text, and numbers, may not."""
+SHORT_TABLE, SHORT_NOTES = 12, 2
+"""A table that leads is unfolded if it has no more rows, and notes are if there are no more of them."""
 GROUPED = 10_000
 """Whole numbers from here on are shown with a comma every three digits."""
 
 
-def answer(page: Page) -> str:
-    """One paragraph: how the claims that were examined fared, what is missing, and what the budget is worth."""
-    counts, claims = page.counts, sum(len(entry.claims) for entry in page.of_paper)
-    examined, rest = sum(counts.values()), [entry for entry in page.entries if entry.status != FINISHED]
-    sentences = []
-    if examined:
-        cases = f" in {examined} cases" if examined > claims else ""
-        yes, no = ((count, "was" if count == 1 else "were") for count in (counts[REPRODUCED], counts[NOT_REPRODUCED]))
-        sentences.append(
-            f"These runs examined {claims} claim{'s' * (claims != 1)} of the paper{cases}: {yes[0]} {yes[1]}"
-            f" reproduced, {no[0]} {no[1]} not, and {counts[UNDECIDED]} cannot be decided at this budget."
-        )
-        for verdict, start in ((REPRODUCED, "Reproduced"), (NOT_REPRODUCED, "Not reproduced")):
-            items = _items(page, verdict)
-            sentences += [f"{start}: {items}."] if items else []
-    sentences += [f"On equal terms: {entry.headline}" for entry in page.beyond if entry.headline]
-    if rest:
-        finished = len(page.entries) - len(rest)
-        lacking = ", ".join("fair comparisons" if entry.beyond else entry.item for entry in rest)
-        sentences.append(f"{finished} of {len(page.entries)} runs are finished; without results: {lacking}.")
-    elif not examined:
-        sentences.append("All runs are finished; none of them states a verdict on a claim of the paper.")
-    return " ".join([*sentences, BUDGETS.get(page.preset, "")]).strip()
-
-
-def _items(page: Page, verdict: str) -> str:
-    """``Figure 1 (2), Figure 4a``: the items with findings of a verdict, and how many where there are several."""
-    found = [one.item for entry, one in page.findings if one.verdict == verdict and not entry.beyond]
-    counts = {item: found.count(item) for item in found}
-    return ", ".join(item + (f" ({count})" if count > 1 else "") for item, count in counts.items())
+def standing(page: Page) -> str:
+    """Which runs have no results, and what the budget is worth."""
+    lacking = ", ".join(entry.name if entry.beyond else entry.item for entry in page.lacking)
+    finished = len(page.entries) - len(page.lacking)
+    runs = f"{finished} of {len(page.entries)} runs are finished; without results: {lacking}." if lacking else ""
+    return f"{runs} {BUDGETS.get(page.preset, '')}".strip()
 
 
 def cost_facts(record: Record) -> list[tuple[str, str]]:
@@ -97,26 +75,27 @@ def cost_facts(record: Record) -> list[tuple[str, str]]:
 
 
 def prose(text: str) -> Markup:
-    """Plain text as HTML: what stands between backticks becomes code, and no line breaks within 5.6e-6."""
-    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
-    return Markup(re.sub(r"\b\d+(?:\.\d+)?e-\d+\b", r'<span class="whole">\g<0></span>', coded))
+    """Plain text as HTML: what stands between backticks becomes code, and formulas become MathML."""
+    parts = enumerate(re.split("`([^`]+)`", text))
+    coded = Markup("<code>{}</code>")
+    return Markup("").join(coded.format(part) if index % 2 else with_formulas(part) for index, part in parts)
 
 
-def unbroken(text: str) -> str:
-    """`text` with every ``Figure 2`` on one line."""
-    return re.sub(r"\b(Figure|Table|Equation) (?=[\d(])", "\\1\u00a0", text)
-
-
-def findings_table(page: Page) -> Table:
-    """All findings, and a line for every run that has none."""
-    rows: list[list[object]] = [
-        [one.item, one.text, one.printed or None, one.measured, one.verdict] for _, one in page.findings
+def claims_table(page: Page) -> Table:
+    """Each claim once, and how its cases fared."""
+    rows = [
+        [one.item, one.text, one.printed or None, one.measured, counted(one.counts)]
+        for entry in page.entries
+        for one in entry.claims
     ]
-    for entry in page.entries:
-        if not entry.findings:
-            state = STATUS_WORDS.get(entry.status, "no verdict")
-            rows.append([entry.item, entry.title, None, entry.headline or None, state])
-    return Table("All findings", ["Item", "Claim", "The paper", "Here", "Verdict"], rows)
+    return Table("Claims and verdicts", ["Item", "Claim", "The paper", "Here", "Verdict"], rows)
+
+
+def counted(verdicts: Mapping[str, int]) -> str:
+    """``2 reproduced, 1 not reproduced``; of one case its verdict alone."""
+    if sum(verdicts.values()) == 1:
+        return next(iter(verdicts))
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
 
 
 def sentences_table(page: Page) -> Table:
@@ -125,8 +104,8 @@ def sentences_table(page: Page) -> Table:
     for one in page.sentences:
         items = [entry.name if entry.beyond else entry.item for entry, _ in page.checked(one)]
         by = "; ".join([*items, *[one.why] * bool(one.why)])
-        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in page.told(one).items())
-        rows.append([one.section, one.text, by, verdicts or ("not run yet" if items else "not checked")])
+        verdicts = counted(page.told(one)) or ("not run yet" if items else "not checked")
+        rows.append([one.section, one.text, by, verdicts])
     return Table("The paper, sentence by sentence", ["Where", "Sentence", "Checked by", "Verdicts"], rows)
 
 

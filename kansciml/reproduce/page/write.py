@@ -1,12 +1,15 @@
-"""Writes all of a page: HTML, Markdown, findings as JSON, and a folder with every picture and table as a file.
+"""Writes all of a page: HTML, Markdown, findings as JSON, a folder of pictures and tables, and the records in one file.
 
 The HTML is one document: style, script and pictures are in it, and nothing is fetched from anywhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import re
+import zipfile
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -19,7 +22,8 @@ from markupsafe import Markup, escape
 from kansciml._errors import KansciError
 from kansciml._files import write_bytes, write_json, write_text
 from kansciml.reproduce.page import words
-from kansciml.reproduce.page.content import FINISHED, Entry, Page, slug
+from kansciml.reproduce.page.content import Entry, Page, slug
+from kansciml.runs.archive import FIXED_TIME, packed, packed_name
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from kansciml.runs.tables import save_tables
 from kansciml.runs.typed import attributes
@@ -27,6 +31,7 @@ from kansciml.runs.typed import attributes
 MARKS = {REPRODUCED: ("yes", "\u2713"), NOT_REPRODUCED: ("no", "\u2717"), UNDECIDED: ("open", "?")}
 """Class and sign of a verdict."""
 PICTURE_KINDS = ("svg", "png", "pdf")
+ANSWER, RECORDS = "answer", "records.zip"
 _ID = re.compile(r'(\sid=")([^"]+)"')
 _REFERENCE = re.compile(r'((?:xlink:)?href="#)([^"]+)"')
 _URL = re.compile(r"url\(#([^)]+)\)")
@@ -46,12 +51,16 @@ class Picture:
 
 
 def write_page(page: Page, folder: Path) -> list[Path]:
-    """Write ``index.html``, ``report.md``, ``findings.json`` and ``figures/`` into `folder`; returns all paths."""
+    """Write ``index.html``, ``report.md``, ``findings.json``, ``figures/`` and ``records.zip`` into `folder`.
+
+    Returns all paths.
+    """
     return [
         write_text(folder / "index.html", html_page(page)),
         write_text(folder / "report.md", markdown_page(page)),
         write_json(folder / "findings.json", findings_document(page)),
         *write_figures(page, folder / "figures"),
+        *write_records(page, folder / RECORDS),
     ]
 
 
@@ -95,7 +104,8 @@ def findings_document(page: Page) -> dict[str, Any]:
         for one in page.sentences
     ]  # fmt: skip
     return {
-        "preset": page.preset, "answer": words.answer(page), "verdicts": page.counts, "runs": runs,
+        "preset": page.preset, "answer": list(page.answer.sentences) if page.answer else [],
+        "limits": list(page.answer.limits) if page.answer else [], "verdicts": page.counts, "runs": runs,
         "findings": findings, "sentences": sentences,
     }  # fmt: skip
 
@@ -106,31 +116,54 @@ def write_figures(page: Page, folder: Path) -> list[Path]:
     Returns:
         All files that belong to the page; those whose bytes are the same already are left as they are.
     """
-    paths = []
+    drawn = [(path, entry.file_stem(path)) for entry in page.entries for path in entry.pictures]
+    drawn += [(page.picture, ANSWER)] if page.picture else []
+    paths = [
+        _copy(path.with_suffix(f".{kind}"), folder / f"{stem}.{kind}") for path, stem in drawn for kind in kinds(path)
+    ]
     for entry in page.entries:
-        if entry.status != FINISHED:
-            continue
-        for picture in entry.pictures:
-            for kind in PICTURE_KINDS:
-                source = picture.with_suffix(f".{kind}")
-                if source.is_file():
-                    paths.append(_copy(source, folder / f"{entry.file_stem(picture)}.{kind}"))
         if entry.tables:
             paths += save_tables(entry.tables, folder, f"{entry.slug}-tables")
     return paths
 
 
+def write_records(page: Page, path: Path) -> list[Path]:
+    """Write the records of all finished runs as one file, each packed as by ``kansciml results pack``.
+
+    Returns:
+        The path, or nothing if no run is finished. What a later file holds of a record already is not packed again.
+    """
+    if not page.records:
+        return []
+    there: dict[str, bytes] = {}
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        there = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for record in page.records:
+            name = packed_name(record)
+            known = name in there and path.stat().st_mtime > (record.folder / "record.json").stat().st_mtime
+            archive.writestr(zipfile.ZipInfo(name, FIXED_TIME), there[name] if known else packed(record))
+    return [write_bytes(path, buffer.getvalue())]
+
+
 def pictures(entry: Entry) -> list[Picture]:
     """The pictures of an entry, to be put into HTML."""
-    found = []
-    for path in entry.pictures:
-        anchor, caption = entry.anchor(path), entry.caption(path)
-        try:
-            svg = inline_svg(path.read_text(encoding="utf-8"), anchor, f"{entry.item}: {caption}")
-            found.append(Picture(anchor, caption, svg))
-        except (OSError, UnicodeDecodeError, KansciError) as error:
-            found.append(Picture(anchor, caption, problem=f"{path.name} cannot be shown: {error}"))
-    return found
+    return [picture(path, entry.anchor(path), entry.caption(path), entry.item) for path in entry.pictures]
+
+
+def picture(path: Path, anchor: str, caption: str, item: str) -> Picture:
+    """One picture, to be put into HTML."""
+    try:
+        svg = inline_svg(path.read_text(encoding="utf-8"), anchor, f"{item}: {caption}")
+        return Picture(anchor, caption, svg)
+    except (OSError, UnicodeDecodeError, KansciError) as error:
+        return Picture(anchor, caption, problem=f"{path.name} cannot be shown: {error}")
+
+
+def kinds(path: Path) -> list[str]:
+    """Kinds of files that there are of a picture."""
+    return [kind for kind in PICTURE_KINDS if path.with_suffix(f".{kind}").is_file()]
 
 
 @cache
@@ -143,11 +176,10 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = "answer cost_facts findings_table markdown prose sentences_table settings_table table_view unbroken"
-    environment.filters |= {"pictures": pictures, "slug": slug, **attributes(words, named)}
-    environment.globals |= {"MARKS": MARKS} | {
-        name: getattr(words, name) for name in ("PAPER", "TITLE", "STATUS_WORDS")
-    }
+    named = "claims_table cost_facts counted markdown prose sentences_table settings_table standing table_view"
+    environment.filters |= {"kinds": kinds, "pictures": pictures, "slug": slug, **attributes(words, named)}
+    environment.globals |= {"MARKS": MARKS, "RECORDS": RECORDS, "picture": picture}
+    environment.globals |= attributes(words, "PAPER SHORT_NOTES SHORT_TABLE STATUS_WORDS TITLE")
     return environment
 
 

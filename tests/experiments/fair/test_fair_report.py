@@ -8,9 +8,11 @@ import pytest
 
 from kansciml import KansciError
 from kansciml._files import to_jsonable
+from kansciml.experiments.fair.comparisons import comparisons
 from kansciml.experiments.fair.findings import CLAIMS, findings
 from kansciml.experiments.fair.record import Comparison, FairRecord, Side, StepTimes, judged
-from kansciml.experiments.fair.report import limits, render, summary
+from kansciml.experiments.fair.report import render, summary
+from kansciml.reporting.ratios import limits
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from kansciml.runs.records import Record
 
@@ -124,6 +126,12 @@ def test_findings_are_verdicts_on_what_is_said_in_general(record):
     assert longer.verdict == REPRODUCED and longer.measured.startswith("KAN / MLP 4.00; parameters 0.120 times")
 
 
+def test_comparisons_are_the_rows_with_their_verdicts(record):
+    found = {(one.task, one.equal): one for one in comparisons(record)}
+    rows = FairRecord.read(record).rows
+    assert len(found) == len(rows) and all(found[one.title, one.protocol].outcome == one.outcome for one in rows)
+
+
 def test_pictures_and_tables_are_written_and_say_who_wins(record, tmp_path):
     written = {path.name for path in render(record, tmp_path)}
     assert written == {"fair.svg", "tables.md", "tables.json"}
@@ -141,7 +149,7 @@ def test_several_layers_and_two_seeds(tmp_path):
     answer = summary(record)[0]
     assert [one[0] for one in answer.rows] == ["Digits, MLP-Mixer, splines", "Digits, MLP-Mixer, RSWAF"]
     assert all("(0 to inf) undecided" in one[2] for one in answer.rows)
-    low, high = limits(FairRecord.read(record))
+    low, high = limits([row.outcome for row in FairRecord.read(record).rows])
     assert 0 < low < 1 and 2 < high < math.inf
     assert (tmp_path / "fair.svg") in render(record, tmp_path)
 

@@ -1,5 +1,6 @@
 """The comparison on functions: what is trained, that sizes are equal, the record, its tables and pictures."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -9,11 +10,13 @@ from support.pictures import assert_text_fits, rows_of
 
 from kansciml import UsageError
 from kansciml.analysis.regressor_sizes import regressor_size
+from kansciml.experiments.functions.comparisons import comparisons
 from kansciml.experiments.functions.experiment import EXPERIMENT, FunctionsConfig, plan
 from kansciml.experiments.functions.record import CURVE, VARIANTS, FunctionsRecord
 from kansciml.experiments.functions.report import budget_table, functions_figure, summary, wins_table
 from kansciml.reporting.style import publication_style
 from kansciml.runs.config_json import with_settings
+from kansciml.runs.findings import ERROR
 from kansciml.runs.records import DamagedRecord
 from kansciml.runs.runner import run_experiment
 from kansciml.training.flat import FlatTraining
@@ -122,7 +125,16 @@ def test_findings_decide_with_twelve_seeds_alone(record):
     found = EXPERIMENT.findings(better)
     assert {one.verdict for one in found} == {"reproduced"} and len(found) == 4
     assert {one.verdict for one in EXPERIMENT.findings(record)} == {"not decidable at this budget"}
-    assert "KAN is better on 2" in found[0].measured
+    assert "KAN has the lower error on 2" in found[0].measured
+
+
+def test_comparisons_of_kans_with_mlps_are_the_verdicts(record):
+    made = made_up(record, lambda variant, match, seed: {"kan": 1.0, "mlp": 2.0}.get(variant, 3.0) * (1 + seed))
+    found = {(one.task, one.equal): one for one in comparisons(made) if one.about == ERROR}
+    assert set(found) == set(itertools.product(("I.16.6", "jv"), ("params", "flops", "time")))
+    for task in ("I.16.6", "jv"):
+        assert found[task, "params"].outcome.effect == pytest.approx(0.5)
+        assert found[task, "params"].verdict == found[task, "flops"].verdict == "KAN better"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.variants import field_flops, variant_fields
 from kansciml.ode import get_system
+from kansciml.runs import pool
 from kansciml.runs.records import Record, save_record
 from kansciml.runs.registry import get_experiment
 from kansciml.runs.runner import resolved, result_folder, run_experiment
@@ -117,14 +118,14 @@ def test_a_job_that_was_done_is_not_done_again(tmp_path, monkeypatch):
 
 
 def test_a_worker_that_dies_is_one_line_that_says_how_to_go_on(tmp_path, monkeypatch):
-    wait = runs.wait
+    wait = pool.wait
 
     def wait_and_kill_a_worker(*args, **options):
         for child in multiprocessing.active_children()[:1]:
             child.kill()  # as the system does when memory runs out
         return wait(*args, **options)
 
-    monkeypatch.setattr(runs, "wait", wait_and_kill_a_worker)
+    monkeypatch.setattr(pool, "wait", wait_and_kill_a_worker)
     with pytest.raises(KansciError, match=r"a worker process died \(SIGKILL\): the same command resumes"):
         run(CONFIG, tmp_path, monkeypatch, 2)
 

@@ -81,6 +81,10 @@ def test_answers_are_of_paired_errors_at_equal_cost_and_decide_the_findings_with
     verdicts = {(one.claim[:20], one.case): one.verdict for one in EXPERIMENT.findings(better)}
     assert list(verdicts.values()) == ["reproduced"] * 3 + ["not decidable at this budget"] * 2
     assert list(verdicts)[-1][1].startswith("KAN, G = 2, ")  # the grid `middle`
+    answered = EXPERIMENT.comparisons(better)
+    kinds = {("special functions", "jv"), ("neural ODEs", "Lotka-Volterra")}
+    assert {(one.kind, one.task) for one in answered} == kinds and {one.equal for one in answered} == {"flops", "time"}
+    assert [one.outcome.effect for one in answered] == pytest.approx([0.5] * 4)
     few = [one.verdict for one in EXPERIMENT.findings(record)]
     assert few == ["reproduced"] + ["not decidable at this budget"] * 4
 

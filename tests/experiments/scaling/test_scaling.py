@@ -59,6 +59,12 @@ def test_exponents_are_those_of_power_laws_and_the_larger_one_is_told():
     assert rows_of(exponents_table(found))[0]["Verdict"] == "KAN's error falls faster *"
 
 
+def test_the_largest_networks_are_compared_seed_by_seed():
+    assert power_laws(kan=2.0, mlp=1.0).largest()["jv"].effect == pytest.approx(1e-3)
+    lost = power_laws(kan=2.0, mlp=1.0, lost=[("kan", 1000, seed) for seed in range(12)]).largest()["jv"]
+    assert lost.corrected == "refuted"
+
+
 def test_a_seed_of_which_a_training_diverged_counts_against_the_model():
     found = power_laws(lost={("kan", 100, 3)})
     assert found.exponents("jv", "kan") == pytest.approx(dict.fromkeys(range(12), 2.0) | {3: -math.inf})

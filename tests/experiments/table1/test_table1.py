@@ -183,7 +183,7 @@ def test_a_run_holds_both_protocols_and_is_not_repeated(tmp_path, no_memory, mon
     assert len(record.result["published"]) == 15
     assert [model.against for model in trained_models(record)] == [None] + ["mlp"] * 4
     names = {path.name for path in EXPERIMENT.render(record, tmp_path)}
-    assert {"table1.svg", "curves.svg", "accuracy_against_cost.svg", "tables.md", "tables.json"} <= names
+    assert {"table1.svg", "curves.svg", "tables.md", "tables.json"} <= names
     assert "Claims on Table 1" in (tmp_path / "tables.md").read_text()
     monkeypatch.setattr(table1, "ImageTrainer", lambda *args: pytest.fail("trained again"))
     assert run(TINY, tmp_path).sessions == 1

@@ -91,6 +91,8 @@ def test_without_unseen_trajectories_the_table_says_that_training_errors_decide(
     for run in untuned.result["runs"]:
         run["not_computed"] = {}
     assert all(one.n_pairs == 7 for *_, one in comparisons(read_tuned(untuned)))
+    (answered,) = EXPERIMENT.comparisons(untuned)
+    assert answered.outcome == comparisons(read_tuned(untuned))[1][-1] and answered.task == "Lotka-Volterra"
     assert "the training span" in verdict_table(read_tuned(untuned)).notes[0]
 
 

@@ -10,10 +10,10 @@ from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.run_rows import OdeGroup
 from kansciml.experiments.ode.tables import claims
 from kansciml.reporting.claims import Claim
-from kansciml.runs.findings import BEYOND_TRAINING, ERROR, KanOverMlp
+from kansciml.runs.findings import ELSEWHERE, ERROR, KanOverMlp
 from kansciml.runs.records import Record
 
-KIND = "Neural ODEs"
+KIND = "neural ODEs"
 LOSS = "training loss"
 HELD = {"kan-params": "params", "kan-width": "width", "kan-flops": "flops"}
 """Variant -> what it has as much of as the MLP."""
@@ -54,7 +54,7 @@ def comparisons(record: Record) -> list[KanOverMlp]:
             found.append(made(claim, pair.system.title, COSTS[cost], LOSS, ERROR, False))
     for pair, span, claim in span_claims(ode):
         if span != "train":
-            found.append(made(claim, pair.system.title, HELD[pair.kan.variant], SPANS[span], BEYOND_TRAINING, True))
+            found.append(made(claim, pair.system.title, HELD[pair.kan.variant], SPANS[span], ELSEWHERE, True))
     return found
 
 

@@ -10,8 +10,9 @@ from kansciml.experiments.ode.anytime.curves import COSTS, Pair, grid, leads, pa
 from kansciml.experiments.ode.figures import styles_of
 from kansciml.experiments.ode.record import OdeRecord, OdeSystem
 from kansciml.experiments.ode.run_rows import OdeGroup
-from kansciml.reporting.legends import key, legend_below
-from kansciml.reporting.style import FAINT, as_is, new_figure
+from kansciml.reporting.legends import key, place_legend
+from kansciml.reporting.palette import FAINT
+from kansciml.reporting.style import as_is, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def anytime(ode: OdeRecord) -> Figure | None:
         return None
     groups = {id(group): group for pair in every for group in pair.sides}
     styles = styles_of(groups.values())
-    figure = new_figure(0.5 + 1.35 * len(systems))
+    figure = new_figure(0.3 + (1.5 if len(systems) > 1 else 2.0) * len(systems))
     panels = figure.subplots(len(systems), len(costs), sharex="col", sharey="row", squeeze=False)
     for row, system in zip(panels, systems):
         for axes, cost in zip(row, costs):
@@ -44,19 +45,18 @@ def anytime(ode: OdeRecord) -> Figure | None:
                 finite = np.isfinite(high)
                 axes.fill_between(spent[finite], low[finite], high[finite], color=style.colour, alpha=0.18, linewidth=0)
             for pair in shown[system.name]:
-                for crossing in leads(pair, cost)[1:]:
+                for crossing in leads(pair, cost)[1:][-1:]:
                     axes.axvline(crossing.begin, color=FAINT, linewidth=0.7, linestyle=":")
             axes.set(xscale="log", yscale="log")
-            axes.minorticks_off()  # of many decades they run into one another
         row[0].set_ylabel(as_is(system.title))
     for axes, cost in zip(panels[-1], costs):
         axes.set_xlabel(COSTS[cost])
     figure.supylabel("best loss so far", fontsize=8)
     note = (
-        "line: median over seeds, level after their end; band: quartiles; dotted: the medians cross;"
+        "line: median over seeds, level after their end; band: quartiles; dotted: their last crossing;"
         " a step up: a tighter tolerance"
     )
-    legend_below(figure, [key(style, mark=False) for style in styles.values()], note, most=len(styles))
+    place_legend(figure, [key(style, mark=False) for style in styles.values()], note)
     return figure
 
 

@@ -1,0 +1,142 @@
+"""The answer for a practitioner: its rows are the experiments' own claims, its sentences follow, its picture fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support import fig3_records, fig4_records, fig5_records
+from support.page_samples import make_page
+from support.pictures import assert_text_fits
+
+from kansciml.analysis.paired import compare, corrected
+from kansciml.experiments.ode.record import OdeRecord
+from kansciml.experiments.ode.tables import claims
+from kansciml.reporting.style import publication_style
+from kansciml.reproduce.answer import Answer, answer
+from kansciml.reproduce.answer_figure import answer_figure, draw, lines
+from kansciml.reproduce.answer_words import limits, sentences
+from kansciml.reproduce.page.content import MISSING, Entry
+from kansciml.runs.findings import ASIDE, COST, ELSEWHERE, KAN_BETTER, MLP_BETTER, KanOverMlp
+
+
+def outcome(ratio, seeds=12, spread=0.1):
+    noise = np.exp(np.linspace(-spread, spread, seeds))
+    return corrected([compare(dict(enumerate(ratio * noise)), dict.fromkeys(range(seeds), 1.0), above=1)])[0]
+
+
+def row(task, ratio, equal="params", kind="neural ODEs", measure="training loss", **more):
+    found = outcome(ratio, **{name: more.pop(name) for name in ("seeds", "spread") if name in more})
+    return KanOverMlp(kind, task, measure, equal, found, **{"parameters": (240, 252), **more})
+
+
+@pytest.fixture
+def odes(make_record, tmp_path):
+    made = make_record(tmp_path, systems=("lotka", "fitzhugh"), seeds=9, diverged=())
+    return replace(made, experiment="fig2", config={"training": {"lbfgs_steps": 5000, "adam_steps": 100}})
+
+
+def test_rows_are_the_claims_of_the_experiment_with_their_verdicts(odes):
+    found = answer([odes])
+    wanted = {
+        (claim.system.title, claim.group.variant): claim.outcome
+        for claim in claims(OdeRecord.read(odes))
+        if claim.name == "lower"
+    }
+    assert len(found.rows) == len(wanted) == 4
+    for one in found.rows:
+        assert one.outcome == wanted[one.task, f"kan-{one.equal}"]
+        assert one.verdict == (KAN_BETTER if one.equal == "width" else MLP_BETTER)
+    assert "at most 5,000 iterations of L-BFGS after 100 iterations of Adam" in found.limits[0]
+    assert "fig3 (Figure 3)" in found.limits[-1] and "fig2" not in found.limits[-1]
+
+
+def test_the_run_with_more_seeds_counts_and_what_cannot_be_read_is_named(odes, tmp_path, make_record):
+    fewer = replace(make_record(tmp_path, systems=("lotka",), seeds=6), experiment="ode")
+    found = answer([fewer, odes])
+    assert {one.outcome.n_pairs for one in found.rows if one.task == "Lotka-Volterra"} == {9}
+    found = answer([replace(odes, result={}), fewer])
+    assert {one.outcome.n_pairs for one in found.rows} == {6} and "is left out" in found.limits[-1]
+
+
+def test_without_a_finished_comparison_there_is_no_answer(odes, tmp_path):
+    entry = Entry("fig2", "Figure 2", "Neural ODEs", "kansciml run fig2", MISSING)
+    assert answer([]) is None and answer([entry, replace(odes, status="running")]) is None
+    assert answer(make_page(tmp_path).entries) is None  # finished, and empty
+
+
+def test_classifiers_operators_and_memory_have_rows(tmp_path):
+    runs = [fig3_records.make(tmp_path), fig5_records.make(tmp_path), fig4_records.make(tmp_path)]
+    found = answer(runs).rows
+    assert {one.kind for one in found} == {"images", "operators", "memory per sample"}
+    images = [one for one in found if one.kind == "images"]
+    assert [one.verdict for one in images] == [MLP_BETTER] * 2 and images[0].outcome.effect == pytest.approx(1.39, 0.02)
+    darcy = {one.task: one.verdict for one in found if one.kind == "operators"}
+    assert darcy == {
+        "Darcy flow, 9 x 9, without residual": MLP_BETTER, "Darcy flow, 9 x 9, with residual": KAN_BETTER,
+    }  # fmt: skip
+    memory = [one for one in found if one.about == COST]
+    assert [one.outcome.effect for one in memory] == [0.75, 0.75] and memory[0].verdict == KAN_BETTER
+
+
+def test_sentences_name_winners_and_where_the_verdict_turns():
+    rows = [
+        row("Spiral", 0.1), row("Spiral", 7.0, "time"), row("Lotka", 5.0), row("Rigid", 1.0, spread=1.0),
+        *(row(f"f{place}", 0.5, kind="formulas") for place in range(5)), row("f9", 3.0, kind="formulas"),
+        row("Lotka", 4.0, measure="later times", about=ELSEWHERE),
+        row("f1", 9.0, measure="with 5 % noise", about=ASIDE),
+    ]  # fmt: skip
+    kan, mlp, neither, cost, elsewhere = sentences(rows)
+    assert kan.startswith("With equal parameters a KAN has the lower error on 6 of 9 tasks (KAN / MLP): Spiral (0.10, ")
+    assert kan.endswith("; 5 of 6 formulas (0.50).")
+    assert mlp.startswith("An MLP has it on 2: Lotka (5.0, ") and "; f9 (3.0, " in mlp
+    assert neither.startswith("1 is undecided: Rigid (1.0, ")
+    assert cost == (
+        "At equal time KANs lead on none and MLPs on 1 of 1 task; the verdict turns on Spiral (with equal time)."
+    )
+    assert elsewhere == (
+        "At later times KANs lead on none and MLPs on 1 of 1 task; with 5 % noise KANs lead on none and MLPs on 1 of 1"
+        " task."
+    )
+
+
+def test_other_numbers_give_other_sentences():
+    (kan, mlp) = sentences([row("Spiral", 8.0, "width")])
+    assert kan == "With equal width a KAN has the lower error on none of 1 task."
+    assert mlp.startswith("An MLP has it on 1: Spiral, equal width (8.0, ")
+    assert sentences([replace(row("Spiral", 8.0), about=COST, kind="memory")])[0].startswith("The memory of KANs is 8.")
+
+
+def test_limits_say_what_would_change_the_answer():
+    ends = {"Spiral": (1.0, 0.5), "Lotka": (0.9, 0.8)}
+    rows = [row(task, 2.0, ended=ended, budget="9 steps") for task, ended in ends.items()]
+    sizes, budget, few, rest = limits([*rows, row("Rigid", 0.5, seeds=4), row("Pleiades", 1.0)])
+    assert sizes == (
+        "Holds for these sizes and budgets: neural ODEs: 240 to 252 parameters, 4 to 12 paired seeds, at most 9 steps."
+    )
+    assert budget.endswith("at their noise floor: Spiral, equal parameters (KANs 100 %, MLPs 50 %).")
+    assert few == "1 comparison would take 6 seeds to be decided after Holm's correction."
+    assert rest.startswith("In 1 comparison seeds differ more than models: a ratio between 0.9")
+    alone = row("Rigid", 0.5)
+    alone = replace(alone, outcome=replace(alone.outcome, corrected="undecided"))
+    (*_, told) = limits([alone])
+    assert told.startswith("More seeds may decide what only Holm's correction leaves open: Rigid, training loss, equal")
+
+
+def test_the_picture_has_a_column_per_equality_and_a_line_per_measure(tmp_path, every_format):
+    rows = [row("Spiral", 0.1), row("Spiral", 7.0, "time"), row("Lotka", 5.0, measure="later times", about=ELSEWHERE)]
+    rows += [row("wave", 1e7, spread=30.0, kind="formulas"), row("wave", 2.0, about=ASIDE, kind="formulas")]
+    assert [line.text for line in lines(rows)] == [
+        "Neural ODEs: training loss", "Spiral", "Lotka", "Formulas: training loss", "wave",
+    ]  # fmt: skip
+    with publication_style():
+        figure = answer_figure(rows)
+        figure.draw_without_rendering()
+    assert_text_fits(figure)
+    assert [axes.get_title() for axes in figure.axes] == ["equal\nparameters", "equal\ntime"]
+    first, last = figure.axes[0].get_xlim()
+    assert figure.axes[0].get_xscale() == "log" and first < 0.1 and last == 1e3
+    assert any(one.get_marker() == 5 for one in figure.axes[0].lines)  # an arrow at the end
+    paths = draw(Answer(rows, [], []), tmp_path)
+    assert [path.name for path in paths] == ["answer.svg", "answer.png", "answer.pdf"]
