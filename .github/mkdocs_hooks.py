@@ -52,6 +52,13 @@ API = {
     ),
 }
 """Page of the reference -> its title and modules below kansciml."""
+STYLE = """/* On a phone wide pictures and formulas scroll in their frame. */
+.formula { overflow-x: auto; }
+@media (max-width: 600px) {
+  article p:has(> img:only-child) { overflow-x: auto; }
+  article p > img:only-child { max-width: none; width: max(100%, 40rem); }
+}
+"""
 FORMULA = re.compile(r"^ *\.\. math:: (.+(?:\n +.+)*)|:math:`([^`]+)`", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
@@ -139,7 +146,8 @@ def with_formulas(text: str, keep: Callable[[str], str] = str) -> str:
     def typeset(match: re.Match[str]) -> str:
         block, inline = match.groups()
         html = convert(" ".join((block or inline).split()), display="block" if block else "inline")
-        return f"\n{keep(html)}\n" if block else keep(html)
+        wide = f'<div class="formula">{html}</div>'
+        return f"\n{keep(wide)}\n" if block else keep(html)
 
     return FORMULA.sub(typeset, text)
 
@@ -172,7 +180,7 @@ def on_files(files: Any, config: Any) -> Any:
             file.dest_uri = file.dest_uri.removeprefix("guide/")
         elif not file.src_uri.endswith(".png"):
             files.remove(file)
-    made: dict[str, str | bytes] = dict(api_pages())
+    made: dict[str, str | bytes] = {"assets/guide.css": STYLE, **api_pages()}
     for name in NOTEBOOKS:
         text, pictures = notebook(name, os.environ.get("KANSCIML_GUIDE_OUTPUTS", "1") != "0")
         made |= {f"notebooks/{name}.md": text, **{f"notebooks/{file}": image for file, image in pictures.items()}}

@@ -4,6 +4,7 @@
 # Fit a function of two variables with two spline KAN layers. Change the target or the data, and it is yours.
 
 # %%
+# %matplotlib inline
 import torch
 
 from kansciml import KAN

@@ -60,6 +60,13 @@ def test_a_dead_link_is_noticed():
     ]
 
 
+def test_the_guide_says_what_presets_cost():
+    text = (guide.ROOT / "examples" / "guide" / "paper.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| .* `kansciml run (\w+) --preset small`.*\| ([^|]+) \|$", text, re.MULTILINE))
+    assert len(shown) >= 8
+    assert shown == {name: get_experiment(name).costs["small"] for name in shown}
+
+
 @pages([path for path in guide.GUIDE if guide.blocks(path, "python")])
 def test_python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -97,7 +104,9 @@ def read_by_the_cli(words: list[str], monkeypatch) -> None:
         if word.endswith((".csv", ".mat")):
             Path(word).touch()
     assert name in cli.command_names() or name.startswith("--"), f"no command {name}"
-    if name in DISPATCHED and not (name == "run" and rest[:1] and rest[0].isupper()):
+    if name.startswith("--"):
+        assert cli.run([name, *rest], Output()) == 0
+    elif name in DISPATCHED and not (name == "run" and rest[:1] and rest[0].isupper()):
         monkeypatch.setattr(_experiments, "resolved", stop)
         with pytest.raises(Parsed):
             cli.run([name, *rest], Output())
@@ -137,7 +146,7 @@ def test_shell_blocks_are_commands_that_exist(path, checkout, monkeypatch):
 def test_commands_in_the_text_exist(path, checkout, monkeypatch):
     for span in guide.SPAN.findall(guide.prose(path)):
         words = next(iter(guide.shell_commands(span.replace("|", " "))))
-        if words[1].islower():
+        if words[1].islower() or words[1].startswith("-"):
             read_by_the_cli(words, monkeypatch)
 
 
