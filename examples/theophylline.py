@@ -55,9 +55,9 @@ def main(picture: Path = Path("theophylline.png"), adam_steps: int = 300, lbfgs_
         model = run.trajectory(hours, u0=one.states[0], t0=one.t[0], inputs=one.forcing)
         axes.plot(hours, model, color=SERIES[0], label="model")
         axes.plot(one.t, one.states, "o", color=SERIES[0], markersize=4, label="measured")
-        axes.set(title=f"unseen subject {one.name}, {one.inputs[0, 0]:g} mg/kg", xlabel="hours")
+        axes.set(title=f"subject {one.name}, {one.inputs[0, 0]:g} mg/kg", xlabel="hours")
     panels[0].set(ylabel="theophylline (mg/l)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(picture, dpi=110)
     return float(error)
 

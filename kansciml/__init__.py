@@ -7,7 +7,8 @@ first used.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # importing it from typing would take longer than all the rest
 
 __version__ = "0.2.0"
 
@@ -30,6 +31,8 @@ _MODULES = ("ode",)
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from kansciml import ode as ode
     from kansciml._errors import BackendUnavailable as BackendUnavailable
     from kansciml._errors import KansciError as KansciError

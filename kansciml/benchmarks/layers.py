@@ -20,6 +20,7 @@ from kansciml.analysis.memory import measure as measure_memory
 from kansciml.analysis.memory import training_step
 from kansciml.benchmarks import _layer_cases as cases
 from kansciml.benchmarks import _measuring as measuring
+from kansciml.benchmarks._cuda import model, timing
 from kansciml.benchmarks._layer_cases import third_party
 from kansciml.benchmarks._layers_picture import layer_ratios
 from kansciml.benchmarks._measuring import Report, Row
@@ -61,6 +62,10 @@ class Options:
     """Also time torch.compile of the plain layers: needs a C++ compiler, and about a minute."""
     plot: Path | None = None
     """Draw the ratios to PLOT.png and PLOT.svg."""
+    device: str = "cpu"
+    """cpu or cuda; on cuda in float32, tf32, bfloat16 and float16, at S6 (192 -> 768, batch 25,000) too."""
+    model_only: bool = False
+    """Of cuda: the times to expect of V100, A100, H100 and H200 by their data sheets; needs no GPU."""
 
 
 def measure_shape(
@@ -149,6 +154,15 @@ def _checked(options: Options) -> torch.dtype:
 
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables."""
+    check_name("device", options.device, ("cpu", "cuda"))
+    if options.model_only and options.device == "cpu":
+        raise UsageError("got model-only on the CPU: the model is of GPUs; add --device cuda")
+    if options.device == "cuda":
+        measuring.check_least(options, grid=1)
+        shapes = None if options.shapes == Options.shapes else options.shapes
+        if options.model_only:
+            return model.run(shapes, options.grid)
+        return timing.run(shapes, options.grid, options.rounds)
     dtype = _checked(options)
     names = tuple(dict.fromkeys(options.shapes))
     extras = (STACK_SHAPE in names) + (FINE_SHAPE in names) + 1

@@ -64,14 +64,19 @@ def _gradient_error(backend: Any) -> float:
 
 
 def check_kernels() -> dict[str, dict[str, Any]]:
-    """What runs the spline layers on a CPU and the neural ODEs' built-in fields; without C++ it works as well."""
+    """What runs the spline layers on a CPU, on a GPU, and the neural ODEs' built-in fields; without C++ or Triton
+    they work as well.
+    """
     from kansciml.backends._engines import native
     from kansciml.layers._kernels import cpp_library
+    from kansciml.layers._kernels._triton import library as triton
 
     facts = {}
     for what, kernels, without in (("KAN layers", cpp_library, "torch"), ("ODE fields", native, "numpy")):
         chosen = "cpp" if kernels.available() else without
         facts[what] = {"backend": chosen, "works": True, "verdict": f"{chosen} ({kernels.reason()})"}
+    chosen = "triton" if triton.available() else "torch"
+    facts["KAN layers, CUDA"] = {"backend": chosen, "works": True, "verdict": f"{chosen} ({triton.reason()})"}
     return facts
 
 

@@ -34,8 +34,8 @@ SERIES = "#1B7F8C", "#A6761D", "#6F5BA7", "#B3446C", "#6B7F1E", "#6b6b6b"
 SEQUENCE = "#F4A66A", "#E98A3F", "#D55E00", "#A94A00", "#7F3700", "#552500"
 """Tones of a KAN with fixed grids, from coarse to fine."""
 DARK = {
-    TRUTH: "#e4e6e8", PAPER: "#15181c", SHADE: "#2d333a", FAINT: "#a4abb4", _RUST: "#ff9d57", _BRICK: "#e88080",
-    _INDIGO: "#9d92e6", _FOREST: "#4fc39d", "#7F3700": "#ffc79c", "#552500": "#ffe3cd",
+    TRUTH: "#e4e6e8", PAPER: "#15181c", SHADE: "#2d333a", FAINT: "#a4abb4", MLP: "#4ba6e3", _RUST: "#ff9d57",
+    _BRICK: "#e88080", _INDIGO: "#9d92e6", _FOREST: "#4fc39d", "#7F3700": "#ffc79c", "#552500": "#ffe3cd",
 }  # fmt: skip
 """What these are in pictures on a dark ground; the others are read on both."""
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kansciml.analysis.exact_tests import ALPHA
-from kansciml.reporting.legends import place_legend
-from kansciml.reporting.palette import FAINT, PAPER, TRUTH
+from kansciml.analysis.paired import UNDECIDED
+from kansciml.reporting import palette
+from kansciml.reporting.legends import hollow, place_legend
+from kansciml.reporting.palette import FAINT, NETWORKS, PAPER, TRUTH
 from kansciml.reporting.ratios import Ratio, height_of, limits, name_sides, ratio_note, ratio_panel
 from kansciml.reporting.style import as_is, new_figure, publication_style, save_figure
 from kansciml.reproduce.answer import Answer
 from kansciml.runs.findings import ASIDE, COST, EQUAL, ERROR, KAN_BETTER, MLP_BETTER, KanOverMlp
+from kansciml.runs.tables import format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +28,7 @@ LABEL = 36
 """Characters of a line's label before it is cut."""
 WIDEST = 1e3
 """Ratios beyond it, both ways, are drawn at the axis' end."""
+COLOURS = {KAN_BETTER: NETWORKS["kan"], MLP_BETTER: NETWORKS["mlp"], UNDECIDED: palette.UNDECIDED}
 NARROW = 4
 """Columns from which there is no room for more than a word on each side."""
 STEP = 0.075
@@ -62,10 +67,14 @@ def answer_figure(rows: Sequence[KanOverMlp]) -> Figure:
     columns = [equal for equal in EQUAL if any(row.equal == equal for row in drawn)]
     low, high = limits([row.outcome for row in drawn])
     ends = max(low, 1 / WIDEST), min(high, WIDEST)
+    decades = -int(math.log10(1 / ends[0])), int(math.log10(ends[1]))
+    ticks = sorted({10.0 ** decades[0], 1.0, 10.0 ** decades[1]})
     figure = new_figure(height_of([("", ())] * len(table), STEP) + AROUND)
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, equal in zip(panels, columns):
         ratio_panel(axes, [(line.text, line.marks(equal)) for line in table], ends, STEP)
+        if len(ticks) > 1:
+            axes.set_xticks(ticks, [format_number(tick, 1) for tick in ticks])
         axes.set_title(EQUAL[equal].replace(" ", "\n"), pad=12)
         for place, line in zip(axes.get_yticks(), table):
             if not line.rows:
@@ -73,7 +82,8 @@ def answer_figure(rows: Sequence[KanOverMlp]) -> Figure:
         name_sides(axes, *((KAN_BETTER, MLP_BETTER) if len(columns) < NARROW else ("KAN", "MLP")))
     for text, line in zip(panels[0].get_yticklabels(), table):
         text.set(color=line.colour, fontweight=line.weight)
-    place_legend(figure, [], f"error or cost of the KAN over that of the MLP; {ratio_note(ALPHA)}")
+    keys = [hollow(title, color=colour, markerfacecolor=colour, markersize=4) for title, colour in COLOURS.items()]
+    place_legend(figure, keys, f"error or cost of the KAN over that of the MLP; {ratio_note(ALPHA)}")
     return figure
 
 

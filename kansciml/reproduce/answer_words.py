@@ -49,13 +49,15 @@ def _where(first: Rows) -> list[str]:
 def _named(own: Rows, among: Rows) -> str:
     """``Spiral (0.31, 0.2 to 0.5)``; of many of a kind ``7 of 10 Feynman formulas (0.01 to 0.6)``."""
     parts = []
-    for kind in dict.fromkeys(row.kind for row in own):
-        rows, every = ([row for row in some if row.kind == kind] for some in (own, among))
-        how = "" if rows[0].equal == "params" else f", {EQUAL[rows[0].equal]}"
+    for kind, equal in dict.fromkeys((row.kind, row.equal) for row in own):
+        rows, every = ([row for row in some if (row.kind, row.equal) == (kind, equal)] for some in (own, among))
+        how = "" if equal == "params" else f", {EQUAL[equal]}"
         if len(rows) <= NAMED:
             parts += [f"{row.task}{how} ({ratio(row)}{_why(row)})" for row in rows]
         else:
-            parts.append(f"{len(rows)} of {len(every)} {kind}{how} ({_spread(rows)})")
+            short = sum(bool(_why(row)) for row in rows)
+            told = f"; {short} of them not trained to the end" * bool(short)
+            parts.append(f"{len(rows)} of {len(every)} {kind}{how} ({_spread(rows)}{told})")
     return "; ".join(parts)
 
 
@@ -101,7 +103,8 @@ def _score(rows: Rows) -> str:
 
 def limits(rows: Rows) -> list[str]:
     """What the comparisons hold for, and what would change the answer: one line each."""
-    return [*_sizes(rows), *_unfinished(rows), *_open(rows)]
+    families = "Verdicts are corrected over the claims of one kind of one run each, not over all of these together."
+    return [*_sizes(rows), *_unfinished(rows), *_open(rows), *[families] * (len(rows) > 1)]
 
 
 def _sizes(rows: Rows) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kansciml import __version__
 from kansciml._errors import KansciError, check_name
@@ -23,6 +23,9 @@ from kansciml.runs.records import Record, find_record
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.runs.runner import result_folder
 from kansciml.runs.settings import flat_items, setting
+
+if TYPE_CHECKING:
+    from kansciml.reproduce.answer import Answer
 
 ALL = "all"
 PRESETS = ("smoke", "small", "paper")
@@ -89,15 +92,17 @@ def reproduce(
     entries = {name: gather(name, preset, results, backend) for name in known}
 
     def page() -> Page:
-        errors, problem = _attempt(_errors_of_paper)
-        made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         ordered = [entries[name] for name in known]
+        answers, no_answer = _attempt(lambda: _answers(ordered))
+        errors, no_errors = _attempt(_errors_of_paper)
+        missed = (("answer", no_answer), ("errors of the paper", no_errors))
         return Page(
             preset,
             ordered,
+            answer=answers[0] if answers else None,
+            problems=[f"No {what} can be shown: {why}" for what, why in missed if why],
             errors=errors,
-            errors_problem=problem,
-            made=made,
+            made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,
             sentences=sentences(),
         )
@@ -212,6 +217,14 @@ def _attempt(make: Callable[[], Sequence[T]]) -> tuple[Sequence[T], str]:
         return make(), ""
     except Exception as error:
         return [], str(error) if isinstance(error, KansciError) else f"{type(error).__name__}: {error}"
+
+
+def _answers(entries: Sequence[Entry]) -> list[Answer]:
+    """The answer, or none."""
+    from kansciml.reproduce.answer import answer
+
+    found = answer(entries)
+    return [found] if found else []
 
 
 @cache

@@ -96,7 +96,7 @@ def test_the_page_of_packed_records_is_that_of_the_runs(capsys, fig1, folder):
         code, _, _ = run(capsys, "--preset", "smoke", "--output", "page", *flags)
         assert code == 0
         text = (folder / "page" / "report.md").read_text().replace(str(fig1), "elsewhere")
-        lines = text[text.index("## Figure 1") : text.index("## Figure 2")].splitlines()
+        lines = text[text.index("## Figure 1") : text.index("## Without results")].splitlines()
         pages.append([line for line in lines if "system: Linux" not in line])  # the version of the kernel is not packed
     assert pages[0] == pages[1] and any(line.startswith("| ") for line in pages[0])
 

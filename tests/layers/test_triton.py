@@ -26,8 +26,9 @@ DEVICE, DTYPE, CLOSE = ("cpu", torch.float64, 1e-12) if library.interpreted() el
 ROWS, N_IN, N_OUT, GRID = 11, 3, 5, 4
 
 
-@pytest.fixture(params=["dense"])
+@pytest.fixture(params=["dense", "fused", "sparse"])
 def way(request, monkeypatch):
+    monkeypatch.setattr(kernels, "way", lambda given: request.param)
     return request.param
 
 

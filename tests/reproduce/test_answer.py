@@ -101,8 +101,15 @@ def test_sentences_name_winners_and_where_the_verdict_turns():
     )
 
 
+def test_of_many_undecided_tasks_it_is_told_how_many_were_not_trained_to_the_end():
+    rows = [row(f"f{place}", 1.0, kind="formulas", ended=(1.0, 0.1 * place)) for place in range(6, 10)]
+    assert sentences(rows)[-1].startswith("4 are undecided: 4 of 4 formulas (1.0; 2 of them not trained to the end)")
+
+
 def test_other_numbers_give_other_sentences():
-    (kan, mlp) = sentences([row("Spiral", 8.0, "width")])
+    kan, _ = sentences([row("Spiral", 0.5), row("Rigid", 0.5, "width")])
+    assert "or what is named instead" in kan and "Spiral (0.50" in kan and "Rigid, equal width (0.50" in kan
+    kan, mlp = sentences([row("Spiral", 8.0, "width")])
     assert kan == "With equal width a KAN has the lower error on none of 1 task."
     assert mlp.startswith("An MLP has it on 1: Spiral, equal width (8.0, ")
     assert sentences([replace(row("Spiral", 8.0), about=COST, kind="memory")])[0].startswith("The memory of KANs is 8.")
@@ -111,12 +118,13 @@ def test_other_numbers_give_other_sentences():
 def test_limits_say_what_would_change_the_answer():
     ends = {"Spiral": (1.0, 0.5), "Lotka": (0.9, 0.8)}
     rows = [row(task, 2.0, ended=ended, budget="9 steps") for task, ended in ends.items()]
-    sizes, budget, few, rest = limits([*rows, row("Rigid", 0.5, seeds=4), row("Pleiades", 1.0)])
+    sizes, budget, few, rest, families = limits([*rows, row("Rigid", 0.5, seeds=4), row("Pleiades", 1.0)])
     assert sizes == (
         "Holds for these sizes and budgets: neural ODEs: 240 to 252 parameters, 4 to 12 paired seeds, at most 9 steps."
     )
     assert budget.endswith("at their noise floor: Spiral, equal parameters (KANs 100 %, MLPs 50 %).")
     assert few == "1 comparison would take 6 seeds to be decided after Holm's correction."
+    assert families.startswith("Verdicts are corrected over the claims of one kind of one run")
     assert rest.startswith("In 1 comparison seeds differ more than models: a ratio between 0.9")
     alone = row("Rigid", 0.5)
     alone = replace(alone, outcome=replace(alone.outcome, corrected="undecided"))

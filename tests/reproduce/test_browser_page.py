@@ -95,7 +95,7 @@ def test_it_opens_without_a_complaint_and_every_figure_is_visible(visit, viewpor
         assert figure.is_visible()
         box = figure.bounding_box()
         assert box["width"] > 300 and box["height"] > 80
-        assert figure.get_by_text("iteration").count() == 1  # text is text
+        assert figure.locator("text").count() > 5  # text is text
 
 
 @pytest.mark.parametrize("viewport, scheme", [(PHONE, "light"), (DESKTOP, "dark")], ids=["phone-light", "desktop-dark"])

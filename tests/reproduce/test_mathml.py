@@ -22,6 +22,7 @@ def shown(text: str) -> str:
     "text, expected",
     [
         ("I O (2 + G + S) - I (O + 1)", "|IO(2+G+S)||-I(O+1)|"),  # two, so that a line can break
+        ("I [2 (G + S) B + (G + S + 1) O - 1] - O B", "|I[2(G+S)B||+(G+S+1)O||-1]||-OB|"),
         ("at I = O = 64, G = 5 (S = 3).", "at |I=O=64|, |G=5| (|S=3|)."),
         ("10^-10; k^2 edges, P^-a with a = 2.1, O(G^2), 10^9 bytes", "|10-10|; |k2| edges, |P-a| with |a=2.1|, |O(G2)|,"
          " |109| bytes"),
@@ -57,4 +58,5 @@ def test_times_is_a_sign_and_no_letter():
 
 def test_no_line_breaks_between_a_formula_and_what_ends_it_and_code_is_no_formula():
     assert str(with_formulas("G = 5, so")).startswith('<span class="whole"><math>')
+    assert str(with_formulas("a KAN (G = 5)")).endswith("</math>)</span>")
     assert prose("as `I = O` <b>") == "as <code>I = O</code> &lt;b&gt;"

@@ -10,6 +10,7 @@ import pytest
 from support.page_samples import HOSTILE, TABLE, draw, make_page
 
 from kansciml import KansciError
+from kansciml.reproduce import answer_figure
 from kansciml.reproduce.page.content import Entry, Page
 from kansciml.reproduce.page.words import sort_value, sorts_as_numbers
 from kansciml.reproduce.page.write import html_page, inline_svg, templates
@@ -55,8 +56,14 @@ def page(tmp_path_factory) -> Page:
 
 
 @pytest.fixture(scope="module")
-def html(page) -> str:
-    return html_page(page)
+def picture(page, tmp_path_factory):
+    """Of the answer."""
+    return answer_figure.draw(page.answer, tmp_path_factory.mktemp("answer"))[0]
+
+
+@pytest.fixture(scope="module")
+def html(page, picture) -> str:
+    return html_page(page, picture)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +97,8 @@ def test_text_arrives_as_text(html, reader):
     assert "<code>kansciml cost</code>" in html  # but backticks are code
 
 
-def test_ids_are_unique_and_links_lead_to_one(page, html, reader):
-    assert html_page(page) == html
+def test_ids_are_unique_and_links_lead_to_one(page, html, reader, picture):
+    assert html_page(page, picture) == html
     ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = {attributes["href"] for attributes in reader.all("a")}
@@ -132,8 +139,8 @@ def test_the_answer_comes_first_then_its_picture_then_what_would_change_it_then_
     assert places == sorted(places)
     assert "decide anything about accuracy" in html  # preset smoke
     assert "decide anything about accuracy" not in html_page(replace(page, preset="paper"))
-    silent = html_page(replace(page, answer=None, picture=None))
-    assert "These runs do not tell" in silent and 'id="answer"' not in silent
+    silent = html_page(replace(page, answer=None, problems=["No answer can be shown: <why>"]))
+    assert "These runs do not tell" in silent and 'id="answer"' not in silent and "shown: &lt;why&gt;" in silent
 
 
 def test_each_item_shows_its_first_figure_before_all_else_and_folds_evidence_and_the_rest(html):
@@ -178,7 +185,7 @@ def test_a_picture_that_cannot_be_read_is_said_and_the_others_are_shown(page, tm
     broken.write_text("not a picture")
     entry = page.entries[0]
     html = html_page(replace(page, entries=[replace(entry, pictures=[broken, entry.pictures[1]])]))
-    assert "loss_curves.svg cannot be shown" in html and html.count("<svg") == 2
+    assert "loss_curves.svg cannot be shown" in html and html.count("<svg") == 1
 
 
 class TestSvg:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from kansciml.runs.experiment import BEYOND
 from kansciml.runs.findings import VERDICTS, Finding
 from kansciml.runs.records import Record
 from kansciml.runs.tables import Table
+
+if TYPE_CHECKING:
+    from kansciml.reproduce.answer import Answer
 
 FINISHED, FAILED, UNFINISHED, MISSING = "finished", "failed", "unfinished", "missing"
 STATUSES = (FINISHED, FAILED, UNFINISHED, MISSING)
@@ -53,12 +56,12 @@ class Claim:
 
     @property
     def measured(self) -> str:
-        """What was measured; of several cases which have which verdict."""
+        """What was measured; of several cases which have which verdict, where that differs."""
         if len(self.cases) == 1:
             return self.cases[0].measured
         named = {verdict: [one.case for one in self.cases if one.verdict == verdict] for verdict in self.counts}
         text = ". ".join(f"{verdict.capitalize()}: {'; '.join(cases)}" for verdict, cases in named.items())
-        return f"{text}." if len(text) <= NAMED else f"{len(self.cases)} cases"
+        return f"{text}." if len(named) > 1 and len(text) <= NAMED else f"{len(self.cases)} cases"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -202,32 +205,21 @@ class Sentence:
             raise ValueError(f"got no findings on {self.text!r}: expected some, or why it cannot be checked")
 
 
-class Answer(Protocol):
-    """When a KAN is worth its cost, in sentences that are true of the runs, and what would change that."""
-
-    @property
-    def sentences(self) -> Sequence[str]: ...
-    @property
-    def limits(self) -> Sequence[str]: ...
-
-
 @dataclass(frozen=True)
 class Page:
     """All of a page.
 
     Args:
         preset: of the runs. entries: in the paper's order, those beyond the paper last.
-        answer: None where the runs give none. picture: of the answer, as SVG; None where there is none.
-        errors: of the paper. errors_problem: why those could not be computed, or empty.
-        made: when, UTC. version: of kansciml. sentences: of the paper, in its order.
+        answer: None where the runs give none. problems: parts of the page that could not be made, one line each.
+        errors: of the paper. made: when, UTC. version: of kansciml. sentences: of the paper, in its order.
     """
 
     preset: str
     entries: Sequence[Entry]
     answer: Answer | None = None
-    picture: Path | None = None
+    problems: Sequence[str] = ()
     errors: Sequence[PaperError] = ()
-    errors_problem: str = ""
     made: str = ""
     version: str = ""
     sentences: Sequence[Sentence] = ()

@@ -16,9 +16,11 @@ _SHOWN = {"-": "\u2212", "+-": "\u00b1", "*": "\u00b7", "<=": "\u2264", ">=": "\
 _RELATIONS = ("=", "<", ">", "<=", ">=")
 _PAIRS = {"(": ")", "[": "]"}
 _TIMES = re.compile(r"(?<=\d) x(?= \d|[,;.)]|$| )")
-_POINTED = re.compile(r"<math>(?:(?!</math>).)*</math>[,.;:)]+")
+_WHOLE = '<span class="whole">{}</span>'
+_POINTED = re.compile(r"[(\[]*<math>(?:(?!</math>).)*</math>[,.;:)\]]*")
+_BREAK = "\0"
 LONG = 10
-"""A formula of more tokens may be broken into lines."""
+"""A formula, or what is in brackets in it, of more tokens may be broken into lines."""
 _MARKUP = {"number": "mn", "name": "mi", "sign": "mo", "bracket": "mo"}
 
 Token = tuple[str, str]
@@ -35,7 +37,7 @@ def with_formulas(text: str) -> Markup:
             parts += [_words(text[told : run[begin].start()]), _math([_told(one) for one in run[begin:end]])]
             told = at
     found = "".join([*parts, _words(text[told:])])
-    return Markup(_POINTED.sub(r'<span class="whole">\g<0></span>', found))
+    return Markup(_POINTED.sub(lambda one: one[0] if one[0][0] + one[0][-1] == "<>" else _WHOLE.format(one[0]), found))
 
 
 def _words(text: str) -> Markup:
@@ -94,22 +96,21 @@ def _balanced(texts: Sequence[str]) -> bool:
 
 def _math(tokens: Sequence[Token]) -> Markup:
     """A formula; of a long one each term by itself, so that lines can break between them."""
-    parts = _parts(tokens)
-    if len(tokens) > LONG:
-        infix = re.compile("^<mo>(?=[\u2212+=\u2264\u2265<>])")
-        parts = [infix.sub('</math><wbr><math><mo form="infix">', part) if i else part for i, part in enumerate(parts)]
-    return Markup(f"<math>{''.join(parts)}</math>")
+    parts = _row(tokens).replace(f"{_BREAK}<mo>", '</math><wbr><math><mo form="infix">')
+    return Markup(f"<math>{parts}</math>")
 
 
-def _parts(tokens: Sequence[Token]) -> list[str]:
+def _row(tokens: Sequence[Token]) -> str:
+    """What stands beside each other, with a mark before each sign of a long row."""
     parts, rest = [], list(tokens)
     while rest:
+        mark = _BREAK if parts and rest[0][0] == "sign" and len(tokens) > LONG else ""
         part = _atom(rest)
         while rest and rest[0][1] == "^":
             rest.pop(0)
-            part = f"<msup>{part}<mrow>{_atom(rest, signed=True)}</mrow></msup>"
-        parts.append(part)
-    return parts
+            part = f"<msup>{part.replace(_BREAK, '')}<mrow>{_atom(rest, signed=True)}</mrow></msup>"
+        parts.append(mark + part)
+    return "".join(parts)
 
 
 def _atom(rest: list[Token], signed: bool = False) -> str:
@@ -122,7 +123,8 @@ def _atom(rest: list[Token], signed: bool = False) -> str:
             token = rest.pop(0)
             depth += (token[1] in _PAIRS) - (token[1] in _PAIRS.values())
             inner.append(token)
-        return f"<mrow><mo>{text}</mo>{''.join(_parts(inner[:-1]))}<mo>{inner[-1][1]}</mo></mrow>"
+        row = f"<mo>{text}</mo>{_row(inner[:-1])}<mo>{inner[-1][1]}</mo>"
+        return row if _BREAK in row else f"<mrow>{row}</mrow>"
     if kind == "number" and "e" in text:
         digits, power = text.split("e")
         sign = "<mo>\u2212</mo>" if power.startswith("-") else ""

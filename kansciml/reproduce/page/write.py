@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 
 from kansciml._errors import KansciError
 from kansciml._files import write_bytes, write_json, write_text
+from kansciml.reproduce.answer_figure import draw
 from kansciml.reproduce.page import words
 from kansciml.reproduce.page.content import Entry, Page, slug
 from kansciml.runs.archive import FIXED_TIME, packed, packed_name
@@ -31,7 +32,7 @@ from kansciml.runs.typed import attributes
 MARKS = {REPRODUCED: ("yes", "\u2713"), NOT_REPRODUCED: ("no", "\u2717"), UNDECIDED: ("open", "?")}
 """Class and sign of a verdict."""
 PICTURE_KINDS = ("svg", "png", "pdf")
-ANSWER, RECORDS = "answer", "records.zip"
+RECORDS = "records.zip"
 _ID = re.compile(r'(\sid=")([^"]+)"')
 _REFERENCE = re.compile(r'((?:xlink:)?href="#)([^"]+)"')
 _URL = re.compile(r"url\(#([^)]+)\)")
@@ -55,21 +56,23 @@ def write_page(page: Page, folder: Path) -> list[Path]:
 
     Returns all paths.
     """
+    drawn = draw(page.answer, folder / "figures") if page.answer else []
     return [
-        write_text(folder / "index.html", html_page(page)),
+        write_text(folder / "index.html", html_page(page, *drawn[:1])),
         write_text(folder / "report.md", markdown_page(page)),
         write_json(folder / "findings.json", findings_document(page)),
+        *drawn,
         *write_figures(page, folder / "figures"),
         *write_records(page, folder / RECORDS),
     ]
 
 
-def html_page(page: Page) -> str:
-    """The HTML document; the same `page` gives the same bytes."""
+def html_page(page: Page, answer: Path | None = None) -> str:
+    """The HTML document; the same `page` gives the same bytes. `answer`: picture of the page's answer, as SVG."""
     css, js = (
         Markup(resources.files(__package__).joinpath(f"page.{kind}").read_text("utf-8")) for kind in ("css", "js")
     )
-    return templates().get_template("page.html").render(page=page, css=css, js=js)
+    return templates().get_template("page.html").render(page=page, answer=answer, css=css, js=js)
 
 
 def markdown_page(page: Page) -> str:
@@ -117,7 +120,6 @@ def write_figures(page: Page, folder: Path) -> list[Path]:
         All files that belong to the page; those whose bytes are the same already are left as they are.
     """
     drawn = [(path, entry.file_stem(path)) for entry in page.entries for path in entry.pictures]
-    drawn += [(page.picture, ANSWER)] if page.picture else []
     paths = [
         _copy(path.with_suffix(f".{kind}"), folder / f"{stem}.{kind}") for path, stem in drawn for kind in kinds(path)
     ]

@@ -94,7 +94,7 @@ def test_tables_say_which_measure_supports_what_before_and_after_the_correction(
     assert adaptive["Unchanged by"] == "layers" and plain["Pairs"] == "10 / 0 of 10"
     rank = next(row for (text, _), row in rows.items() if "rank" in text)
     assert (rank["Verdict"], rank["After Holm"], rank["p after Holm"], rank["Why"]) == ("-", "-", None, "")
-    assert "sharper by 1 measures, flatter by 1, undecided by 6" in verdict.notes[0]
+    assert "is sharper than MLP by 1 measures, flatter by 1, undecided by 6" in verdict.notes[0]
     assert "leaves unchanged: 0, 1, 3" in verdict.notes[0] and "2 of these verdicts stand" in verdict.notes[0]
     told = {(row["measure"], row["verdict"], row["corrected"]) for row in record.result["verdicts"]}
     assert {("top", "sharper", "sharper"), ("adaptive_top", "flatter", "flatter")} <= told

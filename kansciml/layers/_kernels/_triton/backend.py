@@ -15,14 +15,21 @@ import torch
 from torch import Tensor
 
 from kansciml.layers._kernels import plain, spline_second
-from kansciml.layers._kernels._triton import dense
-from kansciml.layers._kernels._triton.library import OPTIONS, cdiv, runs, tile
+from kansciml.layers._kernels._triton import dense, fused, sparse
+from kansciml.layers._kernels._triton.library import OPTIONS, cdiv, interpreted, runs, tile
+from kansciml.layers._kernels.activations import activate
 from kansciml.layers._kernels.plain import Given, Known, Parts, Weights
 from kansciml.layers._kernels.spline_second import Sums
 from kansciml.layers.bspline import SplineSpec
 
 BLOCK = 1 << 25
 """Numbers in a block of the splines, at most."""
+FUSED_OUTPUTS = 256
+"""Outputs up to which to make the splines in registers, once per 128 outputs, costs less than a block of them."""
+SPARSE_FROM = {True: 96, False: 512}
+"""Splines per input from which their weights are gathered; float32 products without tensor cores first."""
+PROGRAMS = 264
+"""Programs that keep a device busy: with fewer, the sum over the inputs is shared and added up by a second kernel."""
 
 
 def _fits(given: Given) -> bool:
@@ -32,7 +39,8 @@ def _fits(given: Given) -> bool:
 def _own(given: Given) -> Given:
     """As the kernels read it."""
     spec, x, cells, w = given
-    return Given(spec, x.contiguous(), cells.contiguous(), Weights(*(None if t is None else t.contiguous() for t in w)))
+    base, scale = (None if t is None else t.contiguous() for t in (w.base, w.scale))
+    return Given(spec, x.contiguous(), cells.contiguous(), Weights(base, w.spline.contiguous(), scale))
 
 
 def on_device(x: Tensor) -> Any:
@@ -87,21 +95,122 @@ def _rows(given: Given) -> Iterator[slice]:
         yield slice(start, min(start + step, n_rows))
 
 
+def way(given: Given) -> str:
+    """How a layer is computed: ``sparse``, ``fused`` or ``dense``, whichever is fastest by `kansciml bench layers`."""
+    _, size, n_out = given.w.spline.shape
+    precise = given.w.spline.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    if size >= SPARSE_FROM[precise]:
+        return "sparse"
+    if precise or n_out > FUSED_OUTPUTS:
+        return "dense"
+    return "fused" if given.x.is_cuda and torch.cuda.get_device_capability(given.x.device) >= (8, 0) else "dense"
+
+
 def _add_splines(given: Given, along: Tensor | None, y: Tensor, first: bool = False) -> None:
     """y += the layer (= if `first`), or with `along` (N, I) how that changes as x moves along it."""
-    _add_dense(given, along, y, first)
+    chosen = way(given)
+    if chosen == "sparse":
+        _sparse_forward(given, along, y, first)
+    elif chosen == "fused":
+        _fused_forward(given, along, y, first)
+    else:
+        _dense_forward(given, along, y, first)
 
 
 def _add_gradients(given: Given, gy: Tensor, along: Tensor | None, to: Parts) -> None:
     """Gradients of `_add_splines`: added to `to.x`, written to the others; without `to.scale`, of scaled weights."""
-    _dense_gradients(given, gy, along, to)
+    chosen = way(given)
+    weight = packed(given.w)
+    if to.x is not None and chosen == "sparse":
+        _sparse_backward(given, gy, along, weight, to.x)
+    elif to.x is not None and chosen == "fused":
+        _fused_backward(given, gy, along, weight, to.x)
+    if to.spline is not None and chosen == "sparse":
+        _unpacked(_sparse_weights(given, gy, along), given.w, to)
+    elif to.spline is not None or chosen == "dense":
+        _dense_backward(given, gy, along, weight, to if chosen == "dense" else to._replace(x=None))
+
+
+def _precision() -> dict[str, str]:
+    if interpreted():
+        return {"PRECISION": "exact"}
+    return {"PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"}
+
+
+def _facts(given: Given, along: Tensor | None) -> dict[str, Any]:
+    activation = None if given.w.base is None else given.spec.activation or "identity"
+    return {"ACTIVATION": activation, "ALONG": along is not None, **options(given.spec)}
+
+
+def _fused_forward(given: Given, along: Tensor | None, y: Tensor, first: bool) -> None:
+    (_, x, cells, w), (n_rows, n_out), n_in = given, y.shape, given.x.shape[1]
+    rows, inputs, outputs = tile(n_rows, 128, 16), tile(n_in, 16, 16), tile(n_out, 128, 16)
+    programs = cdiv(n_rows, rows), cdiv(n_out, outputs)
+    shares = max(1, min(PROGRAMS // (programs[0] * programs[1]), cdiv(n_in, 2 * inputs)))
+    share = inputs * cdiv(cdiv(n_in, shares), inputs)
+    shares = cdiv(n_in, share)
+    found = (
+        y if shares == 1 else torch.empty(shares, n_rows, n_out, dtype=plain.sum_dtype(w.spline.dtype), device=y.device)
+    )
+    has = {"ADD": shares == 1 and not first, "BN": rows, "BI": inputs, "BO": outputs, "num_warps": 8}
+    launch, sizes = fused.forward[(*programs, shares)], (n_rows, n_in, n_out, share)
+    launch(x, along, cells, packed(w), found, *sizes, **_facts(given, along), **_precision(), **has)
+    if shares > 1 and first:
+        y.copy_(found.sum(0))
+    elif shares > 1:
+        y += found.sum(0)
+
+
+def _fused_backward(given: Given, gy: Tensor, along: Tensor | None, weight: Tensor, gx: Tensor) -> None:
+    (_, x, cells, _), (n_rows, n_out), n_in = given, gy.shape, given.x.shape[1]
+    rows, inputs, outputs = tile(n_rows, 64, 16), tile(n_in, 64, 16), tile(n_out, 64, 16)
+    launch = fused.backward[cdiv(n_rows, rows), cdiv(n_in, inputs)]
+    has = {"BN": rows, "BI": inputs, "BO": outputs, "num_warps": 8}
+    launch(gy, x, along, cells, weight, gx, n_rows, n_in, n_out, **_facts(given, along), **_precision(), **has)
+
+
+def _sparse_forward(given: Given, along: Tensor | None, y: Tensor, first: bool) -> None:
+    (_, x, cells, w), (n_rows, n_out), n_in = given, y.shape, given.x.shape[1]
+    outputs = tile(n_out, 128)
+    rows = tile(n_rows, 2048 // outputs)
+    launch = sparse.forward[cdiv(n_rows, rows), cdiv(n_out, outputs)]
+    has = {"ADD": not first, "BN": rows, "BO": outputs}
+    launch(x, along, cells, packed(w), y, n_rows, n_in, n_out, **_facts(given, along), **has)
+
+
+def _sparse_backward(given: Given, gy: Tensor, along: Tensor | None, weight: Tensor, gx: Tensor) -> None:
+    (_, x, cells, _), (n_rows, n_out), n_in = given, gy.shape, given.x.shape[1]
+    outputs = tile(n_out, 128)
+    rows = tile(n_rows, 1024 // outputs)
+    launch = sparse.backward[cdiv(n_rows, rows), n_in]
+    launch(gy, x, along, cells, weight, gx, n_rows, n_in, n_out, **_facts(given, along), BN=rows, BO=outputs)
+
+
+def _sparse_weights(given: Given, gy: Tensor, along: Tensor | None) -> Tensor:
+    """The gradient of the packed weights."""
+    (spec, x, cells, w), (n_rows, n_out), n_in = given, gy.shape, given.x.shape[1]
+    size, facts = w.spline.shape[1], options(spec)
+    number = torch.empty(n_in, n_rows, dtype=torch.int32, device=x.device)
+    rows = tile(n_rows, 256)
+    sparse.first_spline[cdiv(n_rows, rows), n_in](x, cells, number, n_rows, n_in, **facts, BN=rows)
+    number, order = number.sort(stable=True)
+    bounds = torch.arange(-spec.spline_order, size + 1, dtype=torch.int32, device=x.device)
+    ends = torch.searchsorted(number, bounds.expand(n_in, -1).contiguous(), out_int32=True)
+    total = torch.empty(size + (w.base is not None), n_in, n_out, dtype=w.spline.dtype, device=x.device)
+    outputs = tile(n_out, 128)
+    launch = sparse.weights[size, n_in, cdiv(n_out, outputs)]
+    has = {"ALONG": along is not None, "BN": tile(n_rows, 16), "BO": outputs}
+    launch(gy, x, along, cells, order, ends, total, n_rows, n_in, n_out, **facts, **has)
+    if w.base is not None:
+        torch.mm(activate(spec.activation, x).to(gy.dtype).t(), gy, out=total[size])
+    return total
 
 
 def _part(given: Given, row: slice) -> Given:
     return given._replace(x=given.x[row])
 
 
-def _add_dense(given: Given, along: Tensor | None, y: Tensor, first: bool) -> None:
+def _dense_forward(given: Given, along: Tensor | None, y: Tensor, first: bool) -> None:
     weight, block = packed(given.w), None
     for row in _rows(given):
         if block is None:
@@ -111,13 +220,13 @@ def _add_dense(given: Given, along: Tensor | None, y: Tensor, first: bool) -> No
         plain.add_product(y[row], part, weight, first)
 
 
-def _dense_gradients(given: Given, gy: Tensor, along: Tensor | None, to: Parts) -> None:
-    weight, block, total = packed(given.w), None, None
+def _dense_backward(given: Given, gy: Tensor, along: Tensor | None, weight: Tensor, to: Parts) -> None:
+    total, rows = None, list(_rows(given))
     if to.spline is not None:
-        total = torch.empty_like(weight, dtype=plain.sum_dtype(weight.dtype))
-    for row in _rows(given):
-        if block is None:
-            block = weight.new_empty(row.stop - row.start, len(weight))
+        dtype = weight.dtype if len(rows) == 1 else plain.sum_dtype(weight.dtype)
+        total = torch.empty_like(weight, dtype=dtype)
+    block = weight.new_empty(rows[0].stop, len(weight))
+    for row in rows:
         part, gx = block[: row.stop - row.start], None if to.x is None else to.x[row]
         if gx is not None:
             torch.mm(gy[row], weight.t(), out=part)
@@ -133,7 +242,8 @@ def forward(given: Given) -> Tensor:
     if not _fits(given):
         return plain.forward(given)
     dtype = given.w.spline.dtype
-    y = given.x.new_empty(len(given.x), given.w.spline.shape[-1], dtype=plain.sum_dtype(dtype))
+    at_once = way(given) != "dense" or len(list(_rows(given))) == 1
+    y = given.x.new_empty(len(given.x), given.w.spline.shape[-1], dtype=dtype if at_once else plain.sum_dtype(dtype))
     with on_device(y):
         _add_splines(_own(given), None, y, first=True)
     return y.to(dtype)

@@ -40,14 +40,15 @@ def unpack(
     o = tl.program_id(1) * BO + tl.arange(0, BO)
     real = o < n_out
     edge, plane = i * n_out + o, n_in.to(tl.int64) * n_out
+    WIDE: tl.constexpr = tl.float64 if packed.dtype.element_ty == tl.float64 else tl.float32
     if SPLIT:
-        factor = tl.load(scale + edge, mask=real, other=0)
-        total = tl.zeros([BO], packed.dtype.element_ty)
+        factor = tl.load(scale + edge, mask=real, other=0).to(WIDE)
+        total = tl.zeros([BO], WIDE)
     for m in range(size):
         place = (i * size + m) * n_out + o
-        grad = tl.load(packed + m * plane + edge, mask=real, other=0)
+        grad = tl.load(packed + m * plane + edge, mask=real, other=0).to(WIDE)
         if SPLIT:
-            total += grad * tl.load(weight + place, mask=real, other=0)
+            total += grad * tl.load(weight + place, mask=real, other=0).to(WIDE)
             grad = grad * factor
         tl.store(to_weight + place, grad, mask=real)
     if SPLIT:

@@ -4,6 +4,9 @@ One recursion for all knots: of even ones the position is in cells, and the knot
 compiler folds. Tuples hold one block per spline. Every function is inlined into the kernels.
 """
 
+# Tuples of the kernels' language grow while they are unrolled, as those of Python's types cannot.
+# mypy: ignore-errors
+
 from __future__ import annotations
 
 import triton
