@@ -59,7 +59,7 @@ def run_named(name: str, results: Path, log: Callable[[str], None]) -> Record:
         return load_record(fitting[0])
     if path.name and fitting:
         raise UsageError(f"{name} could be any of {_listed(fitting)}: give more of its hash")
-    raise _nothing(name, path, places[0], there)
+    raise _nothing(name, path, places[-1], there)
 
 
 def _runs(place: Path) -> list[Path]:

@@ -13,9 +13,9 @@ from kansciml.commands._output import Output, flags_of, named_first, parse, take
 
 SUMMARY = "scores of the trained models of a run: kansciml evaluate results/ode/... --data other.csv"
 EXAMPLES = (
-    "kansciml evaluate ode  # the latest run of kansciml ode, on the data it was tested on",
-    "kansciml evaluate ode-00476e --data later.csv --model kan-params",
-    "kansciml evaluate results/vision/1a2b3c4d5e6f --split train",
+    "kansciml evaluate ode --data later.csv  # the latest run of kansciml ode, on other trajectories",
+    "kansciml evaluate vision --split train  # the latest run of kansciml vision",
+    "kansciml evaluate results/fno/1a2b3c4d5e6f --subsample 10 5 --model kan-spline",
 )
 
 

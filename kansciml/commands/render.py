@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kansciml._errors import KansciError
+from kansciml._errors import KansciError, UsageError
 from kansciml.commands._output import Output, named_first, parse
 
 SUMMARY = "write pictures and tables of a finished run anew"
@@ -17,6 +17,8 @@ EXAMPLES = (
 
 def main(arguments: Sequence[str], out: Output) -> int:
     name, rest = named_first(arguments, "render wants a finished run first: its folder, or its name, such as fig2")
+    if any(argument.partition("=")[0] == "--folder" for argument in rest):
+        raise UsageError("--folder is gone: kansciml render takes the folder of a run in place of its name")
     from kansciml.commands._experiments import report
     from kansciml.commands._named import NamedFlags, run_named
     from kansciml.runs.registry import get_experiment

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from kansciml._errors import KansciError, UsageError, unknown_name
+from kansciml._errors import UsageError, unknown_name
 from kansciml._files import file_failure, list_folder, to_jsonable
 from kansciml.runs.config_json import closest_first
 from kansciml.runs.records import Record, load_records
@@ -36,10 +36,10 @@ def load_all(results: str | Path, log: Callable[[str], None]) -> Iterator[Record
     A record that is damaged, and a folder that may not be read, is one line for `log`.
 
     Raises:
-        KansciError: there is no such folder, or it may not be read.
+        UsageError: there is no such folder. KansciError: it may not be read.
     """
     if not os.path.lexists(results):
-        raise KansciError(f"no results folder {results}: run an experiment first, or name the folder with --results")
+        raise UsageError(f"no results folder {results}: run an experiment first, or name the folder with --results")
     list_folder(Path(results))
     found = []
     for folder, inner, names in os.walk(

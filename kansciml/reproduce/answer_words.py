@@ -119,15 +119,16 @@ def _sizes(rows: Rows) -> list[str]:
 
 
 def _unfinished(rows: Rows) -> list[str]:
-    known = [row for row in rows if row.ended and row.about == ERROR]
+    known = [row for row in rows if row.ended and row.about in (ERROR, ELSEWHERE)]
     least = f"{100 * LEAST_CONVERGED:g} %"
     parts: list[str] = []
     for kind in dict.fromkeys(row.kind for row in known):
         every = [row for row in known if row.kind == kind]
         capped = [row for row in every if _capped(row)]
-        if 0 < len(capped) <= NAMED:
-            parts += map(_shares, capped)
-        elif capped:
+        named = list(dict.fromkeys(map(_shares, capped)))  # of each task once, whatever was measured of it
+        if len(named) <= NAMED:
+            parts += named
+        else:
             parts.append(f"{len(capped)} of {len(every)} comparisons of {kind}")
     if not parts:
         told = f"In all {_number(known, 'comparison')} of ends at least {least} of either side's trainings had ended."

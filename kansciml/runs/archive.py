@@ -3,7 +3,8 @@
 ``<experiment>-<config hash>.zip`` holds ``config.json``, ``record.json`` and ``arrays.npz``, compressed together.
 Arrays of floating-point numbers are rounded to single precision, but for parameters and losses, and of the histories of
 trainings `HISTORY` rows are kept, as many as a picture can show, and those where the least loss so far has fallen by
-`FALL` since the last of these: what has been reached at any cost is known as exactly. ``record.json`` stays as it is.
+`FALL` since the last of these: what has been reached at any cost is known as exactly. Of the curves of trajectories
+about `CURVE` points are kept. ``record.json`` stays as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from kansciml.runs.records import Record, find_record, record_json
 
 HISTORY = 1000
 """Rows that are kept of a longer history: the first and the last, those where a phase ends, others evenly in log."""
+CURVE = 300
+"""Points that are kept at most of a trajectory's curve and of its times: evenly, and the last."""
 FALL = 0.02
 """Share of the least loss so far by which it may be too high between two rows that are kept."""
 MEMBERS = ("config.json", "record.json", "arrays.npz")
@@ -126,8 +129,10 @@ def _arrays(record: Record) -> bytes:
 
 
 def _rows(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:
-    """Which rows are kept of an array that is a column of a history, as ``<id>.iteration`` is; None: all."""
+    """Which rows are kept of a column of a history, ``<id>.iteration``, and of a curve, ``<id>.line``; None: all."""
     owner, array = name.rpartition(".")[0], arrays[name]
+    if any(part.startswith("line") for part in name.split(".")[1:]) and len(array) > CURVE:
+        return np.unique([*range(0, len(array), -(-len(array) // CURVE)), len(array) - 1])
     length = len(arrays.get(f"{owner}.iteration", ()))
     if array.ndim != 1 or len(array) != length or length <= HISTORY:
         return None

@@ -92,6 +92,7 @@ MISTAKES = [
     ("run fig2 --systems lorenz", "unknown system 'lorenz'"),
     ("run fig2 --backend jax", "unknown backend 'jax'"),
     ("render", "render wants a finished run first: its folder, or its name"),
+    ("render fig2 --folder results/fig2/x", "--folder is gone: kansciml render takes the folder of a run"),
     ("reference lorenz", "unknown system 'lorenz'"),
     ("reference lotka --t -1", "expected finite times from 0 on"),
     ("crosscheck --model cnn", "unknown model 'cnn'"),

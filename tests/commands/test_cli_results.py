@@ -12,7 +12,7 @@ from support.command_line import losses, run
 
 def test_what_is_not_there_is_one_line(capsys):
     code, _, err = run(capsys, "results")
-    assert code == 1 and "no results folder results" in err and err.count("\n") == 1
+    assert code == 2 and "no results folder results" in err and err.count("\n") == 1
 
 
 def test_results_are_listed_and_filtered(capsys, swept):

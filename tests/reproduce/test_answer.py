@@ -118,6 +118,7 @@ def test_other_numbers_give_other_sentences():
 def test_limits_say_what_would_change_the_answer():
     ends = {"Spiral": (1.0, 0.5), "Lotka": (0.9, 0.8)}
     rows = [row(task, 2.0, ended=ended, budget="9 steps") for task, ended in ends.items()]
+    rows.append(replace(rows[0], measure="later times", about=ELSEWHERE))
     sizes, budget, few, rest, families = limits([*rows, row("Rigid", 0.5, seeds=4), row("Pleiades", 1.0)])
     assert sizes == (
         "Holds for these sizes and budgets: neural ODEs: 240 to 252 parameters, 4 to 12 paired seeds, at most 9 steps."

@@ -8,7 +8,7 @@ import pytest
 
 from kansciml import KansciError
 from kansciml._files import write_json
-from kansciml.runs.archive import FALL, HISTORY, pack, unpack
+from kansciml.runs.archive import CURVE, FALL, HISTORY, pack, unpack
 from kansciml.runs.records import Record, load_record, save_record
 
 LENGTH = 5000
@@ -20,7 +20,8 @@ def record(tmp_path):
     phase = (steps >= 1234).astype(np.int8)
     arrays = {
         "m.0.iteration": steps, "m.0.loss": np.exp(-steps / 700.0), "m.0.phase": phase,
-        "m.0.params": np.full(3, 1 / 3), "m.0.line": np.full((LENGTH, 2), 1 / 3),
+        "m.0.params": np.full(3, 1 / 3), "m.0.line": np.stack([steps, steps], axis=1),
+        "m.line_t": steps,
     }  # fmt: skip
     made = Record(
         tmp_path / "results" / "demo" / "0123456789ab", "demo", {"seeds": 2}, "0123456789ab", "finished",
@@ -44,7 +45,9 @@ def test_numbers_return_and_histories_keep_their_turning_points(record, tmp_path
     np.testing.assert_allclose(found.arrays["m.0.loss"], record.arrays["m.0.loss"][kept], rtol=1e-7)
     np.testing.assert_array_equal(found.arrays["m.0.phase"], record.arrays["m.0.phase"][kept])
     np.testing.assert_array_equal(found.arrays["m.0.params"], record.arrays["m.0.params"])
-    assert found.arrays["m.0.line"].shape == (LENGTH, 2)
+    times = found.arrays["m.line_t"]
+    assert len(times) <= CURVE + 1 and times[-1] == LENGTH - 1 and len({*np.diff(times[:-1]).tolist()}) == 1
+    np.testing.assert_array_equal(found.arrays["m.0.line"], np.stack([times, times], axis=1))
     assert (folder / "config.json").exists()
 
 

@@ -26,7 +26,7 @@ def findings(record: Record) -> list[Finding]:
     """
     ode = OdeRecord.read(record)
     short = shortfalls(record.config.get("training", {}), LEAST_STEPS, {})
-    several = ("final_losses",) if max(len(group.rows) for group in ode.groups) > 1 else ()
+    several = ("final_losses",) if sum(len(group.rows) for group in ode.groups) > 1 else ()
     made = claims(ode)
     scaling = {(claim.system.name, claim.group.name): claim for claim in made if claim.name == "scaling"}
     found = []

@@ -69,11 +69,11 @@ SPANS = {"train": "the training span", "unseen": "unseen initial states"}
 def final_losses(ode: OdeRecord, span: str = "train") -> Figure | None:
     """Relative error after training, one mark per seed: systems side by side, bar at the median, diverged on top.
 
-    The mean squared error where no system has a relative one, as its data are constant in time. None of one seed on
-    one system, which a table tells better.
+    The mean squared error where no system has a relative one, as its data are constant in time. None of one
+    seed of one or two models, which a table tells better.
     `span`: a key of `SPANS`.
     """
-    if len(ode.systems) == 1 and max(len(group.rows) for group in ode.groups) == 1:
+    if sum(len(group.rows) for group in ode.groups) == len(ode.groups) < 3:
         return None
     defined = any(not math.isnan(group.middle(f"{span}_relative_mse")) for group in ode.groups)
     metric = f"{span}_relative_mse" if defined else f"{span}_mse"

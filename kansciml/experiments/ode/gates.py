@@ -1,80 +1,28 @@
-"""What a run says before it begins, and what one on two backends is held to: the gates between them, on every field."""
+"""What a run on two backends is held to: the gates between them, on every field that it trains."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
 from kansciml import crosscheck
-from kansciml._errors import SolveError
-from kansciml._workers import worker_count
 from kansciml.backends.torch import DEFAULT_GRADIENT, TorchOdeSolver
 from kansciml.experiments.ode.backends import shared_backend
-from kansciml.experiments.ode.jobs import Job, Plan
+from kansciml.experiments.ode.forecast.told import forecast
+from kansciml.experiments.ode.jobs import Plan
 from kansciml.experiments.ode.runs import run_jobs
 from kansciml.runs.experiment import Result, RunContext
-from kansciml.runs.progress import duration
-from kansciml.tasks.ode.fitting.windows import in_windows
-from kansciml.tasks.ode.system import System
-from kansciml.training.forecast import step_seconds, training_seconds, wall_seconds
 
 
 def run_on_backends(plan: Plan, context: RunContext) -> Result:
-    """As `run_jobs`, with a line before on what is trained and how long that takes; on two backends the record also has
-    the gates between them."""
+    """As `run_jobs`, after lines on what is trained and how long that takes; on two backends the record also has the
+    gates between them."""
     for line in forecast(plan, context):
         context.log(line)
     found = run_jobs(plan, context)
     if {job.backend for job in plan.jobs} == {"torch", "julia"}:
         found.result["gates"] = list(backend_gates(plan, context))
-    return found
-
-
-def forecast(plan: Plan, context: RunContext) -> Iterator[str]:
-    """What is about to be trained, and how long that takes: the steps of each model are timed, a few of each.
-
-    No time is told on Julia, where the first evaluation compiles, nor where a loss does not exist at first.
-    """
-    jobs, settings = plan.jobs, plan.jobs[0].config.training
-    workers = min(worker_count(), len(jobs))
-    steps = f"{settings.adam_steps} steps of Adam, then at most {settings.lbfgs_steps} of L-BFGS"
-    models, backends, names = (
-        dict.fromkeys(own)
-        for own in (
-            (job.spec.label() for job in jobs),
-            (job.backend for job in jobs),
-            (one.name for one in plan.systems.values()),
-        )
-    )
-    yield f"plan: {len(jobs)} trainings on {', '.join(names)} by {' and '.join(backends)}, {workers} at a time; {steps}"
-    yield f"models: {', '.join(models)}"
-    begun = sum((context.checkpoints / f"{job.id}.npz").exists() for job in jobs)
-    if begun:
-        yield f"{begun} of these trainings were begun or done before, and go on from there"
-    elif set(backends) == {"torch"}:
-        kinds = {(job.system, job.spec): job for job in jobs}
-        with suppress(SolveError):
-            costs = {key: _step_seconds(job, plan.systems[job.system]) for key, job in kinds.items()}
-            seconds = [training_seconds(costs[job.system, job.spec], job.config.training) for job in jobs]
-            start = time.process_time() * (workers > 1)  # a worker loads what this process did
-            low, high = (f"{1e3 * pick(own[0] for own in costs.values()):.2g}" for pick in (min, max))
-            step = f"a step takes {low}{f' to {high}' * (high != low)} ms here and now"
-            about = duration(max(1.0, start + wall_seconds(seconds, workers)))
-            yield f"time: about {about} of training, less where it ends early ({step})"
-
-
-def _step_seconds(job: Job, system: System) -> list[float]:
-    """Seconds of a step of a job's optimiser at each tolerance that it goes to."""
-    problem, settings = job.problem(system), job.config.training
-    problem = in_windows(problem, job.config.fit.shooting) if job.config.fit.shooting else problem
-    initial, found = problem.initial_parameters(job.seed), []
-    for factor in (1.0, *job.config.ladder):
-        own = replace(problem, rtol=problem.rtol * factor, atol=problem.atol * factor)
-        solver = TorchOdeSolver(own, job.method or DEFAULT_GRADIENT)
-        found.append(step_seconds(solver.value_and_grad, initial, settings))
     return found
 
 

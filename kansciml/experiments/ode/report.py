@@ -35,7 +35,7 @@ def summary(record: Record) -> list[Table]:
 def render(record: Record, folder: Path) -> list[Path]:
     """Write all pictures (SVG, PNG and PDF) and tables (Markdown and JSON) into `folder`; returns their paths.
 
-    ``loss_curves``, ``final_losses`` (of more than one run), ``anytime`` (where costs are known), ``phase_portraits``,
+    ``loss_curves``, ``final_losses`` (of several runs), ``anytime`` (where costs are known), ``phase_portraits``,
     ``trajectories_<system>``, ``errors_<system>``, for systems of two components ``fields_<system>``, of bodies in a
     plane ``orbits_<system>``, and ``tables``.
 

@@ -44,11 +44,9 @@ GROUPED = 10_000
 
 
 def standing(page: Page) -> str:
-    """Which runs have no results, and what the budget is worth."""
-    lacking = ", ".join(entry.name if entry.beyond else entry.item for entry in page.lacking)
+    """How many runs are finished, and what the budget is worth."""
     finished = len(page.entries) - len(page.lacking)
-    runs = f"{finished} of {len(page.entries)} runs are finished; without results: {lacking}." if lacking else ""
-    return f"{runs} {BUDGETS.get(page.preset, '')}".strip()
+    return f"{finished} of {len(page.entries)} runs are finished. {BUDGETS.get(page.preset, '')}".strip()
 
 
 def cost_facts(record: Record) -> list[tuple[str, str]]:

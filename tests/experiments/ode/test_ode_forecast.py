@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
+from kansciml.experiments.ode.forecast.steps import step_seconds, training_seconds, wall_seconds
 from kansciml.training.flat import FlatTraining
-from kansciml.training.forecast import step_seconds, training_seconds, wall_seconds
 
 
 def test_a_step_takes_at_least_what_its_loss_takes_and_slow_ones_are_tried_less():
