@@ -42,6 +42,8 @@ class RSWAFKAN(KANLayer):
         learn_grid: make the grid points parameters (default: constants, as in Table 1).
         bias: learn one constant per output (default: none, as in Table 1).
         device, dtype: as in `torch.nn.Linear`.
+        backend: ``auto`` (default: Triton on a CUDA device), ``torch``, ``triton`` (in float64, and for the gradient
+            of grid points that are learned, it leaves the layer to PyTorch).
 
     Weights: `spline_weight` (I, G, O), `grid_points` (G,), a parameter if learned, else a float64 buffer, part of the
     state, `layernorm`, `bias` (O,). Parameters: I G O, and 2 I for LayerNorm. NaN in a row of the input stays in it.
@@ -69,6 +71,7 @@ class RSWAFKAN(KANLayer):
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if min(in_features, out_features, grid) < 1:
@@ -79,6 +82,9 @@ class RSWAFKAN(KANLayer):
         self._first_range = checked_range(grid_range)
         if not (math.isfinite(denominator) and denominator > 0):
             raise ValueError(f"got denominator {denominator}: expected a positive number, the width of the functions")
+        if backend not in rswaf.BACKENDS:
+            raise ValueError(f"got backend {backend!r}: expected one of {', '.join(rswaf.BACKENDS)}")
+        self.backend = backend
         if layer_norm is None:
             layer_norm = in_features >= FEWEST_NORMALISED
         elif layer_norm and in_features < FEWEST_NORMALISED:
@@ -218,7 +224,7 @@ class RSWAFKAN(KANLayer):
         weight = weight if narrow is None else weight.to(narrow)
         norm = self.layernorm
         scale, shift, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-        spec = RswafSpec(self.denominator, eps, self._shared)
+        spec = RswafSpec(self.denominator, eps, self._shared, self.backend)
         return rswaf.apply(spec, RswafTensors(x, scale, shift, self.grid_points, weight))
 
     def extra_repr(self) -> str:

@@ -121,7 +121,7 @@ def test_operators_are_registered_soundly(kind):
             torch.library.opcheck(spline_op.COMPILED, arguments, test_utils=checks)
         return
     for scale, shift in ((layer.layernorm.weight, layer.layernorm.bias), (None, None)):
-        arguments = (x, scale, shift, layer.grid_points, layer.spline_weight, 0.33, 1e-5, False)
+        arguments = (x, scale, shift, layer.grid_points, layer.spline_weight, 0.33, 1e-5, False, "torch")
         torch.library.opcheck(rswaf.COMPILED, arguments, test_utils=checks)
 
 

@@ -5,10 +5,10 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from support.spline_layers import as_function, gradient, inputs, layer_with, normal, scipy_splines
+from support.spline_layers import as_function, draw_weights, gradient, inputs, layer_with, normal, scipy_splines
 
-from kansciml import SplineKAN
-from kansciml.layers._kernels import plain, spline_op
+from kansciml import RSWAFKAN, SplineKAN
+from kansciml.layers._kernels import plain, rswaf, spline_op
 from kansciml.layers._kernels._triton import library
 from kansciml.layers._kernels.plain import Given, Weights
 from kansciml.layers.bspline import OUTSIDE
@@ -166,6 +166,33 @@ def test_the_layer_keeps_its_input_alone_and_works_compiled_under_autocast_and_t
         narrow = layer(x)
     assert narrow.dtype == torch.bfloat16
     assert_close([narrow], [y], 3e-2)
+
+
+@pytest.mark.parametrize(
+    "norm, dtype, close", [(True, DTYPE, CLOSE), (False, DTYPE, CLOSE), (True, torch.bfloat16, 3e-2)]
+)
+def test_rswaf_values_and_all_gradients_equal_the_composite(norm, dtype, close, monkeypatch):
+    layer = draw_weights(RSWAFKAN(N_IN, N_OUT, 4, layer_norm=norm, backend="triton")).to(DEVICE, dtype)
+    x = (3 * normal(ROWS, N_IN)).to(DEVICE, dtype).requires_grad_()
+    cotangent, values = normal(ROWS, N_OUT).to(DEVICE, dtype), list(layer.parameters())
+    own = layer(x)
+    found = own, *torch.autograd.grad(own, (x, *values), cotangent)
+    exact, at = layer.double(), x.detach().double().requires_grad_()
+    monkeypatch.setattr(rswaf, "apply", lambda spec, tensors: rswaf.composite(spec, *tensors))
+    truth = exact(at)
+    expected = truth, *torch.autograd.grad(truth, (at, *exact.parameters()), cotangent.double())
+    for got, right in zip(found, expected):
+        assert got.dtype == dtype and (got.double() - right).norm() <= 5 * close * right.norm()
+
+
+def test_rswaf_keeps_its_digits_in_the_tails():
+    layer = RSWAFKAN(1, 1, 1, (0.0, 1.0), layer_norm=False, backend="triton").to(DEVICE, torch.float32)
+    with torch.no_grad():
+        layer.spline_weight.fill_(1.0)
+    x = torch.linspace(-6, 6, 40, device=DEVICE)[:, None]
+    truth = torch.cosh(x.double() / layer.denominator) ** -2
+    # the interpreter's fused product and sum rounds twice, so that it cannot make good an exponent's rounding
+    assert ((layer(x).double() - truth) / truth).abs().max() < (5e-6 if library.interpreted() else 2e-6)
 
 
 def test_what_cannot_run_is_refused_in_one_line_or_left_to_pytorch(monkeypatch):

@@ -12,7 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from kansciml.layers._kernels._triton import dense, fused, sparse
+from kansciml.layers._kernels._triton import dense, fused, rswaf, sparse
 from kansciml.layers._kernels._triton.library import OPTIONS
 
 SPLINES = {"S": 3, "UNIFORM": True, "OUTSIDE": "zero", "HALVINGS": 0}
@@ -36,9 +36,16 @@ FUSED = (
     (fused.forward, {**WHOLE, "ADD": False, "PRECISION": "tf32", "BN": 128, "BI": 16, "BO": 128}, 8),
     (fused.backward, {**WHOLE, "PRECISION": "tf32", "BN": 64, "BI": 64, "BO": 64}, 8),
 )
-LAYER = {"bf16": (*DENSE, *FUSED), "fp32": (*SPARSE, *FUSED), "fp16": DENSE}
+RSWAF = ((rswaf.exchange, {"CONTRACT": True, "FILL": True, "TWICE": 6.0, "REST": 0.06, "BN": 8, "BI": 64}, 4),)
+ONE = {"n_in": 1, "G": 1}  # sizes of 1 are constants to the compiler
+SMALL = (
+    (dense.pack, {**ONE, "SCALE": True, "BASE": True, "BO": 8}, 4),
+    (dense.exchange, {**WHOLE, **ONE, "OUTSIDE": "linear", "CONTRACT": True, "FILL": True, "BN": 8, "BI": 1}, 4),
+    (fused.forward, {**WHOLE, **ONE, "ADD": False, "PRECISION": "tf32", "BN": 16, "BI": 16, "BO": 16}, 8),
+)
+LAYER = {"bf16": (*DENSE, *FUSED, *SMALL), "fp32": (*SPARSE, *FUSED, *RSWAF), "fp16": DENSE}
 TYPES = {70: ("fp16", "fp32"), 80: ("bf16", "fp32"), 90: ("bf16", "fp32")}
-KEPT = {"cells": "*fp32", "order": "*i64", "ends": "*i32", "found": "*i32"}
+KEPT = {"cells": "*fp32", "points": "*fp64", "order": "*i64", "ends": "*i32", "found": "*i32"}
 SIZES = {"n_rows", "n_in", "n_out", "size", "share", "G"}
 
 

@@ -20,12 +20,14 @@ from torch import Tensor
 
 from kansciml.layers import layer_norm
 from kansciml.layers._kernels import autograd, tensor_values
+from kansciml.layers._kernels._triton import library as triton_library
 from kansciml.layers._kernels.plain import add_product
 
 ROWS = 512
 """Samples in a block: enough that packing the weights for a GEMM costs little against the GEMM."""
 BLOCK_BYTES = 1 << 19
 """Bytes of one block of the basis: it and its temporaries fit a core's second-level cache."""
+BACKENDS = ("auto", "torch", "triton")
 MAX_EXPONENT = 40.0
 """Width of the grid, in units of h, up to which r^2 cannot leave float32's range (exp(88))."""
 
@@ -40,6 +42,7 @@ class RswafSpec(NamedTuple):
     h: float  # width of the functions
     eps: float  # of the LayerNorm
     shared: bool  # whether one exponential per input serves all grid points (`is_narrow`)
+    backend: str = "auto"  # of `BACKENDS`
 
 
 class RswafTensors(NamedTuple):
@@ -136,9 +139,17 @@ def _columns(z: Tensor, size: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_in))
 
 
+def _triton_runs(spec: RswafSpec, t: RswafTensors) -> bool:
+    return len(t.x) > 0 and triton_library.chosen(spec.backend, 1, t.x, t.weight)
+
+
 def forward(spec: RswafSpec, *tensors: Any) -> Tensor:
     """y (N, O) of `RswafTensors`, in the dtype of the weights (I, G, O)."""
     t = RswafTensors(*tensors)
+    if _triton_runs(spec, t):
+        from kansciml.layers._kernels._triton import rswaf as kernels
+
+        return kernels.forward(spec, t)
     size, dtype, compute = t.weight.shape[1], t.weight.dtype, _compute(t.x.dtype)
     constants = _constants(t.grid_points, spec.h, compute) if spec.shared else None
     y = t.x.new_zeros(len(t.x), t.weight.shape[-1], dtype=_compute(dtype))
@@ -152,6 +163,10 @@ def forward(spec: RswafSpec, *tensors: Any) -> Tensor:
 def backward(spec: RswafSpec, wanted: Sequence[bool], gy: Tensor, *tensors: Any) -> tuple[Tensor | None, ...]:
     """Gradients of `RswafTensors` where wanted, given the output's (N, O)."""
     t, (need_z, need_grid, need_weight) = RswafTensors(*tensors), (any(wanted[:3]), wanted[3], wanted[4])
+    if _triton_runs(spec, t) and not need_grid:
+        from kansciml.layers._kernels._triton import rswaf as kernels
+
+        return kernels.backward(spec, wanted, gy, t)
     size, dtype, compute = t.weight.shape[1], t.weight.dtype, _compute(t.x.dtype)
     norm = t.norm(compute)
     constants = _constants(t.grid_points, spec.h, compute) if spec.shared else None
@@ -205,14 +220,14 @@ class _Rswaf(torch.autograd.Function):
 
 def _now(options: Sequence[Any], tensors: Sequence[Any]) -> RswafSpec:
     """What a compiled program was told, with a look at the grid points as they are now."""
-    h, eps, shared = options
-    return RswafSpec(h, eps, shared and is_narrow(RswafTensors(*tensors).grid_points, h))
+    h, eps, shared, backend = options
+    return RswafSpec(h, eps, shared and is_narrow(RswafTensors(*tensors).grid_points, h), backend)
 
 
 COMPILED, COMPILED_BACKWARD = autograd.operators(
     "rswaf",
     "Tensor x, Tensor? norm_weight, Tensor? norm_bias, Tensor grid_points, Tensor weight",
-    "float h, float eps, bool shared",
+    "float h, float eps, bool shared, str backend",
     lambda options, *tensors: forward(_now(options, tensors), *tensors),
     lambda options, wanted, gy, *tensors: backward(_now(options, tensors), wanted, gy, *tensors),
     lambda options, *tensors: composite(RswafSpec(*options), *tensors),

@@ -86,16 +86,9 @@ def kernels(backend: str, order: int, x: Tensor, weight: Tensor) -> Kernels:
     """
     if backend == "torch":
         return PLAIN
-    if (backend == "triton" or x.is_cuda) and triton_library.runs(order, x, weight):
+    if triton_library.chosen(backend, order, x, weight):
         return _triton()
-    ordinary = x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter)
-    if backend == "triton":
-        if ordinary or not triton_library.available():
-            raise ValueError(
-                f"backend 'triton' cannot run this layer ({triton_library.reason()}; {x.device.type} tensors, order"
-                f" {order}): use a CUDA device and orders 1 to {triton_library.MAX_ORDER}, or backend 'auto'"
-            )
-        return PLAIN
+    ordinary = x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter) and backend != "triton"
     if ordinary and weight.dtype in (torch.float32, torch.float64) and cpp_library.available():
         return CPP
     if backend == "cpp" and ordinary:

@@ -102,7 +102,8 @@ def _math(tokens: Sequence[Token]) -> Markup:
 
 def _row(tokens: Sequence[Token]) -> str:
     """What stands beside each other, with a mark before each sign of a long row."""
-    parts, rest = [], list(tokens)
+    parts: list[str] = []
+    rest = list(tokens)
     while rest:
         mark = _BREAK if parts and rest[0][0] == "sign" and len(tokens) > LONG else ""
         part = _atom(rest)

@@ -66,7 +66,7 @@ def packed(w: Weights) -> Tensor:
     return found
 
 
-def _unpacked(grad: Tensor, w: Weights, to: Parts) -> None:
+def unpacked(grad: Tensor, w: Weights, to: Parts) -> None:
     """The gradients of the weights from that of the packed ones: of the scaled splines' without `to.scale`."""
     n_in, size, n_out = w.spline.shape
     block = tile(n_out, 1024)
@@ -126,7 +126,7 @@ def _add_gradients(given: Given, gy: Tensor, along: Tensor | None, to: Parts) ->
     elif to.x is not None and chosen == "fused":
         _fused_backward(given, gy, along, weight, to.x)
     if to.spline is not None and chosen == "sparse":
-        _unpacked(_sparse_weights(given, gy, along), given.w, to)
+        unpacked(_sparse_weights(given, gy, along), given.w, to)
     elif to.spline is not None or chosen == "dense":
         _dense_backward(given, gy, along, weight, to if chosen == "dense" else to._replace(x=None))
 
@@ -234,7 +234,7 @@ def _dense_backward(given: Given, gy: Tensor, along: Tensor | None, weight: Tens
         if total is not None:
             plain.add_product(total, part.t(), gy[row], row.start == 0)
     if total is not None:
-        _unpacked(total, given.w, to)
+        unpacked(total, given.w, to)
 
 
 def forward(given: Given) -> Tensor:

@@ -17,7 +17,7 @@ def pack(weight, scale, base, packed, n_in, size, n_out, SCALE: tl.constexpr, BA
     i = tl.program_id(0).to(tl.int64)
     o = tl.program_id(1) * BO + tl.arange(0, BO)
     real = o < n_out
-    edge, plane = i * n_out + o, n_in.to(tl.int64) * n_out
+    edge, plane = i * n_out + o, tl.cast(n_in, tl.int64) * n_out
     WIDE: tl.constexpr = tl.float64 if packed.dtype.element_ty == tl.float64 else tl.float32
     if SCALE:
         factor = tl.load(scale + edge, mask=real, other=0)
@@ -39,7 +39,7 @@ def unpack(
     i = tl.program_id(0).to(tl.int64)
     o = tl.program_id(1) * BO + tl.arange(0, BO)
     real = o < n_out
-    edge, plane = i * n_out + o, n_in.to(tl.int64) * n_out
+    edge, plane = i * n_out + o, tl.cast(n_in, tl.int64) * n_out
     WIDE: tl.constexpr = tl.float64 if packed.dtype.element_ty == tl.float64 else tl.float32
     if SPLIT:
         factor = tl.load(scale + edge, mask=real, other=0).to(WIDE)

@@ -37,7 +37,7 @@ def forward(
     total = tl.zeros([BN, BO], tl.float64 if dtype == tl.float64 else tl.float32)
     if ADD:
         total += tl.load(y, mask=kept, other=0)
-    plane = n_in.to(tl.int64) * n_out
+    plane = tl.cast(n_in, tl.int64) * n_out
     begin = tl.program_id(2) * share
     for start in range(begin, tl.minimum(begin + share, n_in), BI):
         i = start + inner[None, :]
@@ -93,7 +93,7 @@ def backward(
     )
     total = tl.load(gx + n * n_in + i, mask=real, other=0).to(at.dtype)
     place = weight + i.to(tl.int64) * n_out
-    plane = n_in.to(tl.int64) * n_out
+    plane = tl.cast(n_in, tl.int64) * n_out
     for m in range(G + S):
         total += pick(slopes, m - first, S) * _product(gy, place, n, i, n_rows, n_in, n_out, PRECISION, BO)
         place += plane

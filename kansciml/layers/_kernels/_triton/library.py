@@ -64,3 +64,20 @@ def tile(size: int, most: int, least: int = 1) -> int:
 def cdiv(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
+
+
+def chosen(backend: str, order: int, x: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels shall run a layer: by themselves (``auto``) on a CUDA device alone.
+
+    Raises:
+        ValueError: Triton was asked for and is not there, or cannot run on a CPU.
+    """
+    if (backend == "triton" or (backend == "auto" and x.is_cuda)) and runs(order, x, weight):
+        return True
+    ordinary = x.is_cpu and type(x) in (Tensor, torch.nn.Parameter)
+    if backend == "triton" and (ordinary or not available()):
+        raise ValueError(
+            f"backend 'triton' cannot run this layer ({reason()}; {x.device.type} tensors, order {order}): use a CUDA"
+            f" device and orders 1 to {MAX_ORDER}, or backend 'auto'"
+        )
+    return False

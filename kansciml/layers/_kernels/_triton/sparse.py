@@ -37,7 +37,7 @@ def forward(
             factor = tl.load(place, mask=kept & (m >= 0) & (m < G + S), other=0).to(at.dtype)
             total += tl.where((m >= 0) & (m < G + S), values[q], 0.0) * factor
         if ACTIVATION is not None:
-            place = weight + ((G + S).to(tl.int64) * n_in + i) * n_out + o
+            place = weight + (tl.cast(G + S, tl.int64) * n_in + i) * n_out + o
             total += activated(at, ACTIVATION) * tl.load(place, mask=o < n_out, other=0).to(at.dtype)
     tl.store(y + n * n_out + o, total, mask=kept)
 
@@ -67,7 +67,7 @@ def backward(
             factor = tl.load(weight + (m.to(tl.int64) * n_in + i) * n_out + o, mask=kept & there, other=0).to(at.dtype)
             total += tl.where(there, slopes[q], 0.0) * factor * cotangent
         if ACTIVATION is not None:
-            place = weight + ((G + S).to(tl.int64) * n_in + i) * n_out + o
+            place = weight + (tl.cast(G + S, tl.int64) * n_in + i) * n_out + o
             factor = tl.load(place, mask=o < n_out, other=0).to(at.dtype)
             total += activation_slope(at, ACTIVATION) * factor * cotangent
     found = tl.load(gx + n * n_in + i, mask=n < n_rows, other=0).to(at.dtype) + tl.sum(total, 1, keep_dims=True)
