@@ -48,7 +48,7 @@ def every_format(monkeypatch):
 def pytest_terminal_summary(terminalreporter) -> None:
     """One line per marker whose tests were skipped, and why."""
     skipped = terminalreporter.stats.get("skipped", [])
-    for marker in ("julia", "gpu", "browser"):
+    for marker in ("julia", "gpu", "triton", "browser"):
         found = [report for report in skipped if marker in report.keywords]
         if found:
             reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in found}

@@ -42,8 +42,9 @@ class RSWAFKAN(KANLayer):
         learn_grid: make the grid points parameters (default: constants, as in Table 1).
         bias: learn one constant per output (default: none, as in Table 1).
         device, dtype: as in `torch.nn.Linear`.
-        backend: ``auto`` (default: Triton on a CUDA device), ``torch``, ``triton`` (in float64, and for the gradient
-            of grid points that are learned, it leaves the layer to PyTorch).
+        backend: ``auto`` (default) and ``torch``: PyTorch; ``triton`` (a CUDA device; experimental: tested under
+            Triton's interpreter, on no device yet; in float64, and for the gradient of grid points that are learned,
+            it leaves the layer to PyTorch).
 
     Weights: `spline_weight` (I, G, O), `grid_points` (G,), a parameter if learned, else a float64 buffer, part of the
     state, `layernorm`, `bias` (O,). Parameters: I G O, and 2 I for LayerNorm. NaN in a row of the input stays in it.

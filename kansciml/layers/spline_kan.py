@@ -47,8 +47,9 @@ class SplineKAN(KANLayer):
         outside: the splines outside the grid: ``zero`` (default: they fade to zero over S knots, as in the paper's
             sources), ``clamp`` (constant), ``linear`` (go on straight).
         init: ``glorot`` (default), ``noise``, ``variance`` or ``zero``; see `reset_parameters`.
-        backend: ``auto`` (default: C++ on a CPU where it was built, Triton on a CUDA device), ``torch``, ``cpp``,
-            ``triton`` (orders 1 to 5; in float64 it leaves the layer to PyTorch).
+        backend: ``auto`` (default: C++ on a CPU where it was built, else PyTorch), ``torch``, ``cpp``, ``triton`` (a
+            CUDA device, orders 1 to 5; experimental: tested under Triton's interpreter, on no device yet; in float64
+            it leaves the layer to PyTorch).
         device, dtype: as in `torch.nn.Linear`.
 
     Attribute `keep_basis` (False): keep what follows from the input once a gradient's graph serves several backward

@@ -4,7 +4,8 @@
 Arrays of floating-point numbers are rounded to single precision, but for parameters and losses, and of the histories of
 trainings `HISTORY` rows are kept, as many as a picture can show, and those where the least loss so far has fallen by
 `FALL` since the last of these: what has been reached at any cost is known as exactly. Of the curves of trajectories
-about `CURVE` points are kept. ``record.json`` stays as it is.
+about `CURVE` points are kept. Whole paths in the settings are cut to their last two names; else ``record.json`` stays
+as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,16 +103,27 @@ def unpack(archives: Path, results: Path) -> list[Path]:
 
 
 def _settings(record: Record) -> bytes:
+    path = record.folder / "config.json"
     try:
-        return (record.folder / "config.json").read_bytes()
+        return json.dumps(_without_folders(json.loads(path.read_bytes())), indent=1).encode()
     except OSError as error:
-        raise file_failure("read", record.folder / "config.json", error) from error
+        raise file_failure("read", path, error) from error
+    except ValueError as error:
+        raise KansciError(f"{path} is damaged: {error}") from error
 
 
 def _json(record: Record) -> bytes:
-    """The record without the version of the operating system, which tells of a machine and not of the run."""
+    """The record without what tells of a machine and not of the run: version of the operating system, folders."""
     machine = {**record.machine, "platform": str(record.machine.get("platform", "")).partition("-")[0]}
-    return json.dumps(record_json(replace(record, machine=machine)), indent=1).encode()
+    kept = replace(record, machine=machine, config=_without_folders(record.config))
+    return json.dumps(record_json(kept), indent=1).encode()
+
+
+def _without_folders(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the last two names, ``ode/dc286471fdc5`` of a run, of what is the whole path of a file."""
+    paths = {name: Path(value) for name, value in config.items() if isinstance(value, str)}
+    whole = {name: path for name, path in paths.items() if path.is_absolute() and len(path.parts) > 2}
+    return {**config, **{name: path.relative_to(path.parents[1]).as_posix() for name, path in whole.items()}}
 
 
 def _arrays(record: Record) -> bytes:

@@ -24,7 +24,8 @@ def record(tmp_path):
         "m.line_t": steps,
     }  # fmt: skip
     made = Record(
-        tmp_path / "results" / "demo" / "0123456789ab", "demo", {"seeds": 2}, "0123456789ab", "finished",
+        tmp_path / "results" / "demo" / "0123456789ab", "demo", {"seeds": 2, "run": str(tmp_path / "a" / "b")},
+        "0123456789ab", "finished",
         result={"loss": 1 / 3}, arrays=arrays, machine={"platform": "Linux-6.1-x86_64", "cores": 2},
     )  # fmt: skip
     save_record(made)
@@ -37,7 +38,8 @@ def test_numbers_return_and_histories_keep_their_turning_points(record, tmp_path
     (folder,) = unpack(path.parent, tmp_path / "other")
     found = load_record(folder)
     assert folder == tmp_path / "other" / "demo" / "0123456789ab"
-    assert (found.result, found.config, found.status) == (record.result, record.config, "finished")
+    assert (found.result, found.config, found.status) == (record.result, {"seeds": 2, "run": "a/b"}, "finished")
+    assert str(tmp_path).encode() not in zipfile.ZipFile(path).read("config.json")
     assert found.machine == {"platform": "Linux", "cores": 2}
     kept = found.arrays["m.0.iteration"]
     assert len(kept) <= HISTORY + 4 + LENGTH / 700 / FALL

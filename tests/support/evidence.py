@@ -5,7 +5,8 @@ A table of these texts that stands below a line such as
     <!-- from fig2-0123456789ab: Final loss; System, Model, Train MSE -->
 
 is that table of this record, with these columns; of several records, parted by blanks, the rows follow each other.
-``examples/pictures/sources.json`` says of which record, and of which of its files, a picture is made.
+``examples/pictures/sources.json`` says of which record, and of which of its files, a picture is made; ``answer.png``
+is of all.
 ``PYTHONPATH=tests python -m support.evidence`` writes both anew.
 """
 
@@ -20,7 +21,10 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from kansciml.reproduce.answer import answer
+from kansciml.reproduce.answer_figure import draw
 from kansciml.runs.archive import unpack
 from kansciml.runs.records import Record, load_record
 from kansciml.runs.registry import get_experiment
@@ -31,6 +35,7 @@ RESULTS = ROOT / "examples" / "results"
 PICTURES = ROOT / "examples" / "pictures"
 SOURCES = PICTURES / "sources.json"
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "examples" / "guide").glob("*.md"))]
+ANSWER = "answer.png"
 MARK = re.compile(r"^<!-- from ([^:]+): ([^;]+); (.+?) -->\n((?:\|.*\n)*)", re.MULTILINE)
 
 
@@ -76,16 +81,36 @@ def written(text: str) -> str:
     return text
 
 
+def archive(name: str) -> Path:
+    return RESULTS / f"{name}.zip"
+
+
+def sources_of(source: dict[str, Any]) -> list[str]:
+    """Names of the records that a picture is made of; the answer, of all."""
+    return list(records()) if source["file"] == ANSWER else list(source["records"])
+
+
+def drawn(source: dict[str, Any]) -> list[Path]:
+    """The pictures of an experiment, or that of the answer, drawn anew."""
+    of = [records()[name] for name in sources_of(source)]
+    if source["file"] != ANSWER:
+        return get_experiment(of[0].experiment).draw(of[0])
+    found = answer(of)
+    assert found
+    return draw(found, Path(tempfile.mkdtemp(prefix="kansciml-answer-")))
+
+
 def main() -> None:
     for path in TEXTS:
         path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
     sources = json.loads(SOURCES.read_text())
     for name, source in sources.items():
-        record = records()[source["record"]]
-        drawn = get_experiment(record.experiment).draw(record)
-        (path,) = [path for path in drawn if path.name == source["file"]]
+        (path,) = [path for path in drawn(source) if path.name == source["file"]]
         shutil.copyfile(path, PICTURES / name)
-        source |= {"sha256": digest(PICTURES / name), "record_sha256": digest(RESULTS / f"{source['record']}.zip")}
+        source |= {
+            "sha256": digest(PICTURES / name),
+            "records": {one: digest(archive(one)) for one in sources_of(source)},
+        }
     SOURCES.write_text(json.dumps(sources, indent=1) + "\n")
 
 

@@ -79,7 +79,7 @@ def composite(
 
 
 def kernels(backend: str, order: int, x: Tensor, weight: Tensor) -> Kernels:
-    """Those that run this layer: on a CPU C++, on a CUDA device Triton, where they can.
+    """Those that run this layer: by themselves C++ on a CPU, where they can, and PyTorch elsewhere.
 
     Raises:
         ValueError: C++ or Triton was asked for and cannot run this.

@@ -67,12 +67,13 @@ def cdiv(a: int, b: int) -> int:
 
 
 def chosen(backend: str, order: int, x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels shall run a layer: by themselves (``auto``) on a CUDA device alone.
+    """Whether the kernels shall run a layer: where they were asked for. ``auto`` leaves a CUDA device to PyTorch: the
+    kernels have run under the interpreter and have been compiled for devices, and have run on none so far.
 
     Raises:
         ValueError: Triton was asked for and is not there, or cannot run on a CPU.
     """
-    if (backend == "triton" or (backend == "auto" and x.is_cuda)) and runs(order, x, weight):
+    if backend == "triton" and runs(order, x, weight):
         return True
     ordinary = x.is_cpu and type(x) in (Tensor, torch.nn.Parameter)
     if backend == "triton" and (ordinary or not available()):
