@@ -32,7 +32,8 @@ API = {
     ),
     "models": (
         "Models of images and operators",
-        "models.registry models.base models.mixer models.conv_mixer models.deit models.fno training.loop",
+        "models.registry models.base models.mixer models.conv_mixer models.deit models.deit_weights models.fno"
+        " training.loop",
     ),
     "hessian": ("Hessians", "analysis.hessian"),
     "costs": (
@@ -48,7 +49,7 @@ API = {
     "experiments": (
         "Experiments and records",
         "runs.experiment runs.findings runs.tables runs.records runs.registry runs.runner runs.archive reporting.style"
-        " sweep.plan",
+        " reporting.palette reporting.legends sweep.plan",
     ),
 }
 """Page of the reference -> its title and modules below kansciml."""

@@ -14,6 +14,8 @@ import torch
 from support import shapes
 
 shapes.install()  # before anything of the package is imported
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is loaded: its kernels run on a CPU then
 
 from support.ode_records import make_record  # noqa: E402, F401  (a fixture)
 

@@ -94,6 +94,8 @@ def _nothing(name: str, path: Path, place: Path, there: list[Path]) -> UsageErro
     if path.suffix == ".zip" and path.is_file():
         return UsageError(f"{name} is a packed record: kansciml reproduce --from {path.parent} unpacks those there")
     if path.name in available_experiments():
-        return UsageError(f"no finished run of {path.name} in {place}: kansciml run {path.name} makes one")
+        makes = {"hessian": "kansciml hessian RUN makes one, in the folder of RUN"}
+        told = makes.get(path.name, f"kansciml run {path.name} makes one")
+        return UsageError(f"no finished run of {path.name} in {place}: {told}")
     known = f"there are {_listed(there)}" if there else f"{place} holds none"
     return UsageError(f"no run {name}: expected the folder of one, or its name or hash ({known})")

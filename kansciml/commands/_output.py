@@ -174,7 +174,7 @@ class RunFlags(JsonFlag):
     """Where results go, and how."""
 
     preset: str | None = None
-    """smoke (seconds), small (minutes) or paper: where the other settings start from."""
+    """smoke (seconds), small (minutes to hours) or paper: where the other settings start from."""
     results: Path = Path("results")
     """Folder of all results."""
     workers: int | None = None

@@ -8,7 +8,7 @@ from kansciml.commands._output import Output
 
 SUMMARY = "train neural operators on Darcy flow, lift and projection by MLPs and by KANs"
 EXAMPLES = (
-    "kansciml fno --preset smoke  # generates 29 x 29 data and trains for two epochs",
+    "kansciml fno --preset smoke  # generates 29 x 29 data and trains for three epochs",
     "kansciml fno --preset small --variant kan-spline --residual",
     "torchrun --nproc-per-node 4 -m kansciml fno --preset paper  # on four devices",
 )

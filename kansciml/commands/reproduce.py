@@ -86,10 +86,10 @@ def main(arguments: Sequence[str], out: Output) -> int:
     asked = [entry for entry in page.entries if entry.name in names]
     failed = [entry.name for entry in asked if entry.went_wrong]
     rows = [
-        [entry.item, entry.status, len(entry.findings), entry.record.wall_s if entry.record else None]
+        [entry.name, entry.item, entry.status, len(entry.findings), entry.record.wall_s if entry.record else None]
         for entry in asked
     ]
-    runs = Table(f"Reproduction, preset {options.preset}", ["item", "run", "findings", "wall [s]"], rows)
+    runs = Table(f"Reproduction, preset {options.preset}", ["experiment", "item", "run", "findings", "wall [s]"], rows)
     document = {**findings_document(page), "page": str(folder / "index.html"), "files": [str(path) for path in files]}
     out.result(document, [runs], [f"page: {folder / 'index.html'}", f"also there: {_beside(files, folder)}"])
     if failed:

@@ -31,7 +31,7 @@ class Flags(JsonFlag):
     """
 
     preset: str | None = None
-    """smoke (seconds), small (minutes) or paper: where the settings that are not swept start from."""
+    """smoke (seconds), small (minutes to hours) or paper: where the settings that are not swept start from."""
     seeds: str | None = None
     """How many seeds (20), or which ones (0,3,7); default: those of the preset."""
     results: Path = Path("results")

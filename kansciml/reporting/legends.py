@@ -89,7 +89,9 @@ def uniform_ticks(figure: Figure) -> None:
 
 
 def power(value: float) -> str:
-    """``10^-3`` or ``5 x 10^-3``, as mathematics."""
+    """``10^-3`` or ``5 x 10^-3``, as mathematics; nothing for the 0 that evenly spaced ticks may begin with."""
+    if value <= 0:
+        return ""
     exponent = math.floor(math.log10(value) + 1e-9)
     factor = f"{value / 10.0**exponent:.2g}"
     return rf"$10^{{{exponent}}}$" if factor == "1" else rf"${factor}\times10^{{{exponent}}}$"

@@ -15,7 +15,7 @@ import pandas as pd
 
 from kansciml._errors import UsageError, unknown_name
 from kansciml._files import file_failure, list_folder, to_jsonable
-from kansciml.runs.config_json import closest_first
+from kansciml.runs.config_json import closest
 from kansciml.runs.records import Record, load_records
 from kansciml.runs.tables import Table
 from kansciml.runs.typed import attributes
@@ -116,7 +116,7 @@ def column_name(name: str, columns: Sequence[str]) -> str:
         return ending[0]
     if ending:
         raise UsageError(f"column {name!r} could be any of {', '.join(ending)}: give the full name")
-    raise unknown_name("column", name, closest_first(name, columns))
+    raise unknown_name("column", name, [closest(name, columns)])
 
 
 def select(frame: pd.DataFrame, query: str) -> pd.DataFrame:

@@ -12,14 +12,14 @@ Nothing is tested here: every ratio, interval and verdict after Holm's correctio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kansciml._errors import KansciError
 from kansciml.reproduce.answer_words import limits, sentences
 from kansciml.reproduce.page.content import FINISHED, Entry
 from kansciml.reproduce.paper import known_names
-from kansciml.runs.findings import KanOverMlp
+from kansciml.runs.findings import EQUAL, KAN_BETTER, MLP_BETTER, KanOverMlp
 from kansciml.runs.records import Record
 from kansciml.runs.registry import get_experiment
 
@@ -44,6 +44,7 @@ def answer(runs: Iterable[Entry | Record]) -> Answer | None:
     Of the same comparison in two runs that with more seeds counts, or else the first.
     """
     best: dict[tuple[str, ...], KanOverMlp] = {}
+    every: list[KanOverMlp] = []
     records, problems = _records(runs), []
     for record in records:
         try:
@@ -52,18 +53,29 @@ def answer(runs: Iterable[Entry | Record]) -> Answer | None:
         except KansciError as error:
             problems.append(f"The run {record.experiment}/{record.config_hash} is left out: {error}.")
             continue
+        every += rows
         for row in rows:
             if row.key not in best or row.outcome.n_pairs > best[row.key].outcome.n_pairs:
                 best[row.key] = row
     if not best:
         return None
     rows = list(best.values())
-    return Answer(rows, sentences(rows), [*limits(rows), *_missing(records), *problems])
+    return Answer(rows, sentences(rows), [*limits(rows), *_opposed(every, best), *_missing(records), *problems])
 
 
 def _records(runs: Iterable[Entry | Record]) -> list[Record]:
     found = [run.record if isinstance(run, Entry) else run for run in runs]
     return [record for record in found if record is not None and record.status == FINISHED]
+
+
+def _opposed(every: Sequence[KanOverMlp], best: Mapping[tuple[str, ...], KanOverMlp]) -> list[str]:
+    """Comparisons of which another run or backend, with no more seeds, decides the opposite."""
+    told = dict.fromkeys(
+        f"{row.task}, {row.measure}, {EQUAL[row.equal]}"
+        for row in every
+        if {row.verdict, best[row.key].verdict} == {KAN_BETTER, MLP_BETTER}
+    )
+    return [f"Another run or backend finds the opposite: {'; '.join(told)}."] if told else []
 
 
 def _missing(records: Sequence[Record]) -> list[str]:

@@ -107,6 +107,8 @@ def lines(rows: Sequence[KanOverMlp]) -> list[Line]:
             for measure in dict.fromkeys(row.measure for row in of_task):
                 here = [row for row in of_task if row.measure == measure]
                 first = measure == of_task[0].measure
-                text = as_is(textwrap.shorten(task if first else measure, LABEL, placeholder=" ..."))
+                text = task if first else measure
+                text += f": {measure}" * (first and measure != own[0].measure)
+                text = as_is(textwrap.shorten(text, LABEL, placeholder=" ..."))
                 found.append(Line(text, here, TRUTH if first else FAINT))
     return found

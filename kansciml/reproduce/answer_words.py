@@ -38,9 +38,9 @@ def _where(first: Rows) -> list[str]:
     if not first:
         return []
     equal = dict.fromkeys(row.equal for row in first)
-    held = EQUAL[next(iter(equal))] + ", or what is named instead," * (len(equal) > 1)
+    held = EQUAL[min(equal, key=list(EQUAL).index)] + ", or what is named instead," * (len(equal) > 1)
     found = [f"with {held} a KAN has the lower error on {len(kan) or 'none'} of {_number(first, 'task')}"]
-    found[0] += f" (KAN / MLP): {_named(kan, first)}" if kan else ""
+    found[0] += f" (KAN / MLP): {_named(kan, first)}" if kan else " (ratios: KAN / MLP)"
     found.append(f"an MLP has it on {len(mlp)}: {_named(mlp, first)}" if mlp else "an MLP has it on none")
     verb = "is" if len(neither) == 1 else "are"
     return [*found, *[f"{len(neither)} {verb} undecided: {_named(neither, first)}"] * bool(neither)]
@@ -62,7 +62,7 @@ def _named(own: Rows, among: Rows) -> str:
 
 
 def _why(row: KanOverMlp) -> str:
-    return ", not trained to the end" if row.verdict == UNDECIDED and _capped(row) else ""
+    return ", not trained to the end" if _capped(row) else ""
 
 
 def _at_equal_cost(rows: Rows, first: Rows) -> str:
@@ -74,7 +74,8 @@ def _at_equal_cost(rows: Rows, first: Rows) -> str:
         own = {_task(row): row for row in reversed(rows) if row.about == ERROR and row.equal == equal}
         other = {task: row for task, row in own.items() if main[task].equal != equal}
         if other:
-            parts.append(f"at {EQUAL[equal]} {_score(list(other.values()))}")
+            cut = "cut " * any(row.cut for row in other.values())
+            parts.append(f"{cut}at {EQUAL[equal]} {_score(list(other.values()))}")
         for task, row in other.items():
             if {row.verdict, main[task].verdict} == {KAN_BETTER, MLP_BETTER}:
                 turned.setdefault(row.task, []).append(EQUAL[equal].removeprefix("equal "))
@@ -98,13 +99,15 @@ def _elsewhere(rows: Rows) -> str:
 
 def _score(rows: Rows) -> str:
     kan, mlp = (len(of(rows, verdict)) or "none" for verdict in (KAN_BETTER, MLP_BETTER))
-    return f"KANs lead on {kan} and MLPs on {mlp} of {_number(rows, 'task')}"
+    short = sum(row.verdict != UNDECIDED and _capped(row) for row in rows)
+    told = f" ({short} of these not trained to the end)" * bool(short)
+    return f"KANs lead on {kan} and MLPs on {mlp} of {_number(rows, 'task')}{told}"
 
 
 def limits(rows: Rows) -> list[str]:
     """What the comparisons hold for, and what would change the answer: one line each."""
     families = "Verdicts are corrected over the claims of one kind of one run each, not over all of these together."
-    return [*_sizes(rows), *_unfinished(rows), *_open(rows), *[families] * (len(rows) > 1)]
+    return [*_sizes(rows), *_unfinished(rows), *_cut(rows), *_open(rows), *[families] * (len(rows) > 1)]
 
 
 def _sizes(rows: Rows) -> list[str]:
@@ -137,6 +140,15 @@ def _unfinished(rows: Rows) -> list[str]:
         f"A larger budget may change who is better where less than {least} of one side's trainings had ended on a"
         f" plateau or at their noise floor: {'; '.join(parts)}."
     ]
+
+
+def _cut(rows: Rows) -> list[str]:
+    """Where the error is that of a training which went on."""
+    costs = ", ".join(dict.fromkeys(row.cut for row in rows if row.cut))
+    told = (
+        f"The dearer of two trainings is cut where it has cost as much as the other in {costs}: its error then counts."
+    )
+    return [told] if costs else []
 
 
 def _capped(row: KanOverMlp) -> bool:

@@ -1,7 +1,7 @@
 """Records in one small file each, from which their tables and pictures can be made anew.
 
 ``<experiment>-<config hash>.zip`` holds ``config.json``, ``record.json`` and ``arrays.npz``, compressed together.
-Arrays of floating-point numbers are rounded to single precision, but for parameters and losses, and of the histories of
+Arrays of floating-point numbers are rounded to single precision, but for losses, and of the histories of
 trainings `HISTORY` rows are kept, as many as a picture can show, and those where the least loss so far has fallen by
 `FALL` since the last of these: what has been reached at any cost is known as exactly. Of the curves of trajectories
 about `CURVE` points are kept. Whole paths in the settings are cut to their last two names; else ``record.json`` stays
@@ -27,12 +27,14 @@ from kansciml.runs.records import Record, find_record, record_json
 
 HISTORY = 1000
 """Rows that are kept of a longer history: the first and the last, those where a phase ends, others evenly in log."""
+CURVES = {"line", "line_t", "line_truth"}
+"""Arrays of trajectories' curves: ``<id>.line``, ``<id>.line.1`` and so on."""
 CURVE = 300
 """Points that are kept at most of a trajectory's curve and of its times: evenly, and the last."""
 FALL = 0.02
 """Share of the least loss so far by which it may be too high between two rows that are kept."""
 MEMBERS = ("config.json", "record.json", "arrays.npz")
-EXACT = (".params", ".loss")
+EXACT = ".loss"
 """What the names of arrays end in that keep double precision."""
 STEPS = (".phase", ".rung")
 """Columns of a history whose changes are kept."""
@@ -144,7 +146,7 @@ def _arrays(record: Record) -> bytes:
 def _rows(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:
     """Which rows are kept of a column of a history, ``<id>.iteration``, and of a curve, ``<id>.line``; None: all."""
     owner, array = name.rpartition(".")[0], arrays[name]
-    if any(part.startswith("line") for part in name.split(".")[1:]) and len(array) > CURVE:
+    if not CURVES.isdisjoint(name.split(".")[1:]) and len(array) > CURVE:
         return np.unique([*range(0, len(array), -(-len(array) // CURVE)), len(array) - 1])
     length = len(arrays.get(f"{owner}.iteration", ()))
     if array.ndim != 1 or len(array) != length or length <= HISTORY:

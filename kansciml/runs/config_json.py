@@ -186,6 +186,13 @@ def closest_first(name: str, valid: Sequence[str]) -> list[str]:
     return sorted(valid, key=lambda one: -likeness(one))
 
 
+def closest(name: str, valid: Sequence[str]) -> str:
+    """Names of `valid` for a message: all, or of more than ten the six most like `name`, and how many there are."""
+    names = closest_first(name, valid)
+    shown = ", ".join(names[:6] if len(names) > 10 else names)
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > 10 else shown
+
+
 def _built(kind: type[T], values: Mapping[str, Any]) -> T:
     try:
         return kind(**values)
@@ -229,9 +236,7 @@ def _read(kind: Any, values: Mapping[str, Any], prefix: str, default: Any = None
 
 
 def _unknown(name: str, valid: Sequence[str], kind: type) -> UsageError:
-    return UsageError(
-        f"unknown setting {name!r} of {kind.__name__}: expected one of {', '.join(closest_first(name, valid))}"
-    )
+    return UsageError(f"unknown setting {name!r} of {kind.__name__}: expected one of {closest(name, valid)}")
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -72,7 +72,7 @@ class Experiment:
         name: the module's name, and the name on the command line.
         title: one line for lists. item: what it reproduces, e.g. ``"Figure 2"``.
         config: frozen dataclass whose defaults are the paper's settings.
-        presets: configurations by name: ``smoke`` (seconds), ``small`` (minutes on 2 cores), ``paper``.
+        presets: configurations by name: ``smoke`` (seconds), ``small`` (minutes to hours on 2 cores), ``paper``.
         run: computes; plots nothing and writes nothing but checkpoints and metrics.
         render: reads the record only; writes pictures and tables into the folder and returns their paths.
         summary: the tables printed at the end of the command.

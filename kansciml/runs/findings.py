@@ -77,6 +77,7 @@ class KanOverMlp:
         parameters: of KAN and MLP. ended: shares of the KANs' and of the MLPs' trainings that ended on a plateau or at
             their noise floor. Each None where it is not known.
         budget: what a training may take at most, in words.
+        cut: cost at which the dearer of two trainings was cut short, that of the cheaper one; empty where none was.
     """
 
     kind: str
@@ -88,6 +89,7 @@ class KanOverMlp:
     parameters: tuple[int, int] | None = None
     ended: tuple[float, float] | None = None
     budget: str = ""
+    cut: str = ""
 
     @property
     def key(self) -> tuple[str, str, str, str]:

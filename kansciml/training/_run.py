@@ -245,22 +245,21 @@ class Run:
             Diverged: their loss is not finite.
         """
         sums, stop = self.sums.read(self.fabric, float(self.stop.wanted))
-        self.state.take(sums)
-        self.meter.read(sums["count"])
+        self.state.take(sums | {"cpu_s": self.meter.read(sums["count"])})
         if not math.isfinite(sums["loss"]):
             raise Diverged(f"the loss is {sums['loss']} within the {sums['steps']:g} steps up to {self.state.step}")
         return stop > 0
 
     def _row(self, totals: Mapping[str, float], window: list[float]) -> dict[str, Any]:
-        samples, seconds, cpu = window
-        window[:] = 0.0, 0.0, 0.0
+        samples, seconds = window
+        window[:] = 0.0, 0.0
         self.state.peak_memory = max(self.state.peak_memory, _devices.peak_memory(self.fabric.device))
         return {
             "step": self.state.step,
             **means(totals),
             "learning_rate": self._rate(self.state.step - 1),
             "samples_per_s": samples / seconds if seconds > 0 else 0.0,
-            "cpu_s": cpu * totals["count"] / samples if samples else 0.0,  # also of what earlier sessions did
+            "cpu_s": totals.get("cpu_s", 0.0),
             "peak_memory_mb": self.state.peak_memory / 1e6,
             "wall_s": time.monotonic() - self.began,
         }

@@ -15,7 +15,7 @@ from kansciml._errors import UsageError
 MEASURED = ("samples_per_s", "cpu_s", "peak_memory_mb", "wall_s")
 """Keys of a history row that depend on the machine, not on the training."""
 COUNT = "count"
-OWN = ("loss", "steps", "gradient_norm")
+OWN = ("loss", "steps", "gradient_norm", "cpu_s")
 """Names of the loop's own sums, which the metrics of a loss may not take."""
 
 
@@ -62,24 +62,23 @@ class Sums:
 
 
 class Meter:
-    """Samples, seconds, and processor seconds of this process, of training alone, since the last row of the log and
-    since the start of the epoch."""
+    """Samples and seconds of training alone, since the last row of the log and since the start of the epoch."""
 
     def __init__(self) -> None:
-        self.row, self.epoch = [0.0] * 3, [0.0] * 3
+        self.row, self.epoch = [0.0, 0.0], [0.0, 0.0]
         self.restart()
 
     def restart(self) -> None:
         """Leave out the time since the last reading: it went into an evaluation or a file."""
         self._mark = time.monotonic(), time.process_time()
 
-    def read(self, samples: float) -> None:
-        """Count the samples since the last reading or restart."""
-        now = time.monotonic(), time.process_time()
-        spent = samples, now[0] - self._mark[0], now[1] - self._mark[1]
+    def read(self, samples: float) -> float:
+        """Count the samples since the last reading or restart; returns the processor seconds that they took."""
+        before, self._mark = self._mark, (time.monotonic(), time.process_time())
         for window in (self.row, self.epoch):
-            window[:] = (total + one for total, one in zip(window, spent))
-        self._mark = now
+            window[0] += samples
+            window[1] += self._mark[0] - before[0]
+        return self._mark[1] - before[1]
 
 
 @dataclass

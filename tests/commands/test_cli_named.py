@@ -63,6 +63,7 @@ def test_the_run_that_was_chosen_is_told_and_a_damaged_one_passed_over(results):
         ("cf9c", "cf9c could be any of ode-cf9caaaaaaaa, fig2-cf9c65cfcb41: give more of its hash"),
         ("fig2-9", "no run fig2-9: expected the folder of one, or its name or hash (there are fig2-"),
         ("fig3", "no finished run of fig3 in results: kansciml run fig3 makes one"),
+        ("hessian", "no finished run of hessian in results: kansciml hessian RUN makes one, in the folder of RUN"),
         (".", "no run .: expected"),
         ("packed.zip", "packed.zip is a packed record: kansciml reproduce --from . unpacks those there"),
         ("results/fig2/cf9c65cfcb41/record.json/x", "record.json is a file: expected a folder"),

@@ -40,7 +40,7 @@ def test_the_site_is_built_strictly_and_works_offline(site):
     reference = (site / "api" / "index.html").read_text(encoding="utf-8") + (site / "api" / "layers.html").read_text()
     assert 'id="kansciml.UsageError"' in reference and 'id="kansciml.layers.spline_kan.SplineKAN"' in reference
     assert "<math" in (site / "api" / "layers.html").read_text(encoding="utf-8")
-    assert not list(site.rglob("*.zip")) and (site / "pictures" / "lotka_anytime.png").exists()
+    assert not list(site.rglob("*.zip")) and (site / "pictures" / "fig2_anytime.png").exists()
 
 
 @pytest.mark.parametrize("text", ['<script src="https://a.b/c.js">', "@import url(https://a.b/c.css)"])

@@ -1,12 +1,7 @@
 """Shared by the layers' tests: what autograd keeps, counted apart from the package's own counters."""
 
-import os
-
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is loaded: its kernels run on a CPU then
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ def test_the_operators_of_backward_passes_have_a_derivative(kernels):
         layer, options = SplineKAN(3, 2).double(), (5, 3, False, "zero", "silu", "torch")
         tensors = (layer.knots, layer.base_weight, layer.spline_weight, layer.spline_scale)
     else:
-        layer, options = RSWAFKAN(3, 2, learn_grid=True).double(), (0.33, 1e-5, False)
+        layer, options = RSWAFKAN(3, 2, learn_grid=True).double(), (0.33, 1e-5, False, "torch")
         tensors = (layer.layernorm.weight, layer.layernorm.bias, layer.grid_points, layer.spline_weight)
     used = (gy, x, *layer.parameters())
     wanted = [t.requires_grad for t in (x, *tensors)]

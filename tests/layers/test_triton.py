@@ -185,6 +185,13 @@ def test_rswaf_values_and_all_gradients_equal_the_composite(norm, dtype, close, 
         assert got.dtype == dtype and (got.double() - right).norm() <= 5 * close * right.norm()
 
 
+def test_more_inputs_than_programs_along_an_axis_are_computed_otherwise():
+    layer = SplineKAN(1, 1, 600, 3)
+    given = Given(layer.spec, torch.zeros(1, 1), layer.cells, Weights(None, layer.spline_weight, None))
+    assert kernels.way(given) == "sparse"
+    assert kernels.way(given._replace(x=torch.empty(1, 70_000, device="meta"))) != "sparse"
+
+
 def test_rswaf_keeps_its_digits_in_the_tails():
     layer = RSWAFKAN(1, 1, 1, (0.0, 1.0), layer_norm=False, backend="triton").to(DEVICE, torch.float32)
     with torch.no_grad():

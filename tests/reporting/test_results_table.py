@@ -93,6 +93,11 @@ class TestQueries:
         with pytest.raises(UsageError, match=r"unknown column 'gird': expected one of config.grid, "):
             select(ROWS, "gird == 3")
 
+    def test_of_many_columns_a_few_are_named(self):
+        columns = [f"config.{letter}" for letter in "abcdefghijklm"]
+        with pytest.raises(UsageError, match=r"expected one of (config\.\w, ){6}\.\.\. \(13 in all\)$"):
+            column_name("nosuch", columns)
+
     def test_settings_come_before_metrics_and_the_full_name_is_always_understood(self):
         columns = ["config.x", "run.x", "run.y.z"]
         assert column_name("x", columns) == "config.x" and column_name("run.x", columns) == "run.x"

@@ -104,6 +104,16 @@ def test_logarithmic_axes_have_the_same_kind_of_ticks():
     assert "$10^{-6}$" in shown[1] and {"0.09", "0.1"} <= set(shown[2])
 
 
+def test_evenly_spaced_ticks_that_begin_at_zero_leave_a_logarithmic_axis_drawable():
+    with publication_style():
+        figure = new_figure(2.0)
+        axes = figure.subplots()
+        axes.set(yscale="log", ylim=(0.9e-5, 4.4e-5))
+        uniform_ticks(figure)
+        figure.draw_without_rendering()
+    assert r"$2\times10^{-5}$" in [text.get_text() for text in axes.get_yticklabels()]
+
+
 @pytest.mark.parametrize("backend", ["nonsense", "module://none.such"])
 def test_the_environment_s_backend_does_not_matter(tmp_path, backend):
     code = (

@@ -60,6 +60,16 @@ def test_the_run_with_more_seeds_counts_and_what_cannot_be_read_is_named(odes, t
     assert {one.outcome.n_pairs for one in found.rows} == {6} and "is left out" in found.limits[-1]
 
 
+def test_a_run_that_finds_the_opposite_is_named(odes, tmp_path, make_record):
+    contrary = make_record(tmp_path, systems=("lotka",), seeds=8, diverged=())
+    flipped = {"kan-width": "kan-params", "kan-params": "kan-width"}
+    rows = [{**run, "variant": flipped.get(run["variant"], run["variant"])} for run in contrary.result["runs"]]
+    contrary = replace(contrary, experiment="ode", result={**contrary.result, "runs": rows})
+    (told,) = [line for line in answer([odes, contrary]).limits if "the opposite" in line]
+    assert "Lotka-Volterra, training loss, equal parameters" in told and "FitzHugh" not in told
+    assert not any("the opposite" in line for line in answer([odes]).limits)
+
+
 def test_without_a_finished_comparison_there_is_no_answer(odes, tmp_path):
     entry = Entry("fig2", "Figure 2", "Neural ODEs", "kansciml run fig2", MISSING)
     assert answer([]) is None and answer([entry, replace(odes, status="running")]) is None
@@ -78,6 +88,8 @@ def test_classifiers_operators_and_memory_have_rows(tmp_path):
     }  # fmt: skip
     memory = [one for one in found if one.about == COST]
     assert [one.outcome.effect for one in memory] == [0.75, 0.75] and memory[0].verdict == KAN_BETTER
+    (alike,) = answer([fig4_records.make(tmp_path, ("one",), {"mlp": 4.0, "kan-spline": 4.0})]).rows
+    assert alike.verdict == "undecided"
 
 
 def test_sentences_name_winners_and_where_the_verdict_turns():
@@ -101,16 +113,28 @@ def test_sentences_name_winners_and_where_the_verdict_turns():
     )
 
 
+def test_what_was_cut_short_for_equal_cost_is_said_to_be():
+    rows = [row("Spiral", 2.0), row("Spiral", 0.5, "time", cut="seconds with torch"), row("Spiral", 0.5, "flops")]
+    assert "Cut at equal time KANs lead on 1 and MLPs on none of 1 task; at equal FLOPs" in sentences(rows)[-1]
+    (told,) = [line for line in limits(rows) if line.startswith("The dearer of two trainings is cut")]
+    assert "as much as the other in seconds with torch:" in told
+
+
 def test_of_many_undecided_tasks_it_is_told_how_many_were_not_trained_to_the_end():
     rows = [row(f"f{place}", 1.0, kind="formulas", ended=(1.0, 0.1 * place)) for place in range(6, 10)]
     assert sentences(rows)[-1].startswith("4 are undecided: 4 of 4 formulas (1.0; 2 of them not trained to the end)")
+    won = row("wave", 0.5, kind="formulas", ended=(0.5, 1.0))
+    kan, _, elsewhere = sentences([won, replace(won, measure="later times", about=ELSEWHERE)])
+    assert kan.endswith("not trained to the end).") and elsewhere.endswith("(1 of these not trained to the end).")
 
 
 def test_other_numbers_give_other_sentences():
     kan, _ = sentences([row("Spiral", 0.5), row("Rigid", 0.5, "width")])
+    turned, _ = sentences([row("Rigid", 0.5, "width"), row("Spiral", 0.5)])
+    assert turned.startswith("With equal parameters, or what is named instead,") and "Rigid, equal width" in turned
     assert "or what is named instead" in kan and "Spiral (0.50" in kan and "Rigid, equal width (0.50" in kan
     kan, mlp = sentences([row("Spiral", 8.0, "width")])
-    assert kan == "With equal width a KAN has the lower error on none of 1 task."
+    assert kan == "With equal width a KAN has the lower error on none of 1 task (ratios: KAN / MLP)."
     assert mlp.startswith("An MLP has it on 1: Spiral, equal width (8.0, ")
     assert sentences([replace(row("Spiral", 8.0), about=COST, kind="memory")])[0].startswith("The memory of KANs is 8.")
 
@@ -137,7 +161,7 @@ def test_the_picture_has_a_column_per_equality_and_a_line_per_measure(tmp_path, 
     rows = [row("Spiral", 0.1), row("Spiral", 7.0, "time"), row("Lotka", 5.0, measure="later times", about=ELSEWHERE)]
     rows += [row("wave", 1e7, spread=30.0, kind="formulas"), row("wave", 2.0, about=ASIDE, kind="formulas")]
     assert [line.text for line in lines(rows)] == [
-        "Neural ODEs: training loss", "Spiral", "Lotka", "Formulas: training loss", "wave",
+        "Neural ODEs: training loss", "Spiral", "Lotka: later times", "Formulas: training loss", "wave",
     ]  # fmt: skip
     with publication_style():
         figure = answer_figure(rows)

@@ -21,7 +21,7 @@ def record(tmp_path):
     arrays = {
         "m.0.iteration": steps, "m.0.loss": np.exp(-steps / 700.0), "m.0.phase": phase,
         "m.0.params": np.full(3, 1 / 3), "m.0.line": np.stack([steps, steps], axis=1),
-        "m.line_t": steps,
+        "m.line_t": steps, "m.linear.0.params": 1.0 * steps,
     }  # fmt: skip
     made = Record(
         tmp_path / "results" / "demo" / "0123456789ab", "demo", {"seeds": 2, "run": str(tmp_path / "a" / "b")},
@@ -46,7 +46,8 @@ def test_numbers_return_and_histories_keep_their_turning_points(record, tmp_path
     assert {0, 1233, 1234, LENGTH - 1} <= {*kept.tolist()}
     np.testing.assert_allclose(found.arrays["m.0.loss"], record.arrays["m.0.loss"][kept], rtol=1e-7)
     np.testing.assert_array_equal(found.arrays["m.0.phase"], record.arrays["m.0.phase"][kept])
-    np.testing.assert_array_equal(found.arrays["m.0.params"], record.arrays["m.0.params"])
+    np.testing.assert_allclose(found.arrays["m.0.params"], record.arrays["m.0.params"], rtol=1e-7)
+    assert len(found.arrays["m.linear.0.params"]) == LENGTH  # of a network whose name begins like a curve's
     times = found.arrays["m.line_t"]
     assert len(times) <= CURVE + 1 and times[-1] == LENGTH - 1 and len({*np.diff(times[:-1]).tolist()}) == 1
     np.testing.assert_array_equal(found.arrays["m.0.line"], np.stack([times, times], axis=1))

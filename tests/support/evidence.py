@@ -60,7 +60,7 @@ def excerpt(names: str, title: str, columns: str) -> str:
     for name in names.split():
         table = tables(name)[title.strip()]
         places = [list(table.columns).index(column) for column in wanted]
-        rows += [[cells[place] for place in places] for cells in table.cells()]
+        rows += [[cells[place].replace("|", r"\|") for place in places] for cells in table.cells()]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -133,6 +133,16 @@ def test_a_run_that_failed_and_was_killed_ends_in_the_same_bits(tmp_path, unbrok
     assert all(torch.equal(v, best[name]) for name, v in load_file(unbroken[0] / "best.safetensors").items())
 
 
+def test_an_epoch_s_processor_time_is_also_that_before_an_interruption(tmp_path):
+    def interrupted(module):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Loss(), evaluate=interrupted)
+    _, result = run(tmp_path, Loss())
+    assert all(row["cpu_s"] > 0 for row in result.history)
+
+
 ENV = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 

@@ -20,7 +20,7 @@ def comparisons(record: Record) -> list[KanOverMlp]:
         KanOverMlp(
             kind=KINDS.get(row.kind, row.kind),
             task=fair.title(row.task, row.layer),
-            measure=f"{row.metric_title}, same steps",
+            measure=f"{row.metric_title}, steps set beforehand",
             equal=row.protocol.removesuffix("-up"),
             outcome=row.outcome,
             parameters=(row.kan.parameters, row.mlp.parameters),

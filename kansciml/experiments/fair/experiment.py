@@ -164,6 +164,7 @@ EXPERIMENT = Experiment(
         name: with_settings(FairConfig(), {**own, "backend": "auto"})
         for name, own in (("smoke", SHORT), ("small", SMALL), ("paper", LARGE))
     },
+    costs={"small": "an hour and a half of one core (estimate)"},
     run=run,
     render=render,
     summary=summary,

@@ -100,7 +100,7 @@ EXPERIMENT = Experiment(
         "small": Fig2Config(run=RunConfig.to_plateau(1000, 60_000, 12)),
         "paper": Fig2Config(),
     },
-    costs={"small": "two hours of two cores (estimate)"},
+    costs={"small": "80 minutes of two cores"},
     run=run,
     render=render,
     summary=summary,

@@ -42,6 +42,7 @@ EXPERIMENT = Experiment(
         "small": with_settings(FnoRunConfig(), {"eval_subsamples": (5,), "epochs": 20}),
         "paper": with_settings(FnoRunConfig(), {"eval_subsamples": (10, 2, 1), "seeds": 12, **PAPER}),
     },
+    costs={"small": "20 minutes of one core"},
     run=lambda config, context: OperatorTrainer(context).run(jobs(config)).result,
     render=render,
     summary=summary,

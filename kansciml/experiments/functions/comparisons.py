@@ -41,8 +41,9 @@ def _row(found: FunctionsRecord, one: Verdict, equal: str) -> KanOverMlp:
         outcome=one.outcome,
         about=ERROR if plain else ASIDE,
         parameters=(kans[0].n_parameters, mlps[0].n_parameters),
-        ended=(_ended(kans), _ended(mlps)),
+        ended=None if equal == "time" else (_ended(kans), _ended(mlps)),
         budget=f"{max(run.iterations for run in found.runs):,} iterations",
+        cut="time" * (equal == "time"),
     )
 
 

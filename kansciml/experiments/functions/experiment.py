@@ -112,6 +112,7 @@ EXPERIMENT = Experiment(
         "small": FunctionsConfig(training=SHORT),
         "paper": FunctionsConfig(),
     },
+    costs={"small": "35 minutes of two cores (estimate)"},
     run=lambda config, context: run_all(context.plan, context),
     render=render,
     summary=summary,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kansciml.analysis.paired import REFUTED, SUPPORTED
+from kansciml.analysis.paired import REFUTED, SUPPORTED, UNDECIDED
 from kansciml.experiments.memory.record import TOO_SMALL, MemoryRecord
 from kansciml.reporting.claims import counted
 from kansciml.runs.findings import COST, KanOverMlp
@@ -22,7 +22,7 @@ def comparisons(record: Record) -> list[KanOverMlp]:
         if curve.rating(base) == TOO_SMALL:
             continue
         ratio = curve.over(base)
-        outcome = counted(SUPPORTED if ratio > 1 else REFUTED, "counted")
+        outcome = counted(SUPPORTED if ratio > 1 else REFUTED if ratio < 1 else UNDECIDED, "counted")
         name = memory.titles[curve.model].partition(":")[0]
         made[name] = KanOverMlp(
             kind="memory per sample",

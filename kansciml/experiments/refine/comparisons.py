@@ -30,11 +30,12 @@ def comparisons(record: Record) -> list[KanOverMlp]:
                     KanOverMlp(
                         kind="neural ODEs" if system else KINDS.get(target.kind, target.kind),
                         task=target.formula.partition(",")[0] if system else target.name,
-                        measure=REFINED,
+                        measure=f"{REFINED} at equal cost",  # of training, where `functions` has equal networks
                         equal=EQUAL[cost],
                         outcome=one.outcome,
                         about=ASIDE,
                         budget=f"{max(run.iterations for run in found.found.runs):,} iterations",
+                        cut=COSTS[cost].removeprefix("equal "),
                     )
                 )
     return made

@@ -158,6 +158,7 @@ EXPERIMENT = Experiment(
         "small": ScalingConfig(n_train=1000, function_steps=800, run=replace(SMALL, ladder=())),
         "paper": ScalingConfig(),
     },
+    costs={"small": "50 minutes of one core (estimate)"},
     run=run,
     render=render,
     summary=summary,

@@ -193,6 +193,7 @@ EXPERIMENT = Experiment(
         "small": TuneConfig(SYSTEMS, 16, run=replace(RunConfig.to_plateau(500, 1500, 12), ladder=())),
         "paper": TuneConfig((*SYSTEMS, "pleiades"), 100, 3, run=RunConfig.of_steps(5000, 20000, 20)),
     },
+    costs={"small": "half an hour of one core (estimate)"},
     run=run,
     render=render,
     summary=summary,

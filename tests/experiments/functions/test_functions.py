@@ -132,6 +132,7 @@ def test_comparisons_of_kans_with_mlps_are_the_verdicts(record):
     made = made_up(record, lambda variant, match, seed: {"kan": 1.0, "mlp": 2.0}.get(variant, 3.0) * (1 + seed))
     found = {(one.task, one.equal): one for one in comparisons(made) if one.about == ERROR}
     assert set(found) == set(itertools.product(("I.16.6", "jv"), ("params", "flops", "time")))
+    assert {(one.cut, one.ended is None) for one in found.values()} == {("time", True), ("", False)}
     for task in ("I.16.6", "jv"):
         assert found[task, "params"].outcome.effect == pytest.approx(0.5)
         assert found[task, "params"].verdict == found[task, "flops"].verdict == "KAN better"

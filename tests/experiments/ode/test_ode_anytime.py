@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kansciml.experiments.ode.anytime import curves, figure, tables
+from kansciml.experiments.ode.anytime.comparisons import comparisons
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.report import summary
 from kansciml.reporting.style import publication_style
@@ -52,6 +53,8 @@ def test_at_equal_cost_both_stop_where_the_cheaper_one_is_done(crossing):
     rows = {row["Equal"]: row for row in (dict(zip(equal.columns, values)) for values in equal.rows)}
     assert rows["processor seconds"]["KAN / MLP"] == pytest.approx(40)
     assert {row["Verdict"] for row in rows.values()} == {"supported"}
+    cut = {one.equal: (one.cut, one.ended) for one in comparisons(crossing) if one.cut}
+    assert set(cut) == {"evaluations", "time", "flops"} and cut["time"] == ("processor seconds with torch", None)
 
 
 def test_a_run_that_diverged_has_no_loss_after_its_end_and_one_that_finished_keeps_its_last(crossing):

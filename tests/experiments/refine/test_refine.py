@@ -85,6 +85,7 @@ def test_answers_are_of_paired_errors_at_equal_cost_and_decide_the_findings_with
     kinds = {("special functions", "jv"), ("neural ODEs", "Lotka-Volterra")}
     assert {(one.kind, one.task) for one in answered} == kinds and {one.equal for one in answered} == {"flops", "time"}
     assert [one.outcome.effect for one in answered] == pytest.approx([0.5] * 4)
+    assert {one.cut for one in answered} == {"FLOPs", "time"}
     few = [one.verdict for one in EXPERIMENT.findings(record)]
     assert few == ["reproduced"] + ["not decidable at this budget"] * 4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from kansciml.experiments.ode.anytime.curves import COSTS as CUT
 from kansciml.experiments.ode.anytime.tables import SPANS, cost_claims, span_claims
 from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.run_rows import OdeGroup
@@ -31,7 +32,7 @@ def comparisons(record: Record) -> list[KanOverMlp]:
     noise = f", noise {100 * record.config['noise']:g} %" if record.config.get("noise") else ""
     budget = _budget(record.config.get("training", {}))
 
-    def made(claim: Claim[OdeGroup], title: str, equal: str, measure: str, about: str, ends: bool) -> KanOverMlp:
+    def made(claim: Claim[OdeGroup], title: str, equal: str, measure: str, about: str, cut: str = "") -> KanOverMlp:
         kan, mlp = claim.group, claim.reference
         return KanOverMlp(
             kind=KIND,
@@ -41,20 +42,22 @@ def comparisons(record: Record) -> list[KanOverMlp]:
             outcome=claim.outcome,
             about=about,
             parameters=(kan.n_parameters, mlp.n_parameters),
-            ended=_ended(kan, mlp) if ends else None,
+            ended=None if cut else _ended(kan, mlp),
             budget=budget,
+            cut=cut,
         )
 
     found = []
     for one in claims(ode):
         if one.name == "lower" and one.group.variant in HELD:
-            found.append(made(one, one.system.title, HELD[one.group.variant], LOSS, ERROR, True))
+            found.append(made(one, one.system.title, HELD[one.group.variant], LOSS, ERROR))
     for pair, cost, claim in cost_claims(ode):
         if pair.kan.variant == "kan-params":
-            found.append(made(claim, pair.system.title, COSTS[cost], LOSS, ERROR, False))
+            cut = CUT[cost] + f" with {pair.kan.first.backend}" * (cost == "cpu_s")
+            found.append(made(claim, pair.system.title, COSTS[cost], LOSS, ERROR, cut))
     for pair, span, claim in span_claims(ode):
         if span != "train":
-            found.append(made(claim, pair.system.title, HELD[pair.kan.variant], SPANS[span], ELSEWHERE, True))
+            found.append(made(claim, pair.system.title, HELD[pair.kan.variant], SPANS[span], ELSEWHERE))
     return found
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
+
 from kansciml._errors import SolveError
 from kansciml._workers import worker_count
 from kansciml.backends.torch import DEFAULT_GRADIENT, TorchOdeSolver
@@ -34,14 +36,15 @@ def forecast(plan: Plan, context: RunContext) -> Iterator[str]:
             (one.name for one in plan.systems.values()),
         )
     )
-    yield f"plan: {len(jobs)} trainings on {', '.join(names)} by {' and '.join(backends)}, {workers} at a time; {steps}"
+    count = f"{len(jobs)} training{'s' * (len(jobs) != 1)}"
+    yield f"plan: {count} on {', '.join(names)} by {' and '.join(backends)}, {workers} at a time; {steps}"
     yield f"models: {', '.join(models)}"
     begun = sum((context.checkpoints / f"{job.id}.npz").exists() for job in jobs)
     if begun:
         yield f"{begun} of these trainings were begun or done before, and go on from there"
     elif set(backends) == {"torch"}:
         kinds = {(job.system, job.spec): job for job in jobs}
-        with suppress(SolveError):
+        with suppress(SolveError), torch.random.fork_rng(devices=()):  # making networks draws from it
             costs = {key: _step_seconds(job, plan.systems[job.system]) for key, job in kinds.items()}
             seconds = [training_seconds(costs[job.system, job.spec], job.config.training) for job in jobs]
             start = time.process_time() * (workers > 1)  # a worker loads what this process did

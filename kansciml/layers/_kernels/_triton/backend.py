@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kansciml.layers._kernels import plain, spline_second
 from kansciml.layers._kernels._triton import dense, fused, sparse
-from kansciml.layers._kernels._triton.library import OPTIONS, cdiv, interpreted, runs, tile
+from kansciml.layers._kernels._triton.library import OPTIONS, cdiv, exact_products, interpreted, runs, tile
 from kansciml.layers._kernels.activations import activate
 from kansciml.layers._kernels.plain import Given, Known, Parts, Weights
 from kansciml.layers._kernels.spline_second import Sums
@@ -28,6 +28,8 @@ FUSED_OUTPUTS = 256
 """Outputs up to which to make the splines in registers, once per 128 outputs, costs less than a block of them."""
 SPARSE_FROM = {True: 96, False: 512}
 """Splines per input from which their weights are gathered; float32 products without tensor cores first."""
+MOST_INPUTS = 65535
+"""Programs that CUDA starts along the second axis, of which the sparse kernels have one per input."""
 PROGRAMS = 264
 """Programs that keep a device busy: with fewer, the sum over the inputs is shared and added up by a second kernel."""
 
@@ -98,8 +100,8 @@ def _rows(given: Given) -> Iterator[slice]:
 def way(given: Given) -> str:
     """How a layer is computed: ``sparse``, ``fused`` or ``dense``, whichever is fastest by `kansciml bench layers`."""
     _, size, n_out = given.w.spline.shape
-    precise = given.w.spline.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
-    if size >= SPARSE_FROM[precise]:
+    precise = given.w.spline.dtype == torch.float32 and exact_products()
+    if size >= SPARSE_FROM[precise] and given.x.shape[1] <= MOST_INPUTS:
         return "sparse"
     if precise or n_out > FUSED_OUTPUTS:
         return "dense"
@@ -134,7 +136,7 @@ def _add_gradients(given: Given, gy: Tensor, along: Tensor | None, to: Parts) ->
 def _precision() -> dict[str, str]:
     if interpreted():
         return {"PRECISION": "exact"}
-    return {"PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"}
+    return {"PRECISION": "ieee" if exact_products() else "tf32"}
 
 
 def _facts(given: Given, along: Tensor | None) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def runs(order: int, x: Tensor, weight: Tensor) -> bool:
     return x.is_cuda and {x.dtype, weight.dtype} <= {*halves_or_single} and _new_enough(x.device.index)
 
 
+def exact_products() -> bool:
+    """Whether PyTorch multiplies float32 matrices on a CUDA device to float32's rounding, by either of its settings."""
+    matmul = torch.backends.cuda.matmul  # torch.get_float32_matmul_precision refuses those of the newer one
+    return (getattr(matmul, "fp32_precision", None) or ("tf32" if matmul.allow_tf32 else "ieee")) != "tf32"
+
+
 def tile(size: int, most: int, least: int = 1) -> int:
     """Numbers along one axis of a program's part: a power of two."""
     return max(least, min(most, 1 << max(size - 1, 0).bit_length()))
