@@ -156,7 +156,8 @@ def _one_line(message: str) -> str:
     unfit = re.match(r"Error parsing (-\S+): (.*)", text)
     if unfit is not None and (got := re.findall(r"\[('.*?')\]|: ('[^']*')$", unfit[2])):
         kinds = (("int", "an integer"), ("float", "a number"))
-        expected = [words for kind, words in kinds if re.search(rf"\b{kind}\b", unfit[2], re.IGNORECASE)]
+        told = " ".join([unfit[2], *(line for line in lines if line.startswith(f"{unfit[1]} "))])  # and the flag's help
+        expected = [words for kind, words in kinds if re.search(rf"\b{kind}\b", told, re.IGNORECASE)]
         return f"{unfit[1]}: got {got[0][0] or got[0][1]}, expected {' or '.join(expected) or 'what its help says'}"
     return text or "the arguments could not be read"
 

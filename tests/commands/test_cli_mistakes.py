@@ -68,6 +68,7 @@ MISTAKES = [
     ("ode --grid-range 1", "--grid-range wants 2 values"),
     ("ode --grid 1.5", "--grid: got '1.5', expected an integer"),
     ("ode --workers many", "--workers: got 'many', expected an integer"),
+    ("ode --hidden a b", "--hidden: got 'a', 'b', expected an integer"),
     ("ode --grid-range 0 nan", "got grid_range nan: expected a finite number"),
     ("ode --first-seed -1", "got first_seed -1: expected an integer from 0 on"),
     ("ode --seeds 20261129", "seed 20261129 alone is first_seed 20261129 with seeds 1"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import guide
 
-from kansciml import BackendUnavailable, cli, ode
+from kansciml import BackendUnavailable, __version__, cli, ode
 from kansciml.backends.julia import find_julia
 from kansciml.commands import _experiments
 from kansciml.commands._output import Output
@@ -31,6 +31,10 @@ pages = partial(pytest.mark.parametrize, "path", ids=NAMES.get)
 
 def test_the_readme_has_at_most_2000_words():
     assert len((guide.ROOT / "README.md").read_text(encoding="utf-8").split()) <= 2000
+
+
+def test_the_readme_cites_this_version():
+    assert f"version = {{{__version__}}}," in (guide.ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def dead(path, text: str) -> list[str]:

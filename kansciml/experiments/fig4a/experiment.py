@@ -13,7 +13,7 @@ Expected, MB per sample (batch at which 16 GB are full), measured independently 
 whole of 16 GB (10^9 bytes) is used here, which the expected batches do not say of theirs.
 In the blocks of a GPU (``--device gpu``) `SplineKAN` holds as many, but up to a batch between 128 and 1024 takes more
 in all than the MLPs, at 128 1.3 and 1.7 times as much: a block alone may be 2^24 numbers.
-Cost on one core: ``smoke`` 7 s, ``small`` 65 s, ``paper`` 145 s, with ``--device gpu`` 45 s; 0.5 GB of memory, no GPU.
+Cost on one core: ``smoke`` 7 s, ``small`` up to 100 s, ``paper`` 145 s, with ``--device gpu`` 45 s; 0.5 GB, no GPU.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ EXPERIMENT = Experiment(
         "small": Fig4aConfig(batches=(1, 16, 128, 1024, 4096, 8192)),
         "paper": Fig4aConfig(),
     },
-    costs={"small": "a minute"},
+    costs={"small": "two minutes"},
     run=lambda config, context: measure_models("fig4a", map(measured, config.models), IMAGES, config, context),
     render=render,
     summary=summary,
