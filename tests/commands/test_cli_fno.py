@@ -22,7 +22,7 @@ def test_train_with_residual_connections_then_take_a_hessian(capsys, folder):
     code, out, err = run(capsys, "fno", *TINY, *flags[:-1])  # finished runs are not repeated
     assert code == 0 and "finished on" in err and "Resolution" in out
     assert run(capsys, "render", "fno")[0] == 0
-    flags = ["--steps", "4", "--probes", "2", "--samples", "4", "--deflate", "0"]
+    flags = ["--exact", "never", "--steps", "4", "--probes", "2", "--samples", "4", "--deflate", "0"]
     code, out, _ = run(capsys, "hessian", record["folder"], *flags, "--json")
     (model,) = json.loads(out)["result"]["models"]
     assert code == 0 and model["sharpness"]["measures"]["top"]["value"] > 0

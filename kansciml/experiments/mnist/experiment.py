@@ -5,7 +5,7 @@ Paper (footnote 3): "we don't report the MNIST results in this manuscript, howev
 CIFAR-10 when using MLP-Mixer": sharper minima, more parameters and a lower accuracy of the KANs. It gives no sizes and
 no numbers: model and recipe are those of Figure 3, with 30 epochs (`kansciml.experiments.vision.experiment.recipe`).
 Cost: ``smoke`` (scikit-learn's digits, nothing is downloaded) 20 s on one core; ``small`` (4000 images, mixers
-below 10,000 parameters with all their eigenvalues, 12 seeds) an hour of two cores, estimated; ``paper`` is for a GPU.
+below 10,000 parameters with all their eigenvalues, 12 seeds) twelve minutes; ``paper`` is for a GPU.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ EXPERIMENT = Experiment(
         "small": with_settings(MnistConfig(), SMALL),
         "paper": MnistConfig(),
     },
-    costs={"small": "an hour of two cores (estimate)"},
+    costs={"small": "twelve minutes of one core"},
     run=run,
     render=render,
     summary=summary,

@@ -8,8 +8,8 @@ KANs of one width on fixed grids, the same KAN refined from the coarsest grid to
 coefficients refitted), and an MLP with as many parameters as the KAN on the grid `middle`; each by Adam alone, and by
 L-BFGS after a tenth of Adam. Errors are compared when both have cost as much, in FLOPs and in seconds of the processor.
 So are neural ODEs of a system, by their training errors.
-Cost: ``smoke`` 5 s on one core; ``small`` 720 trainings of 1 to 2 s, about 10 minutes on two cores (estimated from 3
-of them); ``paper`` ten times as long.
+Cost: ``smoke`` 5 s on one core; ``small`` 720 trainings of 1 to 2 s, some 20 minutes on two
+cores; ``paper`` ten times as long.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ EXPERIMENT = Experiment(
         "small": RefineConfig(steps=1000),
         "paper": RefineConfig(),
     },
-    costs={"small": "ten minutes of two cores (estimate)"},
+    costs={"small": "twenty minutes of two cores"},
     run=run,
     render=render,
     summary=summary,
