@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 from kansciml._errors import UsageError
 from kansciml.experiments.fig2.findings import findings
@@ -110,7 +111,7 @@ EXPERIMENT = Experiment(
     scoring=SCORING,
     trained=lambda record: trained_fields(record, Fig2Config, plan),
     findings=findings,
-    comparisons=comparisons,
+    comparisons=partial(comparisons, shares=CAP_SHARE),
     order=2,
     captions={
         "loss_curves": "Training loss against iteration, for each system.",

@@ -1,5 +1,7 @@
 """What is reached for which cost, at which tolerance, and beyond the training data: from made-up curves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,14 @@ def test_at_equal_cost_both_stop_where_the_cheaper_one_is_done(crossing):
     assert {row["Verdict"] for row in rows.values()} == {"supported"}
     cut = {one.equal: (one.cut, one.ended) for one in comparisons(crossing) if one.cut}
     assert set(cut) == {"evaluations", "time", "flops"} and cut["time"] == ("processor seconds with torch", None)
+
+
+def test_a_system_with_fewer_iterations_says_so(crossing):
+    record = replace(crossing, config={**crossing.config, "training": {"adam_steps": 10, "lbfgs_steps": 400}})
+    (system,) = OdeRecord.read(record).systems
+    for shares, most in ((None, 400), ({system.name: 0.1}, 40), ({"another": 0.1}, 400)):
+        budgets = {one.budget for one in comparisons(record, shares)}
+        assert budgets == {f"{most} iterations of L-BFGS after 10 iterations of Adam"}
 
 
 def test_a_run_that_diverged_has_no_loss_after_its_end_and_one_that_finished_keeps_its_last(crossing):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from kansciml.experiments.ode.anytime.curves import COSTS as CUT
 from kansciml.experiments.ode.anytime.tables import SPANS, cost_claims, span_claims
-from kansciml.experiments.ode.record import OdeRecord
+from kansciml.experiments.ode.record import OdeRecord, OdeSystem
 from kansciml.experiments.ode.run_rows import OdeGroup
 from kansciml.experiments.ode.tables import claims
 from kansciml.reporting.claims import Claim
@@ -22,42 +22,47 @@ COSTS = {"evaluations": "evaluations", "cpu_s": "time", "flops": "flops"}
 """Cost of a training -> what is equal of a KAN and an MLP with as many parameters, the dearer of which is cut short."""
 
 
-def comparisons(record: Record) -> list[KanOverMlp]:
+def comparisons(record: Record, shares: Mapping[str, float] | None = None) -> list[KanOverMlp]:
     """Losses at the end and at equal cost, and errors at later times and unseen initial states.
+
+    Args:
+        shares: of the most iterations of L-BFGS, by the names of systems that have fewer.
 
     Raises:
         KansciError: the record holds no finished run of a neural ODE.
     """
     ode = OdeRecord.read(record)
     noise = f", noise {100 * record.config['noise']:g} %" if record.config.get("noise") else ""
-    budget = _budget(record.config.get("training", {}))
+    training = record.config.get("training", {})
 
-    def made(claim: Claim[OdeGroup], title: str, equal: str, measure: str, about: str, cut: str = "") -> KanOverMlp:
+    def made(
+        claim: Claim[OdeGroup], system: OdeSystem, equal: str, measure: str, about: str, cut: str = ""
+    ) -> KanOverMlp:
         kan, mlp = claim.group, claim.reference
         return KanOverMlp(
             kind=KIND,
-            task=title + noise,  # of two backends either stands for it
+            task=system.title + noise,  # of two backends either stands for it
             measure=measure,
             equal=equal,
             outcome=claim.outcome,
             about=about,
             parameters=(kan.n_parameters, mlp.n_parameters),
             ended=None if cut else _ended(kan, mlp),
-            budget=budget,
+            budget=_budget(training, (shares or {}).get(system.name, 1.0)),
             cut=cut,
         )
 
     found = []
     for one in claims(ode):
         if one.name == "lower" and one.group.variant in HELD:
-            found.append(made(one, one.system.title, HELD[one.group.variant], LOSS, ERROR))
+            found.append(made(one, one.system, HELD[one.group.variant], LOSS, ERROR))
     for pair, cost, claim in cost_claims(ode):
         if pair.kan.variant == "kan-params":
             cut = CUT[cost] + f" with {pair.kan.first.backend}" * (cost == "cpu_s")
-            found.append(made(claim, pair.system.title, COSTS[cost], LOSS, ERROR, cut))
+            found.append(made(claim, pair.system, COSTS[cost], LOSS, ERROR, cut))
     for pair, span, claim in span_claims(ode):
         if span != "train":
-            found.append(made(claim, pair.system.title, HELD[pair.kan.variant], SPANS[span], ELSEWHERE))
+            found.append(made(claim, pair.system, HELD[pair.kan.variant], SPANS[span], ELSEWHERE))
     return found
 
 
@@ -68,6 +73,6 @@ def _ended(*sides: OdeGroup) -> Any:
     return tuple(known) if len(known) == len(sides) else None
 
 
-def _budget(training: dict[str, Any]) -> str:
-    steps: Iterable[tuple[str, Any]] = (("L-BFGS", training.get("lbfgs_steps")), ("Adam", training.get("adam_steps")))
+def _budget(training: dict[str, Any], share: float) -> str:
+    steps = (("L-BFGS", round(share * training.get("lbfgs_steps", 0))), ("Adam", training.get("adam_steps")))
     return " after ".join(f"{count:,} iterations of {name}" for name, count in steps if count)

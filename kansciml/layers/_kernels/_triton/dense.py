@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kansciml.layers._kernels._triton.splines import activated, activation_slope, pick, splines
+from kansciml.layers._kernels._triton.splines import activated, activation_slope, inputs, pick, splines
 
 
 @triton.jit
@@ -67,10 +67,7 @@ def exchange(
     n = (tl.program_id(0) * BN + tl.arange(0, BN)).to(tl.int64)[:, None]
     i = tl.program_id(1) * BI + tl.arange(0, BI)[None, :]
     real = (n < n_rows) & (i < n_in)
-    at = tl.load(x + n * n_in + i, mask=real, other=0).to(cells.dtype.element_ty)
-    direction = at
-    if ALONG:
-        direction = tl.load(along + n * n_in + i, mask=real, other=0).to(at.dtype)
+    at, direction = inputs(x, along, n * n_in + i, real, cells, ALONG)
     first, values, slopes = splines(
         at, direction, cells, tl.minimum(i, n_in - 1), n_in, G, S, UNIFORM, OUTSIDE, HALVINGS, ALONG, CONTRACT
     )

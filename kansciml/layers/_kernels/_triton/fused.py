@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kansciml.layers._kernels._triton.splines import activated, activation_slope, pick, splines
+from kansciml.layers._kernels._triton.splines import activated, activation_slope, inputs, pick, splines
 
 
 @triton.jit
@@ -42,10 +42,7 @@ def forward(
     for start in range(begin, tl.minimum(begin + share, n_in), BI):
         i = start + inner[None, :]
         real = (n < n_rows) & (i < n_in)
-        at = tl.load(x + n * n_in + i, mask=real, other=0).to(cells.dtype.element_ty)
-        direction = at
-        if ALONG:
-            direction = tl.load(along + n * n_in + i, mask=real, other=0).to(at.dtype)
+        at, direction = inputs(x, along, n * n_in + i, real, cells, ALONG)
         first, values, _ = splines(
             at, direction, cells, tl.minimum(i, n_in - 1), n_in, G, S, UNIFORM, OUTSIDE, HALVINGS, ALONG, False
         )
@@ -84,10 +81,7 @@ def backward(
     n = (tl.program_id(0) * BN + tl.arange(0, BN)).to(tl.int64)[:, None]
     i = tl.program_id(1) * BI + tl.arange(0, BI)[None, :]
     real = (n < n_rows) & (i < n_in)
-    at = tl.load(x + n * n_in + i, mask=real, other=0).to(cells.dtype.element_ty)
-    direction = at
-    if ALONG:
-        direction = tl.load(along + n * n_in + i, mask=real, other=0).to(at.dtype)
+    at, direction = inputs(x, along, n * n_in + i, real, cells, ALONG)
     first, _, slopes = splines(
         at, direction, cells, tl.minimum(i, n_in - 1), n_in, G, S, UNIFORM, OUTSIDE, HALVINGS, ALONG, True
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kansciml.layers._kernels._triton.splines import activated, activation_slope, pick, splines
+from kansciml.layers._kernels._triton.splines import activated, activation_slope, inputs, pick, splines
 
 
 @triton.jit
@@ -26,10 +26,7 @@ def forward(
     if ADD:
         total += tl.load(y + n * n_out + o, mask=kept, other=0)
     for i in range(n_in):
-        at = tl.load(x + n * n_in + i, mask=n < n_rows, other=0).to(cells.dtype.element_ty)
-        direction = at
-        if ALONG:
-            direction = tl.load(along + n * n_in + i, mask=n < n_rows, other=0).to(at.dtype)
+        at, direction = inputs(x, along, n * n_in + i, n < n_rows, cells, ALONG)
         first, values, _ = splines(at, direction, cells, i, n_in, G, S, UNIFORM, OUTSIDE, HALVINGS, ALONG, False)
         for q in tl.static_range(S + 1):
             m = first + q
@@ -51,10 +48,7 @@ def backward(
     """The gradient of one input of some rows, added to gx."""
     n = (tl.program_id(0) * BN + tl.arange(0, BN)).to(tl.int64)[:, None]
     i = tl.program_id(1)
-    at = tl.load(x + n * n_in + i, mask=n < n_rows, other=0).to(cells.dtype.element_ty)
-    direction = at
-    if ALONG:
-        direction = tl.load(along + n * n_in + i, mask=n < n_rows, other=0).to(at.dtype)
+    at, direction = inputs(x, along, n * n_in + i, n < n_rows, cells, ALONG)
     first, _, slopes = splines(at, direction, cells, i, n_in, G, S, UNIFORM, OUTSIDE, HALVINGS, ALONG, True)
     total = tl.zeros([BN, BO], at.dtype)
     for start in range(0, n_out, BO):
@@ -105,10 +99,7 @@ def weights(
     for start in range(begin, end, BN):
         k = start + tl.arange(0, BN)[:, None]
         n = tl.load(order + i * n_rows + k, mask=k < end, other=0).to(tl.int64)
-        at = tl.load(x + n * n_in + i, mask=k < end, other=0).to(cells.dtype.element_ty)
-        direction = at
-        if ALONG:
-            direction = tl.load(along + n * n_in + i, mask=k < end, other=0).to(at.dtype)
+        at, direction = inputs(x, along, n * n_in + i, k < end, cells, ALONG)
         first, values, _ = splines(at, direction, cells, i, n_in, G, S, UNIFORM, OUTSIDE, HALVINGS, ALONG, False)
         cotangent = tl.load(gy + n * n_out + o, mask=(k < end) & (o < n_out), other=0).to(at.dtype)
         found += tl.where(k < end, pick(values, m - first, S), 0.0) * cotangent

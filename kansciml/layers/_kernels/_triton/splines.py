@@ -105,6 +105,16 @@ def in_any_cells(x, cells, i, G, S: tl.constexpr, OUTSIDE: tl.constexpr, HALVING
 
 
 @triton.jit
+def inputs(x, along, place, mask, cells, ALONG: tl.constexpr):
+    """x at some places, 0 where masked, and the direction of its derivatives, in the precision of the grid."""
+    at = tl.load(x + place, mask=mask, other=0).to(cells.dtype.element_ty)
+    direction = at
+    if ALONG:
+        direction = tl.load(along + place, mask=mask, other=0).to(at.dtype)
+    return at, direction
+
+
+@triton.jit
 def splines(
     x, along, cells, i, n_in, G,
     S: tl.constexpr, UNIFORM: tl.constexpr, OUTSIDE: tl.constexpr, HALVINGS: tl.constexpr,
