@@ -23,7 +23,7 @@ API = {
         "Layers",
         "layers.spline_kan layers.rswaf_kan layers.kan layers.images.kan_conv layers.mlp layers.textbook_kan"
         " layers.bspline layers.prune layers.regularisation layers.layer_norm layers.spectral_conv layers.fixed_point"
-        " training.refinement reporting.kan_plot",
+        " layers.reading.symbolic layers.reading.functions layers.reading.picture training.refinement",
     ),
     "ode": (
         "Neural ODEs",

@@ -8,7 +8,6 @@
 import torch
 
 from kansciml import KAN
-from kansciml.reporting.kan_plot import edge_functions_figure
 from kansciml.training.refinement import train_refined
 
 STEPS = 25  # of L-BFGS on each grid
@@ -45,8 +44,9 @@ error = loss(test).item()
 print(f"on points that were not trained on: {error:.1e}")
 
 # %% [markdown]
-# Every edge is a function that one can look at. The sine and the square of the target are in the first layer.
+# Every edge is a function that one can look at, over the data that reach it; the stronger, the darker.
+# The sine and the square of the target are in the first layer.
 
 # %%
-figure = edge_functions_figure(net.edge_curves(), inputs=["x1", "x2"], outputs=["y"])
+figure = net.plot(x[train], outputs=["y"])
 figure  # noqa: B018  (a notebook shows it)

@@ -115,11 +115,18 @@ def _compiled(make: Callable[[], nn.Module]) -> nn.Module:
     return made
 
 
-def make_case(name: str, make: Callable[[], nn.Module], shape: tuple[int, int, int], grid: int, dtype: Any) -> Case:
+def make_case(
+    name: str,
+    make: Callable[[], nn.Module],
+    shape: tuple[int, int, int],
+    grid: int,
+    dtype: Any,
+    device: torch.device | str = "cpu",
+) -> Case:
     """The candidate's module and its input, 0.5 N(0, 1)."""
     columns = shape[0] * (grid + SPLINE_ORDER + 1) if name == FLOOR else shape[0]
     x = 0.5 * torch.randn(shape[2], columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return Case(make().to(dtype), x.to(dtype).requires_grad_())
+    return Case(make().to(device, dtype), x.to(device, dtype).requires_grad_())
 
 
 def saved_per_input(case: Case, inputs: int) -> tuple[float, float]:
@@ -213,22 +220,45 @@ def _adapter(module: str, layer: str, options: Callable[[int], dict[str, Any]]) 
     return module, lambda inputs, outputs, grid: getattr(import_module(module), layer)(inputs, outputs, **options(grid))
 
 
+class Uncompiled(nn.Module):
+    """A FlashKAN layer without torch.compile, which the package knows no option for."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        home: Any = import_module("flashkan.layer")
+        compiled, home.bspline_basis = home.bspline_basis, import_module("flashkan.basis").bspline_basis_eager
+        try:
+            return self.layer(x)
+        finally:
+            home.bspline_basis = compiled
+
+
+_FLASHKAN, _FLASHKAN_LAYER = _adapter("flashkan", "KANLayer", lambda grid: {"grid_size": grid})
+EFFICIENT = "efficient-kan"
 _PYKAN, _PYKAN_LAYER = _adapter("kan", "KANLayer", lambda grid: {"num": grid, "k": 3})
 _ADAPTERS: dict[str, tuple[str, Build]] = {
+    EFFICIENT: _adapter("efficient_kan", "KANLinear", lambda grid: {"grid_size": grid}),
     "InKAN": _adapter("inkan", "KANLayer", lambda grid: {"grid_size": grid, "compile_basis": False}),
-    "InKAN, compiled": _adapter("inkan", "KANLayer", lambda grid: {"grid_size": grid, "compile_basis": True}),
+    f"InKAN{COMPILED}": _adapter("inkan", "KANLayer", lambda grid: {"grid_size": grid, "compile_basis": True}),
+    "FlashKAN": (_FLASHKAN, lambda *sizes: Uncompiled(_FLASHKAN_LAYER(*sizes))),
+    f"FlashKAN{COMPILED}": (_FLASHKAN, _FLASHKAN_LAYER),
     "pykan KANLayer": (_PYKAN, lambda *sizes: FirstOutput(_PYKAN_LAYER(*sizes))),
     "fast-kan": _adapter(
         "fastkan", "FastKANLayer", lambda grid: {"grid_min": -1.0, "grid_max": 1.0, "num_grids": grid + 3}
     ),
 }
+"""Name -> the module to import, and its layer."""
+PACKAGES = ("efficient-kan", "flashkan", "inkan", "pykan", "fastkan")
+"""The distributions that hold them."""
 
 
 def installed_peers(shape: tuple[int, int, int], compiled: bool) -> dict[str, Build]:
     """Adapters of the packages that can be imported here, for a shape (in, out, batch)."""
     found = {name: build for name, (module, build) in _ADAPTERS.items() if find_spec(module) is not None}
-    if not compiled:
-        found.pop("InKAN, compiled", None)
+    found = {name: build for name, build in found.items() if compiled or not name.endswith(COMPILED)}
     if torch.Size(shape).numel() > PYKAN_EDGE_LIMIT:
         found.pop("pykan KANLayer", None)
     return found

@@ -9,6 +9,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +59,27 @@ def one_thread(name: str, parts: int) -> Iterator[Bar]:
         torch.set_num_threads(threads)
 
 
-def facts(cpp: bool = False) -> dict[str, Any]:
-    """What the numbers depend on: PyTorch, its threads, the processor's vector instructions; `cpp`: our C++ kernels."""
+def facts(cpp: bool = False, packages: Iterable[str] = ()) -> dict[str, Any]:
+    """What the numbers depend on: versions, threads of torch, the processor's vector instructions.
+
+    Args:
+        cpp: tell whether our C++ kernels were built. packages: distributions whose versions count where they are there.
+    """
     capability = torch.backends.cpu.get_cpu_capability()
     found = {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "cpu_capability": capability}
-    return found | {"cpp": cpp_available()} if cpp else found
+    found |= {"cpp": cpp_available()} if cpp else {}
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return found | {"versions": versions}
+
+
+def versions_of(machine: Row) -> str:
+    """``PyTorch 2.13.0, diffrax 0.7.2``."""
+    return ", ".join(
+        f"{name} {number}" for name, number in {"PyTorch": machine["torch"], **machine["versions"]}.items()
+    )
 
 
 def cpp_available() -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from kansciml.backends.julia import DEFAULT_SENSEALG
 from kansciml.backends.torch import DEFAULT_GRADIENT
 from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks._measuring import Row
-from kansciml.models.field_spec import FieldSpec
 from kansciml.runs.tables import Table
 
 BASELINE = "torchdiffeq backprop, nn.Module"
@@ -72,22 +70,54 @@ MANY_COLUMNS = {
 }
 
 
-def table(system: str, spec: FieldSpec, rows: Sequence[Row], tolerance: float) -> Table:
+def tables(document: Row) -> list[Table]:
+    """All methods on all systems, then each system by itself, several trajectories, and the targets."""
+    found = [_overview(document)]
+    for result in document["results"]:
+        found.append(_table(result, document))
+        found += [_table_of_many(result)] if "many" in result else []
+    return [*found, measuring.targets_table(document["targets"], "A dash was not measured here.")]
+
+
+def _overview(document: Row) -> Table:
+    columns = {"method": "method [ms]"}
+    shown: dict[str, dict[str, Any]] = {}
+    for result in document["results"]:
+        key = f"{result['system']} {result['model']}"
+        columns[key] = f"{result['system']}, {result['label']}"
+        for row in result["rows"]:
+            shown.setdefault(row["method"], {"method": row["method"]})[key] = row.get("median_ms")
+    rows = [dict.fromkeys(columns) | row for row in shown.values()]
+    return measuring.table_of("One loss + gradient", rows, columns, [_setting(document)])
+
+
+def _setting(document: Row) -> str:
+    return (
+        f"rtol = atol = {document['tolerance']:g}, float64, one thread; {measuring.versions_of(document['machine'])};"
+        f" baseline: {document['baseline']}; medians of processor time, interleaved."
+    )
+
+
+def _title(result: Row) -> str:
+    return f"{result['system']}, {result['label']}"
+
+
+def _table(result: Row, document: Row) -> Table:
     """The methods side by side, on one trajectory."""
     notes = [
-        f"rtol = atol = {tolerance:g}, float64, one thread; baseline: {BASELINE}; medians, interleaved.",
+        _setting(document),
         "CPU: processor time of all threads, of Julia that of its process and of this one together.",
         f"A method that takes over {SLOW_S:g} s is timed once. Difference: to the first method of the same backend; of"
         f" diffrax to torch, both at a tolerance of {FINE:g}.",
     ]
-    title = f"One loss + gradient: {system}, {spec.label()}, {spec.n_parameters} parameters"
-    return measuring.table_of(title, rows, COLUMNS, notes)
+    title = f"One loss + gradient: {_title(result)}, {result['parameters']} parameters"
+    return measuring.table_of(title, result["rows"], COLUMNS, notes)
 
 
-def table_of_many(system: str, spec: FieldSpec, rows: Sequence[Row]) -> Table:
+def _table_of_many(result: Row) -> Table:
     """The default methods, on several trajectories."""
     notes = [
         "The default method of each backend; diffrax under jax.vmap. Difference: to torch at a tolerance of"
         f" {FINE:g}, of diffrax at the same; of others it shows what the solver's own tolerance costs.",
     ]
-    return measuring.table_of(f"Several trajectories: {system}, {spec.label()}", rows, MANY_COLUMNS, notes)
+    return measuring.table_of(f"Several trajectories: {_title(result)}", result["many"], MANY_COLUMNS, notes)

@@ -24,7 +24,7 @@ from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks._hessian import accuracy, cases
 from kansciml.benchmarks._hessian import pyhessian_like as rival
 from kansciml.benchmarks._hessian.cases import LOADER, OURS, SINGLE, TEXTBOOK, Problem
-from kansciml.benchmarks._hessian.tables import iterations_and_errors, tables_of
+from kansciml.benchmarks._hessian.tables import iterations_and_errors, tables
 from kansciml.benchmarks._measuring import Report, Row
 from kansciml.layers._kernels import cpp_library
 from kansciml.layers.spline_kan import set_backend
@@ -114,7 +114,7 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     complete(document)
     document["targets"] = target_rows(document)
     measuring.draw(document, options.plot, iterations_and_errors, log)
-    return document, tables_of(document)
+    return document, tables(document)
 
 
 def recurrence_seconds(problem: Problem, iterations: int, report: Report) -> dict[str, float]:

@@ -31,6 +31,9 @@ STACK_SHAPE, STACK_LAYERS = "S3", 4
 FINE_SHAPE, FINE_GRID = "S2", 20
 """Where the layer must not slow down with the grid: only S + 1 of the G + S splines are non-zero."""
 
+OVER = {"over_peer": cases.EFFICIENT, "over_textbook": cases.TEXTBOOK, "over_floor": cases.FLOOR}
+"""Keys of a row: ratios of its time, forward + backward, to those of another layer."""
+
 TARGET_GRID, TARGET_DTYPE = 5, "float32"
 """The setting that the targets are stated for."""
 SAVED = 4.0
@@ -66,6 +69,8 @@ class Options:
     """cpu or cuda; on cuda in float32, tf32, bfloat16 and float16, at S6 (192 -> 768, batch 25,000) too."""
     model_only: bool = False
     """Of cuda: the times to expect of V100, A100, H100 and H200 by their data sheets; needs no GPU."""
+    rehearse: bool = False
+    """Of cuda: run all of it on the CPU, to see that it runs; the times mean nothing."""
 
 
 def measure_shape(
@@ -112,7 +117,7 @@ def measure_shape(
             "saved_bytes_fixed": fixed,
             "parameters": sum(p.numel() for p in case.parameters),
         }
-        for key, other in (("over_textbook", cases.TEXTBOOK), ("over_floor", cases.FLOOR)):
+        for key, other in OVER.items():
             row[key] = measuring.ratio(both[name], both[other]) if other in both else None
         rows.append(row)
     return rows + failures
@@ -155,19 +160,20 @@ def _checked(options: Options) -> torch.dtype:
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables."""
     check_name("device", options.device, ("cpu", "cuda"))
-    if options.model_only and options.device == "cpu":
-        raise UsageError("got model-only on the CPU: the model is of GPUs; add --device cuda")
+    for name in ("model_only", "rehearse"):
+        if getattr(options, name) and options.device == "cpu":
+            raise UsageError(f"got {name.replace('_', '-')} on the CPU: it is of GPUs; add --device cuda")
     if options.device == "cuda":
         measuring.check_least(options, grid=1)
         shapes = None if options.shapes == Options.shapes else options.shapes
         if options.model_only:
             return model.run(shapes, options.grid)
-        return timing.run(shapes, options.grid, options.rounds)
+        return timing.run(shapes, options.grid, options.rounds, options.compiled, options.rehearse)
     dtype = _checked(options)
     names = tuple(dict.fromkeys(options.shapes))
     extras = (STACK_SHAPE in names) + (FINE_SHAPE in names) + 1
     with measuring.one_thread("bench layers", len(names) + extras) as bar:
-        document: dict[str, Any] = {"machine": measuring.facts(cpp=True), "baseline": cases.BASELINE}
+        document: dict[str, Any] = {"machine": measuring.facts(True, cases.PACKAGES), "baseline": cases.BASELINE}
         document |= {"grid": options.grid, "spline_order": cases.SPLINE_ORDER, "dtype": options.dtype, "results": []}
         for name in names:
             torch.compiler.reset()  # a function compiled for too many shapes would silently run uncompiled
@@ -239,6 +245,7 @@ COLUMNS = {
     "both_high_ms": "75 % [ms]",
     "forward_ratio": "forward, x {}",
     "both_ratio": "both, x {}",
+    "over_peer": "both, x efficient-kan",
     "over_textbook": "both, x textbook",
     "over_floor": "both, x GEMMs",
     "saved_bytes_per_input": "saved [B/input]",
@@ -251,7 +258,7 @@ def _shape_table(result: Row, document: Row, grid: int, keys: list[str], baselin
     machine = document["machine"]
     notes = [
         f"{document['dtype']}, S = {document['spline_order']}, one thread ({machine['cpu_capability']}), "
-        f"PyTorch {machine['torch']}: processor time, interleaved medians. Both: forward + backward.",
+        f"{measuring.versions_of(machine)}: processor time, interleaved medians. Both: forward + backward.",
         "Saved for backward: what grows with the batch, per input element; apart: what does not, such as copies of "
         "weights. Parameters themselves are not counted.",
     ]
@@ -261,9 +268,31 @@ def _shape_table(result: Row, document: Row, grid: int, keys: list[str], baselin
     return measuring.table_of(title, result["rows"], {key: COLUMNS[key].format(baseline) for key in keys}, notes)
 
 
+def _overview(document: Row) -> Table:
+    """Forward + backward of all layers at all shapes over efficient-kan's, or without it over the textbook layer's."""
+    results, machine = document["results"], document["machine"]
+    rows = {(result["shape"], row["layer"]): row for result in results for row in result["rows"] if "error" not in row}
+    measured = any(layer == cases.EFFICIENT for _, layer in rows)
+    key, peer = ("over_peer", cases.EFFICIENT) if measured else ("over_textbook", cases.TEXTBOOK)
+    columns = {"layer": "layer"}
+    columns |= {one["shape"]: f"{one['inputs']}, {one['outputs']}, {one['batch']}" for one in results}
+    columns |= {"kept": "kept [B/input]"}
+    shown = []
+    for layer in dict.fromkeys(layer for _, layer in rows):
+        own = [row for (_, name), row in rows.items() if name == layer]
+        ratios = {result["shape"]: rows.get((result["shape"], layer), {}).get(key) for result in results}
+        shown.append({"layer": layer, **ratios, "kept": max(row["saved_bytes_per_input"] for row in own)})
+    notes = [
+        f"Inputs, outputs, batch; {document['dtype']}, G = {document['grid']}, S = {document['spline_order']}, one"
+        f" thread ({machine['cpu_capability']}), {measuring.versions_of(machine)}."
+    ]
+    return measuring.table_of(f"Forward + backward over {peer}", shown, columns, notes)
+
+
 def tables(document: Row) -> list[Table]:
-    """One table per shape, the peak memory, and the targets."""
-    found = [_shape_table(result, document, document["grid"], list(COLUMNS)) for result in document["results"]]
+    """Ratios of all shapes, one table per shape, the peak memory, and the targets."""
+    found = [_overview(document)]
+    found += [_shape_table(result, document, document["grid"], list(COLUMNS)) for result in document["results"]]
     fine, stack = document["fine_grid"], document["stack"]
     if fine is not None:
         sizes = dict(zip(("inputs", "outputs", "batch"), cases.SHAPES[fine["shape"]]))

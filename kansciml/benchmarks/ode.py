@@ -41,8 +41,7 @@ from kansciml.benchmarks._ode_tables import (
     JULIA,
     SLOW_S,
     TORCH,
-    table,
-    table_of_many,
+    tables,
     target_rows,
 )
 from kansciml.models.field_spec import MODELS, FieldSpec
@@ -54,6 +53,7 @@ from kansciml.tasks.ode.sampling import sampled
 from kansciml.tasks.ode.system import System
 from kansciml.training.flat import FlatTraining, train_flat
 
+PACKAGES = ("torchdiffeq", "diffrax", "jax")
 SHORTEST_S = 0.01
 """Of the methods side by side, shorter calls are repeated in a round, as a training repeats them."""
 BRIDGE_CALLS = 500
@@ -152,6 +152,11 @@ def bridge_ms(julia: Any, problem: OdeProblem, params: np.ndarray) -> float:
         solver.value_and_grad(params)
         inside.append(solver.seconds)
     return 1e3 * float((clock(julia)[0] - began) / BRIDGE_CALLS - np.median(inside))
+
+
+def julia_version(julia: Any) -> dict[str, str]:
+    """Of the worker, if there is one."""
+    return {} if julia is None else {"Julia": julia.versions["julia"]}
 
 
 def clock(julia: Any) -> np.ndarray:
@@ -290,7 +295,7 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     systems = [get_system(name) for name in options.systems]
     models = MODELS if options.model == "both" else (options.model,)
     document: dict[str, Any] = {"tolerance": options.tolerance, "baseline": BASELINE, "results": []}
-    tables, julia = [], None
+    julia = None
     with measuring.one_thread("bench ode", len(systems) * len(models)) as bar:
         if options.backend != "torch":
             opened = open_backend(options.backend, log=log)
@@ -302,16 +307,16 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
                     bar(f"{of}: {text}")
 
                 spec, rows, bridge = measure(system, model, options, julia, report)
-                label = spec.label()
-                result: dict[str, Any] = {"system": system.name, "model": model, "label": label, "rows": rows, **bridge}
-                tables.append(table(system.name, spec, rows, options.tolerance))
+                result = {"system": system.name, "model": model, "label": spec.label(), "parameters": spec.n_parameters}
+                result |= {"rows": rows, **bridge}
                 if options.trajectories and system.box is not None:
                     result["many"] = measure_many(system, model, options, julia, report)
-                    tables.append(table_of_many(system.name, spec, result["many"]))
                 document["results"].append(result)
                 bar.done()
+            document["machine"] = measuring.facts(packages=PACKAGES)
+            document["machine"]["versions"] |= julia_version(julia)
         finally:
             if julia is not None:
                 julia.close()
     document["targets"] = target_rows(document)
-    return document, [*tables, measuring.targets_table(document["targets"], "A dash was not measured here.")]
+    return document, tables(document)

@@ -3,7 +3,7 @@
 Setting: random images of 3 x 32 x 32, float32, one thread. Time is the processor time of this process, the candidates
 take turns, and ratios are medians of the ratios round by round. A step is forward pass, cross-entropy, backward pass
 and AdamW. The textbook KANs are the same functions, computed by the recursion on whole tensors as Figure 4a has them.
-Cost on one core: two minutes; ``--quick`` 15 s.
+Cost on one core: two minutes; ``--quick`` 15 s. ``--device cuda`` measures DeiT-Tiny at 224 x 224 on a GPU instead.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kansciml._errors import UsageError, check_name
 from kansciml.benchmarks import _loop_cases as loops
 from kansciml.benchmarks import _measuring as measuring
 from kansciml.benchmarks import _step_cases as steps
+from kansciml.benchmarks._cuda import vision as on_cuda
 from kansciml.benchmarks._measuring import Report, Row
 from kansciml.models.base import VisionConfig
 from kansciml.runs.tables import Table
@@ -29,6 +31,9 @@ TIME_TARGET = 0.4
 """Time of a step with our KANs over one with the textbook's, at most."""
 MEMORY_TARGET = 1 / 8
 """Memory of the same, at most."""
+ON_CUDA = {"models": ("deit-tiny",), "batch_size": 64, "image_size": 224}
+REHEARSED = {**ON_CUDA, "batch_size": 2, "image_size": 32, "rounds": 3}
+"""Where nothing else is said."""
 QUICK = {"batch_size": 2, "loop_steps": 4, "rounds": 3}
 
 
@@ -48,25 +53,40 @@ class Options:
     """Interleaved rounds; medians are reported."""
     quick: bool = False
     """A first look: 3 rounds of batches of 2, and 4 steps of the loops, where nothing else is said."""
+    device: str = "cpu"
+    """cpu, or cuda: steps/s and peak memory on a GPU; where nothing else is said, of deit-tiny with batches of 64."""
+    image_size: int = 32
+    """Pixels along a side; on cuda 224 where nothing else is said. Needs --device cuda."""
+    rehearse: bool = False
+    """Of cuda: run it on the CPU, in small, to see that it runs; the times mean nothing."""
 
 
 def _checked(options: Options) -> Options:
+    check_name("device", options.device, ("cpu", "cuda"))
+    if options.device == "cuda":
+        options = steps.quickly(options, REHEARSED if options.rehearse else ON_CUDA)
+    elif options.rehearse or options.image_size != Options.image_size:
+        raise UsageError("got rehearse or image-size on the CPU: they are of GPUs; add --device cuda")
     measuring.check_least(options, batch_size=2, loop_batch_size=2, loop_steps=2)
     steps.check_models(options.models, "vision")
     return steps.quickly(options, QUICK) if options.quick else options
 
 
 def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], Tensor]:
-    """Cross-entropy of a network on one fixed batch of random images."""
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(batch_size, config.channels, config.image_size, config.image_size, generator=generator)
-    labels = torch.randint(0, config.classes, (batch_size,), generator=generator)
+    """Cross-entropy of a network on one fixed batch of random images, on torch's default device."""
+    generator, device = torch.Generator().manual_seed(1), torch.get_default_device()
+    size = config.image_size
+    images = torch.randn(batch_size, config.channels, size, size, generator=generator, device="cpu").to(device)
+    labels = torch.randint(0, config.classes, (batch_size,), generator=generator, device="cpu").to(device)
     return lambda network: nn.functional.cross_entropy(network(images), labels)
 
 
 def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables."""
     options = _checked(options)
+    if options.device == "cuda":
+        given = options.image_size, options.batch_size, options.rounds
+        return on_cuda.run(options.models, *given, image_loss, options.rehearse)
     with measuring.one_thread("bench vision", 1 + len(options.models)) as bar:
         machine = measuring.facts(cpp=True)
         document: dict[str, Any] = {"machine": machine, "dtype": "float32", "rounds": options.rounds, "results": []}

@@ -9,15 +9,21 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from kansciml.layers._kernels import efficient_kan
 from kansciml.layers._layer import KANLayer
 from kansciml.layers._refit.parameters import require_own
 from kansciml.layers._refit.refit import RefitError
+from kansciml.layers._states import inkan
+from kansciml.layers._states.network import split
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
     from torch.distributed import ProcessGroup
+
+    from kansciml.layers.reading.symbolic import Symbolic
 
 LAYERS: dict[str, Callable[..., KANLayer]] = {"spline": SplineKAN, "rswaf": RSWAFKAN}
 
@@ -107,10 +113,17 @@ class KAN(nn.Module):
         """
         return self._in_turn(x, lambda layer, seen: layer.extend_grid(grid, seen, group))
 
+    def layer_inputs(self, x: Float[Tensor, "*batch inputs"]) -> list[Float[Tensor, "*batch _"]]:
+        """What reaches each layer when the network is given x, with its graph."""
+        found = [x]
+        for layer in list(self.layers)[:-1]:
+            found.append(layer(found[-1]))
+        return found
+
     def _in_turn(self, x: Tensor | None, change: Callable[[SplineKAN, Any], RefitError]) -> list[RefitError]:
         layers = self.spline_layers()
         for layer in layers:  # refuse before any layer changes, if one of them cannot
-            require_own(layer, "spline_weight")
+            require_own(layer, "spline_weight", "knot_logits")
         if len({id(layer.spline_weight) for layer in layers}) < len(layers):
             raise ValueError("got layers that share spline_weight: expected each to have its own, as it has its grid")
         found = []
@@ -120,14 +133,81 @@ class KAN(nn.Module):
             x = following
         return found
 
-    def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Float[Tensor, ""]:
-        """Sum of the layers' `SplineKAN.regularisation`."""
-        return torch.stack([layer.regularisation(l1, entropy) for layer in self.spline_layers()]).sum()
+    def regularisation(
+        self, l1: float = 1.0, entropy: float = 1.0, x: Float[Tensor, "*batch inputs"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Sum of the layers' `SplineKAN.regularisation`, over what reaches each of them if the network is given x."""
+        layers = self.spline_layers()
+        seen = [None] * len(layers) if x is None else self.layer_inputs(x)
+        return torch.stack([layer.regularisation(l1, entropy, at) for layer, at in zip(layers, seen)]).sum()
 
     @torch.no_grad()
     def edge_curves(self, points: int = 101) -> list[tuple[Float64[Tensor, "points _"], Float64[Tensor, "points _ _"]]]:
-        """`SplineKAN.edge_curves` of every layer, as `kansciml.reporting.kan_plot` draws them."""
+        """`SplineKAN.edge_curves` of every layer."""
         return [layer.edge_curves(points) for layer in self.spline_layers()]
+
+    @torch.no_grad()
+    def plot(
+        self,
+        x: Float[Tensor, "*batch inputs"] | None = None,
+        path: Path | str | None = None,
+        inputs: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
+        max_panels: int = 64,
+    ) -> Figure:
+        """Draw the function of every edge: a diagram of a small network, a grid of panels of a larger one.
+
+        Args:
+            x: data: edges are drawn over the range of what reaches them when the network is given x, the more opaque
+                the larger the mean of abs(phi) over it in their layer. None: over their grids, by the curves' means.
+            path: file to write, in the format that its ending tells: png, pdf, svg ...
+            inputs, outputs: names of the first and the last nodes (default: x1 ..., y1 ...).
+            max_panels: panels in the grid, those of largest mean (default 64); a line tells how many are left out.
+
+        Returns:
+            The figure of matplotlib, which is loaded here and not before.
+
+        Raises:
+            ValueError: layers of another kind, x of another width or not finite, names that are not one for each node,
+                an ending that is no format.
+        """
+        from kansciml.layers.reading.picture import edge_functions_figure
+        from kansciml.layers.reading.values import curves_over
+
+        curves, norms = (self.edge_curves(), None) if x is None else curves_over(self, x)
+        arrays = [(at.cpu().numpy(), values.cpu().numpy()) for at, values in curves]
+        return edge_functions_figure(arrays, norms, inputs, outputs, max_panels, path)
+
+    def symbolic(
+        self,
+        x: Float[Tensor, "*batch inputs"],
+        threshold: float = 0.999,
+        functions: Sequence[str] | None = None,
+    ) -> Symbolic:
+        """Read every edge as c f(a x + b) + d, with f of a library, and so the network as formulas.
+
+        Each edge, base branch and spline together, is fitted over what reaches it when the network is given x. An edge
+        whose values spread by at most 0.001 of the widest into the same node is a constant. Of the functions whose R2
+        is at the threshold or above the simplest good one is taken (where there are none, the best): one constant more
+        has to leave a tenth of 1 - R2, down to 1e-8. x has two constants; x^2, exp, sqrt, log, 1/x, x^3, 1/x^2, x^4
+        and abs three; sin, tanh, gaussian and arctan four. Of equally many constants, the first in this order is taken
+        that leaves at most twice as much as the best.
+
+        Args:
+            x: data, at least 10 rows.
+            threshold: least R2 at which an edge counts as read (default 0.999: errors of 3 % of its spread).
+            functions: names of those to choose from, beside x (default: all of the above).
+
+        Returns:
+            All edges with their functions, R2 and margins; `Symbolic.expressions` gives the formulas where every edge
+            is read, and `Symbolic.unread` the edges that are not.
+
+        Raises:
+            ValueError: layers of another kind, x of another width, too short or not finite, an unknown function.
+        """
+        from kansciml.layers.reading.symbolic import read_network
+
+        return read_network(self, x, threshold, functions)
 
     @classmethod
     def from_efficient_kan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> KAN:
@@ -137,5 +217,41 @@ class KAN(nn.Module):
             ValueError: keys or shapes that are not efficient-kan's.
         """
         return cls.of_layers(
-            SplineKAN.from_efficient_kan(state, **options) for state in efficient_kan.split(state_dict)
+            SplineKAN.from_efficient_kan(state, **options)
+            for state in split(state_dict, "efficient-kan", "base_weight")
+        )
+
+    @classmethod
+    def from_inkan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> KAN:
+        """The network of an InKAN state, of any version: ``layers.0.weight``, ``layers.0.grid_starts`` ...
+
+        Equal outputs, also outside the grid, by spline layers without factors on edges.
+
+        Args:
+            options: further arguments of every `SplineKAN`, such as `base_activation` (InKAN's default: silu).
+
+        Raises:
+            ValueError: keys or shapes that are not InKAN's, or a layer of splines of two inputs at once (dim=2).
+        """
+        return cls.of_layers(inkan.layer(state, **options) for state in split(state_dict, "InKAN", "grid_starts"))
+
+    @classmethod
+    def from_flashkan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> KAN:
+        """The network of a FlashKAN state, as `from_inkan`: InKAN is what that package came to be called."""
+        return cls.from_inkan(state_dict, **options)
+
+    @classmethod
+    def from_fast_kan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> KAN:
+        """The network of a fast-kan state: ``layers.0.rbf.grid``, ``layers.0.spline_linear.weight`` ...
+
+        Equal outputs, by RSWAF layers with Gaussian functions (``bump="gauss"``) and a base branch.
+
+        Args:
+            options: further arguments of `RSWAFKAN.from_fast_kan` for every layer.
+
+        Raises:
+            ValueError: keys or shapes that are not fast-kan's.
+        """
+        return cls.of_layers(
+            RSWAFKAN.from_fast_kan(state, **options) for state in split(state_dict, "fast-kan", "rbf.grid")
         )

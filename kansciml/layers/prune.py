@@ -17,33 +17,51 @@ def _layers(network: KAN) -> list[SplineKAN]:
     return network.spline_layers()
 
 
+def _norms(network: KAN, x: Tensor | None) -> list[Tensor]:
+    layers = _layers(network)
+    if x is None:
+        return [layer.edge_norms() for layer in layers]
+    norms = [layer.edge_norms(seen) for layer, seen in zip(layers, network.layer_inputs(x))]
+    if not all(bool(torch.isfinite(one).all()) for one in norms):
+        raise ValueError(
+            "got edges whose size over these inputs is NaN or infinite: expected finite inputs and weights"
+        )
+    return norms
+
+
 @torch.no_grad()
-def node_scores(network: KAN) -> list[Float[Tensor, " _"]]:
+def node_scores(network: KAN, x: Float[Tensor, "*batch inputs"] | None = None) -> list[Float[Tensor, " _"]]:
     """For each node of each hidden layer, the smaller of its largest incoming and largest outgoing edge norm.
 
+    Args:
+        x: inputs of the network over which to take the norms, as the paper does; None: from the weights alone.
+
     Raises:
-        ValueError: layers other than `SplineKAN`.
+        ValueError: layers other than `SplineKAN`, or inputs that make an edge NaN or infinite.
     """
-    norms = [layer.edge_norms() for layer in _layers(network)]
+    norms = _norms(network, x)
     return [torch.minimum(into.amax(0), out.amax(1)) for into, out in zip(norms[:-1], norms[1:])]
 
 
 @torch.no_grad()
-def prune_edges(network: KAN, threshold: float) -> int:
+def prune_edges(network: KAN, threshold: float, x: Float[Tensor, "*batch inputs"] | None = None) -> int:
     """Set every edge whose norm (`SplineKAN.edge_norms`) is below `threshold` to zero, in place; returns their number.
 
     Training may bring them back: prune again at its end.
 
+    Args:
+        x: inputs of the network over which to take the norms, of all layers before any edge is set to zero; None: from
+            the weights alone.
+
     Raises:
-        ValueError: a negative threshold, layers other than `SplineKAN`, or weights that are made from others, as by
-            weight_norm.
+        ValueError: a negative threshold, layers other than `SplineKAN`, weights that are made from others, as by
+            weight_norm, or inputs that make an edge NaN or infinite.
     """
     _check(threshold)
     pruned, layers = 0, _layers(network)
     for layer in layers:
         require_own(layer, "spline_weight", "base_weight")
-    for layer in layers:
-        norms = layer.edge_norms()
+    for layer, norms in zip(layers, _norms(network, x)):
         weak = (norms < threshold) & (norms > 0)
         pruned += int(weak.sum())
         layer.spline_weight.masked_fill_(weak.unsqueeze(1), 0.0)
@@ -53,20 +71,21 @@ def prune_edges(network: KAN, threshold: float) -> int:
 
 
 @torch.no_grad()
-def prune_nodes(network: KAN, threshold: float) -> KAN:
+def prune_nodes(network: KAN, threshold: float, x: Float[Tensor, "*batch inputs"] | None = None) -> KAN:
     """A smaller network without the hidden nodes whose score (`node_scores`) is below `threshold`.
 
     Inputs and outputs stay, and of every hidden layer at least its strongest node. The network given is not changed;
     frozen weights stay frozen, and weights that are made from others, as by weight_norm, become ordinary ones.
-    A removed node's value at zero input is not added anywhere: the splines' constant parts go with it.
+    What a removed node added to the next layer is not added anywhere: with x, at most `threshold` in the mean to each
+    output, where its outgoing edges were the weak ones.
 
     Raises:
-        ValueError: a negative threshold, or layers other than `SplineKAN`.
+        ValueError: as in `node_scores`, or a negative threshold.
     """
     _check(threshold)
     layers = _layers(network)
     kept = [torch.arange(layers[0].in_features)]
-    for scores in node_scores(network):
+    for scores in node_scores(network, x):
         strong = torch.nonzero(scores >= threshold).flatten()
         kept.append(strong if len(strong) else scores.argmax()[None])
     kept.append(torch.arange(layers[-1].out_features))
@@ -88,13 +107,15 @@ def _part(layer: SplineKAN, inputs: Tensor, outputs: Tensor) -> SplineKAN:
         outside=layer.outside,
         init=layer.init,
         backend=layer.backend,
+        learnable_knots=layer.knot_logits is not None,
         device=weight.device,
         dtype=weight.dtype,
     )
-    state = {"knots": layer.knots[inputs]}
+    state = {"knots": layer.knots[inputs]}  # where they are learned, from here on
     for name, parameter in part.named_parameters():
         value = getattr(layer, name)
-        state[name] = (value if name == "bias" else value[inputs])[..., outputs]
+        if name != "knot_logits":
+            state[name] = (value if name == "bias" else value[inputs])[..., outputs]
         parameter.requires_grad_(value.requires_grad)
     part.load_state_dict(state)
     part.keep_basis = layer.keep_basis

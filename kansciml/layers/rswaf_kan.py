@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kansciml.layers._kernels import rswaf
+from kansciml.layers._kernels.activations import ACTIVATIONS
 from kansciml.layers._kernels.rswaf import RswafSpec, RswafTensors
 from kansciml.layers._kernels.tensor_values import has_values
 from kansciml.layers._layer import KANLayer, checked_range
+from kansciml.layers._states import bumps
 
 UPSTREAM_DENOMINATOR = 0.33
 """h of the RSWAF layers that keep it as a plain number, outside their state (Vision-KAN, early faster-kan)."""
@@ -24,7 +26,8 @@ FEWEST_NORMALISED = 3
 class RSWAFKAN(KANLayer):
     r"""KAN layer whose univariate functions are sums of reflectional switch activation functions.
 
-    .. math:: y_o = b_o + \sum_i \sum_{k=1}^{G} c_{iko}\,\phi\!\left(\frac{z_i - g_k}{h}\right),\quad
+    .. math:: y_o = b_o + \sum_i w_{io}\,\mathrm{act}(x_i) + \sum_i \sum_{k=1}^{G} c_{iko}\,
+        \phi\!\left(\frac{z_i - g_k}{h}\right),\quad
         \phi(u) = 1 - \tanh^2 u = \mathrm{sech}^2 u,\quad z = \mathrm{LayerNorm}(x)
 
     Gradients are the true ones, to any order (faster-kan's are half of them). The backward pass keeps x alone. The
@@ -44,16 +47,20 @@ class RSWAFKAN(KANLayer):
         device, dtype: as in `torch.nn.Linear`.
         backend: ``auto`` (default) and ``torch``: PyTorch; ``triton`` (a CUDA device; experimental: tested under
             Triton's interpreter, on no device yet; in float64, and for the gradient of grid points that are learned,
-            it leaves the layer to PyTorch).
+            it leaves the layer to PyTorch, and any with Gaussian functions or a base branch).
+        bump: ``switch`` (default) or ``gauss``, exp(-u^2), as in fast-kan.
+        base_activation: act of the base branch, as of `SplineKAN` (default: None, no such branch, as in Table 1).
 
     Weights: `spline_weight` (I, G, O), `grid_points` (G,), a parameter if learned, else a float64 buffer, part of the
-    state, `layernorm`, `bias` (O,). Parameters: I G O, and 2 I for LayerNorm. NaN in a row of the input stays in it.
+    state, `layernorm`, `bias` (O,), `base_weight` (I, O). Parameters: I G O, and 2 I for LayerNorm. NaN in a row of the
+    input stays in it.
 
     Raises:
-        ValueError: a size below 1, an empty grid_range, h not positive, an input whose last axis is not I, or a state
-            with a LayerNorm for a layer without one.
+        ValueError: a size below 1, an unknown name, an empty grid_range, h not positive, an input whose last axis is
+            not I, or a state with a LayerNorm for a layer without one.
 
-    Source: Delis (2024), faster-kan; Chen, Gundavarapu & Wu (2024), Vision-KAN; Pal & Das (2024), section 4.2, Table 1.
+    Source: Delis (2024), faster-kan; Li (2024), fast-kan; Chen, Gundavarapu & Wu (2024), Vision-KAN; Pal & Das
+    (2024), section 4.2, Table 1.
     """
 
     GRID = "grid_points"
@@ -73,6 +80,8 @@ class RSWAFKAN(KANLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         backend: str = "auto",
+        bump: str = "switch",
+        base_activation: str | None = None,
     ) -> None:
         super().__init__()
         if min(in_features, out_features, grid) < 1:
@@ -83,9 +92,14 @@ class RSWAFKAN(KANLayer):
         self._first_range = checked_range(grid_range)
         if not (math.isfinite(denominator) and denominator > 0):
             raise ValueError(f"got denominator {denominator}: expected a positive number, the width of the functions")
-        if backend not in rswaf.BACKENDS:
-            raise ValueError(f"got backend {backend!r}: expected one of {', '.join(rswaf.BACKENDS)}")
-        self.backend = backend
+        for kind, got, valid in (
+            ("backend", backend, rswaf.BACKENDS),
+            ("bump", bump, rswaf.BUMPS),
+            ("base_activation", base_activation, (None, *ACTIVATIONS)),
+        ):
+            if got not in valid:
+                raise ValueError(f"got {kind} {got!r}: expected one of {', '.join(map(str, valid))}")
+        self.backend, self.bump, self.base_activation = backend, bump, base_activation
         if layer_norm is None:
             layer_norm = in_features >= FEWEST_NORMALISED
         elif layer_norm and in_features < FEWEST_NORMALISED:
@@ -99,6 +113,9 @@ class RSWAFKAN(KANLayer):
         self.layernorm = nn.LayerNorm(in_features, device=device, dtype=dtype) if layer_norm else None
         self.spline_weight = nn.Parameter(torch.empty(in_features, grid, out_features, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
+        edges = (in_features, out_features)
+        base = None if base_activation is None else nn.Parameter(torch.empty(edges, device=device, dtype=dtype))
+        self.base_weight = base
         points = self._first_grid()
         if learn_grid:
             self.grid_points = nn.Parameter(points.to(self.spline_weight))
@@ -129,7 +146,7 @@ class RSWAFKAN(KANLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Glorot-uniform weights over the I G inputs of the matrix product, as upstream; LayerNorm and bias neutral.
+        """Glorot-uniform weights, those of the functions over I G inputs, as upstream; LayerNorm and bias neutral.
 
         Grid points that are learned lie as they did at first.
         """
@@ -139,6 +156,9 @@ class RSWAFKAN(KANLayer):
             self.layernorm.reset_parameters()
         if self.bias is not None:
             self.bias.zero_()
+        if self.base_weight is not None:
+            bound = math.sqrt(6.0 / (self.in_features + self.out_features))
+            self.base_weight.uniform_(-bound, bound, generator=generator)
         if isinstance(self.grid_points, nn.Parameter):
             self.grid_points.copy_(self._first_grid())
 
@@ -165,46 +185,67 @@ class RSWAFKAN(KANLayer):
         Raises:
             ValueError: a missing key, shapes that do not fit, or a fast-kan layer.
         """
-        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        part = bumps.part(state, prefix)
         if any(key.startswith("base_linear.") for key in part):
             raise ValueError(
                 "got a state with base_linear, a fast-kan layer (Gaussian functions, another basis): expected an RSWAF"
-                " layer of faster-kan or Vision-KAN"
+                " layer of faster-kan or Vision-KAN; from_fast_kan reads the other"
             )
-        missing = [key for key in ("rbf.grid", "spline_linear.weight") if key not in part]
-        if missing:
-            layers = sorted({key.removesuffix("rbf.grid") for key in state if key.endswith("rbf.grid")})
-            hint = f"; set prefix to one of {', '.join(map(repr, layers))}" if layers else ""
-            raise ValueError(
-                f"got a state without {', '.join(prefix + key for key in missing)}: expected one layer{hint}"
-            )
-        points, weight = part["rbf.grid"], part["spline_linear.weight"]
-        if points.dim() != 1 or weight.dim() != 2 or len(points) < 1 or weight.shape[1] % len(points):
-            raise ValueError(
-                f"got rbf.grid {tuple(points.shape)} and spline_linear.weight {tuple(weight.shape)}:"
-                " expected (G,) and (O, I G)"
-            )
-        n_out, n_in = weight.shape[0], weight.shape[1] // len(points)
         if denominator is None:
             denominator = 1.0 if "rbf.inv_denominator" in part else UPSTREAM_DENOMINATOR
-        names = {
-            "layernorm.weight": "layernorm.weight",
-            "layernorm.bias": "layernorm.bias",
-            "bias": "spline_linear.bias",
-        }
-        loaded = {ours: part[theirs] for ours, theirs in names.items() if theirs in part}
-        loaded |= {"spline_weight": weight.t().reshape(n_in, len(points), n_out), "grid_points": points}
+        return cls._of(bumps.read(state, prefix), denominator, learn_grid=learn_grid, device=device, dtype=dtype)
+
+    @classmethod
+    def from_fast_kan(
+        cls,
+        state: Mapping[str, Tensor],
+        prefix: str = "",
+        denominator: float | None = None,
+        base_activation: str = "silu",
+        learn_grid: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> RSWAFKAN:
+        """A layer, of Gaussian functions, with the weights of a fast-kan `FastKANLayer`; equal outputs.
+
+        Args:
+            state: its state dict: `rbf.grid` (G,), `spline_linear.weight` (O, I G), and perhaps `layernorm.weight`,
+                `layernorm.bias` (I,), `base_linear.weight` (O, I), `base_linear.bias` (O,).
+            prefix, learn_grid, device, dtype: as of `from_fasterkan`.
+            denominator: h, which the state does not tell. Default: fast-kan's, the distance of two grid points.
+            base_activation: act, which the state does not tell either (default: fast-kan's).
+
+        Raises:
+            ValueError: a missing or unknown key, shapes that do not fit, or one grid point and no denominator.
+        """
+        part = bumps.part(state, prefix)
+        unknown = [key for key in part if key not in bumps.FAST_KAN]
+        if unknown:
+            raise ValueError(f"got key {prefix + unknown[0]!r}: expected fast-kan's, {', '.join(bumps.FAST_KAN)}")
+        loaded = bumps.read(state, prefix)
+        points = loaded["grid_points"].double()
+        if denominator is None and len(points) < 2:
+            raise ValueError("got one grid point, which has no distance to a next one: expected a denominator")
+        h = float(points[-1] - points[0]) / (len(points) - 1) if denominator is None else denominator
+        act = base_activation if "base_weight" in loaded else None
+        return cls._of(loaded, h, bump="gauss", base_activation=act, learn_grid=learn_grid, device=device, dtype=dtype)
+
+    @classmethod
+    def _of(
+        cls,
+        loaded: Mapping[str, Tensor],
+        denominator: float,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        **options: Any,
+    ) -> RSWAFKAN:
+        """The layer of tensors under this package's names."""
+        weight = loaded["spline_weight"]
+        n_in, size, n_out = weight.shape
         layer = cls(
-            n_in,
-            n_out,
-            len(points),
-            denominator=denominator,
-            layer_norm="layernorm.weight" in part,
-            learn_grid=learn_grid,
-            bias="bias" in loaded,
-            device=device,
-            dtype=dtype or weight.dtype,
-        )
+            n_in, n_out, size, denominator=denominator, layer_norm="layernorm.weight" in loaded, bias="bias" in loaded,
+            device=device or weight.device, dtype=dtype or weight.dtype, **options,
+        )  # fmt: skip
         try:
             layer.load_state_dict(loaded)
         except RuntimeError as error:
@@ -221,16 +262,18 @@ class RSWAFKAN(KANLayer):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _run(self, x: Tensor, narrow: torch.dtype | None) -> Tensor:
-        weight = self._weight("spline_weight")
-        weight = weight if narrow is None else weight.to(narrow)
+        weight, base = self._weight("spline_weight"), self._weight("base_weight")
+        if narrow is not None:
+            weight, base = weight.to(narrow), None if base is None else base.to(narrow)
         norm = self.layernorm
         scale, shift, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-        spec = RswafSpec(self.denominator, eps, self._shared, self.backend)
-        return rswaf.apply(spec, RswafTensors(x, scale, shift, self.grid_points, weight))
+        shared = self.bump == "switch" and self._shared
+        spec = RswafSpec(self.denominator, eps, shared, self.backend, self.bump, self.base_activation)
+        return rswaf.apply(spec, RswafTensors(x, scale, shift, self.grid_points, weight, base))
 
     def extra_repr(self) -> str:
         return (
             f"{self.in_features}, {self.out_features}, grid={self.grid}, denominator={self.denominator}, "
             f"layer_norm={self.layernorm is not None}, learn_grid={isinstance(self.grid_points, nn.Parameter)}, "
-            f"bias={self.bias is not None}"
+            f"bias={self.bias is not None}, bump={self.bump}, base_activation={self.base_activation}"
         )

@@ -9,18 +9,18 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from kansciml.layers._kernels import efficient_kan, spline_init
-from kansciml.layers._kernels.activations import ACTIVATIONS, activate
+from kansciml.layers._kernels import edges, free_knots, spline_init
+from kansciml.layers._kernels.activations import ACTIVATIONS
 from kansciml.layers._kernels.basis import evaluate
-from kansciml.layers._kernels.knots import check, check_shape, even, read
-from kansciml.layers._kernels.plain import Weights
+from kansciml.layers._kernels.knots import check_shape, even, read
 from kansciml.layers._kernels.spline_op import BACKENDS, apply
 from kansciml.layers._kernels.tensor_values import has_values
 from kansciml.layers._layer import KANLayer, checked_range
 from kansciml.layers._refit.gather import gathered
 from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
-from kansciml.layers._refit.parameters import require_own, resize
-from kansciml.layers._refit.refit import RefitError, refit
+from kansciml.layers._refit.parameters import require_own
+from kansciml.layers._refit.refit import RefitError
+from kansciml.layers._states import efficient_kan, splines
 from kansciml.layers.bspline import OUTSIDE, SplineSpec
 from kansciml.layers.regularisation import penalty
 
@@ -50,20 +50,23 @@ class SplineKAN(KANLayer):
         backend: ``auto`` (default: C++ on a CPU where it was built, else PyTorch), ``torch``, ``cpp``, ``triton`` (a
             CUDA device, orders 1 to 5; experimental: tested under Triton's interpreter, on no device yet; in float64
             it leaves the layer to PyTorch).
+        learnable_knots: make the knots between the ends of the grid parameters (default: constants). No cell becomes
+            narrower than 1 % of an even one (half its first width, if that is less). Their gradient, and second
+            derivatives while they are learned, are PyTorch's, whatever the backend.
         device, dtype: as in `torch.nn.Linear`.
 
     Attribute `keep_basis` (False): keep what follows from the input once a gradient's graph serves several backward
     passes, as for Hessian-vector products. Memory: 2 (G + S) + 2 times the input; in the C++ kernels 3.25 times it.
 
     Weights: `base_weight` (I, O), `spline_weight` (I, G + S, O), `spline_scale` (I, O), `bias` (O,). Buffer `knots`
-    (I, G + 2S + 1), float64, part of the state, read anew in every call. NaN in a row of the input stays in that row.
+    (I, G + 2S + 1), float64, part of the state, read anew in every call. Knots that are learned follow from the buffer
+    `first_knots` and the parameter `knot_logits` (I, G), zero at first. NaN in a row of the input stays in that row.
 
     Raises:
         ValueError: a size out of range, an unknown name, an empty grid_range, or an input whose last axis is not I.
     """
 
     GRID = "knots"
-    knots: Tensor
     keep_basis: bool = False
 
     @torch.inference_mode(False)  # made or changed there, a layer could not be trained afterwards
@@ -80,6 +83,7 @@ class SplineKAN(KANLayer):
         outside: str = "zero",
         init: str = "glorot",
         backend: str = "auto",
+        learnable_knots: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -88,6 +92,10 @@ class SplineKAN(KANLayer):
             raise ValueError(
                 f"got in_features {in_features}, out_features {out_features}, grid {grid}, spline_order {spline_order}:"
                 " expected each to be at least 1 (spline_order: at least 0)"
+            )
+        if learnable_knots and spline_order < 1:
+            raise ValueError(
+                "got learnable_knots with spline_order 0, whose steps give knots no gradient: use 1 or more"
             )
         self._first_range = checked_range(grid_range)
         for kind, got, valid in (
@@ -110,21 +118,38 @@ class SplineKAN(KANLayer):
         self.spline_weight = parameter(in_features, grid + spline_order, out_features)
         self.spline_scale = parameter(*edges) if spline_scale else None
         self.bias = parameter(out_features) if bias else None
+        self.knot_logits = parameter(in_features, grid) if learnable_knots else None
+        if learnable_knots:
+            self.GRID = "first_knots"
         knots = even(in_features, grid, spline_order, self._first_range)
-        self.register_buffer("knots", knots.to(self.spline_weight.device))
+        self._buffers[self.GRID] = knots.to(self.spline_weight.device)  # register_buffer refuses a property's name
         self.reset_parameters()
+
+    @property
+    def knots(self) -> Tensor:
+        """The knots as they are now, float64; those that are learned are made anew, so write them by `set_knots`."""
+        found = self._buffers[self.GRID]
+        assert found is not None
+        if self.knot_logits is None:
+            return found
+        return free_knots.positions(found, self._weight("knot_logits"), self.spline_order)
+
+    @knots.setter
+    def knots(self, knots: Tensor) -> None:
+        self.set_knots(knots)
 
     @property
     def grid(self) -> int:
         """Number of grid intervals G."""
-        return self.knots.shape[1] - 2 * self.spline_order - 1
+        return getattr(self, self.GRID).shape[1] - 2 * self.spline_order - 1
 
     @property
     def grid_range(self) -> tuple[float, float]:
         """Lowest and highest end of the inputs' grids; on "meta", those that the layer was made with."""
-        if not has_values(self.knots):
+        knots = getattr(self, self.GRID)
+        if not has_values(knots):
             return self._first_range
-        ends = self.knots[:, self.spline_order : self.spline_order + self.grid + 1]
+        ends = knots[:, self.spline_order : self.spline_order + self.grid + 1]
         return float(ends.min()), float(ends.max())
 
     @property
@@ -139,13 +164,15 @@ class SplineKAN(KANLayer):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew by the layer's `init`; biases are zero. The grid stays.
+        """Draw all weights anew by the layer's `init`; biases are zero. The grid stays, or is where learning began.
 
         ``glorot``: Glorot-uniform base weights, coefficients N(0, 0.01 / I), unit scales. ``noise``: as the paper's
         sources, splines through noise of amplitude 0.1 / G at the knots, Kaiming-uniform base weights and scales.
         ``variance``: base branch and splines each give half of unit variance on the grid. ``zero``: splines are zero.
         """
-        require_own(self, "base_weight", "spline_weight", "spline_scale", "bias")
+        require_own(self, "base_weight", "spline_weight", "spline_scale", "bias", "knot_logits")
+        if self.knot_logits is not None:
+            self.knot_logits.zero_()
         spline_init.INITS[self.init](self, generator)
         if self.bias is not None:
             self.bias.zero_()
@@ -158,13 +185,7 @@ class SplineKAN(KANLayer):
         Raises:
             ValueError: another shape, knots not increasing or not finite.
         """
-        check_shape(knots, self.spline_weight, self.spline_order)
-        check(knots)
-        knots = knots.detach().to(self.knots.device, self.knots.dtype)
-        if knots.shape == self.knots.shape and not self.knots.is_inference():
-            self.knots.copy_(knots)
-        else:
-            self.knots = knots.clone()
+        splines.write_knots(self, knots)
 
     @property
     def spec(self) -> SplineSpec:
@@ -180,10 +201,11 @@ class SplineKAN(KANLayer):
         """`spec` and `cells`, for weights of `dtype` (default: their own)."""
         knots = self._buffers["knots"] if "knots" in self._buffers else self.knots
         assert knots is not None
-        order = self.spline_order
+        order, learned = self.spline_order, self.knot_logits is not None
         check_shape(knots, weight, order)
-        if torch.compiler.is_compiling():  # the registered operators look at the knots when they run
-            return SplineSpec(weight.shape[1] - order, order, False, self.outside, self.base_activation), knots
+        if learned or torch.compiler.is_compiling():  # not looked at, or when the registered operators run
+            cells = knots.to(torch.promote_types(dtype or weight.dtype, torch.float32)) if learned else knots
+            return SplineSpec(weight.shape[1] - order, order, False, self.outside, self.base_activation), cells
         return read(knots, order, self.outside, self.base_activation, dtype or weight.dtype)
 
     def _first_grid(self) -> Tensor:
@@ -191,14 +213,7 @@ class SplineKAN(KANLayer):
 
     @torch.inference_mode(False)
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        knots, weight = (state_dict.get(prefix + name) for name in ("knots", "spline_weight"))
-        own = self._parameters.get("spline_weight")
-        if knots is not None and weight is not None and own is not None and weight.shape != own.shape:
-            size = knots.shape[-1] - self.spline_order - 1
-            expected = (self.in_features, size + self.spline_order + 1), (self.in_features, size, self.out_features)
-            if size > self.spline_order and (knots.shape, weight.shape) == expected:
-                resize(own, weight)  # a state of another grid, as after `extend_grid`
-                self.knots = self.knots.new_empty(knots.shape)
+        splines.prepare(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def basis(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch inputs splines"]:
@@ -218,7 +233,8 @@ class SplineKAN(KANLayer):
         spec, cells = self._read(spline)
         if narrow is not None:
             base, spline, scale = (None if w is None else w.to(narrow) for w in (base, spline, scale))
-        return apply(spec, self.backend, x, cells, base, spline, scale, self.keep_basis)
+        opaque = self.knot_logits is not None
+        return apply(spec, self.backend, x, cells, base, spline, scale, self.keep_basis, opaque)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -240,7 +256,7 @@ class SplineKAN(KANLayer):
             ValueError: no inputs, not finite ones or of another width, or a `spline_weight` made from others.
         """
         samples = self._samples(x, group)
-        return self._refit(adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
+        return splines.refit_onto(self, adaptive_knots(samples, self.grid, self.spline_order, blend), samples)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -264,51 +280,41 @@ class SplineKAN(KANLayer):
         if grid < self.grid:
             raise ValueError(f"got grid {grid}: expected at least {self.grid}, the present one")
         samples = None if x is None else self._samples(x, group)
-        return self._refit(extended_knots(self.knots, self.spline_order, grid), samples)
+        return splines.refit_onto(self, extended_knots(self.knots, self.spline_order, grid), samples)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Inputs, leading axes as one."""
+        self._check_real(x)
+        return x.reshape(-1, self.in_features)
 
     def _samples(self, x: Tensor, group: ProcessGroup | None) -> Tensor:
-        self._check_real(x)
-        return gathered(x.detach().reshape(-1, self.in_features).to(self.knots.device, torch.float64), group)
+        return gathered(self._rows(x.detach()).to(self.knots.device, torch.float64), group)
 
-    def _refit(self, knots: Tensor, samples: Tensor | None) -> RefitError:
-        require_own(self, "spline_weight")
-        coefficients, error = refit(
-            self.spline_weight.detach(), self.knots, knots, self.spline_order, samples, self.outside, self.spline_scale
-        )
-        resize(self.spline_weight, coefficients)
-        self.spline_weight.copy_(coefficients)
-        self.set_knots(knots)
-        return error
+    def edge_norms(self, x: Float[Tensor, "*batch _"] | None = None) -> Float[Tensor, "inputs outputs"]:
+        r"""Size of every edge's function; differentiable, also in x.
 
-    def edge_norms(self) -> Float[Tensor, "inputs outputs"]:
-        """Mean absolute spline coefficient of every edge, scale included, plus |base weight|; differentiable.
+        Args:
+            x: inputs over which to take the mean of :math:`|\varphi_{io}(x_i)|` (Liu et al. 2024, Equation 2.17), at
+                least one; None: mean absolute spline coefficient, scale included, plus \|base weight\|, which on a
+                grid no spline exceeds. Memory does not grow with their number.
 
-        The size of an edge's function without data; on a grid no spline exceeds it.
+        Raises:
+            ValueError: no inputs, or of another width.
         """
-        norms = self.spline_weight.abs().mean(1)
-        if self.spline_scale is not None:
-            norms = norms * self.spline_scale.abs()
-        return norms if self.base_weight is None else norms + self.base_weight.abs()
+        return edges.bounds(self) if x is None else edges.norms(self, self._rows(x))
 
-    def regularisation(self, l1: float = 1.0, entropy: float = 1.0) -> Float[Tensor, ""]:
-        """l1 * sum of the edge norms + entropy * their entropy (Liu et al. 2024, section 2.5); always finite."""
-        return penalty(self.edge_norms(), l1, entropy)
+    def regularisation(
+        self, l1: float = 1.0, entropy: float = 1.0, x: Float[Tensor, "*batch inputs"] | None = None
+    ) -> Float[Tensor, ""]:
+        """l1 * sum of the edge norms, over x if given, + entropy * their entropy (Liu et al. 2024, section 2.5)."""
+        return penalty(self.edge_norms(x), l1, entropy)
 
     @torch.no_grad()
     def edge_curves(
         self, points: int = 101
     ) -> tuple[Float64[Tensor, "points inputs"], Float64[Tensor, "points inputs outputs"]]:
         """Every edge's function over its grid: x and values there, base branch included."""
-        order = self.spline_order
-        low, high = self.knots[:, order].double(), self.knots[:, order + self.grid].double()
-        x = low + (high - low) * torch.linspace(0, 1, points, dtype=torch.float64, device=low.device)[:, None]
-        spec, cells = self._read(self.spline_weight, torch.float64)
-        base, spline, scale = (
-            None if w is None else w.double() for w in (self.base_weight, self.spline_weight, self.spline_scale)
-        )
-        assert spline is not None
-        y = torch.einsum("ipn,ipo->nio", evaluate(spec, x.t(), cells)[0], Weights(base, spline, scale).scaled)
-        return x, y if base is None else y + activate(self.base_activation, x).unsqueeze(-1) * base
+        return edges.curves(self, points)
 
     @classmethod
     def from_efficient_kan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> SplineKAN:
@@ -333,7 +339,7 @@ class SplineKAN(KANLayer):
             f"{self.in_features}, {self.out_features}, grid={self.grid}, spline_order={self.spline_order},"
             f" grid_range={self.grid_range}, spline_scale={self.spline_scale is not None},"
             f" bias={self.bias is not None}, base_activation={self.base_activation}, outside={self.outside},"
-            f" backend={self.backend}"
+            f" backend={self.backend}" + (", learnable_knots=True" if self.knot_logits is not None else "")
         )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MOST_LINES = 60
 """Lines; of more, those of errors elsewhere are left to the text."""
-LABEL = 36
+LABEL = 48
 """Characters of a line's label before it is cut."""
 WIDEST = 1e3
 """Ratios beyond it, both ways, are drawn at the axis' end."""

@@ -25,11 +25,11 @@ from kansciml._errors import KansciError
 from kansciml._files import file_failure, list_folder, make_folder, write_bytes
 from kansciml.runs.records import Record, find_record, record_json
 
-HISTORY = 1000
+HISTORY = 300
 """Rows that are kept of a longer history: the first and the last, those where a phase ends, others evenly in log."""
 CURVES = {"line", "line_t", "line_truth"}
 """Arrays of trajectories' curves: ``<id>.line``, ``<id>.line.1`` and so on."""
-CURVE = 300
+CURVE = 200
 """Points that are kept at most of a trajectory's curve and of its times: evenly, and the last."""
 FALL = 0.02
 """Share of the least loss so far by which it may be too high between two rows that are kept."""

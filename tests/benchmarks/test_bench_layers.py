@@ -53,7 +53,11 @@ def test_the_document_is_json_with_the_machine_and_every_layer(smallest):
     for row in rows.values():
         assert 0 < row["both_low_ms"] <= row["both_ms"] <= row["both_high_ms"]
         assert row["both_rounds"] == 3
-    assert len(tables) == 2 and tables[-1].title == "Targets"
+    assert len(tables) == 3 and tables[-1].title == "Targets"
+    peer = cases.EFFICIENT if cases.EFFICIENT in rows else cases.TEXTBOOK
+    ratios = {name: (ratio, kept) for name, ratio, kept in tables[0].rows}
+    assert tables[0].title.endswith(f"over {peer}") and set(ratios) == set(rows) and ratios[peer][0] == 1.0
+    assert all(ratios[name][1] == row["saved_bytes_per_input"] for name, row in rows.items())
     assert document["stack"] is None and document["fine_grid"] is None
 
 

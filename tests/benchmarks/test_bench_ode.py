@@ -35,7 +35,9 @@ def test_every_gradient_method_is_measured_and_gives_the_gradient(monkeypatch):
     assert rows["torch adjoint"]["gradient_difference"] < 1e-3
     assert [(row["threads"], row["trajectories"]) for row in found["many"]] == [(1, 1), (1, 3), (2, 1), (2, 3)]
     assert all(row["ratio"] == row["wall_ratio"] == 1.0 for row in found["many"][::2])
-    assert [len(table.rows) for table in tables] == [len(rows), 4, 2]
+    assert [len(table.rows) for table in tables] == [len(rows), len(rows), 4, 2]
+    assert [row[1] for row in tables[0].rows] == [row["median_ms"] for row in found["rows"]]
+    assert "torchdiffeq" in document["machine"]["versions"] and "torchdiffeq" in tables[0].notes[0]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from support.spline_layers import as_function, draw_weights, normal
+from support.spline_layers import BACKENDS, as_function, draw_weights, normal
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
@@ -76,6 +76,20 @@ def test_it_is_the_spline_layer_on_unfolded_patches(shape, options, even):
     y = layer(x)
     assert y.shape == truth.shape
     torch.testing.assert_close(y, truth, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options, even", [({}, True), (OPTIONS[1], False)])
+def test_the_spline_layers_kernels_give_the_same_over_patches(shape, options, even, backend):
+    found = []
+    for own in ("auto", backend):
+        layer = conv(even=even, backend=own, **shape, **options)
+        x, weights = normal(2, 4, 7, 6, seed=1).requires_grad_(), list(layer.parameters())
+        y = layer(x)
+        found.append((y, *torch.autograd.grad(y, (x, *weights), normal(*y.shape, seed=2))))
+        assert layer(x[:0]).shape == (0, *y.shape[1:])
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("shape", SHAPES[1:4])
@@ -176,7 +190,7 @@ def test_casts_autocast_and_devices_leave_the_grid_alone():
 @pytest.mark.parametrize(
     "options, message",
     [({"groups": 3}, "groups 3: expected multiples"), ({"kernel_size": 0}, "kernel_size 0"),
-     ({"padding": -1}, "padding -1"), ({"stride": (1, 2, 3)}, "stride"), ({"backend": "cpp"}, "got backend"),
+     ({"padding": -1}, "padding -1"), ({"stride": (1, 2, 3)}, "stride"), ({"backend": "cuda"}, "got backend 'cuda'"),
      ({"grid": 0}, "grid 0")],
 )  # fmt: skip
 def test_wrong_sizes_are_one_line(options, message):

@@ -15,18 +15,22 @@ from kansciml.layers.bspline import OUTSIDE
 from kansciml.layers.textbook_kan import TextbookKAN
 
 F64 = torch.float64
+GAUSS = {"bump": "gauss", "denominator": 0.6, "base_activation": "silu"}
 RSWAF = [
     {},
     {"layer_norm": False},
     {"learn_grid": True},
     {"bias": True, "grid": 1},
     {"denominator": 0.05, "grid": 5},  # too wide a grid for one exponential
+    {**GAUSS, "bias": True},
+    {**GAUSS, "layer_norm": False, "learn_grid": True, "base_activation": "gelu"},
 ]
 KINDS = {
     "even": lambda dtype=F64, **options: layer_with(3, True, 3, 2, 5, dtype, **options),
     "uneven": lambda dtype=F64, **options: layer_with(3, False, 3, 2, 5, dtype, **options),
     "rswaf": lambda dtype=F64, **options: draw_weights(RSWAFKAN(3, 2, dtype=dtype, **options)),
     "rswaf-learnt": lambda dtype=F64, **options: draw_weights(RSWAFKAN(3, 2, learn_grid=True, dtype=dtype, **options)),
+    "gauss": lambda dtype=F64, **options: draw_weights(RSWAFKAN(3, 2, dtype=dtype, **GAUSS, **options)),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -55,7 +59,9 @@ def test_gradcheck_and_gradgradcheck(make, options):
     assert torch.autograd.gradgradcheck(call, arguments)
 
 
-@pytest.mark.parametrize("kind, expected", [("spline", -2.0 / 0.5**2), ("rswaf", -2 / 0.33**2)])
+@pytest.mark.parametrize(
+    "kind, expected", [("spline", -2.0 / 0.5**2), ("switch", -2 / 0.33**2), ("gauss", -2 / 0.33**2)]
+)
 def test_second_derivative_at_the_centre_of_a_function(kind, expected):
     """There |d| has a corner, and the function has none."""
     if kind == "spline":
@@ -63,7 +69,7 @@ def test_second_derivative_at_the_centre_of_a_function(kind, expected):
         nn.init.zeros_(layer.spline_weight)
         layer.spline_weight.data[0, 3] = 1.0  # centred at 0, with knots every 0.5
     else:
-        layer = RSWAFKAN(1, 1, 1, (0.0, 1.0), layer_norm=False, dtype=F64)
+        layer = RSWAFKAN(1, 1, 1, (0.0, 1.0), layer_norm=False, bump=kind, dtype=F64)
         nn.init.ones_(layer.spline_weight)
     x = torch.zeros(1, 1, dtype=F64, requires_grad=True)
     slope = torch.autograd.grad(layer(x).sum(), x, create_graph=True)[0]
@@ -87,6 +93,7 @@ def kept_layers():
     return [
         *(SplineKAN(6, 5, spline_scale=scale, bias=True) for scale in (True, False)),
         *(RSWAFKAN(6, 5, learn_grid=learn, bias=True) for learn in (True, False)),
+        RSWAFKAN(6, 5, **GAUSS),
     ]
 
 
@@ -99,7 +106,7 @@ def test_only_x_is_kept_for_backward(saved_bytes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", range(5))
 def test_compiles_in_one_graph_and_still_keeps_only_x(which, saved_bytes):
     layer, x = kept_layers()[which], normal(32, 6, dtype=torch.float32).requires_grad_()
     torch._dynamo.reset()
@@ -117,12 +124,14 @@ def test_operators_are_registered_soundly(kind):
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     if kind == "even":
         for base, scale in ((layer.base_weight, layer.spline_scale), (None, None)):
-            arguments = (x, layer.knots, base, layer.spline_weight, scale, 5, 3, False, "zero", "silu", "torch")
+            arguments = (x, layer.knots, base, layer.spline_weight, scale, 5, 3, False, "zero", "silu", "torch", False)
             torch.library.opcheck(spline_op.COMPILED, arguments, test_utils=checks)
         return
     for scale, shift in ((layer.layernorm.weight, layer.layernorm.bias), (None, None)):
-        arguments = (x, scale, shift, layer.grid_points, layer.spline_weight, 0.33, 1e-5, False, "torch")
-        torch.library.opcheck(rswaf.COMPILED, arguments, test_utils=checks)
+        for base, bump, activation in ((None, "switch", None), (normal(3, 2).requires_grad_(), "gauss", "silu")):
+            arguments = (x, scale, shift, layer.grid_points, layer.spline_weight, base)
+            options = 0.33, 1e-5, False, "torch", bump, activation
+            torch.library.opcheck(rswaf.COMPILED, (*arguments, *options), test_utils=checks)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -213,6 +222,7 @@ def test_leading_axes_empty_batches_strides_and_every_parameter_gets_a_gradient(
         (SplineKAN, {"init": "xavier"}, "expected one of glorot"),
         (SplineKAN, {"backend": "cuda"}, "expected one of auto, torch, cpp"),
         (RSWAFKAN, {"denominator": 0.0}, "positive number"),
+        (RSWAFKAN, {"bump": "sinc"}, "expected one of switch, gauss"),
         (RSWAFKAN, {"denominator": float("nan")}, "positive number"),
         (TextbookKAN, {"spline_order": 0}, "spline_order 0"),
     ],

@@ -18,8 +18,11 @@ def formula(layer, x):
     if layer.layernorm is not None:
         z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + layer.layernorm.eps)
         z = z * value["layernorm.weight"] + value["layernorm.bias"]
-    basis = np.cosh((z[..., None] - value["grid_points"]) / layer.denominator) ** -2.0
-    return np.einsum("...ig,igo->...o", basis, value["spline_weight"]) + value.get("bias", 0.0)
+    u = (z[..., None] - value["grid_points"]) / layer.denominator
+    basis = np.exp(-u * u) if layer.bump == "gauss" else np.cosh(u) ** -2.0
+    y = np.einsum("...ig,igo->...o", basis, value["spline_weight"]) + value.get("bias", 0.0)
+    x = x.detach().double().numpy()
+    return y if layer.base_weight is None else y + np.tanh(x) @ value["base_weight"]
 
 
 def layer_with(n_in=3, n_out=2, **options):
@@ -28,7 +31,16 @@ def layer_with(n_in=3, n_out=2, **options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"layer_norm": False}, {"learn_grid": True}, {"bias": True, "grid": 1}, {"denominator": 0.05, "grid": 5}],
+    [
+        {},
+        {"layer_norm": False},
+        {"learn_grid": True},
+        {"bias": True, "grid": 1},
+        {"denominator": 0.05, "grid": 5},
+        {"bump": "gauss"},
+        {"bump": "gauss", "base_activation": "tanh"},
+        {"base_activation": "tanh", "bias": True},
+    ],
     ids=str,
 )
 def test_forward_is_the_formula(options):
@@ -38,8 +50,9 @@ def test_forward_is_the_formula(options):
     np.testing.assert_allclose(vmap(layer)(x).detach(), formula(layer, x), atol=1e-13)  # the composite
 
 
-def test_blocks_make_no_difference(monkeypatch):
-    layer, x = layer_with(7, 3), normal(29, 7).requires_grad_()
+@pytest.mark.parametrize("options", [{}, {"bump": "gauss", "base_activation": "silu"}], ids=str)
+def test_blocks_make_no_difference(options, monkeypatch):
+    layer, x = layer_with(7, 3, **options), normal(29, 7).requires_grad_()
 
     def gradients():
         return torch.autograd.grad(layer(x).square().sum(), (x, *layer.parameters()))
@@ -87,12 +100,14 @@ def test_gradient_is_not_half_of_the_true_one():
     assert torch.autograd.grad(layer(x).sum(), x)[0].item() == pytest.approx(slope.item(), rel=1e-8)
 
 
-def test_infinite_input_without_layer_norm_has_left_every_function():
-    layer = layer_with(1, 2, layer_norm=False, bias=True)
+@pytest.mark.parametrize("bump", ["switch", "gauss"])
+def test_infinite_input_without_layer_norm_has_left_every_function(bump):
+    layer = layer_with(1, 2, layer_norm=False, bias=True, bump=bump)
     x = torch.tensor([[float("inf")], [-float("inf")], [1e300]], dtype=torch.float64, requires_grad=True)
-    y = layer(x)
-    torch.testing.assert_close(y, layer.bias.expand(3, 2))
-    assert torch.autograd.grad(y.sum(), x)[0].abs().max() == 0
+    for call in (layer, vmap(layer)):  # the kernel and the composite
+        y = call(x)
+        torch.testing.assert_close(y, layer.bias.expand(3, 2))
+        assert torch.autograd.grad(y.sum(), x)[0].abs().max() == 0
 
 
 def test_state_of_another_range_gives_its_function():

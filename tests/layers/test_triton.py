@@ -5,9 +5,11 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from support.spline_layers import as_function, draw_weights, gradient, inputs, layer_with, normal, scipy_splines
+from torch.nn.parallel import DistributedDataParallel
 
-from kansciml import RSWAFKAN, SplineKAN
+from kansciml import RSWAFKAN, KANConv2d, SplineKAN
 from kansciml.layers._kernels import plain, rswaf, spline_op
 from kansciml.layers._kernels._triton import library
 from kansciml.layers._kernels.plain import Given, Weights
@@ -151,9 +153,16 @@ def test_more_rows_than_a_block_has_and_what_is_not_needed(way, monkeypatch):
     assert_close(of_weights[1:], whole[2:])
 
 
-def test_the_layer_keeps_its_input_alone_and_works_compiled_under_autocast_and_torch_func(saved_bytes):
-    layer = layer_with(3, True, N_IN, N_OUT, GRID, dtype=torch.float32, backend="triton").to(DEVICE)
-    x = inputs(layer, 4).to(DEVICE).requires_grad_()
+def made(kind):
+    if kind == "rswaf":
+        return draw_weights(RSWAFKAN(N_IN, N_OUT, GRID, backend="triton")).to(DEVICE)
+    return layer_with(3, True, N_IN, N_OUT, GRID, dtype=torch.float32, backend="triton").to(DEVICE)
+
+
+@pytest.mark.parametrize("kind", ["spline", "rswaf"])
+def test_the_layer_keeps_its_input_alone_and_works_compiled_under_autocast_torch_func_and_ddp(kind, saved_bytes):
+    layer = made(kind)
+    x = (1.5 * normal(4, N_IN, seed=7, dtype=torch.float32)).to(DEVICE).requires_grad_()
     kept, y = saved_bytes(layer, x)
     assert kept == 4 * x.numel()
     call, values = as_function(layer)
@@ -166,6 +175,12 @@ def test_the_layer_keeps_its_input_alone_and_works_compiled_under_autocast_and_t
         narrow = layer(x)
     assert narrow.dtype == torch.bfloat16
     assert_close([narrow], [y], 3e-2)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        DistributedDataParallel(layer)(x).square().sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert_close((x.grad, *(p.grad for p in layer.parameters())), expected, 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +198,17 @@ def test_rswaf_values_and_all_gradients_equal_the_composite(norm, dtype, close, 
     expected = truth, *torch.autograd.grad(truth, (at, *exact.parameters()), cotangent.double())
     for got, right in zip(found, expected):
         assert got.dtype == dtype and (got.double() - right).norm() <= 5 * close * right.norm()
+
+
+@pytest.mark.parametrize("learn, shape", [(False, {"padding": 1, "bias": True}), (True, {"groups": 2, "stride": 2})])
+def test_a_convolution_over_patches_equals_pytorchs(learn, shape):
+    found, x = [], normal(2, 2, 4, 5).to(DEVICE, DTYPE).requires_grad_()
+    for own in ("triton", "torch"):
+        layer = draw_weights(KANConv2d(2, 4, 2, grid=GRID, backend=own, learnable_knots=learn, **shape))
+        layer = layer.to(DEVICE, DTYPE)
+        y = layer(x)
+        found.append((y, *torch.autograd.grad(y, (x, *layer.parameters()), normal(*y.shape, seed=1).to(y))))
+    assert_close(*found, 1e-10 if DTYPE == torch.float64 else 10 * CLOSE)
 
 
 def test_more_inputs_than_programs_along_an_axis_are_computed_otherwise():

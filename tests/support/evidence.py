@@ -5,6 +5,7 @@ A table of these texts that stands below a line such as
     <!-- from fig2-0123456789ab: Final loss; System, Model, Train MSE -->
 
 is that table of this record, with these columns; of several records, parted by blanks, the rows follow each other.
+``bench-layers`` names what ``kansciml bench layers --json`` wrote to ``examples/results/bench-layers.json``.
 ``examples/pictures/sources.json`` says of which record, and of which of its files, a picture is made; ``answer.png``
 is of all.
 ``PYTHONPATH=tests python -m support.evidence`` writes both anew.
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ PICTURES = ROOT / "examples" / "pictures"
 SOURCES = PICTURES / "sources.json"
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "examples" / "guide").glob("*.md"))]
 ANSWER = "answer.png"
+BENCH = "bench-"
 MARK = re.compile(r"^<!-- from ([^:]+): ([^;]+); (.+?) -->\n((?:\|.*\n)*)", re.MULTILINE)
 
 
@@ -48,9 +51,13 @@ def records() -> dict[str, Record]:
 
 @cache
 def tables(name: str) -> dict[str, Table]:
-    """The tables of a packed record by their titles."""
-    record = records()[name]
-    return {table.title: table for table in get_experiment(record.experiment).tables(record)}
+    """The tables of a packed record, or of a benchmark's document, by their titles."""
+    if name.startswith(BENCH):
+        benchmark = import_module(f"kansciml.benchmarks.{name.removeprefix(BENCH)}")
+        found = benchmark.tables(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+    else:
+        found = get_experiment(records()[name].experiment).tables(records()[name])
+    return {table.title: table for table in found}
 
 
 def excerpt(names: str, title: str, columns: str) -> str:

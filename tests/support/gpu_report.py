@@ -1,9 +1,14 @@
-"""All that a GPU can show of the layers, in a few minutes, as one JSON file: python -m support.gpu_report FILE.
+"""All that a GPU can show, in a few minutes, as one JSON file: python -m support.gpu_report FILE.
 
-The tests marked gpu or triton, then ``kansciml bench layers --device cuda``. Run it in the folder tests.
+Run it in the folder tests. In turn: the device, the tests marked gpu or triton, ``kansciml bench layers`` and
+``kansciml bench vision`` with ``--device cuda``, memory against the counted one. The file is written after each, so
+that what was measured is there whatever ends the program. Without a GPU, or with --rehearse, all of it runs on the CPU
+in small. --only names parts, --seconds bounds each of them.
 """
 
+import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,34 +16,67 @@ import tempfile
 import time
 from pathlib import Path
 
-MODEL = ["--model-only"]
-"""Added where there is no GPU, to rehearse."""
+import torch
+
+PARTS = ("device", "tests", "layers", "vision", "memory")
+REPORTED = r"^(?:FAILED|ERROR) (\S+)"
+MARKED = "gpu or triton"
+KANSCIML = ("-m", "kansciml", "bench")
 
 
-def run(command):
-    """Seconds, exit status and output of a command."""
+def commands(rehearse, folder):
+    """What each part runs, and the environment that it is given besides."""
+    small = ("--rehearse", "--shapes", "S1", "--rounds", "3") if rehearse else ()
+    images = ("--rehearse", "--models", "conv-mixer-128-4") if rehearse else ()
+    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder, "-m", "gpu" if rehearse else MARKED)
+    return {
+        "device": (("-c", "import torch; print(torch.__config__.show())"), {}),
+        "tests": (tests, {"KANSCIML_TEST_DEVICE": "cpu"} if rehearse else {}),
+        "layers": ((*KANSCIML, "layers", "--device", "cuda", "--json", *small), {}),
+        "vision": ((*KANSCIML, "vision", "--device", "cuda", "--json", *images), {}),
+        "memory": (("-m", "support.gpu_memory", "cpu" if rehearse else "cuda"), {}),
+    }
+
+
+def run(command, more, seconds):
+    """Seconds, exit status, and what a command printed: its JSON, the summary of tests, or its last lines."""
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-    return {"seconds": time.monotonic() - began, "status": done.returncode}, done
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")]), **more}
+    try:
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, timeout=seconds, env=environment
+        )
+        status, out, error = done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired as late:
+        status = None
+        out, error = ((part or b"").decode(errors="replace") for part in (late.stdout, late.stderr))
+    found = {"seconds": round(time.monotonic() - began, 1), "status": status}
+    if "pytest" in command:
+        return found | {"failed": re.findall(REPORTED, out, re.MULTILINE), "end": out.splitlines()[-40:]}
+    try:
+        return found | {"document": json.loads(out)}
+    except json.JSONDecodeError:
+        return found | {"end": [*out.splitlines()[-20:], *error.splitlines()[-20:]]}
 
 
-def main(target, *more):
-    """Write the report to `target`; `more` goes to the benchmark, such as --shapes S3 S6."""
-    import torch
-
-    there = torch.cuda.is_available()
+def main(arguments):
+    """Write the report; the exit status tells whether every part went well."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--rehearse", action="store_true", default=not torch.cuda.is_available())
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--seconds", type=float, default=240.0)
+    given = parser.parse_args(arguments)
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    report = {"device": name, "torch": str(torch.__version__), "rehearsed": given.rehearse, "parts": {}}
     with tempfile.TemporaryDirectory() as folder:
-        tests, done = run(["pytest", "-q", "-m", "gpu or triton", "-p", "no:cacheprovider", "--basetemp", folder])
-    tests["failed"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    tests["summary"] = done.stdout.strip().splitlines()[-1:]
-    speed, done = run(["kansciml", "bench", "layers", "--device", "cuda", "--json", *([] if there else MODEL), *more])
-    speed["document"] = json.loads(done.stdout) if done.returncode == 0 else done.stderr[-2000:]
-    device = torch.cuda.get_device_name() if there else None
-    report = {"device": device, "torch": str(torch.__version__), "tests": tests, "speed": speed}
-    Path(target).write_text(json.dumps(report, indent=1))
-    print(f"{tests['summary']}, benchmark status {speed['status']}: written to {target}")
-    return tests["status"] or speed["status"]
+        every = commands(given.rehearse, folder)
+        for part in given.only:
+            report["parts"][part] = found = run(*every[part], given.seconds)
+            given.file.write_text(json.dumps(report, indent=1))
+            print(f"{part}: status {found['status']} after {found['seconds']} s", flush=True)
+    return int(any(part["status"] != 0 for part in report["parts"].values()))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from kansciml._errors import KansciError
 from kansciml.benchmarks import _layer_cases as cases
 from kansciml.benchmarks import _measuring as measuring
+from kansciml.benchmarks._cuda.device import chosen_device, facts, first_line, in_turns, peak_bytes
 from kansciml.benchmarks._cuda.model import SHAPES, chosen
 from kansciml.benchmarks._cuda.roofline import DEVICES, TYPES, expected
 from kansciml.layers._kernels._triton import library
@@ -22,6 +22,7 @@ from kansciml.runs.tables import Table
 
 TRITON, PLAIN = "SplineKAN, Triton", "SplineKAN, torch"
 WAYS = ("dense", "fused", "sparse")
+OVER = {"over_peer": cases.EFFICIENT, "over_textbook": cases.TEXTBOOK, "over_floor": cases.FLOOR}
 CALLS = 5
 """Calls between two readings of the device's clock."""
 COLUMNS = {
@@ -29,17 +30,23 @@ COLUMNS = {
     "layer": "layer",
     "forward_ms": "forward [ms]",
     "both_ms": "both [ms]",
+    "over_peer": "both, x efficient-kan",
     "over_textbook": "both, x textbook",
     "over_floor": "both, x products alone",
+    "saved_bytes_per_input": "saved [B/input]",
     "peak_bytes": "peak [MB]",
     "expected_ms": "expected both [ms]",
 }
 
 
-def _makers(shape: tuple[int, int, int], grid: int) -> dict[str, tuple[str | None, Callable[[], nn.Module]]]:
+def _makers(
+    shape: tuple[int, int, int], grid: int, compiled: bool
+) -> dict[str, tuple[str | None, Callable[[], nn.Module]]]:
     """Candidates by name: the way that Triton's kernels are made to go (None: their own choice), and what makes it."""
     found: dict[str, tuple[str | None, Callable[[], nn.Module]]] = {
-        name: (None, make) for name, make in cases.modules(shape, grid).items() if not name.startswith("SplineKAN")
+        name: (None, make)
+        for name, make in cases.modules(shape, grid, compiled).items()
+        if not name.startswith("SplineKAN") or name == PLAIN + cases.COMPILED
     }
 
     def spline(backend: str) -> Callable[[], nn.Module]:
@@ -67,41 +74,23 @@ def _going(way: str | None) -> Iterator[None]:
         backend.way = own
 
 
-def _in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Milliseconds per call by the device's clock, (rounds,) per name, after two calls that do not count."""
-    for call in calls.values():
-        call()
-        call()
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            for _ in range(CALLS):
-                call()
-            end.record()
-            end.synchronize()
-            found[name].append(begin.elapsed_time(end) / CALLS)
-    return {name: np.array(times) for name, times in found.items()}
-
-
-def measure_shape(shape: tuple[int, int, int], grid: int, kind: str, rounds: int) -> list[dict[str, Any]]:
+def measure_shape(
+    shape: tuple[int, int, int], grid: int, kind: str, rounds: int, device: torch.device, compiled: bool = False
+) -> list[dict[str, Any]]:
     """Rows of one shape and type; a layer that fails has a row with its ``error``."""
     dtype = torch.float32 if kind == "tf32" else getattr(torch, kind)
     ready: dict[str, cases.Case] = {}
     ways: dict[str, str | None] = {}
     rows: list[dict[str, Any]] = []
-    for name, (way, make) in _makers(shape, grid).items():
+    for name, (way, make) in _makers(shape, grid, compiled).items():
         try:
-            case = cases.make_case(name, make, shape, grid, dtype)
-            case = cases.Case(case.module.cuda(), case.x.detach().cuda().requires_grad_())
             with _going(way):
+                case = cases.make_case(name, make, shape, grid, dtype, device)
                 case.both()
-            torch.cuda.synchronize()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
         except Exception as error:  # of a third party, of too little memory: the others are measured all the same
-            rows.append(
-                {"dtype": kind, "layer": name, "error": (str(error).splitlines() or [type(error).__name__])[0][:120]}
-            )
+            rows.append({"dtype": kind, "layer": name, "error": f"{name}: {first_line(error)}"})
         else:
             ready[name], ways[name] = case, way
 
@@ -112,23 +101,24 @@ def measure_shape(shape: tuple[int, int, int], grid: int, kind: str, rounds: int
 
         return going
 
-    forward = _in_turns({name: call(name, case.forward) for name, case in ready.items()}, rounds)
-    both = _in_turns({name: call(name, case.both) for name, case in ready.items()}, rounds)
-    model = _model(shape, grid, kind)
+    repeats = CALLS if device.type == "cuda" else 1
+    forward = in_turns({name: call(name, case.forward) for name, case in ready.items()}, rounds, device, repeats)
+    both = in_turns({name: call(name, case.both) for name, case in ready.items()}, rounds, device, repeats)
+    model = {} if device.type == "cpu" else _model(shape, grid, kind)
     for name, case in ready.items():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call(name, case.both)()
+        with _going(ways[name]):
+            saved = cases.saved_per_input(case, shape[0])[0]
         row = {
             "dtype": kind,
             "layer": name,
             **{"forward_ms": float(np.median(forward[name])), "both_ms": float(np.median(both[name]))},
-            "peak_bytes": torch.cuda.max_memory_allocated() - before,
+            "saved_bytes_per_input": saved,
+            "peak_bytes": peak_bytes(call(name, case.both), device),
             "expected_ms": model.get(
                 {cases.BASELINE: "nn.Linear + SiLU", cases.TEXTBOOK: "efficient-kan"}.get(name, name)
             ),
         }
-        for key, other in (("over_textbook", cases.TEXTBOOK), ("over_floor", cases.FLOOR)):
+        for key, other in OVER.items():
             row[key] = measuring.ratio(both[name], both[other]) if other in both else None
         rows.append(row)
     return rows
@@ -144,18 +134,42 @@ def _model(shape: tuple[int, int, int], grid: int, kind: str) -> dict[str, float
     return {row["layer"]: row["both_ms"] for row in rows} | {cases.FLOOR: rows[-1]["both_ms"]}
 
 
-def run(shapes: Sequence[str] | None, grid: int, rounds: int) -> tuple[dict[str, Any], list[Table]]:
+TARGET_SHAPES = ("S3", "S6")
+OVER_PEER = {"bfloat16": 0.1, "float32": 0.2}
+OVER_FLOOR = 1.5
+SAVED = {"bfloat16": 2.0, "float32": 4.0}
+
+
+def target_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the Triton kernels should reach, and reached, see `at_most`."""
+    rows = {(one["shape"], row["dtype"]): row for one in results for row in one["rows"] if row["layer"] == TRITON}
+    found = []
+    for shape in TARGET_SHAPES:
+        for dtype, least in OVER_PEER.items():
+            row, what = rows.get((shape, dtype), {}), f"{TRITON}, {shape}, {dtype}"
+            key, peer = ("over_peer", cases.EFFICIENT) if row.get("over_peer") else ("over_textbook", cases.TEXTBOOK)
+            found.append(measuring.at_most(f"{what}: over {peer}", least, row.get(key)))
+            found.append(measuring.at_most(f"{what}: over the products alone", OVER_FLOOR, row.get("over_floor")))
+            saved = row.get("saved_bytes_per_input")
+            found.append(measuring.at_most(f"{what}: bytes saved per input", SAVED[dtype], saved))
+    return found
+
+
+def run(
+    shapes: Sequence[str] | None, grid: int, rounds: int, compiled: bool = False, rehearse: bool = False
+) -> tuple[dict[str, Any], list[Table]]:
     """Measure on this machine's GPU; returns the JSON document and the tables.
 
     Raises:
-        KansciError: there is no CUDA device.
+        KansciError: there is no CUDA device, and it is no rehearsal.
     """
-    names = chosen(shapes)
-    if not torch.cuda.is_available():
-        raise KansciError("got no CUDA device: run this where there is one, or add --model-only for expected times")
-    kinds = [kind for kind in TYPES if kind != "tf32" or torch.cuda.get_device_capability() >= (8, 0)]
-    device = {"name": torch.cuda.get_device_name(), "capability": list(torch.cuda.get_device_capability())}
-    document: dict[str, Any] = {"machine": {**measuring.facts(), "device": device, "triton": library.reason()}}
+    names, device = chosen(shapes), chosen_device(rehearse)
+    about = facts(device)
+    new = about["capability"] is not None and tuple(about["capability"]) >= (8, 0)
+    kinds = [kind for kind in TYPES if kind != "tf32" or new]
+    document: dict[str, Any] = {
+        "machine": {**measuring.facts(False, cases.PACKAGES), "device": about, "triton": library.reason()}
+    }
     document |= {"grid": grid, "spline_order": cases.SPLINE_ORDER, "results": []}
     tables, before = [], torch.get_float32_matmul_precision()
     with Progress() as progress, progress.task("bench layers", len(names) * len(kinds)) as task:
@@ -165,13 +179,14 @@ def run(shapes: Sequence[str] | None, grid: int, rounds: int) -> tuple[dict[str,
                 task.update(advance=0, now=f"{name} {kind}")
                 torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
                 try:
-                    rows += measure_shape(SHAPES[name], grid, kind, rounds)
+                    rows += measure_shape(SHAPES[name], grid, kind, rounds, device, compiled)
                 finally:
                     torch.set_float32_matmul_precision(before)
                 task.update(advance=1)
             sizes = dict(zip(("inputs", "outputs", "batch"), SHAPES[name]))
             document["results"].append({"shape": name, **sizes, "rows": rows})
-            title = "{}: {} -> {}, batch {:,}".format(name, *SHAPES[name]) + f", G = {grid}, {device['name']}"
+            title = "{}: {} -> {}, batch {:,}".format(name, *SHAPES[name]) + f", G = {grid}, {about['name']}"
             notes = ["Times by the device's clock, medians of interleaved rounds. Both: forward + backward."]
             tables.append(measuring.table_of(title, rows, {**{"dtype": "type"}, **COLUMNS}, notes))
-    return document, tables
+    document["targets"] = target_rows(document["results"])
+    return document, [*tables, measuring.targets_table(document["targets"], "A dash was not measured here.")]

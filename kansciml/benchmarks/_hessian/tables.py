@@ -38,7 +38,7 @@ FLOOR = 1e-8
 """Smallest error drawn: float32 tells none apart below."""
 
 
-def tables_of(document: Row) -> list[Table]:
+def tables(document: Row) -> list[Table]:
     """Times and memory by backend, the plan, accuracy where it was compared, and the targets."""
     found = [_times(document, result) for result in document["results"]]
     found.append(_plan(document["plan"]))

@@ -60,7 +60,7 @@ class Fig3Record(VisionRecord):
             found.append(not row.diverged and bool(loss.min() > (1 - FALL) * before.min()))
         return float(np.mean(found))
 
-    def title(self, task: str) -> str:
+    def title(self, task: str, sized: bool = True) -> str:
         """As elsewhere, with the size of the batches where there are several."""
         several = len({group.first.batch_size for group in self.groups}) > 1
-        return super().title(task) + (f", batches of {self.of(task)[0].first.batch_size}" if several else "")
+        return super().title(task, sized) + (f", batches of {self.of(task)[0].first.batch_size}" if several else "")

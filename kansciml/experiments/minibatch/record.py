@@ -171,10 +171,11 @@ class TrainedRecord(Generic[R, D]):
         """The data that a group was trained on."""
         return self.data[group.first.data_name]
 
-    def title(self, task: str) -> str:
-        """``mixer-nano on CIFAR-10``, or ``fno-wt (width 16, modes 8 x 8) on Darcy flow, 43 x 43``."""
+    def title(self, task: str, sized: bool = True) -> str:
+        """``mixer-nano on CIFAR-10``, or, if `sized`, ``fno-wt (width 16, modes 8 x 8) on Darcy flow, 43 x 43``."""
         group = self.of(task)[0]
-        sizes = ", ".join(f"{name.replace('_', ' ')} {shown(size)}" for name, size in group.first.resized.items())
+        resized = group.first.resized if sized else {}
+        sizes = ", ".join(f"{name.replace('_', ' ')} {shown(size)}" for name, size in resized.items())
         return f"{group.first.model}{f' ({sizes})' if sizes else ''} on {self.data_of(group).title}"
 
     def suffix(self, task: str) -> str:

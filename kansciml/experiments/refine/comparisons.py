@@ -21,6 +21,7 @@ def comparisons(record: Record) -> list[KanOverMlp]:
         KansciError: the record holds no trainings.
     """
     found = RefineRecord(FunctionsRecord.read(record))
+    size = {(run.target, run.variant, run.match): run.n_parameters for run in found.found.runs}  # at the end
     targets, made = {target.name: target for target in found.found.targets}, []
     for cost in COSTS:
         for one in found.matched("KAN or MLP", cost):
@@ -34,6 +35,7 @@ def comparisons(record: Record) -> list[KanOverMlp]:
                         equal=EQUAL[cost],
                         outcome=one.outcome,
                         about=ASIDE,
+                        parameters=(size[(one.target, *one.a)], size[(one.target, *one.b)]),
                         budget=f"{max(run.iterations for run in found.found.runs):,} iterations",
                         cut=COSTS[cost].removeprefix("equal "),
                     )

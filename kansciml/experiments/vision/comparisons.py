@@ -25,4 +25,5 @@ def of_images(vision: ImagesRecord[V]) -> list[KanOverMlp]:
     for kan, mlp in vision.pairs():
         outcome = compare(kan.by_seed(), mlp.by_seed(), below=1, text="KAN errs less")
         claims.append(Claim("test error", "", kan, mlp, outcome))
-    return compared("images", "test error", in_families(claims), lambda group: vision.title(group.task))
+    alike = len({vision.title(task, False) for task in vision.tasks}) < len(vision.tasks)
+    return compared("images", "test error", in_families(claims), lambda group: vision.title(group.task, alike))

@@ -88,63 +88,72 @@ class Filler:
     """Evaluates the splines of block after block into the same buffers: fresh memory would cost more than the sums."""
 
     def __init__(self, spec: SplineSpec, derivatives: int) -> None:
-        self.spec, self.derivatives = spec, derivatives
+        self.spec, self.derivatives, self.size = spec, derivatives, spec.grid + spec.spline_order
         smooth = spec.spline_order > max(1, derivatives)  # no steps among the derivatives
         self.in_place = spec.uniform and spec.outside == "zero" and smooth
-        self.buffers: list[Tensor] = []
+        self.memory: Tensor | None = None
+        self.buffers: tuple[Tensor, ...] = ()
+
+    def _views(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Buffers for blocks like this: of one piece, which an allocator keeps at hand, unlike several."""
+        shape = 3 + self.derivatives + bool(self.derivatives), x.shape[0], self.size, x.shape[1]
+        if self.memory is None:  # the first block is the largest
+            self.memory = x.new_empty(shape)
+            return self.memory.unbind()
+        return self.memory.view(-1)[: shape[0] * shape[1] * shape[2] * shape[3]].view(shape).unbind()
 
     def __call__(self, x: Tensor, cells: Tensor) -> tuple[list[Tensor], Tensor]:
         """B and derivatives over powers of a factor (i, 1), each (i, P, n), at x (i, n); the factor."""
         if not self.in_place:
             return evaluate(self.spec, x, cells, self.derivatives), x.new_ones(1, 1)
-        order, size = self.spec.spline_order, self.spec.grid + self.spec.spline_order
-        shape = (x.shape[0], size, x.shape[1])
-        n = x.shape[0] * size * x.shape[1]
-        if not self.buffers or self.buffers[0].numel() < n:
-            self.buffers = [x.new_empty(n) for _ in range(4 + self.derivatives + bool(self.derivatives))]
-        t, lower, a, *found = (buffer[:n].view(shape) for buffer in self.buffers)
-        centres = torch.arange(size, dtype=x.dtype, device=x.device).add_(0.5 * (1 - order))
-        u = (x - cells[0][:, None]).mul_(cells[1][:, None])
-        torch.sub(centres[:, None], u.unsqueeze(1), out=a)
-        left = found.pop() if self.derivatives else a
-        torch.abs(a, out=left)
+        order, top = self.spec.spline_order, self.derivatives
+        if not self.buffers or self.buffers[0].shape[::2] != x.shape:
+            self.buffers = self._views(x)
+        power, t, *found = self.buffers
+        root = factorial(order) ** (-1 / order)  # so that t ** S carries 1 / S!
+        low, per = cells.unsqueeze(2).unbind()
+        per = per * root
+        first, d = 0.5 * (1 - order) * root, found.pop() if top else t
+        centres = torch.arange(first, first + (self.size - 0.5) * root, root, dtype=x.dtype, device=x.device)
+        torch.sub(centres.unsqueeze(1), (x - low).mul_(per).unsqueeze(1), out=d)
+        torch.sub(0.5 * (order + 1) * root, torch.abs(d, out=t), out=t).relu_()
         for j in range(order // 2 + 1):
-            # t ** S carries the coefficient, so that no pass over the block is needed for it
-            root = (comb(order + 1, j) / factorial(order)) ** (1 / order)
-            torch.sub(0.5 * (order + 1) * root - j * root, left, alpha=root, out=t).clamp_min_(0)
-            self._add(found, j, t, lower, root)
-        if self.derivatives:
-            torch.copysign(found[1], a, out=found[1])  # each falls on both sides of its centre
-        return found, cells[1][:, None]
-
-    def _add(self, found: list[Tensor], j: int, t: Tensor, lower: Tensor, root: float) -> None:
-        """(-1) ** j times t ** S and its derivatives in t / root to `found`; to the first, j = 0, they are written."""
-        order, sign = self.spec.spline_order, (-1) ** j
-        power = t
-        for k in range(2, order + 1):
-            if k >= order - self.derivatives + 1:  # now t ** (k - 1)
-                derivative = order - k + 1
-                factor = sign * root**derivative * (order if derivative == 1 else order * (order - 1))
-                if j == 0:
-                    torch.mul(power, factor, out=found[derivative])
-                else:
-                    found[derivative].add_(power, alpha=factor)
-            if k == order and j == 0:
-                torch.mul(power, t, out=found[0])
-            elif k == order:
-                found[0].addcmul_(power, t, value=sign)
-            else:
-                power = torch.mul(power, t, out=lower)
+            into = [power] * len(found) if j else found
+            if j:
+                t.sub_(root).relu_()
+            _raise(t, order - top, into[top])
+            for k in range(top, -1, -1):
+                if k < top:
+                    torch.mul(into[k + 1], t, out=into[k])
+                if j:
+                    found[k].add_(power, alpha=(-1) ** j * comb(order + 1, j))
+        if top:
+            found[1].mul_(d.sign_())  # each falls on both sides of its centre
+            per = per * order
+        if top > 1:
+            found[2].mul_((order - 1) / order)
+        return found, per
 
     def product(self, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
         """a @ b in the shape of `like`, a block's splines; until the next block or product."""
-        if self.in_place and self.buffers[0].dtype == a.dtype:
+        if self.buffers and self.buffers[0].dtype == a.dtype:
             return _product_in(self.buffers[0], a, b, like)
         return (a @ b).view(like.shape)
 
 
-def _product_in(memory: Tensor, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
-    return torch.mm(a, b, out=memory[: like.numel()].view(a.shape[0], b.shape[1])).view(like.shape)
+def _raise(t: Tensor, exponent: int, out: Tensor) -> None:
+    """t ** exponent, up to 5: PyTorch is quick at squares and cubes alone."""
+    torch.pow(t, exponent if exponent < 4 else 2, out=out)
+    if exponent > 3:
+        out.square_()
+    if exponent == 5:
+        out.mul_(t)
+
+
+def _product_in(memory: Tensor, a: Tensor, b: Tensor, _: Tensor) -> Tensor:
+    """a @ b in the memory of a block's splines, and in its shape."""
+    torch.mm(a, b, out=memory.view(a.shape[0], b.shape[1]))
+    return memory
 
 
 Evaluated = tuple[slice, slice, list[Tensor], Tensor]
@@ -192,9 +201,11 @@ def evaluated(given: Given, derivatives: int, kept: Kept | None = None) -> Itera
         for row, column, part, part_cells in blocks(spec, x, cells, w.spline.shape[-1]):
             yield (row, column, *fill(part, part_cells)), fill.product
         return
-    memory = torch.empty(max((b[2][0].numel() for b in kept.blocks), default=0), dtype=cells.dtype, device=x.device)
+    largest = max((block[2][0].numel() for block in kept.blocks), default=0)
+    memory = torch.empty(largest, dtype=cells.dtype, device=x.device)
     for block in kept.blocks:
-        yield block, partial(_product_in, memory)
+        like = block[2][0]
+        yield block, partial(_product_in, memory[: like.numel()].view(like.shape))
 
 
 class Scaler:
@@ -233,10 +244,11 @@ def split_scale(spline_weight: Tensor, spline_scale: Tensor, gspline: Tensor, gs
     tensors = (spline_weight, spline_scale, gspline, gscale)
     at_a_time = max(1, SPLIT_BYTES // (gspline[0].numel() * gspline.element_size()))
     products = torch.empty_like(gspline[:at_a_time], memory_format=torch.contiguous_format)
-    for weight, scale, grad, total in zip(*(tensor.split(at_a_time) for tensor in tensors)):
-        product = torch.mul(grad, weight, out=products[: len(grad)])
-        total.copy_(product.sum(1))
-        grad *= scale.unsqueeze(1)
+    for i in range(0, len(gspline), at_a_time):
+        part = slice(i, i + at_a_time)
+        grad = gspline[part]
+        gscale[part] = torch.mul(grad, spline_weight[part], out=products[: len(grad)]).sum(1)
+        grad.mul_(spline_scale[part].unsqueeze(1))
 
 
 def forward(given: Given) -> Tensor:
@@ -293,5 +305,5 @@ def backward(given: Given, gy: Tensor, need_x: bool, need_weights: bool, kept: K
                 split_scale(w.spline[column], w.scale[column], gspline[column], gscale[column])
         if gx is not None:
             of_basis = product(weight_of(column), cotangent.t(), values)
-            gx[row, column] += of_basis.mul_(slopes[0]).sum(1).mul_(per).t().to(gx.dtype)
+            gx[row, column].add_(of_basis.mul_(slopes[0]).sum(1).mul_(per).t())
     return Parts(gx, gbase, None if gspline is None else gspline.to(dtype), gscale)

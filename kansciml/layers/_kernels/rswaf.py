@@ -1,4 +1,4 @@
-"""One RSWAF layer (LayerNorm, switch functions, matrix product) as one operation that keeps only x for backward.
+"""One RSWAF layer (LayerNorm, bumps, products with the weights) as one operation that keeps only x for backward.
 
 The kernel fills the basis in blocks that stay in cache and rebuilds it, and the LayerNorm, in backward. With
 t = exp(-2 (|z - c| - H) / h), c the middle and H the half width of the grid, one exponential gives all functions:
@@ -21,6 +21,7 @@ from torch import Tensor
 from kansciml.layers import layer_norm
 from kansciml.layers._kernels import autograd, tensor_values
 from kansciml.layers._kernels._triton import library as triton_library
+from kansciml.layers._kernels.activations import activate, times_slope
 from kansciml.layers._kernels.plain import add_product
 
 ROWS = 512
@@ -28,6 +29,10 @@ ROWS = 512
 BLOCK_BYTES = 1 << 19
 """Bytes of one block of the basis: it and its temporaries fit a core's second-level cache."""
 BACKENDS = ("auto", "torch", "triton")
+BUMPS = ("switch", "gauss")
+"""sech^2 u and exp(-u^2), with u = (z - g) / h."""
+FAR = 28.0
+"""|u| from which exp(-u^2) is 0 in every dtype: an infinite input must not make 0 * inf."""
 MAX_EXPONENT = 40.0
 """Width of the grid, in units of h, up to which r^2 cannot leave float32's range (exp(88))."""
 
@@ -43,6 +48,8 @@ class RswafSpec(NamedTuple):
     eps: float  # of the LayerNorm
     shared: bool  # whether one exponential per input serves all grid points (`is_narrow`)
     backend: str = "auto"  # of `BACKENDS`
+    bump: str = "switch"  # of `BUMPS`
+    activation: str | None = None  # of the base branch, if there is one
 
 
 class RswafTensors(NamedTuple):
@@ -53,6 +60,7 @@ class RswafTensors(NamedTuple):
     norm_bias: Tensor | None
     grid_points: Tensor
     weight: Tensor
+    base: Tensor | None = None  # (I, O)
 
     def norm(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
         """Scale and shift of the LayerNorm, if there is one."""
@@ -68,10 +76,14 @@ def composite(spec: RswafSpec, *tensors: Any) -> Tensor:
     norm = t.norm(z.dtype)
     if norm is not None:
         z = layer_norm.composite(spec.eps, z, *norm)
-    u = (z.unsqueeze(-1) - t.grid_points.to(z.dtype)) * autograd.constant(2.0 / spec.h, z)
-    # sech^2(u / 2) as two sigmoids: smooth at the centre, where |u| is not, and exact in both tails
-    values = 4.0 * torch.sigmoid(u) * torch.sigmoid(-u)
-    return values.to(t.weight.dtype).flatten(-2) @ t.weight.flatten(0, 1)
+    u = (z.unsqueeze(-1) - t.grid_points.to(z.dtype)) * autograd.constant(1.0 / spec.h, z)
+    # sech^2(u) as two sigmoids: smooth at the centre, where |u| is not, and exact in both tails
+    if spec.bump == "gauss":
+        values = torch.exp(-(u.clamp(-FAR, FAR) ** 2))
+    else:
+        values = 4.0 * torch.sigmoid(2.0 * u) * torch.sigmoid(-2.0 * u)
+    y = values.to(t.weight.dtype).flatten(-2) @ t.weight.flatten(0, 1)
+    return y if t.base is None else y + activate(spec.activation, t.x).to(t.base.dtype) @ t.base
 
 
 def is_narrow(grid_points: Tensor, h: float) -> bool:
@@ -119,6 +131,19 @@ def evaluate(
     return values, p.mul_(2.0).sub_(1.0).mul_(values).mul_(sign)  # 2 p - 1 is |tanh|, signed by the side of c
 
 
+def gaussians(z: Tensor, grid_points: Tensor, h: float, slope: bool) -> tuple[Tensor, Tensor | None]:
+    """As `evaluate`, of exp(-u^2)."""
+    u = (z.unsqueeze(1) - grid_points.detach().to(z.dtype).view(1, -1, 1)).mul_(1.0 / h).clamp_(-FAR, FAR)
+    values = (u * u).neg_().exp_()
+    return values, u.mul_(values).mul_(-2.0 / h) if slope else None
+
+
+def _evaluated(spec: RswafSpec, z: Tensor, t: RswafTensors, slope: bool, constants: tuple | None) -> tuple:
+    if spec.bump == "gauss":
+        return gaussians(z, t.grid_points, spec.h, slope)
+    return evaluate(z, t.grid_points, spec.h, spec.shared, slope, constants)
+
+
 def _row_blocks(x: Tensor, norm: tuple[Tensor, Tensor] | None, eps: float, size: int) -> Iterator[tuple]:
     """Row slice, x and LayerNorm(x) of it transposed to (I, n) in the dtype to compute in, mean and 1 / deviation."""
     on_cpu = x.device.type == "cpu"
@@ -140,7 +165,8 @@ def _columns(z: Tensor, size: int) -> Iterator[slice]:
 
 
 def _triton_runs(spec: RswafSpec, t: RswafTensors) -> bool:
-    return len(t.x) > 0 and triton_library.chosen(spec.backend, 1, t.x, t.weight)
+    ours = spec.bump == "switch" and t.base is None and len(t.x) > 0
+    return ours and triton_library.chosen(spec.backend, 1, t.x, t.weight)
 
 
 def forward(spec: RswafSpec, *tensors: Any) -> Tensor:
@@ -152,10 +178,13 @@ def forward(spec: RswafSpec, *tensors: Any) -> Tensor:
         return kernels.forward(spec, t)
     size, dtype, compute = t.weight.shape[1], t.weight.dtype, _compute(t.x.dtype)
     constants = _constants(t.grid_points, spec.h, compute) if spec.shared else None
-    y = t.x.new_zeros(len(t.x), t.weight.shape[-1], dtype=_compute(dtype))
+    if t.base is None:
+        y = t.x.new_zeros(len(t.x), t.weight.shape[-1], dtype=_compute(dtype))
+    else:
+        y = (activate(spec.activation, t.x).to(dtype) @ t.base).to(_compute(dtype))
     for row, _, z, _, _ in _row_blocks(t.x, t.norm(compute), spec.eps, size):
         for column in _columns(z, size):
-            values = evaluate(z[column], t.grid_points, spec.h, spec.shared, False, constants)[0].to(dtype)
+            values = _evaluated(spec, z[column], t, False, constants)[0].to(dtype)
             add_product(y[row], values.flatten(0, 1).t(), t.weight[column].flatten(0, 1))
     return y.to(dtype)
 
@@ -166,7 +195,7 @@ def backward(spec: RswafSpec, wanted: Sequence[bool], gy: Tensor, *tensors: Any)
     if _triton_runs(spec, t) and not need_grid:
         from kansciml.layers._kernels._triton import rswaf as kernels
 
-        return kernels.backward(spec, wanted, gy, t)
+        return *kernels.backward(spec, wanted, gy, t), None
     size, dtype, compute = t.weight.shape[1], t.weight.dtype, _compute(t.x.dtype)
     norm = t.norm(compute)
     constants = _constants(t.grid_points, spec.h, compute) if spec.shared else None
@@ -177,7 +206,7 @@ def backward(spec: RswafSpec, wanted: Sequence[bool], gy: Tensor, *tensors: Any)
     for row, part, z, mean, rstd in _row_blocks(t.x, norm, spec.eps, size):
         cotangent, gz = gy[row], torch.empty_like(z) if need_z else None
         for column in _columns(z, size):
-            values, slopes = evaluate(z[column], t.grid_points, spec.h, spec.shared, need_z or need_grid, constants)
+            values, slopes = _evaluated(spec, z[column], t, need_z or need_grid, constants)
             if gweight is not None:
                 add_product(gweight[column].view(-1, gy.shape[1]), values.to(dtype).flatten(0, 1), cotangent)
             if slopes is not None:
@@ -196,7 +225,13 @@ def backward(spec: RswafSpec, wanted: Sequence[bool], gy: Tensor, *tensors: Any)
         )
         for total, share in zip(gnorm, shares):
             total += share
-    found = (gx, *(gnorm or (None, None)), ggrid, gweight)
+    gbase = None
+    if t.base is not None:
+        if gx is not None:
+            gx += times_slope(spec.activation, (gy @ t.base.t()).to(gx.dtype), t.x)
+        if wanted[5]:
+            gbase = activate(spec.activation, t.x).to(dtype).t() @ gy
+    found = (gx, *(gnorm or (None, None)), ggrid, gweight, gbase)
     return tuple(
         None if grad is None or of is None or not want else grad.to(of.dtype)
         for grad, of, want in zip(found, t, wanted)
@@ -220,14 +255,14 @@ class _Rswaf(torch.autograd.Function):
 
 def _now(options: Sequence[Any], tensors: Sequence[Any]) -> RswafSpec:
     """What a compiled program was told, with a look at the grid points as they are now."""
-    h, eps, shared, backend = options
-    return RswafSpec(h, eps, shared and is_narrow(RswafTensors(*tensors).grid_points, h), backend)
+    spec = RswafSpec(*options)
+    return spec._replace(shared=spec.shared and is_narrow(RswafTensors(*tensors).grid_points, spec.h))
 
 
 COMPILED, COMPILED_BACKWARD = autograd.operators(
     "rswaf",
-    "Tensor x, Tensor? norm_weight, Tensor? norm_bias, Tensor grid_points, Tensor weight",
-    "float h, float eps, bool shared, str backend",
+    "Tensor x, Tensor? norm_weight, Tensor? norm_bias, Tensor grid_points, Tensor weight, Tensor? base_weight",
+    "float h, float eps, bool shared, str backend, str bump, str? activation",
     lambda options, *tensors: forward(_now(options, tensors), *tensors),
     lambda options, wanted, gy, *tensors: backward(_now(options, tensors), wanted, gy, *tensors),
     lambda options, *tensors: composite(RswafSpec(*options), *tensors),

@@ -8,7 +8,7 @@ Four doors to the same function, chosen by `apply`:
   goes through it: then what all such passes share (`plain.Known`), and of a layer that is told to `keep_basis` the
   splines too (`plain.Kept`, `cpp.Kept`). Third derivatives are the composite's;
 * under `torch.compile`: registered operators, because a traced autograd function would keep the basis again; in place
-  of cells they are given the knots, at which they look when they run;
+  of cells they are given the knots, at which they look when they run. Of knots that are learned, the composite;
 * under `torch.func` transforms (there in backward passes too) or forward-mode differentiation, also inside
   `torch.compile`, and where a graph is recorded for elsewhere (`autograd.recorded`): the composite itself.
 """
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kansciml.layers._kernels import autograd, cpp, cpp_library, plain, spline_second
+from kansciml.layers._kernels import autograd, cpp, cpp_library, free_knots, plain, spline_second
 from kansciml.layers._kernels._triton import library as triton_library
 from kansciml.layers._kernels.activations import activate
 from kansciml.layers._kernels.basis import evaluate
@@ -110,7 +110,7 @@ class _Spline(torch.autograd.Function):
         wanted, graph = ctx.needs_input_grad[3:], torch.is_grad_enabled()
         x, *weights = ctx.saved_tensors
         tensors = (x, ctx.cells, *weights)
-        if autograd.watched(gy):
+        if autograd.watched(gy) or (graph and wanted[1]):
             function = partial(composite, ctx.spec)
             return None, None, None, *autograd.gradient(function, wanted, gy, tensors, graph)
         if graph:
@@ -122,11 +122,12 @@ class _Spline(torch.autograd.Function):
 def _gradients(
     spec: SplineSpec, run: Kernels, wanted: Sequence[bool], gy: Tensor, *tensors: Any, kept: Any = None
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of x, cells (None) and the weights, by the kernels, where wanted; `kept`: by these kernels."""
+    """Gradients where wanted, of x and the weights by the kernels; `kept`: by these kernels."""
     x, cells, *weights = tensors
     given = Given(spec, x, cells, Weights(*weights))
     gx, *grads = run.backward(given, gy.contiguous(), wanted[0], any(wanted[2:]), kept)
-    return gx, None, *(grad if want else None for grad, want in zip(grads, wanted[2:]))
+    of_knots = free_knots.of_layer(given, gy) if wanted[1] else None
+    return gx, of_knots, *(grad if want else None for grad, want in zip(grads, wanted[2:]))
 
 
 class _Gradient(torch.autograd.Function):
@@ -163,7 +164,9 @@ class _Gradient(torch.autograd.Function):
 
 def _read(options: Sequence[Any], x: Tensor, knots: Tensor, weight: Tensor) -> tuple[SplineSpec, Tensor, Kernels]:
     """What runs an operator of a compiled program, which is given the knots in place of cells."""
-    _, order, _, outside, activation, backend = options
+    grid, order, _, outside, activation, backend, opaque = options
+    if opaque:
+        return SplineSpec(grid, order, False, outside, activation), knots, kernels(backend, order, x, weight)
     spec, cells = read(knots, order, outside, activation, torch.promote_types(x.dtype, weight.dtype))
     return spec, cells, kernels(backend, order, x, weight)
 
@@ -181,7 +184,7 @@ def _compiled_backward(options, wanted, gy, x, knots, *weights) -> tuple[Tensor 
 COMPILED, COMPILED_BACKWARD = autograd.operators(
     "spline",
     "Tensor x, Tensor cells, Tensor? base_weight, Tensor spline_weight, Tensor? spline_scale",
-    "int grid, int spline_order, bool uniform, str outside, str? activation, str backend",
+    "int grid, int spline_order, bool uniform, str outside, str? activation, str backend, bool opaque",
     _compiled_forward,
     _compiled_backward,
     lambda options, *tensors: composite(SplineSpec(*options[:5]), *tensors),
@@ -198,11 +201,18 @@ def apply(
     spline_weight: Tensor,
     spline_scale: Tensor | None,
     keep_basis: bool = False,
+    opaque: bool = False,
 ) -> Tensor:
-    """y (N, O) of a spline KAN layer at x (N, I); `keep_basis`: as `SplineKAN` has it."""
+    """y (N, O) of a spline KAN layer at x (N, I).
+
+    Args:
+        keep_basis: as `SplineKAN` has it.
+        opaque: the cells are knots that nobody may look at, as they differ in every call.
+    """
     tensors = x, cells, base_weight, spline_weight, spline_scale
-    if autograd.plain_wanted() or cells.requires_grad:
+    compiling = torch.compiler.is_compiling()
+    if autograd.plain_wanted() or (compiling and cells.requires_grad):
         return composite(spec, *tensors)
-    if torch.compiler.is_compiling():
-        return COMPILED(*tensors, *spec, backend)
+    if compiling:
+        return COMPILED(*tensors, *spec, backend, opaque)
     return _Spline.apply(spec, kernels(backend, spec.spline_order, x, spline_weight), keep_basis, *tensors)

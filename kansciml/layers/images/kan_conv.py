@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from kansciml.layers._kernels.activations import activate, curvature, slope
 from kansciml.layers._kernels.autograd import autocast_dtype, gradient, graph_is_kept, plain_wanted, watched
 from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers._kernels.free_knots import blocks, of_splines
 from kansciml.layers._kernels.plain import Weights
+from kansciml.layers._kernels.spline_op import apply
 from kansciml.layers.bspline import SplineSpec
 from kansciml.layers.spline_kan import SplineKAN
 
 Pair = int | tuple[int, int]
-BLOCK = 1 << 16
-"""Splines that are evaluated at a time."""
 
 
 class KANConv2d(SplineKAN):
@@ -30,7 +30,8 @@ class KANConv2d(SplineKAN):
 
     The same as `SplineKAN` on unfolded patches whose knots are shared by the taps of a channel. So the splines are
     evaluated once per pixel and not once per tap, and an ordinary grouped convolution over them, and over act(x), does
-    the rest. For backward that keeps G + S + 2 numbers per padded pixel and channel, where patches would be k^2.
+    the rest. For backward that keeps G + S + 2 numbers per padded pixel and channel. With `backend` ``cpp`` or
+    ``triton`` the kernels of `SplineKAN` run over patches, group by group, and k^2 numbers are kept.
 
     Parameters: C (O / groups) k^2 (2 + G + S) with the defaults: 2 + G + S times those of `torch.nn.Conv2d`.
 
@@ -41,10 +42,11 @@ class KANConv2d(SplineKAN):
         groups: blocks of channels that are connected among themselves alone; C for a depthwise convolution.
         bias: learn one constant per output channel (default: none).
         options: as of `SplineKAN`: grid, spline_order, grid_range, spline_scale, base_activation, outside, init,
-            device, dtype.
+            backend (``auto``: PyTorch's convolution), learnable_knots, device, dtype.
 
     Weights are those of a `SplineKAN` from channels to (O / groups) k^2 taps: `base_weight` (C, T), `spline_weight`
-    (C, G + S, T), `spline_scale` (C, T); `bias` (O,). `update_grid` and `extend_grid` take images (N, C, H, W).
+    (C, G + S, T), `spline_scale` (C, T); `bias` (O,). `update_grid`, `extend_grid`, `edge_norms` and `regularisation`
+    take images (N, C, H, W), of which every pixel is a sample of its channel.
 
     Raises:
         ValueError: sizes out of range, channels that groups do not divide, what `SplineKAN` refuses, or an input that
@@ -68,8 +70,6 @@ class KANConv2d(SplineKAN):
                 f"got in_channels {in_channels}, out_channels {out_channels}, groups {groups}: expected multiples of"
                 " groups, all at least 1"
             )
-        if "backend" in options:
-            raise ValueError("got backend: expected none, as the convolution is PyTorch's")
         kernel = _pair("kernel_size", kernel_size)
         taps = out_channels // groups * kernel[0] * kernel[1]
         # plain numbers, which are read while the layer below is made and draws its weights
@@ -96,6 +96,8 @@ class KANConv2d(SplineKAN):
         weight = self._weight("spline_weight")
         self._check_images(x, weight)
         narrow = autocast_dtype(x)
+        if self.backend in ("cpp", "triton"):
+            return self._over_patches(x, narrow)
         rows, columns = self.padding
         maps = self._maps(F.pad(x, (columns, columns, rows, rows)) if rows or columns else x)
         filters, bias = self._filters(), self._weight("bias")
@@ -103,13 +105,36 @@ class KANConv2d(SplineKAN):
             maps, filters, bias = maps.to(narrow), filters.to(narrow), None if bias is None else bias.to(narrow)
         return F.conv2d(maps, filters, bias, self.stride, 0, self.dilation, self.groups)
 
+    def _over_patches(self, x: Tensor, narrow: torch.dtype | None) -> Tensor:
+        """The output by the spline layer's kernels, one group after the other."""
+        names = ("base_weight", "spline_weight", "spline_scale")
+        weights, bias = [self._weight(name) for name in names], self._weight("bias")
+        spec, cells = self._read(weights[1])
+        axis, taps = int(spec.uniform), self.kernel_size[0] * self.kernel_size[1]
+        cells = cells.to(torch.promote_types(weights[1].dtype, torch.float32)).repeat_interleave(taps, axis)
+        patches = F.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride).transpose(1, 2)
+        n = len(patches)
+        rows = patches.flatten(0, 1).tensor_split(self.groups, 1)  # each (N pixels, C / groups k^2)
+        parts = [None if w is None else self.by_output(w if narrow is None else w.to(narrow)) for w in weights]
+        found = []
+        for group, own in enumerate(zip(rows, cells.tensor_split(self.groups, axis))):
+            base, spline, scale = (None if w is None else w[group].movedim(-1, 1).flatten(0, 1) for w in parts)
+            base, scale = (None if w is None else w.squeeze(1) for w in (base, scale))
+            assert spline is not None
+            found.append(apply(spec, self.backend, *own, base, spline, scale, self.keep_basis, not spec.uniform))
+        y = torch.cat(found, 1)
+        y = y if bias is None else y + bias.to(y.dtype)
+        sides = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
+        height, width = ((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in sides)
+        return y.reshape(n, height, width, self.out_channels).permute(0, 3, 1, 2)
+
     def _maps(self, x: Tensor) -> Tensor:
         """act(x), if there is a base branch, and the splines at x, of each channel: (N, C (1 + G + S), H, W)."""
         n, c, height, width = x.shape
         spec, cells = self._read(self._weight("spline_weight"))
-        flat = x.transpose(0, 1).reshape(c, -1)  # (C, N H W)
+        flat = x.transpose(0, 1).reshape(c, n * height * width)
         found = _whole(flat, cells, spec) if plain_wanted() else _Maps.apply(flat, cells, spec, self.keep_basis)
-        return found.reshape(-1, n, height, width).transpose(0, 1)
+        return found.reshape(c * found.shape[1], n, height, width).transpose(0, 1)
 
     def _filters(self) -> Tensor:
         """The weights as those of the convolution over `_maps`, (O, C / groups (1 + G + S), *kernel)."""
@@ -134,13 +159,13 @@ class KANConv2d(SplineKAN):
         if autocast_dtype(x) is None and x.dtype != weight.dtype:
             raise ValueError(f"got input of {x.dtype}: expected {weight.dtype}, the dtype of the weights")
 
-    def _samples(self, x: Tensor, group: Any) -> Tensor:
+    def _rows(self, x: Tensor) -> Tensor:
         self._check_images(x, self._weight("spline_weight"))
-        return super()._samples(x.movedim(1, -1), group)
+        return super()._rows(x.movedim(1, -1))
 
     def extra_repr(self) -> str:
         sizes = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        rest = super().extra_repr().split(", ", 2)[2].rpartition(", backend=")[0]
+        rest = super().extra_repr().split(", ", 2)[2]
         return f"{sizes}, padding={self.padding}, dilation={self.dilation}, groups={self.groups}, {rest}"
 
 
@@ -153,16 +178,10 @@ def _whole(x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int = 0) -> T
     return torch.cat([torch.zeros_like(x).unsqueeze(1) if base is None else base.unsqueeze(1), found], 1)
 
 
-def _blocks(spec: SplineSpec, x: Tensor) -> Iterator[slice]:
-    """Pixels whose splines are evaluated at a time, so that the temporaries stay small."""
-    step = max(1, BLOCK // (len(x) * (spec.grid + spec.spline_order)))
-    return (slice(start, start + step) for start in range(0, x.shape[1], step))
-
-
 def _times_derivative(cotangent: Tensor, x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int) -> Tensor:
     """The cotangents (C, 1 + G + S, n) of the maps times their first or second derivative, summed: (C, n)."""
     found = torch.empty_like(x)
-    for block in _blocks(spec, x):
+    for block in blocks(spec, x):
         found[:, block] = (cotangent[..., block] * _whole(x[:, block], cells, spec, derivative)).sum(1)
     return found
 
@@ -175,16 +194,24 @@ class _Maps(torch.autograd.Function):
         ctx.save_for_backward(x, cells)
         ctx.options = spec, keep
         maps = x.new_empty(len(x), spec.grid + spec.spline_order + (spec.activation is not None), x.shape[1])
-        for block in _blocks(spec, x):
+        for block in blocks(spec, x):
             maps[..., block] = _whole(x[:, block], cells, spec)
         return maps
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, None, None, None]:
-        x, cells = ctx.saved_tensors
-        if watched(*cotangents):
-            return _first(x, cells, ctx.options[0], cotangents[0]), None, None, None
-        return _Gradient.apply(cotangents[0], x, cells, *ctx.options), None, None, None
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        (x, cells), (spec, keep), wanted = ctx.saved_tensors, ctx.options, ctx.needs_input_grad[:2]
+        (cotangent,), graph = cotangents, torch.is_grad_enabled()
+        if watched(cotangent) or (graph and wanted[1]):
+            function = partial(_whole, spec=spec)
+            return *gradient(function, wanted, cotangent, [x, cells], graph), None, None
+        gx = _Gradient.apply(cotangent, x, cells, spec, keep) if wanted[0] else None
+        if not wanted[1]:
+            return gx, None, None, None
+        total, first = torch.zeros_like(cells), int(spec.activation is not None)
+        for block in blocks(spec, x):
+            total += of_splines(spec, x[:, block].to(cells.dtype), cells, cotangent[:, first:, block])
+        return gx, total, None, None
 
 
 class _Gradient(torch.autograd.Function):

@@ -9,23 +9,6 @@ from torch import Tensor
 KEYS = ("base_weight", "spline_weight", "grid")
 
 
-def split(state_dict: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The states of a network's layers, in order.
-
-    Raises:
-        ValueError: no layers, or one is missing.
-    """
-    found: dict[int, dict[str, Tensor]] = {}
-    for key, value in state_dict.items():
-        parts = key.split(".")
-        if len(parts) != 3 or parts[0] != "layers" or not parts[1].isdigit():
-            raise ValueError(f"got key {key!r}: expected efficient-kan's, such as layers.0.base_weight")
-        found.setdefault(int(parts[1]), {})[parts[2]] = value
-    if not found or sorted(found) != list(range(len(found))):
-        raise ValueError(f"got layers {sorted(found)}: expected all of 0, 1, ... of an efficient-kan network")
-    return [found[index] for index in range(len(found))]
-
-
 def read(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
     """Tensors of one layer under this package's names and in its layout, and the spline order.
 

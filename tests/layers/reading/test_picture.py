@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from kansciml import KAN, UsageError
-from kansciml.reporting.kan_plot import edge_functions_figure
+from kansciml.layers.reading.picture import edge_functions_figure
 from kansciml.reporting.style import save_figure
 
 
@@ -22,8 +23,8 @@ def network(*widths, seed=0):
     return layers
 
 
-def greys(lines):
-    return [line.get_color()[0] for line in lines]
+def opacities(axes):
+    return [one.lines[0].get_alpha() for one in axes]
 
 
 def test_a_small_network_has_a_panel_two_lines_and_its_own_curve_per_edge():
@@ -59,15 +60,14 @@ def test_panels_lie_inside_the_picture_and_do_not_overlap():
         assert not any(box.overlaps(other) for other in boxes[:index])
 
 
-def test_darkness_follows_the_norm_and_a_zero_edge_stays_visible():
+def test_opacity_follows_the_norm_and_a_zero_edge_stays_visible():
     curves = network(1, 3)
     curves[0][1][:, 0, 2] = 0.0
     panels = edge_functions_figure(curves, norms=[np.array([[2.0, 1.0, 0.0]])]).axes[1:]
-    first, second, zero = (greys(axes.lines)[0] for axes in panels)
-    assert first == 0 and first < second < zero < 0.9
+    first, second, zero = opacities(panels)
+    assert first == 1 and first > second > zero > 0.1
     by_default = edge_functions_figure(curves)
-    shown = greys([axes.lines[0] for axes in by_default.axes[1:]])
-    assert list(np.argsort(shown)) == list(np.argsort(-np.abs(curves[0][1]).mean(0)[0]))
+    assert list(np.argsort(opacities(by_default.axes[1:]))) == list(np.argsort(np.abs(curves[0][1]).mean(0)[0]))
     assert all(np.isfinite(axes.get_ylim()).all() for axes in by_default.axes)
 
 
@@ -88,6 +88,47 @@ def test_pictures_are_written_the_same_twice(tmp_path):
         pictures = (edge_functions_figure(network(*widths), max_panels=5) for _ in range(2))
         first, second = (save_figure(one, tmp_path / folder, name) for one, folder in zip(pictures, "ab"))
         assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_a_network_is_drawn_over_what_reaches_its_edges():
+    net = KAN((2, 3, 1), outside="linear", dtype=torch.float64)
+    x = torch.rand(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 - 1
+    panels = net.plot(x, outputs=["z"]).axes[1:]
+    hidden = net.layers[0](x).detach()
+    for axes, seen in zip(panels, [*x.T[[0, 0, 0, 1, 1, 1]], *hidden.T]):
+        at = axes.lines[0].get_xdata()
+        np.testing.assert_allclose([at[0], at[-1]], [seen.min(), seen.max()])
+    first = net.layers[0]
+    one_input = [first(torch.stack([a, x[0, 1]])) for a in (x[0, 0], x[1, 0])]  # only the edges of input 1 differ
+    drawn = [[np.interp(float(a), *axes.lines[0].get_data()) for axes in panels[:3]] for a in (x[0, 0], x[1, 0])]
+    np.testing.assert_allclose(np.subtract(*drawn), (one_input[0] - one_input[1]).detach(), atol=1e-3)
+    lone = KAN((1, 2), dtype=torch.float64)
+    seen = x[:, :1] / 2
+    means = [layer(seen).detach().abs().mean(0) for layer in lone.layers]  # of one input, a layer's output is its edges
+    found = opacities(lone.plot(seen).axes[1:])
+    np.testing.assert_allclose((np.array(found) - 0.15) / 0.85, means[0] / means[0].max())
+    assert opacities(lone.plot().axes[1:]) != found
+
+
+def test_a_picture_is_written_in_the_format_of_its_ending(tmp_path):
+    net = KAN((2, 2, 1))
+    for ending, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        net.plot(path=tmp_path / "new" / f"kan.{ending}")
+        assert (tmp_path / "new" / f"kan.{ending}").read_bytes().startswith(start)
+    with pytest.raises(UsageError, match=r"got path 'kan.doc': expected an ending among .*\.pdf"):
+        net.plot(path="kan.doc")
+
+
+def test_what_cannot_be_drawn_is_one_clear_line():
+    bad = torch.tensor([[0.1, float("nan")]])
+    for network_, x, message in (
+        (KAN((2, 2)), bad, "inputs of layer 1 .*finite"),
+        (KAN((2, 2)), torch.rand(0, 2), "at least one row"),
+        (KAN((2, 2)), torch.rand(4, 3), r"expected \(\.\.\., 2\)"),
+        (KAN((3, 2), layer="rswaf"), None, "expected SplineKAN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            network_.plot(x)
 
 
 def test_bad_curves_are_one_clear_line():
@@ -111,5 +152,5 @@ def test_bad_curves_are_one_clear_line():
 
 
 def test_only_drawing_loads_matplotlib():
-    code = "import sys, kansciml.reporting.kan_plot; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    code = "import sys, kansciml.layers.reading.picture; print({'torch', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

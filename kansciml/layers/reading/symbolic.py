@@ -1,0 +1,272 @@
+"""A spline network read as formulas: the best function of a library for every edge, and an expression per output.
+
+Sources: Liu et al. (2024), section 2.5.2, for what is fitted; the choice below weighs simplicity as pykan does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from kansciml._errors import KansciError, UsageError, check_names
+from kansciml.layers._kernels.edges import values_at
+from kansciml.layers.reading.functions import CONSTANT, FUNCTIONS, Fit, fit_edges, share_explained
+from kansciml.layers.reading.values import reaching
+
+if TYPE_CHECKING:
+    from kansciml.layers.kan import KAN
+
+POINTS = 400
+"""Inputs of an edge over which functions are fitted: evenly many of the data's between two, with both ends."""
+LEAST = 10
+"""Rows of inputs: functions have four constants."""
+NEGLIGIBLE = 1e-3
+"""Spread of an edge, as a share of the largest into the same node, up to which it is a constant."""
+EXACT = 1e-8
+"""1 - R2 below which functions fit equally well: no spline is nearer to them."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One edge and how it is read.
+
+    Args:
+        layer, source, target: where it is: layer, its input and its output, from 0 on.
+        fit: the function that was chosen.
+        fits: all functions, the largest R2 first; none for a constant.
+        low, high: least and largest input of the data.
+        spread: standard deviation of the edge's values over the data.
+    """
+
+    layer: int
+    source: int
+    target: int
+    fit: Fit
+    fits: tuple[Fit, ...]
+    low: float
+    high: float
+    spread: float
+
+    @property
+    def margin(self) -> float:
+        """R2 less that of the best other function with no more constants (those with more may have the chosen one as a
+        limit, as x^2 is one of sines): below 0 where one was preferred that leaves at most twice as much; NaN where
+        there is no other."""
+        most = 0 if self.fit.function == CONSTANT else FUNCTIONS[self.fit.function].constants
+        others = [fit.r2 for fit in self.fits if fit != self.fit and FUNCTIONS[fit.function].constants <= most]
+        return self.fit.r2 - max(others, default=math.nan)
+
+    @property
+    def place(self) -> str:
+        """As in pictures, from 1 on: ``layer 1: 2 -> 1``."""
+        return f"layer {self.layer + 1}: {self.source + 1} -> {self.target + 1}"
+
+    def rounded(self, digits: int) -> Fit:
+        """`fit` with a and c to significant digits, b and d to as many relative to the edge's argument and spread."""
+        fit = self.fit
+        a, c = (float(f"{value:.{digits - 1}e}") for value in (fit.a, fit.c))
+        b, d = _rounded(fit.b, self.largest_argument, digits), _rounded(fit.d, self.spread, digits)
+        return replace(fit, a=a, b=b, c=c, d=d)
+
+    @property
+    def largest_argument(self) -> float:
+        """Of f, over the inputs: the largest abs(a x + b)."""
+        return max(abs(self.fit.a * end + self.fit.b) for end in (self.low, self.high))
+
+
+def _rounded(value: float, scale: float, digits: int) -> float:
+    return round(value, digits - 1 - math.floor(math.log10(scale))) + 0.0 if scale else value
+
+
+@dataclass(frozen=True)
+class Symbolic:
+    """A network of spline layers read as formulas; called with inputs (..., I), as the formulas give outputs (..., O).
+
+    ``print`` it for a table of the edges.
+
+    Args:
+        edges: of all layers, by layer, input and output.
+        biases: of each layer's outputs.
+        threshold: least R2 at which an edge counts as read.
+        r2: of each output, the formulas of all edges together, whatever their own R2, against the network over the
+            data; -inf where they are not finite.
+    """
+
+    edges: tuple[Edge, ...]
+    biases: tuple[np.ndarray, ...]
+    threshold: float
+    r2: tuple[float, ...] = ()
+
+    @property
+    def unread(self) -> tuple[Edge, ...]:
+        """The edges that no function fits: of R2 below the threshold."""
+        return tuple(edge for edge in self.edges if not edge.fit.r2 >= self.threshold)
+
+    def __call__(self, x: Float[np.ndarray, "*batch inputs"]) -> Float64[np.ndarray, "*batch outputs"]:
+        if x.shape[-1:] != (self._inputs,):
+            raise UsageError(f"got inputs of shape {x.shape}: expected (..., {self._inputs})")
+        nodes = list(np.moveaxis(x.astype(float), -1, 0))
+        for number, bias in enumerate(self.biases):
+            following = [np.full(nodes[0].shape, float(constant)) for constant in bias]
+            for edge in self._of(number):
+                following[edge.target] = following[edge.target] + edge.fit(nodes[edge.source])
+            nodes = following
+        return np.stack(nodes, -1)
+
+    @property
+    def _inputs(self) -> int:
+        return 1 + max(edge.source for edge in self._of(0))
+
+    def _of(self, number: int) -> list[Edge]:
+        return [edge for edge in self.edges if edge.layer == number]
+
+    def expressions(self, inputs: Sequence[str] | None = None, digits: int | None = None) -> list[Any]:
+        """The network as an expression of SymPy for each output.
+
+        Args:
+            inputs: names of the symbols (default: x1 ...).
+            digits: round every edge's constants to as many digits, at least 1 (default: none are rounded).
+
+        Raises:
+            KansciError: edges that no function fits, which it names; SymPy is not installed.
+            UsageError: not one name for each input; digits below 1.
+        """
+        if self.unread:
+            raise KansciError(f"got {self._statement()}: expected none; see unread, or take a lower threshold")
+        try:
+            import sympy
+        except ImportError:
+            raise KansciError("expressions need SymPy: pip install 'kansciml[symbolic]'") from None
+        names = [f"x{number + 1}" for number in range(self._inputs)] if inputs is None else list(inputs)
+        if len(names) != self._inputs:
+            raise UsageError(f"got {len(names)} names of inputs: expected {self._inputs}")
+        if digits is not None and digits < 1:
+            raise UsageError(f"got digits {digits}: expected at least 1")
+
+        def number(value: float) -> Any:
+            return sympy.Integer(int(value)) if value in (-1, 0, 1) else sympy.Float(value)
+
+        def short(value: float) -> Any:
+            value = float(f"{value:.{(digits or 15) - 1}e}")
+            return number(value) if value in (-1, 1) else sympy.Float(value, digits)
+
+        # a node is its terms and a constant: sums are multiplied out, so that the constants of edges become one
+        nodes = [([sympy.Symbol(name)], 0.0) for name in names]
+        for layer, bias in enumerate(self.biases):
+            terms: list[list[Any]] = [[] for _ in bias]
+            constants = bias.tolist()
+            for edge in self._of(layer):
+                fit, (inner, constant) = edge.fit, nodes[edge.source]
+                constants[edge.target] += fit.d
+                if fit.function == "x":
+                    terms[edge.target] += [number(fit.c) * term for term in inner]
+                    constants[edge.target] += fit.c * constant
+                elif fit.function != CONSTANT:
+                    shift = _rounded(fit.a * constant + fit.b, edge.largest_argument, digits or 15)
+                    argument = sympy.Add(*(number(fit.a) * term for term in inner), number(shift))
+                    terms[edge.target].append(number(fit.c) * FUNCTIONS[fit.function].symbol(sympy, argument))
+            nodes = list(zip(terms, constants))
+        spreads = [max(edge.spread for edge in self._of(layer) if edge.target == o) for o in range(len(nodes))]
+        found = [
+            sympy.Add(*terms, number(_rounded(constant, spread, digits or 15)))
+            for (terms, constant), spread in zip(nodes, spreads)
+        ]
+        if digits is None:
+            return found
+        return [one.xreplace({value: short(float(value)) for value in one.atoms(sympy.Float)}) for one in found]
+
+    def _statement(self) -> str:
+        worst = sorted(self.unread, key=lambda edge: edge.fit.r2)
+        some = "; ".join(f"{edge.place}, {edge.fit.function} {edge.fit.r2:.4g}" for edge in worst[:5])
+        more = f"; and {len(worst) - 5} more" if len(worst) > 5 else ""
+        return f"{len(worst)} of {len(self.edges)} edges whose best R2 is below {self.threshold:g} ({some}{more})"
+
+    def __str__(self) -> str:
+        lines = [f"{'edge':<20} {'R2':>9} {'margin':>9}  function of x, its input"]
+        for edge in self.edges:
+            mark = "" if edge.fit.r2 >= self.threshold else "  (not read)"
+            margin = "" if math.isnan(edge.margin) else f"{edge.margin:.6f}"
+            lines.append(f"{edge.place:<20} {edge.fit.r2:>9.6f} {margin:>9}  {edge.rounded(4)}{mark}")
+        state = f"not read: {self._statement()}" if self.unread else f"read: all, R2 of at least {self.threshold:g}"
+        return "\n".join([*lines, state, f"R2 of the outputs: {', '.join(f'{r2:.6f}' for r2 in self.r2)}"])
+
+
+@torch.no_grad()
+def read_network(
+    network: KAN,
+    x: Float[Tensor, "*batch inputs"],
+    threshold: float = 0.999,
+    functions: Sequence[str] | None = None,
+) -> Symbolic:
+    """See `KAN.symbolic`."""
+    names = list(FUNCTIONS) if functions is None else list(functions)
+    check_names("function", names, FUNCTIONS)
+    names = names if "x" in names else ["x", *names]
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"got threshold {threshold}: expected a number from 0 to 1")
+    edges: list[Edge] = []
+    seen = reaching(network, x)
+    rows = seen[0][1]
+    if len(rows) < LEAST:
+        raise UsageError(f"got {len(rows)} rows of inputs: expected at least {LEAST}")
+    for number, (layer, inputs) in enumerate(seen):
+        ranks = np.linspace(0, len(inputs) - 1, min(POINTS, len(inputs))).round().astype(int)
+        points = inputs.double().sort(0).values[torch.as_tensor(ranks, device=inputs.device)]
+        edges += _read_layer(number, points.cpu().numpy(), values_at(layer, points).cpu().numpy(), names, threshold)
+    biases = tuple(
+        np.zeros(layer.out_features) if layer.bias is None else layer.bias.double().cpu().numpy() for layer, _ in seen
+    )
+    read = Symbolic(tuple(edges), biases, threshold)
+    found, truth = read(rows.double().cpu().numpy()), network(rows).double().cpu().numpy()
+    return replace(read, r2=tuple(share_explained(*pair) for pair in zip(truth.T, found.T)))
+
+
+def _read_layer(number: int, x: np.ndarray, y: np.ndarray, names: list[str], threshold: float) -> list[Edge]:
+    """The edges of a layer from inputs x (n, I) and values y (n, I, O)."""
+    spreads = y.std(0)
+    rounding = 1e-12 * np.abs(y).max(0)
+    strongest = spreads.max(0)
+    varied = np.ptp(x, 0) > 1e-12 * np.abs(x).max(0)
+    flat = (spreads <= np.maximum(NEGLIGIBLE * strongest, rounding)) | ~varied[:, None]
+    edges = []
+    for source in range(x.shape[1]):
+        columns = np.flatnonzero(~flat[source])
+        found = iter(fit_edges(x[:, source], y[:, source, columns], names) if len(columns) else [])
+        for target in range(y.shape[2]):
+            spread = float(spreads[source, target])
+            if flat[source, target]:
+                share = spread / strongest[target] if varied[source] and spread > rounding[source, target] else 0.0
+                fits: list[Fit] = []
+                chosen = Fit(CONSTANT, 1.0, 0.0, 0.0, float(y[:, source, target].mean()), 1.0 - share**2)
+            else:
+                fits = next(found)
+                chosen = chosen_of(fits, threshold)
+            low, high = float(x[0, source]), float(x[-1, source])
+            edges.append(Edge(number, source, target, chosen, tuple(fits), low, high, spread))
+    return edges
+
+
+def chosen_of(fits: Sequence[Fit], threshold: float) -> Fit:
+    """The simplest good function of those of R2 at the threshold or above; where there is none, that of largest R2.
+
+    A constant more has to leave at most a tenth: the lowest log10(1 - R2) + (constants of c f(a x + b) + d) is best,
+    R2 above 1 - 1e-8 counting as that. Of equally many constants, the first in `FUNCTIONS` is taken that leaves at most
+    twice as much.
+    """
+    good = [fit for fit in fits if fit.r2 >= threshold] or [max(fits, key=lambda fit: fit.r2)]
+    left = {fit.function: max(1 - fit.r2, EXACT) for fit in good}
+    constants = {fit.function: FUNCTIONS[fit.function].constants for fit in good}
+    best = min(left, key=lambda name: math.log10(left[name]) + constants[name])
+    return next(
+        fit
+        for name in FUNCTIONS
+        for fit in good
+        if fit.function == name and constants[name] == constants[best] and left[name] <= 2 * left[best]
+    )
