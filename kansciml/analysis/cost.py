@@ -23,7 +23,7 @@ RSWAF_NORMALISED = 3
 BLOCK_BYTES, BLOCK_ROWS, PART_BYTES, SPLIT_BYTES = 1 << 20, 1024, 1 << 22, 1 << 19
 """Of `SplineKAN` on a CPU, at most: bytes of a block of basis values and samples in it, bytes of the weights that meet
 it, and bytes of the products of weights and gradients that are summed to the scales' gradients at a time."""
-BLOCK_TEMPORARIES = {"value": 5, "slope": 7, "step or hat": 9}
+BLOCK_TEMPORARIES = {"value": 3, "slope": 5, "step or hat": 9}
 """At most so many blocks are alive at once: building splines, splines with slopes, and either at order 1."""
 CONV_BLOCK, CONV_TEMPORARIES = 1 << 16, 14
 """Of `KANConv2d`: splines that it evaluates at a time, and at most so many numbers alive for each."""

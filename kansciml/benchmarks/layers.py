@@ -275,7 +275,7 @@ def _overview(document: Row) -> Table:
     measured = any(layer == cases.EFFICIENT for _, layer in rows)
     key, peer = ("over_peer", cases.EFFICIENT) if measured else ("over_textbook", cases.TEXTBOOK)
     columns = {"layer": "layer"}
-    columns |= {one["shape"]: f"{one['inputs']}, {one['outputs']}, {one['batch']}" for one in results}
+    columns |= {one["shape"]: f"{one['inputs']} x {one['outputs']} x {one['batch']}" for one in results}
     columns |= {"kept": "kept [B/input]"}
     shown = []
     for layer in dict.fromkeys(layer for _, layer in rows):
@@ -283,7 +283,7 @@ def _overview(document: Row) -> Table:
         ratios = {result["shape"]: rows.get((result["shape"], layer), {}).get(key) for result in results}
         shown.append({"layer": layer, **ratios, "kept": max(row["saved_bytes_per_input"] for row in own)})
     notes = [
-        f"Inputs, outputs, batch; {document['dtype']}, G = {document['grid']}, S = {document['spline_order']}, one"
+        f"Inputs x outputs x batch; {document['dtype']}, G = {document['grid']}, S = {document['spline_order']}, one"
         f" thread ({machine['cpu_capability']}), {measuring.versions_of(machine)}."
     ]
     return measuring.table_of(f"Forward + backward over {peer}", shown, columns, notes)

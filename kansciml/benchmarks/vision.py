@@ -55,8 +55,8 @@ class Options:
     """A first look: 3 rounds of batches of 2, and 4 steps of the loops, where nothing else is said."""
     device: str = "cpu"
     """cpu, or cuda: steps/s and peak memory on a GPU; where nothing else is said, of deit-tiny with batches of 64."""
-    image_size: int = 32
-    """Pixels along a side; on cuda 224 where nothing else is said. Needs --device cuda."""
+    image_size: int | None = None
+    """Of cuda: pixels along a side, 224 where nothing else is said."""
     rehearse: bool = False
     """Of cuda: run it on the CPU, in small, to see that it runs; the times mean nothing."""
 
@@ -65,7 +65,7 @@ def _checked(options: Options) -> Options:
     check_name("device", options.device, ("cpu", "cuda"))
     if options.device == "cuda":
         options = steps.quickly(options, REHEARSED if options.rehearse else ON_CUDA)
-    elif options.rehearse or options.image_size != Options.image_size:
+    elif options.rehearse or options.image_size is not None:
         raise UsageError("got rehearse or image-size on the CPU: they are of GPUs; add --device cuda")
     measuring.check_least(options, batch_size=2, loop_batch_size=2, loop_steps=2)
     steps.check_models(options.models, "vision")
@@ -85,6 +85,7 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables."""
     options = _checked(options)
     if options.device == "cuda":
+        assert options.image_size is not None
         given = options.image_size, options.batch_size, options.rounds
         return on_cuda.run(options.models, *given, image_loss, options.rehearse)
     with measuring.one_thread("bench vision", 1 + len(options.models)) as bar:

@@ -119,12 +119,14 @@ def _export(options: Exported, out: Output) -> int:
 def _pack(options: Packed, out: Output) -> int:
     from kansciml.runs.archive import pack
     from kansciml.runs.records import load_record
+    from kansciml.runs.registry import get_experiment
 
     if options.to is None:
         raise UsageError("results pack wants a folder: --to FOLDER")
     frame = _selected(replace(options, status="finished"), out)
     for folder in dict.fromkeys(frame["folder"]) if len(frame) else ():
-        path = pack(load_record(folder), options.to)
+        record = load_record(folder)
+        path = pack(record, options.to, get_experiment(record.experiment).unshown)
         out.log(f"{folder}: {path}, {path.stat().st_size / 1e6:.2f} MB")
     if not len(frame):
         out.log(f"no finished record in {options.results} that was asked for")

@@ -23,7 +23,10 @@ FARTHEST = 1000.0
 """A ratio so many times from 1 is written at the edge: the others have to be read beside it."""
 BEYOND = 5.0
 """An interval's end so many times beyond the ratios is drawn as an arrow."""
-Rows = Sequence[tuple[str, Sequence["Ratio"]]]
+CROWDED = 4
+"""Steps that the ratios of a row take, one each; more stand closer."""
+Rows = Sequence[tuple[str, Sequence["Ratio | None"]]]
+"""Names and what stands on their lines, one below the other; None: an empty place."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,12 @@ def ratio_panel(
     for place, (_, ratios) in enumerate(rows):
         if place:
             axes.axhline(y - 0.9 * step, color=PAPER, linewidth=1.4, zorder=1)
-        ticks.append(y + step * (max(len(ratios), 1) - 1) / 2)
+        extent = _extent(ratios) * step
+        ticks.append(y + extent / 2)
         for line, one in enumerate(ratios):
-            _mark(axes, one, y + step * line, ends, 26 * step + 1)
-        y += step * (max(len(ratios), 1) + 0.8)
+            if one is not None:
+                _mark(axes, one, y + extent * line / max(len(ratios) - 1, 1), ends, 26 * step + 1)
+        y += extent + 1.8 * step
     axes.set_ylim(y - 0.9 * step, -0.9 * step)
     axes.set_yticks(ticks, [name for name, _ in rows])
     axes.tick_params(axis="y", length=0)
@@ -84,7 +89,13 @@ def ratio_panel(
 
 def height_of(rows: Rows, step: float = 0.1) -> float:
     """Inches that the rows take."""
-    return step * sum(max(len(ratios), 1) + 0.8 for _, ratios in rows)
+    return step * sum(_extent(ratios) + 1.8 for _, ratios in rows)
+
+
+def _extent(ratios: Sequence[Ratio | None]) -> float:
+    """From the first to the last ratio of a row, in steps: `CROWDED` steps, and half steps for more."""
+    last = max(len(ratios), 1) - 1
+    return min(last, CROWDED) + max(last - CROWDED, 0) / 2
 
 
 def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float], size: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST_LINES = 60
 """Lines; of more, those of errors elsewhere are left to the text."""
+STRIP = 6
+"""Tasks of a kind; more of them share one line, ordered by their ratios."""
 LABEL = 48
 """Characters of a line's label before it is cut."""
 WIDEST = 1e3
@@ -45,9 +48,16 @@ class Line(NamedTuple):
     colour: str = TRUTH
     weight: str = "normal"
 
-    def marks(self, equal: str) -> list[Ratio]:
-        """What stands on it in the column of one kind of equality: the first comparison of that kind."""
-        return [Ratio(row.outcome, "o") for row in self.rows if row.equal == equal][:1]
+    @property
+    def size(self) -> int:
+        """Places one below the other, as many as the fullest column has comparisons."""
+        counts = Counter(row.equal for row in self.rows)
+        return max(counts.values(), default=0)
+
+    def marks(self, equal: str) -> list[Ratio | None]:
+        """What stands on it in the column of one kind of equality."""
+        own = sorted((row.outcome for row in self.rows if row.equal == equal), key=lambda outcome: outcome.effect)
+        return [*(Ratio(outcome, "o") for outcome in own), *[None] * (self.size - len(own))]
 
 
 def draw(answer: Answer, folder: Path) -> list[Path]:
@@ -69,7 +79,7 @@ def answer_figure(rows: Sequence[KanOverMlp]) -> Figure:
     ends = max(low, 1 / WIDEST), min(high, WIDEST)
     decades = -int(math.log10(1 / ends[0])), int(math.log10(ends[1]))
     ticks = sorted({10.0 ** decades[0], 1.0, 10.0 ** decades[1]})
-    figure = new_figure(height_of([("", ())] * len(table), STEP) + AROUND)
+    figure = new_figure(height_of([("", [None] * line.size) for line in table], STEP) + AROUND)
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, equal in zip(panels, columns):
         ratio_panel(axes, [(line.text, line.marks(equal)) for line in table], ends, STEP)
@@ -96,19 +106,23 @@ def heading(row: KanOverMlp) -> str:
 def lines(rows: Sequence[KanOverMlp]) -> list[Line]:
     """The kinds of tasks as headings, below each its tasks, and below those, paler, what else was measured of them."""
     kept = [row for row in rows if row.about != ASIDE]
-    if len({row.key[:3] for row in kept}) > MOST_LINES:
-        kept = [row for row in kept if row.about in (ERROR, COST)]
+    found = _lines(kept)
+    return found if len(found) <= MOST_LINES else _lines([row for row in kept if row.about in (ERROR, COST)])
+
+
+def _lines(rows: Sequence[KanOverMlp]) -> list[Line]:
     found = []
-    for kind in dict.fromkeys(row.kind for row in kept):
-        own = [row for row in kept if row.kind == kind]
+    for kind in dict.fromkeys(row.kind for row in rows):
+        own = [row for row in rows if row.kind == kind]
         found.append(Line(heading(own[0]), (), weight="bold"))
-        for task in dict.fromkeys(row.task for row in own):
-            of_task = [row for row in own if row.task == task]
+        tasks = list(dict.fromkeys(row.task for row in own))
+        shared = {f"{len(tasks)} tasks": own} if len(tasks) > STRIP else None
+        for task, of_task in (shared or {task: [row for row in own if row.task == task] for task in tasks}).items():
             for measure in dict.fromkeys(row.measure for row in of_task):
-                here = [row for row in of_task if row.measure == measure]
                 first = measure == of_task[0].measure
                 text = task if first else measure
                 text += f": {measure}" * (first and measure != own[0].measure)
                 text = as_is(textwrap.shorten(text, LABEL, placeholder=" ..."))
+                here = [row for row in of_task if row.measure == measure]
                 found.append(Line(text, here, TRUTH if first else FAINT))
     return found

@@ -1,11 +1,11 @@
 """Records in one small file each, from which their tables and pictures can be made anew.
 
 ``<experiment>-<config hash>.zip`` holds ``config.json``, ``record.json`` and ``arrays.npz``, compressed together.
-Arrays of floating-point numbers are rounded to single precision, but for losses, and of the histories of
-trainings `HISTORY` rows are kept, as many as a picture can show, and those where the least loss so far has fallen by
-`FALL` since the last of these: what has been reached at any cost is known as exactly. Of the curves of trajectories
-about `CURVE` points are kept. Whole paths in the settings are cut to their last two names; else ``record.json`` stays
-as it is.
+Arrays of floating-point numbers are rounded to single precision, those of `COARSE` to four digits; losses are not.
+Of the histories of trainings `HISTORY` rows are kept, as many as a picture can show, and those where the least loss so
+far has fallen by `FALL` since the last of these: what has been reached at any cost is known as exactly. Of the curves
+of trajectories about `CURVE` points are kept. Whole paths in the settings are cut to their last two names; else
+``record.json`` stays as it is.
 """
 
 from __future__ import annotations
@@ -36,20 +36,27 @@ FALL = 0.02
 MEMBERS = ("config.json", "record.json", "arrays.npz")
 EXACT = ".loss"
 """What the names of arrays end in that keep double precision."""
+COARSE = {"cpu_s", "curves", "eigenvalues", "flops", "line", "slopes", "trajectory"}
+"""Arrays of which four digits are kept: the last part of their names. Others, such as parameters, are singles."""
+DROPPED = 10
+"""Last bits of the 24 of a single's significand that numbers of four digits have as zeros."""
 STEPS = (".phase", ".rung")
 """Columns of a history whose changes are kept."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def pack(record: Record, folder: Path) -> Path:
-    """Write a finished record into `folder` as one file, and return its path.
+def pack(record: Record, folder: Path, unshown: Collection[str] = ()) -> Path:
+    """Write a finished record into `folder` as one file, without arrays of `unshown` names, and return its path.
+
+    Args:
+        unshown: as the experiment's `kansciml.runs.experiment.Experiment.unshown`.
 
     Raises:
         KansciError: it is not finished, or a file cannot be read or written.
     """
     if record.status != "finished":
         raise KansciError(f"{record.folder} is {record.status}: only finished runs can be packed; resume it first")
-    return write_bytes(make_folder(folder) / packed_name(record), packed(record))
+    return write_bytes(make_folder(folder) / packed_name(record), packed(record, unshown))
 
 
 def packed_name(record: Record) -> str:
@@ -57,8 +64,10 @@ def packed_name(record: Record) -> str:
     return f"{record.experiment}-{record.config_hash}.zip"
 
 
-def packed(record: Record) -> bytes:
+def packed(record: Record, unshown: Collection[str] = ()) -> bytes:
     """The bytes of that file. Raises KansciError: a file of the record cannot be read."""
+    shown = {name: array for name, array in record.arrays.items() if set(unshown).isdisjoint(name.split(".")[1:])}
+    record = replace(record, arrays=shown)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
         for name in MEMBERS:
@@ -134,13 +143,22 @@ def _arrays(record: Record) -> bytes:
     for name, array in arrays.items():
         rows = _rows(arrays, name)
         array = array if rows is None else array[rows]
-        single = array.dtype == np.float64 and not name.endswith(EXACT)
+        single = array.dtype in (np.float32, np.float64) and not name.endswith(EXACT)
         kept[name] = np.ascontiguousarray(array, dtype=np.float32) if single else array
+        if single and name.rpartition(".")[2] in COARSE:
+            kept[name] = _rounded(kept[name])
     if not kept:
         return b""
     buffer = io.BytesIO()
     np.savez(buffer, **kept)  # type: ignore[arg-type]  # its own flag comes after the arrays
     return buffer.getvalue()
+
+
+def _rounded(array: np.ndarray) -> np.ndarray:
+    """To the nearest single whose last bits are zero, which takes less room; what is not finite stays."""
+    unit = np.uint32(1 << DROPPED)
+    bits = (array.view(np.uint32) + unit // np.uint32(2)) & ~(unit - np.uint32(1))
+    return np.where(np.isfinite(array), bits.view(np.float32), array)
 
 
 def _rows(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:

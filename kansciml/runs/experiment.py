@@ -91,6 +91,8 @@ class Experiment:
         captions: of its pictures there, the most important first, by the stem of the file; ``*`` in a stem stands for
             any name, and braces in its caption for that name.
         costs: what presets take, in words; of ``smoke`` seconds.
+        unshown: parts of the names of arrays that neither tables and pictures nor models take: `kansciml.runs.archive`
+            leaves them out.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Experiment:
     order: int | None = None
     captions: Mapping[str, str] = field(default_factory=dict)
     costs: Mapping[str, str] = field(default_factory=dict)
+    unshown: frozenset[str] = frozenset()
 
     def preset(self, name: str) -> Any:
         """The configuration of preset `name`; UsageError if there is none of that name."""

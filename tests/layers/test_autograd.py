@@ -240,17 +240,21 @@ def test_gradients_of_gradients_inside_a_compiled_function(kind):
     close(found, torch.autograd.grad(penalty(x), tensors, allow_unused=True))
 
 
-@pytest.mark.parametrize("kernels", [spline_op, rswaf])
-def test_the_operators_of_backward_passes_have_a_derivative(kernels):
+@pytest.mark.parametrize(
+    "kernels, bump, act", [(spline_op, "", None), (rswaf, "switch", None), (rswaf, "gauss", "silu")]
+)
+def test_the_operators_of_backward_passes_have_a_derivative(kernels, bump, act):
     x, gy = draw(5).requires_grad_(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
     if kernels is spline_op:
-        layer, options = SplineKAN(3, 2).double(), (5, 3, False, "zero", "silu", "torch")
+        layer, options = SplineKAN(3, 2).double(), (5, 3, False, "zero", "silu", "torch", False)
         tensors = (layer.knots, layer.base_weight, layer.spline_weight, layer.spline_scale)
     else:
-        layer, options = RSWAFKAN(3, 2, learn_grid=True).double(), (0.33, 1e-5, False, "torch")
-        tensors = (layer.layernorm.weight, layer.layernorm.bias, layer.grid_points, layer.spline_weight)
+        layer = RSWAFKAN(3, 2, learn_grid=True, bump=bump, base_activation=act).double()
+        options = 0.33, 1e-5, False, "torch", bump, act
+        norm = layer.layernorm
+        tensors = (norm.weight, norm.bias, layer.grid_points, layer.spline_weight, layer.base_weight)
     used = (gy, x, *layer.parameters())
-    wanted = [t.requires_grad for t in (x, *tensors)]
+    wanted = [t is not None and t.requires_grad for t in (x, *tensors)]
     found = sum(gradient.sum() for gradient in kernels.COMPILED_BACKWARD(gy, wanted, x, *tensors, *options))
     expected = torch.autograd.grad(layer(x), used[1:], gy, create_graph=True)
     expected = sum(gradient.sum() for gradient in expected)

@@ -92,7 +92,7 @@ def test_blocks_transforms_and_graphs_agree(monkeypatch):
     torch.testing.assert_close(gradient(call, cotangent, x.requires_grad_(), *values)[1:], found)
     one = torch.func.grad(lambda *own: (call(x, *own) * cotangent).sum(), tuple(range(len(values))))(*values)
     torch.testing.assert_close(one, found)
-    monkeypatch.setattr("kansciml.layers._kernels.free_knots.BLOCK", {"cpu": 30})
+    monkeypatch.setattr("kansciml.layers._kernels.free_knots.ON_CPU", 30)
     torch.testing.assert_close(torch.autograd.grad(layer(x), values, cotangent), found)
     exported = torch.export.export(layer, (x.detach(),)).module()
     torch.testing.assert_close(exported(x), layer(x))

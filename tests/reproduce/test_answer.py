@@ -173,3 +173,26 @@ def test_the_picture_has_a_column_per_equality_and_a_line_per_measure(tmp_path, 
     assert any(one.get_marker() == 5 for one in figure.axes[0].lines)  # an arrow at the end
     paths = draw(Answer(rows, [], []), tmp_path)
     assert [path.name for path in paths] == ["answer.svg", "answer.png", "answer.pdf"]
+
+
+def test_many_tasks_of_a_kind_share_a_line_ordered_by_their_ratios():
+    many = [row(f"f{place}", 0.2 + (place * 3) % 8, kind="formulas") for place in range(8)]
+    noisy = [replace(one, measure="with 5 % noise", about=ELSEWHERE) for one in many[:7]]
+    rows = [*many, *noisy, row("f0", 3.0, "time", kind="formulas"), row("Spiral", 0.1)]
+    found = {line.text: line for line in lines(rows)}
+    assert list(found) == [
+        "Formulas: training loss",
+        "8 tasks",
+        "with 5 % noise",
+        "Neural ODEs: training loss",
+        "Spiral",
+    ]
+    drawn = [mark.outcome.effect for mark in found["8 tasks"].marks("params") if mark]
+    assert drawn == sorted(one.outcome.effect for one in many) and found["8 tasks"].size == 8
+    assert len(found["8 tasks"].marks("time")) == 8 and found["8 tasks"].marks("time").count(None) == 7  # columns agree
+    with publication_style():
+        figure = answer_figure(rows)
+        figure.draw_without_rendering()
+    assert_text_fits(figure)
+    params, time = figure.axes
+    assert params.get_ylim() == time.get_ylim() and list(params.get_yticks()) == list(time.get_yticks())

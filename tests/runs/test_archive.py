@@ -54,6 +54,17 @@ def test_numbers_return_and_histories_keep_their_turning_points(record, tmp_path
     assert (folder / "config.json").exists()
 
 
+def test_eigenvalues_keep_four_digits_parameters_seven_and_losses_all(record, tmp_path):
+    values = np.array([np.pi, -2e-30, 7e37, 0.0, -1.0, np.nan, np.inf, 0.1])
+    save_record(replace(record, arrays={"m.0.eigenvalues": values, "m.0.params": values, "m.0.loss": values}))
+    (folder,) = unpack(pack(load_record(record.folder), tmp_path / "packed").parent, tmp_path / "other")
+    found = load_record(folder).arrays
+    np.testing.assert_allclose(found["m.0.eigenvalues"], values, rtol=2.0**-14)
+    np.testing.assert_array_equal(found["m.0.params"], values.astype(np.float32))
+    np.testing.assert_array_equal(found["m.0.loss"], values)
+    assert found["m.0.eigenvalues"][0] != np.float32(np.pi)
+
+
 def test_the_least_loss_so_far_is_known_at_every_row(record, tmp_path):
     loss = np.exp(-np.arange(LENGTH) / 300.0 + np.random.default_rng(0).normal(size=LENGTH))
     loss[[10, 4000]] = np.nan, np.inf
@@ -67,6 +78,11 @@ def test_the_least_loss_so_far_is_known_at_every_row(record, tmp_path):
         least = np.fmin.accumulate(found["m.0.loss"][phase[kept] == own])
         at = np.searchsorted(rows, np.flatnonzero(phase == own), side="right") - 1
         assert (at >= 0).all() and (least[at] <= whole / (1 - FALL) * (1 + 1e-6)).all()
+
+
+def test_what_an_experiment_does_not_show_is_left_out(record, tmp_path):
+    (folder,) = unpack(pack(record, tmp_path / "packed", {"line", "phase"}).parent, tmp_path / "other")
+    assert set(load_record(folder).arrays) == set(record.arrays) - {"m.0.line", "m.0.phase"}
 
 
 def test_equal_records_give_equal_files(record, tmp_path):

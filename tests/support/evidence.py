@@ -4,7 +4,8 @@ A table of these texts that stands below a line such as
 
     <!-- from fig2-0123456789ab: Final loss; System, Model, Train MSE -->
 
-is that table of this record, with these columns; of several records, parted by blanks, the rows follow each other.
+is that table of this record, with these columns (``*``: with all); of several records, parted by blanks, the rows
+follow each other. ``; rows A | B`` behind the columns takes the rows whose first cell is A or B alone, in this order.
 ``bench-layers`` names what ``kansciml bench layers --json`` wrote to ``examples/results/bench-layers.json``.
 ``examples/pictures/sources.json`` says of which record, and of which of its files, a picture is made; ``answer.png``
 is of all.
@@ -39,7 +40,7 @@ SOURCES = PICTURES / "sources.json"
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "examples" / "guide").glob("*.md"))]
 ANSWER = "answer.png"
 BENCH = "bench-"
-MARK = re.compile(r"^<!-- from ([^:]+): ([^;]+); (.+?) -->\n((?:\|.*\n)*)", re.MULTILINE)
+MARK = re.compile(r"^<!-- from ([^:]+): ([^;]+); ([^;]+?)(?:; rows ([^;]+?))? -->\n((?:\|.*\n)*)", re.MULTILINE)
 
 
 @cache
@@ -60,21 +61,24 @@ def tables(name: str) -> dict[str, Table]:
     return {table.title: table for table in found}
 
 
-def excerpt(names: str, title: str, columns: str) -> str:
-    """Some columns of a table of one record or several, in Markdown."""
-    wanted = [column.strip() for column in columns.split(",")]
+def excerpt(names: str, title: str, columns: str, kept: str | None = None) -> str:
+    """Some columns, and of those some rows, of a table of one record or several, in Markdown."""
+    found = [tables(name)[title.strip()] for name in names.split()]
+    wanted = list(found[0].columns) if columns == "*" else [column.strip() for column in columns.split(",")]
     rows = [wanted, ["---"] * len(wanted)]
-    for name in names.split():
-        table = tables(name)[title.strip()]
+    for table in found:
         places = [list(table.columns).index(column) for column in wanted]
-        rows += [[cells[place].replace("|", r"\|") for place in places] for cells in table.cells()]
+        cells = table.cells()
+        if kept:
+            cells = [row for first in kept.split(" | ") for row in cells if row[0] == first]
+        rows += [[row[place].replace("|", r"\|") for place in places] for row in cells]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def marked(text: str) -> Iterator[tuple[re.Match[str], str]]:
     """Every marked table of a text, and what it should be."""
     for match in MARK.finditer(text):
-        yield match, excerpt(*match.groups()[:3])
+        yield match, excerpt(*match.groups()[:4])
 
 
 def digest(path: Path) -> str:
@@ -84,7 +88,7 @@ def digest(path: Path) -> str:
 def written(text: str) -> str:
     """The text with its marked tables made anew."""
     for match, table in reversed(list(marked(text))):
-        text = text[: match.start(4)] + table + text[match.end(4) :]
+        text = text[: match.start(5)] + table + text[match.end(5) :]
     return text
 
 

@@ -20,7 +20,8 @@ import torch
 
 PARTS = ("device", "tests", "layers", "vision", "memory")
 REPORTED = r"^(?:FAILED|ERROR) (\S+)"
-MARKED = "gpu or triton"
+MARKED, MARKS = "gpu or triton", r"mark\.(gpu|triton)|= GPU"
+"""The tests that are run, and what is in their files: reading all others would take long."""
 KANSCIML = ("-m", "kansciml", "bench")
 
 
@@ -28,10 +29,11 @@ def commands(rehearse, folder):
     """What each part runs, and the environment that it is given besides."""
     small = ("--rehearse", "--shapes", "S1", "--rounds", "3") if rehearse else ()
     images = ("--rehearse", "--models", "conv-mixer-128-4") if rehearse else ()
-    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", folder, "-m", "gpu" if rehearse else MARKED)
+    own = [str(path) for path in sorted(Path().rglob("test_*.py")) if re.search(MARKS, path.read_text())]
+    options = ("-q", "-p", "no:cacheprovider", "--basetemp", folder, "-m", "gpu" if rehearse else MARKED)
     return {
         "device": (("-c", "import torch; print(torch.__config__.show())"), {}),
-        "tests": (tests, {"KANSCIML_TEST_DEVICE": "cpu"} if rehearse else {}),
+        "tests": (("-m", "pytest", *options, *own), {"KANSCIML_TEST_DEVICE": "cpu"} if rehearse else {}),
         "layers": ((*KANSCIML, "layers", "--device", "cuda", "--json", *small), {}),
         "vision": ((*KANSCIML, "vision", "--device", "cuda", "--json", *images), {}),
         "memory": (("-m", "support.gpu_memory", "cpu" if rehearse else "cuda"), {}),
@@ -65,7 +67,7 @@ def main(arguments):
     parser.add_argument("file", type=Path)
     parser.add_argument("--rehearse", action="store_true", default=not torch.cuda.is_available())
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--seconds", type=float, default=240.0)
+    parser.add_argument("--seconds", type=float, default=300.0)
     given = parser.parse_args(arguments)
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     report = {"device": name, "torch": str(torch.__version__), "rehearsed": given.rehearse, "parts": {}}

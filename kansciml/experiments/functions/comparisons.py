@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kansciml.experiments.functions.record import CONVERGED, PROTOCOLS, FunctionsRecord, Run, Verdict
 from kansciml.experiments.functions.report import KINDS
-from kansciml.runs.findings import ASIDE, ERROR, KanOverMlp
+from kansciml.runs.findings import ASIDE, ELSEWHERE, ERROR, KanOverMlp
 from kansciml.runs.records import Record
 
 REFINED = "with a refined grid"
@@ -39,7 +39,7 @@ def _row(found: FunctionsRecord, one: Verdict, equal: str) -> KanOverMlp:
         measure="error on fresh points" if plain else other,
         equal=equal,
         outcome=one.outcome,
-        about=ERROR if plain else ASIDE,
+        about=ERROR if plain else ELSEWHERE if one.a == "kan" else ASIDE,
         parameters=(kans[0].n_parameters, mlps[0].n_parameters),
         ended=None if equal == "time" else (_ended(kans), _ended(mlps)),
         budget=f"{max(run.iterations for run in found.runs):,} iterations",

@@ -11,8 +11,8 @@ Equal time: both with equal parameters, when the first of the two has ended, in 
 Full batch, float64, Adam and then L-BFGS to a plateau or a cap; most end at the cap, so that verdicts are of this
 budget and not of where trainings would end: the table of shares of the budget says how they move. Noise is met without
 early stopping or penalties, by all alike.
-Cost: ``smoke`` 15 s on one core; ``small`` 3,864 trainings of 0.6 s (MLP) to 1.5 s (spline MLP), about 35 minutes on
-two cores; ``paper``, of 10,000 iterations each, 13 times as long (estimated from that).
+Cost: ``smoke`` 15 s on one core; ``small`` 3,864 trainings of 0.6 s (MLP) to 1.5 s (spline MLP), 40 minutes on two
+cores; ``paper``, of 10,000 iterations each, 13 times as long (estimated from that).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ EXPERIMENT = Experiment(
         "small": FunctionsConfig(training=SHORT),
         "paper": FunctionsConfig(),
     },
-    costs={"small": "35 minutes of two cores (estimate)"},
+    costs={"small": "40 minutes of two cores"},
     run=lambda config, context: run_all(context.plan, context),
     render=render,
     summary=summary,

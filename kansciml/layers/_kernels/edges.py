@@ -18,14 +18,17 @@ from kansciml.layers.bspline import SplineSpec
 if TYPE_CHECKING:
     from kansciml.layers.spline_kan import SplineKAN
 
-BLOCK = {"cpu": 1 << 19, "other": 1 << 24}
+BLOCK = {"cpu": 1 << 20, "other": 1 << 24}
 """Values of edges that are there at a time."""
 
 
 def values(spec: SplineSpec, x: Tensor, cells: Tensor, base: Tensor | None, spline: Tensor) -> Tensor:
     """Every edge's function (I, N, O) at x (N, I), base branch included; `spline`: scaled weights."""
-    y = evaluate(spec, x.t(), cells)[0].mT @ spline
-    return y if base is None else y + activate(spec.activation, x.t()).unsqueeze(-1) * base.unsqueeze(1)
+    found = evaluate(spec, x.t(), cells)[0]
+    if base is not None:
+        found = torch.cat([found, activate(spec.activation, x.t()).unsqueeze(1)], 1)
+        spline = torch.cat([spline, base.unsqueeze(1)], 1)
+    return found.mT @ spline
 
 
 def _sums(spec: SplineSpec, x: Tensor, cells: Tensor, base: Tensor | None, spline: Tensor) -> Tensor:

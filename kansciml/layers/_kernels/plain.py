@@ -96,7 +96,8 @@ class Filler:
 
     def _views(self, x: Tensor) -> tuple[Tensor, ...]:
         """Buffers for blocks like this: of one piece, which an allocator keeps at hand, unlike several."""
-        shape = 3 + self.derivatives + bool(self.derivatives), x.shape[0], self.size, x.shape[1]
+        count = 2 + self.derivatives + (self.derivatives > 0 or self.spec.spline_order > 3)
+        shape = count, x.shape[0], self.size, x.shape[1]
         if self.memory is None:  # the first block is the largest
             self.memory = x.new_empty(shape)
             return self.memory.unbind()
@@ -109,14 +110,14 @@ class Filler:
         order, top = self.spec.spline_order, self.derivatives
         if not self.buffers or self.buffers[0].shape[::2] != x.shape:
             self.buffers = self._views(x)
-        power, t, *found = self.buffers
+        power, t, *found = self.buffers if top or order > 3 else (self.buffers[0], *self.buffers)
         root = factorial(order) ** (-1 / order)  # so that t ** S carries 1 / S!
         low, per = cells.unsqueeze(2).unbind()
         per = per * root
-        first, d = 0.5 * (1 - order) * root, found.pop() if top else t
+        first = 0.5 * (1 - order) * root
         centres = torch.arange(first, first + (self.size - 0.5) * root, root, dtype=x.dtype, device=x.device)
-        torch.sub(centres.unsqueeze(1), (x - low).mul_(per).unsqueeze(1), out=d)
-        torch.sub(0.5 * (order + 1) * root, torch.abs(d, out=t), out=t).relu_()
+        outer = centres.unsqueeze(1), (x - low).mul_(per).unsqueeze(1)
+        torch.sub(0.5 * (order + 1) * root, torch.sub(*outer, out=t).abs_(), out=t).relu_()
         for j in range(order // 2 + 1):
             into = [power] * len(found) if j else found
             if j:
@@ -128,7 +129,7 @@ class Filler:
                 if j:
                     found[k].add_(power, alpha=(-1) ** j * comb(order + 1, j))
         if top:
-            found[1].mul_(d.sign_())  # each falls on both sides of its centre
+            found[1].mul_(torch.sub(*outer, out=t).sign_())  # each falls on both sides of its centre
             per = per * order
         if top > 1:
             found[2].mul_((order - 1) / order)
@@ -142,11 +143,11 @@ class Filler:
 
 
 def _raise(t: Tensor, exponent: int, out: Tensor) -> None:
-    """t ** exponent, up to 5: PyTorch is quick at squares and cubes alone."""
+    """t ** exponent; PyTorch is quick at squares and cubes alone. `out` may be t up to 4."""
     torch.pow(t, exponent if exponent < 4 else 2, out=out)
     if exponent > 3:
         out.square_()
-    if exponent == 5:
+    for _ in range(exponent - 4):
         out.mul_(t)
 
 
@@ -241,7 +242,6 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def split_scale(spline_weight: Tensor, spline_scale: Tensor, gspline: Tensor, gscale: Tensor) -> None:
     """From the gradient of the scaled weights in gspline, those of both factors: in place, and to gscale."""
-    tensors = (spline_weight, spline_scale, gspline, gscale)
     at_a_time = max(1, SPLIT_BYTES // (gspline[0].numel() * gspline.element_size()))
     products = torch.empty_like(gspline[:at_a_time], memory_format=torch.contiguous_format)
     for i in range(0, len(gspline), at_a_time):
@@ -305,5 +305,5 @@ def backward(given: Given, gy: Tensor, need_x: bool, need_weights: bool, kept: K
                 split_scale(w.spline[column], w.scale[column], gspline[column], gscale[column])
         if gx is not None:
             of_basis = product(weight_of(column), cotangent.t(), values)
-            gx[row, column].add_(of_basis.mul_(slopes[0]).sum(1).mul_(per).t())
+            gx[row, column].add_(of_basis.mul_(slopes[0]).sum(1).mul_(per).t().contiguous())  # two quick passes
     return Parts(gx, gbase, None if gspline is None else gspline.to(dtype), gscale)

@@ -20,6 +20,8 @@ from kansciml.layers.bspline import SplineSpec
 from kansciml.layers.spline_kan import SplineKAN
 
 Pair = int | tuple[int, int]
+BLOCK = 1 << 16
+"""Splines that are evaluated at a time on a CPU, so that the temporaries stay small."""
 
 
 class KANConv2d(SplineKAN):
@@ -181,7 +183,7 @@ def _whole(x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int = 0) -> T
 def _times_derivative(cotangent: Tensor, x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int) -> Tensor:
     """The cotangents (C, 1 + G + S, n) of the maps times their first or second derivative, summed: (C, n)."""
     found = torch.empty_like(x)
-    for block in blocks(spec, x):
+    for block in blocks(spec, x, BLOCK):
         found[:, block] = (cotangent[..., block] * _whole(x[:, block], cells, spec, derivative)).sum(1)
     return found
 
@@ -194,7 +196,7 @@ class _Maps(torch.autograd.Function):
         ctx.save_for_backward(x, cells)
         ctx.options = spec, keep
         maps = x.new_empty(len(x), spec.grid + spec.spline_order + (spec.activation is not None), x.shape[1])
-        for block in blocks(spec, x):
+        for block in blocks(spec, x, BLOCK):
             maps[..., block] = _whole(x[:, block], cells, spec)
         return maps
 
@@ -209,7 +211,7 @@ class _Maps(torch.autograd.Function):
         if not wanted[1]:
             return gx, None, None, None
         total, first = torch.zeros_like(cells), int(spec.activation is not None)
-        for block in blocks(spec, x):
+        for block in blocks(spec, x, BLOCK):
             total += of_splines(spec, x[:, block].to(cells.dtype), cells, cotangent[:, first:, block])
         return gx, total, None, None
 

@@ -26,6 +26,7 @@ from kansciml.reproduce.page import words
 from kansciml.reproduce.page.content import Entry, Page, slug
 from kansciml.runs.archive import FIXED_TIME, packed, packed_name
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from kansciml.runs.registry import get_experiment
 from kansciml.runs.tables import save_tables
 from kansciml.runs.typed import attributes
 
@@ -145,7 +146,8 @@ def write_records(page: Page, path: Path) -> list[Path]:
         for record in page.records:
             name = packed_name(record)
             known = name in there and path.stat().st_mtime > (record.folder / "record.json").stat().st_mtime
-            archive.writestr(zipfile.ZipInfo(name, FIXED_TIME), there[name] if known else packed(record))
+            content = there[name] if known else packed(record, get_experiment(record.experiment).unshown)
+            archive.writestr(zipfile.ZipInfo(name, FIXED_TIME), content)
     return [write_bytes(path, buffer.getvalue())]
 
 
