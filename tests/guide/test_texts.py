@@ -30,7 +30,9 @@ pages = partial(pytest.mark.parametrize, "path", ids=NAMES.get)
 
 
 def test_the_readme_has_at_most_2000_words():
-    assert len((guide.ROOT / "README.md").read_text(encoding="utf-8").split()) <= 2000
+    text = (guide.ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # where tables come from is not read
+    assert len(shown.split()) <= 2000
 
 
 def test_the_readme_cites_this_version():

@@ -110,6 +110,7 @@ class Filler:
         order, top = self.spec.spline_order, self.derivatives
         if not self.buffers or self.buffers[0].shape[::2] != x.shape:
             self.buffers = self._views(x)
+        # of two terms without derivatives, the last power of t takes its place
         power, t, *found = self.buffers if top or order > 3 else (self.buffers[0], *self.buffers)
         root = factorial(order) ** (-1 / order)  # so that t ** S carries 1 / S!
         low, per = cells.unsqueeze(2).unbind()
