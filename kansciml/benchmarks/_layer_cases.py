@@ -37,6 +37,9 @@ BASELINE = "Linear + SiLU"
 TEXTBOOK = "textbook KAN"
 TORCH, CPP = "SplineKAN, torch", "SplineKAN, C++"
 FLOOR = "the GEMMs alone"
+EFFICIENT = "efficient-kan"
+OVER = {"over_peer": EFFICIENT, "over_textbook": TEXTBOOK, "over_floor": FLOOR}
+"""Keys of a row: ratios of its time, forward + backward, to those of another layer."""
 RSWAF = "RSWAFKAN"
 UNSCALED = ", no edge scale"
 COMPILED = ", compiled"
@@ -237,7 +240,6 @@ class Uncompiled(nn.Module):
 
 
 _FLASHKAN, _FLASHKAN_LAYER = _adapter("flashkan", "KANLayer", lambda grid: {"grid_size": grid})
-EFFICIENT = "efficient-kan"
 _PYKAN, _PYKAN_LAYER = _adapter("kan", "KANLayer", lambda grid: {"num": grid, "k": 3})
 _ADAPTERS: dict[str, tuple[str, Build]] = {
     EFFICIENT: _adapter("efficient_kan", "KANLinear", lambda grid: {"grid_size": grid}),

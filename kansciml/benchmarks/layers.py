@@ -31,9 +31,6 @@ STACK_SHAPE, STACK_LAYERS = "S3", 4
 FINE_SHAPE, FINE_GRID = "S2", 20
 """Where the layer must not slow down with the grid: only S + 1 of the G + S splines are non-zero."""
 
-OVER = {"over_peer": cases.EFFICIENT, "over_textbook": cases.TEXTBOOK, "over_floor": cases.FLOOR}
-"""Keys of a row: ratios of its time, forward + backward, to those of another layer."""
-
 TARGET_GRID, TARGET_DTYPE = 5, "float32"
 """The setting that the targets are stated for."""
 SAVED = 4.0
@@ -117,7 +114,7 @@ def measure_shape(
             "saved_bytes_fixed": fixed,
             "parameters": sum(p.numel() for p in case.parameters),
         }
-        for key, other in OVER.items():
+        for key, other in cases.OVER.items():
             row[key] = measuring.ratio(both[name], both[other]) if other in both else None
         rows.append(row)
     return rows + failures

@@ -13,7 +13,8 @@ from kansciml.layers._layer import KANLayer
 from kansciml.layers._refit.parameters import require_own
 from kansciml.layers._refit.refit import RefitError
 from kansciml.layers._states import inkan
-from kansciml.layers._states.network import split
+from kansciml.layers._states.network import chained, split
+from kansciml.layers.images.kan_conv import KANConv2d
 from kansciml.layers.rswaf_kan import RSWAFKAN
 from kansciml.layers.spline_kan import SplineKAN
 
@@ -36,7 +37,8 @@ class KAN(nn.Module):
         layer: ``spline`` (`SplineKAN`, default) or ``rswaf`` (`RSWAFKAN`).
         options: further arguments of every layer, such as ``grid=8`` or ``outside="linear"``.
 
-    `update_grid`, `extend_grid`, `regularisation` and `edge_curves` are those of spline layers.
+    All methods but `layer_inputs` and the importers are those of spline layers; `plot` over data and `symbolic` refuse
+    convolutions.
 
     Raises:
         ValueError: fewer than two widths, an unknown layer, what the layer refuses, or a method that it does not have.
@@ -65,15 +67,15 @@ class KAN(nn.Module):
         layers: list[Any] = list(self.layers)
         return (layers[0].in_features, *(layer.out_features for layer in layers))
 
-    def spline_layers(self) -> list[SplineKAN]:
-        """Its layers, if all are spline layers.
+    def spline_layers(self, dense: bool = False) -> list[SplineKAN]:
+        """Its layers, if all are spline layers; `dense`: none of them a convolution, whose edges are taps.
 
         Raises:
             ValueError: others.
         """
         found = []
         for layer in self.layers:
-            if not isinstance(layer, SplineKAN):
+            if not isinstance(layer, SplineKAN) or (dense and isinstance(layer, KANConv2d)):
                 kind = type(layer).__name__
                 raise ValueError(
                     f"got a network with {kind} layers: expected SplineKAN alone, as of KAN(widths, layer='spline')"
@@ -203,7 +205,8 @@ class KAN(nn.Module):
             is read, and `Symbolic.unread` the edges that are not.
 
         Raises:
-            ValueError: layers of another kind, x of another width, too short or not finite, an unknown function.
+            ValueError: layers of another kind, x of another width, too short or not finite, weights that are not, an
+                unknown function.
         """
         from kansciml.layers.reading.symbolic import read_network
 
@@ -216,10 +219,8 @@ class KAN(nn.Module):
         Raises:
             ValueError: keys or shapes that are not efficient-kan's.
         """
-        return cls.of_layers(
-            SplineKAN.from_efficient_kan(state, **options)
-            for state in split(state_dict, "efficient-kan", "base_weight")
-        )
+        states = split(state_dict, "efficient-kan", "base_weight")
+        return cls.of_layers(chained(SplineKAN.from_efficient_kan(state, **options) for state in states))
 
     @classmethod
     def from_inkan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> KAN:
@@ -233,7 +234,8 @@ class KAN(nn.Module):
         Raises:
             ValueError: keys or shapes that are not InKAN's, or a layer of splines of two inputs at once (dim=2).
         """
-        return cls.of_layers(inkan.layer(state, **options) for state in split(state_dict, "InKAN", "grid_starts"))
+        states = split(state_dict, "InKAN", "grid_starts")
+        return cls.of_layers(chained(inkan.layer(state, **options) for state in states))
 
     @classmethod
     def from_flashkan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> KAN:
@@ -252,6 +254,5 @@ class KAN(nn.Module):
         Raises:
             ValueError: keys or shapes that are not fast-kan's.
         """
-        return cls.of_layers(
-            RSWAFKAN.from_fast_kan(state, **options) for state in split(state_dict, "fast-kan", "rbf.grid")
-        )
+        states = split(state_dict, "fast-kan", "rbf.grid")
+        return cls.of_layers(chained(RSWAFKAN.from_fast_kan(state, **options) for state in states))

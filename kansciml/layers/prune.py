@@ -11,10 +11,10 @@ from kansciml.layers.kan import KAN
 from kansciml.layers.spline_kan import SplineKAN
 
 
-def _layers(network: KAN) -> list[SplineKAN]:
+def _layers(network: KAN, dense: bool = False) -> list[SplineKAN]:
     if not isinstance(network, KAN):
         raise ValueError(f"got a {type(network).__name__}: expected a KAN(widths, layer='spline')")
-    return network.spline_layers()
+    return network.spline_layers(dense)
 
 
 def _norms(network: KAN, x: Tensor | None) -> list[Tensor]:
@@ -37,17 +37,18 @@ def node_scores(network: KAN, x: Float[Tensor, "*batch inputs"] | None = None) -
         x: inputs of the network over which to take the norms, as the paper does; None: from the weights alone.
 
     Raises:
-        ValueError: layers other than `SplineKAN`, or inputs that make an edge NaN or infinite.
+        ValueError: layers other than `SplineKAN`, convolutions too, or inputs that make an edge NaN or infinite.
     """
+    _layers(network, dense=True)
     norms = _norms(network, x)
     return [torch.minimum(into.amax(0), out.amax(1)) for into, out in zip(norms[:-1], norms[1:])]
 
 
 @torch.no_grad()
 def prune_edges(network: KAN, threshold: float, x: Float[Tensor, "*batch inputs"] | None = None) -> int:
-    """Set every edge whose norm (`SplineKAN.edge_norms`) is below `threshold` to zero, in place; returns their number.
+    """Set every edge whose norm (`SplineKAN.edge_norms`) is below `threshold` to zero, in place.
 
-    Training may bring them back: prune again at its end.
+    Training may bring them back: prune again at its end. Returns how many edges were not zero before.
 
     Args:
         x: inputs of the network over which to take the norms, of all layers before any edge is set to zero; None: from
@@ -62,7 +63,7 @@ def prune_edges(network: KAN, threshold: float, x: Float[Tensor, "*batch inputs"
     for layer in layers:
         require_own(layer, "spline_weight", "base_weight")
     for layer, norms in zip(layers, _norms(network, x)):
-        weak = (norms < threshold) & (norms > 0)
+        weak = (norms < threshold) & (layer.edge_norms() > 0)  # zero over x alone is not zero
         pruned += int(weak.sum())
         layer.spline_weight.masked_fill_(weak.unsqueeze(1), 0.0)
         if layer.base_weight is not None:

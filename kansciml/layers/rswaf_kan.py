@@ -16,6 +16,7 @@ from kansciml.layers._kernels.rswaf import RswafSpec, RswafTensors
 from kansciml.layers._kernels.tensor_values import has_values
 from kansciml.layers._layer import KANLayer, checked_range
 from kansciml.layers._states import bumps
+from kansciml.layers._states.network import load
 
 UPSTREAM_DENOMINATOR = 0.33
 """h of the RSWAF layers that keep it as a plain number, outside their state (Vision-KAN, early faster-kan)."""
@@ -246,12 +247,7 @@ class RSWAFKAN(KANLayer):
             n_in, n_out, size, denominator=denominator, layer_norm="layernorm.weight" in loaded, bias="bias" in loaded,
             device=device or weight.device, dtype=dtype or weight.dtype, **options,
         )  # fmt: skip
-        try:
-            layer.load_state_dict(loaded)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"got a state that does not fit {n_in} inputs and {n_out} outputs: {reason}") from None
-        return layer
+        return load(layer, loaded)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if self.layernorm is None and prefix + "layernorm.weight" in state_dict:

@@ -21,6 +21,7 @@ from kansciml.layers._refit.new_knots import adaptive_knots, extended_knots
 from kansciml.layers._refit.parameters import require_own
 from kansciml.layers._refit.refit import RefitError
 from kansciml.layers._states import efficient_kan, splines
+from kansciml.layers._states.network import load
 from kansciml.layers.bspline import OUTSIDE, SplineSpec
 from kansciml.layers.regularisation import penalty
 
@@ -51,8 +52,8 @@ class SplineKAN(KANLayer):
             CUDA device, orders 1 to 5; experimental: tested under Triton's interpreter, on no device yet; in float64
             it leaves the layer to PyTorch).
         learnable_knots: make the knots between the ends of the grid parameters (default: constants). No cell becomes
-            narrower than 1 % of an even one (half its first width, if that is less). Their gradient, and second
-            derivatives while they are learned, are PyTorch's, whatever the backend.
+            narrower than 1 % of an even one, or 1e-5 of the farther end (half its first width, if that is less). Their
+            gradient, and second derivatives while they are learned, are PyTorch's, whatever the backend.
         device, dtype: as in `torch.nn.Linear`.
 
     Attribute `keep_basis` (False): keep what follows from the input once a gradient's graph serves several backward
@@ -183,7 +184,7 @@ class SplineKAN(KANLayer):
         """Replace the knots, G + 2S + 1 for each input, strictly increasing; the coefficients stay as they are.
 
         Raises:
-            ValueError: another shape, knots not increasing or not finite.
+            ValueError: another shape, knots not increasing or not finite, or `knot_logits` made from others.
         """
         splines.write_knots(self, knots)
 
@@ -325,14 +326,12 @@ class SplineKAN(KANLayer):
             options: further arguments of this class, such as `base_activation` (efficient-kan's default: silu).
 
         Raises:
-            ValueError: keys or shapes that are not efficient-kan's.
+            ValueError: keys or shapes that are not efficient-kan's, options for weights that the state does not have.
         """
         state, order = efficient_kan.read(state_dict)
         weight = state["spline_weight"]
         own = {"spline_scale": "spline_scale" in state, "device": weight.device, "dtype": weight.dtype}
-        layer = cls(weight.shape[0], weight.shape[2], weight.shape[1] - order, order, **{**own, **options})
-        layer.load_state_dict(state)
-        return layer
+        return load(cls(weight.shape[0], weight.shape[2], weight.shape[1] - order, order, **{**own, **options}), state)
 
     def extra_repr(self) -> str:
         return (

@@ -37,7 +37,7 @@ MEMBERS = ("config.json", "record.json", "arrays.npz")
 EXACT = ".loss"
 """What the names of arrays end in that keep double precision."""
 COARSE = {"cpu_s", "curves", "eigenvalues", "flops", "line", "slopes", "trajectory"}
-"""Arrays of which four digits are kept: the last part of their names. Others, such as parameters, are singles."""
+"""Arrays of which four digits are kept: parts of their names. Others, such as parameters, are singles."""
 DROPPED = 10
 """Last bits of the 24 of a single's significand that numbers of four digits have as zeros."""
 STEPS = (".phase", ".rung")
@@ -66,7 +66,8 @@ def packed_name(record: Record) -> str:
 
 def packed(record: Record, unshown: Collection[str] = ()) -> bytes:
     """The bytes of that file. Raises KansciError: a file of the record cannot be read."""
-    shown = {name: array for name, array in record.arrays.items() if set(unshown).isdisjoint(name.split(".")[1:])}
+    left_out = set(unshown)
+    shown = {name: array for name, array in record.arrays.items() if left_out.isdisjoint(name.split(".")[1:])}
     record = replace(record, arrays=shown)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
@@ -144,8 +145,8 @@ def _arrays(record: Record) -> bytes:
         rows = _rows(arrays, name)
         array = array if rows is None else array[rows]
         single = array.dtype in (np.float32, np.float64) and not name.endswith(EXACT)
-        kept[name] = np.ascontiguousarray(array, dtype=np.float32) if single else array
-        if single and name.rpartition(".")[2] in COARSE:
+        kept[name] = np.asarray(array, dtype=np.float32, order="C") if single else array
+        if single and not COARSE.isdisjoint(name.split(".")):
             kept[name] = _rounded(kept[name])
     if not kept:
         return b""

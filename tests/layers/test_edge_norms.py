@@ -72,7 +72,9 @@ def test_pruning_by_data_sees_what_the_weights_do_not():
     assert first.edge_norms()[0, 1] > 1 and first.edge_norms(x)[0, 1] == 0
     truth = [written_out(layer, seen) for layer, seen in zip(net.layers, net.layer_inputs(x))]
     threshold = truth[0].flatten().sort().values[1].item() + 1e-9
-    assert prune_edges(net, threshold, x) == sum(int(((t < threshold) & (t > 0)).sum()) for t in truth) > 0
+    assert prune_edges(net, threshold, x) == sum(int((t < threshold).sum()) for t in truth) > 1
+    assert not net.layers[0].edge_norms()[truth[0] < threshold].any()  # also where it was zero over the data alone
+    assert prune_edges(net, threshold, x) == 0
     assert prune_edges(before, 1e-9) == 0
     scores = node_scores(before, x)[0]
     torch.testing.assert_close(scores, torch.minimum(truth[0].amax(0), truth[1].amax(1)))
@@ -87,6 +89,14 @@ def test_a_convolutions_pixels_are_samples_of_its_channels():
     whole = basis * layer.spline_scale + F.silu(flat).unsqueeze(-1) * layer.base_weight
     torch.testing.assert_close(values, whole.abs().mean(0))
     assert layer.regularisation(x=x).isfinite()
+
+
+def test_what_takes_edges_between_nodes_refuses_convolutions_in_one_line():
+    net, x = KAN.of_layers([KANConv2d(2, 4, 1), KANConv2d(4, 4, 1)]), torch.rand(3, 2, 4, 4)
+    for call in (lambda: node_scores(net), lambda: prune_nodes(net, 0.1), lambda: net.plot(x), lambda: net.symbolic(x)):
+        with pytest.raises(ValueError, match="got a network with KANConv2d layers: expected SplineKAN alone"):
+            call()
+    assert prune_edges(net, 1e9) == 2 * 4 + 4 * 4
 
 
 def test_no_inputs_and_others_than_numbers_are_one_line():

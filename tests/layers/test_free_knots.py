@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.spline_layers import BACKENDS, as_function, draw_weights, gradient, inputs, normal, scipy_splines
+from torch.nn.utils import parametrizations
 
 from kansciml import KAN, KANConv2d, SplineKAN
 from kansciml.layers.bspline import OUTSIDE, uniform_knots
@@ -44,6 +45,12 @@ def test_knots_stay_in_order_between_the_ends_whatever_the_logits(order, size):
     assert (widths.std(1) > 0.05).all()
     torch.testing.assert_close(widths[:, :order], widths[:, order : order + 1].expand(-1, order))
     assert layer(normal(9, 5).float()).isfinite().all()
+
+
+def test_knots_far_from_zero_stay_apart_in_float32():
+    layer = learned(1, 2, 2, 20, move=8, dtype=torch.float32, grid_range=(1e4, 1e4 + 1), backend="torch")
+    assert (layer.knots.float().diff(dim=1) > 0).all()
+    assert layer(1e4 + torch.linspace(0, 1, 99)[:, None].expand(-1, 2)).isfinite().all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -143,6 +150,22 @@ def test_states_go_from_constants_to_knots_that_are_learned_and_back():
     assert torch.equal(layer.knots, layer.first_knots)
     with pytest.raises(ValueError, match="do not increase strictly"):
         layer.knots = layer.knots.flip(1)
+    with pytest.raises(ValueError, match="do not increase strictly"):
+        free.load_state_dict({**constant.state_dict(), "knots": constant.knots.flip(1)})
+
+
+def test_states_of_another_order_and_logits_made_from_others_are_refused():
+    for order, learn in ((5, True), (3, False)):
+        layer, other = SplineKAN(2, 2, 4, order, learnable_knots=learn), learned(1, dtype=torch.float32)
+        state = other.state_dict() if not learn else SplineKAN(2, 2, 4, 1).state_dict()
+        with pytest.raises(RuntimeError, match="size mismatch for (first_)?knots"):
+            layer.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="size mismatch for first_knots"):
+        learned().load_state_dict({**learned().state_dict(), "first_knots": torch.arange(11.0)})
+    layer = learned()
+    parametrizations.weight_norm(layer, "knot_logits")
+    with pytest.raises(ValueError, match="got knot_logits that is made from other parameters"):
+        layer.set_knots(layer.first_knots + 1)
 
 
 def test_networks_with_learned_knots_are_imported_pruned_and_drawn():

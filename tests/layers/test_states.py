@@ -139,3 +139,26 @@ def test_other_states_are_refused_in_one_line(read, layer, message):
     assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="got key 'weight': expected .* such as layers.0"):
         read({"weight": torch.zeros(1)})
+
+
+def test_options_without_weights_and_layers_of_other_widths_are_refused_in_one_line():
+    cubic, gaussian = network_state(map(packed, cubic_network()[0])), network_state(gaussian_network(True, True)[0])
+    efficient = {"base_weight": torch.zeros(2, 3), "spline_weight": torch.zeros(2, 3, 8)}
+    efficient["grid"] = torch.arange(12.0).expand(3, -1)
+    efficient = {f"layers.{i}.{key}": value for i in range(2) for key, value in efficient.items()}
+    for read, state, options in (
+        (KAN.from_inkan, cubic, {"spline_scale": True}),
+        (KAN.from_inkan, cubic, {"base_activation": None}),
+        (KAN.from_efficient_kan, efficient, {"bias": True}),
+        (KAN.from_fast_kan, gaussian, {"base_activation": None}),
+    ):
+        with pytest.raises(
+            ValueError, match=r"does not fit 3 inputs and \d outputs with these options: .* key"
+        ) as refused:
+            read(state, **options)
+        assert "\n" not in str(refused.value)
+    for read, state in ((KAN.from_inkan, cubic), (KAN.from_efficient_kan, efficient), (KAN.from_fast_kan, gaussian)):
+        one = {key: value for key, value in state.items() if key.startswith("layers.0.")}
+        again = {key.replace("layers.0.", "layers.1."): value for key, value in one.items()}
+        with pytest.raises(ValueError, match=r"got layers.1 of 3 inputs: expected \d, the outputs before"):
+            read({**one, **again})

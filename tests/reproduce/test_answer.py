@@ -120,12 +120,14 @@ def test_what_was_cut_short_for_equal_cost_is_said_to_be():
     assert "as much as the other in seconds with torch:" in told
 
 
-def test_of_many_undecided_tasks_it_is_told_how_many_were_not_trained_to_the_end():
-    rows = [row(f"f{place}", 1.0, kind="formulas", ended=(1.0, 0.1 * place)) for place in range(6, 10)]
-    assert sentences(rows)[-1].startswith("4 are undecided: 4 of 4 formulas (1.0; 2 of them not trained to the end)")
+def test_tasks_that_were_not_trained_to_the_end_are_named_after_the_others():
+    rows = [row(f"f{place}", 1.0, kind="formulas", ended=(1.0, 0.1 * place)) for place in range(4, 10)]
+    told = sentences(rows)[-1]
+    assert told.startswith("6 are undecided: f8 (1.0, ") and "; f9 (1.0, " in told
+    assert told.endswith("; not trained to the end: 4 of 6 formulas (1.0).")
     won = row("wave", 0.5, kind="formulas", ended=(0.5, 1.0))
     kan, _, elsewhere = sentences([won, replace(won, measure="later times", about=ELSEWHERE)])
-    assert kan.endswith("not trained to the end).") and elsewhere.endswith("(1 of these not trained to the end).")
+    assert "not trained to the end: wave (0.50, " in kan and elsewhere.endswith("(1 of these not trained to the end).")
 
 
 def test_other_numbers_give_other_sentences():

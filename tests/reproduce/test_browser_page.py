@@ -198,11 +198,11 @@ def test_pictures_follow_the_dark(visit):
 def test_lines_of_text_are_not_too_long(visit):
     page = visit()
     page.evaluate(
-        "document.querySelector('p.answer').textContent = 'All of it is text of the usual kind, long enough. '"
+        "document.querySelector('.answer p').textContent = 'All of it is text of the usual kind, long enough. '"
         ".repeat(8)"
     )
     lines, size = page.evaluate(
-        "(() => { const p = document.querySelector('p.answer'), range = document.createRange();"
+        "(() => { const p = document.querySelector('.answer p'), range = document.createRange();"
         " range.selectNodeContents(p); const height = parseFloat(getComputedStyle(p).lineHeight);"
         " return [range.getBoundingClientRect().height / height, p.textContent.length] })()"
     )

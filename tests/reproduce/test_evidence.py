@@ -18,6 +18,20 @@ def test_a_table_is_that_of_its_record(name, title, columns, rows, shown):
     assert shown.count("\n") > 2 and shown == evidence.excerpt(name, title, columns, rows)
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_mark_is_read(name):
+    assert TEXTS[name].count("<!-- from") == len(evidence.MARK.findall(TEXTS[name]))
+
+
+def test_rows_that_a_table_does_not_have_are_told():
+    table = evidence.tables("bench-ode")["One loss + gradient"]
+    first, other = (row[0] for row in table.cells()[:2])
+    shown = evidence.excerpt("bench-ode", table.title, "*", f"{other} | {first}").splitlines()
+    assert [line.split(" | ")[0] for line in shown[2:]] == [f"| {other}", f"| {first}"]
+    with pytest.raises(AssertionError, match="no rows \\['none'\\]"):
+        evidence.excerpt("bench-ode", table.title, "*", f"{first} | none")
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_picture_is_of_the_records_that_are_there(name):
     source = SOURCES[name]

@@ -56,13 +56,16 @@ def test_numbers_return_and_histories_keep_their_turning_points(record, tmp_path
 
 def test_eigenvalues_keep_four_digits_parameters_seven_and_losses_all(record, tmp_path):
     values = np.array([np.pi, -2e-30, 7e37, 0.0, -1.0, np.nan, np.inf, 0.1])
-    save_record(replace(record, arrays={"m.0.eigenvalues": values, "m.0.params": values, "m.0.loss": values}))
+    arrays = {"m.0.eigenvalues": values, "m.0.line.1": values, "m.0.params": values, "m.0.loss": values}
+    save_record(replace(record, arrays=arrays | {"scale": np.float32(np.pi), "curves": np.float32(np.pi)}))
     (folder,) = unpack(pack(load_record(record.folder), tmp_path / "packed").parent, tmp_path / "other")
     found = load_record(folder).arrays
     np.testing.assert_allclose(found["m.0.eigenvalues"], values, rtol=2.0**-14)
     np.testing.assert_array_equal(found["m.0.params"], values.astype(np.float32))
     np.testing.assert_array_equal(found["m.0.loss"], values)
-    assert found["m.0.eigenvalues"][0] != np.float32(np.pi)
+    np.testing.assert_array_equal(found["m.0.line.1"], found["m.0.eigenvalues"])
+    assert found["scale"] == np.float32(np.pi) != found["m.0.eigenvalues"][0] == found["curves"]
+    assert found["scale"].shape == found["curves"].shape == ()
 
 
 def test_the_least_loss_so_far_is_known_at_every_row(record, tmp_path):

@@ -1,10 +1,10 @@
 """The training loop on a CUDA device: what it computes on a CPU, resumed too, in bfloat16, and the device's memory."""
 
-import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from support.device import DEVICE, GPU, REHEARSED, relative
+from support.device import DEVICE, GPU, NOT_REHEARSED, relative
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,7 +12,7 @@ from kansciml import KAN
 from kansciml.training.loop import LoopConfig, train
 
 pytestmark = GPU
-CONFIG = LoopConfig(epochs=2, batch_size=32, learning_rate=0.01, warmup=0.5, log_every=2)
+CONFIG = LoopConfig(epochs=2, batch_size=32, learning_rate=0.01, warmup=0.5, log_every=2, checkpoint_steps=3)
 
 
 def batches(epoch):
@@ -26,10 +26,10 @@ def loss(module, batch):
     return F.cross_entropy(module(x), target), {"count": len(x)}
 
 
-def trained(folder, accelerator, epochs=2, precision="32", start=None):
+def trained(folder, accelerator, precision="32", loss=loss):
     torch.manual_seed(0)
-    model = copy.deepcopy(start) if start else nn.Sequential(nn.LayerNorm(6), KAN((6, 8, 2), grid=3))
-    config = LoopConfig(**{**vars(CONFIG), "epochs": epochs, "accelerator": accelerator, "precision": precision})
+    model = nn.Sequential(nn.LayerNorm(6), KAN((6, 8, 2), grid=3))
+    config = replace(CONFIG, accelerator=accelerator, precision=precision)
     return model, train(model, config, batches=batches, loss=loss, folder=folder)
 
 
@@ -47,13 +47,22 @@ def test_it_trains_as_on_a_cpu(tmp_path, precision, close):
 
 
 def test_it_goes_on_where_it_stopped(tmp_path):
+    steps = []
+
+    def failing(module, batch):
+        steps.append(len(steps))
+        if len(steps) == 7:
+            raise ZeroDivisionError
+        return loss(module, batch)
+
     whole, _ = trained(tmp_path / "whole", DEVICE)
-    trained(tmp_path / "parts", DEVICE)
-    again, _ = trained(tmp_path / "parts", DEVICE)  # finished: read from its checkpoint
-    assert torch.equal(weights(again), weights(whole))
+    with pytest.raises(ZeroDivisionError):
+        trained(tmp_path / "parts", DEVICE, loss=failing)
+    again, _ = trained(tmp_path / "parts", DEVICE, loss=failing)
+    assert len(steps) == 7 + 2 and torch.equal(weights(again), weights(whole))  # the checkpoint is of step 6
 
 
-@pytest.mark.skipif(REHEARSED, reason="needs a CUDA device")
+@NOT_REHEARSED
 def test_the_peak_is_the_devices(tmp_path):
     torch.cuda.reset_peak_memory_stats()
     _, told = trained(tmp_path, DEVICE)

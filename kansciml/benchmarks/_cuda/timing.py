@@ -22,7 +22,6 @@ from kansciml.runs.tables import Table
 
 TRITON, PLAIN = "SplineKAN, Triton", "SplineKAN, torch"
 WAYS = ("dense", "fused", "sparse")
-OVER = {"over_peer": cases.EFFICIENT, "over_textbook": cases.TEXTBOOK, "over_floor": cases.FLOOR}
 CALLS = 5
 """Calls between two readings of the device's clock."""
 COLUMNS = {
@@ -118,7 +117,7 @@ def measure_shape(
                 {cases.BASELINE: "nn.Linear + SiLU", cases.TEXTBOOK: "efficient-kan"}.get(name, name)
             ),
         }
-        for key, other in OVER.items():
+        for key, other in cases.OVER.items():
             row[key] = measuring.ratio(both[name], both[other]) if other in both else None
         rows.append(row)
     return rows

@@ -9,7 +9,7 @@ that source (preset ``paper``: 1024 training and 500 test samples, 421 x 421 sub
 point, relative L2 loss, learning rate 1e-3 on a cosine, weight decay 1e-4, 500 epochs, batches of 32).
 The source has 3 seeds, with which no difference is significant; here there are 12.
 Cost on one core: ``smoke`` 7 s; ``small`` (29 x 29, 1024 samples, width 16, 2 iterations, 16 epochs) 2 minutes each of
-48 trainings (0.05 s a step with MLPs, 0.07 with KANs), 5 for the samples: 1.9 hours; ``paper`` is for a GPU. As the
+48 trainings, 2 for the samples: 1.5 hours; ``paper`` is for a GPU. As the
 paper prints no sizes, a run smaller than the source's decides too, where MLPs without residual have errors below 0.02.
 """
 
@@ -80,7 +80,7 @@ EXPERIMENT = Experiment(
         "small": with_settings(Fig5Config(), SMALL),
         "paper": Fig5Config(),
     },
-    costs={"small": "two hours of one core (estimate)"},
+    costs={"small": "an hour and a half of one core"},
     run=lambda config, context: OperatorTrainer(context).run(jobs(config)).result,
     render=lambda record, folder: render(record, folder, curves_by_residual),
     summary=lambda record: sorted(summary(record), key=lambda table: not table.title.startswith("Claims")),

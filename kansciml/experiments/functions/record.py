@@ -122,7 +122,7 @@ class Verdict:
 
 
 PROTOCOLS = {"params": "equal parameters", "flops": "equal FLOPs", "time": "equal time"}
-PAIRS = (("kan", "mlp"), ("kan-refined", "mlp"), ("spline-mlp", "mlp"), ("kan", "spline-mlp"))
+PAIRS = (("kan", "mlp"), ("kan-refined", "mlp"), ("spline-mlp", "mlp"), ("kan", "spline-mlp"), ("kan-refined", "kan"))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KINDS = {"feynman": "Feynman formulas", "special": "special functions", "rough": "rough functions"}
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of the budget at which verdicts are told."""
-PAIR_MARKS = dict(zip(PAIRS, "sPoD"))
+PAIR_MARKS = dict(zip(PAIRS, "sPoDv"))
 
 
 def pairs_of(found: FunctionsRecord) -> list[tuple[str, str]]:
@@ -124,14 +124,16 @@ def budget_table(found: FunctionsRecord) -> Table:
     rows = []
     for a, b in pairs_of(found):
         for equal, title in (("params", "equal evaluations"), ("time", "equal time")):
-            cells = [_count(found.verdicts(a, b, equal, share), a, b) for share in SHARES]
-            rows.append([f"{VARIANTS[a]} : {VARIANTS[b]}", title, *cells])
+            shares = [found.verdicts(a, b, equal, share) for share in SHARES]
+            for noise in dict.fromkeys(one.noise for one in shares[0]):
+                cells = [_count([one for one in own if one.noise == noise], a, b) for own in shares]
+                rows.append([f"{VARIANTS[a]} : {VARIANTS[b]}", title, noise, *cells])
     heads = [f"{share:.1%} of it" if share < 1 else "whole budget" for share in SHARES]
     notes = (
-        "As in the table of functions won, all kinds and noises, at equal parameters: where the errors of a seed are"
+        "As in the table of functions won, all kinds, at equal parameters: where the errors of a seed are"
         " compared after a share of what the first of the two had spent when it ended.",
     )
-    return Table("Functions won, by budget", ["Networks", "Held equal", *heads], rows, notes)
+    return Table("Functions won, by budget", ["Networks", "Held equal", "Noise", *heads], rows, notes)
 
 
 def models_table(found: FunctionsRecord) -> Table:

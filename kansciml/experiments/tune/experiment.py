@@ -37,6 +37,7 @@ from kansciml.tasks.ode.registry import file_fingerprints
 from kansciml.tasks.ode.system import System
 
 HISTORY = ("iteration", "loss", "phase", "evaluations", "rung", "cpu_s", "flops")
+"""Columns of the trainings' histories."""
 SYSTEMS = ("lotka", "fitzhugh", "rigid", "spiral")
 TRIAL_SEED = 1000
 """The first seed of trials; those of the models at the end begin at 0."""

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from kansciml.layers._kernels.plain import Given
 from kansciml.layers.bspline import SplineSpec
 
-NARROWEST = 1e-2
-"""Narrowest cell, in cells of the even grid (half its first width, where that is less): no knots ever meet."""
+NARROWEST, FLOAT32_STEP = 1e-2, 1e-5
+"""Narrowest cell, in cells of the even grid and in magnitudes of its ends (half its first width, where that is less):
+no knots ever meet, nor do they in float32, however far from zero the grid is."""
 ON_CPU, ON_DEVICE = 1 << 18, 1 << 22
 """Splines whose gradients are there at a time."""
 
@@ -25,7 +26,7 @@ ON_CPU, ON_DEVICE = 1 << 18, 1 << 22
 def positions(first: Tensor, logits: Tensor, order: int) -> Tensor:
     r"""Knots (I, G + 2S + 1) in float64, strictly increasing; where the logits are zero, the first ones to the bit.
 
-    .. math:: w_j = f_j + (L - \textstyle\sum_k f_k)\,\mathrm{softmax}_j(\log(w^0 - f) + a),\quad f_j = \min(w^0_j / 2, 0.01 L / G)
+    .. math:: w_j = f_j + (L - \textstyle\sum_k f_k)\,\mathrm{softmax}_j(\log(w^0 - f) + a),\quad f_j = \min(w^0_j / 2, \max(0.01 L / G, 10^{-5} t_{max}))
 
     Args:
         first: knots whose cells have the widths w^0, of a grid of length L.
@@ -34,7 +35,8 @@ def positions(first: Tensor, logits: Tensor, order: int) -> Tensor:
     grid = logits.shape[-1]
     inner = first[:, order : order + grid + 1]
     widths = inner[:, 1:] - inner[:, :-1]
-    floors = torch.minimum(widths / 2, NARROWEST / grid * (inner[:, -1:] - inner[:, :1]))
+    even, apart = (inner[:, -1:] - inner[:, :1]) / grid, FLOAT32_STEP * inner.abs().amax(1, keepdim=True)
+    floors = torch.minimum(widths / 2, torch.maximum(NARROWEST * even, apart))
     spare = widths - floors
     start = spare.log()
     change = (start + logits.to(first.dtype)).softmax(1) - start.softmax(1)  # zero to the bit with the logits

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kansciml.layers._states.network import load
 from kansciml.layers.spline_kan import SplineKAN
 
 ORDER = 3
@@ -26,7 +27,8 @@ def layer(state: Mapping[str, Tensor], **options: Any) -> SplineKAN:
     """The layer of an InKAN or FlashKAN layer's state, with its grid, dtype and device; equal outputs.
 
     Raises:
-        ValueError: other keys, shapes that do not fit, a grid that is not even, or a layer of two-dimensional splines.
+        ValueError: other keys, shapes that do not fit, a grid that is not even, a layer of two-dimensional splines,
+            or options for weights that the state does not have.
     """
     if set(state) not in (TOGETHER, APART):
         raise ValueError(
@@ -49,8 +51,7 @@ def layer(state: Mapping[str, Tensor], **options: Any) -> SplineKAN:
     own = {"spline_scale": False, "device": spline.device, "dtype": spline.dtype}
     made = SplineKAN(spline.shape[1], spline.shape[0], size - ORDER, ORDER, **{**own, **options})
     found = {"base_weight": base.t(), "spline_weight": spline.permute(1, 2, 0)}
-    made.load_state_dict({**found, "knots": knots.expand(spline.shape[1], -1)})
-    return made
+    return load(made, {**found, "knots": knots.expand(spline.shape[1], -1)})
 
 
 def _weights(state: Mapping[str, Tensor], size: int) -> tuple[Tensor, Tensor]:

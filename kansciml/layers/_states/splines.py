@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kansciml.layers._kernels.free_knots import positions
 from kansciml.layers._kernels.knots import check, check_shape
+from kansciml.layers._kernels.tensor_values import has_values
 from kansciml.layers._refit.parameters import require_own, resize
 from kansciml.layers._refit.refit import RefitError, refit
 
@@ -19,6 +20,7 @@ def write_knots(layer: SplineKAN, knots: Tensor) -> None:
     """Of `SplineKAN.set_knots`."""
     check_shape(knots, layer.spline_weight, layer.spline_order)
     check(knots)
+    require_own(layer, "knot_logits")
     own = getattr(layer, layer.GRID)
     knots = knots.detach().to(own.device, own.dtype)
     if knots.shape == own.shape and not own.is_inference():
@@ -49,9 +51,13 @@ def prepare(layer: SplineKAN, state: dict[str, Any], prefix: str) -> None:
     first, logits, constant = (prefix + name for name in ("first_knots", "knot_logits", "knots"))
     if layer.knot_logits is not None and constant in state:  # from where to learn
         state[first] = state.pop(constant)
-        state[logits] = state[first].new_zeros(*state[first].shape[:-1], state[first].shape[-1] - 2 * order - 1)
+        state[logits] = state[first].new_zeros(*state[first].shape[:-1], max(0, state[first].shape[-1] - 2 * order - 1))
     elif layer.knot_logits is None and first in state and logits in state:
-        state[constant] = positions(state.pop(first).double(), state.pop(logits), order)
+        found, moved = state.pop(first).double(), state.pop(logits)
+        fits = found.dim() == 2 and moved.shape == (len(found), found.shape[1] - 2 * order - 1)
+        state[constant] = positions(found, moved, order) if fits else found  # which PyTorch refuses
+    if layer.knot_logits is not None and first in state and state[first].dim() == 2 and has_values(state[first]):
+        check(state[first])  # else NaN in silence
     knots, weight, own = (
         *(state.get(prefix + n) for n in (layer.GRID, "spline_weight")),
         layer._parameters.get("spline_weight"),

@@ -93,7 +93,11 @@ FUNCTIONS: dict[str, Function] = {
     "arctan": Function("arctan({})", np.arctan, lambda s, u: s.atan(u), 4, _PLACED, None, -1),
 }
 """By name. A cosine is a sine, a logistic function a tanh; poles lie outside the inputs."""
+BEGUN = {name for name, function in FUNCTIONS.items() if function.searches is _BEGUN}
+"""Those with a pole or a branch point."""
 CONSTANT = "constant"
+ROUNDING = 1e-12
+"""Differences that are rounding alone in float64, of the largest value."""
 
 
 @dataclass(frozen=True)
@@ -198,20 +202,20 @@ def _fit(name: str, a: float, b: float, x: np.ndarray, y: np.ndarray) -> Fit | N
         b, d = 0.0, d + c * b
     elif name == "log":
         d, a, b = d + c * math.log(abs(a)), math.copysign(1, a), b / abs(a)
-    elif name == "exp":
-        c, b = math.copysign(1, c), b + math.log(abs(c)) if c else b
+    elif name == "exp" and c:
+        c, b = math.copysign(1, c), b + math.log(abs(c))
     elif name == "sin":
         half_turns = round(b / math.pi)
         b, c = b - half_turns * math.pi, -c if half_turns % 2 else c
     return Fit(name, float(a), float(b), float(c), float(d), r2)
 
 
-def share_explained(y: np.ndarray, found: np.ndarray) -> float:
+def share_explained(y: np.ndarray, found: np.ndarray, rounding: float = ROUNDING) -> float:
     """R2 of `found` as values of y: 1 less the share of y's variance that is left; -inf where one is not finite.
 
-    Values that differ by rounding alone (1e-12 of the largest) count as equal.
+    Values that differ by `rounding` alone, of the largest, count as equal.
     """
     if not np.isfinite(found).all():
         return -math.inf
-    least = len(y) * (1e-12 * np.abs(y).max()) ** 2 + 1e-300
+    least = len(y) * (rounding * np.abs(y).max()) ** 2 + 1e-300
     return 1.0 - float(((y - found) ** 2).sum() / max(((y - y.mean()) ** 2).sum(), least))

@@ -139,7 +139,7 @@ def _names(kind: str, names: Sequence[str] | None, number: int, letter: str) -> 
         return [f"{letter}{index + 1}" for index in range(number)]
     if len(names) != number:
         raise UsageError(f"got {len(names)} names of {kind}: expected {number}")
-    return list(names)
+    return [str(name) for name in names]
 
 
 def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, opacity: float) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kansciml._errors import KansciError, UsageError, check_names
 from kansciml.layers._kernels.edges import values_at
-from kansciml.layers.reading.functions import CONSTANT, FUNCTIONS, Fit, fit_edges, share_explained
+from kansciml.layers.reading.functions import BEGUN, CONSTANT, FUNCTIONS, ROUNDING, Fit, fit_edges, share_explained
 from kansciml.layers.reading.values import reaching
 
 if TYPE_CHECKING:
@@ -72,13 +72,20 @@ class Edge:
         """`fit` with a and c to significant digits, b and d to as many relative to the edge's argument and spread."""
         fit = self.fit
         a, c = (float(f"{value:.{digits - 1}e}") for value in (fit.a, fit.c))
-        b, d = _rounded(fit.b, self.largest_argument, digits), _rounded(fit.d, self.spread, digits)
-        return replace(fit, a=a, b=b, c=c, d=d)
+        return replace(fit, a=a, b=self.shift(0.0, digits), c=c, d=_rounded(fit.d, self.spread, digits))
 
-    @property
-    def largest_argument(self) -> float:
-        """Of f, over the inputs: the largest abs(a x + b)."""
-        return max(abs(self.fit.a * end + self.fit.b) for end in (self.low, self.high))
+    def shift(self, constant: float, digits: int) -> float:
+        """a constant + b, to digits relative to the largest abs(a x + b): as many as keep poles off the inputs."""
+        fit, ends = self.fit, (self.low, self.high)
+        exact, size = fit.a * constant + fit.b, max(abs(fit.a * end + fit.b) for end in ends)
+        found = _rounded(exact, size, digits)
+        while fit.function in BEGUN and digits < 17:
+            signs = [(fit.a * (end - constant) + found) * (fit.a * end + fit.b) for end in ends]
+            if min(signs) > 0 or (min(signs) == 0 and fit.function == "sqrt"):
+                break
+            digits += 1
+            found = _rounded(exact, size, digits)
+        return found
 
 
 def _rounded(value: float, scale: float, digits: int) -> float:
@@ -89,14 +96,14 @@ def _rounded(value: float, scale: float, digits: int) -> float:
 class Symbolic:
     """A network of spline layers read as formulas; called with inputs (..., I), as the formulas give outputs (..., O).
 
-    ``print`` it for a table of the edges.
+    Inputs may be an array, a tensor or a list. ``print`` it for a table of the edges.
 
     Args:
         edges: of all layers, by layer, input and output.
         biases: of each layer's outputs.
         threshold: least R2 at which an edge counts as read.
         r2: of each output, the formulas of all edges together, whatever their own R2, against the network over the
-            data; -inf where they are not finite.
+            data, whose rounding counts as equal; -inf where they are not finite.
     """
 
     edges: tuple[Edge, ...]
@@ -109,10 +116,11 @@ class Symbolic:
         """The edges that no function fits: of R2 below the threshold."""
         return tuple(edge for edge in self.edges if not edge.fit.r2 >= self.threshold)
 
-    def __call__(self, x: Float[np.ndarray, "*batch inputs"]) -> Float64[np.ndarray, "*batch outputs"]:
+    def __call__(self, x: Any) -> Float64[np.ndarray, "*batch outputs"]:
+        x = np.asarray(x, float)
         if x.shape[-1:] != (self._inputs,):
             raise UsageError(f"got inputs of shape {x.shape}: expected (..., {self._inputs})")
-        nodes = list(np.moveaxis(x.astype(float), -1, 0))
+        nodes = list(np.moveaxis(x, -1, 0))
         for number, bias in enumerate(self.biases):
             following = [np.full(nodes[0].shape, float(constant)) for constant in bias]
             for edge in self._of(number):
@@ -132,11 +140,12 @@ class Symbolic:
 
         Args:
             inputs: names of the symbols (default: x1 ...).
-            digits: round every edge's constants to as many digits, at least 1 (default: none are rounded).
+            digits: round every edge's constants to as many digits, at least 1 (default: none are rounded): factors to
+                significant ones; what is added relative to what it is added to, and so that poles stay off the inputs.
 
         Raises:
             KansciError: edges that no function fits, which it names; SymPy is not installed.
-            UsageError: not one name for each input; digits below 1.
+            UsageError: not one name for each input, or one for two; digits below 1.
         """
         if self.unread:
             raise KansciError(f"got {self._statement()}: expected none; see unread, or take a lower threshold")
@@ -144,14 +153,23 @@ class Symbolic:
             import sympy
         except ImportError:
             raise KansciError("expressions need SymPy: pip install 'kansciml[symbolic]'") from None
-        names = [f"x{number + 1}" for number in range(self._inputs)] if inputs is None else list(inputs)
-        if len(names) != self._inputs:
-            raise UsageError(f"got {len(names)} names of inputs: expected {self._inputs}")
+        names = [f"x{number + 1}" for number in range(self._inputs)] if inputs is None else [str(one) for one in inputs]
+        if len(names) != self._inputs or len(set(names)) < len(names):
+            raise UsageError(
+                f"got names of inputs {', '.join(names)}: expected {self._inputs}, no two of them the same"
+            )
         if digits is not None and digits < 1:
             raise UsageError(f"got digits {digits}: expected at least 1")
 
         def number(value: float) -> Any:
             return sympy.Integer(int(value)) if value in (-1, 0, 1) else sympy.Float(value)
+
+        rounded: set[Any] = set()
+
+        def added(value: float) -> Any:
+            found = sympy.Float(str(value)) if digits and value not in (-1, 0, 1) else number(value)
+            rounded.update((found, -found))
+            return found
 
         def short(value: float) -> Any:
             value = float(f"{value:.{(digits or 15) - 1}e}")
@@ -169,18 +187,20 @@ class Symbolic:
                     terms[edge.target] += [number(fit.c) * term for term in inner]
                     constants[edge.target] += fit.c * constant
                 elif fit.function != CONSTANT:
-                    shift = _rounded(fit.a * constant + fit.b, edge.largest_argument, digits or 15)
-                    argument = sympy.Add(*(number(fit.a) * term for term in inner), number(shift))
+                    shift = added(edge.shift(constant, digits or 15))
+                    argument = sympy.Add(*(number(fit.a) * term for term in inner), shift)
                     terms[edge.target].append(number(fit.c) * FUNCTIONS[fit.function].symbol(sympy, argument))
             nodes = list(zip(terms, constants))
         spreads = [max(edge.spread for edge in self._of(layer) if edge.target == o) for o in range(len(nodes))]
         found = [
-            sympy.Add(*terms, number(_rounded(constant, spread, digits or 15)))
+            sympy.Add(*terms, added(_rounded(constant, spread, digits or 15)))
             for (terms, constant), spread in zip(nodes, spreads)
         ]
         if digits is None:
             return found
-        return [one.xreplace({value: short(float(value)) for value in one.atoms(sympy.Float)}) for one in found]
+        return [
+            one.xreplace({value: short(float(value)) for value in one.atoms(sympy.Float) - rounded}) for one in found
+        ]
 
     def _statement(self) -> str:
         worst = sorted(self.unread, key=lambda edge: edge.fit.r2)
@@ -221,19 +241,23 @@ def read_network(
         points = inputs.double().sort(0).values[torch.as_tensor(ranks, device=inputs.device)]
         edges += _read_layer(number, points.cpu().numpy(), values_at(layer, points).cpu().numpy(), names, threshold)
     biases = tuple(
-        np.zeros(layer.out_features) if layer.bias is None else layer.bias.double().cpu().numpy() for layer, _ in seen
+        np.zeros(layer.out_features) if layer.bias is None else layer.bias.double().cpu().numpy().copy()
+        for layer, _ in seen
     )
     read = Symbolic(tuple(edges), biases, threshold)
     found, truth = read(rows.double().cpu().numpy()), network(rows).double().cpu().numpy()
-    return replace(read, r2=tuple(share_explained(*pair) for pair in zip(truth.T, found.T)))
+    rounding = max(ROUNDING, 8 * torch.finfo(rows.dtype).eps)  # of the network's own sums
+    return replace(read, r2=tuple(share_explained(*pair, rounding) for pair in zip(truth.T, found.T)))
 
 
 def _read_layer(number: int, x: np.ndarray, y: np.ndarray, names: list[str], threshold: float) -> list[Edge]:
     """The edges of a layer from inputs x (n, I) and values y (n, I, O)."""
+    if not np.isfinite(y).all():
+        raise UsageError(f"got edges of layer {number + 1} that are NaN or infinite: expected finite weights")
     spreads = y.std(0)
-    rounding = 1e-12 * np.abs(y).max(0)
+    rounding = ROUNDING * np.abs(y).max(0)
     strongest = spreads.max(0)
-    varied = np.ptp(x, 0) > 1e-12 * np.abs(x).max(0)
+    varied = np.ptp(x, 0) > ROUNDING * np.abs(x).max(0)
     flat = (spreads <= np.maximum(NEGLIGIBLE * strongest, rounding)) | ~varied[:, None]
     edges = []
     for source in range(x.shape[1]):

@@ -24,7 +24,7 @@ def reaching(network: KAN, x: Float[Tensor, "*batch inputs"]) -> list[tuple[Spli
         ValueError: layers of another kind, no rows, rows of another width, or numbers that are not finite.
     """
     found = []
-    for number, (layer, seen) in enumerate(zip(network.spline_layers(), network.layer_inputs(x)), 1):
+    for number, (layer, seen) in enumerate(zip(network.spline_layers(dense=True), network.layer_inputs(x)), 1):
         rows = layer._rows(seen)
         if not len(rows) or not bool(torch.isfinite(rows).all()):
             raise ValueError(

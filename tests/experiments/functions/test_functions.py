@@ -12,7 +12,7 @@ from kansciml import UsageError
 from kansciml.analysis.regressor_sizes import regressor_size
 from kansciml.experiments.functions.comparisons import comparisons
 from kansciml.experiments.functions.experiment import EXPERIMENT, FunctionsConfig, plan
-from kansciml.experiments.functions.record import CURVE, VARIANTS, FunctionsRecord
+from kansciml.experiments.functions.record import CURVE, PAIRS, VARIANTS, FunctionsRecord
 from kansciml.experiments.functions.report import budget_table, functions_figure, summary, wins_table
 from kansciml.reporting.style import publication_style
 from kansciml.runs.config_json import with_settings
@@ -108,7 +108,9 @@ def test_an_error_between_two_that_were_watched_is_interpolated_by_its_logarithm
 
 def test_tables_and_the_picture_tell_of_every_function(record, tmp_path):
     found = FunctionsRecord.read(made_up(record, lambda variant, match, seed: (1.0 + (variant == "mlp")) * (1 + seed)))
-    assert {row["whole budget"] for row in rows_of(budget_table(found))} <= {"4 : 0 : 0", "0 : 4 : 0", "0 : 0 : 4"}
+    budget = rows_of(budget_table(found))
+    assert {row["whole budget"] for row in budget} <= {"2 : 0 : 0", "0 : 2 : 0", "0 : 0 : 2"}
+    assert {row["Noise"] for row in budget} == {0.0, 0.05} and len(budget) == 2 * 2 * len(PAIRS)
     assert "56 trainings" in " ".join(summary(record)[0].notes)
     with publication_style():
         figure = functions_figure(found)

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 from support import gpu_memory
-from support.device import DEVICE, GPU, REHEARSED
+from support.device import DEVICE, GPU, NOT_REHEARSED, REHEARSED
 
 from kansciml.experiments.memory.steps import IMAGES, MEASURED, Measured, MemoryConfig, measure_curve
 from kansciml.models.registry import build_model
@@ -20,7 +20,7 @@ def test_a_step_takes_what_is_counted_but_for_rounding_and_workspace(variant):
     assert real == pytest.approx(counted, rel=0.05)
 
 
-@pytest.mark.skipif(REHEARSED, reason="needs a CUDA device")
+@NOT_REHEARSED
 @pytest.mark.parametrize("variant", ["mlp", "textbook"])
 def test_a_device_runs_out_of_memory_where_it_is_counted_to(variant):
     config = MemoryConfig(batches=(64, 512, 1024), limit_gb=1.0, device="gpu")

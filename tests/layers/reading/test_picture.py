@@ -29,7 +29,7 @@ def opacities(axes):
 
 def test_a_small_network_has_a_panel_two_lines_and_its_own_curve_per_edge():
     curves = network(2, 5, 1)
-    figure = edge_functions_figure(curves, inputs=["prey", "predator"])
+    figure = edge_functions_figure(curves, inputs=["prey", "predator"], outputs=[1])
     plane, *panels = figure.axes
     assert [axes.get_label() for axes in panels[:6]] == [f"layer 1: 1 to {o}" for o in range(1, 6)] + [
         "layer 1: 2 to 1"
@@ -40,7 +40,7 @@ def test_a_small_network_has_a_panel_two_lines_and_its_own_curve_per_edge():
     nodes = [line for line in plane.lines if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in nodes] == [2, 5, 1]
     assert len(plane.lines) - len(nodes) == 2 * len(panels)
-    assert [text.get_text() for text in plane.texts] == ["prey", "predator", "y1"]
+    assert [text.get_text() for text in plane.texts] == ["prey", "predator", "1"]
 
 
 def test_lines_of_the_diagram_meet_the_nodes_that_the_edge_joins():

@@ -93,6 +93,23 @@ def test_a_product_is_read_as_the_difference_of_two_squares():
     assert str(sympy.nsimplify(sympy.expand(expression))) == "x*y + 3"
 
 
+def test_what_was_read_stays_as_the_network_learns_on_and_takes_tensors():
+    net = KAN((2, 1), bias=True, dtype=torch.float64)
+    read = net.symbolic(POINTS)
+    before = read(POINTS.numpy())
+    with torch.no_grad():
+        net.layers[0].bias += 5
+    np.testing.assert_array_equal(read(POINTS), before)
+    np.testing.assert_array_equal(read(POINTS.tolist()), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_output_that_is_constant_but_for_rounding_is_explained(dtype):
+    net = KAN((2, 5, 1), dtype=dtype)
+    read = net.symbolic(torch.full((20, 2), 0.3, dtype=dtype))
+    assert 0.5 < read.r2[0] <= 1
+
+
 def test_an_input_that_does_not_vary_gives_constants():
     x = POINTS.clone()
     x[:, 1] = 0.3
@@ -123,6 +140,21 @@ def test_edges_that_no_function_fits_are_named_and_no_expression_is_given():
     assert {fit.function for fit in only.edges[0].fits} == {"x", "exp", "abs"}
 
 
+@pytest.mark.parametrize("place", [0, 1000])
+@pytest.mark.parametrize("function", ["log", "1/x", "sqrt"])
+def test_rounded_constants_leave_poles_off_the_inputs_and_what_is_added_its_size(function, place):
+    sympy = pytest.importorskip("sympy")
+    net, x = network(1, 1, grid=60), torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None] + place
+    call = {"log": torch.log, "1/x": torch.reciprocal, "sqrt": torch.sqrt}[function]
+    set_edges(net.layers[0], place - 1, place + 1, [[lambda x: call(x - place + 1.04) + place]])
+    read = net.symbolic(x, threshold=0.99, functions=[function])
+    assert read.edges[0].fit.function == function
+    for digits in (3, 2, 1):
+        found = sympy.lambdify(sympy.Symbol("x"), read.expressions(["x"], digits)[0])(x.numpy()[:, 0])
+        truth = net(x).detach().numpy()[:, 0]
+        assert np.isfinite(found).all() and abs(found[100:] - truth[100:]).max() < 0.6
+
+
 def test_formulas_that_leave_the_domain_of_a_function_are_told():
     net = network(1, 1, 1)
     set_edges(net.layers[0], -1, 1, [[lambda x: torch.relu(x) + 0.01]])
@@ -147,10 +179,20 @@ def test_bad_requests_are_one_clear_line(paper, arguments, message):
         paper.symbolic(*arguments)
 
 
+def test_edges_that_are_not_finite_are_one_clear_line():
+    net = network(2, 1)
+    with torch.no_grad():
+        net.layers[0].spline_weight[0, 0, 0] = math.nan
+    with pytest.raises(UsageError, match="got edges of layer 1 that are NaN or infinite: expected finite weights"):
+        net.symbolic(POINTS)
+
+
 def test_bad_requests_of_what_was_read_are_one_clear_line(paper, monkeypatch):
     read = paper.symbolic(POINTS, functions=["x^2", "exp", "sin"])
-    with pytest.raises(UsageError, match="got 1 names of inputs: expected 2"):
+    with pytest.raises(UsageError, match="got names of inputs x: expected 2"):
         read.expressions(["x"])
+    with pytest.raises(UsageError, match="got names of inputs x, x: expected 2, no two of them the same"):
+        read.expressions(["x", "x"])
     with pytest.raises(UsageError, match="digits 0"):
         read.expressions(digits=0)
     with pytest.raises(UsageError, match=r"got inputs of shape \(4, 3\): expected \(\.\.\., 2\)"):
