@@ -178,7 +178,7 @@ def _open(rows: Rows) -> list[str]:
         rest = [row for row in rest if row not in alone]
     if rest:
         ends = min(row.outcome.low for row in rest), max(row.outcome.high for row in rest)
-        low, high = (format_number(end, 2) for end in ends)
+        low, high = map(_short, ends)
         many = _number(rest, "comparison")
         found.append(f"In {many} seeds differ more than models: a ratio between {low} and {high} is not ruled out.")
     return found
@@ -191,8 +191,13 @@ def of(rows: Iterable[KanOverMlp], verdict: str) -> list[KanOverMlp]:
 
 def ratio(row: KanOverMlp) -> str:
     """``0.31, 0.22 to 0.48``: the ratio and its interval, if it has one."""
-    effect, low, high = (format_number(value, 2) for value in (row.outcome.effect, row.outcome.low, row.outcome.high))
+    effect, low, high = (_short(value) for value in (row.outcome.effect, row.outcome.low, row.outcome.high))
     return effect if math.isnan(row.outcome.low) else f"{effect}, {low} to {high}"
+
+
+def _short(value: float) -> str:
+    """To two digits, and to three next to 1, where two would not tell on which side it lies."""
+    return format_number(value, 3 if abs(value - 1) < 0.1 else 2)
 
 
 def _task(row: KanOverMlp) -> tuple[str, str]:
@@ -204,7 +209,7 @@ def _sentence(text: str) -> str:
 
 
 def _spread(rows: Rows) -> str:
-    return _range([row.outcome.effect for row in rows], lambda value: format_number(value, 2))
+    return _range([row.outcome.effect for row in rows], _short)
 
 
 def _range(values: Sequence[float], text: Callable[[float], str] = "{:,}".format) -> str:

@@ -103,7 +103,7 @@ def test_sentences_name_winners_and_where_the_verdict_turns():
     assert kan.startswith("With equal parameters a KAN has the lower error on 6 of 9 tasks (KAN / MLP): Spiral (0.10, ")
     assert kan.endswith("; 5 of 6 formulas (0.50).")
     assert mlp.startswith("An MLP has it on 2: Lotka (5.0, ") and "; f9 (3.0, " in mlp
-    assert neither.startswith("1 is undecided: Rigid (1.0, ")
+    assert neither.startswith("1 is undecided: Rigid (1.00, ")
     assert cost == (
         "At equal time KANs lead on none and MLPs on 1 of 1 task; the verdict turns on Spiral (with equal time)."
     )
@@ -111,6 +111,10 @@ def test_sentences_name_winners_and_where_the_verdict_turns():
         "At later times KANs lead on none and MLPs on 1 of 1 task; with 5 % noise KANs lead on none and MLPs on 1 of 1"
         " task."
     )
+
+
+def test_a_ratio_next_to_1_says_on_which_side_it_lies():
+    assert "Darcy (1.03, 1.02 to 1.04)" in sentences([row("Darcy", 1.03, spread=0.02)])[1]
 
 
 def test_what_was_cut_short_for_equal_cost_is_said_to_be():
@@ -123,8 +127,8 @@ def test_what_was_cut_short_for_equal_cost_is_said_to_be():
 def test_tasks_that_were_not_trained_to_the_end_are_named_after_the_others():
     rows = [row(f"f{place}", 1.0, kind="formulas", ended=(1.0, 0.1 * place)) for place in range(4, 10)]
     told = sentences(rows)[-1]
-    assert told.startswith("6 are undecided: f8 (1.0, ") and "; f9 (1.0, " in told
-    assert told.endswith("; not trained to the end: 4 of 6 formulas (1.0).")
+    assert told.startswith("6 are undecided: f8 (1.00, ") and "; f9 (1.00, " in told
+    assert told.endswith("; not trained to the end: 4 of 6 formulas (1.00).")
     won = row("wave", 0.5, kind="formulas", ended=(0.5, 1.0))
     kan, _, elsewhere = sentences([won, replace(won, measure="later times", about=ELSEWHERE)])
     assert "not trained to the end: wave (0.50, " in kan and elsewhere.endswith("(1 of these not trained to the end).")
