@@ -26,7 +26,7 @@ def split(state_dict: Mapping[str, Tensor], package: str, example: str) -> list[
             raise ValueError(f"got key {key!r}: expected {package}'s, such as layers.0.{example}")
         found.setdefault(int(index), {})[name] = value
     if not found or sorted(found) != list(range(len(found))):
-        raise ValueError(f"got layers {sorted(found)}: expected all of 0, 1, ... of an {package} network")
+        raise ValueError(f"got layers {sorted(found)}: expected all of 0, 1, ... of a network of {package}")
     return [found[index] for index in range(len(found))]
 
 
