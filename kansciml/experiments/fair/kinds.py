@@ -100,7 +100,7 @@ class NeuralOdes(Domain[Job]):
             message=row.not_computed.get("train_mse") or row.message,
             parameters=job.spec.n_parameters,
             flops=field_flops(cast(Spec, job.spec)),
-            steps=len(arrays[f"{job.id}.iteration"]),
+            steps=1 + int(max(arrays[f"{job.id}.iteration"], default=-1)),  # of a long training not all rows are kept
             seconds=row.wall_s,
             losses={metric.name: None if row.diverged else metric.of(row) for metric in self.metrics[task]},
         )
