@@ -59,9 +59,16 @@ def failed(gates):
     return [gate for gate in gates if not gate.passed]
 
 
+def first_part(name, share):
+    """A built-in system with the first share of its training data, whose solvers' work is as much less."""
+    system = get_system(name)
+    times = system.train_saveat[: int(share * len(system.train_saveat))]
+    return replace(system, train_saveat=times, train_end=float(times[-1]), test_end=None, test_saveat=None)
+
+
 @pytest.mark.parametrize("model", ["mlp", pytest.param("kan", marks=pytest.mark.slow)])
 def test_every_gate_passes_within_torch(model):
-    gates = crosscheck("lotka", model, further=False)
+    gates = crosscheck(first_part("lotka", 0.4), model, further=False)
     assert {gate.number for gate in gates} == {1, 2, 3, 4, 5, 6}
     assert not failed(gates)
 
@@ -81,7 +88,7 @@ def test_gates_of_several_trajectories_of_inputs_and_of_stiff_fields_pass_within
 @pytest.mark.slow
 @pytest.mark.parametrize("system", ["fitzhugh", "rigid", "spiral", "pleiades"])
 def test_every_gate_passes_on_the_other_systems(system):
-    system = get_system(system)
+    system = first_part(system, 0.3)
     gates = list(crosscheck_field(system, make_field(system, "mlp", hidden=(5,))))
     assert len(gates) > 20 and not failed(gates)
 
@@ -194,6 +201,6 @@ def test_gates_against_the_reference_pass_on_a_stiff_system_and_see_a_fault(stif
 
 @pytest.mark.slow
 def test_every_gate_passes_on_a_stiff_system():
-    system = get_system("robertson")
+    system = first_part("robertson", 0.6)
     gates = list(crosscheck_field(system, make_field(system, "mlp", hidden=(4,))))
     assert {gate.number for gate in gates} == {1, 2, 3, 4, 5, 6} and not failed(gates)

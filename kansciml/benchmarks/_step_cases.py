@@ -9,7 +9,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,6 @@ from kansciml.training.optim import adamw
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-T = TypeVar("T", bound="DataclassInstance")
 
 MLP = "MLP"
 OURS = (TORCH, CPP, RSWAF)
@@ -181,10 +179,10 @@ def targets(document: Row, key: str, what: str, wanted: float) -> list[dict[str,
     ]
 
 
-def quickly(options: T, values: Mapping[str, Any]) -> T:
-    """The options with `values` for those that are still at their defaults."""
-    defaults = {one.name: one.default for one in dataclasses.fields(options)}
-    left = {name: value for name, value in values.items() if getattr(options, name) == defaults[name]}
+def filled(options: DataclassInstance, *values: Mapping[str, Any]) -> Any:
+    """The options with `values`, of several the first, for those that are None, which nobody gave."""
+    known = {name: value for some in reversed(values) for name, value in some.items()}
+    left = {name: value for name, value in known.items() if getattr(options, name) is None}
     return dataclasses.replace(options, **left)
 
 

@@ -28,6 +28,7 @@ TIME_TARGET = 1.3
 """Time of a step with our KANs over one with MLPs, at most."""
 FAKED = (steps.MLP, steps.TEXTBOOK, steps.TORCH, steps.RSWAF)
 """What is measured without data: the C++ kernels need data, and keep what the plain ones do."""
+STANDARD = {"resolution": 43, "batch_size": 8, "memory_resolution": 421, "rounds": 5}
 QUICK = {"resolution": 29, "batch_size": 2, "memory_resolution": 85, "rounds": 3}
 
 
@@ -37,28 +38,31 @@ class Options:
 
     models: tuple[str, ...] = ("fno-wt",)
     """Neural operators."""
-    resolution: int = 43
-    """Points along a side of the square in timed steps; of data of 421 points, 43 and 85 are subsamples 10 and 5."""
-    batch_size: int = 8
-    """Samples in a step."""
-    memory_resolution: int = 421
-    """Points along a side where the memory of one sample is measured; 0 leaves it out. Not for fno-deq, which has to
-    see its data to know when it is in equilibrium."""
-    rounds: int = 5
-    """Interleaved rounds; medians are reported."""
+    resolution: int | None = None
+    """Points along a side of the square in timed steps (default: 43); of data of 421 points, 43 and 85 are subsamples
+    10 and 5."""
+    batch_size: int | None = None
+    """Samples in a step (default: 8)."""
+    memory_resolution: int | None = None
+    """Points along a side where the memory of one sample is measured (default: 421); 0 leaves it out. Not for fno-deq,
+    which has to see its data to know when it is in equilibrium."""
+    rounds: int | None = None
+    """Interleaved rounds; medians are reported (default: 5)."""
     quick: bool = False
     """A first look: 3 rounds of batches of 2 at 29 x 29, memory at 85 x 85, where nothing else is said."""
 
 
-def _checked(options: Options) -> Options:
-    measuring.check_least(options, batch_size=1)
-    families = steps.check_models(options.models, "operator")
+def settled(options: Options) -> Any:
+    """The options, checked, with the standard for those that were not given."""
+    found = steps.filled(options, QUICK if options.quick else {}, STANDARD)
+    measuring.check_least(found, batch_size=1)
+    families = steps.check_models(found.models, "operator")
     for name in ("resolution", "memory_resolution"):
-        side = getattr(options, name)
+        side = getattr(found, name)
         if side or name == "resolution":
             for family, preset in families:
                 family.config(preset, resolution=max(side, 1)).check_side(side, f"got {name} {side}")
-    return steps.quickly(options, QUICK) if options.quick else options
+    return found
 
 
 def field_loss(config: FNOConfig, batch_size: int) -> Callable[[nn.Module], Tensor]:
@@ -80,9 +84,9 @@ def memory_rows(model: str, resolution: int, report: Report = measuring.silent, 
     return steps.with_memory_ratios(rows)
 
 
-def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
+def run(given: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables."""
-    options = _checked(options)
+    options = settled(given)
     with measuring.one_thread("bench fno", 2 * len(options.models)) as bar:
         machine = measuring.facts(cpp=True)
         document: dict[str, Any] = {"machine": machine, "dtype": "float32", "rounds": options.rounds, "results": []}

@@ -50,8 +50,8 @@ REFIT_ERROR = 1.01
 class Options:
     """Time one layer, and count its memory."""
 
-    shapes: tuple[str, ...] = tuple(cases.SHAPES)
-    """Shapes, from S1 (64 -> 64, batch 256) to S5 (784 -> 64, batch 64)."""
+    shapes: tuple[str, ...] | None = None
+    """Shapes, from S1 (64 -> 64, batch 256) to S5 (784 -> 64, batch 64) (default: all of them; on cuda S6 too)."""
     rounds: int = 9
     """Interleaved rounds; medians are reported."""
     dtype: str = "float32"
@@ -145,10 +145,6 @@ def fine_grid(rounds: int, dtype: torch.dtype, report: Report) -> dict[str, Any]
 
 
 def _checked(options: Options) -> torch.dtype:
-    if not options.shapes:
-        raise UsageError(f"got no shapes: expected some of {', '.join(cases.SHAPES)}")
-    for name in options.shapes:
-        check_name("shape", name, cases.SHAPES)
     check_name("dtype", options.dtype, DTYPES)
     measuring.check_least(options, grid=1)
     return DTYPES[options.dtype]
@@ -162,12 +158,13 @@ def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
             raise UsageError(f"got {name.replace('_', '-')} on the CPU: it is of GPUs; add --device cuda")
     if options.device == "cuda":
         measuring.check_least(options, grid=1)
-        shapes = None if options.shapes == Options.shapes else options.shapes
+        if options.dtype != TARGET_DTYPE or options.plot is not None:
+            raise UsageError("got dtype or plot with --device cuda, whose dtypes are its own: leave them out")
         if options.model_only:
-            return model.run(shapes, options.grid)
-        return timing.run(shapes, options.grid, options.rounds, options.compiled, options.rehearse)
+            return model.run(options.shapes, options.grid)
+        return timing.run(options.shapes, options.grid, options.rounds, options.compiled, options.rehearse)
     dtype = _checked(options)
-    names = tuple(dict.fromkeys(options.shapes))
+    names = model.chosen(options.shapes, cases.SHAPES)
     extras = (STACK_SHAPE in names) + (FINE_SHAPE in names) + 1
     with measuring.one_thread("bench layers", len(names) + extras) as bar:
         document: dict[str, Any] = {"machine": measuring.facts(True, cases.PACKAGES), "baseline": cases.BASELINE}

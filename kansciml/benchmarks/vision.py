@@ -31,6 +31,7 @@ TIME_TARGET = 0.4
 """Time of a step with our KANs over one with the textbook's, at most."""
 MEMORY_TARGET = 1 / 8
 """Memory of the same, at most."""
+STANDARD = {"models": ("mixer-nano", "conv-mixer-128-4"), "batch_size": 8, "loop_steps": 12, "rounds": 5}
 ON_CUDA = {"models": ("deit-tiny",), "batch_size": 64, "image_size": 224}
 REHEARSED = {**ON_CUDA, "batch_size": 2, "image_size": 32, "rounds": 3}
 """Where nothing else is said."""
@@ -41,16 +42,16 @@ QUICK = {"batch_size": 2, "loop_steps": 4, "rounds": 3}
 class Options:
     """Time training loops and training steps, and count the memory of the steps."""
 
-    models: tuple[str, ...] = ("mixer-nano", "conv-mixer-128-4")
-    """Vision models whose steps are measured."""
-    batch_size: int = 8
-    """Images in such a step."""
+    models: tuple[str, ...] | None = None
+    """Vision models whose steps are measured (default: mixer-nano and conv-mixer-128-4)."""
+    batch_size: int | None = None
+    """Images in such a step (default: 8)."""
     loop_batch_size: int = 32
     """Images in a step of the two loops (conv-mixer-128-4 with MLPs)."""
-    loop_steps: int = 12
-    """Steps of one training by a loop."""
-    rounds: int = 5
-    """Interleaved rounds; medians are reported."""
+    loop_steps: int | None = None
+    """Steps of one training by a loop (default: 12)."""
+    rounds: int | None = None
+    """Interleaved rounds; medians are reported (default: 5)."""
     quick: bool = False
     """A first look: 3 rounds of batches of 2, and 4 steps of the loops, where nothing else is said."""
     device: str = "cpu"
@@ -61,15 +62,18 @@ class Options:
     """Of cuda: run it on the CPU, in small, to see that it runs; the times mean nothing."""
 
 
-def _checked(options: Options) -> Options:
+def settled(options: Options) -> Any:
+    """The options, checked, with the device's standard for those that were not given."""
     check_name("device", options.device, ("cpu", "cuda"))
-    if options.device == "cuda":
-        options = steps.quickly(options, REHEARSED if options.rehearse else ON_CUDA)
-    elif options.rehearse or options.image_size is not None:
-        raise UsageError("got rehearse or image-size on the CPU: they are of GPUs; add --device cuda")
-    measuring.check_least(options, batch_size=2, loop_batch_size=2, loop_steps=2)
-    steps.check_models(options.models, "vision")
-    return steps.quickly(options, QUICK) if options.quick else options
+    on_device: dict[str, Any] = REHEARSED if options.rehearse else ON_CUDA
+    if options.device == "cpu":
+        if options.rehearse or options.image_size is not None:
+            raise UsageError("got rehearse or image-size on the CPU: they are of GPUs; add --device cuda")
+        on_device = {}
+    found = steps.filled(options, on_device, QUICK if options.quick else {}, STANDARD)
+    measuring.check_least(found, batch_size=2, loop_batch_size=2, loop_steps=2)
+    steps.check_models(found.models, "vision")
+    return found
 
 
 def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], Tensor]:
@@ -81,13 +85,12 @@ def image_loss(config: VisionConfig, batch_size: int) -> Callable[[nn.Module], T
     return lambda network: nn.functional.cross_entropy(network(images), labels)
 
 
-def run(options: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
+def run(given: Options, log: Report) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; returns the JSON document and the tables."""
-    options = _checked(options)
+    options = settled(given)
     if options.device == "cuda":
-        assert options.image_size is not None
-        given = options.image_size, options.batch_size, options.rounds
-        return on_cuda.run(options.models, *given, image_loss, options.rehearse)
+        sizes = options.image_size, options.batch_size, options.rounds
+        return on_cuda.run(options.models, *sizes, image_loss, options.rehearse)
     with measuring.one_thread("bench vision", 1 + len(options.models)) as bar:
         machine = measuring.facts(cpp=True)
         document: dict[str, Any] = {"machine": machine, "dtype": "float32", "rounds": options.rounds, "results": []}

@@ -185,6 +185,7 @@ class KAN(nn.Module):
         x: Float[Tensor, "*batch inputs"],
         threshold: float = 0.999,
         functions: Sequence[str] | None = None,
+        max_edges: int = 2000,
     ) -> Symbolic:
         """Read every edge as c f(a x + b) + d, with f of a library, and so the network as formulas.
 
@@ -199,6 +200,7 @@ class KAN(nn.Module):
             x: data, at least 10 rows.
             threshold: least R2 at which an edge counts as read (default 0.999: errors of 3 % of its spread).
             functions: names of those to choose from, beside x (default: all of the above).
+            max_edges: edges that are not constant above which it is refused (default: 2000, some 40 s of one core).
 
         Returns:
             All edges with their functions, R2 and margins; `Symbolic.expressions` gives the formulas where every edge
@@ -206,11 +208,11 @@ class KAN(nn.Module):
 
         Raises:
             ValueError: layers of another kind, x of another width, too short or not finite, weights that are not, an
-                unknown function.
+                unknown function, more edges than max_edges.
         """
         from kansciml.layers.reading.symbolic import read_network
 
-        return read_network(self, x, threshold, functions)
+        return read_network(self, x, threshold, functions, max_edges)
 
     @classmethod
     def from_efficient_kan(cls, state_dict: Mapping[str, Tensor], **options: Any) -> KAN:

@@ -297,7 +297,7 @@ class SplineKAN(KANLayer):
         Args:
             x: inputs over which to take the mean of :math:`|\varphi_{io}(x_i)|` (Liu et al. 2024, Equation 2.17), at
                 least one; None: mean absolute spline coefficient, scale included, plus \|base weight\|, which on a
-                grid no spline exceeds. Memory does not grow with their number.
+                grid no spline exceeds. Memory does not grow with their number; with the gradient: 3 to 9 layers' time.
 
         Raises:
             ValueError: no inputs, or of another width.

@@ -56,12 +56,15 @@ class Line(NamedTuple):
 
     def marks(self, equal: str) -> list[Ratio | None]:
         """What stands on it in the column of one kind of equality."""
-        own = sorted((row.outcome for row in self.rows if row.equal == equal), key=lambda outcome: outcome.effect)
+        own = [row.outcome for row in self.rows if row.equal == equal]
+        own.sort(key=lambda outcome: (math.isnan(outcome.effect), outcome.effect))  # without pairs there is none
         return [*(Ratio(outcome, "o") for outcome in own), *[None] * (self.size - len(own))]
 
 
 def draw(answer: Answer, folder: Path) -> list[Path]:
-    """Write ``answer.svg``, ``.png`` and ``.pdf`` into `folder`; returns their paths."""
+    """Write ``answer.svg``, ``.png`` and ``.pdf`` into `folder`; returns their paths: none where nothing is drawn."""
+    if not lines(answer.rows):
+        return []
     with publication_style():
         figure = answer_figure(answer.rows)
     return save_figure(figure, folder, "answer")

@@ -209,7 +209,7 @@ def _sentence(text: str) -> str:
 
 
 def _spread(rows: Rows) -> str:
-    return _range([row.outcome.effect for row in rows], _short)
+    return _range([row.outcome.effect for row in rows if not math.isnan(row.outcome.effect)], _short)
 
 
 def _range(values: Sequence[float], text: Callable[[float], str] = "{:,}".format) -> str:

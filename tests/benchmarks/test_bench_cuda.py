@@ -8,7 +8,7 @@ from kansciml.benchmarks import layers, vision
 from kansciml.benchmarks._cuda import timing
 from kansciml.benchmarks._cuda import vision as steps_on_cuda
 from kansciml.benchmarks._cuda.roofline import DEVICES, FLOOR, PEER, TYPES, expected
-from kansciml.benchmarks._layer_cases import make_case
+from kansciml.benchmarks._layer_cases import SHAPES, make_case
 from kansciml.layers._kernels._triton import library
 
 LARGE = (192, 768, 25_000)
@@ -53,6 +53,10 @@ def test_the_command_prints_the_model_and_says_what_is_missing():
         layers.run(layers.Options(model_only=True), print)
     with pytest.raises(UsageError, match="unknown shape 'S9'"):
         layers.run(layers.Options(device="cuda", model_only=True, shapes=("S9",)), print)
+    with pytest.raises(UsageError, match="got dtype or plot with --device cuda"):
+        layers.run(layers.Options(device="cuda", model_only=True, dtype="float64"), print)
+    for shapes, count in ((None, 6), (tuple(SHAPES), 5)):  # all that are named are all, without S6
+        assert len(layers.run(layers.Options(device="cuda", model_only=True, shapes=shapes), print)[1]) == count
     if not torch.cuda.is_available():
         for bench in (layers, vision):
             with pytest.raises(KansciError, match="got no CUDA device"):

@@ -158,8 +158,16 @@ def test_a_target_of_fno_is_met_missed_or_not_measured(reached, met):
     assert [one["met"] for one in found if one["target"].endswith(steps.TORCH)] == [met]
 
 
-def test_quick_leaves_alone_what_was_said():
-    options = steps.quickly(fno.Options(resolution=85), fno.QUICK)
-    assert (options.resolution, options.batch_size, options.memory_resolution, options.rounds) == (85, 2, 85, 3)
-    options = steps.quickly(vision.Options(batch_size=5), vision.QUICK)
-    assert (options.batch_size, options.loop_steps, options.rounds) == (5, 4, 3)
+@pytest.mark.parametrize("batch_size", [5, 8, None])
+def test_what_was_said_stays_also_where_it_is_the_standard_of_another_device(batch_size):
+    def sizes(**options):
+        found = vision.settled(vision.Options(batch_size=batch_size, **options))
+        return found.batch_size, found.loop_steps, found.rounds
+
+    assert sizes() == (batch_size or 8, 12, 5) and sizes(quick=True) == (batch_size or 2, 4, 3)
+    assert sizes(device="cuda") == (batch_size or 64, 12, 5)
+    assert vision.settled(vision.Options(device="cuda")).models == ("deit-tiny",)
+    for quick, (first, second, rounds) in {False: (8, 421, 5), True: (2, 85, 3)}.items():
+        found = fno.settled(fno.Options(resolution=43, batch_size=batch_size, quick=quick))
+        assert (found.resolution, found.batch_size) == (43, batch_size or first)
+        assert (found.memory_resolution, found.rounds) == (second, rounds)

@@ -7,14 +7,14 @@ import torch
 from support.spline_layers import draw_weights, layer_with, normal
 from torch.nn import functional as F
 
-from kansciml import KAN, KANConv2d
+from kansciml import KAN, KANConv2d, SplineKAN
 from kansciml.layers._kernels import edges
 from kansciml.layers.prune import node_scores, prune_edges, prune_nodes
 from kansciml.layers.regularisation import penalty
 
 
-def network(*widths):
-    net = KAN(widths, dtype=torch.float64)
+def network(*widths, **options):
+    net = KAN(widths, dtype=torch.float64, **options)
     for layer in net.layers:
         draw_weights(layer)
     return net
@@ -52,6 +52,35 @@ def test_second_derivatives_are_true_too_and_the_input_alone_is_kept(saved_bytes
     assert saved_bytes(wide, x, wide.edge_norms)[0] < 8 * x.numel()  # of 4 * 64 * x.numel() for all values
 
 
+def test_backward_evaluates_anew_for_the_inputs_gradient_alone(monkeypatch):
+    layer, x, calls, branches = layer_with(3, True, 2, 3), normal(5, 2), [], edges.branches
+    monkeypatch.setattr(edges, "branches", lambda *given: calls.append(given[3:]) or branches(*given))
+    layer.edge_norms(x).sum().backward()
+    assert calls == [(0,)]
+    layer.edge_norms(x.requires_grad_()).sum().backward()
+    assert calls == [(0,)] * 2 + [(0, 1)]
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_gradients_of_many_cotangents_at_once_and_of_knots_are_those_of_all_values(learned):
+    layer, x = layer_with(3, not learned, 2, 3, learnable_knots=learned), normal(5, 2).requires_grad_()
+    wanted, cotangents = (x, *layer.parameters()), normal(4, 2, 3)
+    found, truth = (
+        torch.autograd.grad(one, wanted, cotangents, is_grads_batched=True)
+        for one in (layer.edge_norms(x), written_out(layer, x))
+    )
+    torch.testing.assert_close(found, truth)
+
+
+def test_a_norm_that_is_rounding_alone_is_not_negative():
+    layer = layer_with(3, True, 40, 1, base_activation="identity", spline_scale=False)
+    with torch.no_grad():  # x - x: the means of S knots are the coefficients of the spline x
+        layer.base_weight.fill_(1.0)
+        layer.spline_weight.copy_(-layer.knots[:, 1:-1].unfold(1, 3, 1).mean(2).unsqueeze(2))
+    norms = layer.edge_norms(normal(9, 40).clamp(-1, 1))
+    assert 0 <= norms.min() and norms.max() < 1e-12
+
+
 def test_a_networks_penalty_is_over_what_reaches_each_layer_and_pulls_at_earlier_ones():
     net, x = network(2, 3, 2), normal(20, 2)
     hidden = net.layers[0](x)
@@ -79,6 +108,37 @@ def test_pruning_by_data_sees_what_the_weights_do_not():
     scores = node_scores(before, x)[0]
     torch.testing.assert_close(scores, torch.minimum(truth[0].amax(0), truth[1].amax(1)))
     assert prune_nodes(before, scores.median().item(), x).widths == (2, 2, 1)
+
+
+def mean(y, axis=-1):
+    return y.detach().movedim(axis, -1).flatten(0, -2).mean(0)
+
+
+@pytest.mark.parametrize(
+    "kind, axis, sizes, shape", [(SplineKAN, -1, (2, 3), (20, 2)), (KANConv2d, -3, (2, 3, 2), (5, 2, 3, 3))]
+)
+def test_biases_take_up_what_pruned_edges_added_in_the_mean(kind, axis, sizes, shape):
+    layer, x = draw_weights(kind(*sizes, bias=True, dtype=torch.float64)), normal(*shape)
+    net, before = KAN.of_layers([layer]), layer(x)
+    assert prune_edges(net, layer.edge_norms(x).median().item(), x) > 1
+    assert (layer(x) - before).abs().max() > 0.1
+    torch.testing.assert_close(mean(layer(x), axis), mean(before, axis))
+    bias = layer.bias.clone()
+    prune_edges(net, 1e9)  # of the weights alone no mean is known
+    assert torch.equal(layer.bias, bias) and not layer.edge_norms().any()
+
+
+def test_a_node_that_is_constant_leaves_the_network_as_it_was_where_there_are_biases():
+    x, found = normal(20, 2), []
+    for bias in (True, False):
+        net = network(2, 3, 2, 1, bias=bias)
+        with torch.no_grad():  # the incoming edges are zero, the outgoing ones not
+            net.layers[0].spline_weight[..., 1], net.layers[0].base_weight[:, 1] = 0, 0
+            net.layers[1].spline_weight[1] += 3
+        small = prune_nodes(net, 1e-9, x)
+        assert small.widths == (2, 2, 2, 1)
+        found.append((small(x) - net(x)).abs().max().item())
+    assert found[0] < 1e-12 and found[1] > 0.1
 
 
 def test_a_convolutions_pixels_are_samples_of_its_channels():
@@ -109,3 +169,8 @@ def test_no_inputs_and_others_than_numbers_are_one_line():
     for call in (prune_edges, prune_nodes):
         with pytest.raises(ValueError, match="NaN or infinite"):
             call(net, 0.1, x)
+    with torch.no_grad():
+        net.layers[0].spline_weight[0, 0, 0] = float("nan")
+    for call in (prune_edges, prune_nodes):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            call(net, 0.1)

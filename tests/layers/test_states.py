@@ -130,6 +130,7 @@ FAST = {"rbf.grid": np.arange(4.0), "spline_linear.weight": np.zeros((2, 12))}
         (KAN.from_fast_kan, changed(FAST, **{"rbf.grid": None}), "got a state without rbf.grid"),
         (KAN.from_fast_kan, changed(FAST, **{"rbf.grid": np.zeros(5)}), r"expected \(G,\) and \(O, I G\)"),
         (KAN.from_fast_kan, changed(FAST, **{"rbf.grid": np.zeros(1)}), "one grid point, .* expected a denominator"),
+        (KAN.from_fast_kan, changed(FAST, **{"base_linear.bias": np.zeros(2)}), "a state without base_linear.weight"),
         (KAN.from_fast_kan, changed(FAST, **{"base_linear.weight": np.zeros((2, 4))}), "does not fit 3 inputs and 2"),
     ],
 )

@@ -15,7 +15,7 @@ from kansciml.experiments.ode.record import OdeRecord
 from kansciml.experiments.ode.tables import claims
 from kansciml.reporting.style import publication_style
 from kansciml.reproduce.answer import Answer, answer
-from kansciml.reproduce.answer_figure import answer_figure, draw, lines
+from kansciml.reproduce.answer_figure import Line, answer_figure, draw, lines
 from kansciml.reproduce.answer_words import limits, sentences
 from kansciml.reproduce.page.content import MISSING, Entry
 from kansciml.runs.findings import ASIDE, COST, ELSEWHERE, KAN_BETTER, MLP_BETTER, KanOverMlp
@@ -143,6 +143,16 @@ def test_other_numbers_give_other_sentences():
     assert kan == "With equal width a KAN has the lower error on none of 1 task (ratios: KAN / MLP)."
     assert mlp.startswith("An MLP has it on 1: Spiral, equal width (8.0, ")
     assert sentences([replace(row("Spiral", 8.0), about=COST, kind="memory")])[0].startswith("The memory of KANs is 8.")
+
+
+def test_tasks_of_which_no_pair_is_left_hide_no_ratios_and_are_last_in_the_picture(tmp_path):
+    lost = corrected([compare(dict.fromkeys(range(12)), dict.fromkeys(range(12)), above=1)])[0]
+    rows = [row(f"f{place}", ratio, kind="formulas", spread=1.0) for place, ratio in enumerate((1.0, 0.9, 1.1, 1.0))]
+    rows[0] = replace(rows[0], outcome=lost)
+    assert sentences(rows)[-1] == "4 are undecided: 4 of 4 formulas (0.90 to 1.10)."
+    (drawn,) = {mark and mark.outcome.effect for mark in Line("", rows).marks("params")[3:]}
+    assert np.isnan(drawn)
+    assert draw(Answer([row("f1", 9.0, about=ASIDE)], [], []), tmp_path) == []  # told alone
 
 
 def test_limits_say_what_would_change_the_answer():

@@ -24,24 +24,33 @@ from support.sweep_samples import FOLDER
 
 def torchrun(*program: object) -> subprocess.CompletedProcess:
     """Two processes over the loopback run a module or a file."""
-    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
-    environment = {**os.environ, "PYTHONPATH": FOLDER, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
     command += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", *map(str, program)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=300)
+
+
+def _environment() -> dict[str, str]:
+    loopback = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+    return {**os.environ, "PYTHONPATH": FOLDER, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
 
 
 def pair(program: str, *arguments: object) -> None:
-    """Two processes without torchrun run a program's text, with the rank, a free port and `arguments`."""
+    """Two processes, as torchrun starts them but without its own, run a program's text with the rank and `arguments`.
+
+    Each ends by `ranks.end`, which also leaves the process group: the program has everything written down by then.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    start = f"import sys\nsys.path.insert(0, {FOLDER!r})\n{program}"
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {**_environment(), "TORCHELASTIC_RUN_ID": "pair"}
+    start = f"{program}\nfrom kansciml.runs import ranks\nranks.end(0)"
     started = []
     try:
         for rank in range(2):
-            command = [sys.executable, "-c", start, *map(str, (rank, port, *arguments))]
-            started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+            own = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            command = [sys.executable, "-c", start, *map(str, (rank, *arguments))]
+            started.append(subprocess.Popen(command, env=own, stderr=subprocess.PIPE, text=True))
         told = [process.communicate(timeout=200)[1] for process in started]
         assert [process.returncode for process in started] == [0, 0], told
     finally:

@@ -68,11 +68,11 @@ def scheduler(tmp_path_factory):
 
 @pytest.fixture
 def cluster(scheduler):
-    """Two workers, new for each test: the one before may have killed some."""
-    for _ in range(2):
+    """Two workers: those of the test before, and new ones for what it killed."""
+    scheduler.workers = [worker for worker in scheduler.workers if worker.poll() is None]
+    while len(scheduler.workers) < 2:
         scheduler.add_worker()
-    yield scheduler
-    scheduler.kill_workers()
+    return scheduler
 
 
 @pytest.mark.slow

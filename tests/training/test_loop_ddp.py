@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.torchrun import torchrun
+from support.torchrun import pair
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,6 +17,11 @@ from kansciml.training.loop import MEASURED, LoopConfig, train
 
 CONFIG = LoopConfig(epochs=3, batch_size=16, learning_rate=0.02, warmup=1, ema=0.9, log_every=2, accelerator="cpu")
 STEPS = 5
+PROGRAM = """
+import runpy, sys
+from pathlib import Path
+runpy.run_path(sys.argv[2])["main"](Path(sys.argv[3]))
+"""
 
 
 class Images:
@@ -77,8 +80,7 @@ def alone(tmp_path_factory):
 def both(tmp_path_factory):
     """Folder of two processes over the loopback that ran `main`."""
     folder = tmp_path_factory.mktemp("two")
-    done = torchrun(__file__, folder)
-    assert done.returncode == 0, done.stderr
+    pair(PROGRAM, __file__, folder)
     return folder
 
 
@@ -141,7 +143,3 @@ def main(folder):
         result = run(folder / name)
         more |= {"history": result.history, "status": result.status, "world": torch.distributed.get_world_size()}
         (folder / f"rank-{rank}-{name}.json").write_text(json.dumps(more))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from kansciml._errors import UsageError, check_name
@@ -27,17 +27,17 @@ COLUMNS = {
 }
 
 
-def chosen(shapes: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of shapes, all by default.
+def chosen(shapes: Sequence[str] | None, known: Collection[str] = SHAPES) -> tuple[str, ...]:
+    """Names of shapes, all that are known by default.
 
     Raises:
         UsageError: no shapes, or unknown ones.
     """
     if shapes is not None and not shapes:
-        raise UsageError(f"got no shapes: expected some of {', '.join(SHAPES)}")
-    names = tuple(dict.fromkeys(SHAPES if shapes is None else shapes))
+        raise UsageError(f"got no shapes: expected some of {', '.join(known)}")
+    names = tuple(dict.fromkeys(known if shapes is None else shapes))
     for name in names:
-        check_name("shape", name, SHAPES)
+        check_name("shape", name, known)
     return names
 
 

@@ -6,8 +6,8 @@ speak of "the potential for improved parameter efficiency, as shown in small-sca
 in sizes over two decades, on functions and on systems learned by neural ODEs; the exponent of a power law is fitted
 seed by seed. KANs grow in width, as MLPs do, at one grid: in the KAN paper they grow by their grid, which ``refine``
 studies. All sizes have the same budget of iterations, so that an exponent says what size brings within it.
-Cost on one core: ``smoke`` 5 s; ``small`` 960 trainings of 0.3 s (60 parameters) to 11 s (6000), 0.8 hours with torch,
-as one seed of a function and a system took; ``paper`` fifteen times as long.
+Cost: ``smoke`` 5 s; ``small`` 960 trainings of 0.3 s (60 parameters) to 27 s (6000), an hour of one core with torch;
+``paper`` fifteen times as long.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ EXPERIMENT = Experiment(
         "small": ScalingConfig(n_train=1000, function_steps=800, run=replace(SMALL, ladder=())),
         "paper": ScalingConfig(),
     },
-    costs={"small": "50 minutes of one core (estimate)"},
+    costs={"small": "half an hour of two cores"},
     run=run,
     render=render,
     summary=summary,

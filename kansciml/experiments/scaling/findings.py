@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kansciml.analysis.paired import UNDECIDED
 from kansciml.experiments.scaling.record import ScalingRecord
 from kansciml.reporting.claims import effect_text
 from kansciml.reporting.judging import by_seeds
@@ -22,10 +23,10 @@ def findings(record: Record) -> list[Finding]:
         KansciError: the record holds no trainings.
     """
     found = ScalingRecord.read(record)
-    made = []
+    made, lasting = [], found.lasting()
     for task, outcome in found.faster().items():
         both = {model: found.exponent(task, model).effect for model in ("kan", "mlp")}
-        verdict, short = by_seeds(outcome.corrected, found.n_seeds)
+        verdict, short = by_seeds(lasting[task], found.n_seeds)
         sizes = [point.n_parameters for point in found.points if point.task == task]
         made.append(
             Finding(
@@ -36,9 +37,17 @@ def findings(record: Record) -> list[Finding]:
                 measured=f"error ~ P^-a with a = {format_number(both['kan'], 2)} for the KAN and"
                 f" {format_number(both['mlp'], 2)} for the MLP; difference {effect_text(outcome, 2)}",
                 verdict=verdict,
-                evidence=f"{short}{outcome.reason}; {min(sizes)} to {max(sizes)} parameters, all with the same"
-                " iterations, KANs grown in width at one grid",
+                evidence=f"{short}{outcome.reason}{_ends(found, task)}; {min(sizes)} to {max(sizes)} parameters, all"
+                " with the same iterations, KANs grown in width at one grid",
                 figures=("scaling",),
             )
         )
     return made
+
+
+def _ends(found: ScalingRecord, task: str) -> str:
+    """What is left of a difference that stands, where it is lost with either end of the sizes left out."""
+    smallest, largest = found.without_ends()[task]
+    if found.faster()[task].corrected in (UNDECIDED, found.lasting()[task]):
+        return ""
+    return f"; without the smallest networks {effect_text(smallest, 2)}, without the largest {effect_text(largest, 2)}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kansciml.analysis.paired import DIFFERENCE, Comparison, compare, corrected
+from kansciml.analysis.paired import DIFFERENCE, UNDECIDED, Comparison, compare, corrected
 from kansciml.runs.experiment import Result
 from kansciml.runs.records import Record, finished_rows, reading
 from kansciml.runs.typed import write
@@ -64,6 +64,11 @@ class ScalingRecord:
         return list(dict.fromkeys(point.task for point in self.points))
 
     @property
+    def limits(self) -> list[int]:
+        """Numbers of parameters that networks may have, from small to large."""
+        return sorted({point.limit for point in self.points})
+
+    @property
     def n_seeds(self) -> int:
         return len({point.seed for point in self.points})
 
@@ -78,16 +83,16 @@ class ScalingRecord:
         errors = [np.median([point.error for point in own if point.n_parameters == size]) for size in sizes]
         return np.array(sizes), np.array(errors)
 
-    def exponents(self, task: str, model: str) -> dict[int, float]:
+    def exponents(self, task: str, model: str, without: int | None = None) -> dict[int, float]:
         """Seed -> exponent a of the power law error ~ P^-a, least squares on logarithms.
 
         Minus infinity, the worst, where a training of the seed diverged. A seed with fewer than three sizes is left
-        out, and so is one with an error of zero.
+        out, and so is one with an error of zero. `without`: the limit of a size to leave out.
         """
-        found = {}
+        found, least = {}, LEAST_SIZES - (without is not None)
         for seed in sorted({point.seed for point in self.points}):
-            own = [one for one in self.of(task, model) if one.seed == seed]
-            if len({point.n_parameters for point in own}) >= LEAST_SIZES and all(point.error > 0 for point in own):
+            own = [one for one in self.of(task, model) if one.seed == seed and one.limit != without]
+            if len({point.n_parameters for point in own}) >= least and all(point.error > 0 for point in own):
                 size, error = np.log([[point.n_parameters, point.error] for point in own]).T
                 found[seed] = -float(np.polyfit(size, error, 1)[0]) if np.isfinite(error).all() else -math.inf
         return found
@@ -97,26 +102,38 @@ class ScalingRecord:
         own = self.exponents(task, model)
         return compare(own, dict.fromkeys(own, 0.0), above=0, scale=DIFFERENCE, text="error falls with size")
 
-    def faster(self) -> dict[str, Comparison]:
+    def faster(self, without: int | None = None) -> dict[str, Comparison]:
         """Task -> the claim that the KAN's exponent is the larger one, corrected for the number of tasks."""
-        made = [
-            compare(
-                self.exponents(task, "kan"), self.exponents(task, "mlp"), above=0, scale=DIFFERENCE,
-                text="KAN's exponent larger",
-            )
-            for task in self.tasks
-        ]  # fmt: skip
+        sides = [[self.exponents(task, model, without) for model in MODELS] for task in self.tasks]
+        made = [compare(*both, above=0, scale=DIFFERENCE, text="KAN's exponent larger") for both in sides]
         return dict(zip(self.tasks, corrected(made)))
 
+    def without_ends(self) -> dict[str, tuple[Comparison, Comparison]]:
+        """Task -> the same claim without the smallest networks, and without the largest."""
+        smallest, largest = (self.faster(limit) for limit in (self.limits[0], self.limits[-1]))
+        return {task: (smallest[task], largest[task]) for task in self.tasks}
+
+    def lasting(self) -> dict[str, str]:
+        """Task -> the verdict on whose error falls faster, that of a law over all sizes: undecided where it is lost
+        with the smallest or with the largest networks left out."""
+        ends = self.without_ends()
+        verdicts = {
+            task: {outcome.corrected, *(one.corrected for one in ends[task])} for task, outcome in self.faster().items()
+        }
+        return {task: found.pop() if len(found) == 1 else UNDECIDED for task, found in verdicts.items()}
+
+    def lower(self) -> dict[tuple[str, int], Comparison]:
+        """(task, limit) -> the claim that of networks of one size the KAN has the lower error, corrected for all."""
+        made = {(task, limit): self._lower(task, limit) for task in self.tasks for limit in self.limits}
+        return dict(zip(made, corrected(list(made.values()))))
+
     def largest(self) -> dict[str, Comparison]:
-        """Task -> the claim that of the largest networks the KAN has the lower error, corrected for the number of
-        tasks."""
-        limit = max(point.limit for point in self.points)
-        sides = [
-            [{one.seed: one.error for one in self.of(task, model) if one.limit == limit} for model in MODELS]
-            for task in self.tasks
-        ]
-        return dict(zip(self.tasks, corrected([compare(*both, below=1, text="KAN lower") for both in sides])))
+        """Task -> the same claim of the largest networks alone, corrected for the number of tasks."""
+        return dict(zip(self.tasks, corrected([self._lower(task, self.limits[-1]) for task in self.tasks])))
+
+    def _lower(self, task: str, limit: int) -> Comparison:
+        sides = [{one.seed: one.error for one in self.of(task, model) if one.limit == limit} for model in MODELS]
+        return compare(*sides, below=1, text="KAN lower")
 
 
 def scaling_result(titles: Mapping[str, str], points: Sequence[Point]) -> Result:

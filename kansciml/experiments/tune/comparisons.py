@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kansciml.experiments.tune.record import read_tuned
-from kansciml.experiments.tune.report import TUNED
+from kansciml.experiments.tune.report import TUNED, span_of
 from kansciml.experiments.tune.report import comparisons as claims
 from kansciml.runs.findings import ELSEWHERE, KanOverMlp
 from kansciml.runs.records import Record
@@ -15,8 +15,10 @@ def comparisons(record: Record) -> list[KanOverMlp]:
     Raises:
         KansciError: the record holds no finished run.
     """
+    tuned = read_tuned(record)
+    measure = "with both tuned" + ", unseen states" * (span_of(one.system for one in tuned) == "unseen")
     return [
-        KanOverMlp("neural ODEs", title, "with both tuned", "params", outcome, ELSEWHERE)
-        for title, claim, outcome in claims(read_tuned(record))
+        KanOverMlp("neural ODEs", title, measure, "params", outcome, ELSEWHERE)
+        for title, claim, outcome in claims(tuned)
         if claim == TUNED
     ]

@@ -98,7 +98,7 @@ class ClassifierConfig(MinibatchConfig):
             UsageError: sizes that do not fit, or that this model does not have, or cannot be matched.
         """
         dataset = get_dataset(self.images.dataset)
-        size = self.images.image_size or dataset.size
+        size = dataset.size if self.images.image_size is None else self.images.image_size
         data = {"image_size": size, "channels": dataset.channels, "classes": dataset.classes}
         sizes = {name: value for name, value in vars(self.sizes).items() if value is not None}
         return self.build_config(model, "vision", variant, match, {**data, **options, **sizes})

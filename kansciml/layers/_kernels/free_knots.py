@@ -17,8 +17,9 @@ from kansciml.layers._kernels.plain import Given
 from kansciml.layers.bspline import SplineSpec
 
 NARROWEST, FLOAT32_STEP = 1e-2, 1e-5
-"""Narrowest cell, in cells of the even grid and in magnitudes of its ends (half its first width, where that is less):
-no knots ever meet, nor do they in float32, however far from zero the grid is."""
+"""Narrowest cell, in cells of the even grid, as narrower ones make the basis ill-conditioned, and in magnitudes of its
+ends (half its first width, where that is less): no knots ever meet, nor do they in float32, whose roundings are a
+hundredth of that, however far from zero the grid is."""
 ON_CPU, ON_DEVICE = 1 << 18, 1 << 22
 """Splines whose gradients are there at a time."""
 

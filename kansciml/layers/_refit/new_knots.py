@@ -6,12 +6,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from kansciml.layers._kernels.free_knots import FLOAT32_STEP, NARROWEST
+
 MARGIN = 1e-3
 """What a grid reaches beyond the samples on each side, in spans of the samples."""
-NARROWEST = 1e-2
-"""Narrowest cell, in cells of the even grid: narrower ones make the basis ill-conditioned."""
-FLOAT32_STEP = 1e-5
-"""Narrowest cell, in magnitudes of the samples: about 100 float32 roundings, so that kernels see distinct knots."""
 CONSTANT = 1e-7
 """Span of a feature, in its magnitudes, below which it is rounding alone."""
 

@@ -34,7 +34,8 @@ def read(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         ValueError: a missing key, or shapes that do not fit each other.
     """
     found = part(state, prefix)
-    missing = [key for key in ("rbf.grid", "spline_linear.weight") if key not in found]
+    needed = ("rbf.grid", "spline_linear.weight", *["base_linear.weight"] * ("base_linear.bias" in found))
+    missing = [key for key in needed if key not in found]
     if missing:
         layers = sorted({key.removesuffix("rbf.grid") for key in state if key.endswith("rbf.grid")})
         hint = f"; set prefix to one of {', '.join(map(repr, layers))}" if layers else ""

@@ -10,11 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from kansciml.layers._kernels.activations import activate, curvature, slope
 from kansciml.layers._kernels.autograd import autocast_dtype, gradient, graph_is_kept, plain_wanted, watched
-from kansciml.layers._kernels.basis import evaluate
+from kansciml.layers._kernels.edges import branches, weights
 from kansciml.layers._kernels.free_knots import blocks, of_splines
-from kansciml.layers._kernels.plain import Weights
 from kansciml.layers._kernels.spline_op import apply
 from kansciml.layers.bspline import SplineSpec
 from kansciml.layers.spline_kan import SplineKAN
@@ -140,10 +138,7 @@ class KANConv2d(SplineKAN):
 
     def _filters(self) -> Tensor:
         """The weights as those of the convolution over `_maps`, (O, C / groups (1 + G + S), *kernel)."""
-        base, spline, scale = map(self._weight, ("base_weight", "spline_weight", "spline_scale"))
-        whole = Weights(base, spline, scale).scaled
-        if base is not None:
-            whole = torch.cat([base.unsqueeze(1), whole], 1)
+        whole = weights(*map(self._weight, ("base_weight", "spline_weight", "spline_scale")))
         parts = self.by_output(whole).permute(0, 3, 1, 2, 4)  # (groups, O / groups, C / groups, 1 + G + S, k^2)
         return parts.reshape(self.out_channels, -1, *self.kernel_size)
 
@@ -173,11 +168,7 @@ class KANConv2d(SplineKAN):
 
 def _whole(x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int = 0) -> Tensor:
     """act and the splines at x (C, n), or a derivative, (C, 1 + G + S, n), in operations that any recorder follows."""
-    found = evaluate(spec, x.to(cells.dtype), cells, derivative)[derivative].to(x.dtype)
-    if spec.activation is None:
-        return found
-    base = (activate, slope, curvature)[derivative](spec.activation, x)
-    return torch.cat([torch.zeros_like(x).unsqueeze(1) if base is None else base.unsqueeze(1), found], 1)
+    return branches(spec, x, cells, derivative)[0]
 
 
 def _times_derivative(cotangent: Tensor, x: Tensor, cells: Tensor, spec: SplineSpec, derivative: int) -> Tensor:

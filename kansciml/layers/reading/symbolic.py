@@ -29,6 +29,8 @@ LEAST = 10
 """Rows of inputs: functions have four constants."""
 NEGLIGIBLE = 1e-3
 """Spread of an edge, as a share of the largest into the same node, up to which it is a constant."""
+LARGEST = 1e150
+"""Values whose squares are no numbers count as infinite."""
 EXACT = 1e-8
 """1 - R2 below which functions fit equally well: no spline is nearer to them."""
 
@@ -117,7 +119,7 @@ class Symbolic:
         return tuple(edge for edge in self.edges if not edge.fit.r2 >= self.threshold)
 
     def __call__(self, x: Any) -> Float64[np.ndarray, "*batch outputs"]:
-        x = np.asarray(x, float)
+        x = x.detach().double().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x, float)
         if x.shape[-1:] != (self._inputs,):
             raise UsageError(f"got inputs of shape {x.shape}: expected (..., {self._inputs})")
         nodes = list(np.moveaxis(x, -1, 0))
@@ -224,6 +226,7 @@ def read_network(
     x: Float[Tensor, "*batch inputs"],
     threshold: float = 0.999,
     functions: Sequence[str] | None = None,
+    max_edges: int = 2000,
 ) -> Symbolic:
     """See `KAN.symbolic`."""
     names = list(FUNCTIONS) if functions is None else list(functions)
@@ -231,15 +234,25 @@ def read_network(
     names = names if "x" in names else ["x", *names]
     if not 0 <= threshold <= 1:
         raise UsageError(f"got threshold {threshold}: expected a number from 0 to 1")
-    edges: list[Edge] = []
     seen = reaching(network, x)
     rows = seen[0][1]
     if len(rows) < LEAST:
         raise UsageError(f"got {len(rows)} rows of inputs: expected at least {LEAST}")
-    for number, (layer, inputs) in enumerate(seen):
+    sampled = []
+    for number, (layer, inputs) in enumerate(seen, 1):
         ranks = np.linspace(0, len(inputs) - 1, min(POINTS, len(inputs))).round().astype(int)
         points = inputs.double().sort(0).values[torch.as_tensor(ranks, device=inputs.device)]
-        edges += _read_layer(number, points.cpu().numpy(), values_at(layer, points).cpu().numpy(), names, threshold)
+        x_at, y_at = points.cpu().numpy(), values_at(layer, points).cpu().numpy()
+        if not (np.abs(y_at) < LARGEST).all():
+            raise UsageError(f"got edges of layer {number} that are NaN or infinite: expected finite weights")
+        sampled.append((x_at, y_at, _shares(x_at, y_at)))
+    live = sum(int((shares > NEGLIGIBLE).sum()) for _, _, shares in sampled)
+    if live > max_edges:
+        raise UsageError(
+            f"got {live} edges that are not constant, of which each takes some 20 ms to read: expected at most"
+            f" {max_edges}; prune the network, or give max_edges={live}"
+        )
+    edges = [edge for number, one in enumerate(sampled) for edge in _read_layer(number, *one, names, threshold)]
     biases = tuple(
         np.zeros(layer.out_features) if layer.bias is None else layer.bias.double().cpu().numpy().copy()
         for layer, _ in seen
@@ -250,30 +263,32 @@ def read_network(
     return replace(read, r2=tuple(share_explained(*pair, rounding) for pair in zip(truth.T, found.T)))
 
 
-def _read_layer(number: int, x: np.ndarray, y: np.ndarray, names: list[str], threshold: float) -> list[Edge]:
-    """The edges of a layer from inputs x (n, I) and values y (n, I, O)."""
-    if not np.isfinite(y).all():
-        raise UsageError(f"got edges of layer {number + 1} that are NaN or infinite: expected finite weights")
+def _shares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spread of each edge's values y (n, I, O) at x (n, I), of the largest into its node; 0 where it is rounding."""
     spreads = y.std(0)
-    rounding = ROUNDING * np.abs(y).max(0)
-    strongest = spreads.max(0)
     varied = np.ptp(x, 0) > ROUNDING * np.abs(x).max(0)
-    flat = (spreads <= np.maximum(NEGLIGIBLE * strongest, rounding)) | ~varied[:, None]
+    known = varied[:, None] & (spreads > ROUNDING * np.abs(y).max(0))
+    return np.divide(spreads, spreads.max(0), out=np.zeros_like(spreads), where=known)
+
+
+def _read_layer(
+    number: int, x: np.ndarray, y: np.ndarray, shares: np.ndarray, names: list[str], threshold: float
+) -> list[Edge]:
+    """The edges of a layer from inputs x (n, I), values y (n, I, O) and their `_shares`."""
     edges = []
     for source in range(x.shape[1]):
-        columns = np.flatnonzero(~flat[source])
+        columns = np.flatnonzero(shares[source] > NEGLIGIBLE)
         found = iter(fit_edges(x[:, source], y[:, source, columns], names) if len(columns) else [])
         for target in range(y.shape[2]):
-            spread = float(spreads[source, target])
-            if flat[source, target]:
-                share = spread / strongest[target] if varied[source] and spread > rounding[source, target] else 0.0
+            own, share = y[:, source, target], float(shares[source, target])
+            if share <= NEGLIGIBLE:
                 fits: list[Fit] = []
-                chosen = Fit(CONSTANT, 1.0, 0.0, 0.0, float(y[:, source, target].mean()), 1.0 - share**2)
+                chosen = Fit(CONSTANT, 1.0, 0.0, 0.0, float(own.mean()), 1.0 - share**2)
             else:
                 fits = next(found)
                 chosen = chosen_of(fits, threshold)
             low, high = float(x[0, source]), float(x[-1, source])
-            edges.append(Edge(number, source, target, chosen, tuple(fits), low, high, spread))
+            edges.append(Edge(number, source, target, chosen, tuple(fits), low, high, float(own.std())))
     return edges
 
 

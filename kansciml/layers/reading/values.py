@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kansciml.layers._kernels.edges import values_at
+from kansciml.layers._kernels.edges import curves_between
 
 if TYPE_CHECKING:
     from kansciml.layers.kan import KAN
@@ -21,8 +21,10 @@ def reaching(network: KAN, x: Float[Tensor, "*batch inputs"]) -> list[tuple[Spli
     """Each layer with the rows that reach it when the network is given x.
 
     Raises:
-        ValueError: layers of another kind, no rows, rows of another width, or numbers that are not finite.
+        ValueError: no tensor, layers of another kind, no rows, rows of another width, or numbers that are not finite.
     """
+    if not isinstance(x, Tensor):
+        raise ValueError(f"got {type(x).__name__}: expected a tensor of inputs")
     found = []
     for number, (layer, seen) in enumerate(zip(network.spline_layers(dense=True), network.layer_inputs(x)), 1):
         rows = layer._rows(seen)
@@ -45,8 +47,6 @@ def curves_over(
     """
     curves, norms = [], []
     for layer, rows in reaching(network, x):
-        low, high = rows.double().amin(0), rows.double().amax(0)
-        at = low + (high - low) * torch.linspace(0, 1, points, dtype=torch.float64, device=low.device)[:, None]
-        curves.append((at, values_at(layer, at)))
+        curves.append(curves_between(layer, rows.double().amin(0), rows.double().amax(0), points))
         norms.append(layer.edge_norms(rows).double().cpu().numpy())
     return curves, norms

@@ -24,8 +24,8 @@ from torch import nn
 from kansciml import KansciError
 from kansciml.analysis.hessian import HessianOperator, matrix_of, spectral_density
 
-rank, port, folder, settings = int(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+rank, folder, settings = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+dist.init_process_group("gloo")
 torch.set_num_threads(1)
 
 def message(fn):
@@ -69,8 +69,8 @@ said["matrix"] = matrix_of(operator).tolist()
 said["other_seed"] = message(lambda: probes(seed=9))
 operator.matvec = lambda vector: vector * (float("nan") if rank else 1.0)
 said["failed"] = message(lambda: spectral_density(operator, **{**settings, "deflate": 0}))
-json.dump(said, open(f"{folder}/said{rank}.json", "w"))
-dist.destroy_process_group()
+with open(f"{folder}/said{rank}.json", "w") as file:
+    json.dump(said, file)
 """
 
 

@@ -11,7 +11,7 @@ from kansciml import UsageError
 from kansciml.experiments.ode.config import RunConfig
 from kansciml.experiments.scaling.experiment import EXPERIMENT, ScalingConfig, plan
 from kansciml.experiments.scaling.record import Point, ScalingRecord
-from kansciml.experiments.scaling.report import exponents_table, scaling_figure, summary
+from kansciml.experiments.scaling.report import exponents_table, ratios_table, scaling_figure, summary
 from kansciml.reporting.style import publication_style
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.records import Record
@@ -56,7 +56,30 @@ def test_exponents_are_those_of_power_laws_and_the_larger_one_is_told():
     one = found.faster()["jv"]
     assert one.effect == pytest.approx(1.0) and one.corrected == "supported" and one.p_value == 2 / 2**12
     assert power_laws(1.0, 2.0).faster()["jv"].corrected == "refuted"
-    assert rows_of(exponents_table(found))[0]["Verdict"] == "KAN's error falls faster *"
+    assert rows_of(exponents_table(found))[0]["Verdict"] == "KAN's error falls faster"
+
+
+@pytest.mark.parametrize(("end", "factor"), [(10, 1e6), (1000, 1e-6)])
+def test_a_law_that_hangs_on_the_smallest_or_the_largest_networks_is_undecided(end, factor):
+    straight = power_laws(kan=1.5, mlp=2.0)
+    bent = [
+        replace(one, error=one.error * factor) if (one.model, one.limit) == ("kan", end) else one
+        for one in straight.points
+    ]
+    found = replace(straight, points=tuple(bent))
+    assert found.faster()["jv"].corrected == "supported" and found.lasting()["jv"] == "undecided"
+    assert straight.lasting()["jv"] == "refuted"
+    assert [one.corrected for one in found.without_ends()["jv"]].count("refuted") == 1
+
+
+def test_who_errs_less_is_told_at_every_size():
+    found = power_laws(kan=2.0, mlp=1.0)
+    assert {limit: one.effect for (_, limit), one in found.lower().items()} == pytest.approx(
+        {10: 0.1, 100: 0.01, 1000: 1e-3}
+    )
+    assert rows_of(ratios_table(found)) == [
+        {"Task": "jv", "10 parameters": "0.10 *", "100 parameters": "0.010 *", "1000 parameters": "0.0010 *"}
+    ]
 
 
 def test_the_largest_networks_are_compared_seed_by_seed():
@@ -105,7 +128,7 @@ def test_findings_decide_with_twelve_seeds_alone(record, tmp_path):
 
 
 def test_the_picture_has_a_panel_per_task_with_both_exponents(record):
-    assert [table.title for table in summary(record)][1] == "Errors by size"
+    assert [table.title for table in summary(record)][2] == "Errors by size"
     with publication_style():
         figure = scaling_figure(ScalingRecord.read(record))
         figure.draw_without_rendering()

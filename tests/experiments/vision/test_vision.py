@@ -121,6 +121,7 @@ def test_a_training_says_what_became_of_pretrained_weights(tmp_path):
         ({"match": "params", "variant": "mlp"}, "expected a KAN variant"),
         ({"seeds": 0}, "got seeds 0"),
         ({"subset": 5}, "got subset 5: expected 10 to 1437 images"),
+        ({"image_size": 0}, "got image_size 0: expected at least 1"),
         ({"batch_size": 128}, "got batch_size 128: expected at most the 100 training images"),
         ({"label_smoothing": 1.0}, "got label_smoothing 1.0"),
         ({"patch": 3}, "patch 3 for images of 8 x 8"),

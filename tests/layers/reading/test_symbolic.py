@@ -101,6 +101,8 @@ def test_what_was_read_stays_as_the_network_learns_on_and_takes_tensors():
         net.layers[0].bias += 5
     np.testing.assert_array_equal(read(POINTS), before)
     np.testing.assert_array_equal(read(POINTS.tolist()), before)
+    np.testing.assert_array_equal(read(POINTS.clone().requires_grad_()), before)
+    assert read(POINTS.bfloat16()).shape == before.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -171,6 +173,7 @@ def test_formulas_that_leave_the_domain_of_a_function_are_told():
         ((POINTS, 1.1), "threshold 1.1: expected a number from 0 to 1"),
         ((POINTS, 0.9, ["sine"]), "unknown function 'sine': expected one of x, x"),
         ((POINTS * math.nan,), "inputs of layer 1 .*finite"),
+        ((POINTS.numpy(),), "got ndarray: expected a tensor of inputs"),
         ((POINTS[:, :1],), r"expected \(\.\.\., 2\)"),
     ],
 )
@@ -179,10 +182,21 @@ def test_bad_requests_are_one_clear_line(paper, arguments, message):
         paper.symbolic(*arguments)
 
 
-def test_edges_that_are_not_finite_are_one_clear_line():
+def test_a_large_network_is_refused_at_once_unless_pruned_or_told():
+    net = network(2, 3, 1)
+    with pytest.raises(UsageError, match="got 9 edges that are not constant.*at most 8; prune .* max_edges=9"):
+        net.symbolic(POINTS, max_edges=8)
+    assert len(net.symbolic(POINTS, 0.0, ["x"], max_edges=9).edges) == 9
+    with torch.no_grad():
+        net.layers[0].spline_weight[0, :, 0], net.layers[0].base_weight[0, 0] = 0, 0
+    assert len(net.symbolic(POINTS, 0.0, ["x"], max_edges=8).edges) == 9
+
+
+@pytest.mark.parametrize("size", [math.nan, 1e200])
+def test_edges_that_are_not_finite_are_one_clear_line(size):
     net = network(2, 1)
     with torch.no_grad():
-        net.layers[0].spline_weight[0, 0, 0] = math.nan
+        net.layers[0].spline_weight[0, 0, 0] = size
     with pytest.raises(UsageError, match="got edges of layer 1 that are NaN or infinite: expected finite weights"):
         net.symbolic(POINTS)
 

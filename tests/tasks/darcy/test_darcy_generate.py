@@ -109,7 +109,7 @@ KILLED = """
 from pathlib import Path
 from kansciml.tasks.darcy.dataset import DarcyConfig, generate
 if __name__ == "__main__":
-    generate(DarcyConfig(resolution=121, subsample=10, n_train=4000, n_test=0), Path({folder!r}), workers=2)
+    generate(DarcyConfig(resolution=61, subsample=5, n_train=40000, n_test=0), Path({folder!r}), workers=2)
 """
 
 
@@ -129,7 +129,7 @@ def test_a_killed_generation_goes_on_and_leaves_no_process_behind(tmp_path) -> N
     while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(_alive(pid) for pid in workers)
-    config = DarcyConfig(resolution=121, subsample=10, n_train=0, n_test=0)
+    config = DarcyConfig(resolution=61, subsample=5, n_train=0, n_test=0)
     config = replace(config, n_train=Manifest.read(folder, config).available("train"))
     assert config.n_train >= 32 and generate(config, folder).kept == config.n_train
     generate(replace(config, n_train=2), tmp_path / "alone")
