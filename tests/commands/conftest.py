@@ -2,6 +2,7 @@
 
 import pytest
 
+from kansciml.reporting import style
 from kansciml.runs.registry import get_experiment
 from kansciml.runs.runner import run_experiment
 from kansciml.sweep.plan import make_plan, parse_settings
@@ -13,6 +14,12 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KANSCIML_WORKERS", "1")
     return tmp_path
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures are made but not drawn, which takes longer than all the rest: for tests that look at none."""
+    monkeypatch.setattr(style, "FORMATS", ())
 
 
 @pytest.fixture(scope="module")

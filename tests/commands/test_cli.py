@@ -82,7 +82,7 @@ def test_ode_leaves_numbers_and_pictures_and_is_not_run_twice(capsys, folder, ev
     assert run(capsys, "render", "ode")[0] == 0
 
 
-def test_own_data_with_held_out_rows(capsys, folder):
+def test_own_data_with_held_out_rows(capsys, folder, no_pictures):
     rows = "\n".join(f"{0.1 * i},{(1 - 0.02 * i):.6f}" for i in range(30))
     (folder / "decay.csv").write_text(f"time,level\n{rows}\n")
     flags = ["--data", "decay.csv", "--train-fraction", "0.7", "--model", "mlp", "--json"]
@@ -130,7 +130,7 @@ def test_a_failed_crosscheck_exits_1(capsys):
     assert code == 1 and "no" in out
 
 
-def test_julia_missing_is_one_line_with_the_remedy_and_exit_code_1(capsys, monkeypatch):
+def test_julia_missing_is_one_line_with_the_remedy_and_exit_code_1(capsys, monkeypatch, no_pictures):
     for name in ("PYTHON_JULIACALL_EXE", "PYTHON_JULIACALL_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -147,7 +147,7 @@ TWO_WORKERS = "ode --backend torch --adam-steps 700 --lbfgs-steps 5 --seeds 2 --
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds processes through /proc")
-def test_a_run_that_was_interrupted_and_then_killed_is_finished_by_the_same_command(folder, capsys):
+def test_a_run_that_was_interrupted_and_then_killed_is_finished_by_the_same_command(folder, capsys, no_pictures):
     """Ctrl-C goes to all processes, as from a terminal; SIGKILL to the command alone."""
     command = [sys.executable, "-m", "kansciml", *TWO_WORKERS]
     for number, send in ((signal.SIGINT, os.killpg), (signal.SIGKILL, os.kill)):

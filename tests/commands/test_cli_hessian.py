@@ -39,12 +39,6 @@ def folder(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """Drawing takes longer than all the rest; the first test does without this."""
-    monkeypatch.setattr(report, "save_report", lambda *arguments: [])
-
-
 def hessian(capsys, *arguments):
     return run(capsys, "hessian", *map(str, arguments))
 

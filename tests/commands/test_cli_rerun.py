@@ -78,7 +78,7 @@ def test_a_record_that_cannot_be_run_again_is_refused(capsys, fig1, change, mess
     assert code == 2 and message in err and err.count("\n") == 1
 
 
-def test_data_that_moved_are_one_line_and_can_be_named(capsys, folder):
+def test_data_that_moved_are_one_line_and_can_be_named(capsys, folder, no_pictures):
     rows = "\n".join(f"{t / 10},{np.cos(t / 10)},{np.sin(t / 10)}" for t in range(8))
     Path("data.csv").write_text(f"t,x,y\n{rows}\n")
     flags = "--data data.csv --adam-steps 2 --lbfgs-steps 1 --seeds 1 --backend torch --model mlp --hidden 3".split()

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def alone(folder, capsys):
+def alone(folder, capsys, no_pictures):
     """Documents of the same commands in one process, and the folder of the run whose Hessian is taken."""
     trained = json.loads(run(capsys, *SPIRAL.split(), "--workers", "1", "--results", str(folder), "--json")[1])[
         "folder"

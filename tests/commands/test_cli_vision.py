@@ -72,7 +72,7 @@ def test_evaluate_of_another_run_is_one_line(capsys, folder):
     assert "is a run of fig1, which keeps no weights that evaluate could score: expected a run of fig2, fig3" in err
 
 
-def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(capsys, folder, monkeypatch):
+def test_ctrl_c_leaves_a_run_that_the_same_command_finishes(capsys, folder, monkeypatch, no_pictures):
     command, compute, steps = ["vision", *TINY, "--variant", "mlp", "--epochs", "3"], SmoothedLoss.__call__, []
 
     def interrupted(self, module, batch):

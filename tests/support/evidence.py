@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import sys
@@ -45,9 +46,11 @@ MARK = re.compile(r"^<!-- from ([^:]+): ([^;]+); ([^;]+?)(?:; rows ([^;]+?))? --
 
 @cache
 def records() -> dict[str, Record]:
-    """The packed records by the name of their file, unpacked into a temporary folder."""
+    """The packed records by the name of their file, in the order of the page, unpacked into a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="kansciml-evidence-"))
-    return {f"{one.parent.name}-{one.name}": load_record(one) for one in unpack(RESULTS, folder)}
+    orders = {one: get_experiment(one.parent.name).order for one in unpack(RESULTS, folder)}
+    found = sorted(orders, key=lambda one: math.inf if orders[one] is None else orders[one])
+    return {f"{one.parent.name}-{one.name}": load_record(one) for one in found}
 
 
 @cache

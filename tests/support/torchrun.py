@@ -89,7 +89,7 @@ def _run(command: list[str]) -> tuple[int, str, str]:
 
 if __name__ == "__main__":
     *rest, last = json.loads(sys.argv[2])
-    style.FORMATS = style.FORMATS[:1]
+    style.FORMATS = ()  # nobody looks at the pictures
     end, ranks.end = ranks.end, _end
     said = [_run(command) for command in rest]
     Path(sys.argv[1], f"rank{ranks.rank()}.json").write_text(json.dumps(said))

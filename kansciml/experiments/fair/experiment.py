@@ -13,7 +13,7 @@ at 0.05, 11 the least for 28.
 In ``small`` a neural ODE is trained until its best loss fell by less than 1 % over the last fifth of its evaluations,
 or for 4000 iterations at a tolerance of 1e-7 (at equal time: the cheaper model for as many more as its steps allow). A
 verdict there says who is better by then: KANs have mostly ended, most MLPs have not; ``fig2`` trains them to their end.
-Cost on one core: ``smoke`` half a minute; ``small`` 1.4 hours (an estimate by steps); ``paper`` is for a GPU.
+Cost on one core: ``smoke`` half a minute; ``small`` 1.2 hours; ``paper`` is for a GPU.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ EXPERIMENT = Experiment(
         name: with_settings(FairConfig(), {**own, "backend": "auto"})
         for name, own in (("smoke", SHORT), ("small", SMALL), ("paper", LARGE))
     },
-    costs={"small": "an hour and a half of one core (estimate)"},
+    costs={"small": "an hour and a quarter of one core"},
     run=run,
     render=render,
     summary=summary,

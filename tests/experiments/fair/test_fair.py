@@ -36,6 +36,10 @@ TINY = with_settings(
 )  # fmt: skip
 
 
+ROWS = 3
+"""Of the history of a neural ODE that are kept."""
+
+
 def tiny(**settings):
     return with_settings(TINY, settings)
 
@@ -59,6 +63,7 @@ def run(config, folder, **options):
 def record(tmp_path_factory, data_dir):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KANSCIML_WORKERS", "1")
+        patch.setattr("kansciml.experiments.ode.runs.ROWS", ROWS)
         return run(tiny(darcy_data_dir=data_dir), tmp_path_factory.mktemp("results"))[0]
 
 
@@ -70,6 +75,11 @@ def fair(record):
 def first_jobs(domain):
     """Model -> first job of the first task."""
     return {model: jobs[0] for (task, model), jobs in reversed(domain.jobs().items())}
+
+
+def test_steps_of_neural_odes_are_those_taken_however_many_rows_are_kept(fair):
+    steps = {one.steps for one in fair.runs if one.task == "spiral" and not one.group.endswith("time")}
+    assert steps and ROWS < min(steps) and max(steps) == 4 + 2
 
 
 def test_every_protocol_is_equal_in_what_it_says(fair):

@@ -67,6 +67,16 @@ def test_a_system_with_fewer_iterations_says_so(crossing):
         assert budgets == {f"{most} iterations of L-BFGS after 10 iterations of Adam"}
 
 
+def test_of_noisy_data_errors_from_the_truth_are_compared_and_no_losses(crossing):
+    for run in crossing.result["runs"]:  # in the end the KAN has the lower loss, and the MLP is nearer to the truth
+        errors = dict.fromkeys(
+            ("train_relative_mse", "unseen_mse", "unseen_relative_mse"), 0.4 if "kan" in run["variant"] else 0.1
+        )
+        run |= errors
+    found = comparisons(replace(crossing, config={**crossing.config, "noise": 0.05}))
+    assert {(one.measure, one.verdict) for one in found} == {("with 5 % noise", "MLP better")}
+
+
 def test_a_run_that_diverged_has_no_loss_after_its_end_and_one_that_finished_keeps_its_last(crossing):
     crossing.result["runs"][0]["status"] = "diverged"
     diverged, finished = the_pair(crossing).mlp.rows[:2]
