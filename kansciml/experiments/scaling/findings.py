@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kansciml.analysis.paired import UNDECIDED
+from kansciml.analysis.paired import UNDECIDED, Comparison
 from kansciml.experiments.scaling.record import ScalingRecord
 from kansciml.reporting.claims import effect_text
 from kansciml.reporting.judging import by_seeds
@@ -23,7 +23,7 @@ def findings(record: Record) -> list[Finding]:
         KansciError: the record holds no trainings.
     """
     found = ScalingRecord.read(record)
-    made, lasting = [], found.lasting()
+    made, lasting, ends = [], found.lasting(), found.without_ends()
     for task, outcome in found.faster().items():
         both = {model: found.exponent(task, model).effect for model in ("kan", "mlp")}
         verdict, short = by_seeds(lasting[task], found.n_seeds)
@@ -37,17 +37,20 @@ def findings(record: Record) -> list[Finding]:
                 measured=f"error ~ P^-a with a = {format_number(both['kan'], 2)} for the KAN and"
                 f" {format_number(both['mlp'], 2)} for the MLP; difference {effect_text(outcome, 2)}",
                 verdict=verdict,
-                evidence=f"{short}{outcome.reason}{_ends(found, task)}; {min(sizes)} to {max(sizes)} parameters, all"
-                " with the same iterations, KANs grown in width at one grid",
+                evidence=short
+                + outcome.reason
+                + _without(outcome, lasting[task], ends[task])
+                + f"; {min(sizes)} to {max(sizes)} parameters, all with the same iterations, KANs grown in width at one"
+                " grid",
                 figures=("scaling",),
             )
         )
     return made
 
 
-def _ends(found: ScalingRecord, task: str) -> str:
+def _without(outcome: Comparison, lasting: str, ends: tuple[Comparison, Comparison]) -> str:
     """What is left of a difference that stands, where it is lost with either end of the sizes left out."""
-    smallest, largest = found.without_ends()[task]
-    if found.faster()[task].corrected in (UNDECIDED, found.lasting()[task]):
+    if outcome.corrected in (UNDECIDED, lasting):
         return ""
-    return f"; without the smallest networks {effect_text(smallest, 2)}, without the largest {effect_text(largest, 2)}"
+    smallest, largest = (effect_text(one, 2) for one in ends)
+    return f"; without the smallest networks {smallest}, without the largest {largest}"

@@ -103,13 +103,14 @@ class ScalingRecord:
         return compare(own, dict.fromkeys(own, 0.0), above=0, scale=DIFFERENCE, text="error falls with size")
 
     def faster(self, without: int | None = None) -> dict[str, Comparison]:
-        """Task -> the claim that the KAN's exponent is the larger one, corrected for the number of tasks."""
+        """Task -> the claim that the KAN's exponent is the larger one, corrected for the number of tasks; of all sizes
+        but that of the limit `without`."""
         sides = [[self.exponents(task, model, without) for model in MODELS] for task in self.tasks]
         made = [compare(*both, above=0, scale=DIFFERENCE, text="KAN's exponent larger") for both in sides]
         return dict(zip(self.tasks, corrected(made)))
 
     def without_ends(self) -> dict[str, tuple[Comparison, Comparison]]:
-        """Task -> the same claim without the smallest networks, and without the largest."""
+        """Task -> the claim of `faster` without the smallest networks, and without the largest."""
         smallest, largest = (self.faster(limit) for limit in (self.limits[0], self.limits[-1]))
         return {task: (smallest[task], largest[task]) for task in self.tasks}
 
@@ -128,7 +129,7 @@ class ScalingRecord:
         return dict(zip(made, corrected(list(made.values()))))
 
     def largest(self) -> dict[str, Comparison]:
-        """Task -> the same claim of the largest networks alone, corrected for the number of tasks."""
+        """Task -> the claim of `lower` on the largest networks alone, corrected for the number of tasks."""
         return dict(zip(self.tasks, corrected([self._lower(task, self.limits[-1]) for task in self.tasks])))
 
     def _lower(self, task: str, limit: int) -> Comparison:

@@ -125,6 +125,17 @@ def test_findings_decide_with_twelve_seeds_alone(record, tmp_path):
     (found,) = EXPERIMENT.findings(full)
     assert found.verdict == "reproduced" and "2.0 for the KAN and 1.0 for the MLP" in found.measured
     assert {one.verdict for one in EXPERIMENT.findings(record)} == {"not decidable at this budget"}
+    assert "without the smallest" not in found.evidence
+
+
+def test_a_finding_that_hangs_on_one_end_is_undecided_and_says_what_is_left(tmp_path):
+    rows = [
+        vars(p) | {"error": p.error * 1e6} if (p.model, p.limit) == ("kan", 10) else vars(p)
+        for p in power_laws(1.5, 2.0).points
+    ]
+    bent = Record(tmp_path, "scaling", {}, "0", "finished", result={"titles": {"jv": "jv"}, "runs": rows})
+    (found,) = EXPERIMENT.findings(bent)
+    assert found.verdict == "not decidable at this budget" and "without the smallest networks -0.50" in found.evidence
 
 
 def test_the_picture_has_a_panel_per_task_with_both_exponents(record):

@@ -25,7 +25,8 @@ COSTS = {"evaluations": "evaluations", "cpu_s": "time", "flops": "flops"}
 def comparisons(record: Record, shares: Mapping[str, float] | None = None) -> list[KanOverMlp]:
     """Losses at the end and at equal cost, and errors at later times and unseen initial states.
 
-    Of noisy data the errors from the true states on the training span alone: a lower loss may be fitted noise.
+    Of noisy data the errors from the true states on the training span alone, where errors at unseen states were
+    measured too: a lower loss may be fitted noise.
 
     Args:
         shares: of the most iterations of L-BFGS, by the names of systems that have fewer.
@@ -54,11 +55,11 @@ def comparisons(record: Record, shares: Mapping[str, float] | None = None) -> li
             cut=cut,
         )
 
-    found = []
     if noise:
         own = [(pair, claim) for pair, span, claim in span_claims(ode) if span == "train"]
         measure = f"with {100 * noise:g} % noise"
         return [made(claim, pair.system, HELD[pair.kan.variant], measure, ELSEWHERE) for pair, claim in own]
+    found = []
     for one in claims(ode):
         if one.name == "lower" and one.group.variant in HELD:
             found.append(made(one, one.system, HELD[one.group.variant], LOSS, ERROR))
