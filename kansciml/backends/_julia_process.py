@@ -189,18 +189,18 @@ class WorkerProcess:
 
     def _watch(self) -> None:
         """Ends the worker at the deadline; until then reports long waits."""
-        reported = time.monotonic()
-        waited_for = ""
+        known: float | None = None
+        began = reported = 0.0
         while not self._closed.wait(0.25):
-            deadline, now = self._deadline, time.monotonic()
-            if deadline is None or self._waiting_for != waited_for:
-                reported, waited_for = now, self._waiting_for
+            deadline, waited_for, now = self._deadline, self._waiting_for, time.monotonic()
+            if deadline is None or deadline != known:  # of each request another one
+                known, began, reported = deadline, now, now
             elif now > deadline:
                 self._kill(f"no answer in time while {waited_for}")
             elif now - reported > REPORT_EVERY_S:
                 reported = now
                 detail = next((line for line in reversed(self._last_lines) if line.strip()), "")
-                self.log(f"julia: still {waited_for}, {self.elapsed:.0f} s" + (f" ({detail[:80]})" if detail else ""))
+                self.log(f"julia: still {waited_for}, {now - began:.0f} s" + (f" ({detail[:80]})" if detail else ""))
 
 
 def last_words(lines: Sequence[str]) -> str:

@@ -126,7 +126,7 @@ def _pack(options: Packed, out: Output) -> int:
     frame = _selected(replace(options, status="finished"), out)
     for folder in dict.fromkeys(frame["folder"]) if len(frame) else ():
         record = load_record(folder)
-        path = pack(record, options.to, get_experiment(record.experiment).unshown)
+        path = pack(record, options.to, get_experiment(record.experiment).unshown(record))
         out.log(f"{folder}: {path}, {path.stat().st_size / 1e6:.2f} MB")
     if not len(frame):
         out.log(f"no finished record in {options.results} that was asked for")

@@ -184,7 +184,7 @@ class RSWAFKAN(KANLayer):
             learn_grid, device, dtype: of the layer; default: as `state` has them.
 
         Raises:
-            ValueError: a missing key, shapes that do not fit, or a fast-kan layer.
+            ValueError: a missing or unknown key, shapes that do not fit, or a fast-kan layer.
         """
         part = bumps.part(state, prefix)
         if any(key.startswith("base_linear.") for key in part):
@@ -194,7 +194,8 @@ class RSWAFKAN(KANLayer):
             )
         if denominator is None:
             denominator = 1.0 if "rbf.inv_denominator" in part else UPSTREAM_DENOMINATOR
-        return cls._of(bumps.read(state, prefix), denominator, learn_grid=learn_grid, device=device, dtype=dtype)
+        loaded = bumps.read(state, prefix, bumps.FASTER_KAN, "faster-kan")
+        return cls._of(loaded, denominator, learn_grid=learn_grid, device=device, dtype=dtype)
 
     @classmethod
     def from_fast_kan(
@@ -219,11 +220,7 @@ class RSWAFKAN(KANLayer):
         Raises:
             ValueError: a missing or unknown key, shapes that do not fit, or one grid point and no denominator.
         """
-        part = bumps.part(state, prefix)
-        unknown = [key for key in part if key not in bumps.FAST_KAN]
-        if unknown:
-            raise ValueError(f"got key {prefix + unknown[0]!r}: expected fast-kan's, {', '.join(bumps.FAST_KAN)}")
-        loaded = bumps.read(state, prefix)
+        loaded = bumps.read(state, prefix, bumps.FAST_KAN, "fast-kan")
         points = loaded["grid_points"].double()
         if denominator is None and len(points) < 2:
             raise ValueError("got one grid point, which has no distance to a next one: expected a denominator")

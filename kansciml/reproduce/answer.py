@@ -41,7 +41,7 @@ class Answer:
 def answer(runs: Iterable[Entry | Record]) -> Answer | None:
     """The answer that these runs give; None where none of those that are finished compares KANs with MLPs.
 
-    Of the same comparison in two runs that with more seeds counts, or else the first.
+    Of the same comparison in two runs that of the greater `KanOverMlp.weight` counts, or else the first.
     """
     best: dict[tuple[str, ...], KanOverMlp] = {}
     every: list[KanOverMlp] = []
@@ -55,7 +55,7 @@ def answer(runs: Iterable[Entry | Record]) -> Answer | None:
             continue
         every += rows
         for row in rows:
-            if row.key not in best or row.outcome.n_pairs > best[row.key].outcome.n_pairs:
+            if row.key not in best or row.weight > best[row.key].weight:
                 best[row.key] = row
     if not best:
         return None
@@ -69,13 +69,14 @@ def _records(runs: Iterable[Entry | Record]) -> list[Record]:
 
 
 def _opposed(every: Sequence[KanOverMlp], best: Mapping[tuple[str, ...], KanOverMlp]) -> list[str]:
-    """Comparisons of which another run or backend, with no more seeds, decides the opposite."""
+    """Comparisons of which another run or backend, of less weight, decides the opposite."""
     told = dict.fromkeys(
         f"{row.task}, {row.measure}, {EQUAL[row.equal]}"
         for row in every
         if {row.verdict, best[row.key].verdict} == {KAN_BETTER, MLP_BETTER}
     )
-    return [f"Another run or backend finds the opposite: {'; '.join(told)}."] if told else []
+    about = "Another run or backend, of no more seeds and iterations, finds the opposite"
+    return [f"{about}: {'; '.join(told)}."] if told else []
 
 
 def _missing(records: Sequence[Record]) -> list[str]:

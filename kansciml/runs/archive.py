@@ -1,7 +1,7 @@
 """Records in one small file each, from which their tables and pictures can be made anew.
 
 ``<experiment>-<config hash>.zip`` holds ``config.json``, ``record.json`` and ``arrays.npz``, compressed together.
-Arrays of floating-point numbers are rounded to single precision, those of `COARSE` to four digits; losses are not.
+Arrays of floating-point numbers are rounded to single precision, losses to nine digits, those of `COARSE` to three.
 Of the histories of trainings `HISTORY` rows are kept, as many as a picture can show, and those where the least loss so
 far has fallen by `FALL` since the last of these: what has been reached at any cost is known as exactly. Of the curves
 of trajectories about `CURVE` points are kept. Whole paths in the settings are cut to their last two names; else
@@ -14,7 +14,7 @@ import io
 import json
 import lzma
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from kansciml._errors import KansciError
 from kansciml._files import file_failure, list_folder, make_folder, write_bytes
 from kansciml.runs.records import Record, find_record, record_json
 
-HISTORY = 300
+HISTORY = 200
 """Rows that are kept of a longer history: the first and the last, those where a phase ends, others evenly in log."""
 CURVES = {"line", "line_t", "line_truth"}
 """Arrays of trajectories' curves: ``<id>.line``, ``<id>.line.1`` and so on."""
@@ -34,22 +34,22 @@ CURVE = 200
 FALL = 0.02
 """Share of the least loss so far by which it may be too high between two rows that are kept."""
 MEMBERS = ("config.json", "record.json", "arrays.npz")
-EXACT = ".loss"
-"""What the names of arrays end in that keep double precision."""
-COARSE = {"cpu_s", "curves", "eigenvalues", "flops", "line", "slopes", "trajectory"}
-"""Arrays of which four digits are kept: parts of their names. Others, such as parameters, are singles."""
-DROPPED = 10
-"""Last bits of the 24 of a single's significand that numbers of four digits have as zeros."""
+COARSE = {"cpu_s", "curves", "eigenvalues", "flops"}
+"""Arrays of which three digits are kept: parts of their names. Others, such as parameters, are singles."""
+DROPPED = 13
+"""Last bits of the 24 of a single's significand that numbers of three digits have as zeros."""
+LOSS, LOSS_DROPPED = ".loss", 22
+"""What names of losses end in, which keep nine digits, and the last bits of the 53 of theirs that are then zeros."""
 STEPS = (".phase", ".rung")
 """Columns of a history whose changes are kept."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(record: Record, folder: Path, unshown: Collection[str] = ()) -> Path:
-    """Write a finished record into `folder` as one file, without arrays of `unshown` names, and return its path.
+    """Write a finished record into `folder` as one file, without the arrays `unshown`, and return its path.
 
     Args:
-        unshown: as the experiment's `kansciml.runs.experiment.Experiment.unshown`.
+        unshown: names of arrays, of `kansciml.runs.experiment.Experiment.unshown`.
 
     Raises:
         KansciError: it is not finished, or a file cannot be read or written.
@@ -59,6 +59,16 @@ def pack(record: Record, folder: Path, unshown: Collection[str] = ()) -> Path:
     return write_bytes(make_folder(folder) / packed_name(record), packed(record, unshown))
 
 
+def with_parts(*parts: str) -> Callable[[Record], set[str]]:
+    """For `Experiment.unshown`: the names of all arrays whose names, after the first dot, have one of these parts."""
+    return lambda record: {name for name in record.arrays if not {*parts}.isdisjoint(name.split(".")[1:])}
+
+
+def without_arrays(record: Record, names: Collection[str]) -> Record:
+    """The record without these of its arrays."""
+    return replace(record, arrays={name: array for name, array in record.arrays.items() if name not in names})
+
+
 def packed_name(record: Record) -> str:
     """Name of the file that a record is packed into."""
     return f"{record.experiment}-{record.config_hash}.zip"
@@ -66,9 +76,7 @@ def packed_name(record: Record) -> str:
 
 def packed(record: Record, unshown: Collection[str] = ()) -> bytes:
     """The bytes of that file. Raises KansciError: a file of the record cannot be read."""
-    left_out = set(unshown)
-    shown = {name: array for name, array in record.arrays.items() if left_out.isdisjoint(name.split(".")[1:])}
-    record = replace(record, arrays=shown)
+    record = without_arrays(record, unshown)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
         for name in MEMBERS:
@@ -144,10 +152,12 @@ def _arrays(record: Record) -> bytes:
     for name, array in arrays.items():
         rows = _rows(arrays, name)
         array = array if rows is None else array[rows]
-        single = array.dtype in (np.float32, np.float64) and not name.endswith(EXACT)
-        kept[name] = np.asarray(array, dtype=np.float32, order="C") if single else array
-        if single and not COARSE.isdisjoint(name.split(".")):
-            kept[name] = _rounded(kept[name])
+        kept[name] = array
+        if array.dtype == np.float64 and name.endswith(LOSS):
+            kept[name] = _rounded(np.ascontiguousarray(array), LOSS_DROPPED)
+        elif array.dtype in (np.float32, np.float64):
+            single = np.asarray(array, dtype=np.float32, order="C")
+            kept[name] = single if COARSE.isdisjoint(name.split(".")) else _rounded(single, DROPPED)
     if not kept:
         return b""
     buffer = io.BytesIO()
@@ -155,11 +165,12 @@ def _arrays(record: Record) -> bytes:
     return buffer.getvalue()
 
 
-def _rounded(array: np.ndarray) -> np.ndarray:
-    """To the nearest single whose last bits are zero, which takes less room; what is not finite stays."""
-    unit = np.uint32(1 << DROPPED)
-    bits = (array.view(np.uint32) + unit // np.uint32(2)) & ~(unit - np.uint32(1))
-    return np.where(np.isfinite(array), bits.view(np.float32), array)
+def _rounded(array: np.ndarray, dropped: int) -> np.ndarray:
+    """To the nearest number whose last bits are zero, which takes less room; what is not finite stays."""
+    kind = np.dtype(f"u{array.itemsize}").type
+    unit = kind(1 << dropped)
+    bits = (array.view(kind) + unit // kind(2)) & ~(unit - kind(1))
+    return np.where(np.isfinite(array), bits.view(array.dtype), array)
 
 
 def _rows(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:

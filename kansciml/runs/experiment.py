@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class Experiment:
         captions: of its pictures there, the most important first, by the stem of the file; ``*`` in a stem stands for
             any name, and braces in its caption for that name.
         costs: what presets take, in words; of ``smoke`` seconds.
-        unshown: parts of the names of arrays that neither tables and pictures nor models take: `kansciml.runs.archive`
+        unshown: names of a record's arrays that neither tables and pictures nor models take: `kansciml.runs.archive`
             leaves them out.
     """
 
@@ -114,7 +114,7 @@ class Experiment:
     order: int | None = None
     captions: Mapping[str, str] = field(default_factory=dict)
     costs: Mapping[str, str] = field(default_factory=dict)
-    unshown: frozenset[str] = frozenset()
+    unshown: Callable[[Record], Collection[str]] = lambda record: ()
 
     def preset(self, name: str) -> Any:
         """The configuration of preset `name`; UsageError if there is none of that name."""

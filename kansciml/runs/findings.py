@@ -76,7 +76,7 @@ class KanOverMlp:
         about: `ERROR`, `ELSEWHERE`, `ASIDE` or `COST`.
         parameters: of KAN and MLP. ended: shares of the KANs' and of the MLPs' trainings that ended on a plateau or at
             their noise floor. Each None where it is not known.
-        budget: what a training may take at most, in words.
+        budget: what a training may take at most, in words. steps: iterations, where they are counted.
         cut: cost at which the dearer of two trainings was cut short, that of the cheaper one; empty where none was.
     """
 
@@ -90,11 +90,17 @@ class KanOverMlp:
     ended: tuple[float, float] | None = None
     budget: str = ""
     cut: str = ""
+    steps: int = 0
 
     @property
     def key(self) -> tuple[str, str, str, str]:
         """What two runs of the same comparison share."""
         return self.kind, self.task, self.measure, self.equal
+
+    @property
+    def weight(self) -> tuple[int, int]:
+        """Of two runs of the same comparison that of more seeds counts, and of as many the one trained for longer."""
+        return self.outcome.n_pairs, self.steps
 
     @property
     def verdict(self) -> str:

@@ -170,6 +170,8 @@ def test_other_states_are_refused():
     state = UpstreamLike(5, 3, -2, 2, 7, False).state_dict()
     with pytest.raises(ValueError, match="fast-kan layer"):
         RSWAFKAN.from_fasterkan({**state, "base_linear.weight": torch.zeros(3, 5)})
+    with pytest.raises(ValueError, match="got key 'scale': expected faster-kan's, rbf.grid"):
+        RSWAFKAN.from_fasterkan({**state, "scale": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"expected \(G,\) and \(O, I G\)"):
         RSWAFKAN.from_fasterkan({**state, "rbf.grid": torch.zeros(6)})
     with pytest.raises(ValueError, match="does not fit 5 inputs and 3 outputs"):

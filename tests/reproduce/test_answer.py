@@ -56,6 +56,9 @@ def test_the_run_with_more_seeds_counts_and_what_cannot_be_read_is_named(odes, t
     fewer = replace(make_record(tmp_path, systems=("lotka",), seeds=6), experiment="ode")
     found = answer([fewer, odes])
     assert {one.outcome.n_pairs for one in found.rows if one.task == "Lotka-Volterra"} == {9}
+    longer = replace(fewer, config={"training": {"lbfgs_steps": 6000}})
+    for runs in ([fewer, longer], [longer, fewer]):
+        assert {one.steps for one in answer(runs).rows} == {6000}
     found = answer([replace(odes, result={}), fewer])
     assert {one.outcome.n_pairs for one in found.rows} == {6} and "is left out" in found.limits[-1]
 

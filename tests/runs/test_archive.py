@@ -8,7 +8,7 @@ import pytest
 
 from kansciml import KansciError
 from kansciml._files import write_json
-from kansciml.runs.archive import CURVE, FALL, HISTORY, pack, unpack
+from kansciml.runs.archive import CURVE, FALL, HISTORY, pack, unpack, with_parts
 from kansciml.runs.records import Record, load_record, save_record
 
 LENGTH = 5000
@@ -54,16 +54,15 @@ def test_numbers_return_and_histories_keep_their_turning_points(record, tmp_path
     assert (folder / "config.json").exists()
 
 
-def test_eigenvalues_keep_four_digits_parameters_seven_and_losses_all(record, tmp_path):
+def test_eigenvalues_keep_three_digits_losses_nine_and_others_seven(record, tmp_path):
     values = np.array([np.pi, -2e-30, 7e37, 0.0, -1.0, np.nan, np.inf, 0.1])
-    arrays = {"m.0.eigenvalues": values, "m.0.line.1": values, "m.0.params": values, "m.0.loss": values}
+    arrays = {"m.0.eigenvalues": values, "m.0.params": values, "m.0.loss": values / 3}
     save_record(replace(record, arrays=arrays | {"scale": np.float32(np.pi), "curves": np.float32(np.pi)}))
     (folder,) = unpack(pack(load_record(record.folder), tmp_path / "packed").parent, tmp_path / "other")
     found = load_record(folder).arrays
-    np.testing.assert_allclose(found["m.0.eigenvalues"], values, rtol=2.0**-14)
+    np.testing.assert_allclose(found["m.0.eigenvalues"], values, rtol=2.0**-11)
     np.testing.assert_array_equal(found["m.0.params"], values.astype(np.float32))
-    np.testing.assert_array_equal(found["m.0.loss"], values)
-    np.testing.assert_array_equal(found["m.0.line.1"], found["m.0.eigenvalues"])
+    np.testing.assert_allclose(found["m.0.loss"], values / 3, rtol=2.0**-31)
     assert found["scale"] == np.float32(np.pi) != found["m.0.eigenvalues"][0] == found["curves"]
     assert found["scale"].shape == found["curves"].shape == ()
 
@@ -84,7 +83,8 @@ def test_the_least_loss_so_far_is_known_at_every_row(record, tmp_path):
 
 
 def test_what_an_experiment_does_not_show_is_left_out(record, tmp_path):
-    (folder,) = unpack(pack(record, tmp_path / "packed", {"line", "phase"}).parent, tmp_path / "other")
+    unshown = with_parts("line", "phase")(record)
+    (folder,) = unpack(pack(record, tmp_path / "packed", unshown).parent, tmp_path / "other")
     assert set(load_record(folder).arrays) == set(record.arrays) - {"m.0.line", "m.0.phase"}
 
 

@@ -5,7 +5,7 @@ A table of these texts that stands below a line such as
     <!-- from fig2-0123456789ab: Final loss; System, Model, Train MSE -->
 
 is that table of this record, with these columns (``*``: with all); of several records, parted by blanks, the rows
-follow each other. ``; rows A | B`` behind the columns takes only the rows whose first cell is A or B, in this order.
+follow each other. ``; rows A | B`` behind the columns takes only the rows of which a cell is A or B, in this order.
 ``bench-layers`` names what ``kansciml bench layers --json`` wrote to ``examples/results/bench-layers.json``.
 ``examples/pictures/sources.json`` says of which record, and of which of its files, a picture is made; ``answer.png``
 is of all.
@@ -74,9 +74,9 @@ def excerpt(names: str, title: str, columns: str, kept: str | None = None) -> st
         cells = table.cells()
         if kept:
             chosen = kept.split(" | ")
-            missing = set(chosen) - {row[0] for row in cells}
+            missing = set(chosen) - {cell for row in cells for cell in row}
             assert not missing, f"{names}: {title} has no rows {sorted(missing)}"
-            cells = [row for first in chosen for row in cells if row[0] == first]
+            cells = [row for cell in chosen for row in cells if cell in row]
         rows += [[row[place].replace("|", r"\|") for place in places] for row in cells]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

@@ -21,6 +21,7 @@ from kansciml.experiments.ode.backends import choices, closing_backends, resolve
 from kansciml.experiments.ode.config import RunConfig, SystemConfig
 from kansciml.experiments.ode.gates import run_on_backends
 from kansciml.experiments.ode.jobs import Job, Plan
+from kansciml.experiments.ode.record import unshown
 from kansciml.experiments.ode.report import render, summary
 from kansciml.experiments.ode.scores import SCORING
 from kansciml.experiments.ode.trained import trained_fields
@@ -109,6 +110,7 @@ EXPERIMENT = Experiment(
     choices=choices,
     resolve=resolve,
     scoring=SCORING,
+    unshown=unshown,
     trained=lambda record: trained_fields(record, Fig2Config, plan),
     findings=findings,
     comparisons=partial(comparisons, shares=CAP_SHARE),

@@ -36,6 +36,7 @@ from kansciml.experiments.vision.report import CAPTIONS
 from kansciml.experiments.vision.runs import ImageTrainer
 from kansciml.experiments.vision.trained import SCORING, trained_networks
 from kansciml.runs import ranks
+from kansciml.runs.archive import with_parts
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.ranks import device_of
@@ -107,7 +108,7 @@ EXPERIMENT = Experiment(
     findings=findings,
     comparisons=lambda record: of_images(Fig3Record.read(record)),
     order=3,
-    unshown=frozenset({"confusion"}),
+    unshown=with_parts("confusion"),
     captions={
         "figure3": "Accuracy in training, and densities of the Hessian's eigenvalues where the trainings end.",
         **CAPTIONS,

@@ -24,7 +24,7 @@ from kansciml.experiments.fno.config import FnoRunConfig, OperatorConfig
 from kansciml.experiments.fno.experiment import PAPER, SMOKE
 from kansciml.experiments.fno.jobs import FnoJob
 from kansciml.experiments.fno.jobs import jobs as fno_jobs
-from kansciml.experiments.fno.report import curves_by_residual, render, summary
+from kansciml.experiments.fno.report import curves_by_residual, render, summary, unshown
 from kansciml.experiments.fno.runs import OperatorTrainer
 from kansciml.experiments.fno.trained import SCORING, trained_networks
 from kansciml.experiments.minibatch.config import VariantChoice
@@ -87,6 +87,7 @@ EXPERIMENT = Experiment(
     check=lambda config: check_jobs(jobs(config)),
     trained=trained_networks,
     scoring=SCORING,
+    unshown=unshown,
     findings=findings,
     comparisons=comparisons,
     order=7,

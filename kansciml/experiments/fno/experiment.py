@@ -14,7 +14,7 @@ from __future__ import annotations
 from kansciml.experiments.fno.comparisons import comparisons
 from kansciml.experiments.fno.config import FnoRunConfig
 from kansciml.experiments.fno.jobs import jobs
-from kansciml.experiments.fno.report import render, summary
+from kansciml.experiments.fno.report import render, summary, unshown
 from kansciml.experiments.fno.runs import OperatorTrainer
 from kansciml.experiments.fno.trained import SCORING, trained_networks
 from kansciml.experiments.minibatch.jobs import check_jobs
@@ -49,5 +49,6 @@ EXPERIMENT = Experiment(
     check=lambda config: check_jobs(jobs(config)),
     trained=trained_networks,
     scoring=SCORING,
+    unshown=unshown,
     comparisons=comparisons,
 )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kansciml.analysis.paired import compare
-from kansciml.experiments.fno.record import RESIDUALS, FnoRecord, OperatorGroup
+from kansciml.experiments.fno.record import RESIDUALS, FnoRecord, OperatorGroup, OperatorRow
 from kansciml.experiments.minibatch import figures as drawn
 from kansciml.experiments.minibatch.figures import TITLE, Column, Curve
 from kansciml.experiments.minibatch.record import cost_table
@@ -145,13 +145,24 @@ def curves_by_residual(fno: FnoRecord, task: str) -> Figure:
     return drawn.curves(fno, task, ROWS, columns)
 
 
+def _shown(group: OperatorGroup) -> OperatorRow | None:
+    """The seed whose predictions are drawn: the first that did not diverge."""
+    return next((row for row in group.rows if not row.diverged), None)
+
+
+def unshown(record: Record) -> set[str]:
+    """Names of the predictions that no picture draws."""
+    groups = FnoRecord.read(record).groups
+    drawn = {f"{row.id}.prediction" for group in groups if (row := _shown(group)) is not None}
+    return {name for name in record.arrays if name.endswith(".prediction")} - drawn
+
+
 def prediction_maps(fno: FnoRecord, task: str, sample: int) -> Figure | None:
     """Coefficients, solution, each kind of network's prediction (its first seed), and its error, of one test sample.
 
     Solutions share one colour scale, errors another. None where nothing was predicted.
     """
-    firsts = [next((row for row in group.rows if not row.diverged), None) for group in fno.of(task)]
-    rows = [row for row in firsts if row is not None]
+    rows = [row for group in fno.of(task) if (row := _shown(group)) is not None]
     data, name = fno.record.arrays, fno.of(task)[0].first.data
     if not rows or sample >= len(data[f"{name}.u"]):
         return None

@@ -18,6 +18,7 @@ from kansciml.experiments.ode.backends import choices, closing_backends, resolve
 from kansciml.experiments.ode.config import OwnField, RunConfig, SystemConfig
 from kansciml.experiments.ode.gates import run_on_backends
 from kansciml.experiments.ode.jobs import Plan
+from kansciml.experiments.ode.record import unshown
 from kansciml.experiments.ode.report import render, summary
 from kansciml.experiments.ode.scores import SCORING
 from kansciml.experiments.ode.trained import trained_fields
@@ -108,6 +109,7 @@ EXPERIMENT = Experiment(
     choices=choices,
     resolve=resolve_and_read,
     scoring=SCORING,
+    unshown=unshown,
     comparisons=comparisons,
     trained=lambda record: trained_fields(record, OdeConfig, plan),
 )

@@ -26,6 +26,10 @@ from kansciml.runs.typed import read, write
 
 ROLES = {"train": "", "validation": "validation", "unseen": "unseen initial state"}
 """What a trajectory is for, and what pictures say of it."""
+CURVES = {"line", "slopes", "trajectory"}
+"""Names of a run's arrays that pictures alone take, of one seed of each group."""
+LARGE = 10_000
+"""Most parameters of a network that are packed: as many as have all their eigenvalues computed."""
 SERIES_ARRAYS = {"t": "line_t", "truth": "line_truth", "data_t": "data_t", "data": "data", "unused": "unused"}
 """Attribute of a trajectory, and name of its array."""
 
@@ -157,6 +161,21 @@ class OdeRecord:
     def groups(self) -> tuple[OdeGroup, ...]:
         """Those of all systems."""
         return tuple(group for system in self.systems for group in system.groups)
+
+
+def unshown(record: Record) -> set[str]:
+    """Names of arrays that a packed record does without.
+
+    They are curves of seeds that stand for no group, which no picture draws, and parameters of more than `LARGE`.
+    """
+    drawn = {run.id for group in OdeRecord.read(record).groups if (run := group.representative) is not None}
+    found: set[str] = set()
+    for run in read_runs(record):
+        double = {"trajectory"} if len(run.array("line")) else set()
+        parts = (double if run.id in drawn else CURVES) | ({"params"} if run.n_parameters > LARGE else set())
+        own = [name.removeprefix(run.id) for name in record.arrays if name.startswith(f"{run.id}.")]
+        found |= {run.id + name for name in own if not parts.isdisjoint(name.split("."))}
+    return found
 
 
 def _read_series(record: Record, system: OdeSystem) -> tuple[OdeSeries, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from kansciml._errors import KansciError, UsageError, unknown_name
 from kansciml.backends.trajectory_loss import trajectory_loss
 from kansciml.experiments.ode.jobs import Job, Plan
+from kansciml.experiments.ode.record import LARGE
 from kansciml.experiments.ode.run_rows import Run, numbered, read_runs
 from kansciml.runs.records import Record
 from kansciml.runs.trained import LoadedModel, TrainedModel, config_of
@@ -74,6 +75,8 @@ def _trained(job: Job, system: System, run: Run, folder: Path) -> TrainedModel:
         data = fingerprint(*(part for one in problem.series for part in one.told()))  # also inputs and weights
         if system.rhs is None and kept.is_file() and json.loads(kept.read_text())["about"]["data"] != data:
             raise _other_data(system, folder)
+        if not len(run.array("params")):
+            raise KansciError(f"{folder} lacks the parameters of {job.id}: of over {LARGE} none are packed; train anew")
         # thousands of operations on a few numbers: a second thread only waits for the first
         return LoadedModel(*trajectory_loss(problem, run.array("params")), threads=1)
 

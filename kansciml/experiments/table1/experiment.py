@@ -45,6 +45,7 @@ from kansciml.models.deit import KAN_HIDDEN
 from kansciml.models.registry import find
 from kansciml.reporting.judging import shortfalls
 from kansciml.runs import ranks
+from kansciml.runs.archive import with_parts
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment, Result, RunContext
 from kansciml.runs.records import Record
@@ -236,7 +237,7 @@ EXPERIMENT = Experiment(
     findings=findings,
     comparisons=lambda record: of_images(Table1Record.read(record)),
     order=6,
-    unshown=frozenset({"confusion"}),
+    unshown=with_parts("confusion"),
     captions={
         "table1": "Parameters (hatched: never called by the forward pass) and accuracies of Table 1's models, printed"
         " and here.",

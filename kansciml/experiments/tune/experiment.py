@@ -29,6 +29,7 @@ from kansciml.experiments.tune.search import ROUND, Search
 from kansciml.experiments.tune.space import allowed, field_for, optuna, trained_by
 from kansciml.models.field_spec import MODELS
 from kansciml.models.hybrid_spec import Spec
+from kansciml.runs.archive import with_parts
 from kansciml.runs.experiment import BEYOND, Experiment, Result, RunContext
 from kansciml.runs.settings import part
 from kansciml.runs.typed import write
@@ -196,7 +197,7 @@ EXPERIMENT = Experiment(
         "paper": TuneConfig((*SYSTEMS, "pleiades"), 100, 3, run=RunConfig.of_steps(5000, 20000, 20)),
     },
     costs={"small": "25 minutes of one core"},
-    unshown=frozenset({*HISTORY, "line", "slopes", "trajectory"}),
+    unshown=with_parts(*HISTORY, "line", "slopes", "trajectory"),
     run=run,
     render=render,
     summary=summary,

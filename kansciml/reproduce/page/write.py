@@ -146,7 +146,7 @@ def write_records(page: Page, path: Path) -> list[Path]:
         for record in page.records:
             name = packed_name(record)
             known = name in there and path.stat().st_mtime > (record.folder / "record.json").stat().st_mtime
-            content = there[name] if known else packed(record, get_experiment(record.experiment).unshown)
+            content = there[name] if known else packed(record, get_experiment(record.experiment).unshown(record))
             archive.writestr(zipfile.ZipInfo(name, FIXED_TIME), content)
     return [write_bytes(path, buffer.getvalue())]
 

@@ -15,6 +15,7 @@ from kansciml.experiments.fno import report as fno
 from kansciml.experiments.fno.record import FnoRecord
 from kansciml.experiments.fno.report import curves_by_residual, draw_curves, prediction_maps
 from kansciml.reporting.style import publication_style
+from kansciml.runs.archive import without_arrays
 from kansciml.runs.records import Record
 
 
@@ -105,7 +106,9 @@ def test_text_stays_inside_the_figure_and_titles_do_not_overlap(tmp_path):
 
 def test_pictures_and_tables_are_written_and_the_diverged_left_out(tmp_path):
     record = make(tmp_path, diverged=(("mlp", 0),))
-    names = {path.name for path in fig5.render(record, tmp_path)}
+    unshown = fno.unshown(record)
+    assert len(unshown) == len([name for name in record.arrays if name.endswith(".prediction")]) - len(GROUPS)
+    names = {path.name for path in fig5.render(without_arrays(record, unshown), tmp_path)}
     stems = ("curves", "prediction_1", "prediction_2", "prediction_3")
     assert names == {"tables.md", "tables.json", *(f"{stem}.svg" for stem in stems)}
     assert "fno-wt on Darcy flow, 9 x 9" in (tmp_path / "curves.svg").read_text()

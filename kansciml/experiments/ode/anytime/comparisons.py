@@ -16,6 +16,8 @@ from kansciml.runs.records import Record
 
 KIND = "neural ODEs"
 LOSS = "training loss"
+IN_JULIA = "training loss, in Julia's time"
+"""A comparison of its own: how many steps of an MLP one of a KAN costs differs between torch and Julia."""
 HELD = {"kan-params": "params", "kan-width": "width", "kan-flops": "flops"}
 """Variant -> what it has as much of as the MLP."""
 COSTS = {"evaluations": "evaluations", "cpu_s": "time", "flops": "flops"}
@@ -34,6 +36,7 @@ def comparisons(record: Record, shares: Mapping[str, float] | None = None) -> li
     Raises:
         KansciError: the record holds no finished run of a neural ODE.
     """
+    shares = shares or {}
     ode = OdeRecord.read(record)
     noise = record.config.get("noise", 0.0)
     training = record.config.get("training", {})
@@ -42,6 +45,8 @@ def comparisons(record: Record, shares: Mapping[str, float] | None = None) -> li
         claim: Claim[OdeGroup], system: OdeSystem, equal: str, measure: str, about: str, cut: str = ""
     ) -> KanOverMlp:
         kan, mlp = claim.group, claim.reference
+        steps = {"L-BFGS": round(shares.get(system.name, 1.0) * training.get("lbfgs_steps", 0))}
+        steps["Adam"] = training.get("adam_steps", 0)
         return KanOverMlp(
             kind=KIND,
             task=system.title,  # of two backends either stands for it
@@ -51,7 +56,8 @@ def comparisons(record: Record, shares: Mapping[str, float] | None = None) -> li
             about=about,
             parameters=(kan.n_parameters, mlp.n_parameters),
             ended=None if cut else _ended(kan, mlp),
-            budget=_budget(training, (shares or {}).get(system.name, 1.0)),
+            budget=" after ".join(f"{count:,} iterations of {name}" for name, count in steps.items() if count),
+            steps=sum(steps.values()),
             cut=cut,
         )
 
@@ -65,8 +71,10 @@ def comparisons(record: Record, shares: Mapping[str, float] | None = None) -> li
             found.append(made(one, one.system, HELD[one.group.variant], LOSS, ERROR))
     for pair, cost, claim in cost_claims(ode):
         if pair.kan.variant == "kan-params":
+            julia = cost == "cpu_s" and pair.kan.first.backend == "julia"
             cut = CUT[cost] + f" with {pair.kan.first.backend}" * (cost == "cpu_s")
-            found.append(made(claim, pair.system, COSTS[cost], LOSS, ERROR, cut))
+            measure, about = (IN_JULIA, ELSEWHERE) if julia else (LOSS, ERROR)
+            found.append(made(claim, pair.system, COSTS[cost], measure, about, cut))
     for pair, span, claim in span_claims(ode):
         if span != "train":
             found.append(made(claim, pair.system, HELD[pair.kan.variant], SPANS[span], ELSEWHERE))
@@ -78,8 +86,3 @@ def _ended(*sides: OdeGroup) -> Any:
     counts = [(side.converged, side.at_floor, len(side.rows)) for side in sides]
     known = [(converged + floor) / n for converged, floor, n in counts if converged is not None]
     return tuple(known) if len(known) == len(sides) else None
-
-
-def _budget(training: dict[str, Any], share: float) -> str:
-    steps = (("L-BFGS", round(share * training.get("lbfgs_steps", 0))), ("Adam", training.get("adam_steps")))
-    return " after ".join(f"{count:,} iterations of {name}" for name, count in steps if count)
