@@ -46,7 +46,7 @@ def main(picture: Path = Path("influenza.png"), adam_steps: int = 500, lbfgs_ste
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     for label, measured, model, colour in zip(boys.labels, boys.states.T, np.expm1(run.trajectory(days)).T, SERIES):
         axes.plot(days, model, color=colour, label=f"{label.replace('_', ' ')}, model")
-        axes.plot(boys.t, measured, "o", color=colour, markersize=4)
+        axes.plot(boys.t, measured, "o", color=colour, markersize=4, label=f"{label.replace('_', ' ')}, counted")
     axes.axvspan(system.train_end, 13, color=SHADE, label="held out")
     axes.set(xlabel="days after 22 January 1978", ylabel="boys")
     figure.legend(loc="outside right center", frameon=False)

@@ -52,7 +52,7 @@ years = np.linspace(1900, 1920, 401)
 figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
 for label, measured, model, colour in zip(pelts.labels, pelts.states.T, np.exp(run.trajectory(years)).T, SERIES):
     axes.plot(years, model, color=colour, label=f"{label}, model")
-    axes.plot(pelts.t, measured, "o", color=colour, markersize=4)
+    axes.plot(pelts.t, measured, "o", color=colour, markersize=4, label=f"{label}, counted")
 axes.axvspan(run.system.train_end, 1920, color=SHADE, label="held out")
 axes.set(xlabel="year", ylabel="pelts, thousands", xticks=range(1900, 1921, 4))
 figure.legend(loc="outside right center", frameon=False)

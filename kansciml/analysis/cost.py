@@ -209,13 +209,12 @@ def spline_layer(sizes: Sizes, element_bytes: int = 4) -> LayerCost:
         forward_peak=forward_peak,
         step_peak=max(
             forward_peak,
-            # y, its cotangent, gradients; then the base branch, or a block of splines and weights, with the products
-            # of some weights and their gradients
+            # y, its cotangent, gradients; then the base branch, or a block of splines and weights, with sums of some
             2 * bo
             + 2 * weights
             + scaled
             + bi
-            + max(bi, part + BLOCK_TEMPORARIES[slopes] * block + 2 * rows * i + splits * (size + 1) * o),
+            + max(bi, part + BLOCK_TEMPORARIES[slopes] * block + 2 * rows * i + splits * o),
         ),
     )
 

@@ -69,8 +69,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
     from kansciml.runs.archive import unpack
     from kansciml.runs.tables import Table
 
-    if options.packed is not None:
-        unpack(options.packed, options.results)
+    beside = unpack(options.packed, options.results) if options.packed is not None else []
     names = chosen_names(options.names)
     folder = options.output or options.results / "reproduce" / options.preset
     page = reproduce(
@@ -79,6 +78,7 @@ def main(arguments: Sequence[str], out: Output) -> int:
         options.results,
         backend=options.backend,
         log=out.log,
+        beside=beside,
         run=None if options.page_only or options.packed else run_in_own_process,
         show=lambda page: write_page(page, folder),
     )

@@ -96,10 +96,9 @@ def claim_table(
 def verdict_note(claims: Sequence[Claim]) -> str:
     """The statistics of a table in words, with its families and their sizes."""
     families = {claim.name: (claim.outcome.family, claim.outcome.needed) for claim in claims if claim.tested}
-    several = len(families) > 1
-    sizes = ", ".join(
-        f"{f'{name!r} ' * several}{size} claim{'s' * (size > 1)}, decided by {needed} seeds or more"
-        for name, (size, needed) in families.items()
+    sizes = ", or ".join(
+        f"{size} claim{'s' * (size > 1)}, decided by {needed} seeds or more"
+        for size, needed in dict.fromkeys(sorted(families.values(), reverse=True))
     )
     return (
         f"Verdict: {TEST}, at level {ALPHA:g}; a run that diverged ranks worst. Effect, from, to: Hodges-Lehmann"

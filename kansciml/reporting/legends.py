@@ -11,6 +11,7 @@ from kansciml.reporting.palette import FAINT, VariantStyle
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -69,20 +70,32 @@ def place_legend(figure: Figure, handles: Sequence[Artist], note: str = "", **lo
 
 
 def uniform_ticks(figure: Figure) -> None:
-    """The same kind of ticks on all logarithmic axes of base 10 of a figure: decades, at 1, 2, 5 where there are fewer
-    than two, and no minor ones; plain numbers where all are between 0.001 and 10,000, else powers of ten."""
+    """The same kind of ticks on all logarithmic axes of base 10 of a figure: decades, more where there are fewer than
+    two, and no minor ones; plain numbers where all panels' axes of the same direction are between 0.001 and 10,000,
+    else powers of ten."""
+    for name in ("xaxis", "yaxis"):
+        _uniform([axis for axes in figure.axes if _is_log(axis := getattr(axes, name))])
+
+
+def _is_log(axis: Axis) -> bool:
+    from matplotlib.ticker import LogLocator
+
+    return isinstance(axis.get_major_locator(), LogLocator) and getattr(axis.get_transform(), "base", 10) == 10
+
+
+def _uniform(several: Sequence[Axis]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        if not isinstance(axis.get_major_locator(), LogLocator) or getattr(axis.get_transform(), "base", 10) != 10:
-            continue
-        low, high = sorted(axis.get_view_interval())
+    views = [sorted(axis.get_view_interval()) for axis in several]
+    plain = all(low > 0.5 * PLAIN[0] and high < 2 * PLAIN[1] for low, high in views)
+    for axis, (low, high) in zip(several, views):
         decades = math.log10(high / low)
-        plain = low > 0.5 * PLAIN[0] and high < 2 * PLAIN[1]
         if decades < FEW_DECADES:
             axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         else:
-            within = (1.0,) if decades >= 2 else (1.0, 2.0, 5.0) if plain else (1.0, 3.0)
+            powers = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
+            few = (1.0, 2.0, 5.0) if plain else (1.0,) if powers > 1 else (1.0, 3.0)
+            within = (1.0,) if decades >= 2 else few
             axis.set_major_locator(LogLocator(subs=within))
         axis.set_major_formatter(FuncFormatter(lambda value, _, plain=plain: f"{value:g}" if plain else power(value)))
         axis.set_minor_locator(NullLocator())

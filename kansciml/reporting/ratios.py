@@ -65,6 +65,8 @@ def ratio_panel(
 ) -> None:
     """Draw named rows of ratios, one below the other, on a log axis between `ends`.
 
+    A ratio beyond them is an arrow with its number, without where the dots of its row stand too close for one.
+
     Args:
         step: inches of height per ratio. sides: networks of whose colours the two sides have a breath, or empty.
     """
@@ -80,7 +82,8 @@ def ratio_panel(
         ticks.append(y + extent / 2)
         for line, one in enumerate(ratios):
             if one is not None:
-                _mark(axes, one, y + extent * line / max(len(ratios) - 1, 1), ends, 26 * step + 1)
+                at, roomy = y + extent * line / max(len(ratios) - 1, 1), len(ratios) <= CROWDED + 1
+                _mark(axes, one, at, ends, 26 * step + 1, roomy)
         y += extent + 1.8 * step
     axes.set_ylim(y - 0.9 * step, -0.9 * step)
     axes.set_yticks(ticks, [name for name, _ in rows])
@@ -98,23 +101,22 @@ def _extent(ratios: Sequence[Ratio | None]) -> float:
     return min(last, CROWDED) + max(last - CROWDED, 0) / 2
 
 
-def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float], size: float) -> None:
+def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float], size: float, roomy: bool) -> None:
     found, colour = one.outcome, one.colour
     if math.isnan(found.effect):
         return
-    low, high = (float(np.clip(end, *ends)) for end in (found.low, found.high))
+    low, high, ratio = (float(np.clip(value, *ends)) for value in (found.low, found.high, found.effect))
     axes.plot((low, high), (y, y), color=colour, linewidth=0.3 * size, solid_capstyle="butt", zorder=2)
-    for whole, end in ((found.low, low), (found.high, high)):
+    for whole, end in ((found.low, low), (found.high, high), (found.effect, ratio)):
         if whole != end and not math.isnan(whole):  # 4 and 5 are matplotlib's caretleft and caretright
             axes.plot(end, y, marker=4 if end == ends[0] else 5, color=colour, markersize=size, clip_on=False, zorder=2)
-    inside = ends[0] <= found.effect <= ends[1]
-    ratio, side = float(np.clip(found.effect, *ends)), "left" if found.effect < 1 else "right"
+    inside, side = ratio == found.effect, "left" if found.effect < 1 else "right"
     if inside:
         axes.plot(
             ratio, y, one.marker, color=colour, markersize=size, markeredgewidth=1.0, zorder=4,
             markerfacecolor=colour if found.corrected != UNDECIDED else PAPER,
         )  # fmt: skip
-    if one.note or not inside:
+    if one.note or (roomy and not inside):
         text = one.note or format_number(found.effect, 2)
         axes.annotate(
             text, (ratio, y), xytext=(5 if side == "left" else -5, 0), textcoords="offset points", va="center", ha=side,
@@ -122,11 +124,11 @@ def _mark(axes: Axes, one: Ratio, y: float, ends: tuple[float, float], size: flo
         )  # fmt: skip
 
 
-def name_sides(axes: Axes, left: str, right: str, sides: tuple[str, str] = ("kan", "mlp")) -> None:
+def name_sides(axes: Axes, left: str, right: str, sides: tuple[str, str] = ("kan", "mlp"), size: float = 7.0) -> None:
     """Say above a panel who is better on which side."""
     for text, x, where, network in ((left, 0.0, "left", sides[0]), (right, 1.0, "right", sides[1])):
         axes.annotate(
-            text, (x, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha=where, fontsize=7,
+            text, (x, 1), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha=where, fontsize=size,
             fontweight="bold", color=NETWORKS.get(network, TRUTH),
         )  # fmt: skip
 
@@ -144,5 +146,5 @@ def ratio_note(alpha: float, n_seeds: int | None = None) -> str:
     over = "paired seeds" if n_seeds is None else f"{n_seeds} seed{'s' * (n_seeds != 1)}"
     return (
         "filled: decided after Holm's correction, hollow: by itself, grey: undecided;"
-        f" line: {100 * (1 - alpha):g} % interval over {over}, arrow: it goes on"
+        f" line: {100 * (1 - alpha):g} % interval over {over}, arrow: beyond the axis"
     )

@@ -3,7 +3,7 @@
 Usage::
 
     found = answer(page.entries)               # or records
-    found.sentences, found.limits              # text, by rules, from
+    found.sentences, found.limits, found.details  # text, by rules, from
     found.rows                                 # ratios of errors, KAN over MLP, with intervals and verdicts
     kansciml.reproduce.answer_figure.draw(found, folder)
 
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kansciml._errors import KansciError
-from kansciml.reproduce.answer_words import limits, sentences
+from kansciml.reproduce.answer_words import details, limits, sentences
 from kansciml.reproduce.page.content import FINISHED, Entry
 from kansciml.reproduce.paper import known_names
 from kansciml.runs.findings import EQUAL, KAN_BETTER, MLP_BETTER, KanOverMlp
@@ -29,13 +29,15 @@ class Answer:
     """What finished runs say of KANs against MLPs.
 
     Args:
-        rows: one per task, measure and kind of equality. sentences: a paragraph, at most five.
+        rows: one per task, measure and kind of equality. sentences: a paragraph of counts, at most four.
         limits: what the rows hold for, and what would change the answer; one line each.
+        details: the tasks by name, with their ratios; a sentence per verdict, then of other equalities and measures.
     """
 
     rows: Sequence[KanOverMlp]
     sentences: Sequence[str]
     limits: Sequence[str]
+    details: Sequence[str] = ()
 
 
 def answer(runs: Iterable[Entry | Record]) -> Answer | None:
@@ -60,7 +62,8 @@ def answer(runs: Iterable[Entry | Record]) -> Answer | None:
     if not best:
         return None
     rows = list(best.values())
-    return Answer(rows, sentences(rows), [*limits(rows), *_opposed(every, best), *_missing(records), *problems])
+    beside = [*limits(rows), *_opposed(every, best), *_missing(records), *problems]
+    return Answer(rows, sentences(rows), beside, details(rows))
 
 
 def _records(runs: Iterable[Entry | Record]) -> list[Record]:

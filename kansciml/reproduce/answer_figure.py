@@ -17,27 +17,31 @@ from kansciml.reporting.palette import FAINT, NETWORKS, PAPER, TRUTH
 from kansciml.reporting.ratios import Ratio, height_of, limits, name_sides, ratio_note, ratio_panel
 from kansciml.reporting.style import as_is, new_figure, publication_style, save_figure
 from kansciml.reproduce.answer import Answer
-from kansciml.runs.findings import ASIDE, COST, EQUAL, ERROR, KAN_BETTER, MLP_BETTER, KanOverMlp
+from kansciml.runs.findings import ASIDE, COST, ELSEWHERE, EQUAL, ERROR, KAN_BETTER, MLP_BETTER, KanOverMlp
 from kansciml.runs.tables import format_number
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
-MOST_LINES = 60
+MOST_LINES = 90
 """Lines; of more, those of errors elsewhere are left to the text."""
 STRIP = 6
 """Tasks of a kind; more of them share one line, ordered by their ratios."""
-LABEL = 48
-"""Characters of a line's label before it is cut."""
-WIDEST = 1e3
+LABEL = 37
+"""Characters of a line's label before it is broken, once."""
+WIDEST = 1e2
 """Ratios beyond it, both ways, are drawn at the axis' end."""
+BLOCK = 30
+"""Lines of one block; more of them stand in two, side by side."""
 COLOURS = {KAN_BETTER: NETWORKS["kan"], MLP_BETTER: NETWORKS["mlp"], UNDECIDED: palette.UNDECIDED}
-NARROW = 4
-"""Columns from which there is no room for more than a word on each side."""
-STEP = 0.075
+STEP = 0.068
 """Inches of height per ratio."""
-AROUND = 1.15
-"""Inches of height for titles, ticks and legend."""
+HEAD, FOOT = 0.44, 0.24
+"""Inches of height for what stands above the panels, and for their ticks."""
+WIDTHS = 7.0, 8.2
+"""Inches of width of one block and of two."""
+SMALL = 6.4
+"""Points of text in two blocks."""
 
 
 class Line(NamedTuple):
@@ -46,13 +50,12 @@ class Line(NamedTuple):
     text: str
     rows: Sequence[KanOverMlp]
     colour: str = TRUTH
-    weight: str = "normal"
 
     @property
     def size(self) -> int:
-        """Places one below the other, as many as the fullest column has comparisons."""
+        """Places one below the other: as many as the fullest column has comparisons, or the text has lines."""
         counts = Counter(row.equal for row in self.rows)
-        return max(counts.values(), default=0)
+        return max(counts.values(), default=0) and max(*counts.values(), self.text.count("\n") + 1)
 
     def marks(self, equal: str) -> list[Ratio | None]:
         """What stands on it in the column of one kind of equality."""
@@ -73,31 +76,72 @@ def draw(answer: Answer, folder: Path) -> list[Path]:
 def answer_figure(rows: Sequence[KanOverMlp]) -> Figure:
     """The picture: tasks below each other, by kind; columns by what is equal; colour tells the verdict.
 
-    Call it within `publication_style`.
+    Many lines stand in two blocks. Call it within `publication_style`.
     """
     table = lines(rows)
     drawn = [row for line in table for row in line.rows]
-    columns = [equal for equal in EQUAL if any(row.equal == equal for row in drawn)]
     low, high = limits([row.outcome for row in drawn])
     ends = max(low, 1 / WIDEST), min(high, WIDEST)
-    decades = -int(math.log10(1 / ends[0])), int(math.log10(ends[1]))
-    ticks = sorted({10.0 ** decades[0], 1.0, 10.0 ** decades[1]})
-    figure = new_figure(height_of([("", [None] * line.size) for line in table], STEP) + AROUND)
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, equal in zip(panels, columns):
-        ratio_panel(axes, [(line.text, line.marks(equal)) for line in table], ends, STEP)
-        if len(ticks) > 1:
-            axes.set_xticks(ticks, [format_number(tick, 1) for tick in ticks])
-        axes.set_title(EQUAL[equal].replace(" ", "\n"), pad=12)
-        for place, line in zip(axes.get_yticks(), table):
-            if not line.rows:
-                axes.axhspan(place - 0.9 * STEP, place + 0.9 * STEP, color=PAPER, linewidth=0, zorder=1.5)
-        name_sides(axes, *((KAN_BETTER, MLP_BETTER) if len(columns) < NARROW else ("KAN", "MLP")))
-    for text, line in zip(panels[0].get_yticklabels(), table):
-        text.set(color=line.colour, fontweight=line.weight)
+    blocks = _blocks(table)
+    height = max(map(_height, blocks))
+    figure = new_figure(HEAD + height + FOOT, WIDTHS[len(blocks) - 1])
+    for part, block in zip(figure.subfigures(1, len(blocks), squeeze=False)[0], blocks):
+        _draw_block(part, block, ends, height, None if len(blocks) == 1 else SMALL)
     keys = [hollow(title, color=colour, markerfacecolor=colour, markersize=4) for title, colour in COLOURS.items()]
     place_legend(figure, keys, f"error or cost of the KAN over that of the MLP; {ratio_note(ALPHA)}")
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.03, wspace=0)
     return figure
+
+
+def _blocks(table: Sequence[Line]) -> list[Sequence[Line]]:
+    """The lines in one block or in two, parted before the heading that leaves both as low as can be."""
+    starts = [place for place, line in enumerate(table) if not line.rows and place]
+    if len(table) <= BLOCK or not starts:
+        return [table]
+    parts = min(([table[:place], table[place:]] for place in starts), key=lambda parts: max(map(_height, parts)))
+    return list(parts)
+
+
+def _height(block: Sequence[Line]) -> float:
+    return height_of([("", [None] * line.size) for line in block], STEP)
+
+
+def _draw_block(
+    part: SubFigure, block: Sequence[Line], ends: tuple[float, float], height: float, size: float | None
+) -> None:
+    """One block, as high as the higher one; headings begin at its left edge and run over the panels."""
+    from matplotlib.transforms import blended_transform_factory
+
+    columns = [equal for equal in EQUAL if any(row.equal == equal for line in block for row in line.rows)]
+    decades = -int(math.log10(1 / ends[0])), int(math.log10(ends[1]))
+    ticks = sorted({10.0 ** decades[0], 1.0, 10.0 ** decades[1]})
+    panels = part.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, equal in zip(panels, columns):
+        ratio_panel(axes, [(line.text, line.marks(equal)) for line in block], ends, STEP)
+        if len(ticks) > 1:
+            axes.set_xticks(ticks, [format_number(tick, 1) for tick in ticks])
+            for label, where in zip((axes.get_xticklabels()[0], axes.get_xticklabels()[-1]), ("left", "right")):
+                label.set_ha(where)
+        axes.set_title(EQUAL[equal].replace(" ", "\n"), pad=10, fontsize=size and 0.9 * size)
+        for place, line in zip(axes.get_yticks(), block):
+            if not line.rows:
+                axes.axhspan(place - 0.9 * STEP, place + 0.9 * STEP, color=PAPER, linewidth=0, zorder=1.5)
+        name_sides(axes, "KAN", "MLP", size=0.9 * (size or 7))
+        axes.tick_params("y", labelsize=size)
+        axes.tick_params("x", labelsize=size and 0.8 * size)
+        axes.set_ylim(axes.get_ylim()[1] + height, None)
+        for text in axes.texts:  # wider than their panels
+            text.set_in_layout(False)
+    panels[0].set_zorder(2)  # headings over the panels beside it
+    across = blended_transform_factory(part.transSubfigure, panels[0].transData)
+    for label, place, line in zip(panels[0].get_yticklabels(), panels[0].get_yticks(), block):
+        label.set(color=line.colour)
+        if not line.rows:
+            label.set_visible(False)
+            panels[0].text(
+                0.01, place, line.text, transform=across, va="center", fontweight="bold", fontsize=size,
+                in_layout=False, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5},
+            )  # fmt: skip
 
 
 def heading(row: KanOverMlp) -> str:
@@ -117,7 +161,8 @@ def _lines(rows: Sequence[KanOverMlp]) -> list[Line]:
     found = []
     for kind in dict.fromkeys(row.kind for row in rows):
         own = [row for row in rows if row.kind == kind]
-        found.append(Line(heading(own[0]), (), weight="bold"))
+        own.sort(key=lambda row: row.about == ELSEWHERE)  # a task's own error names its first line
+        found.append(Line(heading(own[0]), ()))
         tasks = list(dict.fromkeys(row.task for row in own))
         shared = {f"{len(tasks)} tasks": own} if len(tasks) > STRIP else None
         for task, of_task in (shared or {task: [row for row in own if row.task == task] for task in tasks}).items():
@@ -125,7 +170,7 @@ def _lines(rows: Sequence[KanOverMlp]) -> list[Line]:
                 first = measure == of_task[0].measure
                 text = task if first else measure
                 text += f": {measure}" * (first and measure != own[0].measure)
-                text = as_is(textwrap.shorten(text, LABEL, placeholder=" ..."))
+                text = as_is("\n".join(textwrap.wrap(text, LABEL, max_lines=2, placeholder=" ...")))
                 here = [row for row in of_task if row.measure == measure]
                 found.append(Line(text, here, TRUTH if first else FAINT))
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kansciml.analysis.paired import UNDECIDED
 from kansciml.experiments.ode.tables import LEAST_CONVERGED
@@ -14,6 +15,7 @@ NAMED = 3
 """Tasks of one kind that a sentence names; of more it tells how many."""
 COSTS = ("time", "flops", "evaluations", "width", "params")
 """Keys of `EQUAL` as the sentence on other kinds of equality names them."""
+_WHOLE = re.compile(r"\d[\d,]*")
 Rows = Sequence[KanOverMlp]
 
 
@@ -27,9 +29,54 @@ def leading(rows: Rows) -> list[KanOverMlp]:
 
 
 def sentences(rows: Rows) -> list[str]:
-    """At most five: where KANs are better, where MLPs are, where it is open, at equal cost, and elsewhere."""
+    """At most four, of counts: on how many tasks who is better, on which kinds, at equal cost, and elsewhere."""
+    first = leading(rows)
+    kinds = {kind: [row for row in first if row.kind == kind] for kind in dict.fromkeys(row.kind for row in first)}
+    costs = {EQUAL[equal]: list(own.values()) for equal, own in _otherwise(rows, first).items()}
+    elsewhere = _of_measures(rows, (ELSEWHERE,))
+    ahead = _leaders({name: own for name, own in elsewhere.items() if len(set(_wins(own))) > 1})
+    told = [f"elsewhere {ahead}"] * bool(ahead) + _costs(rows)
+    texts = (_overall(first), _leaders(kinds, " on"), _leaders(costs, " at"), "; ".join(told))
+    return [_sentence(text) for text in texts if text] or details(rows)
+
+
+def details(rows: Rows) -> list[str]:
+    """The same by name, with ratios: where KANs are better, where MLPs are, where it is open; then other equalities and
+    other measures one by one."""
     first = leading(rows)
     return [_sentence(text) for text in (*_where(first), _at_equal_cost(rows, first), _elsewhere(rows)) if text]
+
+
+def _overall(first: Rows) -> str:
+    if not first:
+        return ""
+    kan, mlp, neither = (len(of(first, verdict)) for verdict in (KAN_BETTER, MLP_BETTER, UNDECIDED))
+    held, *other = (EQUAL[equal] for equal in EQUAL if any(row.equal == equal for row in first))
+    told = f"with {held}" + f" (else {' or '.join(other)})" * bool(other)
+    told += f" KANs have the lower error on {kan or 'none'} of {_number(first, 'task')} and MLPs on {mlp or 'none'}"
+    told += f"; {neither} {'is' if neither == 1 else 'are'} undecided" * bool(neither)
+    capped = sum(map(_capped, first))
+    return told + f"; {capped} of the {len(first)} {'was' if capped == 1 else 'were'} not trained to the end" * bool(
+        capped
+    )
+
+
+def _leaders(groups: Mapping[str, Rows], where: str = "") -> str:
+    """``KANs lead on formulas (6 to 3 of 12); MLPs on images (2 to 0 of 5)``: who is better on more of each group."""
+    parts: list[str] = []
+    for who, sign in (("KANs", 1), ("MLPs", -1), ("neither", 0)):
+        own = []
+        for name, rows in groups.items():
+            kan, mlp = _wins(rows)
+            if (kan > mlp) - (kan < mlp) == sign:
+                own.append(f"{name} ({max(kan, mlp)} to {min(kan, mlp)} of {len(rows)})")
+        verb = "" if parts else " lead" if sign else " leads"
+        parts += [f"{who}{verb}{where} {', '.join(own)}"] * bool(own)
+    return "; ".join(parts)
+
+
+def _wins(rows: Rows) -> tuple[int, int]:
+    return len(of(rows, KAN_BETTER)), len(of(rows, MLP_BETTER))
 
 
 def _where(first: Rows) -> list[str]:
@@ -67,17 +114,24 @@ def _listed(own: Rows, among: Rows) -> str:
     return "; ".join(parts)
 
 
+def _otherwise(rows: Rows, first: Rows) -> dict[str, dict[tuple[str, str], KanOverMlp]]:
+    """The comparisons of errors by what else is equal in them, and task."""
+    main, found = {_task(row): row for row in first}, {}
+    for equal in COSTS:
+        own = {_task(row): row for row in reversed(rows) if row.about == ERROR and row.equal == equal}
+        if other := {task: row for task, row in own.items() if main[task].equal != equal}:
+            found[equal] = other
+    return found
+
+
 def _at_equal_cost(rows: Rows, first: Rows) -> str:
     """How often either side has the lower error with other things equal, and where that turns the verdict."""
     main = {_task(row): row for row in first}
     parts: list[str] = []
     turned: dict[str, list[str]] = {}
-    for equal in COSTS:
-        own = {_task(row): row for row in reversed(rows) if row.about == ERROR and row.equal == equal}
-        other = {task: row for task, row in own.items() if main[task].equal != equal}
-        if other:
-            cut = "cut " * any(row.cut for row in other.values())
-            parts.append(f"{cut}at {EQUAL[equal]} {_score(list(other.values()))}")
+    for equal, other in _otherwise(rows, first).items():
+        cut = "cut " * any(row.cut for row in other.values())
+        parts.append(f"{cut}at {EQUAL[equal]} {_score(list(other.values()))}")
         for task, row in other.items():
             if {row.verdict, main[task].verdict} == {KAN_BETTER, MLP_BETTER}:
                 turned.setdefault(row.task, []).append(EQUAL[equal].removeprefix("equal "))
@@ -87,16 +141,25 @@ def _at_equal_cost(rows: Rows, first: Rows) -> str:
 
 def _elsewhere(rows: Rows) -> str:
     """Errors on other data than the task's own, with noise or other settings, and costs."""
-    parts = []
-    for measure in dict.fromkeys(row.measure for row in rows if row.about in (ELSEWHERE, ASIDE)):
+    return "; ".join([*(f"{name} {_score(own)}" for name, own in _of_measures(rows).items()), *_costs(rows)])
+
+
+def _of_measures(rows: Rows, about: Sequence[str] = (ELSEWHERE, ASIDE)) -> dict[str, Rows]:
+    """``at later times``: the comparisons of it that are equal in what stands first in `EQUAL`."""
+    found: dict[str, Rows] = {}
+    for measure in dict.fromkeys(row.measure for row in rows if row.about in about):
         own = [row for row in rows if row.measure == measure]
         first = min((row.equal for row in own), key=list(EQUAL).index)
-        least = [row for row in own if row.equal == first]
-        parts.append(f"{'at ' * (not measure.startswith('with '))}{measure} {_score(least)}")
-    for kind in dict.fromkeys(row.kind for row in rows if row.about == COST):
-        own = [row for row in rows if row.kind == kind]
-        parts.append(f"the {kind} of KANs is {_spread(own)} times the MLPs' in {_number(own, 'model')}")
-    return "; ".join(parts)
+        found[f"{'at ' * (not measure.startswith('with '))}{measure}"] = [row for row in own if row.equal == first]
+    return found
+
+
+def _costs(rows: Rows) -> list[str]:
+    costs = [row for row in rows if row.about == COST]
+    own = {kind: [row for row in costs if row.kind == kind] for kind in dict.fromkeys(row.kind for row in costs)}
+    return [
+        f"the {kind} of KANs is {_spread(of)} times the MLPs' in {_number(of, 'model')}" for kind, of in own.items()
+    ]
 
 
 def _score(rows: Rows) -> str:
@@ -118,9 +181,18 @@ def _sizes(rows: Rows) -> list[str]:
         own = [row for row in rows if row.kind == kind]
         sizes = _range([size for row in own for size in row.parameters or ()])
         seeds = _range([row.outcome.n_pairs for row in own])
-        budgets = " or ".join(dict.fromkeys(row.budget for row in own if row.budget))
+        budgets = " or ".join(_budgets([row.budget for row in own if row.budget]))
         found.append(f"{kind}: {sizes} parameters, {seeds} paired seeds" + (f", at most {budgets}" if budgets else ""))
     return [f"Holds for these sizes and budgets: {'; '.join(found)}."] if found else []
+
+
+def _budgets(texts: Sequence[str]) -> list[str]:
+    """``4,000 to 9,000 steps``: of texts that differ in their numbers alone one, with their ranges."""
+    found: dict[str, list[list[int]]] = {}
+    for text in texts:
+        numbers = [int(number.replace(",", "")) for number in _WHOLE.findall(text)]
+        found.setdefault(_WHOLE.sub("{}", text), []).append(numbers)
+    return [text.format(*map(_range, zip(*numbers))) for text, numbers in found.items()]
 
 
 def _unfinished(rows: Rows) -> list[str]:

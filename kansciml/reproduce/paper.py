@@ -15,7 +15,17 @@ from kansciml import __version__
 from kansciml._errors import KansciError, check_name
 from kansciml._files import to_jsonable
 from kansciml._workers import call_in_process
-from kansciml.reproduce.page.content import FAILED, FINISHED, MISSING, UNFINISHED, Entry, Page, PaperError, Setting
+from kansciml.reproduce.page.content import (
+    FAILED,
+    FINISHED,
+    MISSING,
+    UNFINISHED,
+    Entry,
+    Further,
+    Page,
+    PaperError,
+    Setting,
+)
 from kansciml.reproduce.sentences import sentences
 from kansciml.runs.config_json import with_settings
 from kansciml.runs.experiment import Experiment
@@ -23,6 +33,7 @@ from kansciml.runs.records import Record, find_record
 from kansciml.runs.registry import available_experiments, get_experiment
 from kansciml.runs.runner import result_folder
 from kansciml.runs.settings import flat_items, setting
+from kansciml.runs.trained import config_of
 
 if TYPE_CHECKING:
     from kansciml.reproduce.answer import Answer
@@ -67,6 +78,7 @@ def reproduce(
     results: Path,
     *,
     backend: str = "auto",
+    beside: Sequence[Path] = (),
     log: Callable[[str], None],
     run: Runner | None,
     show: Callable[[Page], object] = lambda page: None,
@@ -78,6 +90,7 @@ def reproduce(
     Args:
         names: as from `chosen_names`. preset: one of `PRESETS`. results: folder of all results.
         backend: of neural ODEs: auto, torch, julia or both.
+        beside: folders of further finished runs, with other settings, which the answer takes into account.
         log: takes lines for the user.
         run: runs one experiment; None: nothing is run.
         show: given the page so far after every run, so that an interrupt leaves a page of what was done before it.
@@ -90,10 +103,13 @@ def reproduce(
     check_name("backend", backend, BACKENDS)
     known = known_names()
     entries = {name: gather(name, preset, results, backend) for name in known}
+    others = [one for folder in beside if folder.parent.name in known and (one := _further(folder, preset))]
 
     def page() -> Page:
         ordered = [entries[name] for name in known]
-        answers, no_answer = _attempt(lambda: _answers(ordered))
+        own = {entry.record.folder for entry in ordered if entry.record is not None}
+        further = [one for one in others if one.record.folder not in own]
+        answers, no_answer = _attempt(lambda: _answers([*ordered, *(one.record for one in further)]))
         errors, no_errors = _attempt(_errors_of_paper)
         missed = (("answer", no_answer), ("errors of the paper", no_errors))
         return Page(
@@ -105,6 +121,7 @@ def reproduce(
             made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             version=__version__,
             sentences=sentences(),
+            further=further,
         )
 
     for number, name in enumerate(names, 1):
@@ -205,7 +222,7 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "default"
+        return ", ".join(map(_text, value)) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_text(one)}" for name, one in value.items())
     return str(value)
@@ -219,7 +236,20 @@ def _attempt(make: Callable[[], Sequence[T]]) -> tuple[Sequence[T], str]:
         return [], str(error) if isinstance(error, KansciError) else f"{type(error).__name__}: {error}"
 
 
-def _answers(entries: Sequence[Entry]) -> list[Answer]:
+def _further(folder: Path, preset: str) -> Further | None:
+    """A finished run that compares KANs with MLPs, and its settings that are not the preset's; else None."""
+    try:
+        record = find_record(folder)
+        if record is None or record.status != FINISHED:
+            return None
+        experiment = get_experiment(record.experiment)
+        own = settings(config_of(experiment.config, record.config), experiment.preset(preset))
+    except KansciError:
+        return None
+    return Further(record, [one for one in own if one.differs]) if experiment.comparisons else None
+
+
+def _answers(entries: Sequence[Entry | Record]) -> list[Answer]:
     """The answer, or none."""
     from kansciml.reproduce.answer import answer
 

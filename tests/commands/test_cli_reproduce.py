@@ -158,7 +158,7 @@ def test_settings_that_differ_are_told_from_those_of_the_paper():
     found = {one.name: (one.here, one.paper, one.differs) for one in settings(here, Fig2Config())}
     assert found["seeds"] == ("2", "20", True) and found["training.adam_steps"] == ("20", "5000", True)
     assert found["grid"] == ("5", "5", False) and found["rtol"] == ("1e-07", "1e-07", False)
-    assert found["hidden"] == ("default", "default", False)
+    assert found["hidden"] == ("none", "none", False)
 
 
 def test_a_run_that_cannot_begin_says_why(tmp_path):

@@ -61,7 +61,7 @@ def test_claims_of_one_name_are_a_family_and_the_table_shows_both_verdicts():
     assert [row["After Holm"] for row in rows] == [SUPPORTED, *[UNDECIDED] * 6, None, UNDECIDED]
     assert {row["Verdict"] for row in rows} == {SUPPORTED} and rows[7]["Seeds"] is None and rows[1]["Seeds"] == 8
     assert rows[1]["Why"].endswith("to decide one claim of 7 takes 9 seeds") and rows[1]["p after Holm"] == 14 / 256
-    assert "'alone' 1 claim, decided by 6 seeds or more, 'lower' 7 claims, decided by 9" in table.notes[0]
+    assert "(7 claims, decided by 9 seeds or more, or 1 claim, decided by 6 seeds or more; 12 are" in table.notes[0]
 
 
 def test_only_what_is_smaller_or_other_falls_short():

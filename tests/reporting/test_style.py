@@ -92,16 +92,19 @@ def test_a_legend_takes_less_than_a_third_and_the_panels_keep_their_size(size, c
 
 
 def test_logarithmic_axes_have_the_same_kind_of_ticks():
-    with publication_style():
-        figure = new_figure(2.0)
-        shown = []
-        for ends, axes in zip([(0.5, 12), (2e-9, 3), (0.08, 0.11), (20, 9000)], figure.subplots(1, 4)):
-            axes.set(yscale="log", ylim=ends)
+    def shown(*spans):
+        with publication_style():
+            panels = (figure := new_figure(2.0)).subplots(1, len(spans), squeeze=False)[0]
+            for ends, axes in zip(spans, panels):
+                axes.set(yscale="log", ylim=ends)
             uniform_ticks(figure)
-            shown.append([text.get_text() for text in axes.get_yticklabels() if text])
-            assert len(axes.yaxis.get_minorticklocs()) == 0
-    assert {"0.5", "1", "2", "5", "10"} <= set(shown[0]) and {"100", "1000"} <= set(shown[3])
-    assert "$10^{-6}$" in shown[1] and {"0.09", "0.1"} <= set(shown[2])
+            assert not any(len(axes.yaxis.get_minorticklocs()) for axes in panels)
+            return [{text.get_text() for text in axes.get_yticklabels()} for axes in panels]
+
+    few, narrow, many = shown((0.5, 12), (0.08, 0.11), (20, 9000))
+    assert {"0.5", "1", "2", "5", "10"} <= few and {"0.09", "0.1"} <= narrow and {"100", "1000"} <= many
+    wide, beside = shown((2e-9, 3), (0.02, 12))  # one panel in powers of ten, all in powers of ten
+    assert "$10^{-6}$" in wide and {"$10^{-1}$", "$10^{1}$"} <= beside
 
 
 def test_evenly_spaced_ticks_that_begin_at_zero_leave_a_logarithmic_axis_drawable():

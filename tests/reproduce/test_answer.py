@@ -16,9 +16,14 @@ from kansciml.experiments.ode.tables import claims
 from kansciml.reporting.style import publication_style
 from kansciml.reproduce.answer import Answer, answer
 from kansciml.reproduce.answer_figure import Line, answer_figure, draw, lines
-from kansciml.reproduce.answer_words import limits, sentences
+from kansciml.reproduce.answer_words import details, limits, sentences
 from kansciml.reproduce.page.content import MISSING, Entry
+from kansciml.reproduce.paper import reproduce
+from kansciml.runs.config_json import with_settings
 from kansciml.runs.findings import ASIDE, COST, ELSEWHERE, KAN_BETTER, MLP_BETTER, KanOverMlp
+from kansciml.runs.records import save_record
+from kansciml.runs.registry import get_experiment
+from kansciml.runs.settings import settings_json
 
 
 def outcome(ratio, seeds=12, spread=0.1):
@@ -63,6 +68,18 @@ def test_the_run_with_more_seeds_counts_and_what_cannot_be_read_is_named(odes, t
     assert {one.outcome.n_pairs for one in found.rows} == {6} and "is left out" in found.limits[-1]
 
 
+def test_runs_of_other_settings_are_beside_those_of_the_preset(tmp_path, make_record):
+    experiment, folder = get_experiment("fig2"), tmp_path / "fig2" / "0123456789ab"
+    config = settings_json(with_settings(experiment.preset("smoke"), {"backend": "torch"}))
+    config["training"] |= {"lbfgs_steps": 6000}
+    save_record(replace(make_record(folder, systems=("lotka",), seeds=6), experiment="fig2", config=config))
+    page = reproduce([], "smoke", tmp_path, beside=[folder], log=print, run=None)
+    (one,) = page.further
+    assert one.text == "backend torch, lbfgs_steps 6000" and page.records == [one.record]
+    assert {row.steps for row in page.answer.rows} == {6020}
+    assert reproduce([], "smoke", tmp_path, log=print, run=None).answer is None
+
+
 def test_a_run_that_finds_the_opposite_is_named(odes, tmp_path, make_record):
     contrary = make_record(tmp_path, systems=("lotka",), seeds=8, diverged=())
     flipped = {"kan-width": "kan-params", "kan-params": "kan-width"}
@@ -95,14 +112,19 @@ def test_classifiers_operators_and_memory_have_rows(tmp_path):
     assert alike.verdict == "undecided"
 
 
-def test_sentences_name_winners_and_where_the_verdict_turns():
+def test_sentences_count_and_details_name_winners_and_where_the_verdict_turns():
     rows = [
         row("Spiral", 0.1), row("Spiral", 7.0, "time"), row("Lotka", 5.0), row("Rigid", 1.0, spread=1.0),
         *(row(f"f{place}", 0.5, kind="formulas") for place in range(5)), row("f9", 3.0, kind="formulas"),
         row("Lotka", 4.0, measure="later times", about=ELSEWHERE),
         row("f1", 9.0, measure="with 5 % noise", about=ASIDE),
     ]  # fmt: skip
-    kan, mlp, neither, cost, elsewhere = sentences(rows)
+    overall, kinds, equal, other = sentences(rows)
+    assert overall == "With equal parameters KANs have the lower error on 6 of 9 tasks and MLPs on 2; 1 is undecided."
+    assert kinds == "KANs lead on formulas (5 to 1 of 6); neither on neural ODEs (1 to 1 of 3)."
+    assert equal == "MLPs lead at equal time (1 to 0 of 1)."
+    assert other == "Elsewhere MLPs lead at later times (1 to 0 of 1)."
+    kan, mlp, neither, cost, elsewhere = details(rows)
     assert kan.startswith("With equal parameters a KAN has the lower error on 6 of 9 tasks (KAN / MLP): Spiral (0.10, ")
     assert kan.endswith("; 5 of 6 formulas (0.50).")
     assert mlp.startswith("An MLP has it on 2: Lotka (5.0, ") and "; f9 (3.0, " in mlp
@@ -117,45 +139,59 @@ def test_sentences_name_winners_and_where_the_verdict_turns():
 
 
 def test_a_ratio_next_to_1_says_on_which_side_it_lies():
-    assert "Darcy (1.03, 1.02 to 1.04)" in sentences([row("Darcy", 1.03, spread=0.02)])[1]
+    assert "Darcy (1.03, 1.02 to 1.04)" in details([row("Darcy", 1.03, spread=0.02)])[1]
 
 
 def test_what_was_cut_short_for_equal_cost_is_said_to_be():
     rows = [row("Spiral", 2.0), row("Spiral", 0.5, "time", cut="seconds with torch"), row("Spiral", 0.5, "flops")]
-    assert "Cut at equal time KANs lead on 1 and MLPs on none of 1 task; at equal FLOPs" in sentences(rows)[-1]
+    assert "Cut at equal time KANs lead on 1 and MLPs on none of 1 task; at equal FLOPs" in details(rows)[-1]
     (told,) = [line for line in limits(rows) if line.startswith("The dearer of two trainings is cut")]
     assert "as much as the other in seconds with torch:" in told
 
 
 def test_tasks_that_were_not_trained_to_the_end_are_named_after_the_others():
     rows = [row(f"f{place}", 1.0, kind="formulas", ended=(1.0, 0.1 * place)) for place in range(4, 10)]
-    told = sentences(rows)[-1]
+    told = details(rows)[-1]
     assert told.startswith("6 are undecided: f8 (1.00, ") and "; f9 (1.00, " in told
     assert told.endswith("; not trained to the end: 4 of 6 formulas (1.00).")
+    assert sentences(rows)[0].endswith("and MLPs on none; 6 are undecided; 4 of the 6 were not trained to the end.")
     won = row("wave", 0.5, kind="formulas", ended=(0.5, 1.0))
-    kan, _, elsewhere = sentences([won, replace(won, measure="later times", about=ELSEWHERE)])
+    kan, _, elsewhere = details([won, replace(won, measure="later times", about=ELSEWHERE)])
     assert "not trained to the end: wave (0.50, " in kan and elsewhere.endswith("(1 of these not trained to the end).")
 
 
-def test_other_numbers_give_other_sentences():
-    kan, _ = sentences([row("Spiral", 0.5), row("Rigid", 0.5, "width")])
-    turned, _ = sentences([row("Rigid", 0.5, "width"), row("Spiral", 0.5)])
+def test_other_numbers_give_other_details():
+    kan, _ = details([row("Spiral", 0.5), row("Rigid", 0.5, "width")])
+    turned, _ = details([row("Rigid", 0.5, "width"), row("Spiral", 0.5)])
     assert turned.startswith("With equal parameters, or what is named instead,") and "Rigid, equal width" in turned
     assert "or what is named instead" in kan and "Spiral (0.50" in kan and "Rigid, equal width (0.50" in kan
-    kan, mlp = sentences([row("Spiral", 8.0, "width")])
+    kan, mlp = details([row("Spiral", 8.0, "width")])
     assert kan == "With equal width a KAN has the lower error on none of 1 task (ratios: KAN / MLP)."
     assert mlp.startswith("An MLP has it on 1: Spiral, equal width (8.0, ")
-    assert sentences([replace(row("Spiral", 8.0), about=COST, kind="memory")])[0].startswith("The memory of KANs is 8.")
+    assert details([replace(row("Spiral", 8.0), about=COST, kind="memory")])[0].startswith("The memory of KANs is 8.")
 
 
 def test_tasks_of_which_no_pair_is_left_hide_no_ratios_and_are_last_in_the_picture(tmp_path):
     lost = corrected([compare(dict.fromkeys(range(12)), dict.fromkeys(range(12)), above=1)])[0]
     rows = [row(f"f{place}", ratio, kind="formulas", spread=1.0) for place, ratio in enumerate((1.0, 0.9, 1.1, 1.0))]
     rows[0] = replace(rows[0], outcome=lost)
-    assert sentences(rows)[-1] == "4 are undecided: 4 of 4 formulas (0.90 to 1.10)."
+    assert details(rows)[-1] == "4 are undecided: 4 of 4 formulas (0.90 to 1.10)."
     (drawn,) = {mark and mark.outcome.effect for mark in Line("", rows).marks("params")[3:]}
     assert np.isnan(drawn)
     assert draw(Answer([row("f1", 9.0, about=ASIDE)], [], []), tmp_path) == []  # told alone
+
+
+def test_sentences_fall_back_to_what_is_told_alone():
+    alone = [row("f1", 9.0, about=ASIDE, measure="with 5 % noise", kind="formulas")]
+    assert sentences(alone) == details(alone) == ["With 5 % noise KANs lead on none and MLPs on 1 of 1 task."]
+    told = sentences([row("Spiral", 2.0), row("Rigid", 2.0, "width"), row("Lotka", 2.0, "time")])[0]
+    assert told.startswith("With equal parameters (else equal width or equal time) KANs have the lower error on none")
+
+
+def test_budgets_that_differ_in_their_numbers_are_a_range():
+    budgets = ("4,000 steps", "16,509 steps", "2 epochs")
+    (told, *_) = limits([row(f"f{place}", 2.0, budget=budget) for place, budget in enumerate(budgets)])
+    assert told.endswith("at most 4,000 to 16,509 steps or 2 epochs.")
 
 
 def test_limits_say_what_would_change_the_answer():
@@ -178,6 +214,7 @@ def test_limits_say_what_would_change_the_answer():
 
 def test_the_picture_has_a_column_per_equality_and_a_line_per_measure(tmp_path, every_format):
     rows = [row("Spiral", 0.1), row("Spiral", 7.0, "time"), row("Lotka", 5.0, measure="later times", about=ELSEWHERE)]
+    rows.insert(0, rows.pop())  # which does not begin the kind, as it is not the task's own error
     rows += [row("wave", 1e7, spread=30.0, kind="formulas"), row("wave", 2.0, about=ASIDE, kind="formulas")]
     assert [line.text for line in lines(rows)] == [
         "Neural ODEs: training loss", "Spiral", "Lotka: later times", "Formulas: training loss", "wave",
@@ -188,7 +225,7 @@ def test_the_picture_has_a_column_per_equality_and_a_line_per_measure(tmp_path, 
     assert_text_fits(figure)
     assert [axes.get_title() for axes in figure.axes] == ["equal\nparameters", "equal\ntime"]
     first, last = figure.axes[0].get_xlim()
-    assert figure.axes[0].get_xscale() == "log" and first < 0.1 and last == 1e3
+    assert figure.axes[0].get_xscale() == "log" and first < 0.1 and last == 1e2
     assert any(one.get_marker() == 5 for one in figure.axes[0].lines)  # an arrow at the end
     paths = draw(Answer(rows, [], []), tmp_path)
     assert [path.name for path in paths] == ["answer.svg", "answer.png", "answer.pdf"]
@@ -215,3 +252,21 @@ def test_many_tasks_of_a_kind_share_a_line_ordered_by_their_ratios():
     assert_text_fits(figure)
     params, time = figure.axes
     assert params.get_ylim() == time.get_ylim() and list(params.get_yticks()) == list(time.get_yticks())
+
+
+def test_many_lines_stand_in_two_blocks_and_every_dot_of_a_crowded_line_is_seen():
+    rows = [row(f"f{place}", 10.0 ** (place - 4), kind="crowded") for place in range(9)]
+    rows += [
+        row(f"g{place}", 2.0, kind=f"kind {place // 5}", measure="a measure of so many words") for place in range(30)
+    ]
+    with publication_style():
+        figure = answer_figure(rows)
+        figure.draw_without_rendering()
+    assert_text_fits(figure)
+    left, right = figure.axes
+    assert left.get_window_extent().x1 < right.get_window_extent().x0
+    heights = [abs(np.subtract(*axes.get_ylim())) for axes in (left, right)]
+    assert heights[0] == pytest.approx(heights[1])  # the same inches per line
+    assert {text.get_text() for text in left.texts} >= {"KAN", "MLP", "Crowded: training loss"}
+    assert not any(text.get_text() == "1.0e-4" for text in left.texts)  # it would cover the next dot
+    assert any(one.get_marker() == 4 for one in left.lines)

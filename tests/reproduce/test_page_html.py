@@ -197,7 +197,9 @@ class TestSvg:
         assert len(ids) == len(re.findall(r'\sid="', text)) and all(name.startswith("a-") for name in ids)
         assert used and used <= ids
         assert "<style" in text and "<style" not in picture and "metadata" not in picture
-        assert "fill: #ffffff" in text and "fill: #ffffff" not in picture
+        assert "fill: #ffffff" in text and "fill: #ffffff" not in picture and "fill: none" in picture
+        label = '<g id="text_1"><g id="patch_9"><path d="M 0 0" style="fill: #ffffff"/></g></g>'
+        assert 'style="fill: var(--plate)"' in inline_svg(f"<svg>{label}</svg>", "a", "A label over a line")
         assert "iteration</text>" in picture  # text stays text
 
     def test_scripts_are_left_out_and_labels_are_quoted(self):

@@ -174,8 +174,5 @@ EXPERIMENT = Experiment(
     findings=findings,
     comparisons=comparisons,
     order=100,
-    captions={
-        "fair": "Error of the KAN over that of the MLP, by task and by what the two are made equal in: left of 1 the"
-        " KAN is better. Bars: intervals over seeds."
-    },
+    captions={"fair": "Error of the KAN over that of the MLP, by task and by what the two are made equal in."},
 )

@@ -117,7 +117,7 @@ EXPERIMENT = Experiment(
     order=2,
     captions={
         "loss_curves": "Training loss against iteration, for each system.",
-        "final_losses": "Relative error on the training span after training: one mark per seed, bar at the median.",
+        "final_losses": "Relative error on the training span after training.",
         "anytime": "Best training loss so far against evaluations, processor time and operations: median and quartiles"
         " over seeds, MLP and KAN with as many parameters.",
         "phase_portraits": "Phase portraits: the true orbit and the models', by the seed with the median error.",

@@ -121,8 +121,7 @@ EXPERIMENT = Experiment(
     comparisons=comparisons,
     order=101,
     captions={
-        "functions": "Error of the KAN over that of the MLP on each function, at equal parameters, FLOPs and time: left"
-        " of 1 the KAN is better. Bars: intervals over seeds.",
+        "functions": "Error of the KAN over that of the MLP on each function, at equal parameters, FLOPs and time.",
         "functions_models": "The same at equal parameters for each pair of networks: what the splines bring without the"
         " edges, and what refinement of the grid brings.",
     },

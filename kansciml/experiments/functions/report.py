@@ -55,12 +55,24 @@ def wins_table(found: FunctionsRecord) -> Table:
             rows.append([f"{VARIANTS[a]} : {VARIANTS[b]}", title, *cells, _count(verdicts, a, b)])
     heads = [f"{KINDS[kind]}, {_noise(noise)}" for kind, noise in groups]
     notes = (
+        *_leading(found),
         "Cell: functions on which the first is better : on which the second is : undecided. Exact signed-rank test on"
         f" errors paired by {found.n_seeds} seeds, after Holm's correction over the functions and noises of a row, at"
         f" {ALPHA:g}.",
         budget(found),
     )
     return Table("Functions won", ["Networks", "Held equal", *heads, "all"], rows, notes)
+
+
+def _leading(found: FunctionsRecord) -> list[str]:
+    """``Equal parameters, no noise: KAN better on 12 of 23 functions, MLP on 6; ...``: of the first two networks."""
+    told, (equal, title) = [], next(iter(PROTOCOLS.items()))
+    for a, b in pairs_of(found)[:1]:
+        for noise in found.noises:
+            won = [one.winner for one in found.verdicts(a, b, equal) if one.noise == noise]
+            counts = f"{VARIANTS[a]} better on {won.count(a)} of {len(won)} functions, {VARIANTS[b]} on {won.count(b)}"
+            told.append(f"{_noise(noise)}: {counts}")
+    return [f"{title[:1].upper()}{title[1:]}, {'; '.join(told)}."] if told else []
 
 
 def _count(verdicts: Sequence[Verdict], a: str, b: str) -> str:

@@ -138,8 +138,13 @@ def spectra(
         for axes, name in zip(row, shown):
             drawn |= _panel(axes, measured, [one for one in models if one.task == task], name, styles)
             axes.set_title(f"{task}: {TITLES[name]}" if task and titles is None else TITLES[name])
-        if titles:  # above the panel's own title, and not beyond the edge of the figure
-            row[0].set_title(f"{titles[task]}\n", loc="left")
+        if titles:  # on a line above the panel's own title, over all panels: as a title it would push them apart
+            row[0].set_title(f"\n{row[0].get_title()}")
+            line = row[0].annotate(
+                titles[task], (0, 1), xycoords=("axes fraction", row[0].title), va="top",
+                fontsize=row[0].title.get_fontsize(), annotation_clip=False,
+            )  # fmt: skip
+            line.set_in_layout(False)
         row[0].set_ylabel("share of eigenvalues per decade")
         if beside is not None:
             beside(row[-1], task)

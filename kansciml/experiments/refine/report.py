@@ -82,6 +82,7 @@ def styles(found: RefineRecord) -> dict[str, VariantStyle]:
 def refine_figure(found: RefineRecord) -> Figure:
     """Median error against FLOPs of training, a column per function, a row per optimiser."""
     looks = styles(found)
+    named = {one.name: one.formula.partition(",")[0] for one in found.found.targets if one.kind == "system"}
     figure = new_figure(3.9)
     grid = figure.subplots(len(OPTIMISERS), len(found.targets), sharex=True, sharey="col", squeeze=False)
     for row, (how, name) in zip(grid, OPTIMISERS.items()):
@@ -92,7 +93,7 @@ def refine_figure(found: RefineRecord) -> Figure:
                 axes.plot(cost, error, color=looks[variant].colour, linestyle=looks[variant].line, linewidth=width)
             axes.set(xscale="log", yscale="log")
             if how == "lbfgs":
-                axes.set_title(target)
+                axes.set_title(named.get(target, target))
         row[0].set_ylabel(f"error, {name}")
     grid[-1, len(found.targets) // 2].set_xlabel("FLOPs of training")
     handles = [key(looks[variant], mark=False) for variant in found.variants]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kansciml.analysis.paired import Comparison, compare, corrected
+from kansciml.analysis.paired import REFUTED, SUPPORTED, Comparison, compare, corrected
 from kansciml.experiments.ode.figures import SPANS, final_losses, panels_of
 from kansciml.experiments.ode.record import OdeRecord, OdeSystem
 from kansciml.experiments.ode.tables import loss_table
@@ -57,13 +57,18 @@ def chosen_table(tuned: list[Tuned]) -> Table:
             text = trial.choice.said(one.model)
             rows.append([one.system.title, NAMES[one.model], how, trial.label, trial.n_parameters, text, trial.score])
     n, seeds = max(len(one.trials) for one in tuned), max(len(one.trials[0].errors) for one in tuned)
+    both = [outcome.corrected for _, claim, outcome in comparisons(tuned) if claim == TUNED]
+    result = (
+        f"Both tuned, errors on {SPANS[span_of(one.system for one in tuned)]}: KAN lower on {both.count(SUPPORTED)} of"
+        f" {len(both)} systems, MLP on {both.count(REFUTED)}, after Holm's correction."
+    )
     note = (
         f"Lowest validation error of {n} trials of each model, the default settings among them, each trained with"
         f" {seeds} seeds; geometric mean of their relative squared errors on the validation trajectories."
         " No tuned row: no trial was better than the default."
     )
     columns = ["System", "Model", "Settings", "Field", "Parameters", "Chosen", "Validation relative MSE"]
-    return Table("Chosen settings", columns, rows, [note])
+    return Table("Chosen settings", columns, rows, [result, note])
 
 
 def comparisons(tuned: list[Tuned]) -> list[tuple[str, str, Comparison]]:

@@ -14,10 +14,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kansciml.layers._kernels.activations import activate, slope, times_slope
 from kansciml.layers._kernels.basis import evaluate
 from kansciml.layers.bspline import SplineSpec
+
+_softshrink: Callable[..., Tensor] = F.softshrink  # its stub does not know `out`
 
 ROWS = 1024
 """Samples in a block: enough that packing the weights for a GEMM costs little against the GEMM."""
@@ -91,12 +94,13 @@ class Filler:
         self.spec, self.derivatives, self.size = spec, derivatives, spec.grid + spec.spline_order
         smooth = spec.spline_order > max(1, derivatives)  # no steps among the derivatives
         self.in_place = spec.uniform and spec.outside == "zero" and smooth
+        self.together = spec.spline_order == 3 and derivatives == 1  # see `_cubic_with_slopes`
         self.memory: Tensor | None = None
         self.buffers: tuple[Tensor, ...] = ()
 
     def _views(self, x: Tensor) -> tuple[Tensor, ...]:
         """Buffers for blocks like this: of one piece, which an allocator keeps at hand, unlike several."""
-        count = 2 + self.derivatives + (self.derivatives > 0 or self.spec.spline_order > 3)
+        count = 3 if self.together else 2 + self.derivatives + (self.derivatives > 0 or self.spec.spline_order > 3)
         shape = count, x.shape[0], self.size, x.shape[1]
         if self.memory is None:  # the first block is the largest
             self.memory = x.new_empty(shape)
@@ -110,19 +114,21 @@ class Filler:
         order, top = self.spec.spline_order, self.derivatives
         if not self.buffers or self.buffers[0].shape[::2] != x.shape:
             self.buffers = self._views(x)
-        # of two terms without derivatives, the last power of t takes its place
-        power, t, *found = self.buffers if top or order > 3 else (self.buffers[0], *self.buffers)
-        root = factorial(order) ** (-1 / order)  # so that t ** S carries 1 / S!
+        root = (2 / 3) ** 0.5 if self.together else factorial(order) ** (-1 / order)  # so that t ** S carries 1 / S!
         low, per = cells.unsqueeze(2).unbind()
         per = per * root
         first = 0.5 * (1 - order) * root
         centres = torch.arange(first, first + (self.size - 0.5) * root, root, dtype=x.dtype, device=x.device)
         outer = centres.unsqueeze(1), (x - low).mul_(per).unsqueeze(1)
+        if self.together:
+            return _cubic_with_slopes(outer, root, self.buffers), per * (order / root)
+        # of two terms without derivatives, the last power of t takes its place
+        power, t, *found = self.buffers if top or order > 3 else (self.buffers[0], *self.buffers)
         torch.sub(0.5 * (order + 1) * root, torch.sub(*outer, out=t).abs_(), out=t).relu_()
         for j in range(order // 2 + 1):
             into = [power] * len(found) if j else found
             if j:
-                t.sub_(root).relu_()
+                _softshrink(t, root, out=t)
             _raise(t, order - top, into[top])
             for k in range(top, -1, -1):
                 if k < top:
@@ -141,6 +147,20 @@ class Filler:
         if self.buffers and self.buffers[0].dtype == a.dtype:
             return _product_in(self.buffers[0], a, b, like)
         return (a @ b).view(like.shape)
+
+
+def _cubic_with_slopes(outer: tuple[Tensor, Tensor], root: float, buffers: tuple[Tensor, ...]) -> list[Tensor]:
+    """B and, but for a factor, B' by the fewest operations; no terms cancel, save towards the root of B' at d = 0.
+
+    With t = relu(2 - |d|), s = relu(1 - |d|) and m = s^2 - t^2 / 4 <= 0: 6 B = t^3 - 4 s^3 = 4 (s^2 - t m), as s > 0
+    only where t = 1 + s, and 6 dB/dd = 12 sign(d) m. Times `root` are d and t, times its square, 2 / 3, are s^2 and m.
+    """
+    t, values, slopes = buffers
+    torch.sub(*outer, out=t).abs_().sub_(2 * root).clamp_(max=0)  # -t: unlike t, all in place
+    _softshrink(t, root, out=values).square_()  # s^2
+    torch.addcmul(values, t, t, value=-0.25, out=slopes)  # m
+    values.addcmul_(t, slopes, value=1 / root)
+    return [values, slopes.copysign_(torch.sub(*outer, out=t))]
 
 
 def _raise(t: Tensor, exponent: int, out: Tensor) -> None:
@@ -221,10 +241,13 @@ class Scaler:
         weight = self.weight[column]
         if self.scale is None:
             return weight.flatten(0, 1)
+        return torch.mul(weight, self.scale[column].unsqueeze(1), out=self.room(weight)).flatten(0, 1)
+
+    def room(self, weight: Tensor) -> Tensor:
+        """Where the scaled weights of these inputs go."""
         if self.buffer is None:  # the first part is the largest
             self.buffer = torch.empty_like(weight, memory_format=torch.contiguous_format)
-        part = self.buffer[: len(weight)]
-        return torch.mul(weight, self.scale[column].unsqueeze(1), out=part).flatten(0, 1)
+        return self.buffer[: len(weight)]
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
@@ -241,15 +264,24 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def split_scale(spline_weight: Tensor, spline_scale: Tensor, gspline: Tensor, gscale: Tensor) -> None:
-    """From the gradient of the scaled weights in gspline, those of both factors: in place, and to gscale."""
+def split_scale(
+    spline_weight: Tensor, spline_scale: Tensor, gspline: Tensor, gscale: Tensor, scaled: Tensor | None = None
+) -> None:
+    """From the gradient of the scaled weights in gspline, those of both factors: in place, and to gscale.
+
+    `scaled`: where the scaled weights go, while their factors are in the cache.
+    """
     at_a_time = max(1, SPLIT_BYTES // (gspline[0].numel() * gspline.element_size()))
-    products = torch.empty_like(gspline[:at_a_time], memory_format=torch.contiguous_format)
+    layout = torch.contiguous_format
+    products = torch.empty_like(gspline[:at_a_time], memory_format=layout) if scaled is None else scaled
     for i in range(0, len(gspline), at_a_time):
         part = slice(i, i + at_a_time)
-        grad = gspline[part]
-        gscale[part] = torch.mul(grad, spline_weight[part], out=products[: len(grad)]).sum(1)
-        grad.mul_(spline_scale[part].unsqueeze(1))
+        grad, weight, scale = gspline[part], spline_weight[part], spline_scale[part].unsqueeze(1)
+        into = products[: len(grad)] if scaled is None else scaled[part]
+        torch.sum(torch.mul(grad, weight, out=into), 1, out=gscale[part])
+        grad.mul_(scale)
+        if scaled is not None:
+            torch.mul(weight, scale, out=into)
 
 
 def forward(given: Given) -> Tensor:
@@ -287,24 +319,24 @@ def backward(given: Given, gy: Tensor, need_x: bool, need_weights: bool, kept: K
     if need_weights:
         fresh = torch.empty_like if len(x) else torch.zeros_like  # the first block of rows writes every element
         gspline = fresh(w.spline, dtype=sum_dtype(dtype))
-        gscale = None if w.scale is None else fresh(w.scale)
+        gscale = None if w.scale is None else fresh(w.scale, dtype=sum_dtype(dtype))
+    if need_weights and w.base is not None:
+        gbase = activation(spec.activation, x, kept).to(dtype).t() @ gy
     if need_x:
-        gx = torch.zeros_like(x)
-    if w.base is not None:
-        if need_weights:
-            gbase = activation(spec.activation, x, kept).to(dtype).t() @ gy
-        if need_x:
-            gx = sloped(spec.activation, (gy @ w.base.t()).to(x.dtype), x, kept)
+        straight = None if w.base is None else (gy @ w.base.t()).to(x.dtype)
+        gx = torch.zeros_like(x) if straight is None else sloped(spec.activation, straight, x, kept)
     weight_of = Scaler(w.spline, w.scale)
     for block, product in evaluated(given, int(need_x), kept):
         row, column, (values, *slopes), per = block
-        cotangent = gy[row]
+        cotangent, scaled = gy[row], None
         if gspline is not None:
-            grad = gspline[column].view(-1, gy.shape[1])
-            add_product(grad, values.to(dtype).flatten(0, 1), cotangent, first=row.start == 0)
+            grad = gspline[column]
+            add_product(grad.view(-1, gy.shape[1]), values.to(dtype).flatten(0, 1), cotangent, first=row.start == 0)
             if w.scale is not None and gscale is not None and row.stop == len(x):
-                split_scale(w.spline[column], w.scale[column], gspline[column], gscale[column])
+                weight = w.spline[column]
+                scaled = weight_of.room(weight) if need_x and grad.dtype == dtype else None
+                split_scale(weight, w.scale[column], grad, gscale[column], scaled)
         if gx is not None:
-            of_basis = product(weight_of(column), cotangent.t(), values)
+            of_basis = product(weight_of(column) if scaled is None else scaled.flatten(0, 1), cotangent.t(), values)
             gx[row, column].add_(of_basis.mul_(slopes[0]).sum(1).mul_(per).t().contiguous())  # two quick passes
-    return Parts(gx, gbase, None if gspline is None else gspline.to(dtype), gscale)
+    return Parts(gx, gbase, *(None if grad is None else grad.to(dtype) for grad in (gspline, gscale)))

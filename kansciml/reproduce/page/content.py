@@ -206,6 +206,19 @@ class Sentence:
 
 
 @dataclass(frozen=True)
+class Further:
+    """A finished run that the answer takes into account beside those of the entries, and what it has set otherwise."""
+
+    record: Record
+    settings: Sequence[Setting]
+
+    @property
+    def text(self) -> str:
+        """``lbfgs_steps 4000, noise 0.01``"""
+        return ", ".join(f"{one.name.rpartition('.')[2]} {one.here}" for one in self.settings)
+
+
+@dataclass(frozen=True)
 class Page:
     """All of a page.
 
@@ -213,6 +226,7 @@ class Page:
         preset: of the runs. entries: in the paper's order, those beyond the paper last.
         answer: None where the runs give none. problems: parts of the page that could not be made, one line each.
         errors: of the paper. made: when, UTC. version: of kansciml. sentences: of the paper, in its order.
+        further: runs of the answer that have no entry.
     """
 
     preset: str
@@ -223,6 +237,7 @@ class Page:
     made: str = ""
     version: str = ""
     sentences: Sequence[Sentence] = ()
+    further: Sequence[Further] = ()
 
     @property
     def of_paper(self) -> list[Entry]:
@@ -242,7 +257,8 @@ class Page:
     @property
     def records(self) -> list[Record]:
         """Of finished runs."""
-        return [entry.record for entry in self.entries if entry.record and entry.status == FINISHED]
+        own = [entry.record for entry in self.entries if entry.record and entry.status == FINISHED]
+        return [*own, *(one.record for one in self.further)]
 
     @property
     def findings(self) -> list[tuple[Entry, Finding]]:

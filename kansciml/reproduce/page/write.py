@@ -26,6 +26,7 @@ from kansciml.reproduce.page import words
 from kansciml.reproduce.page.content import Entry, Page, slug
 from kansciml.runs.archive import FIXED_TIME, packed, packed_name
 from kansciml.runs.findings import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from kansciml.runs.records import DamagedRecord, Record
 from kansciml.runs.registry import get_experiment
 from kansciml.runs.tables import save_tables
 from kansciml.runs.typed import attributes
@@ -38,7 +39,10 @@ _ID = re.compile(r'(\sid=")([^"]+)"')
 _REFERENCE = re.compile(r'((?:xlink:)?href="#)([^"]+)"')
 _URL = re.compile(r"url\(#([^)]+)\)")
 _SIZE = re.compile(r'\s(width|height)="([\d.]+)(pt|px)?"')
-_BACKGROUND = re.compile(r'(<g id="[^"]*patch_\d+">\s*<path [^>]*?style="fill: )#ffffff(")')
+_BACKGROUND = re.compile(
+    r'(<g id="[^"]*(?:figure|axes)_\d+">\s*<g id="[^"]*patch_\d+">\s*<path [^>]*?style="fill: )#ffffff(")'
+)
+_WHITE = re.compile(r"((?:fill|stroke): )#ffffff\b")
 PT_PER_PX = 0.75
 
 
@@ -109,6 +113,7 @@ def findings_document(page: Page) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "preset": page.preset, "answer": list(page.answer.sentences) if page.answer else [],
+        "details": list(page.answer.details) if page.answer else [],
         "limits": list(page.answer.limits) if page.answer else [], "verdicts": page.counts, "runs": runs,
         "findings": findings, "sentences": sentences,
     }  # fmt: skip
@@ -146,9 +151,15 @@ def write_records(page: Page, path: Path) -> list[Path]:
         for record in page.records:
             name = packed_name(record)
             known = name in there and path.stat().st_mtime > (record.folder / "record.json").stat().st_mtime
-            content = there[name] if known else packed(record, get_experiment(record.experiment).unshown(record))
-            archive.writestr(zipfile.ZipInfo(name, FIXED_TIME), content)
+            archive.writestr(zipfile.ZipInfo(name, FIXED_TIME), there[name] if known else _packed(record))
     return [write_bytes(path, buffer.getvalue())]
+
+
+def _packed(record: Record) -> bytes:
+    try:
+        return packed(record, get_experiment(record.experiment).unshown(record))
+    except DamagedRecord:  # the page says so; the file is there to look into
+        return packed(record)
 
 
 def pictures(entry: Entry) -> list[Picture]:
@@ -202,7 +213,8 @@ def inline_svg(text: str, prefix: str, label: str) -> Markup:
 
     Its ids and the references to them get `prefix`, so that pictures on one page do not take each other's clip paths;
     its style sheet, which would hold for the whole page, is left to the page's own; its size follows the page, up to
-    the drawn one as the property ``--drawn``; white backgrounds are left to the box around it.
+    the drawn one as the property ``--drawn``; white backgrounds are left to the box around it, whose colour all other
+    white gets.
 
     Args:
         text: of the file, as `kansciml.reporting.style.save_figure` writes it.
@@ -219,7 +231,7 @@ def inline_svg(text: str, prefix: str, label: str) -> Markup:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"<script.*?</script>", "", body, flags=re.DOTALL)
-    body = _BACKGROUND.sub(r"\1none\2", body)
+    body = _WHITE.sub(r"\1var(--plate)", _BACKGROUND.sub(r"\1none\2", body))
     body = _ID.sub(rf'\1{prefix}-\2"', body)
     body = _REFERENCE.sub(rf'\1{prefix}-\2"', body)
     body = _URL.sub(rf"url(#{prefix}-\1)", body)

@@ -55,7 +55,9 @@ def test_the_picture_names_accuracy_parameters_and_counts_and_its_text_fits(tmp_
         figure = figure3(read(tmp_path))
         figure.draw_without_rendering()
     left, _, accuracies, *_ = figure.axes
-    assert left.get_title(loc="left").startswith("mixer-nano on CIFAR-10") and len(figure.axes) == 6
+    assert left.texts[0].get_text().startswith("mixer-nano on CIFAR-10") and len(figure.axes) == 6
+    boxes = [axes.get_position() for axes in figure.axes[:2]]
+    assert boxes[1].x0 - boxes[0].x1 < boxes[0].width / 4  # the long line above does not push the panels apart
     mlps, kans = accuracies.lines
     assert set(mlps.get_xdata()) == {673_418} and set(kans.get_xdata()) == {6_565_514}
     assert np.mean(kans.get_ydata()) == pytest.approx(81.5) and len(kans.get_ydata()) == 8

@@ -60,7 +60,7 @@ def test_at_equal_cost_both_stop_where_the_cheaper_one_is_done(crossing):
     for run in crossing.result["runs"]:
         run["backend"] = "julia"
     (timed,) = (one for one in comparisons(crossing) if one.equal == "time")
-    assert (timed.measure, timed.cut) == ("training loss, in Julia's time", "processor seconds with julia")
+    assert (timed.measure, timed.cut) == ("with Julia's seconds", "processor seconds with julia")
 
 
 def test_a_system_with_fewer_iterations_says_so(crossing):

@@ -16,7 +16,7 @@ from kansciml.runs.records import Record
 
 KIND = "neural ODEs"
 LOSS = "training loss"
-IN_JULIA = "training loss, in Julia's time"
+IN_JULIA = "with Julia's seconds"
 """A comparison of its own: how many steps of an MLP one of a KAN costs differs between torch and Julia."""
 HELD = {"kan-params": "params", "kan-width": "width", "kan-flops": "flops"}
 """Variant -> what it has as much of as the MLP."""
