@@ -5,6 +5,9 @@ import json
 import pytest
 from support import evidence
 
+from kansciml import KansciError
+from kansciml.runs.registry import trained_models
+
 MOST_MB = 10.0
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in evidence.TEXTS}
 MARKS = [
@@ -21,6 +24,16 @@ def test_a_table_is_that_of_its_record(name, title, columns, rows, shown):
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_mark_is_read(name):
     assert TEXTS[name].count("<!-- from") == len(evidence.MARK.findall(TEXTS[name]))
+
+
+def test_neural_odes_of_a_packed_record_can_be_studied_but_for_those_of_many_parameters():
+    record = next(one for name, one in evidence.records().items() if one.config.get("backend") == "julia")
+    models = {model.name: model for model in trained_models(record)}
+    one = models["lotka.mlp.julia.0"]
+    loaded = one.load()
+    assert loaded.loss(loaded.module, loaded.batches).item() == pytest.approx(one.loss, rel=1e-3)
+    with pytest.raises(KansciError, match="lacks the parameters of pleiades.kan-width.julia.0"):
+        models["pleiades.kan-width.julia.0"].load()
 
 
 def test_rows_that_a_table_does_not_have_are_told():

@@ -78,7 +78,8 @@ def _trained(job: Job, system: System, run: Run, folder: Path) -> TrainedModel:
         if not len(run.array("params")):
             raise KansciError(f"{folder} lacks the parameters of {job.id}: of over {LARGE} none are packed; train anew")
         # thousands of operations on a few numbers: a second thread only waits for the first
-        return LoadedModel(*trajectory_loss(problem, run.array("params")), threads=1)
+        params = np.asarray(run.array("params"), dtype=np.float64)
+        return LoadedModel(*trajectory_loss(problem, params), threads=1)
 
     two = job.group != job.variant
     return TrainedModel(
@@ -100,8 +101,9 @@ def _require_same_data(record: Record, system: System) -> None:
         times, states = (record.arrays.get(name) for name in names)
         if times is None or states is None:
             raise KansciError(f"{record.folder} holds no data of {system.name}: run it again")
-        kept = np.isin(times, data.t)
-        near = 1e-9 * np.nanmax(np.abs(data.states), axis=0)  # solved on another machine, the last digits differ
+        kept = np.isin(times, data.t.astype(times.dtype))  # a packed record holds singles
+        digits = 1e-6 if states.dtype == np.float32 else 1e-9  # solved on another machine, the last of them differ
+        near = digits * np.nanmax(np.abs(data.states), axis=0)
         same = kept.sum() == len(data) and np.array_equal(np.isnan(states[kept]), np.isnan(data.states))
         if not same or np.any(np.abs(states[kept] - data.states) > near):
             raise _other_data(system, record.folder)
